@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments that embed and search share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from simdformer.cli.texts import DEFAULT_FIELD, FORMATS
+
+if TYPE_CHECKING:
+    SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: an integer above zero."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {value}")
+    return value
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the input is read."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--field",
+        metavar="NAME",
+        help=f'the JSON member or CSV column that holds the text (default: "{DEFAULT_FIELD}")',
+    )
+    group.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="the input's format (default: by its suffix; standard input: txt)",
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model runs, and how."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="M",
+        help=f"a model's folder or name (default: {DEFAULT_MODEL})",
+    )
+    group.add_argument(
+        "--num-threads",
+        type=positive_int,
+        metavar="N",
+        help="threads (default: what the affinity mask, cgroup quota and environment allow)",
+    )
+    group.add_argument(
+        "--max-batch-tokens",
+        type=positive_int,
+        default=16384,
+        metavar="N",
+        help="tokens in one forward pass; bounds the memory (default: %(default)s)",
+    )
+    group.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="the progress bar on standard error (default: when that is a terminal)",
+    )

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A progress bar on standard error with texts and tokens a second."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from simdformer.cli.texts import TextSource
+
+
+class Progress:
+    """Counts texts and tokens; the bar itself follows the bytes read, whose total is known."""
+
+    def __init__(self, source: TextSource, *, shown: bool | None) -> None:
+        self._source = source
+        self._started = time.perf_counter()
+        self._texts = 0
+        self._tokens = 0
+        head = "{desc}: {percentage:3.0f}%|{bar:30}| " if source.size else "{desc}: "
+        tail = "{elapsed}<{remaining}" if source.size else "{elapsed}"
+        self._bar = tqdm(
+            total=source.size,
+            desc="embed",
+            file=sys.stderr,
+            disable=not (sys.stderr.isatty() if shown is None else shown),
+            bar_format=head + "{postfix} [" + tail + "]",
+        )
+
+    def update(self, texts: int, tokens: int) -> None:
+        """Add what was just embedded."""
+        self._texts += texts
+        self._tokens += tokens
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        self._bar.set_postfix_str(
+            f"{self._texts:,} texts, {self._texts / seconds:,.0f} texts/s, "
+            f"{self._tokens / seconds:,.0f} tokens/s",
+            refresh=False,
+        )
+        self._bar.update(self._source.bytes_read - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
