@@ -1,0 +1,46 @@
+"""Fixtures of the whole suite: every test that asks for `isa` runs once a level this CPU has."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The quick suite tries the same examples each time, so that a failure is never luck;
+# HYPOTHESIS_PROFILE=thorough searches further, differently each time.
+settings.register_profile("quick", deadline=None, max_examples=50, derandomize=True, database=None)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_generate_tests(metafunc):
+    if "isa" in metafunc.fixturenames:
+        from simdformer import _core
+
+        metafunc.parametrize("isa", _core.available_isas(), scope="module")
+
+
+@pytest.fixture(scope="module")
+def table(isa):
+    """The kernels of one level."""
+    from simdformer import _core
+
+    return _core.KernelTable(isa)
+
+
+@pytest.fixture
+def active_isa(isa):
+    """What is built and run inside the test uses this level; afterwards the old one is back."""
+    from simdformer import _core
+
+    before = _core.active_isa()
+    _core.set_active_isa(isa)
+    yield isa
+    _core.set_active_isa(before)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20170612)

@@ -1,0 +1,222 @@
+"""exp, the activations and softmax at every level, over dense sweeps of all floats."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import oracle
+from simdformer import _core
+from support import (
+    EPS,
+    LAYOUTS,
+    TINY,
+    U,
+    assert_same_bits,
+    assert_within,
+    gamma,
+    normal,
+    sizes_around,
+    ulp_error,
+)
+
+# exp(x) is a normal float32 between these; beyond, it underflows gradually, or overflows.
+LOWEST, HIGHEST = np.float32(-87.33654), np.float32(88.72283)
+
+SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
+
+
+def floats(begin=0, end=2**32, stride=1):
+    """The float32 of every stride-th bit pattern: denormals, infinities and NaNs among them."""
+    return np.arange(begin, end, stride, dtype=np.uint64).astype(np.uint32).view(np.float32)
+
+
+def check_exp(x, actual, exact):
+    normal_range = (x >= LOWEST) & (x <= HIGHEST)
+    error = ulp_error(actual[normal_range], exact[normal_range])
+    assert error.max(initial=0) <= 2, f"{error.max()} ulp at {x[normal_range][error.argmax()]!r}"
+    low = x < LOWEST
+    assert np.all(np.abs(actual[low] - exact[low]) <= TINY)
+    assert np.all(actual[x > HIGHEST + 1] == np.inf)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(x))
+    assert np.all(actual[~np.isnan(x)] >= 0)
+
+
+@np.errstate(all="ignore")
+def test_exp_is_within_2_ulp_over_a_dense_sweep(table):
+    x = floats(stride=1009)
+    check_exp(x, table.exp(x), np.exp(x.astype(np.float64)))
+
+
+@pytest.mark.slow
+@np.errstate(all="ignore")
+def test_exp_is_within_2_ulp_for_every_float():
+    tables = [_core.KernelTable(isa) for isa in _core.available_isas()]
+    for begin in range(0, 2**32, 2**24):
+        x = floats(begin, begin + 2**24)
+        exact = np.exp(x.astype(np.float64))
+        for table in tables:
+            check_exp(x, table.exp(x), exact)
+
+
+def test_exp_of_zero_is_one_and_of_infinity_infinity(table):
+    expected = np.array([np.nan, np.inf, 0.0, 1.0, 1.0], np.float32)
+    assert_same_bits(table.exp(SPECIALS), expected)
+
+
+def test_exp_of_an_element_does_not_depend_on_its_place(table, rng):
+    x = normal(rng, 4 * table.lanes + 3, scale=20)
+    whole = table.exp(x)
+    for start in range(len(x)):
+        assert_same_bits(table.exp(x[start:]), whole[start:])
+
+
+# |error| <= relative * |y| + absolute * min(|x|, 8), both in EPS. erf has an absolute error of 2e-7
+# and GELU multiplies it by x / 2; beyond |x| = 8 every one of them is 0, x, or +-1.
+ACTIVATION_BOUNDS = {
+    "identity": (0, 0),
+    "relu": (0, 0),
+    "gelu": (2, 1),
+    "gelu_tanh": (4, 1),
+    "silu": (8, 0),
+    "quick_gelu": (8, 0),
+    "sigmoid": (4, 0),
+    "tanh": (2, 0),
+}
+
+
+def test_every_activation_has_an_oracle_and_a_bound():
+    known = sorted(_core.activations())
+    assert sorted(oracle.ACTIVATIONS) == known
+    assert sorted(ACTIVATION_BOUNDS) == known
+
+
+@pytest.mark.parametrize("name", _core.activations())
+@np.errstate(all="ignore")
+def test_activation_is_within_its_bound_over_a_dense_sweep(table, name):
+    x = floats(stride=40009)
+    x = x[np.isfinite(x)]
+    x = np.concatenate([x, np.linspace(-20, 20, 100_001, dtype=np.float32)])
+    y = table.activation(name, x)
+    assert np.isfinite(y).all()
+    relative, absolute = ACTIVATION_BOUNDS[name]
+    exact = oracle.ACTIVATIONS[name](x)
+    bound = EPS * (relative * np.abs(exact) + absolute * np.minimum(np.abs(x), 8))
+    assert_within(y, exact, bound + 8 * TINY)
+
+
+LIMITS = {  # at -inf and at +inf
+    "identity": (-np.inf, np.inf),
+    "relu": (0, np.inf),
+    "sigmoid": (0, 1),
+    "tanh": (-1, 1),
+}
+
+
+@pytest.mark.parametrize("name", _core.activations())
+def test_activation_at_infinity_and_nan(table, name):
+    y = table.activation(name, SPECIALS)
+    assert np.isnan(y[0])
+    assert y[1] == LIMITS.get(name, (None, np.inf))[1]
+    if name in LIMITS:  # the gated ones are -inf * 0: NaN, as in torch
+        assert y[2] == LIMITS[name][0]
+
+
+@pytest.mark.parametrize("name", ["tanh", "identity"])
+def test_activation_is_odd_to_the_bit(table, name, rng):
+    x = np.concatenate([normal(rng, 1000, scale=3), [0.0]]).astype(np.float32)
+    assert_same_bits(table.activation(name, -x), -table.activation(name, x))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_activation_takes_any_memory_layout(table, rng, layout):
+    x = normal(rng, 5, 37)
+    assert_same_bits(table.activation("gelu", layout(x)), table.activation("gelu", x))
+
+
+# Softmax
+
+
+def softmax_bound(x):
+    """exp: 2 ulp and the rounding of x - max, which is absolute in the exponent; sum and quotient."""
+    x = np.asarray(x, np.float64)
+    spread = np.abs(x - x.max(axis=-1, keepdims=True))
+    rounding = np.minimum(spread, 110) * U
+    return (rounding + rounding.max(axis=-1, keepdims=True) + gamma(x.shape[-1] + 12)) * (
+        oracle.softmax(x)
+    ) + 2 * TINY
+
+
+def check_softmax(table, x):
+    assert_within(table.softmax(x), oracle.softmax(x), softmax_bound(x))
+
+
+def test_softmax_is_within_its_bound_around_the_lanes(table, rng):
+    for n in sizes_around(table.lanes, 2 * table.lanes, 4 * table.lanes, 500)[1:]:
+        for scale in (0.1, 3, 100):
+            check_softmax(table, normal(rng, 3, n, scale=scale))
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=50),
+        elements=st.floats(-3e38, 3e38, width=32),
+    )
+)
+def test_softmax_is_within_its_bound_for_any_finite_input(isa, x):
+    check_softmax(_core.KernelTable(isa), x)
+
+
+def test_softmax_rows_sum_to_one(table, rng):
+    y = table.softmax(normal(rng, 50, 333, scale=5)).astype(np.float64)
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_softmax_is_not_moved_by_a_shift(table):
+    x = np.arange(37, dtype=np.float32)[None]  # whole numbers: x + 2^20 is exact
+    assert_same_bits(table.softmax(x + np.float32(2**20)), table.softmax(x))
+
+
+def test_softmax_gives_minus_infinity_no_weight(table, rng):
+    x = normal(rng, 4, 37)
+    x[:, 5:20] = -np.inf
+    y = table.softmax(x)
+    np.testing.assert_array_equal(y[:, 5:20], 0)
+    kept = np.delete(x, np.s_[5:20], 1)
+    assert_within(np.delete(y, np.s_[5:20], 1), oracle.softmax(kept), softmax_bound(kept))
+
+
+def test_softmax_of_a_row_of_minus_infinity_is_zero_or_nan(table):
+    # No key is left: torch says NaN; a kernel that decides on masks says 0. Never anything else.
+    y = table.softmax(np.full((1, 37), -np.inf, np.float32))
+    assert np.isnan(y).all() or (y == 0).all()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_softmax_keeps_a_bad_value_in_its_row(table, rng, poison):
+    x = normal(rng, 5, 37)
+    clean = table.softmax(x)
+    x[2, 36] = poison
+    y = table.softmax(x)
+    assert np.isnan(y[2]).any()
+    assert_same_bits(np.delete(y, 2, 0), np.delete(clean, 2, 0))
+
+
+def test_softmax_row_does_not_depend_on_the_rows_beside_it(table, rng):
+    x = normal(rng, 9, 101)
+    whole = table.softmax(x)
+    for m in range(1, len(x)):
+        assert_same_bits(table.softmax(x[m:]), whole[m:])
+
+
+def test_kernels_leave_denormals_to_the_process(table, rng):
+    table.gemm(normal(rng, 9, 40), normal(rng, 40, 40))
+    table.softmax(normal(rng, 9, 40))
+    assert sys.float_info.min / 2 > 0
+    assert np.float32(TINY) / np.float32(2) > 0

@@ -1,0 +1,379 @@
+"""Native layers against the oracle at every level, and what they say of bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import oracle
+import tiny_bert
+from simdformer import _core
+from support import EPS, assert_same_bits, assert_within, every_other, misaligned, normal
+from tiny_bert import Config, native_embeddings, native_encoder, random_batch, random_weights
+
+LENGTHS = [1, 2, 17, 5, 64, 3]
+
+# The hidden states of a post-norm encoder are of size 1; each layer rounds a few dozen times in a
+# row and the norms after it keep the error from growing. Measured: below 40 EPS for these sizes.
+TOLERANCE = 100 * EPS
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+def expected_of(config, w, ids, cu_seqlens, token_type_ids=None):
+    c = config
+    return oracle.bert(
+        ids, w, cu_seqlens, c.num_layers, c.num_heads, token_type_ids, c.activation, c.eps
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(hidden_size=1, num_heads=1, intermediate_size=1),
+        Config(hidden_size=33, num_heads=3, intermediate_size=130),
+        Config(hidden_size=64, num_heads=2, intermediate_size=256),
+        Config(num_layers=0),
+        *[Config(activation=name) for name in _core.activations() if name != "identity"],
+    ],
+    ids=str,
+)
+def test_encoder_follows_the_oracle(active_isa, config):  # noqa: ARG001
+    w = random_weights(config)
+    ids, cu_seqlens = random_batch(LENGTHS)
+    out = native_encoder(config, w).forward(ids, cu_seqlens)
+    assert out.shape == (len(ids), config.hidden_size)
+    assert out.dtype == np.float32
+    assert_within(out, expected_of(config, w, ids, cu_seqlens), TOLERANCE)
+
+
+def test_encoder_follows_the_oracle_at_the_sizes_of_minilm(active_isa):  # noqa: ARG001
+    config = tiny_bert.MINILM
+    w = random_weights(config)
+    ids, cu_seqlens = random_batch([3, 130, 19], config.vocab_size)
+    out = native_encoder(config, w).forward(ids, cu_seqlens)
+    assert_within(out, expected_of(config, w, ids, cu_seqlens), TOLERANCE)
+
+
+def test_encoder_uses_token_type_ids(active_isa):  # noqa: ARG001
+    w = random_weights()
+    ids, cu_seqlens = random_batch(LENGTHS)
+    types = (np.arange(len(ids)) % 2).astype(np.int32)
+    out = native_encoder(w=w).forward(ids, cu_seqlens, types)
+    assert_within(out, expected_of(Config(), w, ids, cu_seqlens, types), TOLERANCE)
+
+
+def test_embeddings_begin_at_the_position_offset(active_isa):  # noqa: ARG001
+    # RoBERTa's first token stands at padding_idx + 1 = 2.
+    w = random_weights()
+    name = "embeddings.{}_embeddings.weight".format
+    norm = _core.LayerNorm(
+        w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], eps=1e-12
+    )
+    embeddings = _core.Embeddings(
+        w[name("word")], w[name("position")], None, norm, position_offset=2
+    )
+    encoder = _core.Encoder(embeddings, [])
+    assert encoder.max_positions == Config().max_positions - 2
+    ids, cu_seqlens = random_batch([128, 3])
+    without_types = {k: v for k, v in w.items() if "token_type" not in k}
+    expected = oracle.bert_embeddings(ids, without_types, cu_seqlens, offset=2)
+    assert_within(encoder.forward(ids, cu_seqlens), expected, TOLERANCE)
+
+
+def test_embeddings_without_norm_are_plain_sums(active_isa):  # noqa: ARG001
+    word = normal(np.random.default_rng(0), 61, 20)
+    ids, cu_seqlens = random_batch(LENGTHS)
+    encoder = _core.Encoder(_core.Embeddings(word), [])
+    assert_same_bits(encoder.forward(ids, cu_seqlens), word[ids])
+
+
+def test_encoder_tells_its_sizes():
+    encoder = native_encoder()
+    assert (encoder.hidden_size, encoder.vocab_size, encoder.max_positions) == (20, 61, 130)
+
+
+def test_linear_tells_its_sizes():
+    linear = _core.Linear(zeros(3, 7))
+    assert (linear.in_features, linear.out_features) == (7, 3)
+
+
+def test_layers_copy_the_weights_they_are_given(active_isa):  # noqa: ARG001
+    w = random_weights()
+    encoder = native_encoder(w=w)
+    ids, cu_seqlens = random_batch(LENGTHS)
+    before = encoder.forward(ids, cu_seqlens)
+    for array in w.values():
+        array.fill(np.nan)
+    assert_same_bits(encoder.forward(ids, cu_seqlens), before)
+
+
+def test_layers_may_be_shared_between_encoders():
+    w = random_weights()
+    embeddings = native_embeddings(Config(), w)
+    layer = tiny_bert.native_layer(Config(), w, "encoder.layer.0")
+    twice, once = _core.Encoder(embeddings, [layer, layer]), _core.Encoder(embeddings, [layer])
+    ids, cu_seqlens = random_batch([4])
+    states = oracle.bert_embeddings(ids, w, cu_seqlens)
+    for encoder, times in ((once, 1), (twice, 2)):
+        expected = states
+        for _ in range(times):
+            expected = oracle.bert_layer(expected, w, "encoder.layer.0", cu_seqlens, 5)
+        assert_within(encoder.forward(ids, cu_seqlens), expected, TOLERANCE)
+
+
+# SentenceEncoder
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_sentence_encoder_pools_as_the_oracle(active_isa, start):  # noqa: ARG001
+    w, modes = random_weights(), _core.pooling_modes()
+    ids, cu_seqlens = random_batch([4, 5, 17, 64])
+    model = _core.SentenceEncoder(native_encoder(w=w), modes)
+    assert model.embedding_dimension == 20 * len(modes)
+    states = expected_of(Config(), w, ids, cu_seqlens)
+    expected = oracle.pool_sequences(modes, states, cu_seqlens, start)
+    out = model.forward(ids, cu_seqlens, pooling_start=start)
+    assert out.shape == expected.shape
+    # mean_sqrt_len_tokens multiplies a mean by sqrt(tokens) <= 8.
+    assert_within(out, expected, 8 * TOLERANCE)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+def test_sentence_encoder_applies_dense_then_normalizes(active_isa, activation, residual):  # noqa: ARG001
+    rng = np.random.default_rng(1)
+    w, weight, bias = random_weights(), normal(rng, 20, 20), normal(rng, 20)
+    ids, cu_seqlens = random_batch(LENGTHS)
+    dense = _core.Dense(_core.Linear(weight, bias), activation=activation, residual=residual)
+    model = _core.SentenceEncoder(native_encoder(w=w), ["mean"], [dense], normalize=True)
+    pooled = oracle.pool_sequences(["mean"], expected_of(Config(), w, ids, cu_seqlens), cu_seqlens)
+    expected = oracle.ACTIVATIONS[activation](oracle.linear(pooled, weight, bias))
+    expected = oracle.l2_normalize(expected + (pooled if residual else 0))
+    assert_within(model.forward(ids, cu_seqlens), expected, TOLERANCE)
+
+
+def test_sentence_encoder_of_one_text_has_unit_length():
+    model = _core.SentenceEncoder(native_encoder(), ["cls"], normalize=True)
+    vector = model.forward(*random_batch([9]))[0].astype(np.float64)
+    assert abs(np.linalg.norm(vector) - 1) < 4 * EPS
+
+
+# What a batch may look like
+
+
+def test_empty_batch_gives_no_rows():
+    ids, cu_seqlens = zeros(0, dtype=np.int32), zeros(1, dtype=np.int32)
+    assert native_encoder().forward(ids, cu_seqlens).shape == (0, 20)
+    model = _core.SentenceEncoder(native_encoder(), ["mean"])
+    assert model.forward(ids, cu_seqlens).shape == (0, 20)
+
+
+def test_ids_may_be_misaligned_or_strided():
+    encoder = native_encoder()
+    ids, cu_seqlens = random_batch(LENGTHS)
+    expected = encoder.forward(ids, cu_seqlens)
+    for layout in (misaligned, lambda x: np.repeat(x, 2)[::2]):
+        assert_same_bits(encoder.forward(layout(ids), layout(cu_seqlens)), expected)
+
+
+def test_weights_may_be_strided_or_misaligned():
+    w = random_weights()
+    ids, cu_seqlens = random_batch(LENGTHS)
+    expected = native_encoder(w=w).forward(ids, cu_seqlens)
+    for layout in (misaligned, every_other):
+        changed = {name: layout(array) for name, array in w.items()}
+        assert_same_bits(native_encoder(w=changed).forward(ids, cu_seqlens), expected)
+
+
+# Bad input: what was given, what was expected
+
+
+@pytest.mark.parametrize(
+    ("cu_seqlens", "message"),
+    [
+        ([], "cu_seqlens"),
+        ([1, 6], "cu_seqlens must start with 0.*1"),
+        ([0, 5], "cu_seqlens must end with.*6.*5"),
+        ([0, 7], "cu_seqlens must end with.*6.*7"),
+        ([0, 4, 2, 6], "cu_seqlens.*4.*2"),
+        ([0, -1, 6], "cu_seqlens.*-1"),
+        ([0, 2**31 - 1, 6], "cu_seqlens"),
+        ([[0, 6]], "cu_seqlens"),
+    ],
+    ids=str,
+)
+def test_cu_seqlens_must_describe_the_ids(cu_seqlens, message):
+    ids, _ = random_batch([6])
+    with pytest.raises(ValueError, match=message):
+        native_encoder().forward(ids, np.array(cu_seqlens, np.int32))
+
+
+def test_an_empty_sequence_has_no_sentence_embedding():
+    model = _core.SentenceEncoder(native_encoder(), ["mean"])
+    ids, _ = random_batch([6])
+    with pytest.raises(ValueError, match=r"sequence 1.*(empty|0 tokens|no token)"):
+        model.forward(ids, np.array([0, 3, 3, 6], np.int32))
+
+
+@pytest.mark.parametrize("bad", [-1, 61, 2**31 - 1, -(2**31)])
+def test_a_token_id_out_of_range_is_named_with_its_place(bad):
+    ids, cu_seqlens = random_batch([6])
+    ids[4] = bad
+    with pytest.raises((IndexError, ValueError), match=rf"input_ids\[4\].*{bad}.*61"):
+        native_encoder().forward(ids, cu_seqlens)
+
+
+@pytest.mark.parametrize("bad", [-1, 2])
+def test_a_token_type_id_out_of_range_is_named_with_its_place(bad):
+    ids, cu_seqlens = random_batch([6])
+    types = zeros(6, dtype=np.int32)
+    types[4] = bad
+    with pytest.raises((IndexError, ValueError), match=rf"token_type_ids\[4\].*{bad}.*2"):
+        native_encoder().forward(ids, cu_seqlens, types)
+
+
+def test_token_type_ids_must_be_as_many_as_the_ids():
+    ids, cu_seqlens = random_batch([6])
+    with pytest.raises(ValueError, match=r"token_type_ids.*5.*6"):
+        native_encoder().forward(ids, cu_seqlens, zeros(5, dtype=np.int32))
+
+
+def test_a_sequence_longer_than_the_position_table_is_refused():
+    ids, cu_seqlens = random_batch([3, 131])
+    with pytest.raises(ValueError, match=r"131.*130"):
+        native_encoder().forward(ids, cu_seqlens)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint32])
+def test_ids_of_another_dtype_are_refused(dtype):
+    ids, cu_seqlens = random_batch([6])
+    with pytest.raises(ValueError, match=rf"input_ids.*int32.*{np.dtype(dtype).name}"):
+        native_encoder().forward(ids.astype(dtype), cu_seqlens)
+
+
+def test_ids_must_be_one_dimensional():
+    ids, cu_seqlens = random_batch([6])
+    with pytest.raises(ValueError, match="input_ids"):
+        native_encoder().forward(ids[None], cu_seqlens)
+
+
+@pytest.mark.parametrize("num_threads", [-1, -(2**31)])
+def test_a_negative_number_of_threads_is_refused(num_threads):
+    with pytest.raises(ValueError, match=f"num_threads.*{num_threads}"):
+        native_encoder().forward(*random_batch([6]), num_threads=num_threads)
+
+
+@pytest.mark.parametrize("start", [-1, 3])
+def test_pooling_start_must_leave_a_token(start):
+    model = _core.SentenceEncoder(native_encoder(), ["mean"])
+    with pytest.raises(ValueError, match="pooling_start"):
+        model.forward(*random_batch([6, 3]), pooling_start=start)
+
+
+def linear(n=4, k=4):
+    return _core.Linear(zeros(n, k))
+
+
+def norm(n=4):
+    return _core.LayerNorm(zeros(n))
+
+
+def layer(d=4):
+    attention = _core.SelfAttention(linear(3 * d, d), linear(d, d), num_heads=2)
+    feed_forward = _core.FeedForward(linear(8, d), linear(d, 8), activation="gelu")
+    return _core.EncoderLayer(attention, norm(d), feed_forward, norm(d))
+
+
+def embeddings(d=4):
+    return _core.Embeddings(zeros(5, d))
+
+
+CONSTRUCTORS = {
+    "Linear: weight of one dimension": (lambda: _core.Linear(zeros(4)), "weight.*1"),
+    "Linear: bias too long": (lambda: _core.Linear(zeros(4, 3), zeros(5)), "bias.*5.*4"),
+    "Linear: float64": (lambda: _core.Linear(np.zeros((4, 3))), "weight.*float32.*float64"),
+    "LayerNorm: bias too short": (lambda: _core.LayerNorm(zeros(4), zeros(3)), "bias.*3.*4"),
+    "LayerNorm: negative eps": (lambda: _core.LayerNorm(zeros(4), eps=-1e-5), "eps.*-1e-05"),
+    "LayerNorm: eps not a number": (lambda: _core.LayerNorm(zeros(4), eps=np.nan), "eps.*nan"),
+    "Embeddings: position narrower": (
+        lambda: _core.Embeddings(zeros(5, 4), zeros(9, 3)),
+        "position.*3.*4",
+    ),
+    "Embeddings: token_type wider": (
+        lambda: _core.Embeddings(zeros(5, 4), None, zeros(2, 5)),
+        "token_type.*5.*4",
+    ),
+    "Embeddings: norm of another size": (
+        lambda: _core.Embeddings(zeros(5, 4), norm=norm(3)),
+        "norm.*3.*4",
+    ),
+    "Embeddings: offset beyond the table": (
+        lambda: _core.Embeddings(zeros(5, 4), zeros(9, 4), position_offset=9),
+        "position_offset.*9",
+    ),
+    "SelfAttention: heads do not divide": (
+        lambda: _core.SelfAttention(linear(12, 4), linear(), num_heads=3),
+        "num_heads.*3",
+    ),
+    "SelfAttention: no head": (
+        lambda: _core.SelfAttention(linear(12, 4), linear(), num_heads=0),
+        "num_heads.*0",
+    ),
+    "SelfAttention: qkv not three times as wide": (
+        lambda: _core.SelfAttention(linear(8, 4), linear(), num_heads=2),
+        "qkv.*8",
+    ),
+    "SelfAttention: output of another size": (
+        lambda: _core.SelfAttention(linear(12, 4), linear(4, 5), num_heads=2),
+        "output.*5.*4",
+    ),
+    "FeedForward: down does not take what up gives": (
+        lambda: _core.FeedForward(linear(8, 4), linear(4, 7), activation="gelu"),
+        "down.*7.*8",
+    ),
+    "FeedForward: unknown activation": (
+        lambda: _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelux"),
+        "activation.*gelux.*quick_gelu",
+    ),
+    "EncoderLayer: norm of another size": (
+        lambda: _core.EncoderLayer(
+            _core.SelfAttention(linear(12, 4), linear(), num_heads=2),
+            norm(5),
+            _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelu"),
+            norm(4),
+        ),
+        "attention_norm.*5.*4",
+    ),
+    "Encoder: layer of another size": (
+        lambda: _core.Encoder(embeddings(4), [layer(4), layer(6)]),
+        r"layer.*1.*6.*4",
+    ),
+    "SentenceEncoder: no pooling": (
+        lambda: _core.SentenceEncoder(_core.Encoder(embeddings(), []), []),
+        "pooling",
+    ),
+    "SentenceEncoder: unknown pooling": (
+        lambda: _core.SentenceEncoder(_core.Encoder(embeddings(), []), ["median"]),
+        "pooling.*median.*weightedmean",
+    ),
+    "SentenceEncoder: dense of another size": (
+        lambda: _core.SentenceEncoder(
+            _core.Encoder(embeddings(), []), ["mean"], [_core.Dense(linear(3, 5))]
+        ),
+        "dense.*5.*4",
+    ),
+    "Dense: residual between different sizes": (
+        lambda: _core.Dense(linear(3, 4), residual=True),
+        "residual.*(3.*4|4.*3)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), CONSTRUCTORS.values(), ids=CONSTRUCTORS)
+def test_constructor_says_what_does_not_fit(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
