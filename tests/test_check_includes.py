@@ -1,0 +1,85 @@
+"""tools/check_includes.py passes over this tree and catches each kind of violation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from support import ROOT
+
+
+def check(root):
+    script = ROOT / "tools" / "check_includes.py"
+    return subprocess.run(
+        [sys.executable, script, root], capture_output=True, text=True, check=False
+    )
+
+
+def test_this_tree_keeps_the_directions():
+    done = check(ROOT)
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+VIOLATIONS = {
+    "simd knows kernels": ("cpp/simd/vec.h", '#include "kernels/kernels.h"', "kernels/kernels.h"),
+    "kernels know layers": ("cpp/kernels/a.inl.h", '#include "layers/norm.h"', "layers/norm.h"),
+    "kernels know base": ("cpp/kernels/a.inl.h", '  # include  "base/check.h"', "base/check.h"),
+    "a header of std in a kernel": ("cpp/kernels/a.inl.h", "#include <algorithm>", "<algorithm>"),
+    "a name of std in a kernel": ("cpp/kernels/a.inl.h", "size_t n = std::min(a, b);", "std::"),
+    "std in an ISA object": ("cpp/isa/avx2.cpp", "#include <vector>", "<vector>"),
+    "base in an ISA object": ("cpp/isa/avx2.cpp", '#include "base/buffer.h"', "base/buffer.h"),
+    "layers know a kernel": (
+        "cpp/layers/linear.cpp",
+        '#include "kernels/gemm.inl.h"',
+        "kernels/gemm.inl.h",
+    ),
+    "layers know Python": ("cpp/layers/linear.cpp", '#include "bindings/numpy.h"', "numpy.h"),
+    "OpenMP in a layer": ("cpp/layers/linear.cpp", "#pragma omp parallel for", "OpenMP"),
+    "a folder of its own": ("cpp/misc/x.cpp", "", "no folder"),
+    "the command line knows _core": (
+        "python/simdformer/cli/embed.py",
+        "from simdformer._core import Encoder",
+        "_core",
+    ),
+    "the checkpoint knows _core": (
+        "python/simdformer/checkpoint.py",
+        "def f():\n    from simdformer import _core",
+        "_core",
+    ),
+    "a model knows the tokenizer": (
+        "python/simdformer/models/bert.py",
+        "import simdformer.tokenization",
+        "simdformer.tokenization",
+    ),
+    "a relative import": ("python/simdformer/models/bert.py", "from ..cli import main", "..cli"),
+}
+
+
+@pytest.mark.parametrize(("path", "text", "message"), VIOLATIONS.values(), ids=VIOLATIONS)
+def test_violation_is_caught(tmp_path, path, text, message):
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    done = check(tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{path}: ")
+    assert message in done.stdout
+
+
+def test_comments_and_permitted_directions_pass(tmp_path):
+    files = {
+        "cpp/simd/vec.h": "#include <immintrin.h>\n#include <cstddef>\n// not std::min",
+        "cpp/kernels/a.inl.h": '#include "simd/vec.h"\n#include "kernels/kernels.h"',
+        "cpp/isa/avx2.cpp": '#include "isa/tables.h"\n#include "kernels/a.inl.h"',
+        "cpp/isa/dispatch.cpp": '#include <vector>\n#include "base/cpu.h"',
+        "cpp/layers/norm.cpp": '#include <vector>\n#include "base/check.h"',
+        "cpp/base/parallel.cpp": "#include <omp.h>\n#pragma omp parallel",
+        "python/simdformer/models/bert.py": "from simdformer._core import Encoder\nimport numpy",
+        "python/simdformer/cli/embed.py": "from simdformer import SentenceTransformer",
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert check(tmp_path).stdout == ""

@@ -1,0 +1,107 @@
+"""Checks who includes and imports whom; prints each violation and exits with 1 if there is one.
+
+    python tools/check_includes.py [ROOT]
+
+The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
+bindings -> layers, the table; Python -> _core; models -> the native layers and the checkpoint.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# A file is ruled by the longest of these names that its path under cpp/ begins with, and may include
+# what begins with one of the names on the right.
+TABLE = ("kernels/kernels.h", "isa/dispatch.h")
+CPP = {
+    "base/": ("base/",),
+    "simd/": ("simd/",),
+    "kernels/": ("kernels/", "simd/"),
+    "isa/": ("isa/tables.h", "kernels/", "simd/"),
+    "isa/dispatch": ("isa/", "kernels/kernels.h", "base/"),
+    "layers/": ("layers/", "base/", *TABLE),
+    "bindings/": ("bindings/", "layers/", "base/", *TABLE),
+}
+# These are compiled once per ISA: an inline function of the standard library in them could be the
+# copy that the linker keeps, and so bring AVX-512 to a CPU without it. Types and intrinsics only.
+ISA_OBJECTS = ("simd/", "kernels/", "isa/")
+BARE_HEADERS = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
+OPENMP_FILE = "base/parallel.cpp"
+
+# Likewise under python/simdformer/: the modules that may import _core, and what models may import.
+CORE_USERS = ("__init__", "functional", "nn", "models/", "sentence_transformer", "cross_encoder")
+MODELS_USE = ("_core", "activations", "checkpoint", "nn", "models")
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def check_cpp(path: str, text: str) -> Iterator[str]:
+    rule = max((name for name in CPP if path.startswith(name)), key=len, default=None)
+    if rule is None:
+        yield "stands in no folder of the house"
+        return
+    text = COMMENT.sub("", text)
+    bare = path.startswith(ISA_OBJECTS) and rule != "isa/dispatch"
+    for bracket, name in INCLUDE.findall(text):
+        if bracket == '"' and not name.startswith(CPP[rule]):
+            yield f'may not include "{name}"'
+        if bracket == "<" and bare and name not in BARE_HEADERS:
+            yield f"is compiled per ISA and may not include <{name}>"
+    if bare and "std::" in text:
+        yield "is compiled per ISA and may not use std::"
+    if path != OPENMP_FILE and re.search(r"#\s*pragma\s+omp|\bomp_\w+\(|<omp\.h>", text):
+        yield f"uses OpenMP, which belongs to {OPENMP_FILE} alone"
+
+
+def imported_modules(text: str) -> Iterator[str]:
+    """Dotted names below simdformer, "from simdformer import x" counting as the module x."""
+    for node in ast.walk(ast.parse(text)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "simdformer":
+            names = [f"simdformer.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        yield from names
+
+
+def check_python(path: str, text: str) -> Iterator[str]:
+    for name in imported_modules(text):
+        if name.startswith("."):
+            yield f"imports {name}: write the whole name"
+        head, _, module = name.partition(".")
+        if head != "simdformer":
+            continue
+        top = module.split(".")[0]
+        if top == "_core" and not path.startswith(CORE_USERS):
+            yield "may not import _core"
+        if path.startswith("models/") and top not in MODELS_USE:
+            yield f"may not import {name}: models use {', '.join(MODELS_USE)}"
+
+
+def violations(root: Path) -> Iterator[str]:
+    trees = (("cpp", ("*.h", "*.cpp"), check_cpp), ("python/simdformer", ("*.py",), check_python))
+    for folder, patterns, check in trees:
+        top = root / folder
+        for file in sorted(file for pattern in patterns for file in top.rglob(pattern)):
+            path = file.relative_to(top).as_posix()
+            for message in check(path, file.read_text(encoding="utf-8")):
+                yield f"{folder}/{path}: {message}"
+
+
+def main() -> int:
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1]
+    found = list(violations(root))
+    for line in found:
+        print(line)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
