@@ -107,15 +107,17 @@ def sizes_around(*marks):
 
 
 def run_python(code, *arguments, timeout=120, **environment):
-    """Run code in a new interpreter that finds these tests' modules; kill it after `timeout` s.
+    """Run code, text or a Path, in a new interpreter that finds these tests' modules; kill it after
+    `timeout` seconds.
 
     The library's own environment variables are those given here, whatever the suite runs under.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SIMDFORMER_", "OMP_"))}
     env["PYTHONPATH"] = os.pathsep.join([str(TESTS), *sys.path])
     env.update(environment)
+    program = [str(code)] if isinstance(code, Path) else ["-c", code]
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *program, *arguments],
         env=env,
         capture_output=True,
         text=True,
