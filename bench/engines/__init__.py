@@ -1,0 +1,17 @@
+"""One file per engine; each is loaded in a worker process of its own.
+
+An engine module has a class `Engine` with the face of `engines.base.Engine`.
+"""
+
+from __future__ import annotations
+
+ENGINES = ("simdformer", "sentence-transformers", "onnxruntime", "openvino", "ctranslate2")
+
+# The distributions whose versions decide an engine's figures.
+DISTRIBUTIONS = {
+    "simdformer": ("simdformer",),
+    "sentence-transformers": ("sentence-transformers", "torch"),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "ctranslate2": ("ctranslate2",),
+}

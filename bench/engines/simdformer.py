@@ -1,0 +1,19 @@
+"""simdformer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engines.base import LATENCY, EngineOptions, Float32
+
+
+class Engine:
+    variants = (LATENCY,)
+
+    def __init__(self, options: EngineOptions) -> None:
+        from simdformer import SentenceTransformer
+
+        self._model = SentenceTransformer(str(options.model), num_threads=options.threads)
+
+    def encode(self, texts: Sequence[str], variant: str) -> Float32:  # noqa: ARG002
+        return self._model.encode(list(texts), show_progress_bar=False)

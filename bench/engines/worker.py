@@ -1,0 +1,83 @@
+"""The process around one engine: python -m engines.worker NAME FD, answers requests on the pipe FD.
+
+Requests and answers are dicts; an answer has "error" when the request failed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.base import Engine, EngineOptions, Float32
+
+
+class Worker:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._engine: Engine | None = None
+        self._sets: dict[str, tuple[list[str], int | None]] = {}
+
+    def load(self, options: dict[str, Any], sets: dict[str, tuple[list[str], int | None]]) -> Any:
+        paths = {key: Path(options[key]) for key in ("model", "converted")}
+        start = time.perf_counter()
+        module = importlib.import_module(f"engines.{self._name.replace('-', '_')}")
+        self._engine = module.Engine(EngineOptions(**{**options, **paths}))
+        self._sets = sets
+        return {"variants": self._engine.variants, "seconds": time.perf_counter() - start}
+
+    def vectors(self, set_name: str, variant: str) -> Float32:
+        """One untimed pass: warms every shape of the set and gives the vectors to compare."""
+        texts, call_size = self._sets[set_name]
+        return np.concatenate([self._encode(c, variant) for c in _calls(texts, call_size)])
+
+    def time(self, set_name: str, variant: str, min_seconds: float) -> list[float]:
+        """Seconds of each pass over the set; at least one pass, at least `min_seconds` in all."""
+        texts, call_size = self._sets[set_name]
+        calls = _calls(texts, call_size)
+        passes: list[float] = []
+        while not passes or sum(passes) < min_seconds:
+            start = time.perf_counter()
+            for call in calls:
+                self._encode(call, variant)
+            passes.append(time.perf_counter() - start)
+        return passes
+
+    def peak_rss(self) -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _encode(self, texts: Sequence[str], variant: str) -> Float32:
+        if self._engine is None:
+            raise RuntimeError("load the engine first")
+        return self._engine.encode(texts, variant)
+
+
+def _calls(texts: list[str], call_size: int | None) -> list[list[str]]:
+    size = call_size or len(texts)
+    return [texts[start : start + size] for start in range(0, len(texts), size)]
+
+
+def serve(worker: Worker, connection: Connection) -> None:
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send({"result": getattr(worker, method)(**arguments)})
+        except Exception:  # noqa: BLE001 - whatever an engine raises goes to the parent
+            connection.send({"error": traceback.format_exc()})
+
+
+if __name__ == "__main__":
+    os.dup2(2, 1)  # what an engine prints must not mix with the benchmark's output
+    serve(Worker(sys.argv[1]), Connection(int(sys.argv[2])))

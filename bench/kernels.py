@@ -1,0 +1,333 @@
+"""Every kernel of the table, at every ISA level, one thread, as a share of a measured limit.
+
+    python bench/kernels.py --output bench/results/kernels [--peers] [--roofline]
+
+Arithmetic kernels are held against the level's FMA peak, the others against the read bandwidth of
+an array as large as what they touch; both are measured in the same run, next to the kernel. Rates
+count compulsory work only: 2 m n k flops for GEMM, 4 q k d for attention, and each input read and
+each output written once. Figures are medians of the rounds; the limits are the best seen.
+Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and with --roofline OUTPUT-roofline.png.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads: its BLAS is a peer here
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kernel_peers
+import machine
+import plots
+import report
+from simdformer import _core
+
+FMA, READ = "fma", "read"  # the two limits
+_SLICE_SECONDS = 0.01
+_FLOAT_BYTES = 4
+
+_GEMM_ROWS = (1, 4, 8, 16, 32, 64, 128, 512)
+# (n, k) of MiniLM's four linear layers and of BERT-base's feed-forward.
+_GEMM_WEIGHTS = ((1152, 384), (384, 384), (1536, 384), (384, 1536), (3072, 768), (768, 3072))
+_ATTENTION_LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
+_HEAD_DIMS = (32, 64, 128)
+# A block that stays in L2, and one that does not.
+_ROW_SHAPES = ((128, 384), (8192, 384))
+
+
+@dataclass(frozen=True)
+class Case:
+    kernel: str
+    shape: str
+    flops: float
+    floats: float  # read and written, each once
+    bound: str
+    seconds: Callable[[Any, int], float]  # (kernel table, repeats) -> seconds of one call
+    operation: str = ""  # the same in kernel_peers
+    sizes: tuple[int, ...] = ()
+    divisor: int = 1  # a peer's operation does this many of the kernel's calls
+
+    @property
+    def bytes(self) -> float:
+        return self.floats * _FLOAT_BYTES
+
+
+def gemm_cases() -> Iterator[Case]:
+    for n, k in _GEMM_WEIGHTS:
+        for m in _GEMM_ROWS:
+            yield Case(
+                kernel="gemm",
+                shape=f"m={m} n={n} k={k}",
+                flops=2 * m * n * k,
+                floats=m * k + n * k + m * n,
+                bound=FMA,
+                seconds=lambda table, repeats, s=(m, n, k): table.time_gemm(*s, repeats),
+                operation="linear",
+                sizes=(m, n, k),
+            )
+
+
+def attention_cases() -> Iterator[Case]:
+    for head_dim in _HEAD_DIMS:
+        for length in _ATTENTION_LENGTHS:
+            yield Case(
+                kernel="attention",
+                shape=f"length={length} head_dim={head_dim}",
+                flops=4 * length * length * head_dim,
+                floats=4 * length * head_dim,
+                bound=FMA,
+                seconds=lambda table, repeats, s=(length, length, head_dim): table.time_attention(
+                    *s, repeats
+                ),
+                operation="attention",
+                sizes=(length, head_dim),
+                divisor=kernel_peers.HEADS,
+            )
+
+
+@dataclass(frozen=True)
+class RowWork:
+    """What a row kernel does to an element, counted nominally."""
+
+    flops: float  # the roofline's count; an exp or erf counts as its polynomial
+    floats: float  # read and written per element of a (rows, cols) array
+    operation: str = ""
+    variants: tuple[str, ...] = field(default=())
+
+
+_ROW_KERNELS = {
+    "layer_norm": RowWork(flops=8, floats=2, operation="layer_norm"),
+    "softmax": RowWork(flops=16, floats=2, operation="softmax"),
+    "exp": RowWork(flops=12, floats=2, operation="exp"),
+    "activation": RowWork(flops=24, floats=2, operation="gelu", variants=("gelu",)),
+    "embedding_sum": RowWork(flops=2, floats=4),
+    "pool": RowWork(flops=1, floats=1, variants=("mean",)),
+    "l2_normalize": RowWork(flops=3, floats=2),
+}
+
+
+def row_cases(kernel: str) -> Iterator[Case]:
+    work = _ROW_KERNELS[kernel]
+    for variant in work.variants or ("",):
+        name = variant or kernel
+        for rows, cols in _ROW_SHAPES:
+            yield Case(
+                kernel=kernel,
+                shape=f"{variant} {rows}x{cols}".strip(),
+                flops=work.flops * rows * cols,
+                floats=work.floats * rows * cols,
+                bound=READ,
+                seconds=lambda table, repeats, s=(name, rows, cols): table.time_rows(*s, repeats),
+                operation=work.operation,
+                sizes=(rows, cols),
+            )
+
+
+def cases_of(kernel: str) -> list[Case]:
+    """A kernel without a line here is an error, so that none goes unmeasured."""
+    if kernel == "gemm":
+        return list(gemm_cases())
+    if kernel == "attention":
+        return list(attention_cases())
+    if kernel in _ROW_KERNELS:
+        return list(row_cases(kernel))
+    raise SystemExit(f"bench/kernels.py has no case for the kernel {kernel!r}: add one")
+
+
+def time_kernel(case: Case, table: Any) -> float:
+    """Seconds of one call; as many calls as fill a slice."""
+    once = case.seconds(table, 1)
+    repeats = max(1, min(100_000, int(_SLICE_SECONDS / max(once, 1e-8))))
+    return case.seconds(table, repeats)
+
+
+def time_peer(operation: kernel_peers.Operation) -> float:
+    """Seconds of one call, the best of three slices."""
+    operation()
+    start = time.perf_counter()
+    operation()
+    repeats = max(1, int(_SLICE_SECONDS / max(time.perf_counter() - start, 1e-7)))
+
+    def piece() -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            operation()
+        return (time.perf_counter() - start) / repeats
+
+    return min(piece() for _ in range(3))
+
+
+class ReadMeter:
+    """GB/s of reading an array of a given size again and again, from whatever cache holds it."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+        self._arrays: dict[int, np.ndarray] = {}
+
+    def rate(self, size: int) -> float:
+        array = self._arrays.setdefault(size, np.ones(size // _FLOAT_BYTES, np.float32))
+        repeats = max(1, int(2e8 // size))
+        start = time.perf_counter()
+        for _ in range(repeats):
+            self._table.read_sum(array)
+        return repeats * array.nbytes / (time.perf_counter() - start) / 1e9
+
+
+def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    table = _core.KernelTable(isa)
+    fma, read = machine.PeakMeter(isa, 1), ReadMeter(table)
+    cases = [case for name in kernels for case in cases_of(name)]
+    rates: dict[Case, list[float]] = defaultdict(list)
+    limits: dict[Case, list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for number, case in enumerate(cases):
+            if case.bound == READ:
+                limits[case].append(read.rate(int(case.bytes)))
+            else:
+                # The clock drifts slowly: a fresh peak for every eighth case is enough.
+                if number % 8 == 0 or not fma.fma_rates:
+                    fma.fma()
+                limits[case].append(fma.fma_rates[-1])
+            work = case.bytes if case.bound == READ else case.flops
+            rates[case].append(work / time_kernel(case, table) / 1e9)
+    best_fma = max(fma.fma_rates, default=0.0)
+    return [
+        _row(isa, c, rates[c], limits[c], best_fma if c.bound == FMA else max(limits[c]))
+        for c in cases
+    ]
+
+
+def _row(
+    isa: str, case: Case, rates: list[float], limits: list[float], limit: float
+) -> dict[str, Any]:
+    rate = statistics.median(rates)
+    work = case.bytes if case.bound == READ else case.flops
+    return {
+        "name": f"{isa}/{case.kernel} {case.shape}",
+        "isa": isa,
+        "kernel": case.kernel,
+        "shape": case.shape,
+        "sizes": case.sizes,
+        "unit": "GB/s" if case.bound == READ else "GFLOP/s",
+        "rates": rates,
+        "peak_rates": limits,
+        "rate": rate,
+        "limit": limit,
+        "share_of_limit": rate / limit,
+        "spread": report.spread(rates),
+        "microseconds": work / rate / 1e3,
+        "gflops": case.flops / work * rate,
+        "intensity": case.flops / case.bytes,
+    }
+
+
+def measure_peers(rows: list[dict[str, Any]], kernels: Sequence[str]) -> None:
+    """Add to each row the microseconds that each installed library takes for the same."""
+    for case in (case for name in kernels for case in cases_of(name)):
+        found = [r for r in rows if (r["kernel"], r["shape"]) == (case.kernel, case.shape)]
+        microseconds = {}
+        for peer in kernel_peers.installed_peers():
+            if case.operation and (make := getattr(peer, case.operation, None)):
+                microseconds[peer.name] = time_peer(make(*case.sizes)) / case.divisor * 1e6
+        for row in found:
+            row["peer_microseconds"] = microseconds
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    peaks = {}
+    for isa in arguments.isas:
+        kernels = [k for k in _core.KernelTable(isa).names() if k in (arguments.kernels or [k])]
+        rows += measure(isa, kernels, arguments.rounds)
+        meter = machine.PeakMeter(isa, 1)
+        peaks[isa] = {
+            "fma_gflops": max(meter.fma() for _ in range(5)),
+            "read_gbs": max(meter.read() for _ in range(3)),
+        }
+    if arguments.peers:
+        measure_peers(rows, list(dict.fromkeys(row["kernel"] for row in rows)))
+    return {
+        "kind": "kernels",
+        "machine": arguments.machine,
+        "settings": {"rounds": arguments.rounds, "threads": 1},
+        "peaks": peaks,
+        "rows": rows,
+    }
+
+
+def to_markdown(result: dict[str, Any]) -> str:
+    """A table a kernel: rate and share of the limit, a column an ISA level, then the peers."""
+    parts = []
+    for isa, peak in result["peaks"].items():
+        parts.append(
+            f"{isa}: FMA peak {peak['fma_gflops']:.0f} GFLOP/s, "
+            f"memory read {peak['read_gbs']:.1f} GB/s, one thread.\n"
+        )
+    for kernel in dict.fromkeys(row["kernel"] for row in result["rows"]):
+        parts.append(_kernel_table([r for r in result["rows"] if r["kernel"] == kernel]))
+    parts.append(report.describe_machine(result["machine"]) + "\n")
+    return "\n".join(parts)
+
+
+def _kernel_table(rows: list[dict[str, Any]]) -> str:
+    isas = list(dict.fromkeys(row["isa"] for row in rows))
+    peers = list(dict.fromkeys(p for row in rows for p in row.get("peer_microseconds", {})))
+    by_shape: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        by_shape[row["shape"]][row["isa"]] = row
+    lines = []
+    for shape, found in by_shape.items():
+        cells = [f"{found[isa]['rate']:.1f} ({found[isa]['share_of_limit']:.0%})" for isa in isas]
+        last = found[isas[-1]]
+        ratios = [
+            f"{last['peer_microseconds'][p] / last['microseconds']:.2f}x"
+            if p in last.get("peer_microseconds", {})
+            else ""
+            for p in peers
+        ]
+        lines.append([shape, *cells, *ratios])
+    unit = rows[0]["unit"]
+    header = [f"{rows[0]['kernel']}, {unit} (share of limit)", *isas]
+    return report.markdown_table(header + [f"{p} / {isas[-1]}, time" for p in peers], lines)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--output", type=Path, default=Path(__file__).parent / "results" / "kernels")
+    add("--isas", nargs="+", choices=_core.available_isas(), default=_core.available_isas())
+    add("--kernels", nargs="+", help="only these of the table")
+    add("--rounds", type=int, default=5)
+    add("--peers", action="store_true", help="also time NumPy, torch and ONNX Runtime")
+    add("--roofline", action="store_true", help="also draw the roofline")
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    machine.limit_to(1)
+    peers = ["numpy", "torch", "onnxruntime"] if arguments.peers else []
+    arguments.machine = machine.describe(["simdformer", *peers])
+    result = run(arguments)
+    report.write_json(arguments.output.with_suffix(".json"), result)
+    markdown = to_markdown(result)
+    report.write_text(arguments.output.with_suffix(".md"), markdown)
+    plots.plot_kernels(result, arguments.output.with_suffix(".png"))
+    if arguments.roofline:
+        stem = arguments.output.stem
+        plots.plot_roofline(result, arguments.output.with_name(f"{stem}-roofline.png"))
+    print(markdown)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The machine under test: what it is, and its measured peaks, the yardstick of every figure."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simdformer import _core
+
+# A peak is the best rate seen in slices of this length: long enough for the clock to settle,
+# short enough that another tenant's burst does not hide every slice.
+_SLICE_SECONDS = 0.03
+_READ_BYTES = 256 * 2**20  # beyond the caches that one tenant may expect to keep
+
+
+def limit_to(threads: int) -> list[int]:
+    """Bind this process, and those it starts, to `threads` of the CPUs it may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if threads > len(allowed):
+        raise SystemExit(f"--threads must be at most {len(allowed)} on this machine, got {threads}")
+    os.sched_setaffinity(0, allowed[:threads])
+    return allowed[:threads]
+
+
+def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
+    """CPU, memory, versions, date, commit and the load of the machine before the run."""
+    return {
+        "cpu": _first_value("/proc/cpuinfo", "model name") or platform.processor(),
+        "cpus": os.cpu_count(),
+        "memory_gb": round(
+            int((_first_value("/proc/meminfo", "MemTotal") or "0").split()[0]) / 2**20
+        ),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "compiler": _core.compiler(),
+        "isas": _core.available_isas(),
+        "versions": {name: version for name in distributions if (version := _version(name))},
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+class PeakMeter:
+    """FMA rate and read bandwidth of `threads` threads of one ISA level, measured natively."""
+
+    def __init__(self, isa: str, threads: int) -> None:
+        self.isa = isa
+        self.threads = threads
+        self._table = _core.KernelTable(isa)
+        self._executor = ThreadPoolExecutor(threads)
+        self._iterations = self._calibrate()
+        self._buffers: list[np.ndarray] = []
+        self.fma_rates: list[float] = []
+        self.read_rates: list[float] = []
+
+    def fma(self) -> float:
+        """GFLOP/s of all threads together, fused multiply-adds on registers only."""
+        rates = self._together(lambda _: self._table.fma_peak(self._iterations))
+        self.fma_rates.append(sum(rates))
+        return self.fma_rates[-1]
+
+    def read(self) -> float:
+        """GB/s of all threads together, each reading an array larger than its share of caches."""
+        if not self._buffers:
+            count = _READ_BYTES // self.threads // 4
+            self._buffers = [np.ones(count, np.float32) for _ in range(self.threads)]
+
+        def rate(thread: int) -> float:
+            start = time.perf_counter()
+            self._table.read_sum(self._buffers[thread])
+            return self._buffers[thread].nbytes / (time.perf_counter() - start) / 1e9
+
+        self.read_rates.append(sum(self._together(rate)))
+        return self.read_rates[-1]
+
+    def summary(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"isa": self.isa, "threads": self.threads}
+        for name, rates in (("fma_gflops", self.fma_rates), ("read_gbs", self.read_rates)):
+            if rates:
+                result[name] = {
+                    "best": max(rates),
+                    "median": statistics.median(rates),
+                    "smallest": min(rates),
+                }
+        return result
+
+    def _together(self, measure: Callable[[int], float]) -> list[float]:
+        barrier = threading.Barrier(self.threads)
+
+        def run(thread: int) -> float:
+            barrier.wait()
+            return measure(thread)
+
+        return list(self._executor.map(run, range(self.threads)))
+
+    def _calibrate(self) -> int:
+        iterations = 1 << 12
+        while True:
+            start = time.perf_counter()
+            self._table.fma_peak(iterations)
+            if (elapsed := time.perf_counter() - start) > _SLICE_SECONDS / 4:
+                return max(1, int(iterations * _SLICE_SECONDS / elapsed))
+            iterations *= 2
+
+
+def _first_value(path: str, key: str) -> str | None:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), None)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,185 @@
+"""The benchmark's figures, drawn from their JSON."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+_OWN_COLOUR = "#1b6ca8"
+_PEER_COLOUR = "#b8c4ce"
+_LIMIT_COLOUR = "#c0392b"
+
+
+def plot_encode(result: dict[str, Any], path: Path) -> None:
+    """A panel a set; bars from zero; a dashed line where 100% of the FMA peak would be."""
+    plt = _pyplot()
+    sets, engines = result["sets"], list(result["engines"])
+    rows = {(row["set"], row["engine"]): row for row in result["rows"]}
+    peak = result["peak"]["fma_gflops"]["best"]
+    figure, axes = plt.subplots(
+        1,
+        len(sets),
+        figsize=(3.1 * len(sets), 0.42 * len(engines) + 1.5),
+        sharey=True,
+        squeeze=False,
+    )
+    for axis, (name, text_set) in zip(axes[0], sets.items(), strict=True):
+        latency = name == "one"
+        values = [
+            rows[name, e]["seconds"] * 1e3 if latency else rows[name, e]["texts_per_s"]
+            for e in engines
+        ]
+        limit_seconds = text_set["gflop"] / peak
+        limit = limit_seconds * 1e3 if latency else text_set["texts"] / limit_seconds
+        colours = [_OWN_COLOUR if e == "simdformer" else _PEER_COLOUR for e in engines]
+        axis.barh(engines, values, color=colours, height=0.68)
+        axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+        right = max(*values, limit) * 1.22
+        for y, value in enumerate(values):
+            label = f"{value:.2f}" if latency else f"{value:,.0f}"
+            axis.text(
+                value + right * 0.015,
+                y,
+                label,
+                va="center",
+                fontsize=8.5,
+                color="#222222",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            )
+        axis.set_xlim(0, right)
+        unit = "ms (shorter is better)" if latency else "texts/s (longer is better)"
+        plural = "text" if text_set["texts"] == 1 else "texts"
+        axis.set_title(
+            f"{name}: {text_set['texts']} {plural}, mean {text_set['mean_tokens']:.0f} tokens",
+            fontsize=9.5,
+        )
+        axis.set_xlabel(unit, fontsize=8.5)
+        axis.tick_params(axis="x", labelsize=8)
+    axes[0][0].invert_yaxis()
+    settings = result["settings"]
+    figure.suptitle(
+        f"{settings['model']}, {settings['threads']} threads, {result['machine']['cpu']}; "
+        "dashed: the whole measured FMA peak",
+        fontsize=10,
+    )
+    _save(figure, path)
+
+
+def _pyplot() -> Any:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.spines.left": False,
+            "axes.edgecolor": "#888888",
+            "ytick.left": False,
+            "axes.axisbelow": True,
+        }
+    )
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
+    figure.tight_layout()
+    figure.savefig(temporary, dpi=160)
+    temporary.replace(path)
+
+
+def plot_kernels(result: dict[str, Any], path: Path) -> None:
+    """A line of panels an ISA level: GEMM by rows, attention by length, the rest as bars."""
+    plt = _pyplot()
+    isas = list(result["peaks"])
+    figure, axes = plt.subplots(len(isas), 3, figsize=(12, 2.6 * len(isas) + 0.4), squeeze=False)
+    for line, isa in zip(axes, isas, strict=True):
+        rows = [row for row in result["rows"] if row["isa"] == isa]
+        peak = result["peaks"][isa]["fma_gflops"]
+        gemm = [row for row in rows if row["kernel"] == "gemm"]
+        _shares(line[0], gemm, x=0, group=lambda s: f"{s[1]} x {s[2]}")
+        line[0].set_title(f"{isa}: GEMM by rows of the input, per weight (n x k)", fontsize=9)
+        attention = [row for row in rows if row["kernel"] == "attention"]
+        _shares(line[1], attention, x=0, group=lambda s: f"head_dim {s[1]}")
+        line[1].set_title(f"attention by length (100% = {peak:.0f} GFLOP/s)", fontsize=9)
+        others = [row for row in rows if row["unit"] == "GB/s"]
+        labels = [f"{row['kernel']} {row['shape']}" for row in others]
+        line[2].barh(labels, [row["share_of_limit"] * 100 for row in others], color=_OWN_COLOUR)
+        line[2].invert_yaxis()
+        line[2].tick_params(labelsize=7)
+        line[2].axvline(100, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+        line[2].set_xlabel("% of read bandwidth at that size", fontsize=8)
+    figure.suptitle(f"One thread, {result['machine']['cpu']}", fontsize=10)
+    _save(figure, path)
+
+
+def _shares(axis: Any, rows: list[dict[str, Any]], *, x: int, group: Any) -> None:
+    """Share of the limit against one of the sizes, a line a group, from 0 to 100%."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(group(row["sizes"]), []).append(row)
+    for label, members in groups.items():
+        axis.plot(
+            [row["sizes"][x] for row in members],
+            [row["share_of_limit"] * 100 for row in members],
+            marker="o",
+            markersize=3,
+            linewidth=1.2,
+            label=label,
+        )
+    axis.set_xscale("log", base=2)
+    ticks = sorted({row["sizes"][x] for row in rows})
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.axhline(100, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+    axis.set_ylim(0, 108)
+    axis.set_ylabel("% of FMA peak", fontsize=8)
+    axis.grid(axis="y", color="#e6e6e6")
+    axis.tick_params(labelsize=8)
+    if groups:
+        axis.legend(fontsize=6.5, ncols=2, frameon=False, loc="lower right")
+
+
+def plot_roofline(result: dict[str, Any], path: Path) -> None:
+    """Kernels of the widest level under its FMA peak and its read bandwidths, log-log."""
+    plt = _pyplot()
+    isa = list(result["peaks"])[-1]
+    peak, memory = (result["peaks"][isa][key] for key in ("fma_gflops", "read_gbs"))
+    rows = [row for row in result["rows"] if row["isa"] == isa]
+    cache = max((row["limit"] for row in rows if row["unit"] == "GB/s"), default=memory)
+    figure, axis = plt.subplots(figsize=(7.5, 4.6))
+    axis.spines["left"].set_visible(True)
+    intensities = [0.1, *(2.0**power for power in range(-3, 11))]
+    for rate, label in ((cache, "cache read"), (memory, "memory read")):
+        axis.plot(
+            intensities,
+            [min(peak, rate * intensity) for intensity in intensities],
+            color=_LIMIT_COLOUR,
+            linewidth=1.2,
+            linestyle="-" if rate == cache else "--",
+            label=f"{label} {rate:.0f} GB/s, FMA peak {peak:.0f} GFLOP/s",
+        )
+    kernels = list(dict.fromkeys(row["kernel"] for row in rows))
+    for kernel, marker in zip(kernels, "os^Dv<>PX*hd", strict=False):
+        members = [row for row in rows if row["kernel"] == kernel]
+        axis.scatter(
+            [row["intensity"] for row in members],
+            [row["gflops"] for row in members],
+            s=18,
+            marker=marker,
+            alpha=0.8,
+            label=kernel,
+        )
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log", base=10)
+    axis.set_xlabel("compulsory intensity, flop / byte")
+    axis.set_ylabel("GFLOP/s")
+    axis.set_title(f"Roofline, {isa}, one thread, {result['machine']['cpu']}", fontsize=10)
+    axis.grid(color="#eeeeee")
+    axis.legend(fontsize=7.5, frameon=False, loc="lower right")
+    _save(figure, path)

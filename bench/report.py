@@ -1,0 +1,54 @@
+"""Statistics of rounds, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def spread(values: Sequence[float]) -> float:
+    """Half the distance between the quartiles, as a share of the median."""
+    if len(values) < 2:
+        return 0.0
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return (third - first) / 2 / statistics.median(values)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """First column left, the others right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside `path`, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def describe_machine(machine: dict[str, Any]) -> str:
+    """One line for the foot of a table."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_gb']} GB; "
+        f"Python {machine['python']}, {machine['compiler']}; {versions}; "
+        f"commit {machine['commit']}, {machine['date'][:10]}, "
+        f"load average before the run {machine['load_average']:.2f}."
+    )
