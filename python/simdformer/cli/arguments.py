@@ -38,7 +38,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model runs, and how."""
+    """Which model runs, how, and whether one sees it work."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
@@ -59,7 +59,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="tokens in one forward pass; bounds the memory (default: %(default)s)",
     )
-    group.add_argument(
+    parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
         help="the progress bar on standard error (default: when that is a terminal)",

@@ -162,7 +162,7 @@ class NpyWriter:
 
     def _write_header(self) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (self._rows, self._dim)}
-        np.lib.format.write_array_header_1_0(self._file, header)  # type: ignore[arg-type]
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 class JsonlWriter:
@@ -200,6 +200,12 @@ def vector_writer(path: str, file: AtomicFile | StandardOutput, dim: int) -> Vec
     if isinstance(file, AtomicFile) and Path(path).suffix.lower() == ".npy":
         return NpyWriter(file, dim)
     return JsonlWriter(file, dim)
+
+
+def write_text(text: str) -> None:
+    """Print `text` in UTF-8; unlike print(), a full disk is a CliError."""
+    with StandardOutput() as out:
+        out.write(text.encode())
 
 
 def _fsync_directory(path: Path) -> None:

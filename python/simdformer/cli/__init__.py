@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `simdformer` command: embed texts into vectors, search them, look into a model.
+
+Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
+130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from simdformer.cli import embed, info, search
+from simdformer.cli.errors import CliError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+_EPILOG = """\
+examples:
+  simdformer embed docs.txt -o docs.npy
+  simdformer search "open a file" --in docs.txt
+  simdformer info all-MiniLM-L6-v2
+
+`simdformer COMMAND --help` says more.
+"""
+
+
+class _VersionAction(argparse.Action):
+    """Prints the version; reads it only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from simdformer import __version__
+
+        print(f"simdformer {__version__}")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each subcommand's module adds its own part."""
+    parser = argparse.ArgumentParser(
+        prog="simdformer",
+        description="Sentence embeddings on CPUs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action=_VersionAction, nargs=0, help="show the version and exit"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (embed, search, info):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: sys.argv[1:]) and return its exit code.
+
+    argparse leaves by SystemExit, as it does everywhere (2 for wrong usage, 0 after --help).
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = _show_warning
+            args.run(args)
+            sys.stdout.flush()
+    except UsageError as error:
+        args.parser.error(str(error))
+    except CliError as error:
+        _say(f"error: {error}")
+        return EXIT_FAILURE
+    except _Terminated:
+        return EXIT_TERMINATED
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    return 0
+
+
+def entry_point() -> NoReturn:
+    """The console script: main() as a process of its own."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = main()
+    if code == 0:
+        sys.exit(0)
+    # Not sys.exit: it would wait for threads, and complain once more of a closed standard output.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: unwinds the stack as Ctrl-C does, so that no temporary file stays."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _say(message: str) -> None:
+    print(f"simdformer: {message}", file=sys.stderr)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """warnings.showwarning, without the place in the library that only developers care for."""
+    _say(f"warning: {message}")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What embed and search share: loading a model, records into vectors."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from simdformer.cli.errors import CliError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from simdformer import SentenceTransformer
+    from simdformer.cli.texts import Record
+
+
+class Chunk(NamedTuple):
+    """Consecutive records, their vectors float32 (len(records), dim), and their tokens' number."""
+
+    records: list[Record]
+    embeddings: NDArray[np.float32]
+    num_tokens: int
+
+
+def load_model(args: argparse.Namespace) -> SentenceTransformer:
+    """The model that the arguments name; what keeps it from loading is a CliError."""
+    from simdformer import SentenceTransformer
+
+    try:
+        return SentenceTransformer(
+            args.model, num_threads=args.num_threads, max_batch_tokens=args.max_batch_tokens
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise CliError(str(error)) from error
+
+
+def document_prompt_name(model: SentenceTransformer) -> str | None:
+    """The prompt that encode_document takes; None leaves the choice to the model's default."""
+    known = ("document", "passage", "corpus")
+    return next((name for name in known if name in model.prompts), None)
+
+
+def embed_records(
+    model: SentenceTransformer,
+    records: Iterable[Record],
+    *,
+    prompt_name: str | None,
+    normalize: bool,
+) -> Iterator[Chunk]:
+    """Embed in order, chunk by chunk; only records whose vectors are not out yet are kept."""
+    waiting: deque[Record] = deque()
+
+    def texts() -> Iterator[str]:
+        for record in records:
+            waiting.append(record)
+            yield record.text
+
+    tokens_before = model.num_tokens
+    for embeddings in model.encode_stream(
+        texts(), prompt_name=prompt_name, normalize_embeddings=normalize
+    ):
+        done = [waiting.popleft() for _ in range(len(embeddings))]
+        yield Chunk(done, embeddings, model.num_tokens - tokens_before)
+        tokens_before = model.num_tokens

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simdformer info`: what this installation runs on, and what a model is made of."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from simdformer.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from simdformer.cli.arguments import SubParsers
+
+_EPILOG = """\
+examples:
+  simdformer info
+  simdformer info all-MiniLM-L6-v2
+  simdformer info ./my-model --json
+"""
+
+# The fields of config.json that say how large a model is.
+_SIZES = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_size",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "hidden_act",
+)
+
+
+def add_parser(commands: SubParsers) -> None:
+    """Add the subcommand and its arguments."""
+    parser = commands.add_parser(
+        "info",
+        help="show the installation's configuration, or a model's",
+        description="Show version, instruction sets and threads; with MODEL, also what that is made of.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model's folder or name")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Gather, then print."""
+    from simdformer import show_config
+    from simdformer.cli.output import write_text
+
+    described: dict[str, Any] = {"simdformer": show_config("dicts")}
+    if args.model is not None:
+        try:
+            described["model"] = describe_model(args.model)
+        except (OSError, ValueError) as error:
+            raise CliError(str(error)) from error
+    if args.json:
+        write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    else:
+        write_text("\n".join(_lines(described)) + "\n")
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """Load the model and say what it is. Errors: those of loading it."""
+    from simdformer import SentenceTransformer
+    from simdformer.checkpoint import read_json
+    from simdformer.modules import read_modules
+    from simdformer.resolve import resolve_model
+
+    folder = resolve_model(name)
+    model = SentenceTransformer(str(folder))
+    modules = read_modules(folder)
+    config = read_json(modules.transformer / "config.json")
+    return {
+        "name": name,
+        "folder": str(folder),
+        "architecture": config["model_type"],
+        **{size: config[size] for size in _SIZES if size in config},
+        "parameters": _count_parameters([modules.transformer, *modules.dense]),
+        "max_seq_length": model.max_seq_length,
+        "pooling": list(modules.pooling.modes),
+        "dense_layers": len(modules.dense),
+        "normalize": modules.normalize,
+        "embedding_dimension": model.get_embedding_dimension(),
+        "similarity": model.similarity_fn_name,
+        "prompts": dict(model.prompts),
+        "default_prompt_name": model.default_prompt_name,
+        "files": _file_sizes(folder),
+    }
+
+
+def _count_parameters(folders: Iterable[Path]) -> int:
+    """The elements of all tensors; reads the files' headers only."""
+    from simdformer.checkpoint import Checkpoint
+
+    count = 0
+    for folder in folders:
+        with Checkpoint(folder) as checkpoint:
+            count += sum(math.prod(checkpoint.shape(name)) for name in checkpoint.names())
+    return count
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """The size in bytes of each file that a model is read from."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".json", ".safetensors")
+    }
+
+
+def _lines(described: dict[str, Any], indent: str = "") -> list[str]:
+    """A value a line, aligned; what is nested stands below its name, indented."""
+    width = max((len(name) for name in described), default=0)
+    lines = []
+    for name, value in described.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name:{width}}  {_readable(value)}")
+    return lines
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, (list, dict)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simdformer search`: the texts of a file that are nearest in meaning to a query."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from simdformer.cli.arguments import add_input_arguments, add_model_arguments, positive_int
+from simdformer.cli.errors import CliError
+from simdformer.cli.texts import Record, TextSource, text_format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from simdformer import SentenceTransformer
+    from simdformer.cli.arguments import SubParsers
+    from simdformer.cli.embedding import Chunk
+
+_EPILOG = """\
+The corpus is read as `simdformer embed` reads its input. Without --embeddings it is embedded anew
+for every call; with it, the vectors of an earlier `simdformer embed CORPUS -o FILE.npy` with the
+same model are used.
+
+examples:
+  simdformer search "open a file for reading" --in docs.txt --top 3
+  simdformer search "late delivery" "rude staff" --in reviews.csv --field body --json
+  simdformer embed docs.txt -o docs.npy
+  simdformer search "parse a date" --in docs.txt --embeddings docs.npy
+"""
+
+# Rows of a ready .npy compared at a time.
+_ROWS = 8192
+
+
+class Match(NamedTuple):
+    """One text of the corpus and how near it is to the query; higher is nearer."""
+
+    score: float
+    record: Record
+
+
+class TopMatches:
+    """The `k` best matches so far; of equal ones the earlier in the corpus comes first."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self.best: list[Match] = []
+
+    def add(self, scores: NDArray[np.float32], records: list[Record]) -> None:
+        """scores: float32 (len(records),)."""
+        candidates = (-scores).argsort(kind="stable")[: self._k]
+        self.best += [Match(float(scores[i]), records[i]) for i in candidates]
+        self.best.sort(key=lambda match: -match.score)  # stable: the earlier stays first
+        del self.best[self._k :]
+
+
+def add_parser(commands: SubParsers) -> None:
+    """Add the subcommand and its arguments."""
+    parser = commands.add_parser(
+        "search",
+        help="find the texts of a file that are nearest in meaning to a query",
+        description="Find the texts of a file that are nearest in meaning to a query.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
+    parser.add_argument(
+        "--in", dest="corpus", required=True, metavar="CORPUS", help="the texts, or - for stdin"
+    )
+    parser.add_argument(
+        "--top", type=positive_int, default=5, metavar="K", help="matches a query (default: 5)"
+    )
+    parser.add_argument(
+        "--embeddings", metavar="FILE.npy", help="the corpus's vectors, made by simdformer embed"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help='one object a query: {"query", "matches": [{"rank", "score", "line", "text"}]}',
+    )
+    add_input_arguments(parser)
+    add_model_arguments(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Embed the queries, walk over the corpus once, print."""
+    from simdformer.cli.embedding import document_prompt_name, embed_records, load_model
+    from simdformer.cli.output import write_text
+    from simdformer.cli.progress import Progress
+
+    format_ = text_format(args.corpus, args.format)
+    with TextSource(args.corpus, format_, args.field) as source:
+        model = load_model(args)
+        if args.embeddings is None:
+            prompt_name = document_prompt_name(model)
+            chunks = embed_records(model, source, prompt_name=prompt_name, normalize=False)
+        else:
+            chunks = stored_chunks(args.embeddings, source, model.get_embedding_dimension())
+        queries = model.encode_query(args.queries)
+        tops = [TopMatches(args.top) for _ in args.queries]
+        with Progress(source, shown=args.progress) as progress:
+            for chunk in chunks:
+                _rank(model, queries, chunk, tops)
+                progress.update(len(chunk.records), chunk.num_tokens)
+    for query, top in zip(args.queries, tops, strict=True):
+        write_text(_as_json(query, top.best) if args.json else _as_text(query, top.best))
+
+
+def stored_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Chunk]:
+    """The records beside their vectors from a .npy file, float32 (number of records, dim)."""
+    import numpy as np
+
+    from simdformer.cli.embedding import Chunk
+
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CliError(f"cannot read {path}: {error}") from error
+    if stored.ndim != 2 or stored.shape[1] != dim or stored.dtype != np.float32:
+        raise CliError(
+            f"{path}: expected float32 (texts, {dim}) as the model makes it, "
+            f"got {stored.dtype} {stored.shape}"
+        )
+    waiting = iter(records)
+    for start in range(0, len(stored), _ROWS):
+        rows = np.array(stored[start : start + _ROWS])
+        batch = list(islice(waiting, len(rows)))
+        if len(batch) < len(rows):
+            raise CliError(f"{path}: {len(stored):,} rows, but {start + len(batch):,} texts")
+        yield Chunk(batch, rows, 0)
+    if next(waiting, None) is not None:
+        raise CliError(f"{path}: {len(stored):,} rows, but more texts than that")
+
+
+def _rank(
+    model: SentenceTransformer,
+    queries: NDArray[np.float32],
+    chunk: Chunk,
+    tops: list[TopMatches],
+) -> None:
+    scores = model.similarity(queries, chunk.embeddings)  # (queries, chunk)
+    for top, row in zip(tops, scores, strict=True):
+        top.add(row, chunk.records)
+
+
+def _as_text(query: str, matches: list[Match]) -> str:
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = [query]
+    for match in matches:
+        head = f"  {match.score:7.4f}  line {match.record.line}: "
+        lines.append(head + _shortened(match.record.text, max(width - len(head), 20)))
+    if not matches:
+        lines.append("  (the corpus is empty)")
+    return "\n".join(lines) + "\n"
+
+
+def _as_json(query: str, matches: list[Match]) -> str:
+    found = [
+        {"rank": rank, "score": match.score, "line": match.record.line, "text": match.record.text}
+        for rank, match in enumerate(matches, start=1)
+    ]
+    return json.dumps({"query": query, "matches": found}, ensure_ascii=False) + "\n"
+
+
+def _shortened(text: str, width: int) -> str:
+    """One line of `text`; control characters, which could drive the terminal, become spaces."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * width])
+    line = " ".join(printable.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

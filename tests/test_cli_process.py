@@ -1,0 +1,135 @@
+"""The command as a process: signals, closed pipes, full disks. Watchdogs bound every wait."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from support import TESTS
+
+# Far more work than any of these tests lets it finish.
+ENDLESS = "the quick brown fox jumps over the lazy dog and runs on\n" * 400_000
+WATCHDOG = 60
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "endless.txt"
+    path.write_text(ENDLESS)
+    return str(path)
+
+
+@contextmanager
+def simdformer(*arguments, stdout=subprocess.DEVNULL, **options):
+    """The running command; killed if it outlives the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simdformer.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for_temporary(folder):
+    """Until vectors are being written: the temporary file is there and has more than a header."""
+    deadline = time.monotonic() + WATCHDOG
+    while not any(f.stat().st_size > 1000 for f in folder.glob(".out.npy.*.tmp")):
+        assert time.monotonic() < deadline, "no vector was written"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "simdformer: interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+def test_a_signal_ends_it_without_a_trace(tmp_path, endless, number, code, message):
+    (tmp_path / "out.npy").write_bytes(b"old")
+    with simdformer("embed", endless, "-o", str(tmp_path / "out.npy")) as process:
+        wait_for_temporary(tmp_path)
+        process.send_signal(number)
+        assert process.wait(WATCHDOG) == code
+        assert process.stderr.read() == message
+    assert (tmp_path / "out.npy").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["out.npy"]
+
+
+def test_ctrl_c_ends_it_while_it_waits_for_standard_input(tmp_path):
+    with simdformer(
+        "embed", "-", "-o", str(tmp_path / "out.npy"), stdin=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + WATCHDOG
+        while not os.listdir(tmp_path):
+            assert time.monotonic() < deadline, "it did not open its output"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(WATCHDOG) == 130
+        assert process.stderr.read() == "simdformer: interrupted\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_closed_pipe_ends_it_quietly(endless):
+    with simdformer("embed", endless, "-o", "-", stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith('{"line": 1, ')
+        process.stdout.close()
+        assert process.wait(WATCHDOG) == 141
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("command", [["embed", "-", "-o", "-"], ["search", "x", "--in", "-"]])
+def test_a_full_standard_output_is_said(command):
+    with open("/dev/full", "w") as full, open("/dev/null") as nothing:  # noqa: PTH123
+        text = subprocess.PIPE if command[0] == "embed" else nothing
+        with simdformer(*command, stdin=text, stdout=full) as process:
+            if process.stdin:
+                process.stdin.write("a text\n")
+                process.stdin.close()
+            assert process.wait(WATCHDOG) == 1
+            assert process.stderr.read() == (
+                "simdformer: error: cannot write to standard output: No space left on device\n"
+            )
+
+
+def test_a_file_that_may_not_grow_is_said_and_removed(tmp_path, endless):
+    """RLIMIT_FSIZE: write fails in the middle, as on a full disk."""
+    (tmp_path / "out.npy").write_bytes(b"old")
+    with simdformer(
+        "embed",
+        endless,
+        "-o",
+        str(tmp_path / "out.npy"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    ) as process:
+        assert process.wait(WATCHDOG) == 1
+        shown = process.stderr.read()
+    assert shown.startswith(f"simdformer: error: cannot write {tmp_path}/out.npy: File too large (")
+    assert (tmp_path / "out.npy").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["out.npy"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input(tmp_path):
+    """100,000 texts: at most the model's weights and 300 MB, the interpreter included."""
+    lines = (
+        f"line {i} of a long file " + "with some more words " * (i % 9) for i in range(100_000)
+    )
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    arguments = ["embed", str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.npy")]
+    with simdformer(*arguments) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert usage.ru_maxrss * 1024 < 91e6 + 300e6
