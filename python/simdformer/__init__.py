@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformer inference on CPUs: SIMD kernels, layers and sentence embeddings without PyTorch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Loaded at once, for it fails here if SIMDFORMER_ISA asks for what this CPU lacks.
+from simdformer import _core as _core
+
+if TYPE_CHECKING:
+    from simdformer.build_info import show_config
+    from simdformer.quantization import quantize_embeddings
+    from simdformer.sentence_transformer import SentenceTransformer
+
+    __version__: str
+
+__all__ = ["SentenceTransformer", "__version__", "quantize_embeddings", "show_config"]
+
+# The rest is imported when it is first used: NumPy and tokenizers cost 0.1 s and start threads.
+_HOMES = {
+    "SentenceTransformer": "simdformer.sentence_transformer",
+    "quantize_embeddings": "simdformer.quantization",
+    "show_config": "simdformer.build_info",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """The installed distribution's version, whose one source is pyproject.toml."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("simdformer")
+    except PackageNotFoundError:  # run from a source tree
+        return "0+unknown"

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where the names of activations in model files meet the kernels' names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# config.json's hidden_act (transformers' ACT2FN) -> kernel. "gelu" is the exact erf form there.
+_HIDDEN_ACT = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "linear": "identity",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+
+# A Dense module's activation_function: the class in torch.nn -> kernel.
+_TORCH_CLASS = {
+    "GELU": "gelu",
+    "Identity": "identity",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Tanh": "tanh",
+}
+
+
+def from_hidden_act(name: object) -> str:
+    """The kernel for a hidden_act of config.json; ValueError lists the known ones."""
+    return _look_up(_HIDDEN_ACT, name, name, "hidden_act")
+
+
+def from_torch_class(path: object) -> str:
+    """The kernel for a class path such as "torch.nn.modules.activation.Tanh".
+
+    The class is looked up by name, never imported. ValueError lists the known ones.
+    """
+    known = isinstance(path, str) and path.startswith("torch.nn.")
+    return _look_up(
+        _TORCH_CLASS, str(path).rpartition(".")[2] if known else None, path, "activation_function"
+    )
+
+
+def _look_up(table: Mapping[str, str], key: object, given: object, field: str) -> str:
+    if not isinstance(key, str) or key not in table:
+        raise ValueError(f"unknown {field} {given!r}; known: {', '.join(sorted(table))}")
+    return table[key]

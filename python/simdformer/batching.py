@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a stream of texts to batches without padding, with bounded memory.
+
+Nothing is sorted: a batch without padding gains nothing from equal lengths, so texts keep the
+caller's order from end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, chain, islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int32 = NDArray[np.int32]
+T = TypeVar("T")
+R = TypeVar("R")
+
+# One chunk is tokenised at a time. Enough texts to keep all cores busy for tens of milliseconds,
+# few enough characters (some 64k tokens) that Ctrl-C is answered soon and memory stays small.
+_CHUNK_TEXTS = 1024
+_CHUNK_CHARACTERS = 262_144
+
+
+class TokenBatch(NamedTuple):
+    """Sequences laid end to end: sequence i is input_ids[cu_seqlens[i]:cu_seqlens[i + 1]].
+
+    input_ids and token_type_ids: int32 (total_tokens,); cu_seqlens: int32 (batch + 1,).
+    token_type_ids is None if all are 0.
+    """
+
+    input_ids: Int32
+    cu_seqlens: Int32
+    token_type_ids: Int32 | None = None
+
+
+def pack(
+    sequences: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]] | None = None
+) -> TokenBatch:
+    """Lay lists of token ids (and of token type ids) end to end."""
+    cu_seqlens = np.fromiter(
+        accumulate(map(len, sequences), initial=0), dtype=np.int32, count=len(sequences) + 1
+    )
+    return TokenBatch(
+        _flatten(sequences, int(cu_seqlens[-1])),
+        cu_seqlens,
+        None if type_ids is None else _flatten(type_ids, int(cu_seqlens[-1])),
+    )
+
+
+def split_by_tokens(lengths: Iterable[int], max_batch_tokens: int) -> Iterator[slice]:
+    """Cut consecutive sequences into batches of at most `max_batch_tokens` tokens.
+
+    A longer sequence is a batch of its own. Yields slices that cover all sequences in order.
+    """
+    start = stop = total = 0
+    for length in lengths:
+        if stop > start and total + length > max_batch_tokens:
+            yield slice(start, stop)
+            start, total = stop, 0
+        stop += 1
+        total += length
+    if stop > start:
+        yield slice(start, stop)
+
+
+def chunks(
+    texts: Iterable[str],
+    max_texts: int = _CHUNK_TEXTS,
+    max_characters: int = _CHUNK_CHARACTERS,
+) -> Iterator[list[str]]:
+    """Group consecutive texts into lists of bounded size; a longer text is a list of its own."""
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) == max_texts or characters + len(text) > max_characters):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk
+
+
+def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """map(function, items) in order, each call made in one background thread while the caller
+    works on the result before it.
+
+    `items` is advanced in the caller's thread. A single item is worked on there too: no thread.
+    An exception of `function` is raised in its place. The thread ends with the generator, also
+    when the caller abandons it, after at most the one call that is under way.
+    """
+    iterator = iter(items)
+    first = list(islice(iterator, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    executor = ThreadPoolExecutor(1, thread_name_prefix="simdformer-tokenizer")
+    try:
+        pending = executor.submit(function, first[0])
+        for item in chain(first[1:], iterator):
+            following = executor.submit(function, item)
+            yield pending.result()
+            pending = following
+        yield pending.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _flatten(sequences: Sequence[Sequence[int]], total: int) -> Int32:
+    return np.fromiter(chain.from_iterable(sequences), dtype=np.int32, count=total)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this installation is made of, for bug reports."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+from simdformer import _core
+
+
+@overload
+def show_config(mode: Literal["stdout"] = ...) -> None: ...
+@overload
+def show_config(mode: Literal["dicts", "dict"]) -> dict[str, Any]: ...
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Print version, instruction sets, threads and compiler, as numpy.show_config does.
+
+    mode: "stdout" prints; "dicts" (or "dict") returns the same as a dict instead.
+    """
+    if mode not in ("stdout", "dicts", "dict"):
+        raise ValueError(f"unknown mode {mode!r}; known: stdout, dicts")
+    from simdformer import __version__
+
+    config = {
+        "version": __version__,
+        "isa": {
+            "active": _core.active_isa(),
+            "available": _core.available_isas(),
+            "compiled": _core.compiled_isas(),
+        },
+        "threads": {"count": _core.num_threads(), "source": _core.num_threads_source()},
+        "compiler": _core.compiler(),
+    }
+    if mode != "stdout":
+        return config
+    print(
+        f"simdformer {__version__}\n"
+        f"isa:      {_core.active_isa()} (available: {', '.join(_core.available_isas())};"
+        f" compiled: {', '.join(_core.compiled_isas())})\n"
+        f"threads:  {_core.num_threads()} ({_core.num_threads_source()})\n"
+        f"compiler: {_core.compiler()}"
+    )
+    return None

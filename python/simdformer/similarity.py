@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Similarity of embeddings: sentence-transformers' four functions, on NumPy arrays.
+
+Distances are negated, so that larger always means more alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+Similarity = Callable[[ArrayLike, ArrayLike], Array]
+
+# A norm below this divides by it instead, as torch.nn.functional.normalize does: zero stays zero.
+_SMALLEST_NORM = 1e-12
+
+
+def normalize(embeddings: Array) -> Array:
+    """Each row divided by its L2 norm, in its own precision; rows do not affect each other.
+
+    embeddings: floating point (..., dim). Returns: the same shape and dtype.
+    """
+    norms = np.sqrt(np.square(embeddings).sum(axis=-1, keepdims=True))
+    result: Array = embeddings / np.maximum(norms, embeddings.dtype.type(_SMALLEST_NORM))
+    return result
+
+
+def cosine(a: ArrayLike, b: ArrayLike) -> Array:
+    """Cosine of the angle. a: (n, dim) or (dim,), b: (m, dim) or (dim,). Returns: (n, m)."""
+    a, b = _matrices(a, b)
+    return np.asarray(normalize(a) @ normalize(b).T)
+
+
+def dot(a: ArrayLike, b: ArrayLike) -> Array:
+    """Dot product. Shapes as for cosine."""
+    a, b = _matrices(a, b)
+    return np.asarray(a @ b.T)
+
+
+def euclidean(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated Euclidean distance. Shapes as for cosine.
+
+    |a|^2 - 2ab + |b|^2 cancels for near neighbours, so it is summed in float64.
+    """
+    a, b = _matrices(a, b)
+    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+    squares = np.square(wide_a).sum(axis=1)[:, None] + np.square(wide_b).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares - 2 * (wide_a @ wide_b.T), 0))
+    return np.asarray(-distances.astype(a.dtype))
+
+
+def manhattan(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated L1 distance. Shapes as for cosine; row by row, for an (n, m, dim) array may be huge."""
+    a, b = _matrices(a, b)
+    result = np.empty((len(a), len(b)), dtype=a.dtype)
+    for i, row in enumerate(a):
+        result[i] = -np.abs(b - row).sum(axis=1)
+    return result
+
+
+def pairwise_cosine(a: ArrayLike, b: ArrayLike) -> Array:
+    """Cosine of a[i] and b[i]. a, b: (n, dim) or (dim,). Returns: (n,) or ()."""
+    a, b = _pairs(a, b)
+    return np.asarray((normalize(a) * normalize(b)).sum(axis=-1))
+
+
+def pairwise_dot(a: ArrayLike, b: ArrayLike) -> Array:
+    """Dot product of a[i] and b[i]. Shapes as for pairwise_cosine."""
+    a, b = _pairs(a, b)
+    return np.asarray((a * b).sum(axis=-1))
+
+
+def pairwise_euclidean(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated Euclidean distance of a[i] and b[i]. Shapes as for pairwise_cosine."""
+    a, b = _pairs(a, b)
+    return np.asarray(-np.sqrt(np.square(a - b).sum(axis=-1)))
+
+
+def pairwise_manhattan(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated L1 distance of a[i] and b[i]. Shapes as for pairwise_cosine."""
+    a, b = _pairs(a, b)
+    return np.asarray(-np.abs(a - b).sum(axis=-1))
+
+
+SIMILARITIES: dict[str, tuple[Similarity, Similarity]] = {
+    "cosine": (cosine, pairwise_cosine),
+    "dot": (dot, pairwise_dot),
+    "euclidean": (euclidean, pairwise_euclidean),
+    "manhattan": (manhattan, pairwise_manhattan),
+}
+
+
+def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Both as floating point, float32 unless one of them is wider."""
+    left, right = np.asarray(a), np.asarray(b)
+    dtype = np.result_type(left, right, np.float32)
+    if dtype.kind != "f":
+        raise ValueError(f"embeddings must be real numbers, got {left.dtype} and {right.dtype}")
+    if left.ndim not in (1, 2) or right.ndim not in (1, 2) or left.shape[-1] != right.shape[-1]:
+        raise ValueError(
+            "embeddings must be (n, dim) or (dim,) with one dim,"
+            f" got shapes {left.shape} and {right.shape}"
+        )
+    # Integer embeddings (precision="int8") would overflow in their own type.
+    narrow = np.float32 if np.dtype(np.float64) not in (left.dtype, right.dtype) else np.float64
+    return left.astype(narrow, copy=False), right.astype(narrow, copy=False)
+
+
+def _matrices(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    left, right = _pairs(a, b)
+    return np.atleast_2d(left), np.atleast_2d(right)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam to the tokenizers library: texts in, lists of token ids out.
+
+A `tokenizers.Tokenizer` is safe to use from many threads as long as nobody changes its truncation or
+padding meanwhile. So those are set once, when a Tokenizer is made, and never again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import normalizers
+
+from simdformer.checkpoint import read_json
+
+# transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
+_NO_LIMIT = 10**9
+
+# One short text is tokenised without the library's thread pool, whose handover costs more than the
+# work. A long one goes through the pool, for only those calls release the GIL.
+_SHORT_CHARACTERS = 4096
+
+
+class Tokens(NamedTuple):
+    """The tokens of several texts.
+
+    input_ids: a list of ids a text. type_ids: the same for token types, None if all are 0.
+    num_truncated: how many texts were longer than the limit.
+    """
+
+    input_ids: list[list[int]]
+    type_ids: list[list[int]] | None
+    num_truncated: int
+
+
+class Tokenizer:
+    """A fast tokenizer with a fixed length limit, safe to call from any number of threads."""
+
+    def __init__(
+        self, definition: str, *, max_seq_length: int, truncation_side: str, pad_id: int
+    ) -> None:
+        """Parse a tokenizer.json, drop its stored padding and truncation, set ours.
+
+        max_seq_length: the longest sequence in tokens, special tokens included.
+        truncation_side: "right" or "left", the end that a longer text loses.
+        pad_id: the token that SentenceTransformer.tokenize pads with; nothing else pads.
+        """
+        tokenizer = tokenizers.Tokenizer.from_str(definition)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if max_seq_length < max(num_special, 1):
+            raise ValueError(
+                f"max_seq_length must be at least {max(num_special, 1)}"
+                f" ({num_special} special tokens), got {max_seq_length}"
+            )
+        tokenizer.enable_truncation(max_seq_length, direction=truncation_side)
+        self._tokenizer = tokenizer
+        self._definition = definition
+        self._truncation_side = truncation_side
+        self.pad_id = pad_id
+        self._max_seq_length = max_seq_length
+        # Token types come from the post-processor's template: one text shows them for all.
+        self._has_type_ids = any(tokenizer.encode("a").type_ids)
+        self._special_ids = frozenset(
+            token_id
+            for token_id, token in tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        )
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest sequence in tokens, special tokens included."""
+        return self._max_seq_length
+
+    def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
+        """The same tokenizer with another limit. This one is left as it is."""
+        return Tokenizer(
+            self._definition,
+            max_seq_length=max_seq_length,
+            truncation_side=self._truncation_side,
+            pad_id=self.pad_id,
+        )
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise. The texts must be str without lone surrogates (see check_text)."""
+        if len(texts) == 1 and len(texts[0]) <= _SHORT_CHARACTERS:
+            encodings = [self._tokenizer.encode(texts[0])]
+        else:
+            encodings = self._tokenizer.encode_batch_fast(texts)
+        input_ids = [encoding.ids for encoding in encodings]
+        num_truncated = sum(
+            1
+            for ids, encoding in zip(input_ids, encodings, strict=True)
+            if len(ids) == self._max_seq_length and encoding.overflowing
+        )
+        type_ids = [encoding.type_ids for encoding in encodings] if self._has_type_ids else None
+        return Tokens(input_ids, type_ids, num_truncated)
+
+    def prompt_length(self, prompt: str) -> int:
+        """How many tokens a prompt puts before the text, leading special tokens included.
+
+        As in sentence-transformers: the prompt's own tokens, less a special token at the end.
+        """
+        (ids,) = self([prompt]).input_ids
+        return len(ids) - bool(ids and ids[-1] in self._special_ids)
+
+
+def load_tokenizer(
+    folder: Path, *, max_seq_length: int | None, max_positions: int, do_lower_case: bool
+) -> Tokenizer:
+    """The tokenizer of a model folder.
+
+    max_seq_length: what sentence_bert_config.json says. As in sentence-transformers it overrides
+      tokenizer_config.json's model_max_length, which counts where it is None.
+    max_positions: the longest sequence that the encoder has positions for: a limit in any case.
+    do_lower_case: lower the case of texts before anything else.
+
+    Errors: FileNotFoundError or ValueError, naming the file.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no tokenizer.json in {folder}; other tokenizer files are not read"
+        )
+    config_path = folder / "tokenizer_config.json"
+    config = read_json(config_path) if config_path.is_file() else {}
+    limit = max_seq_length if max_seq_length is not None else config.get("model_max_length")
+    if not isinstance(limit, (int, float)) or not 0 < limit < _NO_LIMIT:
+        limit = max_positions
+    definition = path.read_text(encoding="utf-8")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(definition)
+    except Exception as error:  # the library raises Exception itself
+        raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
+    if _adjust_normalizer(tokenizer, config, do_lower_case):
+        definition = tokenizer.to_str()
+    return Tokenizer(
+        definition,
+        max_seq_length=min(int(limit), max_positions),
+        truncation_side=config.get("truncation_side", "right"),
+        pad_id=_pad_id(tokenizer, config),
+    )
+
+
+def _pad_id(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> int:
+    token = config.get("pad_token")
+    if isinstance(token, dict):  # an AddedToken, as some releases of transformers wrote it
+        token = token.get("content")
+    return (isinstance(token, str) and tokenizer.token_to_id(token)) or 0
+
+
+def check_text(text: object, index: int, argument: str = "texts") -> str:
+    """`text` if it can be tokenised. TypeError or ValueError names its index, not its content."""
+    if not isinstance(text, str):
+        raise TypeError(f"{argument}[{index}] must be a str, got {type(text).__name__}")
+    # ASCII is known to the object itself; anything else is scanned once.
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{argument}[{index}] holds the lone surrogate U+{ord(text[error.start]):04X} at"
+                f" position {error.start}, which is not text; decode the source with"
+                " errors='replace', or replace it"
+            ) from error
+    return text
+
+
+def _adjust_normalizer(
+    tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], do_lower_case: bool
+) -> bool:
+    """Do what transformers does on loading: tokenizer_config.json overrules a BertNormalizer, and
+    sentence-transformers' do_lower_case puts Lowercase first. Returns: whether it changed."""
+    normalizer = tokenizer.normalizer
+    wanted = {
+        ours: config[theirs]
+        for ours, theirs in (
+            ("lowercase", "do_lower_case"),
+            ("strip_accents", "strip_accents"),
+            ("handle_chinese_chars", "tokenize_chinese_chars"),
+        )
+        if theirs in config
+    }
+    changed = False
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        for name, value in wanted.items():
+            if getattr(normalizer, name) != value:
+                setattr(normalizer, name, value)
+                changed = True
+    if do_lower_case:
+        rest = [] if normalizer is None else [normalizer]
+        normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+        changed = True
+    if changed:
+        tokenizer.normalizer = normalizer
+    return changed
