@@ -39,7 +39,7 @@ def floats(begin=0, end=2**32, stride=1):
 def check_exp(x, actual, exact):
     normal_range = (x >= LOWEST) & (x <= HIGHEST)
     error = ulp_error(actual[normal_range], exact[normal_range])
-    assert error.max(initial=0) <= 2, f"{error.max()} ulp at {x[normal_range][error.argmax()]!r}"
+    assert error.max(initial=0) <= 1, f"{error.max()} ulp at {x[normal_range][error.argmax()]!r}"
     low = x < LOWEST
     assert np.all(np.abs(actual[low] - exact[low]) <= TINY)
     assert np.all(actual[x > HIGHEST + 1] == np.inf)
@@ -48,14 +48,14 @@ def check_exp(x, actual, exact):
 
 
 @np.errstate(all="ignore")
-def test_exp_is_within_2_ulp_over_a_dense_sweep(table):
+def test_exp_is_within_1_ulp_over_a_dense_sweep(table):
     x = floats(stride=1009)
     check_exp(x, table.exp(x), np.exp(x.astype(np.float64)))
 
 
 @pytest.mark.slow
 @np.errstate(all="ignore")
-def test_exp_is_within_2_ulp_for_every_float():
+def test_exp_is_within_1_ulp_for_every_float():
     tables = [_core.KernelTable(isa) for isa in _core.available_isas()]
     for begin in range(0, 2**32, 2**24):
         x = floats(begin, begin + 2**24)
@@ -76,18 +76,20 @@ def test_exp_of_an_element_does_not_depend_on_its_place(table, rng):
         assert_same_bits(table.exp(x[start:]), whole[start:])
 
 
-# |error| <= relative * |y| + absolute * min(|x|, 8), both in EPS. erf has an absolute error of 2e-7
-# and GELU multiplies it by x / 2; beyond |x| = 8 every one of them is 0, x, or +-1.
+# |error| <= relative * |y| + absolute * min(|x|, 8), both in EPS. erf and 1 + tanh have an absolute
+# error, which GELU multiplies by x / 2; 1.702 x is rounded before it is exponentiated. Below -88.7
+# the exponential overflows and the gated ones are 0 a little early: UNDERFLOW.
 ACTIVATION_BOUNDS = {
     "identity": (0, 0),
     "relu": (0, 0),
     "gelu": (2, 1),
-    "gelu_tanh": (4, 1),
-    "silu": (8, 0),
-    "quick_gelu": (8, 0),
-    "sigmoid": (4, 0),
+    "gelu_tanh": (2, 0.5),
+    "silu": (4, 0),
+    "quick_gelu": (4, 0.01),
+    "sigmoid": (2, 0),
     "tanh": (2, 0),
 }
+UNDERFLOW = 100 * TINY
 
 
 def test_every_activation_has_an_oracle_and_a_bound():
@@ -107,7 +109,7 @@ def test_activation_is_within_its_bound_over_a_dense_sweep(table, name):
     relative, absolute = ACTIVATION_BOUNDS[name]
     exact = oracle.ACTIVATIONS[name](x)
     bound = EPS * (relative * np.abs(exact) + absolute * np.minimum(np.abs(x), 8))
-    assert_within(y, exact, bound + 8 * TINY)
+    assert_within(y, exact, bound + UNDERFLOW)
 
 
 LIMITS = {  # at -inf and at +inf
@@ -143,7 +145,7 @@ def test_activation_takes_any_memory_layout(table, rng, layout):
 
 
 def softmax_bound(x):
-    """exp: 2 ulp and the rounding of x - max, which is absolute in the exponent; sum and quotient."""
+    """exp: 1 ulp and the rounding of x - max, which is absolute in the exponent; sum and quotient."""
     x = np.asarray(x, np.float64)
     spread = np.abs(x - x.max(axis=-1, keepdims=True))
     rounding = np.minimum(spread, 110) * U
@@ -192,10 +194,9 @@ def test_softmax_gives_minus_infinity_no_weight(table, rng):
     assert_within(np.delete(y, np.s_[5:20], 1), oracle.softmax(kept), softmax_bound(kept))
 
 
-def test_softmax_of_a_row_of_minus_infinity_is_zero_or_nan(table):
-    # No key is left: torch says NaN; a kernel that decides on masks says 0. Never anything else.
-    y = table.softmax(np.full((1, 37), -np.inf, np.float32))
-    assert np.isnan(y).all() or (y == 0).all()
+def test_softmax_of_a_row_of_minus_infinity_is_nan(table):
+    # As in torch: nothing is left that could have a weight. Masks are decided on before.
+    assert np.isnan(table.softmax(np.full((1, 37), -np.inf, np.float32))).all()
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
