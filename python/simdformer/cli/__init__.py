@@ -15,7 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from simdformer.cli import embed, info, search
-from simdformer.cli.errors import CliError, UsageError
+from simdformer.cli.errors import CliError, UsageError, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,18 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            # embed and search count them themselves and say so at the end.
+            warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning
             args.run(args)
             sys.stdout.flush()
     except UsageError as error:
         args.parser.error(str(error))
     except CliError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return EXIT_FAILURE
     except _Terminated:
         return EXIT_TERMINATED
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
@@ -109,10 +111,6 @@ def _terminate(*_: object) -> NoReturn:
     raise _Terminated
 
 
-def _say(message: str) -> None:
-    print(f"simdformer: {message}", file=sys.stderr)
-
-
 def _show_warning(
     message: Warning | str,
     category: type[Warning],  # noqa: ARG001
@@ -122,4 +120,4 @@ def _show_warning(
     line: str | None = None,  # noqa: ARG001
 ) -> None:
     """warnings.showwarning, without the place in the library that only developers care for."""
-    _say(f"warning: {message}")
+    say(f"warning: {message}")

@@ -53,7 +53,7 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read, embed, write. The output is opened before the model: a bad path fails at once."""
-    from simdformer.cli.embedding import embed_records, load_model
+    from simdformer.cli.embedding import embed_records, load_model, warn_of_truncation
     from simdformer.cli.output import open_output, vector_writer
     from simdformer.cli.progress import Progress
 
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
                 writer.write(chunk.records, chunk.embeddings)
                 progress.update(len(chunk.records), chunk.num_tokens)
         writer.finish()
+    warn_of_truncation(model, progress.num_texts)
 
 
 def _refuse_same_file(source: str, output: str) -> None:

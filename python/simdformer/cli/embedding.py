@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import CliError, say
 
 if TYPE_CHECKING:
     import argparse
@@ -39,6 +39,15 @@ def load_model(args: argparse.Namespace) -> SentenceTransformer:
         raise CliError(str(error)) from error
 
 
+def warn_of_truncation(model: SentenceTransformer, num_texts: int) -> None:
+    """One line for all texts that were too long; the library's own warning knows the first only."""
+    if model.truncated_texts:
+        say(
+            f"warning: {model.truncated_texts:,} of {num_texts:,} texts were longer than "
+            f"{model.max_seq_length} tokens; the rest of them was left out"
+        )
+
+
 def document_prompt_name(model: SentenceTransformer) -> str | None:
     """The prompt that encode_document takes; None leaves the choice to the model's default."""
     known = ("document", "passage", "corpus")
@@ -60,10 +69,14 @@ def embed_records(
             waiting.append(record)
             yield record.text
 
+    try:
+        stream = model.encode_stream(
+            texts(), prompt_name=prompt_name, normalize_embeddings=normalize
+        )
+    except ValueError as error:  # an unknown prompt; the texts have not been touched yet
+        raise CliError(str(error)) from error
     tokens_before = model.num_tokens
-    for embeddings in model.encode_stream(
-        texts(), prompt_name=prompt_name, normalize_embeddings=normalize
-    ):
+    for embeddings in stream:
         done = [waiting.popleft() for _ in range(len(embeddings))]
         yield Chunk(done, embeddings, model.num_tokens - tokens_before)
         tokens_before = model.num_tokens

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that the command line reports in one line, without a traceback."""
+"""What the command line says on standard error: one line, no traceback."""
 
 from __future__ import annotations
+
+import sys
+
+
+def say(message: str) -> None:
+    """Print one line on standard error, under the command's name."""
+    print(f"simdformer: {message}", file=sys.stderr)
 
 
 class CliError(Exception):

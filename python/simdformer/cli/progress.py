@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Counts texts and tokens; the bar itself follows the bytes read, whose total is known."""
+    """Counts texts and tokens; the bar itself follows the bytes read, whose total is known.
+
+    num_texts: the texts so far, whether the bar is shown or not.
+    """
 
     def __init__(self, source: TextSource, *, shown: bool | None) -> None:
         self._source = source
         self._started = time.perf_counter()
-        self._texts = 0
+        self.num_texts = 0
         self._tokens = 0
         head = "{desc}: {percentage:3.0f}%|{bar:30}| " if source.size else "{desc}: "
         tail = "{elapsed}<{remaining}" if source.size else "{elapsed}"
@@ -37,11 +40,11 @@ class Progress:
 
     def update(self, texts: int, tokens: int) -> None:
         """Add what was just embedded."""
-        self._texts += texts
+        self.num_texts += texts
         self._tokens += tokens
         seconds = max(time.perf_counter() - self._started, 1e-9)
         self._bar.set_postfix_str(
-            f"{self._texts:,} texts, {self._texts / seconds:,.0f} texts/s, "
+            f"{self.num_texts:,} texts, {self.num_texts / seconds:,.0f} texts/s, "
             f"{self._tokens / seconds:,.0f} tokens/s",
             refresh=False,
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _EPILOG = """\
 The corpus is read as `simdformer embed` reads its input. Without --embeddings it is embedded anew
 for every call; with it, the vectors of an earlier `simdformer embed CORPUS -o FILE.npy` with the
-same model are used.
+same model are used (and with --prompt-name document, if the model has a prompt for documents).
 
 examples:
   simdformer search "open a file for reading" --in docs.txt --top 3
@@ -92,7 +92,12 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Embed the queries, walk over the corpus once, print."""
-    from simdformer.cli.embedding import document_prompt_name, embed_records, load_model
+    from simdformer.cli.embedding import (
+        document_prompt_name,
+        embed_records,
+        load_model,
+        warn_of_truncation,
+    )
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
 
@@ -104,12 +109,13 @@ def run(args: argparse.Namespace) -> None:
             chunks = embed_records(model, source, prompt_name=prompt_name, normalize=False)
         else:
             chunks = stored_chunks(args.embeddings, source, model.get_embedding_dimension())
-        queries = model.encode_query(args.queries)
+        queries = _encode_queries(model, args.queries)
         tops = [TopMatches(args.top) for _ in args.queries]
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 _rank(model, queries, chunk, tops)
                 progress.update(len(chunk.records), chunk.num_tokens)
+    warn_of_truncation(model, len(args.queries) + progress.num_texts)
     for query, top in zip(args.queries, tops, strict=True):
         write_text(_as_json(query, top.best) if args.json else _as_text(query, top.best))
 
@@ -138,6 +144,14 @@ def stored_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Ch
         yield Chunk(batch, rows, 0)
     if next(waiting, None) is not None:
         raise CliError(f"{path}: {len(stored):,} rows, but more texts than that")
+
+
+def _encode_queries(model: SentenceTransformer, queries: list[str]) -> NDArray[np.float32]:
+    try:
+        vectors: NDArray[np.float32] = model.encode_query(queries)
+    except ValueError as error:  # bytes in the argument that are not UTF-8
+        raise CliError(f"QUERY: {error}") from error
+    return vectors
 
 
 def _rank(

@@ -1,0 +1,50 @@
+"""What README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+
+import pytest
+
+from simdformer.cli import main
+from support import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_example_runs_and_prints_similarities(capsys):
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
+    assert capsys.readouterr().out.startswith("[[")
+
+
+def test_the_commands_run(tmp_path, monkeypatch):
+    (commands,) = blocks("sh")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for command in commands.splitlines():
+        program, *arguments = shlex.split(command)
+        assert program == "simdformer"
+        assert main(arguments) == 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", text) if not t.startswith("http")]
+    assert targets
+    for target in targets:
+        assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    shown = re.findall(r"\bmake ([a-z]+)\b", (ROOT / page).read_text(encoding="utf-8"))
+    assert set(shown) <= set(re.findall(r"^([a-z]+):.*##", makefile, flags=re.MULTILINE))
