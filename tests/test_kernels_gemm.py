@@ -133,7 +133,8 @@ def test_gemm_activation_has_the_bits_of_the_separate_step(table, rng, activatio
     for m, n in [(1, 1), (mr + 1, nr + 1), (2 * mr, 2 * nr - 1)]:
         a, weight, bias = normal(rng, m, 33), normal(rng, n, 33), normal(rng, n)
         fused = table.gemm(a, weight, bias, activation=activation)
-        assert_same_bits(fused, table.activation(activation, table.gemm(a, weight, bias)))
+        separate = table.activation(activation, table.gemm(a, weight, bias).ravel())
+        assert_same_bits(fused, separate.reshape(m, n))
 
 
 def test_gemm_residual_has_the_bits_of_the_separate_step(table, rng):
@@ -185,5 +186,5 @@ def test_gemm_names_the_argument_that_does_not_fit(change, name):
 
 def test_gemm_refuses_float64():
     table = _core.KernelTable(_core.active_isa())
-    with pytest.raises(ValueError, match=r"\ba\b.*float64"):
+    with pytest.raises(TypeError, match="a must be float32, got float64"):
         table.gemm(np.zeros((3, 4)), np.zeros((6, 4), np.float32))
