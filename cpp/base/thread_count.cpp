@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/thread_count.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string_view>
+#include <vector>
+
+#include "base/check.h"
+
+namespace simdformer {
+namespace {
+
+int affinity_cpus() {
+  // The mask of a machine with more than 1024 CPUs needs a larger set: EINVAL until it fits.
+  for (size_t cpus = 1024; cpus <= (size_t{1} << 20); cpus *= 2) {
+    std::vector<cpu_set_t> mask(cpus / CPU_SETSIZE);
+    const size_t bytes = mask.size() * sizeof(cpu_set_t);
+    if (sched_getaffinity(0, bytes, mask.data()) == 0) return CPU_COUNT_S(bytes, mask.data());
+  }
+  return 1;
+}
+
+double smaller_limit(double a, double b) {
+  if (a <= 0 || b <= 0) return std::max(a, b);
+  return std::min(a, b);
+}
+
+// "200000 100000" or "max 100000"
+double read_cpu_max(const std::string& file) {
+  std::ifstream in(file);
+  double quota = 0;
+  double period = 0;
+  return in >> quota >> period && quota > 0 && period > 0 ? quota / period : 0;
+}
+
+double read_cfs_quota(const std::string& folder) {
+  std::ifstream quota_in(folder + "/cpu.cfs_quota_us");
+  std::ifstream period_in(folder + "/cpu.cfs_period_us");
+  double quota = 0;
+  double period = 0;
+  return quota_in >> quota && period_in >> period && quota > 0 && period > 0 ? quota / period : 0;
+}
+
+// The tightest limit from the process's own group up to the hierarchy's root.
+template <typename Read>
+double limit_up_the_tree(const std::string& mount, std::string group, Read read) {
+  double limit = read(mount);
+  while (group.size() > 1) {
+    limit = smaller_limit(limit, read(mount + group));
+    group.resize(group.find_last_of('/'));
+  }
+  return limit;
+}
+
+bool lists_cpu_controller(const std::string& controllers) {
+  std::stringstream in(controllers);
+  for (std::string name; std::getline(in, name, ',');) {
+    if (name == "cpu") return true;
+  }
+  return false;
+}
+
+// A positive whole number from the environment, or 0.
+int env_count(const char* name) {
+  const char* text = std::getenv(name);
+  if (!text) return 0;
+  // OMP_NUM_THREADS may be a list, one count a nesting level: the first is ours.
+  const std::string_view value(text);
+  int count = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
+  const bool whole = end == value.data() + value.size() || *end == ',';
+  return error == std::errc() && whole && count > 0 ? count : 0;
+}
+
+ThreadCount read_thread_count() {
+  ThreadCount threads{affinity_cpus(), "CPUs in the affinity mask"};
+  const double quota = cgroup_cpu_limit("/");
+  if (quota > 0 && quota < threads.count) {
+    threads = {std::max(1, static_cast<int>(quota)), concat("cgroup quota of ", quota, " CPUs")};
+  }
+  const bool own = env_count("SIMDFORMER_NUM_THREADS") > 0;
+  const char* name = own ? "SIMDFORMER_NUM_THREADS" : "OMP_NUM_THREADS";
+  const int wanted = env_count(name);
+  if (wanted > 0 && (own || wanted < threads.count)) threads = {wanted, concat(name, "=", wanted)};
+  return threads;
+}
+
+}  // namespace
+
+double cgroup_cpu_limit(const std::string& root) {
+  std::ifstream groups(root + "/proc/self/cgroup");
+  double limit = 0;
+  // Lines are "0::/group" (v2) or "4:cpu,cpuacct:/group" (v1).
+  for (std::string line; std::getline(groups, line);) {
+    const size_t first = line.find(':');
+    const size_t second = line.find(':', first + 1);
+    if (first == std::string::npos || second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    const std::string group = line.substr(second + 1);
+    const std::string mount = root + "/sys/fs/cgroup";
+    if (controllers.empty()) {
+      const auto read = [](const std::string& dir) { return read_cpu_max(dir + "/cpu.max"); };
+      limit = smaller_limit(limit, limit_up_the_tree(mount, group, read));
+    } else if (lists_cpu_controller(controllers)) {
+      for (const char* name : {"/cpu", "/cpu,cpuacct"}) {
+        limit = smaller_limit(limit, limit_up_the_tree(mount + name, group, read_cfs_quota));
+      }
+    }
+  }
+  return limit;
+}
+
+const ThreadCount& default_thread_count() {
+  static const ThreadCount threads = read_thread_count();
+  return threads;
+}
+
+}  // namespace simdformer

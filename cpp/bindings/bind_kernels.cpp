@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// Single kernels as NumPy functions: arguments are checked, then one kernel runs on one thread.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "bindings/bindings.h"
+#include "bindings/kernel_table.h"
+#include "bindings/names.h"
+#include "bindings/numpy.h"
+
+namespace simdformer::bindings {
+namespace {
+
+using py::arg;
+
+FloatArray gemm(const KernelTable& self, const py::object& a_object,
+                const py::object& weight_object, const py::object& bias_object,
+                const std::string& activation, const py::object& residual_object,
+                const py::object& norm_weight_object, const py::object& norm_bias_object,
+                float eps) {
+  const FloatArray a = float_array("a", a_object, 2);
+  const FloatArray weight = float_array("weight", weight_object, 2);
+  check(a.shape(1) == weight.shape(1), "weight has shape ", shape_of(weight), ", a has shape ",
+        shape_of(a), ": their columns differ");
+  const size_t n = matrix(weight).rows;
+  const OptionalVector bias("bias", bias_object, n);
+  const OptionalVector norm_weight("norm_weight", norm_weight_object, n);
+  const OptionalVector norm_bias("norm_bias", norm_bias_object, n);
+  FloatArray out = empty_matrix(matrix(a).rows, n);
+  FloatArray residual;
+
+  const Buffer<float> packed = self.pack(matrix(weight));
+  GemmArgs args = self.gemm_args(matrix(a), n, packed, mutable_matrix(out));
+  args.bias = bias.data();
+  args.activation = by_name("activation", activation, kActivations);
+  if (!residual_object.is_none()) {
+    residual = float_array("residual", residual_object, 2);
+    check(shape_of(residual) == shape_of(out), "residual must have shape ", shape_of(out), ", got ",
+          shape_of(residual));
+    args.residual = residual.data();
+    args.ldr = n;
+  }
+  args.norm_weight = norm_weight.data();
+  args.norm_bias = norm_bias.data();
+  args.norm_eps = eps;
+  self.kernels.gemm(args);
+  return out;
+}
+
+FloatArray attention(const KernelTable& self, const py::object& q_object,
+                     const py::object& k_object, const py::object& v_object, float softmax_scale) {
+  const FloatArray q = float_array("q", q_object, 2);
+  const FloatArray k = float_array("k", k_object, 2);
+  const FloatArray v = float_array("v", v_object, 2);
+  check(q.shape(1) == k.shape(1), "k has head_dim ", k.shape(1), ", q has ", q.shape(1));
+  check(k.shape(0) == v.shape(0), "v has ", v.shape(0), " rows, k has ", k.shape(0));
+  check(softmax_scale > 0, "softmax_scale must be positive, got ", softmax_scale);
+  FloatArray out = empty_matrix(matrix(q).rows, matrix(v).cols);
+  Buffer<float> scratch(self.scratch_size(matrix(k), matrix(v)));
+  self.attention(matrix(q), matrix(k), matrix(v), softmax_scale, scratch, mutable_matrix(out));
+  return out;
+}
+
+FloatArray layer_norm(const KernelTable& self, const py::object& x_object,
+                      const py::object& weight_object, const py::object& bias_object, float eps) {
+  const FloatArray x = float_array("x", x_object, 2);
+  const ConstMatrix rows = matrix(x);
+  const OptionalVector weight("weight", weight_object, rows.cols);
+  check(weight.data() != nullptr, "weight must not be None");
+  const OptionalVector bias("bias", bias_object, rows.cols);
+  FloatArray out = empty_matrix(rows.rows, rows.cols);
+  self.kernels.layer_norm({.rows = rows.rows,
+                           .cols = rows.cols,
+                           .x = rows.data,
+                           .ldx = rows.stride,
+                           .weight = weight.data(),
+                           .bias = bias.data(),
+                           .eps = eps,
+                           .y = out.mutable_data(),
+                           .ldy = rows.cols});
+  return out;
+}
+
+FloatArray softmax(const KernelTable& self, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 2);
+  FloatArray out = empty_matrix(matrix(x).rows, matrix(x).cols);
+  self.kernels.softmax(matrix(x).rows, matrix(x).cols, x.data(), out.mutable_data());
+  return out;
+}
+
+FloatArray activation(const KernelTable& self, const std::string& name,
+                      const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 1);
+  FloatArray out(x.size());
+  self.kernels.activation(by_name("activation", name, kActivations), static_cast<size_t>(x.size()),
+                          x.data(), out.mutable_data());
+  return out;
+}
+
+FloatArray exp(const KernelTable& self, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 1);
+  FloatArray out(x.size());
+  self.kernels.exp(static_cast<size_t>(x.size()), x.data(), out.mutable_data());
+  return out;
+}
+
+// A table and the ids that look up its rows, or nothing.
+struct Lookup {
+  FloatArray table;
+  std::vector<int32_t> ids;
+
+  Lookup(const char* name, const py::object& table_object, const py::object& ids_object) {
+    if (table_object.is_none()) return;
+    table = float_array(name, table_object, 2);
+    ids = id_vector(concat(name, " ids").c_str(), ids_object);
+    const auto rows = static_cast<int64_t>(table.shape(0));
+    for (const int32_t id : ids) {
+      if (id >= 0 && id < rows) continue;
+      throw py::index_error(concat(name, " id ", id, " is outside [0, ", rows, ")"));
+    }
+  }
+  const float* data() const { return table.ndim() == 2 ? table.data() : nullptr; }
+};
+
+FloatArray embedding_sum(const KernelTable& self, const py::object& word_object,
+                         const py::object& position_object, const py::object& type_object,
+                         const py::object& input_ids, const py::object& position_ids,
+                         const py::object& token_type_ids) {
+  const Lookup word("word", word_object, input_ids);
+  const Lookup position("position", position_object, position_ids);
+  const Lookup token_type("token_type", type_object, token_type_ids);
+  const size_t rows = word.ids.size();
+  const size_t cols = matrix(word.table).cols;
+  for (const Lookup* part : {&position, &token_type}) {
+    if (!part->data()) continue;
+    check(matrix(part->table).cols == cols, "a table has ", matrix(part->table).cols,
+          " columns, word has ", cols);
+    check(part->ids.size() == rows, part->ids.size(), " ids for ", rows, " input_ids");
+  }
+  FloatArray out = empty_matrix(rows, cols);
+  self.kernels.embedding_sum({.rows = rows,
+                              .cols = cols,
+                              .word = word.data(),
+                              .position = position.data(),
+                              .token_type = token_type.data(),
+                              .input_ids = word.ids.data(),
+                              .position_ids = position.ids.data(),
+                              .token_type_ids = token_type.ids.data(),
+                              .y = out.mutable_data(),
+                              .ldy = cols});
+  return out;
+}
+
+FloatArray pool(const KernelTable& self, const std::string& mode, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 2);
+  check(x.shape(0) > 0, "x must have at least one row");
+  FloatArray out(x.shape(1));
+  self.kernels.pool(by_name("pooling mode", mode, kPoolings), matrix(x).rows, matrix(x).cols,
+                    x.data(), matrix(x).stride, out.mutable_data());
+  return out;
+}
+
+FloatArray l2_normalize(const KernelTable& self, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 2);
+  FloatArray out = empty_matrix(matrix(x).rows, matrix(x).cols);
+  self.kernels.l2_normalize(matrix(x).rows, matrix(x).cols, 1e-12f, x.data(), out.mutable_data());
+  return out;
+}
+
+template <typename Entries>
+std::vector<std::string> names_of(const Entries& entries) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : entries) names.emplace_back(name);
+  return names;
+}
+
+}  // namespace
+
+void bind_kernels(py::module_& module) {
+  module.def("activations", [] { return names_of(kActivations); });
+  module.def("pooling_modes", [] { return names_of(kPoolings); });
+
+  KernelTableClass table(module, "KernelTable");
+  table.def(py::init<const std::string&>(), arg("isa"))
+      .def_property_readonly("isa", [](const KernelTable& self) { return self.kernels.isa; })
+      .def_property_readonly("lanes", [](const KernelTable& self) { return self.kernels.lanes; })
+      .def_property_readonly("gemm_tile",
+                             [](const KernelTable& self) {
+                               return std::pair(self.kernels.gemm_mr, self.kernels.gemm_nr);
+                             })
+      .def("gemm", &gemm, arg("a"), arg("weight"), arg("bias") = py::none(), py::kw_only(),
+           arg("activation") = "identity", arg("residual") = py::none(),
+           arg("norm_weight") = py::none(), arg("norm_bias") = py::none(), arg("eps") = 1e-5f)
+      .def("attention", &attention, arg("q"), arg("k"), arg("v"), py::kw_only(),
+           arg("softmax_scale"))
+      .def("layer_norm", &layer_norm, arg("x"), arg("weight"), arg("bias") = py::none(),
+           py::kw_only(), arg("eps") = 1e-5f)
+      .def("softmax", &softmax, arg("x"))
+      .def("activation", &activation, arg("name"), arg("x"))
+      .def("exp", &exp, arg("x"))
+      .def("embedding_sum", &embedding_sum, arg("word"), arg("position"), arg("token_type"),
+           arg("input_ids"), arg("position_ids"), arg("token_type_ids"))
+      .def("pool", &pool, arg("mode"), arg("x"))
+      .def("l2_normalize", &l2_normalize, arg("x"));
+  bind_timing(table);
+}
+
+}  // namespace simdformer::bindings

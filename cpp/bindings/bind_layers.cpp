@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "bindings/names.h"
+#include "bindings/numpy.h"
+#include "layers/encoder.h"
+
+namespace simdformer::bindings {
+namespace {
+
+using py::arg;
+
+template <typename T>
+using Shared = std::shared_ptr<const T>;
+
+// pybind11 holds layers as shared_ptr<T>; layers share each other as shared_ptr<const T>.
+template <typename T>
+std::vector<Shared<T>> constant(const std::vector<std::shared_ptr<T>>& layers) {
+  return {layers.begin(), layers.end()};
+}
+
+struct BatchArrays {
+  std::vector<int32_t> input_ids;
+  std::vector<int32_t> token_type_ids;
+  std::vector<int32_t> cu_seqlens;
+
+  BatchArrays(const py::object& ids, const py::object& cu, const py::object& types)
+      : input_ids(id_vector("input_ids", ids)), cu_seqlens(id_vector("cu_seqlens", cu)) {
+    if (!types.is_none()) token_type_ids = id_vector("token_type_ids", types);
+    check(!cu_seqlens.empty(), "cu_seqlens must have at least one element, the leading 0");
+    check(types.is_none() || token_type_ids.size() == input_ids.size(), "token_type_ids has ",
+          token_type_ids.size(), " elements, input_ids has ", input_ids.size());
+  }
+  Batch view() const { return {input_ids, token_type_ids, cu_seqlens}; }
+  size_t size() const { return cu_seqlens.size() - 1; }
+};
+
+void check_num_threads(int num_threads) {
+  check(num_threads >= 0 && num_threads <= 1024, "num_threads must be in [0, 1024], got ",
+        num_threads);
+}
+
+std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& bias) {
+  const FloatArray w = float_array("weight", weight, 2);
+  const OptionalVector b("bias", bias, static_cast<size_t>(w.shape(0)));
+  const py::gil_scoped_release release;
+  return std::make_shared<Linear>(matrix(w), b.data());
+}
+
+std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::object& bias,
+                                           float eps) {
+  const FloatArray w = float_array("weight", weight, 1);
+  const auto size = static_cast<size_t>(w.size());
+  return std::make_shared<LayerNorm>(size, w.data(), OptionalVector("bias", bias, size).data(),
+                                     eps);
+}
+
+std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::object& position,
+                                            const py::object& token_type,
+                                            const std::shared_ptr<LayerNorm>& norm,
+                                            size_t position_offset) {
+  std::vector<FloatArray> arrays;
+  const auto table = [&](const char* name, const py::object& object) -> ConstMatrix {
+    if (object.is_none()) return {};
+    arrays.push_back(float_array(name, object, 2));
+    return matrix(arrays.back());
+  };
+  return std::make_shared<Embeddings>(table("word", word), table("position", position),
+                                      table("token_type", token_type), norm, position_offset);
+}
+
+FloatArray encoder_forward(const Encoder& self, const py::object& input_ids,
+                           const py::object& cu_seqlens, const py::object& token_type_ids,
+                           int num_threads) {
+  check_num_threads(num_threads);
+  const BatchArrays arrays(input_ids, cu_seqlens, token_type_ids);
+  const Batch batch = arrays.view();
+  FloatArray out = empty_matrix(arrays.input_ids.size(), self.hidden_size());
+  const Matrix rows = mutable_matrix(out);
+  without_gil([&](const StopCheck& stop_check) {
+    self.forward(
+        batch, num_threads, stop_check, [&](size_t, size_t sequence, ConstMatrix hidden_states) {
+          for (size_t i = 0; i < hidden_states.rows; ++i) {
+            std::copy_n(hidden_states.row(i), rows.cols, rows.row(batch.begin(sequence) + i));
+          }
+        });
+  });
+  return out;
+}
+
+FloatArray sentence_forward(const SentenceEncoder& self, const py::object& input_ids,
+                            const py::object& cu_seqlens, const py::object& token_type_ids,
+                            size_t pooling_start, int num_threads) {
+  check_num_threads(num_threads);
+  const BatchArrays arrays(input_ids, cu_seqlens, token_type_ids);
+  FloatArray out = empty_matrix(arrays.size(), self.embedding_dimension());
+  const Matrix rows = mutable_matrix(out);
+  without_gil([&](const StopCheck& stop_check) {
+    self.forward(arrays.view(), pooling_start, num_threads, stop_check, rows);
+  });
+  return out;
+}
+
+std::shared_ptr<SentenceEncoder> make_sentence_encoder(const std::shared_ptr<Encoder>& encoder,
+                                                       const std::vector<std::string>& pooling,
+                                                       const std::vector<Dense>& dense,
+                                                       bool normalize) {
+  std::vector<Pooling> modes;
+  for (const auto& name : pooling) modes.push_back(by_name("pooling mode", name, kPoolings));
+  return std::make_shared<SentenceEncoder>(
+      encoder, SentenceHead(encoder->hidden_size(), modes, dense, normalize));
+}
+
+void bind_parts(py::module_& module) {
+  py::class_<Linear, std::shared_ptr<Linear>>(module, "Linear")
+      .def(py::init(&make_linear), arg("weight"), arg("bias") = py::none())
+      .def_property_readonly("in_features", &Linear::in_features)
+      .def_property_readonly("out_features", &Linear::out_features);
+
+  py::class_<LayerNorm, std::shared_ptr<LayerNorm>>(module, "LayerNorm")
+      .def(py::init(&make_layer_norm), arg("weight"), arg("bias") = py::none(), py::kw_only(),
+           arg("eps") = 1e-5f);
+
+  py::class_<Embeddings, std::shared_ptr<Embeddings>>(module, "Embeddings")
+      .def(py::init(&make_embeddings), arg("word"), arg("position") = py::none(),
+           arg("token_type") = py::none(), arg("norm") = py::none(), py::kw_only(),
+           arg("position_offset") = 0);
+
+  py::class_<SelfAttention, std::shared_ptr<SelfAttention>>(module, "SelfAttention")
+      .def(py::init(
+               [](std::shared_ptr<Linear> qkv, std::shared_ptr<Linear> output, size_t num_heads) {
+                 return std::make_shared<SelfAttention>(qkv, output, num_heads);
+               }),
+           arg("qkv").none(false), arg("output").none(false), py::kw_only(), arg("num_heads"));
+
+  py::class_<FeedForward, std::shared_ptr<FeedForward>>(module, "FeedForward")
+      .def(py::init([](std::shared_ptr<Linear> up, std::shared_ptr<Linear> down,
+                       const std::string& activation) {
+             return std::make_shared<FeedForward>(up, down,
+                                                  by_name("activation", activation, kActivations));
+           }),
+           arg("up").none(false), arg("down").none(false), py::kw_only(), arg("activation"));
+
+  py::class_<Dense>(module, "Dense")
+      .def(py::init(
+               [](std::shared_ptr<Linear> linear, const std::string& activation, bool residual) {
+                 return Dense{linear, by_name("activation", activation, kActivations), residual};
+               }),
+           arg("linear").none(false), py::kw_only(), arg("activation") = "identity",
+           arg("residual") = false);
+}
+
+}  // namespace
+
+void bind_layers(py::module_& module) {
+  bind_parts(module);
+
+  py::class_<EncoderLayer, std::shared_ptr<EncoderLayer>>(module, "EncoderLayer")
+      .def(py::init([](std::shared_ptr<SelfAttention> attention,
+                       std::shared_ptr<LayerNorm> attention_norm,
+                       std::shared_ptr<FeedForward> feed_forward,
+                       std::shared_ptr<LayerNorm> output_norm) {
+             return std::make_shared<EncoderLayer>(attention, attention_norm, feed_forward,
+                                                   output_norm);
+           }),
+           arg("attention").none(false), arg("attention_norm").none(false),
+           arg("feed_forward").none(false), arg("output_norm").none(false));
+
+  py::class_<Encoder, std::shared_ptr<Encoder>>(module, "Encoder")
+      .def(py::init([](std::shared_ptr<Embeddings> embeddings,
+                       const std::vector<std::shared_ptr<EncoderLayer>>& layers) {
+             return std::make_shared<Encoder>(embeddings, constant(layers));
+           }),
+           arg("embeddings").none(false), arg("layers"))
+      .def_property_readonly("hidden_size", &Encoder::hidden_size)
+      .def_property_readonly("vocab_size",
+                             [](const Encoder& self) { return self.embeddings().vocab_size(); })
+      .def_property_readonly("max_positions",
+                             [](const Encoder& self) { return self.embeddings().max_positions(); })
+      .def("forward", &encoder_forward, arg("input_ids"), arg("cu_seqlens"),
+           arg("token_type_ids") = py::none(), py::kw_only(), arg("num_threads") = 0);
+
+  py::class_<SentenceEncoder, std::shared_ptr<SentenceEncoder>>(module, "SentenceEncoder")
+      .def(py::init(&make_sentence_encoder), arg("encoder").none(false), arg("pooling"),
+           arg("dense") = std::vector<Dense>{}, py::kw_only(), arg("normalize") = false)
+      .def_property_readonly("embedding_dimension", &SentenceEncoder::embedding_dimension)
+      .def("forward", &sentence_forward, arg("input_ids"), arg("cu_seqlens"),
+           arg("token_type_ids") = py::none(), py::kw_only(), arg("pooling_start") = 0,
+           arg("num_threads") = 0);
+}
+
+}  // namespace simdformer::bindings

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// Timed kernels for bench/: operands are prepared once, the GIL is released, one thread runs.
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <map>
+
+#include "bindings/kernel_table.h"
+#include "bindings/names.h"
+#include "bindings/numpy.h"
+
+namespace simdformer::bindings {
+namespace {
+
+using py::arg;
+
+// Values in [-1, 1): no subnormals, no overflow, the same in every run.
+Buffer<float> test_values(size_t size) {
+  Buffer<float> values(size);
+  uint32_t state = 1;
+  for (size_t i = 0; i < size; ++i) {
+    state = state * 1664525u + 1013904223u;  // Numerical Recipes' generator
+    values[i] = static_cast<float>(state >> 8) * 0x1p-23f - 1.0f;
+  }
+  return values;
+}
+
+struct TestMatrix {
+  Buffer<float> values;
+  Matrix view;
+
+  TestMatrix(size_t rows, size_t cols)
+      : values(test_values(rows * padded_stride(cols))),
+        view{values.data(), rows, cols, padded_stride(cols)} {}
+};
+
+// Mean seconds of one call.
+template <typename Call>
+double seconds_per_call(size_t repeats, Call&& call) {
+  check(repeats > 0, "repeats must be positive");
+  const py::gil_scoped_release release;
+  call();  // page faults and cold caches are not what is measured
+  const auto start = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < repeats; ++i) call();
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return elapsed.count() / static_cast<double>(repeats);
+}
+
+double time_gemm(const KernelTable& self, size_t m, size_t n, size_t k, size_t repeats,
+                 const std::string& activation) {
+  const TestMatrix a(m, k);
+  const TestMatrix weight(n, k);
+  const TestMatrix c(m, n);
+  const Buffer<float> bias = test_values(n);
+  const Buffer<float> packed = self.pack(weight.view);
+  GemmArgs args = self.gemm_args(a.view, n, packed, c.view);
+  args.bias = bias.data();
+  args.activation = by_name("activation", activation, kActivations);
+  return seconds_per_call(repeats, [&] { self.kernels.gemm(args); });
+}
+
+double time_attention(const KernelTable& self, size_t num_queries, size_t num_keys, size_t head_dim,
+                      size_t repeats) {
+  const TestMatrix q(num_queries, head_dim);
+  const TestMatrix k(num_keys, head_dim);
+  const TestMatrix v(num_keys, head_dim);
+  const TestMatrix out(num_queries, head_dim);
+  Buffer<float> scratch(self.scratch_size(k.view, v.view));
+  return seconds_per_call(
+      repeats, [&] { self.attention(q.view, k.view, v.view, 0.125f, scratch, out.view); });
+}
+
+// A kernel that goes over rows of contiguous data, x -> y.
+using RowKernel = void (*)(const Kernels&, size_t rows, size_t cols, const float* x, float* y);
+
+void embedding_rows(const Kernels& kernels, size_t rows, size_t cols, const float* x, float* y) {
+  std::vector<int32_t> ids(rows);
+  for (size_t i = 0; i < rows; ++i) ids[i] = static_cast<int32_t>(i * 7919 % rows);
+  kernels.embedding_sum({.rows = rows,
+                         .cols = cols,
+                         .word = x,
+                         .position = x,
+                         .token_type = x,
+                         .input_ids = ids.data(),
+                         .position_ids = ids.data(),
+                         .token_type_ids = nullptr,
+                         .y = y,
+                         .ldy = cols});
+}
+
+const std::map<std::string, RowKernel>& row_kernels() {
+  static const std::map<std::string, RowKernel> kernels{
+      {"layer_norm",
+       [](const Kernels& k, size_t rows, size_t cols, const float* x, float* y) {
+         k.layer_norm({.rows = rows,
+                       .cols = cols,
+                       .x = x,
+                       .ldx = cols,
+                       .weight = x,
+                       .bias = x,
+                       .eps = 1e-5f,
+                       .y = y,
+                       .ldy = cols});
+       }},
+      {"softmax", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                     float* y) { k.softmax(rows, cols, x, y); }},
+      {"gelu", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                  float* y) { k.activation(Activation::kGelu, rows * cols, x, y); }},
+      {"gelu_tanh", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                       float* y) { k.activation(Activation::kGeluTanh, rows * cols, x, y); }},
+      {"silu", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                  float* y) { k.activation(Activation::kSilu, rows * cols, x, y); }},
+      {"exp", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                 float* y) { k.exp(rows * cols, x, y); }},
+      {"pool_mean", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                       float* y) { k.pool(Pooling::kMean, rows, cols, x, cols, y); }},
+      {"l2_normalize", [](const Kernels& k, size_t rows, size_t cols, const float* x,
+                          float* y) { k.l2_normalize(rows, cols, 1e-12f, x, y); }},
+      {"embedding_sum", embedding_rows},
+  };
+  return kernels;
+}
+
+double time_rows(const KernelTable& self, const std::string& name, size_t rows, size_t cols,
+                 size_t repeats) {
+  const auto found = row_kernels().find(name);
+  check(found != row_kernels().end(), "no row kernel is named '", name, "'");
+  const Buffer<float> x = test_values(rows * cols);
+  Buffer<float> y(rows * cols);
+  return seconds_per_call(repeats,
+                          [&] { found->second(self.kernels, rows, cols, x.data(), y.data()); });
+}
+
+std::vector<std::string> names(const KernelTable&) {
+  std::vector<std::string> all{"gemm", "attention"};
+  for (const auto& [name, kernel] : row_kernels()) all.push_back(name);
+  return all;
+}
+
+// GFLOP/s of one thread on registers alone.
+double fma_peak(const KernelTable& self, size_t iterations) {
+  volatile float sink = 0;
+  const double seconds = seconds_per_call(1, [&] { sink = self.kernels.probe_fma(iterations); });
+  return static_cast<double>(iterations * self.kernels.probe_flops) / seconds * 1e-9;
+}
+
+float read_sum(const KernelTable& self, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 1);
+  const py::gil_scoped_release release;
+  return self.kernels.probe_read(static_cast<size_t>(x.size()), x.data());
+}
+
+}  // namespace
+
+void bind_timing(KernelTableClass& table) {
+  table.def("names", &names)
+      .def("time_gemm", &time_gemm, arg("m"), arg("n"), arg("k"), arg("repeats"), py::kw_only(),
+           arg("activation") = "identity")
+      .def("time_attention", &time_attention, arg("num_queries"), arg("num_keys"), arg("head_dim"),
+           arg("repeats"))
+      .def("time_rows", &time_rows, arg("name"), arg("rows"), arg("cols"), arg("repeats"))
+      .def("fma_peak", &fma_peak, arg("iterations"))
+      .def("read_sum", &read_sum, arg("x"));
+}
+
+}  // namespace simdformer::bindings

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace simdformer::bindings {
+
+void bind_kernels(pybind11::module_& module);
+void bind_layers(pybind11::module_& module);
+
+}  // namespace simdformer::bindings

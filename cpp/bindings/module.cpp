@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "base/thread_count.h"
+#include "bindings/bindings.h"
+#include "isa/dispatch.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, module) {
+  using namespace simdformer;
+  module.doc() = "Native layers and kernels of simdformer.";
+
+  // A forced level that can't run here is refused at import, not at the first call.
+  try {
+    active_kernels();
+  } catch (const std::invalid_argument& error) {
+    throw py::import_error(std::string("SIMDFORMER_ISA: ") + error.what());
+  }
+
+  module.def("compiled_isas", &compiled_isas);
+  module.def("available_isas", &available_isas);
+  module.def("active_isa", [] { return active_kernels().isa; });
+  module.def("set_active_isa", &set_active_isa, py::arg("isa"));
+  module.def("num_threads", [] { return default_thread_count().count; });
+  module.def("num_threads_source", [] { return default_thread_count().source; });
+  module.def("cgroup_cpu_limit", &cgroup_cpu_limit, py::arg("root"));
+  module.def("compiler", [] { return "gcc " __VERSION__; });
+
+  bindings::bind_kernels(module);
+  bindings::bind_layers(module);
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// The names that Python gives to enum values.
+#pragma once
+
+#include <utility>
+
+#include "kernels/kernels.h"
+
+namespace simdformer::bindings {
+
+inline constexpr std::pair<const char*, Activation> kActivations[] = {
+    {"identity", Activation::kIdentity},  {"gelu", Activation::kGelu},
+    {"gelu_tanh", Activation::kGeluTanh}, {"relu", Activation::kRelu},
+    {"silu", Activation::kSilu},          {"quick_gelu", Activation::kQuickGelu},
+    {"tanh", Activation::kTanh},          {"sigmoid", Activation::kSigmoid},
+};
+
+// sentence-transformers' names.
+inline constexpr std::pair<const char*, Pooling> kPoolings[] = {
+    {"cls", Pooling::kCls},
+    {"max", Pooling::kMax},
+    {"mean", Pooling::kMean},
+    {"mean_sqrt_len_tokens", Pooling::kMeanSqrtLen},
+    {"weightedmean", Pooling::kWeightedMean},
+    {"lasttoken", Pooling::kLastToken},
+};
+
+}  // namespace simdformer::bindings

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one exported symbol of each ISA object.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace simdformer {
+
+extern const Kernels kKernelsGeneric;
+extern const Kernels kKernelsAvx2;
+extern const Kernels kKernelsAvx512;
+extern const Kernels kKernelsAvx512Vnni;
+
+}  // namespace simdformer

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Elementwise activations (formulas at Activation) and exp.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/rows.inl.h"
+#include "simd/math.h"
+
+namespace simdformer {
+namespace {
+
+SIMDFORMER_INLINE VecF32 gelu(VecF32 x) {
+  const VecF32 half_x = x * VecF32::broadcast(0.5f);
+  return fma(half_x, erf(x * VecF32::broadcast(0.707106781f)), half_x);
+}
+
+SIMDFORMER_INLINE VecF32 gelu_tanh(VecF32 x) {
+  constexpr float kSqrt2OverPi = 0.797884561f;
+  const VecF32 half_x = x * VecF32::broadcast(0.5f);
+  const VecF32 cubic =
+      fma(x * x, VecF32::broadcast(0.044715f * kSqrt2OverPi), VecF32::broadcast(kSqrt2OverPi));
+  return fma(half_x, tanh(x * cubic), half_x);
+}
+
+// max() gives its second operand for NaN, so NaN passes through.
+SIMDFORMER_INLINE VecF32 relu(VecF32 x) { return max(VecF32::zero(), x); }
+
+SIMDFORMER_INLINE VecF32 silu(VecF32 x) { return x * sigmoid(x); }
+
+SIMDFORMER_INLINE VecF32 quick_gelu(VecF32 x) { return x * sigmoid(x * VecF32::broadcast(1.702f)); }
+
+void activation(Activation kind, size_t n, const float* x, float* y) {
+  switch (kind) {
+    case Activation::kIdentity:
+      if (x != y) copy_row(n, x, y);
+      return;
+    case Activation::kGelu:
+      return map_row(n, x, y, [](VecF32 v) { return gelu(v); });
+    case Activation::kGeluTanh:
+      return map_row(n, x, y, [](VecF32 v) { return gelu_tanh(v); });
+    case Activation::kRelu:
+      return map_row(n, x, y, [](VecF32 v) { return relu(v); });
+    case Activation::kSilu:
+      return map_row(n, x, y, [](VecF32 v) { return silu(v); });
+    case Activation::kQuickGelu:
+      return map_row(n, x, y, [](VecF32 v) { return quick_gelu(v); });
+    case Activation::kTanh:
+      return map_row(n, x, y, [](VecF32 v) { return tanh(v); });
+    case Activation::kSigmoid:
+      return map_row(n, x, y, [](VecF32 v) { return sigmoid(v); });
+  }
+}
+
+void exp_row(size_t n, const float* x, float* y) {
+  map_row(n, x, y, [](VecF32 v) { return exp(v); });
+}
+
+}  // namespace
+}  // namespace simdformer

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// C = A W^T with fused epilogues (formula at GemmArgs). W is packed once into panels of NR columns,
+// [n / NR][k][NR], so that the micro-kernel streams it; A is read in place, one broadcast a row.
+// Each element of C is a single FMA chain in the order of k, for every tile shape.
+#pragma once
+
+#include "kernels/activation.inl.h"
+#include "kernels/kernels.h"
+#include "kernels/layer_norm.inl.h"
+#include "simd/macros.h"
+
+namespace simdformer {
+namespace {
+
+constexpr size_t kNR = kTileVectors * kLanes;
+
+SIMDFORMER_INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+SIMDFORMER_INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+SIMDFORMER_INLINE size_t round_up(size_t a, size_t b) { return ceil_div(a, b) * b; }
+
+// Whole vectors in the panel that starts at column.
+SIMDFORMER_INLINE size_t panel_vectors(size_t n, size_t column) {
+  return ceil_div(min_size(n - column, kNR), kLanes);
+}
+
+size_t packed_size(size_t n, size_t k) { return round_up(n, kLanes) * k; }
+
+void pack_weight(size_t n, size_t k, const float* weight, size_t ldw, size_t panel_begin,
+                 size_t panel_end, float* packed) {
+  for (size_t panel = panel_begin; panel < panel_end; ++panel) {
+    const size_t column = panel * kNR;
+    const size_t width = panel_vectors(n, column) * kLanes;
+    float* dst = packed + column * k;
+    for (size_t j = 0; j < width; j += kLanes) {
+      const size_t rows = min_size(kLanes, n - min_size(n, column + j));
+      const float* src = weight + (column + j) * ldw;
+      size_t p = 0;
+      if (rows == kLanes) {
+        for (; p + kLanes <= k; p += kLanes)
+          transpose_tile(src + p, ldw, dst + p * width + j, width);
+      }
+      for (; p < k; ++p) {
+        for (size_t r = 0; r < kLanes; ++r) {
+          dst[p * width + j + r] = r < rows ? src[r * ldw + p] : 0.0f;
+        }
+      }
+    }
+  }
+}
+
+// One register tile: its place in c and what is left to do when its sums are complete.
+struct Tile {
+  float* c;
+  size_t ldc;
+  size_t width;           // valid columns, <= NV * kLanes
+  size_t tail;            // valid lanes of the last vector, in [1, kLanes]
+  const float* bias;      // at the tile's first column, or null
+  const float* residual;  // at the tile's first element, or null
+  size_t ldr;
+  bool accumulate;
+};
+
+// Whole says that the tile has no columns beyond n: plain loads and stores (vmaskmovps stores are
+// microcoded on AMD, and the generic level would go lane by lane).
+template <size_t MR, size_t NV, bool Whole>
+SIMDFORMER_INLINE void load_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) {
+      const float* c = tile.c + i * tile.ldc + j * kLanes;
+      acc[i][j] = Whole || j + 1 < NV ? VecF32::load(c) : VecF32::load(c, tile.tail);
+    }
+  }
+}
+
+template <size_t MR, size_t NV, bool Whole>
+SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile) {
+  SIMDFORMER_UNROLL
+  for (size_t j = 0; j < NV; ++j) {
+    const bool whole = Whole || j + 1 < NV;
+    const size_t column = j * kLanes;
+    const auto load = [&](const float* p) {
+      return whole ? VecF32::load(p) : VecF32::load(p, tile.tail);
+    };
+    const VecF32 bias = tile.bias ? load(tile.bias + column) : VecF32::zero();
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) {
+      VecF32 sum = tile.bias ? acc[i][j] + bias : acc[i][j];
+      if (tile.residual) sum = sum + load(tile.residual + i * tile.ldr + column);
+      float* c = tile.c + i * tile.ldc + column;
+      whole ? sum.store(c) : sum.store(c, tile.tail);
+    }
+  }
+}
+
+// The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k.
+template <size_t MR, size_t NV>
+void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
+                  const float* SIMDFORMER_RESTRICT w, const Tile& tile) {
+  VecF32 acc[MR][NV];
+  if (tile.accumulate) {
+    tile.tail == kLanes ? load_tile<MR, NV, true>(acc, tile) : load_tile<MR, NV, false>(acc, tile);
+  } else {
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) {
+      SIMDFORMER_UNROLL
+      for (size_t j = 0; j < NV; ++j) acc[i][j] = VecF32::zero();
+    }
+  }
+  for (size_t p = 0; p < k; ++p, w += NV * kLanes) {
+    VecF32 wv[NV];
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) wv[j] = VecF32::load(w + j * kLanes);
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) {
+      const VecF32 av = VecF32::broadcast(a[i * lda + p]);
+      SIMDFORMER_UNROLL
+      for (size_t j = 0; j < NV; ++j) acc[i][j] = fma(av, wv[j], acc[i][j]);
+    }
+  }
+  tile.tail == kLanes ? store_tile<MR, NV, true>(acc, tile) : store_tile<MR, NV, false>(acc, tile);
+}
+
+// Picks the instantiation for rows in [1, MR].
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void run_rows(size_t rows, size_t k, const float* a, size_t lda, const float* w,
+                                const Tile& tile) {
+  if constexpr (MR > 0) {
+    if (rows == MR) return micro_kernel<MR, NV>(k, a, lda, w, tile);
+    run_rows<MR - 1, NV>(rows, k, a, lda, w, tile);
+  }
+}
+
+// Picks the instantiation for a panel of vectors in [1, NV].
+template <size_t NV>
+SIMDFORMER_INLINE void run_tile(size_t rows, size_t vectors, size_t k, const float* a, size_t lda,
+                                const float* w, const Tile& tile) {
+  if constexpr (NV > 0) {
+    if (vectors == NV) return run_rows<kTileRows, NV>(rows, k, a, lda, w, tile);
+    run_tile<NV - 1>(rows, vectors, k, a, lda, w, tile);
+  }
+}
+
+// The tile is still in L1: what needs whole rows or a lot of registers is done on it there.
+SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t rows, const Tile& tile,
+                                   const float* late_residual) {
+  if (g.activation == Activation::kIdentity) return;
+  for (size_t i = 0; i < rows; ++i) {
+    float* c = tile.c + i * tile.ldc;
+    activation(g.activation, tile.width, c, c);
+    if (late_residual) add_row(tile.width, late_residual + i * g.ldr, c);
+  }
+}
+
+// One panel of W against one strip of A's rows.
+SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t row, size_t rows) {
+  const size_t column = panel * kNR;
+  const size_t width = min_size(kNR, g.n - column);
+  const size_t vectors = panel_vectors(g.n, column);
+  const float* w = g.packed_weight + column * g.packed_k + g.k_begin * vectors * kLanes;
+  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
+  const bool fuse_residual = g.activation == Activation::kIdentity;
+  const Tile tile{.c = g.c + row * g.ldc + (column - g.c_begin),
+                  .ldc = g.ldc,
+                  .width = width,
+                  .tail = width - (vectors - 1) * kLanes,
+                  .bias = g.finish && g.bias ? g.bias + column : nullptr,
+                  .residual = fuse_residual ? residual : nullptr,
+                  .ldr = g.ldr,
+                  .accumulate = g.accumulate};
+  run_tile<kTileVectors>(rows, vectors, g.k, g.a + row * g.lda, g.lda, w, tile);
+  if (g.finish) finish_tile(g, rows, tile, residual);
+}
+
+// Panels outside, strips of rows inside: a panel stays in L2 while every strip passes it, and a
+// strip's tile of A in L1. Strips are of nearly equal height (14 rows: 7 + 7, not 8 + 6).
+void gemm(const GemmArgs& g) {
+  const size_t strips = ceil_div(g.m, kTileRows);
+  const bool normalize = g.finish && g.norm_weight;
+  for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
+    const bool last = panel + 1 == g.panel_end;
+    for (size_t strip = 0; strip < strips; ++strip) {
+      const size_t row = strip * g.m / strips;
+      const size_t rows = (strip + 1) * g.m / strips - row;
+      gemm_tile(g, panel, row, rows);
+      if (normalize && last) {
+        float* c = g.c + row * g.ldc;
+        layer_norm({.rows = rows,
+                    .cols = g.n,
+                    .x = c,
+                    .ldx = g.ldc,
+                    .weight = g.norm_weight,
+                    .bias = g.norm_bias,
+                    .eps = g.norm_eps,
+                    .y = c,
+                    .ldy = g.ldc});
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace simdformer

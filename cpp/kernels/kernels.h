@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel table: every kernel's formula, shapes and aliasing. One table is compiled per ISA
+// level (isa/*.cpp); layers call through it. Kernels are single-threaded, never allocate, never
+// throw and trust their arguments: shapes are checked by the layers. Matrices are row-major with a
+// row stride (ld...) in elements.
+//
+// Every output element depends on its own row alone and is summed in one fixed order, whatever the
+// number of rows beside it: that is what makes results independent of batch and threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace simdformer {
+
+enum class Activation : int32_t {
+  kIdentity,
+  kGelu,       // x Phi(x), by erf
+  kGeluTanh,   // 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))
+  kRelu,       // max(x, 0)
+  kSilu,       // x sigmoid(x)
+  kQuickGelu,  // x sigmoid(1.702 x)
+  kTanh,
+  kSigmoid,
+};
+
+// c[i, j] = activation(sum_p a[i, p] w[j, p] + bias[j]) + residual[i, j], then, if norm_weight is
+// given, each row of c is layer-normalised. Columns j of panels [panel_begin, panel_end) only.
+// w is packed by pack_weight. k may be worked off in chunks: a holds columns [k_begin, k_begin + k)
+// of the whole operand, accumulate adds to what c holds, and only the last chunk sets finish (which
+// applies bias, activation, residual and norm). c may equal residual if k comes in one chunk and
+// activation is the identity; nothing else may overlap.
+struct GemmArgs {
+  size_t m = 0;  // rows of a and c
+  size_t n = 0;  // columns of c, as packed
+  size_t k = 0;  // columns of a in this call
+  const float* a = nullptr;
+  size_t lda = 0;
+  const float* packed_weight = nullptr;
+  size_t packed_k = 0;  // k of the whole packed weight
+  size_t k_begin = 0;
+  size_t panel_begin = 0;
+  size_t panel_end = 0;
+  float* c = nullptr;
+  size_t ldc = 0;
+  size_t c_begin = 0;  // column of the output that c's first element holds
+  bool accumulate = false;
+  bool finish = true;
+  const float* bias = nullptr;  // (n) or null
+  Activation activation = Activation::kIdentity;
+  const float* residual = nullptr;  // (m, n) or null
+  size_t ldr = 0;
+  const float* norm_weight = nullptr;  // (n) or null; needs every panel in this call
+  const float* norm_bias = nullptr;    // (n) or null
+  float norm_eps = 0.0f;
+};
+
+// out[i, :] = sum_j p[i, j] v[j, :], p[i, :] = softmax over j of softmax_scale (q[i, :] . k[j, :]),
+// for one head of one sequence. q: (num_queries, head_dim), k: (num_keys, head_dim), v: (num_keys,
+// value_dim), out: (num_queries, value_dim); no overlap. num_keys = 0 gives zeros.
+// scratch: attention_scratch(num_keys, head_dim, value_dim) floats, linear in num_keys.
+struct AttentionArgs {
+  size_t num_queries = 0;
+  size_t num_keys = 0;
+  size_t head_dim = 0;
+  size_t value_dim = 0;
+  float softmax_scale = 1.0f;
+  const float* q = nullptr;
+  size_t ldq = 0;
+  const float* k = nullptr;
+  size_t ldk = 0;
+  const float* v = nullptr;
+  size_t ldv = 0;
+  float* out = nullptr;
+  size_t ldo = 0;
+  float* scratch = nullptr;
+};
+
+// y[i, :] = (x[i, :] - mean) / sqrt(var + eps) * weight + bias, biased variance in two passes.
+// x, y: (rows, cols), x == y allowed; weight, bias: (cols), bias may be null.
+struct LayerNormArgs {
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* x = nullptr;
+  size_t ldx = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float eps = 0.0f;
+  float* y = nullptr;
+  size_t ldy = 0;
+};
+
+// y[i, :] = word[input_ids[i], :] + position[position_ids[i], :] + token_type[token_type_ids[i], :]
+// position and token_type may be null. Tables: (.., cols) contiguous; y: (rows, cols).
+struct EmbeddingArgs {
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* word = nullptr;
+  const float* position = nullptr;
+  const float* token_type = nullptr;
+  const int32_t* input_ids = nullptr;
+  const int32_t* position_ids = nullptr;
+  const int32_t* token_type_ids = nullptr;  // null: all 0
+  float* y = nullptr;
+  size_t ldy = 0;
+};
+
+// One sequence's rows to one vector, as sentence-transformers names them.
+enum class Pooling : int32_t {
+  kCls,           // x[0]
+  kMax,           // max_i x[i]
+  kMean,          // sum_i x[i] / rows
+  kMeanSqrtLen,   // sum_i x[i] / sqrt(rows)
+  kWeightedMean,  // sum_i (i + 1) x[i] / sum_i (i + 1)
+  kLastToken,     // x[rows - 1]
+};
+
+struct Kernels {
+  const char* isa;
+  size_t lanes;
+  size_t gemm_mr;  // rows of the register tile
+  size_t gemm_nr;  // columns of the register tile = columns of a packed panel
+
+  // Floats that pack_weight writes for a weight of (n, k).
+  size_t (*packed_size)(size_t n, size_t k);
+  // weight: (n, k), row stride ldw -> panels [ceil(n / NR)][k][NR]; the last panel is narrower, of
+  // whole vectors, zeros beyond n. Writes panels [panel_begin, panel_end).
+  void (*pack_weight)(size_t n, size_t k, const float* weight, size_t ldw, size_t panel_begin,
+                      size_t panel_end, float* packed);
+  void (*gemm)(const GemmArgs& args);
+
+  size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
+  void (*attention)(const AttentionArgs& args);
+
+  void (*layer_norm)(const LayerNormArgs& args);
+  // y[i, :] = exp(x[i, :] - max) / sum; x, y: (rows, cols) contiguous, x == y allowed.
+  void (*softmax)(size_t rows, size_t cols, const float* x, float* y);
+  // y[i] = activation(x[i]), x == y allowed.
+  void (*activation)(Activation kind, size_t n, const float* x, float* y);
+  // y[i] = e^x[i], x == y allowed. The exp that softmax uses, for tests and benchmarks.
+  void (*exp)(size_t n, const float* x, float* y);
+
+  void (*embedding_sum)(const EmbeddingArgs& args);
+  // x: (rows, cols), row stride ldx, rows >= 1 -> y: (cols)
+  void (*pool)(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, float* y);
+  // y[i, :] = x[i, :] / max(|x[i, :]|, eps); x, y: (rows, cols) contiguous, x == y allowed.
+  void (*l2_normalize)(size_t rows, size_t cols, float eps, const float* x, float* y);
+
+  // Benchmark probes: iterations x probe_flops register-only flops, and the sum of x (read once).
+  size_t probe_flops;
+  float (*probe_fma)(size_t iterations);
+  float (*probe_read)(size_t n, const float* x);
+};
+
+}  // namespace simdformer

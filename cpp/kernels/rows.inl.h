@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loops over the elements of a row, written once: whole vectors, then one partial vector.
+#pragma once
+
+#include "simd/macros.h"
+
+namespace simdformer {
+namespace {
+
+constexpr size_t kLanes = VecF32::kLanes;
+
+// y[i] = op(x[i])
+template <typename Op>
+SIMDFORMER_INLINE void map_row(size_t n, const float* x, float* y, Op op) {
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) op(VecF32::load(x + i)).store(y + i);
+  if (i < n) op(VecF32::load(x + i, n - i)).store(y + i, n - i);
+}
+
+// y[i] = op(y[i], x[i])
+template <typename Op>
+SIMDFORMER_INLINE void update_row(size_t n, const float* x, float* y, Op op) {
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) op(VecF32::load(y + i), VecF32::load(x + i)).store(y + i);
+  if (i < n) op(VecF32::load(y + i, n - i), VecF32::load(x + i, n - i)).store(y + i, n - i);
+}
+
+// sum of op(x[i]) in a fixed order: four partial sums of vectors, then the lanes' tree.
+template <typename Op>
+SIMDFORMER_INLINE float sum_row(size_t n, const float* x, Op op) {
+  VecF32 s0 = VecF32::zero();
+  VecF32 s1 = s0;
+  VecF32 s2 = s0;
+  VecF32 s3 = s0;
+  size_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    s0 = s0 + op(VecF32::load(x + i));
+    s1 = s1 + op(VecF32::load(x + i + kLanes));
+    s2 = s2 + op(VecF32::load(x + i + 2 * kLanes));
+    s3 = s3 + op(VecF32::load(x + i + 3 * kLanes));
+  }
+  for (; i + kLanes <= n; i += kLanes) s0 = s0 + op(VecF32::load(x + i));
+  if (i < n) s1 = s1 + select_first(n - i, op(VecF32::load(x + i, n - i)), VecF32::zero());
+  return reduce_add((s0 + s1) + (s2 + s3));
+}
+
+SIMDFORMER_INLINE void add_row(size_t n, const float* x, float* y) {
+  update_row(n, x, y, [](VecF32 a, VecF32 b) { return a + b; });
+}
+
+SIMDFORMER_INLINE void copy_row(size_t n, const float* x, float* y) {
+  map_row(n, x, y, [](VecF32 v) { return v; });
+}
+
+}  // namespace
+}  // namespace simdformer

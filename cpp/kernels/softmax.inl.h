@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Softmax of a row, and its unnormalised form for attention.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/rows.inl.h"
+#include "simd/math.h"
+
+namespace simdformer {
+namespace {
+
+constexpr float kInfinity = __builtin_inff();
+
+// The largest element, -inf for an empty row. NaN may be passed over: exp brings it back.
+SIMDFORMER_INLINE float max_row(size_t n, const float* x) {
+  const VecF32 lowest = VecF32::broadcast(-kInfinity);
+  VecF32 m0 = lowest;
+  VecF32 m1 = lowest;
+  size_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    m0 = max(VecF32::load(x + i), m0);
+    m1 = max(VecF32::load(x + i + kLanes), m1);
+  }
+  for (; i + kLanes <= n; i += kLanes) m0 = max(VecF32::load(x + i), m0);
+  if (i < n) m1 = max(select_first(n - i, VecF32::load(x + i, n - i), lowest), m1);
+  return reduce_max(max(m0, m1));
+}
+
+// x[i] = e^(scale (x[i] - max)), returns their sum. Subtracting before scaling keeps the largest
+// element at exactly e^0 and needs no multiply when scale is 1. scale > 0.
+SIMDFORMER_INLINE float exp_row_sum(size_t n, float scale, const float* x, float* y) {
+  const VecF32 max_v = VecF32::broadcast(max_row(n, x));
+  const VecF32 scale_v = VecF32::broadcast(scale);
+  VecF32 s0 = VecF32::zero();
+  VecF32 s1 = s0;
+  size_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const VecF32 e0 = exp((VecF32::load(x + i) - max_v) * scale_v);
+    const VecF32 e1 = exp((VecF32::load(x + i + kLanes) - max_v) * scale_v);
+    e0.store(y + i);
+    e1.store(y + i + kLanes);
+    s0 = s0 + e0;
+    s1 = s1 + e1;
+  }
+  for (; i + kLanes <= n; i += kLanes) {
+    const VecF32 e = exp((VecF32::load(x + i) - max_v) * scale_v);
+    e.store(y + i);
+    s0 = s0 + e;
+  }
+  if (i < n) {
+    const VecF32 e = exp((VecF32::load(x + i, n - i) - max_v) * scale_v);
+    e.store(y + i, n - i);
+    s1 = s1 + select_first(n - i, e, VecF32::zero());
+  }
+  return reduce_add(s0 + s1);
+}
+
+SIMDFORMER_INLINE void scale_row(size_t n, float factor, const float* x, float* y) {
+  const VecF32 f = VecF32::broadcast(factor);
+  map_row(n, x, y, [&](VecF32 v) { return v * f; });
+}
+
+void softmax(size_t rows, size_t cols, const float* x, float* y) {
+  for (size_t r = 0; r < rows; ++r, x += cols, y += cols) {
+    const float sum = exp_row_sum(cols, 1.0f, x, y);
+    scale_row(cols, 1.0f / sum, y, y);
+  }
+}
+
+}  // namespace
+}  // namespace simdformer

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fills the table of one ISA level. Before including this, an isa/*.cpp includes its vec_*.h and
+// defines kIsaName, kTileRows and kTileVectors. A kernel missing here is a compile error
+// (-Wmissing-field-initializers), an unused one too (-Wunused-function).
+#pragma once
+
+#include "kernels/activation.inl.h"
+#include "kernels/attention.inl.h"
+#include "kernels/embedding.inl.h"
+#include "kernels/gemm.inl.h"
+#include "kernels/kernels.h"
+#include "kernels/layer_norm.inl.h"
+#include "kernels/pooling.inl.h"
+#include "kernels/probe.inl.h"
+#include "kernels/softmax.inl.h"
+
+namespace simdformer {
+namespace {
+
+constexpr Kernels make_table() {
+  return {
+      .isa = kIsaName,
+      .lanes = kLanes,
+      .gemm_mr = kTileRows,
+      .gemm_nr = kNR,
+      .packed_size = packed_size,
+      .pack_weight = pack_weight,
+      .gemm = gemm,
+      .attention_scratch = attention_scratch,
+      .attention = attention,
+      .layer_norm = layer_norm,
+      .softmax = softmax,
+      .activation = activation,
+      .exp = exp_row,
+      .embedding_sum = embedding_sum,
+      .pool = pool,
+      .l2_normalize = l2_normalize,
+      .probe_flops = kProbeFlops,
+      .probe_fma = probe_fma,
+      .probe_read = probe_read,
+  };
+}
+
+}  // namespace
+}  // namespace simdformer

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/embeddings.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+
+#include "base/check.h"
+
+namespace simdformer {
+namespace {
+
+Buffer<float> copy_table(ConstMatrix table) {
+  Buffer<float> copy(table.rows * table.cols);
+  for (size_t r = 0; r < table.rows; ++r) {
+    std::copy_n(table.row(r), table.cols, copy.data() + r * table.cols);
+  }
+  return copy;
+}
+
+void check_ids(const char* name, std::span<const int32_t> ids, size_t limit) {
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && static_cast<size_t>(ids[i]) < limit) continue;
+    throw std::out_of_range(
+        concat(name, "[", i, "] is ", ids[i], ", expected an id in [0, ", limit, ")"));
+  }
+}
+
+}  // namespace
+
+Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
+                       std::shared_ptr<const LayerNorm> norm, size_t position_offset)
+    : kernels_(active_kernels()),
+      hidden_size_(word.cols),
+      word_(copy_table(word)),
+      position_(copy_table(position)),
+      token_type_(copy_table(token_type)),
+      position_ids_(position.rows > position_offset ? position.rows - position_offset : 0),
+      norm_(std::move(norm)) {
+  check(word.rows > 0 && word.cols > 0, "Embeddings: word is empty");
+  check(position.rows == 0 || position.cols == hidden_size_, "Embeddings: position has ",
+        position.cols, " columns, word has ", hidden_size_);
+  check(token_type.rows == 0 || token_type.cols == hidden_size_, "Embeddings: token_type has ",
+        token_type.cols, " columns, word has ", hidden_size_);
+  check(position.rows == 0 || position.rows > position_offset, "Embeddings: position has ",
+        position.rows, " rows, none beyond position_offset ", position_offset);
+  check(!norm_ || norm_->size() == hidden_size_, "Embeddings: norm has size ",
+        norm_ ? norm_->size() : 0, ", word has ", hidden_size_, " columns");
+  std::iota(position_ids_.data(), position_ids_.data() + position_ids_.size(),
+            static_cast<int32_t>(position_offset));
+}
+
+void Embeddings::check_batch(const Batch& batch) const {
+  check_ids("input_ids", batch.input_ids, vocab_size());
+  check_ids("token_type_ids", batch.token_type_ids, std::max<size_t>(1, num_token_types()));
+  if (max_positions() == 0) return;
+  for (size_t s = 0; s < batch.size(); ++s) {
+    check(batch.length(s) <= max_positions(), "sequence ", s, " has ", batch.length(s),
+          " tokens, the position table serves ", max_positions());
+  }
+}
+
+void Embeddings::forward(Team& team, const Batch& batch, const Block& block, Matrix y) const {
+  team.for_each(block.last_sequence - block.first_sequence, [&](size_t i) {
+    const size_t sequence = block.first_sequence + i;
+    const size_t token = batch.begin(sequence);
+    const Matrix rows = y.slice(token - block.first_token, batch.length(sequence));
+    const bool typed = !batch.token_type_ids.empty();
+    kernels_.embedding_sum({
+        .rows = rows.rows,
+        .cols = hidden_size_,
+        .word = word_.data(),
+        .position = position_.data(),
+        .token_type = token_type_.data(),
+        .input_ids = batch.input_ids.data() + token,
+        .position_ids = position_ids_.data(),
+        .token_type_ids = typed ? batch.token_type_ids.data() + token : nullptr,
+        .y = rows.data,
+        .ldy = rows.stride,
+    });
+    Team alone = team.alone();
+    if (norm_) norm_->forward(alone, rows, rows);
+  });
+}
+
+}  // namespace simdformer

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "layers/batch.h"
+#include "layers/norm.h"
+
+namespace simdformer {
+
+// norm(word[id] + position[offset + i] + token_type[type]) for token i of a sequence.
+class Embeddings {
+ public:
+  // Tables: (.., hidden_size), copied; position, token_type (no rows) and norm (null) may be
+  // absent.
+  Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
+             std::shared_ptr<const LayerNorm> norm, size_t position_offset);
+
+  size_t hidden_size() const { return hidden_size_; }
+  size_t vocab_size() const { return word_.size() / hidden_size_; }
+  size_t num_token_types() const { return token_type_.size() / hidden_size_; }
+  // The longest sequence that the position table serves; no table, no limit: 0.
+  size_t max_positions() const { return position_ids_.size(); }
+
+  // Throws std::invalid_argument for ids and lengths beyond the tables.
+  void check_batch(const Batch& batch) const;
+
+  // y: (block.tokens, hidden_size)
+  void forward(Team& team, const Batch& batch, const Block& block, Matrix y) const;
+
+ private:
+  const Kernels& kernels_;
+  size_t hidden_size_;
+  Buffer<float> word_;
+  Buffer<float> position_;
+  Buffer<float> token_type_;
+  Buffer<int32_t> position_ids_;  // offset, offset + 1, ...
+  std::shared_ptr<const LayerNorm> norm_;
+};
+
+}  // namespace simdformer

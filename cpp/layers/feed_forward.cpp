@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/feed_forward.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace simdformer {
+
+FeedForward::FeedForward(std::shared_ptr<const Linear> up, std::shared_ptr<const Linear> down,
+                         Activation activation)
+    : up_(std::move(up)), down_(std::move(down)), activation_(activation) {
+  check(up_->out_features() == down_->in_features(), "FeedForward: up gives ", up_->out_features(),
+        " features, down takes ", down_->in_features());
+  check(up_->in_features() == down_->out_features(), "FeedForward: up takes ", up_->in_features(),
+        " features, down gives ", down_->out_features());
+}
+
+// Panels of the inner layer worked on at once: 128 rows x 576 columns are 288 KB, which L2 holds
+// beside a panel of weights and the output; all 1536 of them would not fit.
+size_t FeedForward::chunk_panels() const {
+  constexpr size_t kChunkColumns = 576;
+  return std::max<size_t>(1, kChunkColumns / up_->kernels().gemm_nr);
+}
+
+void FeedForward::reserve(Scratch scratch, size_t tokens) const {
+  const size_t unsplit = std::min(tokens, kMinRowsPerMember * scratch.members.size());
+  reserve_matrix(scratch.block.intermediate, unsplit, up_->out_features());
+  for (MemberScratch& member : scratch.members) {
+    reserve_matrix(member.intermediate, kRowBlock, chunk_panels() * up_->kernels().gemm_nr);
+  }
+}
+
+void FeedForward::forward_rows(ConstMatrix x, const Epilogue& epilogue, Buffer<float>& intermediate,
+                               Matrix y) const {
+  const size_t panel = up_->kernels().gemm_nr;
+  for (size_t begin = 0; begin < up_->num_panels(); begin += chunk_panels()) {
+    const size_t end = std::min(begin + chunk_panels(), up_->num_panels());
+    const size_t column = begin * panel;
+    const size_t columns = std::min(end * panel, up_->out_features()) - column;
+    const Matrix inner = reserve_matrix(intermediate, x.rows, columns);
+    up_->forward_panels(x, begin, end, activation_, inner);
+    down_->forward_chunk(inner, column, y, epilogue);
+  }
+}
+
+void FeedForward::forward(Team& team, ConstMatrix x, const LayerNorm& norm, Scratch scratch,
+                          Matrix y) const {
+  const size_t blocks = num_row_blocks(x.rows, team.size());
+  if (blocks >= team.size()) {
+    team.for_each(blocks, [&](size_t i) {
+      const size_t row = i * x.rows / blocks;
+      const size_t count = (i + 1) * x.rows / blocks - row;
+      const Epilogue epilogue{.residual = x.slice(row, count), .norm = &norm};
+      forward_rows(x.slice(row, count), epilogue, scratch.members[team.rank()].intermediate,
+                   y.slice(row, count));
+    });
+    return;
+  }
+  const Matrix inner = reserve_matrix(scratch.block.intermediate, x.rows, up_->out_features());
+  up_->forward(team, x, inner, {.activation = activation_});
+  down_->forward(team, inner, y, {.residual = x, .norm = &norm});
+}
+
+}  // namespace simdformer

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/linear.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace simdformer {
+
+size_t num_row_blocks(size_t rows, size_t team_size) {
+  if (rows < kMinRowsPerMember * team_size) return 1;
+  const size_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  return (blocks + team_size - 1) / team_size * team_size;
+}
+
+Linear::Linear(ConstMatrix weight, const float* bias)
+    : kernels_(active_kernels()),
+      in_features_(weight.cols),
+      out_features_(weight.rows),
+      packed_(kernels_.packed_size(weight.rows, weight.cols)),
+      bias_(bias ? weight.rows : 0) {
+  kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
+                       packed_.data());
+  if (bias) std::copy_n(bias, out_features_, bias_.data());
+}
+
+size_t Linear::num_panels() const {
+  return (out_features_ + kernels_.gemm_nr - 1) / kernels_.gemm_nr;
+}
+
+GemmArgs Linear::gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
+  GemmArgs args;
+  args.m = x.rows;
+  args.n = out_features_;
+  args.k = x.cols;
+  args.a = x.data;
+  args.lda = x.stride;
+  args.packed_weight = packed_.data();
+  args.packed_k = in_features_;
+  args.panel_end = num_panels();
+  args.c = y.data;
+  args.ldc = y.stride;
+  args.bias = bias_.data();
+  args.activation = epilogue.activation;
+  args.residual = epilogue.residual.data;
+  args.ldr = epilogue.residual.stride;
+  if (epilogue.norm) {
+    args.norm_weight = epilogue.norm->weight();
+    args.norm_bias = epilogue.norm->bias();
+    args.norm_eps = epilogue.norm->eps();
+  }
+  return args;
+}
+
+void Linear::forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
+  const size_t blocks = num_row_blocks(x.rows, team.size());
+  if (blocks >= team.size()) {
+    team.for_each(blocks, [&](size_t i) {
+      const size_t row = i * x.rows / blocks;
+      const size_t count = (i + 1) * x.rows / blocks - row;
+      Epilogue local = epilogue;
+      if (local.residual.data) local.residual = local.residual.slice(row, count);
+      forward_rows(x.slice(row, count), y.slice(row, count), local);
+    });
+    return;
+  }
+  team.for_each(team.size(), [&](size_t i) {
+    GemmArgs args = gemm_args(x, y, epilogue);
+    args.panel_begin = i * num_panels() / team.size();
+    args.panel_end = (i + 1) * num_panels() / team.size();
+    args.norm_weight = nullptr;  // a row is complete only behind the barrier
+    kernels_.gemm(args);
+  });
+  if (epilogue.norm) epilogue.norm->forward(team, y, y);
+}
+
+void Linear::forward_rows(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
+  kernels_.gemm(gemm_args(x, y, epilogue));
+}
+
+void Linear::forward_panels(ConstMatrix x, size_t begin, size_t end, Activation activation,
+                            Matrix y) const {
+  GemmArgs args = gemm_args(x, y, {.activation = activation});
+  args.c_begin = begin * kernels_.gemm_nr;
+  args.panel_begin = begin;
+  args.panel_end = end;
+  kernels_.gemm(args);
+}
+
+void Linear::forward_chunk(ConstMatrix x, size_t k_begin, Matrix y,
+                           const Epilogue& epilogue) const {
+  GemmArgs args = gemm_args(x, y, epilogue);
+  args.k_begin = k_begin;
+  args.accumulate = k_begin > 0;
+  args.finish = k_begin + x.cols == in_features_;
+  kernels_.gemm(args);
+}
+
+}  // namespace simdformer

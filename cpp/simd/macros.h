@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+// The few macros of the ISA objects. None declares a variable or hides control flow.
+#pragma once
+
+#define SIMDFORMER_INLINE inline __attribute__((always_inline))
+#define SIMDFORMER_RESTRICT __restrict__
+// Tiles live in registers only if every loop over them is unrolled in full.
+#define SIMDFORMER_UNROLL _Pragma("GCC unroll 16")

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// exp, erf, tanh and sigmoid on VecF32, written once. Include a vec_*.h first.
+// Coefficients are weighted minimax fits in float64 (Lawson iteration), rounded to float32.
+#pragma once
+
+#include "simd/macros.h"
+
+namespace simdformer {
+namespace {
+
+// c[0] + c[1] x + ... + c[N-1] x^(N-1) by Horner's rule.
+template <size_t N>
+SIMDFORMER_INLINE VecF32 polynomial(VecF32 x, const float (&c)[N]) {
+  VecF32 p = VecF32::broadcast(c[N - 1]);
+  SIMDFORMER_UNROLL
+  for (size_t i = 1; i < N; ++i) p = fma(p, x, VecF32::broadcast(c[N - 1 - i]));
+  return p;
+}
+
+// e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln(2)/2 (Cody and Waite: ln 2 in two parts, the high
+// one short enough that n * hi is exact). e^r = 1 + r + r^2 q(r), q of degree 4: relative error of
+// the fit 3.1e-9. Below -104 the result is 0, above 88.73 it is inf; NaN stays NaN.
+SIMDFORMER_INLINE VecF32 exp(VecF32 x) {
+  constexpr float kQ[] = {0.49999994f, 0.166665196f, 0.0416683927f, 0.00836878084f, 0.00138144672f};
+  x = max(VecF32::broadcast(-105.0f), min(VecF32::broadcast(89.0f), x));
+  const VecF32 n = round(x * VecF32::broadcast(1.44269504f));
+  VecF32 r = fma(n, VecF32::broadcast(-0.693359375f), x);
+  r = fma(n, VecF32::broadcast(2.12194440e-4f), r);
+  const VecF32 tail = fma(polynomial(r, kQ) * r, r, r);
+  return scale_by_pow2(VecF32::broadcast(1.0f) + tail, n);
+}
+
+// erf(x) = z P(2 z^2 / 3.93^2 - 1) with z = min(|x|, 3.93): beyond, erf is 1 in float32. P of
+// degree 15 in a variable centred on 0, so that Horner's rule does not cancel; no division, no exp.
+// Absolute error 2e-7 (fit: 2.2e-8). Abramowitz-Stegun 7.1.26 has 1.5e-7 but needs both.
+SIMDFORMER_INLINE VecF32 erf(VecF32 x) {
+  constexpr float kP[] = {0.359820217f,   -0.179660335f,   0.133781686f,   -0.108999535f,
+                          0.0905593112f,  -0.0741330832f,  0.0586065836f,  -0.0436911471f,
+                          0.030067414f,   -0.0204230193f,  0.0143808983f,  -0.00762661686f,
+                          0.00204599905f, -0.00159642508f, 0.00215390092f, -0.00083291874f};
+  const VecF32 z = min(VecF32::broadcast(3.93f), abs(x));
+  const VecF32 t = fma(z * z, VecF32::broadcast(0.129492581f), VecF32::broadcast(-1.0f));
+  return copysign(min(VecF32::broadcast(1.0f), z * polynomial(t, kP)), x);
+}
+
+// 1 / (1 + e^-x)
+SIMDFORMER_INLINE VecF32 sigmoid(VecF32 x) {
+  const VecF32 one = VecF32::broadcast(1.0f);
+  return one / (one + exp(VecF32::zero() - x));
+}
+
+// |x| < 0.55: x + x^3 p(x^2), p of degree 4, relative error of the fit 1e-9, because
+// 1 - 2 / (e^2|x| + 1), used elsewhere, cancels there.
+SIMDFORMER_INLINE VecF32 tanh(VecF32 x) {
+  constexpr float kP[] = {-0.333333164f, 0.13332586f, -0.0538523085f, 0.021071678f, -0.0062742373f};
+  const VecF32 one = VecF32::broadcast(1.0f);
+  const VecF32 z = abs(x);
+  const VecF32 z2 = z * z;
+  const VecF32 near_zero = fma(polynomial(z2, kP) * z2, z, z);
+  const VecF32 e = exp(z + z);
+  const VecF32 far = one - (one + one) / (e + one);
+  return copysign(select(less(z, VecF32::broadcast(0.55f)), near_zero, far), x);
+}
+
+}  // namespace
+}  // namespace simdformer

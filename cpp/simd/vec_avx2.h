@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// VecF32 on AVX2 + FMA: 8 lanes. Every vec_*.h has the same members with the same meaning.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/macros.h"
+
+namespace simdformer {
+namespace {
+
+struct VecF32 {
+  static constexpr size_t kLanes = 8;
+  using Mask = __m256;
+
+  __m256 raw;
+
+  static SIMDFORMER_INLINE __m256i first(size_t n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(n)), lane);
+  }
+
+  static SIMDFORMER_INLINE VecF32 zero() { return {_mm256_setzero_ps()}; }
+  static SIMDFORMER_INLINE VecF32 broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static SIMDFORMER_INLINE VecF32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  // Reads p[0, n), n <= kLanes; the other lanes are 0.
+  static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
+    return {_mm256_maskload_ps(p, first(n))};
+  }
+  SIMDFORMER_INLINE void store(float* p) const { _mm256_storeu_ps(p, raw); }
+  SIMDFORMER_INLINE void store(float* p, size_t n) const { _mm256_maskstore_ps(p, first(n), raw); }
+
+  friend SIMDFORMER_INLINE VecF32 operator+(VecF32 a, VecF32 b) {
+    return {_mm256_add_ps(a.raw, b.raw)};
+  }
+  friend SIMDFORMER_INLINE VecF32 operator-(VecF32 a, VecF32 b) {
+    return {_mm256_sub_ps(a.raw, b.raw)};
+  }
+  friend SIMDFORMER_INLINE VecF32 operator*(VecF32 a, VecF32 b) {
+    return {_mm256_mul_ps(a.raw, b.raw)};
+  }
+  friend SIMDFORMER_INLINE VecF32 operator/(VecF32 a, VecF32 b) {
+    return {_mm256_div_ps(a.raw, b.raw)};
+  }
+};
+
+// a * b + c, rounded once.
+SIMDFORMER_INLINE VecF32 fma(VecF32 a, VecF32 b, VecF32 c) {
+  return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)};
+}
+// When either operand is NaN, max and min give the second.
+SIMDFORMER_INLINE VecF32 max(VecF32 a, VecF32 b) { return {_mm256_max_ps(a.raw, b.raw)}; }
+SIMDFORMER_INLINE VecF32 min(VecF32 a, VecF32 b) { return {_mm256_min_ps(a.raw, b.raw)}; }
+SIMDFORMER_INLINE VecF32 sqrt(VecF32 a) { return {_mm256_sqrt_ps(a.raw)}; }
+SIMDFORMER_INLINE VecF32 abs(VecF32 a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.raw)}; }
+// To the nearest integer, ties to even.
+SIMDFORMER_INLINE VecF32 round(VecF32 a) { return {_mm256_round_ps(a.raw, 8)}; }
+// magnitude with the sign of sign; magnitude >= 0.
+SIMDFORMER_INLINE VecF32 copysign(VecF32 magnitude, VecF32 sign) {
+  const __m256 bit = _mm256_set1_ps(-0.0f);
+  return {_mm256_or_ps(magnitude.raw, _mm256_and_ps(sign.raw, bit))};
+}
+// x * 2^n for integral n; subnormal results are rounded, not flushed. 2^n may lie outside the
+// normal range, so it is applied in two factors.
+SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
+  const __m256i whole = _mm256_cvtps_epi32(n.raw);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256i lo = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i hi = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
+  return {_mm256_mul_ps(_mm256_mul_ps(x.raw, _mm256_castsi256_ps(hi)), _mm256_castsi256_ps(lo))};
+}
+SIMDFORMER_INLINE VecF32::Mask less(VecF32 a, VecF32 b) {
+  return _mm256_cmp_ps(a.raw, b.raw, _CMP_LT_OQ);
+}
+SIMDFORMER_INLINE VecF32::Mask is_nan(VecF32 a) {
+  return _mm256_cmp_ps(a.raw, a.raw, _CMP_UNORD_Q);
+}
+// a where mask, else b.
+SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
+  return {_mm256_blendv_ps(b.raw, a.raw, mask)};
+}
+// a in the first n lanes, b in the rest.
+SIMDFORMER_INLINE VecF32 select_first(size_t n, VecF32 a, VecF32 b) {
+  return select(_mm256_castsi256_ps(VecF32::first(n)), a, b);
+}
+
+// Lane sums in a fixed tree: halves are added until one lane is left.
+SIMDFORMER_INLINE float reduce_add(VecF32 a) {
+  const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
+  const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+// The largest lane; lanes that are NaN may be passed over.
+SIMDFORMER_INLINE float reduce_max(VecF32 a) {
+  const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
+  const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
+  return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+// dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).
+// Three rounds: pairs of floats, pairs of doubles, 128-bit halves.
+SIMDFORMER_INLINE void transpose_tile(const float* src, size_t lds, float* dst, size_t ldd) {
+  __m256 r[8];
+  __m256 t[8];
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(src + i * lds);
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xEE);
+    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+  }
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(dst + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    _mm256_storeu_ps(dst + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+  }
+}
+
+}  // namespace
+}  // namespace simdformer

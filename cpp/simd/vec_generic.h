@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// VecF32 in the compiler's own vectors: 4 lanes, SSE2 on baseline x86-64, no FMA instruction.
+// Every vec_*.h has the same members with the same meaning.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/macros.h"
+
+namespace simdformer {
+namespace {
+
+typedef float F32x4 __attribute__((vector_size(16)));
+typedef int32_t I32x4 __attribute__((vector_size(16)));
+
+struct VecF32 {
+  static constexpr size_t kLanes = 4;
+  using Mask = I32x4;
+
+  F32x4 raw;
+
+  static SIMDFORMER_INLINE Mask first(size_t n) {
+    return I32x4{0, 1, 2, 3} < static_cast<int32_t>(n);
+  }
+
+  static SIMDFORMER_INLINE VecF32 zero() { return {F32x4{}}; }
+  static SIMDFORMER_INLINE VecF32 broadcast(float x) { return {F32x4{x, x, x, x}}; }
+  static SIMDFORMER_INLINE VecF32 load(const float* p) {
+    VecF32 v;
+    __builtin_memcpy(&v.raw, p, sizeof(v.raw));
+    return v;
+  }
+  // Reads p[0, n), n <= kLanes; the other lanes are 0.
+  static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
+    VecF32 v = zero();
+    for (size_t i = 0; i < n; ++i) v.raw[i] = p[i];
+    return v;
+  }
+  SIMDFORMER_INLINE void store(float* p) const { __builtin_memcpy(p, &raw, sizeof(raw)); }
+  SIMDFORMER_INLINE void store(float* p, size_t n) const {
+    for (size_t i = 0; i < n; ++i) p[i] = raw[i];
+  }
+
+  friend SIMDFORMER_INLINE VecF32 operator+(VecF32 a, VecF32 b) { return {a.raw + b.raw}; }
+  friend SIMDFORMER_INLINE VecF32 operator-(VecF32 a, VecF32 b) { return {a.raw - b.raw}; }
+  friend SIMDFORMER_INLINE VecF32 operator*(VecF32 a, VecF32 b) { return {a.raw * b.raw}; }
+  friend SIMDFORMER_INLINE VecF32 operator/(VecF32 a, VecF32 b) { return {a.raw / b.raw}; }
+};
+
+// a * b + c, rounded twice: fmaf() without the instruction is a slow library call.
+SIMDFORMER_INLINE VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {a.raw * b.raw + c.raw}; }
+// When either operand is NaN, max and min give the second.
+SIMDFORMER_INLINE VecF32 max(VecF32 a, VecF32 b) { return {a.raw > b.raw ? a.raw : b.raw}; }
+SIMDFORMER_INLINE VecF32 min(VecF32 a, VecF32 b) { return {a.raw < b.raw ? a.raw : b.raw}; }
+SIMDFORMER_INLINE VecF32 sqrt(VecF32 a) {
+  VecF32 v;
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < 4; ++i) v.raw[i] = __builtin_sqrtf(a.raw[i]);
+  return v;
+}
+SIMDFORMER_INLINE VecF32 abs(VecF32 a) {
+  return {reinterpret_cast<F32x4>(reinterpret_cast<I32x4>(a.raw) & 0x7FFFFFFF)};
+}
+// magnitude with the sign of sign; magnitude >= 0.
+SIMDFORMER_INLINE VecF32 copysign(VecF32 magnitude, VecF32 sign) {
+  const I32x4 bit = reinterpret_cast<I32x4>(sign.raw) & INT32_MIN;
+  return {reinterpret_cast<F32x4>(reinterpret_cast<I32x4>(magnitude.raw) | bit)};
+}
+// To the nearest integer, ties to even, for |a| < 2^22: adding 1.5 * 2^23 leaves no fraction bits.
+SIMDFORMER_INLINE VecF32 round(VecF32 a) {
+  const VecF32 magic = VecF32::broadcast(12582912.0f);
+  return (a + magic) - magic;
+}
+// x * 2^n for integral n; subnormal results are rounded, not flushed. 2^n may lie outside the
+// normal range, so it is applied in two factors.
+SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
+  const I32x4 whole = __builtin_convertvector(n.raw, I32x4);
+  const I32x4 half = whole >> 1;
+  const F32x4 lo = reinterpret_cast<F32x4>((half + 127) << 23);
+  const F32x4 hi = reinterpret_cast<F32x4>((whole - half + 127) << 23);
+  return {x.raw * hi * lo};
+}
+SIMDFORMER_INLINE VecF32::Mask less(VecF32 a, VecF32 b) { return a.raw < b.raw; }
+SIMDFORMER_INLINE VecF32::Mask is_nan(VecF32 a) { return a.raw != a.raw; }
+// a where mask, else b.
+SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
+  return {mask ? a.raw : b.raw};
+}
+// a in the first n lanes, b in the rest.
+SIMDFORMER_INLINE VecF32 select_first(size_t n, VecF32 a, VecF32 b) {
+  return select(VecF32::first(n), a, b);
+}
+
+// Lane sums in a fixed tree: halves are added until one lane is left.
+SIMDFORMER_INLINE float reduce_add(VecF32 a) {
+  return (a.raw[0] + a.raw[2]) + (a.raw[1] + a.raw[3]);
+}
+// The largest lane; lanes that are NaN may be passed over.
+SIMDFORMER_INLINE float reduce_max(VecF32 a) {
+  const float even = a.raw[0] > a.raw[2] ? a.raw[0] : a.raw[2];
+  const float odd = a.raw[1] > a.raw[3] ? a.raw[1] : a.raw[3];
+  return even > odd ? even : odd;
+}
+
+// dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).
+SIMDFORMER_INLINE void transpose_tile(const float* src, size_t lds, float* dst, size_t ldd) {
+  for (size_t i = 0; i < 4; ++i) {
+    for (size_t j = 0; j < 4; ++j) dst[j * ldd + i] = src[i * lds + j];
+  }
+}
+
+}  // namespace
+}  // namespace simdformer
