@@ -111,7 +111,7 @@ def read_pooling(path: Path) -> PoolingSettings:
         modes = [mode for key, mode in _POOLING_BOOLEANS.items() if config.get(key)] or ["mean"]
     else:
         modes = [mode] if isinstance(mode, str) else mode
-    if not isinstance(modes, list) or not modes or not set(modes) <= set(POOLING_MODES):
+    if not isinstance(modes, list) or not modes or not all(m in POOLING_MODES for m in modes):
         raise ValueError(
             f"{path}: unknown pooling_mode {mode!r}; known: {', '.join(POOLING_MODES)}"
         )

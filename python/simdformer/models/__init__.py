@@ -30,7 +30,7 @@ def build_encoder(config: Mapping[str, Any], checkpoint: Checkpoint) -> Encoder:
     registry (it lists those that are), and whatever the architecture refuses.
     """
     model_type = config.get("model_type")
-    if model_type not in REGISTRY:
+    if not isinstance(model_type, str) or model_type not in REGISTRY:
         raise ValueError(
             f"unknown architecture: config.json has model_type={model_type!r};"
             f" known: {', '.join(sorted(REGISTRY))}"

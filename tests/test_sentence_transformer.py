@@ -1,0 +1,605 @@
+"""SentenceTransformer on tiny models: what comes out is what the oracle says, with
+sentence-transformers' meanings of every argument."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import oracle
+from model_fixtures import (
+    NEW_TYPES,
+    OLD_TYPES,
+    TINY,
+    config_json,
+    expected_states,
+    letter_ids,
+    write_dense,
+    write_files,
+    write_model,
+)
+from simdformer import SentenceTransformer, quantize_embeddings
+from support import assert_same_bits
+from tiny_bert import random_weights
+
+TEXTS = ["a cab", "deed", "", "the quick brown fox jumps over the lazy dog", "z"]
+
+# Two layers of a width of 20 in float32 against float64; the values are of order one.
+CLOSE = {"rtol": 0, "atol": 5e-6}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def pooled(texts, modes=("mean",), start=0, **options):
+    rows = []
+    for text in texts:
+        states = expected_states(text, **options)
+        rows.append(oracle.pool_sequences(modes, states, [0, len(states)], start)[0])
+    return np.array(rows)
+
+
+# What encode takes and gives
+
+
+def test_a_list_gives_a_float32_matrix(model):
+    embeddings = model.encode(TEXTS)
+    assert embeddings.dtype == np.float32
+    assert embeddings.shape == (len(TEXTS), TINY.hidden_size)
+    np.testing.assert_allclose(embeddings, pooled(TEXTS), **CLOSE)
+
+
+def test_a_str_gives_a_vector_with_the_bits_of_its_row(model):
+    assert_same_bits(model.encode(TEXTS[1]), model.encode(TEXTS)[1])
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, lambda texts: np.array(texts, dtype=object)])
+def test_other_sequences_are_lists_too(model, kind):
+    assert_same_bits(model.encode(kind(TEXTS)), model.encode(TEXTS))
+
+
+def test_a_numpy_str_is_a_str(model):
+    assert_same_bits(model.encode(np.str_("deed")), model.encode("deed"))
+
+
+def test_no_texts_give_an_empty_array(model):
+    assert model.encode([]).shape == (0,)
+    assert model.encode([], output_value="token_embeddings") == []
+    assert model.encode([], precision="int8").shape == (0,)
+
+
+def test_the_old_name_of_inputs_still_works(model):
+    assert_same_bits(model.encode(sentences=TEXTS), model.encode(TEXTS))
+
+
+def test_token_embeddings_are_a_matrix_a_text_without_padding(model):
+    matrices = model.encode(TEXTS, output_value="token_embeddings")
+    for text, matrix in zip(TEXTS, matrices, strict=True):
+        assert matrix.dtype == np.float32
+        np.testing.assert_allclose(matrix, expected_states(text), **CLOSE)
+
+
+def test_token_embeddings_of_a_str_are_its_matrix(model):
+    matrix = model.encode("deed", output_value="token_embeddings")
+    np.testing.assert_allclose(matrix, expected_states("deed"), **CLOSE)
+
+
+def test_without_convert_to_numpy_the_rows_are_a_list(model):
+    rows = model.encode(TEXTS, convert_to_numpy=False)
+    assert isinstance(rows, list)
+    assert_same_bits(np.stack(rows), model.encode(TEXTS))
+
+
+def test_convert_to_tensor_needs_torch(model, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(ImportError, match="convert_to_tensor=True needs torch"):
+        model.encode(TEXTS, convert_to_tensor=True)
+
+
+@pytest.mark.parametrize("budget", [1, 7, 1000])
+def test_the_token_budget_does_not_change_a_bit(tmp_path, model, budget):
+    small = SentenceTransformer(write_model(tmp_path / "m"), max_batch_tokens=budget)
+    assert_same_bits(small.encode(TEXTS), model.encode(TEXTS))
+
+
+def test_many_texts_come_back_in_their_order(model):
+    texts = [TEXTS[i % len(TEXTS)] for i in range(3000)]
+    few = model.encode(TEXTS)
+    assert_same_bits(model.encode(texts), few[np.arange(3000) % len(TEXTS)])
+
+
+def test_tokens_are_counted(tmp_path):
+    model = SentenceTransformer(write_model(tmp_path / "m"))
+    model.encode(TEXTS)
+    assert model.num_tokens == sum(len(letter_ids(text)) for text in TEXTS)
+
+
+# Streams
+
+
+def test_a_stream_gives_the_same_vectors_in_order(model):
+    texts = [TEXTS[i % len(TEXTS)] for i in range(2500)]
+    parts = list(model.encode_stream(iter(texts)))
+    assert len(parts) > 1
+    assert_same_bits(np.concatenate(parts), model.encode(texts))
+
+
+def test_a_stream_takes_encode_options(model):
+    parts = list(
+        model.encode_stream(TEXTS, prompt="ab ", normalize_embeddings=True, truncate_dim=6)
+    )
+    expected = model.encode(TEXTS, prompt="ab ", normalize_embeddings=True, truncate_dim=6)
+    assert_same_bits(np.concatenate(parts), expected)
+
+
+def test_a_stream_reads_a_bounded_number_of_texts_ahead(model):
+    read = []
+    stream = model.encode_stream(read.append(i) or "a cab" for i in range(100_000))
+    next(stream)
+    stream.close()
+    assert len(read) < 5000
+
+
+def test_an_empty_stream_gives_nothing(model):
+    assert list(model.encode_stream([])) == []
+
+
+# Pooling and the modules after it
+
+
+@pytest.mark.parametrize(
+    ("old", "mode"),
+    [
+        ("pooling_mode_cls_token", "cls"),
+        ("pooling_mode_max_tokens", "max"),
+        ("pooling_mode_mean_tokens", "mean"),
+        ("pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens"),
+        ("pooling_mode_weightedmean_tokens", "weightedmean"),
+        ("pooling_mode_lasttoken", "lasttoken"),
+    ],
+)
+def test_each_pooling_mode_in_both_generations(tmp_path, old, mode):
+    for types, config in (
+        (OLD_TYPES, {"word_embedding_dimension": 20, "pooling_mode_mean_tokens": False, old: True}),
+        (NEW_TYPES, {"embedding_dimension": 20, "pooling_mode": mode}),
+    ):
+        folder = write_model(
+            tmp_path / types["Pooling"], types=types, files={"1_Pooling/config.json": config}
+        )
+        embeddings = SentenceTransformer(folder).encode(TEXTS)
+        np.testing.assert_allclose(embeddings, pooled(TEXTS, [mode]), **CLOSE)
+
+
+def test_several_pooling_modes_are_concatenated_in_the_given_order(tmp_path):
+    config = {"embedding_dimension": 20, "pooling_mode": ["max", "cls"]}
+    model = SentenceTransformer(
+        write_model(tmp_path / "m", files={"1_Pooling/config.json": config})
+    )
+    np.testing.assert_allclose(model.encode(TEXTS), pooled(TEXTS, ["max", "cls"]), **CLOSE)
+    assert model.get_embedding_dimension() == 40
+
+
+def test_several_pooling_booleans_are_concatenated_in_the_fixed_order(tmp_path):
+    config = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}
+    model = SentenceTransformer(
+        write_model(tmp_path / "m", files={"1_Pooling/config.json": config})
+    )
+    np.testing.assert_allclose(model.encode(TEXTS), pooled(TEXTS, ["cls", "mean"]), **CLOSE)
+
+
+def test_normalize_gives_unit_vectors(tmp_path):
+    folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Normalize"))
+    expected = oracle.l2_normalize(pooled(TEXTS))
+    np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("types", [OLD_TYPES, NEW_TYPES], ids=["old", "new"])
+def test_dense_layers_follow_pooling(tmp_path, types):
+    kinds = ("Transformer", "Pooling", "Dense", "Dense", "Normalize")
+    folder = write_model(tmp_path / "m", kinds=kinds, types=types)
+    w1, b1 = write_dense(folder / "2_Dense", 20, 12)
+    w2, _ = write_dense(
+        folder / "3_Dense",
+        12,
+        8,
+        bias=False,
+        activation_function="torch.nn.modules.linear.Identity",
+    )
+    hidden = np.tanh(oracle.linear(pooled(TEXTS), w1, b1))
+    expected = oracle.l2_normalize(oracle.linear(hidden, w2))
+    model = SentenceTransformer(folder)
+    np.testing.assert_allclose(model.encode(TEXTS), expected, **CLOSE)
+    assert model.get_embedding_dimension() == 8
+
+
+def test_a_dense_layer_may_be_residual(tmp_path):
+    folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
+    w, b = write_dense(folder / "2_Dense", 20, 20, use_residual=True)
+    x = pooled(TEXTS)
+    expected = x + np.tanh(oracle.linear(x, w, b))
+    np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), expected, **CLOSE)
+
+
+def test_without_modules_json_the_tokens_are_averaged(tmp_path):
+    folder = write_model(
+        tmp_path / "m", files={"modules.json": None, "1_Pooling/config.json": None}
+    )
+    np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), pooled(TEXTS), **CLOSE)
+
+
+def test_modules_run_in_the_order_of_idx(tmp_path):
+    folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Normalize"))
+    modules = [
+        {"idx": 2, "path": "2_Normalize", "type": OLD_TYPES["Normalize"]},
+        {"idx": 0, "path": "", "type": OLD_TYPES["Transformer"]},
+        {"idx": 1, "path": "1_Pooling", "type": OLD_TYPES["Pooling"]},
+    ]
+    write_files(folder, {"modules.json": modules})
+    assert SentenceTransformer(folder).encode(TEXTS).shape == (5, 20)
+
+
+def test_the_transformer_may_have_a_folder_of_its_own(tmp_path, model):
+    folder = write_model(tmp_path / "m" / "0_Transformer").parent
+    modules = [
+        {"idx": 0, "path": "0_Transformer", "type": OLD_TYPES["Transformer"]},
+        {"idx": 1, "path": "0_Transformer/1_Pooling", "type": OLD_TYPES["Pooling"]},
+    ]
+    write_files(folder, {"modules.json": modules})
+    assert_same_bits(SentenceTransformer(folder).encode(TEXTS), model.encode(TEXTS))
+
+
+# Checkpoints
+
+
+def test_the_base_prefix_and_the_heads_of_a_task_model_are_passed_over(tmp_path, model):
+    weights = {f"bert.{name}": tensor for name, tensor in random_weights().items()}
+    weights["bert.embeddings.position_ids"] = np.arange(130)
+    weights["bert.pooler.dense.weight"] = np.ones((20, 20), np.float32)
+    weights["cls.predictions.bias"] = np.ones(61, np.float32)
+    folder = write_model(tmp_path / "m", weights=weights)
+    assert_same_bits(SentenceTransformer(folder).encode(TEXTS), model.encode(TEXTS))
+
+
+def test_a_sharded_checkpoint_gives_the_same_vectors(tmp_path, model):
+    folder = write_model(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    weights = random_weights()
+    shards = {name: f"model-{i % 3}-of-3.safetensors" for i, name in enumerate(weights)}
+    for shard in set(shards.values()):
+        part = {name: tensor for name, tensor in weights.items() if shards[name] == shard}
+        save_file(part, folder / shard)
+    write_files(folder, {"model.safetensors.index.json": {"weight_map": shards}})
+    assert_same_bits(SentenceTransformer(folder).encode(TEXTS), model.encode(TEXTS))
+
+
+def test_a_float16_checkpoint_is_computed_in_float32(tmp_path):
+    half = {name: tensor.astype(np.float16) for name, tensor in random_weights().items()}
+    folder = write_model(tmp_path / "m", weights=half)
+    wide = {name: tensor.astype(np.float32) for name, tensor in half.items()}
+    expected = pooled(TEXTS, weights=wide)
+    np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("hidden_act", "activation"),
+    [
+        ("gelu_new", "gelu_tanh"),
+        ("gelu_pytorch_tanh", "gelu_tanh"),
+        ("relu", "relu"),
+        ("swish", "silu"),
+        ("quick_gelu", "quick_gelu"),
+        ("tanh", "tanh"),
+    ],
+)
+def test_each_hidden_act_is_the_one_it_names(tmp_path, hidden_act, activation):
+    config = type(TINY)(activation=activation)
+    folder = write_model(tmp_path / "m", files={"config.json": config_json(hidden_act=hidden_act)})
+    expected = pooled(TEXTS, config=config)
+    np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), expected, **CLOSE)
+
+
+# Prompts
+
+PROMPTS = {"prompts": {"query": "q ", "passage": "p ", "none": None}, "default_prompt_name": None}
+
+
+@pytest.fixture
+def prompted(tmp_path):
+    files = {"config_sentence_transformers.json": PROMPTS}
+    return SentenceTransformer(write_model(tmp_path / "m", files=files))
+
+
+def test_a_prompt_is_put_before_each_text(prompted):
+    assert_same_bits(prompted.encode(["a", "b"], prompt="x "), prompted.encode(["x a", "x b"]))
+
+
+def test_a_prompt_may_be_given_by_name(prompted):
+    assert_same_bits(prompted.encode("a", prompt_name="passage"), prompted.encode("p a"))
+
+
+def test_a_prompt_wins_over_a_prompt_name_with_a_warning(prompted):
+    with pytest.warns(UserWarning, match="prompt_name='query' are both given; prompt is used"):
+        vector = prompted.encode("a", prompt="x ", prompt_name="query")
+    assert_same_bits(vector, prompted.encode("x a"))
+
+
+def test_encode_query_uses_the_query_prompt(prompted):
+    assert_same_bits(prompted.encode_query("a"), prompted.encode("q a"))
+    assert_same_bits(prompted.encode_query("a", prompt_name="passage"), prompted.encode("p a"))
+
+
+def test_encode_document_uses_the_document_prompt_even_an_empty_one(prompted):
+    # As in sentence-transformers, "document" always exists, and comes before "passage".
+    assert_same_bits(prompted.encode_document("a"), prompted.encode("a"))
+    del prompted.prompts["document"]
+    assert_same_bits(prompted.encode_document("a"), prompted.encode("p a"))
+
+
+def test_saved_prompts_without_text_are_empty(prompted):
+    assert prompted.prompts == {"query": "q ", "document": "", "passage": "p ", "none": ""}
+
+
+def test_given_prompts_win_over_saved_ones(tmp_path):
+    files = {"config_sentence_transformers.json": PROMPTS}
+    folder = write_model(tmp_path / "m", files=files)
+    model = SentenceTransformer(folder, prompts={"query": "", "passage": None, "own": "o "})
+    assert model.prompts["query"] == ""
+    assert model.prompts["passage"] == "p "
+    assert model.prompts["own"] == "o "
+
+
+def test_the_default_prompt_applies_where_none_is_named(tmp_path):
+    config = PROMPTS | {"default_prompt_name": "passage"}
+    files = {"config_sentence_transformers.json": config}
+    model = SentenceTransformer(write_model(tmp_path / "m", files=files))
+    assert_same_bits(model.encode("a"), model.encode("p a", prompt=""))
+    assert_same_bits(model.encode_query("a"), model.encode("q a", prompt=""))
+
+
+def test_an_unknown_default_prompt_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="unknown prompt name 'x'; known: "):
+        SentenceTransformer(write_model(tmp_path / "m"), default_prompt_name="x")
+
+
+@pytest.mark.parametrize("mode", ["mean", "weightedmean", "cls", "max"])
+def test_pooling_can_leave_out_the_prompt(tmp_path, mode):
+    config = {"embedding_dimension": 20, "pooling_mode": mode, "include_prompt": False}
+    model = SentenceTransformer(
+        write_model(tmp_path / "m", files={"1_Pooling/config.json": config})
+    )
+    # [CLS] and the three letters of the prompt; its own [SEP] does not count.
+    expected = pooled(["abc deed"], [mode], start=4)[0]
+    np.testing.assert_allclose(model.encode("deed", prompt="abc "), expected, **CLOSE)
+
+
+def test_set_pooling_include_prompt_changes_it(model, tmp_path):
+    other = SentenceTransformer(write_model(tmp_path / "m"))
+    other.set_pooling_include_prompt(False)
+    expected = pooled(["abc deed"], ["mean"], start=4)[0]
+    np.testing.assert_allclose(other.encode("deed", prompt="abc "), expected, **CLOSE)
+    assert_same_bits(other.encode("deed"), model.encode("deed"))
+
+
+# Length
+
+
+@pytest.mark.parametrize(
+    ("max_seq_length", "model_max_length", "limit"),
+    [
+        (100, 512, 100),
+        (100, 64, 100),  # sentence-transformers lets its own setting overrule the tokenizer's
+        (None, 64, 64),
+        (None, int(1e30), 130),
+        (None, None, 130),
+        (512, 512, 130),  # there are only 130 positions
+    ],
+)
+def test_the_length_limit(tmp_path, max_seq_length, model_max_length, limit):
+    files = {
+        "sentence_bert_config.json": {"max_seq_length": max_seq_length},
+        "tokenizer_config.json": {"model_max_length": model_max_length},
+    }
+    assert SentenceTransformer(write_model(tmp_path / "m", files=files)).max_seq_length == limit
+
+
+def test_the_newer_transformer_settings_have_no_length(tmp_path):
+    settings = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": {"method": "forward"}},
+        "module_output_name": "token_embeddings",
+    }
+    files = {
+        "sentence_bert_config.json": settings,
+        "tokenizer_config.json": {"model_max_length": 77},
+    }
+    assert SentenceTransformer(write_model(tmp_path / "m", files=files)).max_seq_length == 77
+
+
+@pytest.fixture
+def short(tmp_path):
+    """A model of at most 6 tokens a text."""
+    files = {"sentence_bert_config.json": {"max_seq_length": 6}}
+    return SentenceTransformer(write_model(tmp_path / "m", files=files))
+
+
+def test_a_longer_text_is_truncated_counted_and_warned_of_once(short):
+    with pytest.warns(
+        UserWarning, match="longer than max_seq_length=6 tokens are truncated"
+    ) as seen:
+        embeddings = short.encode(["abcd", "abcde", "abcdefgh"])
+    assert len(seen) == 1
+    assert short.truncated_texts == 2
+    np.testing.assert_allclose(embeddings[2], pooled(["abcdefgh"], limit=6)[0], **CLOSE)
+    short.encode("abcdefgh")  # no second warning: the suite turns warnings into errors
+    assert short.truncated_texts == 3
+
+
+def test_the_warning_points_at_the_caller(short):
+    with pytest.warns(UserWarning, match="truncated") as seen:
+        short.encode("abcdefgh")
+    assert seen[0].filename == __file__
+
+
+def test_max_seq_length_can_be_set(short):
+    short.max_seq_length = 8
+    short.encode("abcdef")
+    assert short.truncated_texts == 0
+    short.max_seq_length = None
+    assert short.max_seq_length == TINY.max_positions
+
+
+@pytest.mark.parametrize("value", [0, -1, 1, 131, 2.5, "8", True])
+def test_an_impossible_max_seq_length_is_refused(short, value):
+    with pytest.raises(ValueError, match="max_seq_length must be"):
+        short.max_seq_length = value
+    assert short.max_seq_length == 6
+
+
+def test_the_side_that_is_cut_follows_the_tokenizer_config(tmp_path):
+    files = {
+        "sentence_bert_config.json": {"max_seq_length": 4},
+        "tokenizer_config.json": {"truncation_side": "left"},
+    }
+    model = SentenceTransformer(write_model(tmp_path / "m", files=files))
+    with pytest.warns(UserWarning, match="truncated"):
+        vector = model.encode("a b c d")
+    assert_same_bits(vector, model.encode("c d"))
+
+
+# The tokenizer
+
+
+def test_the_truncation_and_padding_of_tokenizer_json_are_dropped(model):
+    tokens = model.tokenize(["abcdefghijkl"])
+    assert tokens["input_ids"].tolist() == [letter_ids("abcdefghijkl")]
+
+
+def test_tokenize_pads_as_transformers_does(model):
+    tokens = model.tokenize(["ab c", "d"])
+    long, one = letter_ids("ab c"), letter_ids("d")
+    assert tokens["input_ids"].tolist() == [long, one + [0, 0]]
+    assert tokens["attention_mask"].tolist() == [[1] * 5, [1] * 3 + [0, 0]]
+    assert tokens["token_type_ids"].tolist() == [[0] * 5] * 2
+    assert tokens["input_ids"].dtype == np.int64
+
+
+def cased(tmp_path, name, **files):
+    """A model whose tokenizer.json keeps the case, so that "A" is unknown to it."""
+    folder = write_model(tmp_path / name, files=files)
+    definition = (folder / "tokenizer.json").read_text()
+    assert '"lowercase": true' in definition
+    (folder / "tokenizer.json").write_text(
+        definition.replace('"lowercase": true', '"lowercase": false')
+    )
+    return SentenceTransformer(folder)
+
+
+def test_do_lower_case_of_either_config_is_honoured(tmp_path, model):
+    assert not np.array_equal(cased(tmp_path, "c").encode("AB"), model.encode("ab"))
+    for i, files in enumerate(
+        [
+            {"sentence_bert_config.json": {"max_seq_length": 100, "do_lower_case": True}},
+            {"tokenizer_config.json": {"do_lower_case": True}},
+        ]
+    ):
+        assert_same_bits(cased(tmp_path, str(i), **files).encode("AB"), model.encode("ab"))
+
+
+# What comes after the model
+
+
+def test_truncate_dim_keeps_the_leading_dimensions_as_they_are(model):
+    assert_same_bits(model.encode(TEXTS, truncate_dim=7), model.encode(TEXTS)[:, :7].copy())
+    assert model.encode("a", truncate_dim=1000).shape == (20,)
+
+
+def test_truncate_dim_comes_from_the_call_the_constructor_or_the_model(tmp_path):
+    files = {"config_sentence_transformers.json": {"truncate_dim": 9}}
+    folder = write_model(tmp_path / "m", files=files)
+    assert SentenceTransformer(folder).encode("a").shape == (9,)
+    model = SentenceTransformer(folder, truncate_dim=5)
+    assert model.get_embedding_dimension() == model.get_sentence_embedding_dimension() == 5
+    assert model.encode("a").shape == (5,)
+    assert model.encode("a", truncate_dim=3).shape == (3,)
+    with model.truncate_embeddings(4):
+        assert model.encode("a").shape == (4,)
+    with model.truncate_embeddings(None):
+        assert model.encode("a").shape == (20,)
+    assert model.encode("a").shape == (5,)
+
+
+def test_normalize_embeddings_comes_after_truncation(model):
+    embeddings = model.encode(TEXTS, truncate_dim=6, normalize_embeddings=True)
+    expected = oracle.l2_normalize(pooled(TEXTS)[:, :6])
+    np.testing.assert_allclose(embeddings, expected, **CLOSE)
+
+
+def test_normalized_rows_do_not_depend_on_the_batch(model):
+    together = model.encode(TEXTS, normalize_embeddings=True)
+    for text, row in zip(TEXTS, together, strict=True):
+        assert_same_bits(model.encode(text, normalize_embeddings=True), row)
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_bits_of_a_str_and_of_a_list(model, precision):
+    bits = model.encode(TEXTS, precision=precision)
+    assert bits.shape == (5, 3)
+    np.testing.assert_array_equal(bits[0], model.encode(TEXTS[0], precision=precision))
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_bytes_are_the_quantized_embeddings(model, precision):
+    texts = TEXTS * 20
+    codes = model.encode(texts, precision=precision)
+    np.testing.assert_array_equal(codes, quantize_embeddings(model.encode(texts), precision))
+
+
+def test_quantized_token_embeddings_share_their_ranges(model):
+    texts = TEXTS * 5
+    matrices = model.encode(texts, output_value="token_embeddings")
+    codes = model.encode(texts, output_value="token_embeddings", precision="uint8")
+    expected = quantize_embeddings(np.concatenate(matrices), "uint8")
+    assert [len(code) for code in codes] == [len(matrix) for matrix in matrices]
+    np.testing.assert_array_equal(np.concatenate(codes), expected)
+
+
+# Similarity
+
+
+def test_similarity_is_cosine_unless_the_model_says_otherwise(tmp_path, model):
+    assert model.similarity_fn_name == "cosine"
+    files = {"config_sentence_transformers.json": {"similarity_fn_name": "dot"}}
+    folder = write_model(tmp_path / "m", files=files)
+    assert SentenceTransformer(folder).similarity_fn_name == "dot"
+    assert (
+        SentenceTransformer(folder, similarity_fn_name="euclidean").similarity_fn_name
+        == "euclidean"
+    )
+
+
+def test_similarity_uses_the_chosen_function(tmp_path):
+    model = SentenceTransformer(write_model(tmp_path / "m"), similarity_fn_name="manhattan")
+    a, b = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([[4.0, -2.0]])
+    assert model.similarity(a, b).tolist() == [[-7.0], [-6.0]]
+    assert model.similarity_pairwise(a, a).tolist() == [0.0, 0.0]
+
+
+# Progress
+
+
+def test_no_bar_is_shown_by_default(model, capfd):
+    model.encode(TEXTS)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_is_shown_on_stderr_if_asked_or_if_the_logger_is_at_info(model, capfd, monkeypatch):
+    model.encode(TEXTS, show_progress_bar=True)
+    assert "5/5" in capfd.readouterr().err
+    monkeypatch.setattr(logging.getLogger("simdformer"), "level", logging.INFO)
+    model.encode(TEXTS)
+    assert "5/5" in capfd.readouterr().err
