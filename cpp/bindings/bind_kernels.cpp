@@ -113,6 +113,7 @@ struct Lookup {
   Lookup(const char* name, const py::object& table_object, const py::object& ids_object) {
     if (table_object.is_none()) return;
     table = float_array(name, table_object, 2);
+    if (ids_object.is_none()) return;
     ids = id_vector(concat(name, " ids").c_str(), ids_object);
     const auto rows = static_cast<int64_t>(table.shape(0));
     for (const int32_t id : ids) {
@@ -132,11 +133,15 @@ FloatArray embedding_sum(const KernelTable& self, const py::object& word_object,
   const Lookup token_type("token_type", type_object, token_type_ids);
   const size_t rows = word.ids.size();
   const size_t cols = matrix(word.table).cols;
+  const bool all_type_zero = token_type_ids.is_none();
+  check(!all_type_zero || !token_type.data() || token_type.table.shape(0) > 0,
+        "token_type is empty");
   for (const Lookup* part : {&position, &token_type}) {
     if (!part->data()) continue;
     check(matrix(part->table).cols == cols, "a table has ", matrix(part->table).cols,
           " columns, word has ", cols);
-    check(part->ids.size() == rows, part->ids.size(), " ids for ", rows, " input_ids");
+    check(part->ids.size() == rows || (part == &token_type && all_type_zero), part->ids.size(),
+          " ids for ", rows, " input_ids");
   }
   FloatArray out = empty_matrix(rows, cols);
   self.kernels.embedding_sum({.rows = rows,
@@ -146,7 +151,7 @@ FloatArray embedding_sum(const KernelTable& self, const py::object& word_object,
                               .token_type = token_type.data(),
                               .input_ids = word.ids.data(),
                               .position_ids = position.ids.data(),
-                              .token_type_ids = token_type.ids.data(),
+                              .token_type_ids = all_type_zero ? nullptr : token_type.ids.data(),
                               .y = out.mutable_data(),
                               .ldy = cols});
   return out;
@@ -157,7 +162,7 @@ FloatArray pool(const KernelTable& self, const std::string& mode, const py::obje
   check(x.shape(0) > 0, "x must have at least one row");
   FloatArray out(x.shape(1));
   self.kernels.pool(by_name("pooling mode", mode, kPoolings), matrix(x).rows, matrix(x).cols,
-                    x.data(), matrix(x).stride, out.mutable_data());
+                    x.data(), matrix(x).stride, 0, out.mutable_data());
   return out;
 }
 

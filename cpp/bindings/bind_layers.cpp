@@ -16,7 +16,10 @@ using Shared = std::shared_ptr<const T>;
 
 // pybind11 holds layers as shared_ptr<T>; layers share each other as shared_ptr<const T>.
 template <typename T>
-std::vector<Shared<T>> constant(const std::vector<std::shared_ptr<T>>& layers) {
+std::vector<Shared<T>> constant(const char* name, const std::vector<std::shared_ptr<T>>& layers) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (!layers[i]) throw py::type_error(concat(name, "[", i, "] is None"));
+  }
   return {layers.begin(), layers.end()};
 }
 
@@ -170,7 +173,7 @@ void bind_layers(py::module_& module) {
   py::class_<Encoder, std::shared_ptr<Encoder>>(module, "Encoder")
       .def(py::init([](std::shared_ptr<Embeddings> embeddings,
                        const std::vector<std::shared_ptr<EncoderLayer>>& layers) {
-             return std::make_shared<Encoder>(embeddings, constant(layers));
+             return std::make_shared<Encoder>(embeddings, constant("layers", layers));
            }),
            arg("embeddings").none(false), arg("layers"))
       .def_property_readonly("hidden_size", &Encoder::hidden_size)

@@ -113,7 +113,7 @@ const std::map<std::string, RowKernel>& row_kernels() {
       {"exp", [](const Kernels& k, size_t rows, size_t cols, const float* x,
                  float* y) { k.exp(rows * cols, x, y); }},
       {"pool_mean", [](const Kernels& k, size_t rows, size_t cols, const float* x,
-                       float* y) { k.pool(Pooling::kMean, rows, cols, x, cols, y); }},
+                       float* y) { k.pool(Pooling::kMean, rows, cols, x, cols, 0, y); }},
       {"l2_normalize", [](const Kernels& k, size_t rows, size_t cols, const float* x,
                           float* y) { k.l2_normalize(rows, cols, 1e-12f, x, y); }},
       {"embedding_sum", embedding_rows},

@@ -33,7 +33,8 @@ inline std::string shape_of(const py::array& array) {
 inline FloatArray float_array(const char* name, const py::object& object, py::ssize_t ndim) {
   const py::array array = py::array::ensure(object);
   if (!array) throw py::type_error(concat(name, " must be an array of float32"));
-  if (!array.dtype().is(py::dtype::of<float>())) {
+  // Equivalence, not identity: an unpickled array's dtype is an object of its own.
+  if (!py::isinstance<py::array_t<float, 0>>(array)) {
     throw py::type_error(
         concat(name, " must be float32, got ", py::str(array.dtype()).cast<std::string>()));
   }

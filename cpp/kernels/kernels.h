@@ -111,7 +111,7 @@ enum class Pooling : int32_t {
   kMax,           // max_i x[i]
   kMean,          // sum_i x[i] / rows
   kMeanSqrtLen,   // sum_i x[i] / sqrt(rows)
-  kWeightedMean,  // sum_i (i + 1) x[i] / sum_i (i + 1)
+  kWeightedMean,  // sum_i (first + i + 1) x[i] / sum_i (first + i + 1)
   kLastToken,     // x[rows - 1]
 };
 
@@ -142,7 +142,9 @@ struct Kernels {
 
   void (*embedding_sum)(const EmbeddingArgs& args);
   // x: (rows, cols), row stride ldx, rows >= 1 -> y: (cols)
-  void (*pool)(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, float* y);
+  // first: the place of x[0] in its sequence, which weighs in kWeightedMean alone.
+  void (*pool)(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, size_t first,
+               float* y);
   // y[i, :] = x[i, :] / max(|x[i, :]|, eps); x, y: (rows, cols) contiguous, x == y allowed.
   void (*l2_normalize)(size_t rows, size_t cols, float eps, const float* x, float* y);
 

@@ -22,17 +22,18 @@ SIMDFORMER_INLINE void sum_rows(size_t rows, size_t cols, const float* x, size_t
 }
 
 SIMDFORMER_INLINE void weighted_mean(size_t rows, size_t cols, const float* x, size_t ldx,
-                                     float* y) {
-  copy_row(cols, x, y);
+                                     size_t first, float* y) {
+  scale_row(cols, static_cast<float>(first + 1), x, y);
   for (size_t r = 1; r < rows; ++r) {
-    const VecF32 weight = VecF32::broadcast(static_cast<float>(r + 1));
+    const VecF32 weight = VecF32::broadcast(static_cast<float>(first + r + 1));
     update_row(cols, x + r * ldx, y, [&](VecF32 a, VecF32 b) { return fma(b, weight, a); });
   }
-  const double total = 0.5 * static_cast<double>(rows) * static_cast<double>(rows + 1);
+  const double total = 0.5 * static_cast<double>(rows) * static_cast<double>(2 * first + rows + 1);
   scale_row(cols, static_cast<float>(1.0 / total), y, y);
 }
 
-void pool(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, float* y) {
+void pool(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, size_t first,
+          float* y) {
   const float n = static_cast<float>(rows);
   switch (mode) {
     case Pooling::kCls:
@@ -48,7 +49,7 @@ void pool(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, fl
       sum_rows(rows, cols, x, ldx, y);
       return scale_row(cols, 1.0f / __builtin_sqrtf(n), y, y);
     case Pooling::kWeightedMean:
-      return weighted_mean(rows, cols, x, ldx, y);
+      return weighted_mean(rows, cols, x, ldx, first, y);
     case Pooling::kLastToken:
       return copy_row(cols, x + (rows - 1) * ldx, y);
   }

@@ -10,7 +10,7 @@ namespace simdformer {
 SelfAttention::SelfAttention(std::shared_ptr<const Linear> qkv,
                              std::shared_ptr<const Linear> output, size_t num_heads)
     : qkv_(std::move(qkv)), output_(std::move(output)), num_heads_(num_heads) {
-  check(num_heads > 0, "SelfAttention: num_heads must be positive");
+  check(num_heads > 0, "SelfAttention: num_heads must be positive, got ", num_heads);
   const size_t hidden = hidden_size();
   check(hidden % num_heads == 0, "SelfAttention: hidden_size ", hidden,
         " is not divisible by num_heads ", num_heads);

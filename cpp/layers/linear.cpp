@@ -19,6 +19,8 @@ Linear::Linear(ConstMatrix weight, const float* bias)
       out_features_(weight.rows),
       packed_(kernels_.packed_size(weight.rows, weight.cols)),
       bias_(bias ? weight.rows : 0) {
+  check(weight.rows > 0 && weight.cols > 0, "Linear: weight is empty, its shape is (", weight.rows,
+        ", ", weight.cols, ")");
   kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
                        packed_.data());
   if (bias) std::copy_n(bias, out_features_, bias_.data());

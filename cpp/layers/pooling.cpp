@@ -46,7 +46,7 @@ void SentenceHead::forward(ConstMatrix hidden_states, size_t pooling_start, floa
   if (hidden_states.rows > pooling_start) {
     for (size_t i = 0; i < pooling_.size(); ++i) {
       kernels_.pool(pooling_[i], hidden_states.rows - pooling_start, hidden_size_,
-                    hidden_states.row(pooling_start), hidden_states.stride,
+                    hidden_states.row(pooling_start), hidden_states.stride, pooling_start,
                     current + i * hidden_size_);
     }
   }
