@@ -214,7 +214,7 @@ def test_weights_may_be_strided_or_misaligned():
     ("cu_seqlens", "message"),
     [
         ([], "cu_seqlens"),
-        ([1, 6], "cu_seqlens must start with 0.*1"),
+        ([1, 6], "cu_seqlens must start at 0.*1"),
         ([0, 5], "cu_seqlens must end with.*6.*5"),
         ([0, 7], "cu_seqlens must end with.*6.*7"),
         ([0, 4, 2, 6], "cu_seqlens.*4.*2"),
@@ -316,51 +316,52 @@ def embeddings(d=4):
     return _core.Embeddings(zeros(5, d))
 
 
-CONSTRUCTORS = {  # what is wrong: (build it, what the message has to name in this order)
-    "Linear: weight of one dimension": (lambda: _core.Linear(zeros(4)), "weight.*1"),
-    "Linear: bias too long": (lambda: _core.Linear(zeros(4, 3), zeros(5)), "bias.*5.*4"),
-    "LayerNorm: bias too short": (lambda: _core.LayerNorm(zeros(4), zeros(3)), "bias.*3.*4"),
-    "LayerNorm: negative eps": (lambda: _core.LayerNorm(zeros(4), eps=-1e-5), "eps.*-1e-05"),
-    "LayerNorm: eps not a number": (lambda: _core.LayerNorm(zeros(4), eps=np.nan), "eps.*nan"),
+# What is wrong: how it is built, and the words that its message has to hold.
+CONSTRUCTORS = {
+    "Linear: weight of one dimension": (lambda: _core.Linear(zeros(4)), "weight 2 (4,)"),
+    "Linear: bias too long": (lambda: _core.Linear(zeros(4, 3), zeros(5)), "bias 5 4"),
+    "LayerNorm: bias too short": (lambda: _core.LayerNorm(zeros(4), zeros(3)), "bias 3 4"),
+    "LayerNorm: negative eps": (lambda: _core.LayerNorm(zeros(4), eps=-1e-5), "eps -1e-05"),
+    "LayerNorm: eps not a number": (lambda: _core.LayerNorm(zeros(4), eps=np.nan), "eps nan"),
     "Embeddings: position narrower": (
         lambda: _core.Embeddings(zeros(5, 4), zeros(9, 3)),
-        "position.*3.*4",
+        "position 3 4",
     ),
     "Embeddings: token_type wider": (
         lambda: _core.Embeddings(zeros(5, 4), None, zeros(2, 5)),
-        "token_type.*5.*4",
+        "token_type 5 4",
     ),
     "Embeddings: norm of another size": (
         lambda: _core.Embeddings(zeros(5, 4), norm=norm(3)),
-        "norm.*3.*4",
+        "norm 3 4",
     ),
     "Embeddings: offset beyond the table": (
         lambda: _core.Embeddings(zeros(5, 4), zeros(9, 4), position_offset=9),
-        "position_offset.*9",
+        "position_offset 9",
     ),
     "SelfAttention: heads do not divide": (
         lambda: _core.SelfAttention(linear(12, 4), linear(), num_heads=3),
-        "num_heads.*3",
+        "num_heads 3",
     ),
     "SelfAttention: no head": (
         lambda: _core.SelfAttention(linear(12, 4), linear(), num_heads=0),
-        "num_heads.*0",
+        "num_heads 0",
     ),
     "SelfAttention: qkv not three times as wide": (
         lambda: _core.SelfAttention(linear(8, 4), linear(), num_heads=2),
-        "qkv.*8",
+        "qkv 8",
     ),
     "SelfAttention: output of another size": (
         lambda: _core.SelfAttention(linear(12, 4), linear(4, 5), num_heads=2),
-        "output.*5.*4",
+        "output 5 4",
     ),
     "FeedForward: down does not take what up gives": (
         lambda: _core.FeedForward(linear(8, 4), linear(4, 7), activation="gelu"),
-        "down.*7.*8",
+        "down 7 8",
     ),
     "FeedForward: unknown activation": (
         lambda: _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelux"),
-        "activation.*gelux.*quick_gelu",
+        "activation gelux quick_gelu",
     ),
     "EncoderLayer: norm of another size": (
         lambda: _core.EncoderLayer(
@@ -369,14 +370,14 @@ CONSTRUCTORS = {  # what is wrong: (build it, what the message has to name in th
             _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelu"),
             norm(4),
         ),
-        "attention_norm.*5.*4",
+        "attention_norm 5 4",
     ),
-    "Linear: no output": (lambda: _core.Linear(zeros(0, 4)), "weight.*0.*4"),
-    "Linear: no input": (lambda: _core.Linear(zeros(4, 0)), "weight.*4.*0"),
+    "Linear: no output": (lambda: _core.Linear(zeros(0, 4)), "weight 0 4"),
+    "Linear: no input": (lambda: _core.Linear(zeros(4, 0)), "weight 4 0"),
     "Embeddings: no token": (lambda: _core.Embeddings(zeros(0, 4)), "word"),
     "Encoder: layer of another size": (
         lambda: _core.Encoder(embeddings(4), [layer(4), layer(6)]),
-        r"layer.*1.*6.*4",
+        "layers[1] 6 4",
     ),
     "SentenceEncoder: no pooling": (
         lambda: _core.SentenceEncoder(_core.Encoder(embeddings(), []), []),
@@ -384,25 +385,29 @@ CONSTRUCTORS = {  # what is wrong: (build it, what the message has to name in th
     ),
     "SentenceEncoder: unknown pooling": (
         lambda: _core.SentenceEncoder(_core.Encoder(embeddings(), []), ["median"]),
-        "pooling.*median.*weightedmean",
+        "pooling median weightedmean",
     ),
     "SentenceEncoder: dense of another size": (
         lambda: _core.SentenceEncoder(
             _core.Encoder(embeddings(), []), ["mean"], [_core.Dense(linear(3, 5))]
         ),
-        "dense.*5.*4",
+        "dense 5 4",
     ),
     "Dense: residual between different sizes": (
-        lambda: _core.Dense(linear(3, 4), residual=True),
-        "residual.*(3.*4|4.*3)",
+        lambda: _core.SentenceEncoder(
+            _core.Encoder(embeddings(), []), ["mean"], [_core.Dense(linear(3, 4), residual=True)]
+        ),
+        "dense[0] residual 4 3",
     ),
 }
 
 
-@pytest.mark.parametrize(("build", "message"), CONSTRUCTORS.values(), ids=CONSTRUCTORS)
-def test_constructor_says_what_does_not_fit(build, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(("build", "words"), CONSTRUCTORS.values(), ids=CONSTRUCTORS)
+def test_constructor_says_what_does_not_fit(build, words):
+    with pytest.raises(ValueError, match=r"\w") as error:
         build()
+    missing = [word for word in words.split() if word not in str(error.value)]
+    assert missing == [], str(error.value)
 
 
 def test_weights_of_float64_are_a_type_error():
