@@ -86,11 +86,8 @@ def write_files(folder, files):
             path.unlink(missing_ok=True)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, (dict, list)):
-            content = json.dumps(content)
-        if isinstance(content, str):
-            content = content.encode("utf-8")
-        path.write_bytes(content)
+        text = json.dumps(content) if isinstance(content, (dict, list)) else content
+        path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
 
 
 def write_model(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from itertools import count, islice
+from itertools import count, islice, pairwise
 
 import numpy as np
 import pytest
@@ -43,9 +43,7 @@ def test_packed_sequences_lie_end_to_end(sequences):
     assert batch.token_type_ids is None
     ends = batch.cu_seqlens.tolist()
     assert ends[0] == 0
-    assert [
-        batch.input_ids[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)
-    ] == sequences
+    assert [batch.input_ids[a:b].tolist() for a, b in pairwise(ends)] == sequences
 
 
 def test_token_types_are_packed_like_ids():

@@ -219,14 +219,18 @@ def test_a_config_that_cannot_be_is_refused_by_field(tmp_path, field, value, mat
         (
             "intermediate_size",
             38,
-            "tensor 'encoder.layer.0.intermediate.dense.weight' in model.safetensors has shape"
-            " (37, 20); config.json (intermediate_size=38, hidden_size=20) needs (38, 20)",
+            (
+                "tensor 'encoder.layer.0.intermediate.dense.weight' in model.safetensors has shape"
+                " (37, 20); config.json (intermediate_size=38, hidden_size=20) needs (38, 20)"
+            ),
         ),
         (
             "vocab_size",
             60,
-            "tensor 'embeddings.word_embeddings.weight' in model.safetensors has shape (61, 20);"
-            " config.json (vocab_size=60, hidden_size=20) needs (60, 20)",
+            (
+                "tensor 'embeddings.word_embeddings.weight' in model.safetensors has shape (61, 20);"
+                " config.json (vocab_size=60, hidden_size=20) needs (60, 20)"
+            ),
         ),
         (
             "max_position_embeddings",

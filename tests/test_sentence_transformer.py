@@ -482,7 +482,7 @@ def test_the_truncation_and_padding_of_tokenizer_json_are_dropped(model):
 def test_tokenize_pads_as_transformers_does(model):
     tokens = model.tokenize(["ab c", "d"])
     long, one = letter_ids("ab c"), letter_ids("d")
-    assert tokens["input_ids"].tolist() == [long, one + [0, 0]]
+    assert tokens["input_ids"].tolist() == [long, [*one, 0, 0]]
     assert tokens["attention_mask"].tolist() == [[1] * 5, [1] * 3 + [0, 0]]
     assert tokens["token_type_ids"].tolist() == [[0] * 5] * 2
     assert tokens["input_ids"].dtype == np.int64

@@ -40,15 +40,19 @@ class Tokenizer:
     """A fast tokenizer with a fixed length limit, safe to call from any number of threads."""
 
     def __init__(
-        self, definition: str, *, max_seq_length: int, truncation_side: str, pad_id: int
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        max_seq_length: int,
+        truncation_side: str,
+        pad_id: int,
     ) -> None:
-        """Parse a tokenizer.json, drop its stored padding and truncation, set ours.
+        """Take over `tokenizer`: drop the padding and truncation stored with it, set ours.
 
         max_seq_length: the longest sequence in tokens, special tokens included.
         truncation_side: "right" or "left", the end that a longer text loses.
         pad_id: the token that SentenceTransformer.tokenize pads with; nothing else pads.
         """
-        tokenizer = tokenizers.Tokenizer.from_str(definition)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
@@ -59,7 +63,6 @@ class Tokenizer:
             )
         tokenizer.enable_truncation(max_seq_length, direction=truncation_side)
         self._tokenizer = tokenizer
-        self._definition = definition
         self._truncation_side = truncation_side
         self.pad_id = pad_id
         self._max_seq_length = max_seq_length
@@ -79,7 +82,7 @@ class Tokenizer:
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
         """The same tokenizer with another limit. This one is left as it is."""
         return Tokenizer(
-            self._definition,
+            tokenizers.Tokenizer.from_str(self._tokenizer.to_str()),
             max_seq_length=max_seq_length,
             truncation_side=self._truncation_side,
             pad_id=self.pad_id,
@@ -131,15 +134,13 @@ def load_tokenizer(
     limit = max_seq_length if max_seq_length is not None else config.get("model_max_length")
     if not isinstance(limit, (int, float)) or not 0 < limit < _NO_LIMIT:
         limit = max_positions
-    definition = path.read_text(encoding="utf-8")
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(definition)
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises Exception itself
         raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
-    if _adjust_normalizer(tokenizer, config, do_lower_case):
-        definition = tokenizer.to_str()
+    _adjust_normalizer(tokenizer, config, do_lower_case)
     return Tokenizer(
-        definition,
+        tokenizer,
         max_seq_length=min(int(limit), max_positions),
         truncation_side=config.get("truncation_side", "right"),
         pad_id=_pad_id(tokenizer, config),
@@ -172,29 +173,19 @@ def check_text(text: object, index: int, argument: str = "texts") -> str:
 
 def _adjust_normalizer(
     tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], do_lower_case: bool
-) -> bool:
-    """Do what transformers does on loading: tokenizer_config.json overrules a BertNormalizer, and
-    sentence-transformers' do_lower_case puts Lowercase first. Returns: whether it changed."""
+) -> None:
+    """Do what transformers does on loading: tokenizer_config.json overrules a BertNormalizer; and
+    what sentence-transformers does: do_lower_case puts Lowercase first."""
     normalizer = tokenizer.normalizer
-    wanted = {
-        ours: config[theirs]
+    if isinstance(normalizer, normalizers.BertNormalizer):
         for ours, theirs in (
             ("lowercase", "do_lower_case"),
             ("strip_accents", "strip_accents"),
             ("handle_chinese_chars", "tokenize_chinese_chars"),
-        )
-        if theirs in config
-    }
-    changed = False
-    if isinstance(normalizer, normalizers.BertNormalizer):
-        for name, value in wanted.items():
-            if getattr(normalizer, name) != value:
-                setattr(normalizer, name, value)
-                changed = True
+        ):
+            if theirs in config:
+                setattr(normalizer, ours, config[theirs])
+        tokenizer.normalizer = normalizer
     if do_lower_case:
         rest = [] if normalizer is None else [normalizer]
-        normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-        changed = True
-    if changed:
-        tokenizer.normalizer = normalizer
-    return changed
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
