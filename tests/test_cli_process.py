@@ -122,10 +122,10 @@ def test_a_file_that_may_not_grow_is_said_and_removed(tmp_path, endless):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path):
-    """100,000 texts: at most the model's weights and 300 MB, the interpreter included."""
-    lines = (
-        f"line {i} of a long file " + "with some more words " * (i % 9) for i in range(100_000)
-    )
+    """100,000 texts, whole batches of long ones among them: the weights and at most 300 MB, the
+    interpreter included."""
+    long = "some words that fill a whole batch up to its limit of tokens " * 30
+    lines = [long] * 200 + [f"line {i}" for i in range(99_800)]
     (tmp_path / "in.txt").write_text("\n".join(lines))
     arguments = ["embed", str(tmp_path / "in.txt"), "-o", str(tmp_path / "out.npy")]
     with simdformer(*arguments) as process:

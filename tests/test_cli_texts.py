@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tracemalloc
 
 import pytest
@@ -17,7 +16,7 @@ def read(tmp_path, format_, content, field=None):
     path = tmp_path / f"input.{format_}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with TextSource(str(path), format_, field) as source:
-        return [tuple(record) for record in source]
+        return [(record.text, record.line) for record in source]
 
 
 def test_txt_has_a_text_a_line_and_an_empty_line_is_an_empty_text(tmp_path):
@@ -123,13 +122,17 @@ def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(tmp_path, 
     assert peak < 10**6
 
 
-def test_bytes_read_reaches_the_size_of_the_file(tmp_path):
-    path = tmp_path / "input.jsonl"
-    path.write_text("".join(json.dumps({"text": "é" * n}) + "\n\n" for n in range(50)))
-    with TextSource(str(path), "jsonl") as source:
-        assert source.bytes_read == 0
-        assert len(list(source)) == 50
-        assert source.bytes_read == source.size == path.stat().st_size
+@pytest.mark.parametrize("format_", ["txt", "jsonl", "csv"])
+def test_a_record_knows_the_byte_where_it_ends(tmp_path, format_):
+    path = tmp_path / "input"
+    header = {"txt": [], "jsonl": [], "csv": ["text"]}[format_]
+    texts = ['{"text": "é"}', '{"text": "zwei"}']
+    lines = header + (texts if format_ == "jsonl" else ["é", "zwei"])
+    path.write_text("\n".join(lines))
+    with TextSource(str(path), format_) as source:
+        ends = [record.end for record in source]
+    assert ends == [len("\n".join([*lines[:-1], ""]).encode()), path.stat().st_size]
+    assert source.size == path.stat().st_size
 
 
 def test_standard_input_is_read(monkeypatch):

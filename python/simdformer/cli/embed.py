@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 writer.write(chunk.records, chunk.embeddings)
-                progress.update(len(chunk.records), chunk.num_tokens)
+                progress.update(chunk)
         writer.finish()
     warn_of_truncation(model, progress.num_texts)
 

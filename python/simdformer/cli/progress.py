@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from simdformer.cli.embedding import Chunk
     from simdformer.cli.texts import TextSource
 
 
 class Progress:
-    """Counts texts and tokens; the bar itself follows the bytes read, whose total is known.
+    """Counts texts and tokens; the bar itself follows their bytes, whose total is known.
 
     num_texts: the texts so far, whether the bar is shown or not.
     """
 
     def __init__(self, source: TextSource, *, shown: bool | None) -> None:
-        self._source = source
         self._started = time.perf_counter()
         self.num_texts = 0
         self._tokens = 0
@@ -38,17 +38,17 @@ class Progress:
             bar_format=head + "{postfix} [" + tail + "]",
         )
 
-    def update(self, texts: int, tokens: int) -> None:
+    def update(self, chunk: Chunk) -> None:
         """Add what was just embedded."""
-        self.num_texts += texts
-        self._tokens += tokens
+        self.num_texts += len(chunk.records)
+        self._tokens += chunk.num_tokens
         seconds = max(time.perf_counter() - self._started, 1e-9)
         self._bar.set_postfix_str(
             f"{self.num_texts:,} texts, {self.num_texts / seconds:,.0f} texts/s, "
             f"{self._tokens / seconds:,.0f} tokens/s",
             refresh=False,
         )
-        self._bar.update(self._source.bytes_read - self._bar.n)
+        self._bar.update(chunk.records[-1].end - self._bar.n)
 
     def __enter__(self) -> Self:
         return self

@@ -28,10 +28,11 @@ MAX_LINE_BYTES = 64 * 2**20
 
 
 class Record(NamedTuple):
-    """One text and the line (from 1) on which it starts."""
+    """One text, the line (from 1) on which it starts, and the byte of the file where it ends."""
 
     text: str
     line: int
+    end: int = 0
 
 
 def text_format(path: str, chosen: str | None) -> str:
@@ -63,7 +64,7 @@ class TextSource:
         self.name = "standard input" if path == "-" else path
         self.format = format
         self.field = DEFAULT_FIELD if field is None else field
-        self.bytes_read = 0
+        self._bytes_read = 0
         self._line = 0
         self._file, self.size = self._open(path)
 
@@ -95,7 +96,8 @@ class TextSource:
 
     def _read_txt(self) -> Iterator[Record]:
         for line in self._lines():
-            yield Record(line.removesuffix("\n").removesuffix("\r"), self._line)
+            text = line.removesuffix("\n").removesuffix("\r")
+            yield Record(text, self._line, self._bytes_read)
 
     def _read_jsonl(self) -> Iterator[Record]:
         for line in self._lines():
@@ -123,7 +125,7 @@ class TextSource:
                 if row and len(row) != len(header):
                     raise self._error(f"expected {len(header)} columns, got {len(row)}", start)
                 if row:
-                    yield Record(row[header.index(self.field)], start)
+                    yield Record(row[header.index(self.field)], start, self._bytes_read)
                 start = self._line + 1
         except csv.Error as error:
             raise self._error(f"not valid CSV: {error}") from error
@@ -141,7 +143,7 @@ class TextSource:
                 f'field "{self.field}" is not Unicode text: lone surrogate '
                 f"\\u{ord(text[error.start]):04x} at character {error.start}"
             ) from error
-        return Record(text, line)
+        return Record(text, line, self._bytes_read)
 
     def _no_such_field(self, names: list[str], kind: str) -> str:
         present = ", ".join(f'"{name}"' for name in names[:20]) or "none"
@@ -152,7 +154,7 @@ class TextSource:
         self._line = 0
         while raw := self._read_line():
             self._line += 1
-            self.bytes_read += len(raw)
+            self._bytes_read += len(raw)
             if len(raw) > MAX_LINE_BYTES:
                 raise self._error(f"longer than {MAX_LINE_BYTES:,} bytes; is it a text file?")
             try:
