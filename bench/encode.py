@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ class Turn:
     seconds: float
     peak_gflops: float
     slowest_seconds: float
+    other_load: float  # share of the CPUs that other processes took meanwhile
 
 
 def encoder_flops(config: dict[str, Any], token_counts: Sequence[int]) -> int:
@@ -92,7 +94,9 @@ class Benchmark:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         docstrings = standard_library_docstrings()
-        return make_sets(docstrings, tokenizer, self.max_length, tuple(self.arguments.sets))
+        sets = make_sets(docstrings, tokenizer, self.max_length, tuple(self.arguments.sets))
+        limit = self.arguments.limit
+        return {name: s.first(limit) if limit else s for name, s in sets.items()}
 
     def start(self, name: str) -> EngineProcess:
         arguments = self.arguments
@@ -151,13 +155,14 @@ class Benchmark:
 
     def turn(self, name: str, set_name: str, variant: str) -> Turn:
         peak = self.meter.fma()
+        load = machine.OtherLoad((os.getpid(), self.engines[name].pid))
         passes = self.engines[name].request(
             "time",
             set_name=set_name,
             variant=variant,
             min_seconds=_LATENCY_SECONDS if set_name == "one" else 0.0,
         )
-        return Turn(statistics.median(passes), peak, max(passes))
+        return Turn(statistics.median(passes), peak, max(passes), load.share())
 
     def rounds(self, rows: list[dict[str, Any]]) -> list[list[Turn]]:
         """Every row once a round, set by set; engines change places from round to round."""
@@ -212,6 +217,7 @@ class Benchmark:
             "seconds": seconds,
             "slowest_seconds": max(turn.slowest_seconds for turn in turns),
             "spread": report.spread(rates),
+            "other_load": [turn.other_load for turn in turns],
             "texts_per_s": len(text_set.texts) / seconds,
             "tokens_per_s": text_set.total_tokens / seconds,
             "gflops": gflop / seconds,
@@ -281,9 +287,14 @@ def to_markdown(result: dict[str, Any]) -> str:
                 ["engine", f"least cosine to {REFERENCE}", "largest difference", "peak memory"],
                 [[e, *quality(e)] for e in engines],
             ),
-            report.describe_machine(result["machine"]) + "\n",
+            report.describe_machine(result["machine"]),
+            f"Other processes took {_other_load(result):.0%} of the CPUs during the rounds.\n",
         ]
     )
+
+
+def _other_load(result: dict[str, Any]) -> float:
+    return statistics.mean(share for row in result["rows"] for share in row["other_load"])
 
 
 def say(text: str) -> None:
@@ -320,6 +331,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--unsorted", action="store_true", help="also the set 'stream': 32 texts a call as come")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=5)
+    add("--limit", type=int, help="only so many texts of each set, for a trial run")
     add("--batch-size", type=int, default=32, help="of the peers that batch by count")
     add("--model", type=Path, help="a sentence-transformers folder of a BERT with mean pooling")
     add("--random-bert-base", action="store_true", help="BERT-base's sizes, random weights")

@@ -45,6 +45,21 @@ class TorchPeer:
     def gelu(self, rows: int, cols: int) -> Operation:
         return self._inference(self._functional.gelu, self._torch.rand(rows, cols))
 
+    def gelu_tanh(self, rows: int, cols: int) -> Operation:
+        return self._inference(self._torch.nn.GELU("tanh"), self._torch.rand(rows, cols))
+
+    def silu(self, rows: int, cols: int) -> Operation:
+        return self._inference(self._functional.silu, self._torch.rand(rows, cols))
+
+    def exp(self, rows: int, cols: int) -> Operation:
+        return self._inference(self._torch.exp, self._torch.rand(rows, cols))
+
+    def mean(self, rows: int, cols: int) -> Operation:
+        return self._inference(self._torch.mean, self._torch.rand(rows, cols), 0)
+
+    def l2_normalize(self, rows: int, cols: int) -> Operation:
+        return self._inference(self._functional.normalize, self._torch.rand(rows, cols))
+
     def _inference(self, function: Callable[..., object], *arguments: Any) -> Operation:
         @self._torch.inference_mode()
         def run() -> object:
@@ -140,6 +155,14 @@ class NumpyPeer:
     def exp(self, rows: int, cols: int) -> Operation:
         x, out = _random(rows, cols), np.empty((rows, cols), np.float32)
         return lambda: np.exp(x, out=out)
+
+    def mean(self, rows: int, cols: int) -> Operation:
+        x = _random(rows, cols)
+        return lambda: x.mean(axis=0)
+
+    def l2_normalize(self, rows: int, cols: int) -> Operation:
+        x = _random(rows, cols)
+        return lambda: x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def installed_peers() -> list[Any]:

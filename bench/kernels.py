@@ -20,7 +20,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ import report
 from simdformer import _core
 
 FMA, READ = "fma", "read"  # the two limits
-_SLICE_SECONDS = 0.01
+# Short slices, the best of which counts: another process on the same core lengthens some of them,
+# not all. How far rounds differ is reported.
+_SLICE_SECONDS = 0.002
+_SLICES = 5
 _FLOAT_BYTES = 4
 
 _GEMM_ROWS = (1, 4, 8, 16, 32, 64, 128, 512)
@@ -97,40 +100,40 @@ def attention_cases() -> Iterator[Case]:
 
 @dataclass(frozen=True)
 class RowWork:
-    """What a row kernel does to an element, counted nominally."""
+    """What a row kernel does to each element of a (rows, cols) array."""
 
-    flops: float  # the roofline's count; an exp or erf counts as its polynomial
-    floats: float  # read and written per element of a (rows, cols) array
+    flops: float  # nominal, for the roofline; an exp or erf counts as its polynomial
+    floats: float  # compulsory reads and writes
     operation: str = ""
-    variants: tuple[str, ...] = field(default=())
 
 
 _ROW_KERNELS = {
     "layer_norm": RowWork(flops=8, floats=2, operation="layer_norm"),
     "softmax": RowWork(flops=16, floats=2, operation="softmax"),
     "exp": RowWork(flops=12, floats=2, operation="exp"),
-    "activation": RowWork(flops=24, floats=2, operation="gelu", variants=("gelu",)),
-    "embedding_sum": RowWork(flops=2, floats=4),
-    "pool": RowWork(flops=1, floats=1, variants=("mean",)),
-    "l2_normalize": RowWork(flops=3, floats=2),
+    "gelu": RowWork(flops=24, floats=2, operation="gelu"),
+    "gelu_tanh": RowWork(flops=24, floats=2, operation="gelu_tanh"),
+    "silu": RowWork(flops=16, floats=2, operation="silu"),
+    # Timed with one table for words and positions, so each row is fetched once.
+    "embedding_sum": RowWork(flops=2, floats=2),
+    "pool_mean": RowWork(flops=1, floats=1, operation="mean"),
+    "l2_normalize": RowWork(flops=3, floats=2, operation="l2_normalize"),
 }
 
 
 def row_cases(kernel: str) -> Iterator[Case]:
     work = _ROW_KERNELS[kernel]
-    for variant in work.variants or ("",):
-        name = variant or kernel
-        for rows, cols in _ROW_SHAPES:
-            yield Case(
-                kernel=kernel,
-                shape=f"{variant} {rows}x{cols}".strip(),
-                flops=work.flops * rows * cols,
-                floats=work.floats * rows * cols,
-                bound=READ,
-                seconds=lambda table, repeats, s=(name, rows, cols): table.time_rows(*s, repeats),
-                operation=work.operation,
-                sizes=(rows, cols),
-            )
+    for rows, cols in _ROW_SHAPES:
+        yield Case(
+            kernel=kernel,
+            shape=f"{rows}x{cols}",
+            flops=work.flops * rows * cols,
+            floats=work.floats * rows * cols,
+            bound=READ,
+            seconds=lambda table, repeats, s=(kernel, rows, cols): table.time_rows(*s, repeats),
+            operation=work.operation,
+            sizes=(rows, cols),
+        )
 
 
 def cases_of(kernel: str) -> list[Case]:
@@ -145,26 +148,24 @@ def cases_of(kernel: str) -> list[Case]:
 
 
 def time_kernel(case: Case, table: Any) -> float:
-    """Seconds of one call; as many calls as fill a slice."""
+    """Seconds of one call: as many calls as fill a slice, the best of several slices."""
     once = case.seconds(table, 1)
-    repeats = max(1, min(100_000, int(_SLICE_SECONDS / max(once, 1e-8))))
-    return case.seconds(table, repeats)
+    repeats = max(1, int(_SLICE_SECONDS / max(once, 1e-8)))
+    return min(case.seconds(table, repeats) for _ in range(_SLICES))
 
 
 def time_peer(operation: kernel_peers.Operation) -> float:
-    """Seconds of one call, the best of three slices."""
+    """Seconds of one call, measured as the kernels are, but through Python."""
     operation()
-    start = time.perf_counter()
-    operation()
-    repeats = max(1, int(_SLICE_SECONDS / max(time.perf_counter() - start, 1e-7)))
 
-    def piece() -> float:
+    def call(repeats: int) -> float:
         start = time.perf_counter()
         for _ in range(repeats):
             operation()
         return (time.perf_counter() - start) / repeats
 
-    return min(piece() for _ in range(3))
+    repeats = max(1, int(_SLICE_SECONDS / call(1)))
+    return min(call(repeats) for _ in range(_SLICES))
 
 
 class ReadMeter:
@@ -176,11 +177,7 @@ class ReadMeter:
 
     def rate(self, size: int) -> float:
         array = self._arrays.setdefault(size, np.ones(size // _FLOAT_BYTES, np.float32))
-        repeats = max(1, int(2e8 // size))
-        start = time.perf_counter()
-        for _ in range(repeats):
-            self._table.read_sum(array)
-        return repeats * array.nbytes / (time.perf_counter() - start) / 1e9
+        return array.nbytes / time_peer(lambda: self._table.read_sum(array)) / 1e9
 
 
 def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any]]:

@@ -19,9 +19,10 @@ import numpy as np
 
 from simdformer import _core
 
-# A peak is the best rate seen in slices of this length: long enough for the clock to settle,
-# short enough that another tenant's burst does not hide every slice.
-_SLICE_SECONDS = 0.03
+# A peak is the best rate of several slices: short ones, since another process on the same core
+# lengthens some of them, not all.
+_SLICE_SECONDS = 0.004
+_SLICES = 6
 _READ_BYTES = 256 * 2**20  # beyond the caches that one tenant may expect to keep
 
 
@@ -68,8 +69,11 @@ class PeakMeter:
 
     def fma(self) -> float:
         """GFLOP/s of all threads together, fused multiply-adds on registers only."""
-        rates = self._together(lambda _: self._table.fma_peak(self._iterations))
-        self.fma_rates.append(sum(rates))
+        slices = [
+            sum(self._together(lambda _: self._table.fma_peak(self._iterations)))
+            for _ in range(_SLICES)
+        ]
+        self.fma_rates.append(max(slices))
         return self.fma_rates[-1]
 
     def read(self) -> float:
@@ -111,9 +115,36 @@ class PeakMeter:
         while True:
             start = time.perf_counter()
             self._table.fma_peak(iterations)
-            if (elapsed := time.perf_counter() - start) > _SLICE_SECONDS / 4:
+            if (elapsed := time.perf_counter() - start) > _SLICE_SECONDS / 2:
                 return max(1, int(iterations * _SLICE_SECONDS / elapsed))
             iterations *= 2
+
+
+class OtherLoad:
+    """How much of the CPUs other processes took, and the hypervisor kept, over a stretch of time.
+
+    pids: the processes whose work is ours.
+    """
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._pids = tuple(pids)
+        self._before = self._read()
+
+    def share(self) -> float:
+        """Of all CPUs, since construction."""
+        busy, own, elapsed = (b - a for a, b in zip(self._before, self._read(), strict=True))
+        return max(0.0, busy - own) / (elapsed * (os.cpu_count() or 1))
+
+    def _read(self) -> tuple[float, float, float]:
+        ticks = [int(value) for value in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        idle, waiting = ticks[3:5]
+        own = 0
+        for pid in self._pids:
+            # Field 2 is the name in parentheses; user and system time are fields 14 and 15.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            own += int(fields[11]) + int(fields[12])
+        hertz = os.sysconf("SC_CLK_TCK")
+        return (sum(ticks) - idle - waiting) / hertz, own / hertz, time.perf_counter()
 
 
 def _first_value(path: str, key: str) -> str | None:

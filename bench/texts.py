@@ -18,7 +18,7 @@ import random
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class TextSet:
     @property
     def total_tokens(self) -> int:
         return sum(self.token_counts)
+
+    def first(self, count: int) -> TextSet:
+        """The set's first texts, which are as random as all of them."""
+        return replace(self, texts=self.texts[:count], token_counts=self.token_counts[:count])
 
 
 def iter_docstrings(root: Path) -> Iterator[str]:

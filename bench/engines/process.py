@@ -43,6 +43,10 @@ class EngineProcess:
         )
         remote.close()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def request(self, method: str, **arguments: Any) -> Any:
         self._process.send_signal(signal.SIGCONT)
         try:
