@@ -257,7 +257,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 
     def speed(row: dict[str, Any]) -> str:
         value = row["seconds"] * 1e3 if row["set"] == "one" else row["texts_per_s"]
-        return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} ± {row['spread']:.0%}"
+        return f"{report.figure(value)} ± {row['spread']:.0%}"
 
     def quality(engine: str) -> list[str]:
         found = [rows[s, engine]["fidelity"] for s in sets]

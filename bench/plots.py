@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import report
+
 _OWN_COLOUR = "#1b6ca8"
 _PEER_COLOUR = "#b8c4ce"
 _LIMIT_COLOUR = "#c0392b"
+_LEAST_INTENSITY = 0.1  # flop per byte, where the roofline begins
 
 
 def plot_encode(result: dict[str, Any], path: Path) -> None:
@@ -23,6 +26,7 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
         figsize=(3.1 * len(sets), 0.42 * len(engines) + 1.5),
         sharey=True,
         squeeze=False,
+        layout="constrained",
     )
     for axis, (name, text_set) in zip(axes[0], sets.items(), strict=True):
         latency = name == "one"
@@ -37,7 +41,7 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
         axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
         right = max(*values, limit) * 1.22
         for y, value in enumerate(values):
-            label = f"{value:.2f}" if latency else f"{value:,.0f}"
+            label = report.figure(value)
             axis.text(
                 value + right * 0.015,
                 y,
@@ -49,9 +53,9 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
             )
         axis.set_xlim(0, right)
         unit = "ms (shorter is better)" if latency else "texts/s (longer is better)"
-        plural = "text" if text_set["texts"] == 1 else "texts"
+        texts = f"{text_set['texts']} texts, mean" if text_set["texts"] > 1 else "1 text,"
         axis.set_title(
-            f"{name}: {text_set['texts']} {plural}, mean {text_set['mean_tokens']:.0f} tokens",
+            f"{name}: {texts} {text_set['mean_tokens']:.0f} tokens",
             fontsize=9.5,
         )
         axis.set_xlabel(unit, fontsize=8.5)
@@ -89,7 +93,6 @@ def _pyplot() -> Any:
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.png")
-    figure.tight_layout()
     figure.savefig(temporary, dpi=160)
     temporary.replace(path)
 
@@ -98,7 +101,9 @@ def plot_kernels(result: dict[str, Any], path: Path) -> None:
     """A line of panels an ISA level: GEMM by rows, attention by length, the rest as bars."""
     plt = _pyplot()
     isas = list(result["peaks"])
-    figure, axes = plt.subplots(len(isas), 3, figsize=(12, 2.6 * len(isas) + 0.4), squeeze=False)
+    figure, axes = plt.subplots(
+        len(isas), 3, figsize=(12, 2.8 * len(isas) + 0.4), squeeze=False, layout="constrained"
+    )
     for line, isa in zip(axes, isas, strict=True):
         rows = [row for row in result["rows"] if row["isa"] == isa]
         peak = result["peaks"][isa]["fma_gflops"]
@@ -112,9 +117,10 @@ def plot_kernels(result: dict[str, Any], path: Path) -> None:
         labels = [f"{row['kernel']} {row['shape']}" for row in others]
         line[2].barh(labels, [row["share_of_limit"] * 100 for row in others], color=_OWN_COLOUR)
         line[2].invert_yaxis()
-        line[2].tick_params(labelsize=7)
+        line[2].tick_params(labelsize=6.5)
+        line[2].set_xlim(0, 130)
         line[2].axvline(100, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
-        line[2].set_xlabel("% of read bandwidth at that size", fontsize=8)
+        line[2].set_title("bytes in and out, % of read bandwidth at that size", fontsize=9)
     figure.suptitle(f"One thread, {result['machine']['cpu']}", fontsize=10)
     _save(figure, path)
 
@@ -152,34 +158,39 @@ def plot_roofline(result: dict[str, Any], path: Path) -> None:
     peak, memory = (result["peaks"][isa][key] for key in ("fma_gflops", "read_gbs"))
     rows = [row for row in result["rows"] if row["isa"] == isa]
     cache = max((row["limit"] for row in rows if row["unit"] == "GB/s"), default=memory)
-    figure, axis = plt.subplots(figsize=(7.5, 4.6))
+    figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
     axis.spines["left"].set_visible(True)
-    intensities = [0.1, *(2.0**power for power in range(-3, 11))]
-    for rate, label in ((cache, "cache read"), (memory, "memory read")):
+    axis.axhline(peak, color=_LIMIT_COLOUR, linewidth=1.2, label=f"FMA peak {peak:.0f} GFLOP/s")
+    for rate, style, label in ((cache, "-.", "cache"), (memory, "--", "memory")):
         axis.plot(
-            intensities,
-            [min(peak, rate * intensity) for intensity in intensities],
+            [_LEAST_INTENSITY, peak / rate],
+            [rate * _LEAST_INTENSITY, peak],
             color=_LIMIT_COLOUR,
             linewidth=1.2,
-            linestyle="-" if rate == cache else "--",
-            label=f"{label} {rate:.0f} GB/s, FMA peak {peak:.0f} GFLOP/s",
+            linestyle=style,
+            label=f"{label} read {rate:.0f} GB/s",
         )
     kernels = list(dict.fromkeys(row["kernel"] for row in rows))
-    for kernel, marker in zip(kernels, "os^Dv<>PX*hd", strict=False):
+    palette = plt.get_cmap("tab20").colors
+    for number, kernel in enumerate(kernels):
         members = [row for row in rows if row["kernel"] == kernel]
         axis.scatter(
             [row["intensity"] for row in members],
             [row["gflops"] for row in members],
-            s=18,
-            marker=marker,
-            alpha=0.8,
+            s=22,
+            marker="os^Dv<>PX*hd"[number % 12],
+            color=palette[number * 2 % 20 + number // 10],
             label=kernel,
         )
     axis.set_xscale("log", base=2)
-    axis.set_yscale("log", base=10)
-    axis.set_xlabel("compulsory intensity, flop / byte")
+    axis.set_yscale("log")
+    axis.set_ylim(1, peak * 1.5)
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick < peak * 1.5]
+    axis.set_yticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("flop per byte, each input read and each output written once")
     axis.set_ylabel("GFLOP/s")
     axis.set_title(f"Roofline, {isa}, one thread, {result['machine']['cpu']}", fontsize=10)
     axis.grid(color="#eeeeee")
-    axis.legend(fontsize=7.5, frameon=False, loc="lower right")
+    figure.legend(fontsize=8, frameon=False, loc="outside right center")
     _save(figure, path)

@@ -19,6 +19,11 @@ def spread(values: Sequence[float]) -> float:
     return (third - first) / 2 / statistics.median(values)
 
 
+def figure(value: float) -> str:
+    """Three significant digits, whole numbers in full."""
+    return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """First column left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]

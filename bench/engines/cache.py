@@ -47,6 +47,7 @@ def converted(kind: str, model: Path, cache: Path) -> Path:
         subprocess.run(
             [sys.executable, "-m", "engines.convert", kind, str(model.resolve()), str(temporary)],
             cwd=BENCH,
+            env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             check=True,
         )
         temporary.rename(folder)

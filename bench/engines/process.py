@@ -76,6 +76,7 @@ def _environment(name: str, threads: int, isa: str | None, peer_isa: str | None)
         "OPENBLAS_NUM_THREADS": "1",  # NumPy only pools; its threads would compete
         "TOKENIZERS_PARALLELISM": "true",
         "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
     if name == "simdformer":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from engines.base import LATENCY, EngineOptions, Float32
@@ -13,6 +14,8 @@ class Engine:
     def __init__(self, options: EngineOptions) -> None:
         from simdformer import SentenceTransformer
 
+        # Texts that are cut are part of the sets.
+        warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
         self._model = SentenceTransformer(str(options.model), num_threads=options.threads)
 
     def encode(self, texts: Sequence[str], variant: str) -> Float32:  # noqa: ARG002
