@@ -4,6 +4,7 @@ sentence-transformers' meanings of every argument."""
 from __future__ import annotations
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -21,11 +22,13 @@ from model_fixtures import (
     write_files,
     write_model,
 )
-from simdformer import SentenceTransformer, quantize_embeddings
+from simdformer import SentenceTransformer, _core, quantize_embeddings
 from support import assert_same_bits
-from tiny_bert import random_weights
+from tiny_bert import native_encoder, random_weights
 
 TEXTS = ["a cab", "deed", "", "the quick brown fox jumps over the lazy dog", "z"]
+
+MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 
 # Two layers of a width of 20 in float32 against float64; the values are of order one.
 CLOSE = {"rtol": 0, "atol": 5e-6}
@@ -117,6 +120,25 @@ def test_tokens_are_counted(tmp_path):
     model = SentenceTransformer(write_model(tmp_path / "m"))
     model.encode(TEXTS)
     assert model.num_tokens == sum(len(letter_ids(text)) for text in TEXTS)
+
+
+def test_the_nan_of_one_sequence_never_reaches_another():
+    # Loading refuses a NaN, so the layers are put together by hand; token 5 is the poisoned one.
+    weights = random_weights()
+    weights["embeddings.word_embeddings.weight"][5] = np.nan
+    encoder = _core.SentenceEncoder(native_encoder(w=weights), MODES, normalize=True)
+    ids = np.array([2, 5, 3, 2, 6, 3, 2, 5, 5, 3, 2, 7, 8, 3], np.int32)
+    embeddings = encoder.forward(ids, np.array([0, 3, 6, 10, 14], np.int32))
+    assert np.isnan(embeddings[[0, 2]]).any(axis=1).all()
+    clean = encoder.forward(ids[[3, 4, 5, 10, 11, 12, 13]], np.array([0, 3, 7], np.int32))
+    assert_same_bits(embeddings[[1, 3]], clean)
+
+
+def test_no_thread_is_left_behind(model):
+    model.encode(TEXTS * 1000)
+    list(model.encode_stream(TEXTS * 1000))
+    names = [thread.name for thread in threading.enumerate()]
+    assert not any(name.startswith("simdformer") for name in names)
 
 
 # Streams
@@ -226,10 +248,15 @@ def test_a_dense_layer_may_be_residual(tmp_path):
 
 
 def test_without_modules_json_the_tokens_are_averaged(tmp_path):
-    folder = write_model(
-        tmp_path / "m", files={"modules.json": None, "1_Pooling/config.json": None}
-    )
-    np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), pooled(TEXTS), **CLOSE)
+    files = {
+        "modules.json": None,
+        "1_Pooling/config.json": None,
+        # Not read then, as in sentence-transformers:
+        "sentence_bert_config.json": {"max_seq_length": 3},
+        "config_sentence_transformers.json": {"truncate_dim": 4},
+    }
+    model = SentenceTransformer(write_model(tmp_path / "m", files=files))
+    np.testing.assert_allclose(model.encode(TEXTS), pooled(TEXTS), **CLOSE)
 
 
 def test_modules_run_in_the_order_of_idx(tmp_path):

@@ -12,6 +12,7 @@ from simdformer.models import build_encoder
 from simdformer.modules import (
     Defaults,
     SentenceModules,
+    TransformerSettings,
     read_defaults,
     read_dense,
     read_modules,
@@ -37,7 +38,10 @@ def load_model(folder: Path) -> LoadedModel:
     is executed, and nothing outside it is opened.
     """
     modules = read_modules(folder)
-    settings = read_transformer_settings(modules.transformer)
+    settings, defaults = TransformerSettings(), Defaults()
+    if (folder / "modules.json").is_file():  # else sentence-transformers has no part in the folder
+        settings = read_transformer_settings(modules.transformer)
+        defaults = read_defaults(folder)
     config = read_json(modules.transformer / "config.json")
     with Checkpoint(modules.transformer) as checkpoint:
         encoder = build_encoder(config, checkpoint)
@@ -52,7 +56,7 @@ def load_model(folder: Path) -> LoadedModel:
         encoder,
         _sentence_encoder(encoder, modules),
         modules.pooling.include_prompt,
-        read_defaults(folder),
+        defaults,
     )
 
 
