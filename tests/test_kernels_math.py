@@ -41,7 +41,9 @@ def floats(begin=0, end=2**32, stride=1):
 def check_exp(x, actual, exact):
     normal_range = (x >= LOWEST) & (x <= HIGHEST)
     error = ulp_error(actual[normal_range], exact[normal_range])
-    assert error.max(initial=0) <= EXP_BOUND, f"{error.max()} ulp at {x[normal_range][error.argmax()]!r}"
+    assert error.max(initial=0) <= EXP_BOUND, (
+        f"{error.max()} ulp at {x[normal_range][error.argmax()]!r}"
+    )
     low = x < LOWEST
     assert np.all(np.abs(actual[low] - exact[low]) <= TINY)
     assert np.all(actual[x > HIGHEST + 1] == np.inf)
