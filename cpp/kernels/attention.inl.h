@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// softmax(scale Q K^T) V for one head of one sequence, as two GEMMs on packed K and V with a strip
-// of scores between them. The strip is kept short enough to stay in L2, so no online rescaling is
-// needed and scratch grows with num_keys, never with its square.
+// Attention of one head (formula at AttentionArgs), as two GEMMs on packed K and V with a strip of
+// scores between them. A strip is short enough to stay in L2 with its whole rows, so no online
+// rescaling is needed, and scratch grows with num_keys, never with its square.
 #pragma once
 
+#include "kernels/attention_bias.inl.h"
+#include "kernels/attention_scores.inl.h"
 #include "kernels/gemm.inl.h"
 #include "kernels/kernels.h"
 #include "kernels/softmax.inl.h"
@@ -14,45 +16,46 @@ namespace {
 // Rows of scores worked on at once: 4 register tiles reuse each panel of K and V from L1.
 constexpr size_t kStripRows = 4 * kTileRows;
 
-struct AttentionScratch {
-  float* packed_k;
-  float* packed_v;
+// K and V packed for capacity keys, and a strip of scores.
+struct Operands {
+  const float* packed_k;
+  const float* packed_v;
+  size_t capacity;
   float* scores;
   size_t ld_scores;
-  size_t size;
+  bool finite_v;  // no NaN or inf in v: 0 * v is 0
 };
 
 // Rows whose stride is a multiple of 4096 bytes would share one cache set.
-SIMDFORMER_INLINE size_t padded_stride(size_t cols) {
-  const size_t stride = round_up(cols, 16);
+SIMDFORMER_INLINE size_t scores_stride(size_t num_keys) {
+  const size_t stride = round_up(round_up(num_keys, kNR), 16);  // whole panels are written
   return stride % 1024 == 0 ? stride + 16 : stride;
 }
 
-SIMDFORMER_INLINE AttentionScratch layout_scratch(size_t num_keys, size_t head_dim,
-                                                  size_t value_dim, float* scratch) {
-  const size_t k_size = round_up(packed_size(num_keys, head_dim), 16);
-  const size_t v_size = round_up(packed_size(value_dim, num_keys), 16);
-  const size_t ld = padded_stride(num_keys);
-  return {.packed_k = scratch,
-          .packed_v = scratch + k_size,
-          .scores = scratch + k_size + v_size,
-          .ld_scores = ld,
-          .size = k_size + v_size + kStripRows * ld};
-}
-
 size_t attention_scratch(size_t num_keys, size_t head_dim, size_t value_dim) {
-  return layout_scratch(num_keys, head_dim, value_dim, nullptr).size;
+  return round_up(packed_size(num_keys, head_dim), 16) +
+         round_up(packed_size(value_dim, num_keys), 16) + kStripRows * scores_stride(num_keys);
 }
 
-// v: (num_keys, value_dim) -> panels [value_dim / NR][num_keys][NR], as pack_weight of v's
-// transpose.
-SIMDFORMER_INLINE void pack_values(const AttentionArgs& a, float* packed) {
-  for (size_t column = 0; column < a.value_dim; column += kNR) {
-    const size_t padded = panel_vectors(a.value_dim, column) * kLanes;
-    const size_t width = min_size(padded, a.value_dim - column);
-    float* dst = packed + column * a.num_keys;
-    for (size_t j = 0; j < a.num_keys; ++j, dst += padded) {
-      const float* src = a.v + j * a.ldv + column;
+void pack_keys(size_t capacity, size_t head_dim, size_t begin, size_t end, const float* k,
+               size_t ldk, float* packed) {
+  for (size_t j = begin; j < end; ++j) {
+    const size_t column = j / kNR * kNR;
+    const size_t width = panel_vectors(capacity, column) * kLanes;
+    float* dst = packed + column * head_dim + (j - column);
+    for (size_t p = 0; p < head_dim; ++p) dst[p * width] = k[(j - begin) * ldk + p];
+  }
+}
+
+// Panels [value_dim / NR][capacity][NR]: what pack_weight would make of v's transpose.
+void pack_values(size_t capacity, size_t value_dim, size_t begin, size_t end, const float* v,
+                 size_t ldv, float* packed) {
+  for (size_t column = 0; column < value_dim; column += kNR) {
+    const size_t padded = panel_vectors(value_dim, column) * kLanes;
+    const size_t width = min_size(padded, value_dim - column);
+    float* dst = packed + column * capacity + begin * padded;
+    for (size_t j = begin; j < end; ++j, dst += padded) {
+      const float* src = v + (j - begin) * ldv + column;
       size_t c = 0;
       for (; c + kLanes <= width; c += kLanes) VecF32::load(src + c).store(dst + c);
       if (c < padded) VecF32::load(src + c, width - c).store(dst + c);
@@ -60,55 +63,162 @@ SIMDFORMER_INLINE void pack_values(const AttentionArgs& a, float* packed) {
   }
 }
 
-SIMDFORMER_INLINE void attend_strip(const AttentionArgs& a, const AttentionScratch& s, size_t row,
-                                    size_t rows) {
-  gemm({.m = rows,
-        .n = a.num_keys,
-        .k = a.head_dim,
-        .a = a.q + row * a.ldq,
-        .lda = a.ldq,
-        .packed_weight = s.packed_k,
-        .packed_k = a.head_dim,
-        .panel_begin = 0,
-        .panel_end = ceil_div(a.num_keys, kNR),
-        .c = s.scores,
-        .ldc = s.ld_scores});
-  float rsum[kStripRows];
-  for (size_t i = 0; i < rows; ++i) {
-    float* scores = s.scores + i * s.ld_scores;
-    rsum[i] = 1.0f / exp_row_sum(a.num_keys, a.softmax_scale, scores, scores);
+SIMDFORMER_INLINE bool has_nan(size_t n, const float* x) {
+  const VecF32 one = VecF32::broadcast(1.0f);
+  return sum_row(n, x, [&](VecF32 v) { return select(is_nan(v), one, VecF32::zero()); }) > 0.0f;
+}
+
+// NaN and inf are what x - x does not turn into 0.
+SIMDFORMER_INLINE bool all_finite(const float* x, size_t n) {
+  return sum_row(n, x, [](VecF32 v) { return v - v; }) == 0.0f;
+}
+
+SIMDFORMER_INLINE Operands prepare(const AttentionArgs& a) {
+  const size_t k_size = round_up(packed_size(a.num_keys, a.head_dim), 16);
+  const size_t v_size = round_up(packed_size(a.value_dim, a.num_keys), 16);
+  Operands o{.packed_k = a.packed_k,
+             .packed_v = a.packed_v,
+             .capacity = a.packed_capacity,
+             .scores = a.scratch + k_size + v_size,
+             .ld_scores = scores_stride(a.num_keys),
+             .finite_v = true};
+  if (!a.packed_k) {
+    pack_weight(a.num_keys, a.head_dim, a.k, a.ldk, 0, ceil_div(a.num_keys, kNR), a.scratch);
+    pack_values(a.num_keys, a.value_dim, 0, a.num_keys, a.v, a.ldv, a.scratch + k_size);
+    o.packed_k = a.scratch;
+    o.packed_v = a.scratch + k_size;
+    o.capacity = a.num_keys;
+    o.finite_v = !has_masks(a) || all_finite(o.packed_v, packed_size(a.value_dim, a.num_keys));
   }
+  return o;
+}
+
+SIMDFORMER_INLINE void raw_scores(const AttentionArgs& a, const Operands& o, size_t row,
+                                  size_t rows, KeyRange keys) {
+  if (a.score == Score::kDot) {
+    gemm({.m = rows,
+          .n = o.capacity,
+          .k = a.head_dim,
+          .a = a.q + row * a.ldq,
+          .lda = a.ldq,
+          .packed_weight = o.packed_k,
+          .packed_k = a.head_dim,
+          .panel_begin = keys.begin / kNR,
+          .panel_end = ceil_div(keys.end, kNR),
+          .c = o.scores,
+          .ldc = o.ld_scores});
+    return;
+  }
+  for (size_t i = 0; i < rows; ++i) {
+    const float* q = a.q + (row + i) * a.ldq;
+    float* scores = o.scores + i * o.ld_scores;
+    if (a.score == Score::kAdditive) {
+      additive_scores(a, keys.begin, keys.end, o.capacity, q, o.packed_k, scores);
+    } else {
+      distance_scores(a, keys.begin, keys.end, o.capacity, q, o.packed_k, scores);
+    }
+  }
+}
+
+// Scores of one row -> exponentials; returns what the output is to be multiplied by: 1 / sum, or 0
+// for a row without a key, whose exponentials are 0.
+SIMDFORMER_INLINE float softmax_row(const AttentionArgs& a, size_t row, KeyRange keys, float* x) {
+  float* first = x + keys.begin;
+  if (is_plain(a)) {
+    const float max_value = max_row(keys.size(), first);
+    return 1.0f / exp_row_sum(keys.size(), a.softmax_scale, max_value, first, first);
+  }
+  bias_row(a, row, keys, x);
+  const float max_value = max_row(keys.size(), first);
+  if (max_value == -kInfinity && has_masks(a) && !has_nan(keys.size(), first)) {
+    fill_row(keys.size(), 0.0f, first);
+    return 0.0f;
+  }
+  return 1.0f / exp_row_sum(keys.size(), 1.0f, max_value, first, first);
+}
+
+SIMDFORMER_INLINE void write_weights(const AttentionArgs& a, size_t row, KeyRange keys, float rsum,
+                                     const float* x) {
+  float* weights = a.weights + row * a.ld_weights;
+  const bool softmax = a.weights_stage == WeightsStage::kSoftmax;
+  const float outside = !softmax ? -kInfinity : (rsum == 0.0f ? a.masked_value : 0.0f);
+  fill_row(keys.begin, outside, weights);
+  fill_row(a.num_keys - keys.end, outside, weights + keys.end);
+  if (!softmax) return;
+  if (rsum == 0.0f) return fill_row(keys.size(), a.masked_value, weights + keys.begin);
+  scale_row(keys.size(), rsum, x + keys.begin, weights + keys.begin);
+}
+
+// out = sum of x[j] v[j] over keys with weight, for v that hold NaN or inf behind a mask.
+SIMDFORMER_INLINE void sum_weighted_keys(const AttentionArgs& a, KeyRange keys, const float* x,
+                                         float* out) {
+  fill_row(a.value_dim, 0.0f, out);
+  for (size_t j = keys.begin; j < keys.end; ++j) {
+    if (x[j] == 0.0f) continue;
+    const VecF32 weight = VecF32::broadcast(x[j]);
+    update_row(a.value_dim, a.v + j * a.ldv, out,
+               [&](VecF32 sum, VecF32 v) { return fma(weight, v, sum); });
+  }
+}
+
+SIMDFORMER_INLINE void weighted_values(const AttentionArgs& a, const Operands& o, size_t row,
+                                       size_t rows, KeyRange keys) {
   float* out = a.out + row * a.ldo;
+  if (!o.finite_v) {
+    for (size_t i = 0; i < rows; ++i) {
+      sum_weighted_keys(a, keys, o.scores + i * o.ld_scores, out + i * a.ldo);
+    }
+    return;
+  }
   gemm({.m = rows,
         .n = a.value_dim,
-        .k = a.num_keys,
-        .a = s.scores,
-        .lda = s.ld_scores,
-        .packed_weight = s.packed_v,
-        .packed_k = a.num_keys,
-        .panel_begin = 0,
+        .k = keys.size(),
+        .a = o.scores + keys.begin,
+        .lda = o.ld_scores,
+        .packed_weight = o.packed_v,
+        .packed_k = o.capacity,
+        .k_begin = keys.begin,
         .panel_end = ceil_div(a.value_dim, kNR),
         .c = out,
         .ldc = a.ldo});
+}
+
+SIMDFORMER_INLINE void attend_strip(const AttentionArgs& a, const Operands& o, size_t row,
+                                    size_t rows) {
+  // Whole pairs of vectors from column 0 on: a row's sums then split into lanes in the same way
+  // whichever rows share its strip.
+  const size_t first = visible_keys(a, row).begin / (2 * kLanes) * (2 * kLanes);
+  KeyRange keys{first, max_size(first, visible_keys(a, row + rows - 1).end)};
+  if (a.weights && a.weights_stage != WeightsStage::kSoftmax) keys = {0, a.num_keys};
+  raw_scores(a, o, row, rows, keys);
+  float rsum[kStripRows];
+  for (size_t i = 0; i < rows; ++i) {
+    float* x = o.scores + i * o.ld_scores;
+    rsum[i] = softmax_row(a, row + i, keys, x);
+    if (a.weights) write_weights(a, row + i, keys, rsum[i], x);
+  }
+  weighted_values(a, o, row, rows, keys);
   // Dividing the narrow output instead of the wide row of weights.
   for (size_t i = 0; i < rows; ++i) {
-    scale_row(a.value_dim, rsum[i], out + i * a.ldo, out + i * a.ldo);
+    float* out = a.out + (row + i) * a.ldo;
+    if (rsum[i] == 0.0f) {
+      fill_row(a.value_dim, a.masked_value, out);
+    } else {
+      scale_row(a.value_dim, rsum[i], out, out);
+    }
   }
 }
 
 void attention(const AttentionArgs& a) {
   if (a.num_keys == 0) {
     for (size_t i = 0; i < a.num_queries; ++i) {
-      map_row(a.value_dim, a.out + i * a.ldo, a.out + i * a.ldo,
-              [](VecF32) { return VecF32::zero(); });
+      fill_row(a.value_dim, a.masked_value, a.out + i * a.ldo);
     }
     return;
   }
-  const AttentionScratch s = layout_scratch(a.num_keys, a.head_dim, a.value_dim, a.scratch);
-  pack_weight(a.num_keys, a.head_dim, a.k, a.ldk, 0, ceil_div(a.num_keys, kNR), s.packed_k);
-  pack_values(a, s.packed_v);
+  const Operands o = prepare(a);
   for (size_t row = 0; row < a.num_queries; row += kStripRows) {
-    attend_strip(a, s, row, min_size(kStripRows, a.num_queries - row));
+    attend_strip(a, o, row, min_size(kStripRows, a.num_queries - row));
   }
 }
 

@@ -14,10 +14,6 @@ namespace {
 
 constexpr size_t kNR = kTileVectors * kLanes;
 
-SIMDFORMER_INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
-SIMDFORMER_INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
-SIMDFORMER_INLINE size_t round_up(size_t a, size_t b) { return ceil_div(a, b) * b; }
-
 // Whole vectors in the panel that starts at column.
 SIMDFORMER_INLINE size_t panel_vectors(size_t n, size_t column) {
   return ceil_div(min_size(n - column, kNR), kLanes);

@@ -55,24 +55,64 @@ struct GemmArgs {
   float norm_eps = 0.0f;
 };
 
-// out[i, :] = sum_j p[i, j] v[j, :], p[i, :] = softmax over j of softmax_scale (q[i, :] . k[j, :]),
-// for one head of one sequence. q: (num_queries, head_dim), k: (num_keys, head_dim), v: (num_keys,
-// value_dim), out: (num_queries, value_dim); no overlap. num_keys = 0 gives zeros.
-// scratch: attention_scratch(num_keys, head_dim, value_dim) floats, linear in num_keys.
+// How a query and a key give their score.
+enum class Score : int32_t {
+  kDot,              // q . k; bilinear, cosine and Euclidean scores reduce to it
+  kAdditive,         // additive_weight . tanh(q + k)  (Bahdanau et al. 2015)
+  kSquaredDistance,  // -|q - k|^2 term by term, for vectors whose expanded form cancels
+};
+
+// What AttentionArgs::weights receives.
+enum class WeightsStage : int32_t { kScaled, kCapped, kBiased, kSoftmax };
+
+// Attention of one head of one sequence:
+//   s[i, j] = softmax_scale score(q[i], k[j])
+//   s[i, j] = softcap tanh(s[i, j] / softcap)                                   if softcap > 0
+//   s[i, j] += key_bias[j] + relative_bias[j - i + num_queries - 1] + pair_bias[i, j]
+//   s[i, j] = -inf  unless min_distance <= j - i <= max_distance, key_mask[j] and pair_mask[i, j]
+//   out[i, :] = sum_j softmax_j(s)[i, j] v[j, :]
+// q: (num_queries, head_dim), k: (num_keys, head_dim), v: (num_keys, value_dim), out: (num_queries,
+// value_dim); no overlap. A pointer may be null: its term or mask is left out. A row without a key
+// gives masked_value in out and weights. A masked key's k and v are never mixed in, whatever they
+// hold. The bits of a row do not depend on the other rows, nor on keys behind its last one.
 struct AttentionArgs {
+  static constexpr int64_t kUnbounded = INT64_C(1) << 40;
+
   size_t num_queries = 0;
   size_t num_keys = 0;
   size_t head_dim = 0;
   size_t value_dim = 0;
-  float softmax_scale = 1.0f;
+  Score score = Score::kDot;
+  float softmax_scale = 1.0f;  // > 0
+  float softcap = 0.0f;
   const float* q = nullptr;
   size_t ldq = 0;
   const float* k = nullptr;
   size_t ldk = 0;
   const float* v = nullptr;
   size_t ldv = 0;
+  // K and V as pack_keys and pack_values laid them out for packed_capacity keys; then k and v are
+  // not read. Only for kDot.
+  const float* packed_k = nullptr;
+  const float* packed_v = nullptr;
+  size_t packed_capacity = 0;
+  const float* additive_weight = nullptr;  // (head_dim), for kAdditive
+  const float* key_bias = nullptr;         // (num_keys)
+  const float* relative_bias = nullptr;    // (num_queries + num_keys - 1)
+  const float* pair_bias = nullptr;        // (num_queries, num_keys)
+  size_t ld_pair_bias = 0;
+  const uint8_t* key_mask = nullptr;   // (num_keys), 0 = masked
+  const uint8_t* pair_mask = nullptr;  // (num_queries, num_keys), 0 = masked
+  size_t ld_pair_mask = 0;
+  int64_t min_distance = -kUnbounded;
+  int64_t max_distance = kUnbounded;
+  float masked_value = 0.0f;
   float* out = nullptr;
   size_t ldo = 0;
+  float* weights = nullptr;  // (num_queries, num_keys)
+  size_t ld_weights = 0;
+  WeightsStage weights_stage = WeightsStage::kSoftmax;
+  // attention_scratch(num_keys, head_dim, value_dim) floats: linear in num_keys.
   float* scratch = nullptr;
 };
 
@@ -131,6 +171,13 @@ struct Kernels {
 
   size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
   void (*attention)(const AttentionArgs& args);
+  // Rows [begin, end) of k: (.., head_dim) or v: (.., value_dim) into the layout that attention
+  // reads, with room for capacity keys (a multiple of gemm_nr). Floats: capacity * head_dim, and
+  // capacity * value_dim rounded up to whole vectors.
+  void (*pack_keys)(size_t capacity, size_t head_dim, size_t begin, size_t end, const float* k,
+                    size_t ldk, float* packed);
+  void (*pack_values)(size_t capacity, size_t value_dim, size_t begin, size_t end, const float* v,
+                      size_t ldv, float* packed);
 
   void (*layer_norm)(const LayerNormArgs& args);
   // y[i, :] = exp(x[i, :] - max) / sum; x, y: (rows, cols) contiguous, x == y allowed.

@@ -9,6 +9,11 @@ namespace {
 
 constexpr size_t kLanes = VecF32::kLanes;
 
+SIMDFORMER_INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
+SIMDFORMER_INLINE size_t max_size(size_t a, size_t b) { return a < b ? b : a; }
+SIMDFORMER_INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+SIMDFORMER_INLINE size_t round_up(size_t a, size_t b) { return ceil_div(a, b) * b; }
+
 // y[i] = op(x[i])
 template <typename Op>
 SIMDFORMER_INLINE void map_row(size_t n, const float* x, float* y, Op op) {

@@ -26,33 +26,31 @@ SIMDFORMER_INLINE float max_row(size_t n, const float* x) {
   return reduce_max(max(m0, m1));
 }
 
-// x[i] = e^(scale (x[i] - max)), returns their sum. Subtracting before scaling keeps the largest
-// element at exactly e^0 and needs no multiply when scale is 1. scale > 0.
-SIMDFORMER_INLINE float exp_row_sum(size_t n, float scale, const float* x, float* y) {
-  const VecF32 max_v = VecF32::broadcast(max_row(n, x));
+// y[i] = e^(scale (x[i] - max)), returns their sum. Subtracting before scaling keeps the largest
+// element at exactly e^0 and needs no multiply when scale is 1. scale > 0. Vector i goes to partial
+// sum i % 2, so that zeros behind the last element do not change the sum's bits.
+SIMDFORMER_INLINE float exp_row_sum(size_t n, float scale, float max_value, const float* x,
+                                    float* y) {
+  const VecF32 max_v = VecF32::broadcast(max_value);
   const VecF32 scale_v = VecF32::broadcast(scale);
-  VecF32 s0 = VecF32::zero();
-  VecF32 s1 = s0;
+  VecF32 sum[2] = {VecF32::zero(), VecF32::zero()};
+  const auto exp_of = [&](VecF32 v) { return exp((v - max_v) * scale_v); };
   size_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    const VecF32 e0 = exp((VecF32::load(x + i) - max_v) * scale_v);
-    const VecF32 e1 = exp((VecF32::load(x + i + kLanes) - max_v) * scale_v);
+    const VecF32 e0 = exp_of(VecF32::load(x + i));
+    const VecF32 e1 = exp_of(VecF32::load(x + i + kLanes));
     e0.store(y + i);
     e1.store(y + i + kLanes);
-    s0 = s0 + e0;
-    s1 = s1 + e1;
+    sum[0] = sum[0] + e0;
+    sum[1] = sum[1] + e1;
   }
-  for (; i + kLanes <= n; i += kLanes) {
-    const VecF32 e = exp((VecF32::load(x + i) - max_v) * scale_v);
-    e.store(y + i);
-    s0 = s0 + e;
+  for (size_t half = 0; i < n; ++half, i += kLanes) {
+    const size_t valid = n - i < kLanes ? n - i : kLanes;
+    const VecF32 e = exp_of(VecF32::load(x + i, valid));
+    e.store(y + i, valid);
+    sum[half] = sum[half] + select_first(valid, e, VecF32::zero());
   }
-  if (i < n) {
-    const VecF32 e = exp((VecF32::load(x + i, n - i) - max_v) * scale_v);
-    e.store(y + i, n - i);
-    s1 = s1 + select_first(n - i, e, VecF32::zero());
-  }
-  return reduce_add(s0 + s1);
+  return reduce_add(sum[0] + sum[1]);
 }
 
 SIMDFORMER_INLINE void scale_row(size_t n, float factor, const float* x, float* y) {
@@ -62,7 +60,7 @@ SIMDFORMER_INLINE void scale_row(size_t n, float factor, const float* x, float* 
 
 void softmax(size_t rows, size_t cols, const float* x, float* y) {
   for (size_t r = 0; r < rows; ++r, x += cols, y += cols) {
-    const float sum = exp_row_sum(cols, 1.0f, x, y);
+    const float sum = exp_row_sum(cols, 1.0f, max_row(cols, x), x, y);
     scale_row(cols, 1.0f / sum, y, y);
   }
 }

@@ -28,6 +28,8 @@ constexpr Kernels make_table() {
       .gemm = gemm,
       .attention_scratch = attention_scratch,
       .attention = attention,
+      .pack_keys = pack_keys,
+      .pack_values = pack_values,
       .layer_norm = layer_norm,
       .softmax = softmax,
       .activation = activation,

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// What happens to a row of scores before its softmax: scale, softcap, biases, masks, in that order
+// (a softcap behind a mask would give masked keys weight).
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/rows.inl.h"
+#include "kernels/softmax.inl.h"
+#include "simd/math.h"
+
+namespace simdformer {
+namespace {
+
+// Keys [begin, end) that some row sees; columns of the scores.
+struct KeyRange {
+  size_t begin;
+  size_t end;
+
+  size_t size() const { return end - begin; }
+};
+
+// Keys that query row sees by distance alone.
+SIMDFORMER_INLINE KeyRange visible_keys(const AttentionArgs& a, size_t row) {
+  const int64_t i = static_cast<int64_t>(row);
+  const int64_t keys = static_cast<int64_t>(a.num_keys);
+  const auto clamp = [&](int64_t j) {
+    return static_cast<size_t>(j < 0 ? 0 : (j > keys ? keys : j));
+  };
+  const size_t begin = clamp(i + a.min_distance);
+  const size_t end = clamp(i + a.max_distance + 1);
+  return {begin, end < begin ? begin : end};
+}
+
+SIMDFORMER_INLINE bool limits_distance(const AttentionArgs& a) {
+  return a.min_distance > -AttentionArgs::kUnbounded || a.max_distance < AttentionArgs::kUnbounded;
+}
+
+SIMDFORMER_INLINE bool has_masks(const AttentionArgs& a) {
+  return limits_distance(a) || a.key_mask || a.pair_mask || a.pair_bias;
+}
+
+// Whether a row of raw scores may go straight to exp(scale (x - max)).
+SIMDFORMER_INLINE bool is_plain(const AttentionArgs& a) {
+  return !has_masks(a) && a.softcap <= 0 && !a.key_bias && !a.relative_bias && !a.weights;
+}
+
+// Bytewise select, left to the compiler's vectoriser.
+SIMDFORMER_INLINE void mask_row(size_t n, const uint8_t* mask, float* x) {
+  for (size_t j = 0; j < n; ++j) x[j] = mask[j] ? x[j] : -kInfinity;
+}
+
+SIMDFORMER_INLINE void fill_row(size_t n, float value, float* x) {
+  const VecF32 v = VecF32::broadcast(value);
+  map_row(n, x, x, [&](VecF32) { return v; });
+}
+
+SIMDFORMER_INLINE void cap_row(size_t n, float softcap, float* x) {
+  const VecF32 cap = VecF32::broadcast(softcap);
+  const VecF32 inverse = VecF32::broadcast(1.0f / softcap);
+  map_row(n, x, x, [&](VecF32 v) { return cap * tanh(v * inverse); });
+}
+
+// Raw scores of query row in columns [range.begin, range.end) of x -> scores ready for softmax.
+SIMDFORMER_INLINE void bias_row(const AttentionArgs& a, size_t row, KeyRange range, float* x) {
+  const size_t begin = range.begin;
+  const size_t n = range.size();
+  const KeyRange visible = visible_keys(a, row);
+  const auto stage_out = [&](WeightsStage stage) {
+    if (!a.weights || a.weights_stage != stage) return;
+    copy_row(n, x + begin, a.weights + row * a.ld_weights + begin);
+  };
+  scale_row(n, a.softmax_scale, x + begin, x + begin);
+  stage_out(WeightsStage::kScaled);
+  if (a.softcap > 0) cap_row(n, a.softcap, x + begin);
+  stage_out(WeightsStage::kCapped);
+  if (a.key_bias) add_row(n, a.key_bias + begin, x + begin);
+  if (a.relative_bias) {
+    add_row(n, a.relative_bias + (a.num_queries - 1 - row) + begin, x + begin);
+  }
+  if (a.pair_bias) add_row(n, a.pair_bias + row * a.ld_pair_bias + begin, x + begin);
+  if (a.key_mask) mask_row(n, a.key_mask + begin, x + begin);
+  if (a.pair_mask) mask_row(n, a.pair_mask + row * a.ld_pair_mask + begin, x + begin);
+  if (visible.begin > begin)
+    fill_row(min_size(visible.begin, range.end) - begin, -kInfinity, x + begin);
+  if (visible.end < range.end) {
+    const size_t from = visible.end < begin ? begin : visible.end;
+    fill_row(range.end - from, -kInfinity, x + from);
+  }
+  stage_out(WeightsStage::kBiased);
+}
+
+}  // namespace
+}  // namespace simdformer
