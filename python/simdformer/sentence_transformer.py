@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -355,25 +355,30 @@ class SentenceTransformer:
         full = self._sentence_encoder.embedding_dimension
         result = np.empty((len(texts), min(full, truncate_dim or full)), dtype=np.float32)
         row = 0
-        for part in self._run(texts, prompt, self._sentence_forward(prompt)):
-            result[row : row + len(part)] = finish(part)
-            row += len(part)
-            if bar is not None:
-                bar.update(len(part))
+        with closing(self._run(texts, prompt, self._sentence_forward(prompt))) as parts:
+            for part in parts:
+                result[row : row + len(part)] = finish(part)
+                row += len(part)
+                if bar is not None:
+                    bar.update(len(part))
         return result
 
     def _encode_tokens(self, texts: list[str], prompt: str | None, bar: Any) -> list[Array]:
         result: list[Array] = []
-        for part in self._run(texts, prompt, self._token_forward):
-            result.extend(part)
-            if bar is not None:
-                bar.update(len(part))
+        with closing(self._run(texts, prompt, self._token_forward)) as parts:
+            for part in parts:
+                result.extend(part)
+                if bar is not None:
+                    bar.update(len(part))
         return result
 
     def _run(
         self, texts: Iterable[str], prompt: str | None, forward: Callable[[TokenBatch], Any]
-    ) -> Iterator[Any]:
-        """`forward` of consecutive batches of texts; the next ones are tokenised meanwhile."""
+    ) -> Generator[Any, None, None]:
+        """`forward` of consecutive batches of texts; the next ones are tokenised meanwhile.
+
+        Closing it ends the tokenizing thread, also when an exception keeps this frame alive.
+        """
         checked = (check_text(text, index) for index, text in enumerate(texts))
         prompted = (prompt + text for text in checked) if prompt else checked
         # The attribute is read once: setting max_seq_length does not change a running call.
