@@ -141,13 +141,13 @@ def test_layers_may_be_built_in_many_threads():
 
 def test_other_python_threads_run_during_a_forward_pass():
     encoder = native_encoder(Config(hidden_size=256, num_heads=4, intermediate_size=1024))
-    batch = random_batch([100] * 400)
+    batch = random_batch([100] * 100)
     running = threading.Event()
     turns = 0
 
     def forward():
         running.set()
-        encoder.forward(*batch)
+        encoder.forward(*batch, num_threads=1)
         running.clear()
 
     thread = threading.Thread(target=forward)
