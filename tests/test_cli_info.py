@@ -1,0 +1,87 @@
+"""simdformer info and the command as a whole: what it says of itself and of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simdformer import SentenceTransformer, __version__, show_config
+from simdformer.cli import main
+
+MODEL = "all-MiniLM-L6-v2"
+
+
+def described(capsys, *arguments):
+    assert main(["info", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_info_shows_the_configuration(capsys):
+    assert described(capsys) == {"simdformer": show_config("dicts")}
+
+
+def test_info_of_a_model_agrees_with_the_loaded_model(capsys):
+    shown = described(capsys, MODEL)["model"]
+    model = SentenceTransformer(MODEL)
+    assert shown["embedding_dimension"] == model.get_embedding_dimension()
+    assert shown["max_seq_length"] == model.max_seq_length
+    assert shown["similarity"] == model.similarity_fn_name
+    assert shown["prompts"] == model.prompts
+
+
+def test_info_of_a_model_shows_its_make(capsys):
+    shown = described(capsys, MODEL)["model"]
+    assert shown["architecture"] == "bert"
+    assert (shown["num_hidden_layers"], shown["hidden_size"]) == (6, 384)
+    assert shown["pooling"] == ["mean"]
+    assert shown["normalize"] is True
+    # Its files: 22,713,216 float32 weights are stored, 4 bytes each, behind a short header.
+    assert shown["parameters"] == 22_713_216
+    assert 0 < shown["files"]["model.safetensors"] - 4 * shown["parameters"] < 100_000
+
+
+def test_info_lists_the_files_with_their_sizes(capsys):
+    shown = described(capsys, MODEL)["model"]
+    for name, size in shown["files"].items():
+        assert (Path(shown["folder"]) / name).stat().st_size == size
+    assert {"config.json", "tokenizer.json", "modules.json"} <= shown["files"].keys()
+
+
+def test_info_prints_a_value_a_line(capsys):
+    assert main(["info", MODEL]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "simdformer"
+    assert ["embedding_dimension", "384"] in [line.split() for line in lines]
+    assert ["architecture", "bert"] in [line.split() for line in lines]
+
+
+def test_info_of_no_model_says_where_it_was_looked_for(capsys):
+    assert main(["info", "./no-such-model"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("simdformer: error: no model './no-such-model'")
+    assert "Traceback" not in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out == f"simdformer {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["embed"], ["search"], ["info"]])
+def test_help_has_examples(capsys, command):
+    with pytest.raises(SystemExit) as leaving:
+        main([*command, "--help"])
+    assert leaving.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"\nexamples:\n  {' '.join(['simdformer', *command])}" in shown
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["search", "x"], ["info", "--top", "3"]])
+def test_wrong_usage_exits_with_2(arguments):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
