@@ -8,9 +8,14 @@ from support import output_of
 
 # What the library itself needs is imported first, so that only its own doing shows.
 PROLOGUE = """
-import os, sys
+import os, sys, threading
 from pathlib import Path
 import numpy, safetensors, tokenizers, tqdm
+
+# With a process's first thread the C library sets a handler of its own (SIGSETXID).
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
 
 def threads():
     return len(os.listdir("/proc/self/task"))
