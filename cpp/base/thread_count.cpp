@@ -87,7 +87,7 @@ ThreadCount read_thread_count() {
   const bool own = env_count("SIMDFORMER_NUM_THREADS") > 0;
   const char* name = own ? "SIMDFORMER_NUM_THREADS" : "OMP_NUM_THREADS";
   const int wanted = env_count(name);
-  if (wanted > 0 && wanted < threads.count) threads = {wanted, concat(name, "=", wanted)};
+  if (wanted > 0 && wanted <= threads.count) threads = {wanted, concat(name, "=", wanted)};
   return threads;
 }
 
