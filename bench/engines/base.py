@@ -55,6 +55,8 @@ class BatchedEngine(ABC):
 
         check_mean_pooling(options.model)
         self.options = options
+        if options.threads == 1:
+            self.variants = (LATENCY,)
         self.tokenizer = Tokenizer.from_file(str(options.model / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(options.max_length)
