@@ -54,6 +54,7 @@ struct Tile {
   const float* residual;  // at the tile's first element, or null
   size_t ldr;
   bool accumulate;
+  const float* next_panel;  // brought into L2 meanwhile; the tile's own panel if there is none
 };
 
 // Whole says that the tile has no columns beyond n: plain loads and stores (vmaskmovps stores are
@@ -90,6 +91,16 @@ SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile)
   }
 }
 
+// One step's worth of a panel into L2: hardware prefetchers stop at the end of a page, and with few
+// rows the weights come from DRAM. Zen 4, a whole model's weights in turn: AVX2 48% -> 65% of peak
+// at 14 rows, 83% -> 91% at 128; AVX-512 within noise. Prefetching 12 steps ahead into L1: no gain.
+template <size_t NV>
+SIMDFORMER_INLINE void prefetch_panel(const float* p) {
+  constexpr size_t kLine = 64 / sizeof(float);
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < NV * kLanes; i += kLine) __builtin_prefetch(p + i, 0, 2);
+}
+
 // The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k.
 template <size_t MR, size_t NV>
 void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
@@ -104,7 +115,9 @@ void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
       for (size_t j = 0; j < NV; ++j) acc[i][j] = VecF32::zero();
     }
   }
-  for (size_t p = 0; p < k; ++p, w += NV * kLanes) {
+  const float* next = tile.next_panel;
+  for (size_t p = 0; p < k; ++p, w += NV * kLanes, next += NV * kLanes) {
+    prefetch_panel<NV>(next);
     VecF32 wv[NV];
     SIMDFORMER_UNROLL
     for (size_t j = 0; j < NV; ++j) wv[j] = VecF32::load(w + j * kLanes);
@@ -150,7 +163,8 @@ SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t rows, const Tile& t
 }
 
 // One panel of W against one strip of A's rows.
-SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t row, size_t rows) {
+SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t row, size_t rows,
+                                 bool prefetch) {
   const size_t column = panel * kNR;
   const size_t width = min_size(kNR, g.n - column);
   const size_t vectors = panel_vectors(g.n, column);
@@ -164,7 +178,8 @@ SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t row, si
                   .bias = g.finish && g.bias ? g.bias + column : nullptr,
                   .residual = fuse_residual ? residual : nullptr,
                   .ldr = g.ldr,
-                  .accumulate = g.accumulate};
+                  .accumulate = g.accumulate,
+                  .next_panel = prefetch ? w + g.packed_k * vectors * kLanes : w};
   run_tile<kTileVectors>(rows, vectors, g.k, g.a + row * g.lda, g.lda, w, tile);
   if (g.finish) finish_tile(g, rows, tile, residual);
 }
@@ -179,7 +194,7 @@ void gemm(const GemmArgs& g) {
     for (size_t strip = 0; strip < strips; ++strip) {
       const size_t row = strip * g.m / strips;
       const size_t rows = (strip + 1) * g.m / strips - row;
-      gemm_tile(g, panel, row, rows);
+      gemm_tile(g, panel, row, rows, strip + 1 == strips && !last);
       if (normalize && last) {
         float* c = g.c + row * g.ldc;
         layer_norm({.rows = rows,

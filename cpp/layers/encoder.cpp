@@ -33,11 +33,13 @@ size_t max_seqlen(const Batch& batch) {
 
 }  // namespace
 
-// Workspaces that no call is using. A call takes one for its time, so several can run at once.
+// Workspaces that no call is using. A call takes one for its time, so several can run at once. The
+// lock is only tried: a child forked while another thread held it would wait for ever.
 class WorkspacePool {
  public:
   std::unique_ptr<Workspace> take(size_t team_size) {
-    const std::lock_guard lock(mutex_);
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return std::make_unique<Workspace>(team_size);
     for (auto& free : free_) {
       if (free->members.size() < team_size) continue;
       std::unique_ptr<Workspace> workspace = std::move(free);
@@ -48,8 +50,8 @@ class WorkspacePool {
     return std::make_unique<Workspace>(team_size);
   }
   void give_back(std::unique_ptr<Workspace> workspace) {
-    const std::lock_guard lock(mutex_);
-    free_.push_back(std::move(workspace));
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock) free_.push_back(std::move(workspace));
   }
 
  private:
