@@ -10,15 +10,15 @@ namespace simdformer {
 namespace {
 
 SIMDFORMER_INLINE void layer_norm_row(const LayerNormArgs& a, const float* x, float* y) {
-  const float n = static_cast<float>(a.cols);  // sum * (1 / n) would miss a constant row's mean
-  const float mean = sum_row(a.cols, x, [](VecF32 v) { return v; }) / n;
+  const float size = static_cast<float>(a.cols);  // sum * (1 / n) would miss a constant row's mean
+  const float mean = sum_row(a.cols, x, [](VecF32 v) { return v; }) / size;
   const VecF32 mean_v = VecF32::broadcast(mean);
   const float sum_squares = sum_row(a.cols, x, [&](VecF32 v) {
     const VecF32 d = v - mean_v;
     return d * d;
   });
   const VecF32 one = VecF32::broadcast(1.0f);
-  const VecF32 rstd = one / sqrt(VecF32::broadcast(sum_squares / n + a.eps));
+  const VecF32 rstd = one / sqrt(VecF32::broadcast(sum_squares / size + a.eps));
   const auto normalize = [&](VecF32 v, VecF32 weight, VecF32 bias) {
     return fma((v - mean_v) * rstd, weight, bias);
   };
