@@ -275,7 +275,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     shares = [[e, *(f"{rows[s, e]['share_of_peak']:.0%}" for s in sets)] for e in engines]
     settings, peak = result["settings"], result["peak"]
     speeds_title = (
-        f"{settings['model']}, {settings['threads']} threads, {settings['clock']} time, median of "
+        f"{settings['model']}, threads: {settings['threads']}, {settings['clock']} time, median of "
         f"{settings['rounds']} interleaved rounds ± half the interquartile range:\n"
     )
     shares_title = (

@@ -20,15 +20,20 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
     sets, engines = result["sets"], list(result["engines"])
     rows = {(row["set"], row["engine"]): row for row in result["rows"]}
     peak = result["peak"]["fma_gflops"]["best"]
-    figure, axes = plt.subplots(
-        1,
-        len(sets),
-        figsize=(3.1 * len(sets), 0.42 * len(engines) + 1.5),
+    columns = min(3, len(sets)) if len(sets) != 4 else 2  # readable at a page's width
+    lines = -(-len(sets) // columns)
+    figure, grid = plt.subplots(
+        lines,
+        columns,
+        figsize=(1 + 2.9 * columns, lines * (0.32 * len(engines) + 1.1) + 0.3),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    for axis, (name, text_set) in zip(axes[0], sets.items(), strict=True):
+    axes = grid.ravel()
+    for unused in axes[len(sets) :]:
+        unused.remove()
+    for axis, (name, text_set) in zip(axes, sets.items(), strict=False):
         latency = name == "one"
         values = [
             rows[name, e]["seconds"] * 1e3 if latency else rows[name, e]["texts_per_s"]
@@ -60,10 +65,10 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
         )
         axis.set_xlabel(unit, fontsize=8.5)
         axis.tick_params(axis="x", labelsize=8)
-    axes[0][0].invert_yaxis()
+    axes[0].invert_yaxis()
     settings = result["settings"]
     figure.suptitle(
-        f"{settings['model']}, {settings['threads']} threads, {result['machine']['cpu']}; "
+        f"{settings['model']}, threads: {settings['threads']}, {result['machine']['cpu']}; "
         "dashed: the whole measured FMA peak",
         fontsize=10,
     )
