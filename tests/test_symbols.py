@@ -122,6 +122,46 @@ def test_isa_object_uses_its_registers(objects, level, register):
     assert len(products) > 100
 
 
+def innermost_loops(listing):
+    """The bodies of loops that contain no other loop, as lists of (mnemonic, operands)."""
+    code = []  # (address, mnemonic, operands)
+    for text in listing.splitlines():
+        match = re.match(r"^\s+([0-9a-f]+):\t(\S+)(?:\s+(.*))?$", text)
+        if match:
+            code.append((int(match[1], 16), match[2], match[3] or ""))
+    place = {address: index for index, (address, _, _) in enumerate(code)}
+    loops = []
+    for index, (address, mnemonic, operands) in enumerate(code):
+        target = re.match(r"^([0-9a-f]+) ", operands)
+        if not mnemonic.startswith("j") or not target:
+            continue
+        start = place.get(int(target[1], 16), index + 1)
+        if start <= index and int(target[1], 16) <= address:
+            loops.append((start, index))
+    inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    return [[code[i][1:] for i in range(start, end + 1)] for start, end in inner]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_gemm_loop_keeps_its_tile_in_registers(objects, level):
+    # A spilled accumulator costs a load and a store a step: a third of the speed, and no error.
+    mr, nr = _core.KernelTable(level).gemm_tile
+    vectors = nr // _core.KernelTable(level).lanes
+    multiply = "mulps" if level == "generic" else "vfmadd"
+    listing = run("objdump", "-d", "--no-show-raw-insn", "--demangle", objects[f"isa/{level}"])
+    kernel = f"micro_kernel<{mr}ul, {vectors}ul>"
+    body = listing.split(f"{kernel}(", 1)[1].split("\n\n", 1)[0]
+    loops = [
+        loop
+        for loop in innermost_loops(body)
+        if sum(mnemonic.startswith(multiply) for mnemonic, _ in loop) == mr * vectors
+    ]
+    assert loops, f"no loop with {mr * vectors} products in {kernel}"
+    on_stack = re.compile(r"\(%r[sb]p")
+    spills = [code for loop in loops for code in loop if on_stack.search(code[1])]
+    assert [code for code in spills if "mm" in code[1]] == []
+
+
 def test_extension_has_no_avx_beyond_that_of_its_objects(objects):
     # Static libraries and start-up code are linked in too; they must not bring any.
     in_objects = sum(

@@ -101,10 +101,11 @@ SIMDFORMER_INLINE void prefetch_panel(const float* p) {
   for (size_t i = 0; i < NV * kLanes; i += kLine) __builtin_prefetch(p + i, 0, 2);
 }
 
-// The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k.
+// The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k. A
+// function of its own, so that the registers are this tile's alone.
 template <size_t MR, size_t NV>
-void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
-                  const float* SIMDFORMER_RESTRICT w, const Tile& tile) {
+SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
+                                      const float* SIMDFORMER_RESTRICT w, const Tile& tile) {
   VecF32 acc[MR][NV];
   if (tile.accumulate) {
     tile.tail == kLanes ? load_tile<MR, NV, true>(acc, tile) : load_tile<MR, NV, false>(acc, tile);

@@ -3,6 +3,7 @@
 #pragma once
 
 #define SIMDFORMER_INLINE inline __attribute__((always_inline))
+#define SIMDFORMER_NOINLINE __attribute__((noinline))
 #define SIMDFORMER_RESTRICT __restrict__
 // Tiles live in registers only if every loop over them is unrolled in full.
 #define SIMDFORMER_UNROLL _Pragma("GCC unroll 16")
