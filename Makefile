@@ -1,4 +1,4 @@
-# `make help` lists the targets. Everything is installed into .venv; nothing else is touched.
+# `make help` lists the targets. Everything goes into .venv and build; nothing else is touched.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -87,6 +87,7 @@ sanitize: $(STAMPS)/venv  ## Run the kernel and layer tests under ASan and UBSan
 
 $(STAMPS)/sanitized: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/sanitize -C cmake.build-type=RelWithDebInfo \
+	  -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
 	  -C cmake.define.SIMDFORMER_SANITIZE=ON ".[test]"
 	@touch $@
 
