@@ -118,6 +118,7 @@ _ROW_KERNELS = {
     "embedding_sum": RowWork(flops=2, floats=2),
     "pool_mean": RowWork(flops=1, floats=1, operation="mean"),
     "l2_normalize": RowWork(flops=3, floats=2, operation="l2_normalize"),
+    "read_sum": RowWork(flops=1, floats=1),
 }
 
 
@@ -155,14 +156,14 @@ def time_kernel(case: Case, table: Any) -> float:
 
 
 def time_peer(operation: kernel_peers.Operation) -> float:
-    """Seconds of one call, measured as the kernels are, but through Python."""
+    """Seconds of one call, measured as the kernels are (this thread's own time), but by Python."""
     operation()
 
     def call(repeats: int) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(repeats):
             operation()
-        return (time.perf_counter() - start) / repeats
+        return (time.thread_time() - start) / repeats
 
     repeats = max(1, int(_SLICE_SECONDS / call(1)))
     return min(call(repeats) for _ in range(_SLICES))
@@ -173,11 +174,14 @@ class ReadMeter:
 
     def __init__(self, table: Any) -> None:
         self._table = table
-        self._arrays: dict[int, np.ndarray] = {}
 
     def rate(self, size: int) -> float:
-        array = self._arrays.setdefault(size, np.ones(size // _FLOAT_BYTES, np.float32))
-        return array.nbytes / time_peer(lambda: self._table.read_sum(array)) / 1e9
+        cols = size // _FLOAT_BYTES
+        repeats = max(1, int(_SLICE_SECONDS / max(self._seconds(cols, 1), 1e-8)))
+        return size / min(self._seconds(cols, repeats) for _ in range(_SLICES)) / 1e9
+
+    def _seconds(self, cols: int, repeats: int) -> float:
+        return float(self._table.time_rows("read_sum", 1, cols, repeats))
 
 
 def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any]]:
