@@ -186,7 +186,9 @@ SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t row, si
 }
 
 // Panels outside, strips of rows inside: a panel stays in L2 while every strip passes it, and a
-// strip's tile of A in L1. Strips are of nearly equal height (14 rows: 7 + 7, not 8 + 6).
+// strip's tile of A in L1. Strips are of nearly equal height (14 rows: 7 + 7, not 8 + 6). Chunks of k
+// between the two loops, so that a panel's chunk stays in L1 (128 to 256 deep; Zen 4): no gain at
+// AVX2 or AVX-512, 4% lost at 128.
 void gemm(const GemmArgs& g) {
   const size_t strips = ceil_div(g.m, kTileRows);
   const bool normalize = g.finish && g.norm_weight;
