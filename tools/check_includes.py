@@ -33,7 +33,14 @@ BARE_HEADERS = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
 OPENMP_FILE = "base/parallel.cpp"
 
 # Likewise under python/simdformer/: the modules that may import _core, and what models may import.
-CORE_USERS = ("__init__.py", "build_info.py", "loading.py", "modules.py", "models/")
+CORE_USERS = (
+    "__init__.py",
+    "build_info.py",
+    "functional/",
+    "loading.py",
+    "modules.py",
+    "models/",
+)
 MODELS_USE = ("_core", "activations", "checkpoint", "nn", "models")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)

@@ -5,6 +5,9 @@
 
 namespace simdformer::bindings {
 
+void bind_attention(pybind11::module_& module);
+void bind_functional(pybind11::module_& module);
+void bind_positions(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
 void bind_layers(pybind11::module_& module);
 

@@ -30,4 +30,7 @@ PYBIND11_MODULE(_core, module) {
 
   bindings::bind_kernels(module);
   bindings::bind_layers(module);
+  bindings::bind_attention(module);
+  bindings::bind_functional(module);
+  bindings::bind_positions(module);
 }

@@ -15,6 +15,19 @@ inline constexpr std::pair<const char*, Activation> kActivations[] = {
     {"tanh", Activation::kTanh},          {"sigmoid", Activation::kSigmoid},
 };
 
+inline constexpr std::pair<const char*, Score> kScores[] = {
+    {"dot", Score::kDot},
+    {"additive", Score::kAdditive},
+    {"squared_distance", Score::kSquaredDistance},
+};
+
+inline constexpr std::pair<const char*, WeightsStage> kWeightsStages[] = {
+    {"scaled", WeightsStage::kScaled},
+    {"capped", WeightsStage::kCapped},
+    {"biased", WeightsStage::kBiased},
+    {"softmax", WeightsStage::kSoftmax},
+};
+
 // sentence-transformers' names.
 inline constexpr std::pair<const char*, Pooling> kPoolings[] = {
     {"cls", Pooling::kCls},

@@ -124,17 +124,14 @@ SIMDFORMER_INLINE void raw_scores(const AttentionArgs& a, const Operands& o, siz
 // for a row without a key, whose exponentials are 0.
 SIMDFORMER_INLINE float softmax_row(const AttentionArgs& a, size_t row, KeyRange keys, float* x) {
   float* first = x + keys.begin;
-  if (is_plain(a)) {
-    const float max_value = max_row(keys.size(), first);
-    return 1.0f / exp_row_sum(keys.size(), a.softmax_scale, max_value, first, first);
-  }
   bias_row(a, row, keys, x);
   const float max_value = max_row(keys.size(), first);
   if (max_value == -kInfinity && has_masks(a) && !has_nan(keys.size(), first)) {
     fill_row(keys.size(), 0.0f, first);
     return 0.0f;
   }
-  return 1.0f / exp_row_sum(keys.size(), 1.0f, max_value, first, first);
+  const float scale = scales_first(a) ? 1.0f : a.softmax_scale;
+  return 1.0f / exp_row_sum(keys.size(), scale, max_value, first, first);
 }
 
 SIMDFORMER_INLINE void write_weights(const AttentionArgs& a, size_t row, KeyRange keys, float rsum,

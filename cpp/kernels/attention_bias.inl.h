@@ -36,13 +36,19 @@ SIMDFORMER_INLINE bool limits_distance(const AttentionArgs& a) {
 }
 
 SIMDFORMER_INLINE bool has_masks(const AttentionArgs& a) {
-  return limits_distance(a) || a.key_mask || a.pair_mask || a.pair_bias;
+  return limits_distance(a) || a.key_mask || a.pair_mask || a.pair_bias || a.key_bias ||
+         a.relative_bias;
 }
 
-// Whether a row of raw scores may go straight to exp(scale (x - max)).
-SIMDFORMER_INLINE bool is_plain(const AttentionArgs& a) {
-  return !has_masks(a) && a.softcap <= 0 && !a.key_bias && !a.relative_bias && !a.weights;
+// Whether scores are scaled before anything else; otherwise exp(scale (x - max)) does it, which
+// saves a pass over the row. Masks alone do not decide it: a mask that masks nothing changes no
+// bit.
+SIMDFORMER_INLINE bool scales_first(const AttentionArgs& a) {
+  return a.softcap > 0 || a.key_bias || a.relative_bias || a.pair_bias || !(a.softmax_scale > 0) ||
+         (a.weights && a.weights_stage != WeightsStage::kSoftmax);
 }
+
+constexpr float kLargest = 3.40282347e38f;
 
 // Bytewise select, left to the compiler's vectoriser.
 SIMDFORMER_INLINE void mask_row(size_t n, const uint8_t* mask, float* x) {
@@ -60,6 +66,12 @@ SIMDFORMER_INLINE void cap_row(size_t n, float softcap, float* x) {
   map_row(n, x, x, [&](VecF32 v) { return cap * tanh(v * inverse); });
 }
 
+// x += bias; where bias is -inf it masks, whatever x holds.
+SIMDFORMER_INLINE void add_bias_row(size_t n, const float* bias, float* x) {
+  const VecF32 lowest = VecF32::broadcast(-kLargest);
+  update_row(n, bias, x, [&](VecF32 v, VecF32 b) { return select(less(b, lowest), b, v + b); });
+}
+
 // Raw scores of query row in columns [range.begin, range.end) of x -> scores ready for softmax.
 SIMDFORMER_INLINE void bias_row(const AttentionArgs& a, size_t row, KeyRange range, float* x) {
   const size_t begin = range.begin;
@@ -69,15 +81,15 @@ SIMDFORMER_INLINE void bias_row(const AttentionArgs& a, size_t row, KeyRange ran
     if (!a.weights || a.weights_stage != stage) return;
     copy_row(n, x + begin, a.weights + row * a.ld_weights + begin);
   };
-  scale_row(n, a.softmax_scale, x + begin, x + begin);
+  if (scales_first(a)) scale_row(n, a.softmax_scale, x + begin, x + begin);
   stage_out(WeightsStage::kScaled);
   if (a.softcap > 0) cap_row(n, a.softcap, x + begin);
   stage_out(WeightsStage::kCapped);
-  if (a.key_bias) add_row(n, a.key_bias + begin, x + begin);
+  if (a.key_bias) add_bias_row(n, a.key_bias + begin, x + begin);
   if (a.relative_bias) {
-    add_row(n, a.relative_bias + (a.num_queries - 1 - row) + begin, x + begin);
+    add_bias_row(n, a.relative_bias + (a.num_queries - 1 - row) + begin, x + begin);
   }
-  if (a.pair_bias) add_row(n, a.pair_bias + row * a.ld_pair_bias + begin, x + begin);
+  if (a.pair_bias) add_bias_row(n, a.pair_bias + row * a.ld_pair_bias + begin, x + begin);
   if (a.key_mask) mask_row(n, a.key_mask + begin, x + begin);
   if (a.pair_mask) mask_row(n, a.pair_mask + row * a.ld_pair_mask + begin, x + begin);
   if (visible.begin > begin)

@@ -73,8 +73,9 @@ enum class WeightsStage : int32_t { kScaled, kCapped, kBiased, kSoftmax };
 //   out[i, :] = sum_j softmax_j(s)[i, j] v[j, :]
 // q: (num_queries, head_dim), k: (num_keys, head_dim), v: (num_keys, value_dim), out: (num_queries,
 // value_dim); no overlap. A pointer may be null: its term or mask is left out. A row without a key
-// gives masked_value in out and weights. A masked key's k and v are never mixed in, whatever they
-// hold. The bits of a row do not depend on the other rows, nor on keys behind its last one.
+// gives masked_value in out and weights; so does one whose biases are all -inf. A masked key's k
+// and v are never mixed in, whatever they hold. The bits of a row do not depend on the other rows,
+// nor on keys behind its last one.
 struct AttentionArgs {
   static constexpr int64_t kUnbounded = INT64_C(1) << 40;
 
@@ -83,7 +84,7 @@ struct AttentionArgs {
   size_t head_dim = 0;
   size_t value_dim = 0;
   Score score = Score::kDot;
-  float softmax_scale = 1.0f;  // > 0
+  float softmax_scale = 1.0f;
   float softcap = 0.0f;
   const float* q = nullptr;
   size_t ldq = 0;
@@ -126,6 +127,49 @@ struct LayerNormArgs {
   const float* weight = nullptr;
   const float* bias = nullptr;
   float eps = 0.0f;
+  float* y = nullptr;
+  size_t ldy = 0;
+};
+
+// y[i, :] = x[i, :] / sqrt(mean(x[i, :]^2) + eps) * weight. x, y: (rows, cols), x == y allowed.
+struct RmsNormArgs {
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* x = nullptr;
+  size_t ldx = 0;
+  const float* weight = nullptr;
+  float eps = 0.0f;
+  float* y = nullptr;
+  size_t ldy = 0;
+};
+
+// y[i, j] = (x[i, j] - mean[j]) scale[j] + shift[j]: BatchNorm and PowerNorm once their statistics
+// are known. x, y: (rows, cols), x == y allowed; mean, scale, shift: (cols).
+struct NormColumnsArgs {
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* x = nullptr;
+  size_t ldx = 0;
+  const float* mean = nullptr;
+  const float* scale = nullptr;
+  const float* shift = nullptr;
+  float* y = nullptr;
+  size_t ldy = 0;
+};
+
+// Rotary embedding of one head (Su et al. 2021): the pair (x1, x2) of row i, number j, becomes
+// (x1 c - x2 s, x2 c + x1 s) with c = cos[i, j], s = sin[i, j]. A pair is columns (j, j + pairs),
+// or (2 j, 2 j + 1) if interleaved; columns from 2 pairs on are copied. x == y allowed.
+struct RotaryArgs {
+  size_t rows = 0;
+  size_t cols = 0;
+  size_t pairs = 0;
+  bool interleaved = false;
+  const float* x = nullptr;
+  size_t ldx = 0;
+  const float* cos = nullptr;  // (rows, pairs)
+  const float* sin = nullptr;
+  size_t ld_table = 0;
   float* y = nullptr;
   size_t ldy = 0;
 };
@@ -180,10 +224,19 @@ struct Kernels {
                       size_t ldv, float* packed);
 
   void (*layer_norm)(const LayerNormArgs& args);
+  void (*rms_norm)(const RmsNormArgs& args);
+  void (*norm_columns)(const NormColumnsArgs& args);
+  // mean[j] = sum_i x[i, j] / rows, variance[j] = sum_i (x[i, j] - mean[j])^2 / rows, in two
+  // passes. x: (rows, cols), row stride ldx, rows >= 1.
+  void (*column_moments)(size_t rows, size_t cols, const float* x, size_t ldx, float* mean,
+                         float* variance);
+  void (*rotary)(const RotaryArgs& args);
   // y[i, :] = exp(x[i, :] - max) / sum; x, y: (rows, cols) contiguous, x == y allowed.
   void (*softmax)(size_t rows, size_t cols, const float* x, float* y);
   // y[i] = activation(x[i]), x == y allowed.
   void (*activation)(Activation kind, size_t n, const float* x, float* y);
+  // y[i] = activation(gate[i]) x[i]; y == gate allowed, y == x not.
+  void (*gated)(Activation kind, size_t n, const float* gate, const float* x, float* y);
   // y[i] = e^x[i], x == y allowed. The exp that softmax uses, for tests and benchmarks.
   void (*exp)(size_t n, const float* x, float* y);
 
@@ -194,6 +247,8 @@ struct Kernels {
                float* y);
   // y[i, :] = x[i, :] / max(|x[i, :]|, eps); x, y: (rows, cols) contiguous, x == y allowed.
   void (*l2_normalize)(size_t rows, size_t cols, float eps, const float* x, float* y);
+  // y[i] = sum_j x[i, j]^2; x: (rows, cols), row stride ldx; y: (rows).
+  void (*squared_norms)(size_t rows, size_t cols, const float* x, size_t ldx, float* y);
 
   // Benchmark probes: iterations x probe_flops register-only flops, and the sum of x (read once).
   size_t probe_flops;

@@ -55,9 +55,17 @@ void pool(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, si
   }
 }
 
+SIMDFORMER_INLINE float squared_norm(size_t n, const float* x) {
+  return sum_row(n, x, [](VecF32 v) { return v * v; });
+}
+
+void squared_norms(size_t rows, size_t cols, const float* x, size_t ldx, float* y) {
+  for (size_t r = 0; r < rows; ++r) y[r] = squared_norm(cols, x + r * ldx);
+}
+
 void l2_normalize(size_t rows, size_t cols, float eps, const float* x, float* y) {
   for (size_t r = 0; r < rows; ++r, x += cols, y += cols) {
-    const float norm = __builtin_sqrtf(sum_row(cols, x, [](VecF32 v) { return v * v; }));
+    const float norm = __builtin_sqrtf(squared_norm(cols, x));
     scale_row(cols, 1.0f / (norm < eps ? eps : norm), x, y);
   }
 }

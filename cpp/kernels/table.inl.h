@@ -10,8 +10,11 @@
 #include "kernels/gemm.inl.h"
 #include "kernels/kernels.h"
 #include "kernels/layer_norm.inl.h"
+#include "kernels/norm_columns.inl.h"
 #include "kernels/pooling.inl.h"
 #include "kernels/probe.inl.h"
+#include "kernels/rms_norm.inl.h"
+#include "kernels/rotary.inl.h"
 #include "kernels/softmax.inl.h"
 
 namespace simdformer {
@@ -31,12 +34,18 @@ constexpr Kernels make_table() {
       .pack_keys = pack_keys,
       .pack_values = pack_values,
       .layer_norm = layer_norm,
+      .rms_norm = rms_norm,
+      .norm_columns = norm_columns,
+      .column_moments = column_moments,
+      .rotary = rotary,
       .softmax = softmax,
       .activation = activation,
+      .gated = gated,
       .exp = exp_row,
       .embedding_sum = embedding_sum,
       .pool = pool,
       .l2_normalize = l2_normalize,
+      .squared_norms = squared_norms,
       .probe_flops = kProbeFlops,
       .probe_fma = probe_fma,
       .probe_read = probe_read,

@@ -40,6 +40,7 @@ struct Span {
   size_t num_keys = 0;
   int64_t min_distance = -AttentionArgs::kUnbounded;  // of j - i, both from the span's own start
   int64_t max_distance = AttentionArgs::kUnbounded;
+  int64_t origin = 0;  // the j - i that relative_bias counts as distance 0
 };
 
 struct AttentionCall {
@@ -50,6 +51,7 @@ struct AttentionCall {
   std::vector<Span> spans;
   Score score = Score::kDot;
   float softmax_scale = 1.0f;
+  const float* head_scales = nullptr;  // (num_heads): in place of softmax_scale
   float softcap = 0.0f;
   float masked_value = 0.0f;
   Strided<const float> q;
@@ -57,12 +59,13 @@ struct AttentionCall {
   Strided<const float> v;
   Strided<float> out;
   Strided<const float> additive_weight;  // (num_heads, head_dim)
-  Strided<const float> key_bias;         // (.., heads, num_keys), rows broadcast
-  Strided<const float> relative_bias;    // (heads, num_queries + num_keys - 1)
-  Strided<const float> pair_bias;        // (.., heads, num_queries, num_keys)
-  Strided<const uint8_t> key_mask;       // (.., num_keys)
-  Strided<const uint8_t> pair_mask;      // (.., heads, num_queries, num_keys)
-  Strided<float> weights;                // (.., heads, num_queries, num_keys)
+  Strided<const float> key_bias;         // (.., heads, keys): row_stride 1, or 0 if k_begin is 0
+  Strided<const float> relative_bias;    // (heads, distances); distance 0 stands at relative_zero
+  size_t relative_zero = 0;
+  Strided<const float> pair_bias;    // (.., heads, num_queries, num_keys)
+  Strided<const uint8_t> key_mask;   // as key_bias
+  Strided<const uint8_t> pair_mask;  // (.., heads, num_queries, num_keys)
+  Strided<float> weights;            // (.., heads, rows of q, num_keys)
   WeightsStage weights_stage = WeightsStage::kSoftmax;
 };
 
@@ -70,7 +73,7 @@ struct AttentionCall {
 using AttentionScratch = std::vector<Buffer<float>>;
 void reserve_scratch(const Kernels& kernels, const AttentionCall& call, AttentionScratch& scratch);
 
-// Every head of every span, shared out over the team.
+// Every head of every span, shared out over the team; with few of them, their queries as well.
 void run_attention(Team& team, const Kernels& kernels, const AttentionCall& call,
                    AttentionScratch& scratch);
 

@@ -155,3 +155,59 @@ class KernelTable:
     def time_rows(self, name: str, rows: int, cols: int, repeats: int) -> float: ...
     def fma_peak(self, iterations: int) -> float: ...
     def read_sum(self, x: Float32) -> float: ...
+
+# What simdformer.functional calls, with arguments checked and brought to rank 4: (batch, heads, rows,
+# cols), the last dimension contiguous, strides and broadcasts allowed. `out` is written.
+Float64: TypeAlias = NDArray[np.float64]
+Int64: TypeAlias = NDArray[np.int64]
+
+# spans: (sequences, 7) of q_begin, num_queries, k_begin, num_keys, min_distance, max_distance, origin.
+def attention(
+    query: Float32,
+    key: Float32,
+    value: Float32,
+    out: Float32,
+    spans: Int64,
+    *,
+    score: str = "dot",
+    softmax_scale: float = 1.0,
+    head_scales: Float32 | None = None,
+    softcap: float = 0.0,
+    masked_value: float = 0.0,
+    normalize: bool = False,
+    key_norms: bool = False,
+    query_projection: Float32 | None = None,
+    key_projection: Float32 | None = None,
+    projection_bias: Float32 | None = None,
+    additive_weight: Float32 | None = None,
+    key_bias: Float32 | None = None,
+    relative_bias: Float32 | None = None,
+    relative_zero: int = 0,
+    pair_bias: Float32 | None = None,
+    key_mask: NDArray[np.bool_] | None = None,
+    pair_mask: NDArray[np.bool_] | None = None,
+    weights: Float32 | None = None,
+    weights_stage: str = "softmax",
+    num_threads: int = 0,
+) -> None: ...
+def layer_norm(
+    x: Float32, weight: Float32, bias: Float32 | None, eps: float, out: Float32
+) -> None: ...
+def rms_norm(x: Float32, weight: Float32, eps: float, out: Float32) -> None: ...
+def norm_columns(
+    x: Float32, mean: Float32, scale: Float32, shift: Float32, out: Float32
+) -> None: ...
+def column_moments(x: Float32) -> tuple[Float32, Float32]: ...
+def softmax(x: Float32, out: Float32) -> None: ...
+def activate(name: str, x: Float32, out: Float32) -> None: ...
+def gated(name: str, gate: Float32, x: Float32, out: Float32) -> None: ...
+def linear(x: Float32, weight: Float32, bias: Float32 | None, out: Float32) -> None: ...
+def embedding(weight: Float32, input: NDArray[np.int64], out: Float32) -> None: ...
+def sin_cos(
+    positions: Float64, frequencies: Float64, scale: float, sines: Float32, cosines: Float32
+) -> None: ...
+def rotary(x: Float32, cos: Float32, sin: Float32, interleaved: bool, out: Float32) -> None: ...
+def relative_scores(
+    x: Float32, table: Float32, index: Int32, scale: float, by_columns: bool, out: Float32
+) -> None: ...
+def relative_values(weights: Float32, table: Float32, index: Int32, out: Float32) -> None: ...

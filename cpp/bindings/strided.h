@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// NumPy arrays of rank 4 as strided operands, without a copy.
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "bindings/numpy.h"
+#include "layers/attention_call.h"
+
+namespace simdformer::bindings {
+
+constexpr size_t kAnyExtent = static_cast<size_t>(-1);
+using Extents = std::array<size_t, 4>;  // batch, heads, rows, cols
+
+// Rank 4, elements of T, the last dimension contiguous, each extent the wanted one or, but for the
+// last, 1 (which broadcasts: its stride is taken for 0).
+template <typename T>
+Strided<const T> strided(const char* name, const py::object& object, const Extents& wanted) {
+  const auto array = py::array::ensure(object);
+  check(array && array.ndim() == 4, name, " must have 4 dimensions");
+  if (!py::isinstance<py::array_t<T, 0>>(array)) {
+    throw py::type_error(concat(name, " has dtype ", py::str(array.dtype()).cast<std::string>()));
+  }
+  constexpr auto kSize = static_cast<py::ssize_t>(sizeof(T));
+  std::array<ptrdiff_t, 4> strides{};
+  for (int i = 0; i < 4; ++i) {
+    const auto extent = static_cast<size_t>(array.shape(i));
+    const size_t want = wanted[static_cast<size_t>(i)];
+    check(want == kAnyExtent || extent == want || (i < 3 && extent == 1), name, " has shape ",
+          shape_of(array), ", dimension ", i, " must be ", want);
+    check(array.strides(i) % kSize == 0, name, " is not aligned");
+    if (extent != 1) strides[static_cast<size_t>(i)] = array.strides(i) / kSize;
+  }
+  check(array.shape(3) <= 1 || array.strides(3) == kSize, name, "'s last dimension has a stride");
+  return {static_cast<const T*>(array.data()), strides[0], strides[1], strides[2]};
+}
+
+// A bool array as the kernels' bytes.
+inline Strided<const uint8_t> optional_mask(const char* name, const py::object& object,
+                                            const Extents& wanted) {
+  if (object.is_none()) return {};
+  const Strided<const bool> mask = strided<bool>(name, object, wanted);
+  return {reinterpret_cast<const uint8_t*>(mask.data), mask.batch_stride, mask.head_stride,
+          mask.row_stride};
+}
+
+template <typename T>
+Strided<const T> optional_strided(const char* name, const py::object& object,
+                                  const Extents& wanted) {
+  return object.is_none() ? Strided<const T>{} : strided<T>(name, object, wanted);
+}
+
+// As strided, but to be written: every extent is the wanted one.
+inline Strided<float> strided_output(const char* name, const py::object& object,
+                                     const Extents& wanted) {
+  const auto array = py::array::ensure(object);
+  const Strided<const float> view = strided<float>(name, object, wanted);
+  for (int i = 0; i < 4; ++i) {
+    check(static_cast<size_t>(array.shape(i)) == wanted[static_cast<size_t>(i)], name,
+          " has shape ", shape_of(array));
+  }
+  return {static_cast<float*>(const_cast<py::array&>(array).mutable_data()), view.batch_stride,
+          view.head_stride, view.row_stride};
+}
+
+}  // namespace simdformer::bindings

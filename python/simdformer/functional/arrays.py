@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays at the border of simdformer.functional: float32 in, float32 out, no copy where none is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32: TypeAlias = NDArray[np.float32]
+
+
+def array_of(name: str, value: Any) -> NDArray[Any]:
+    """A NumPy array over the value's own memory: an ndarray, or what has __array__ or __dlpack__
+    (a CPU torch tensor has both)."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float)):
+        return np.asarray(value)
+    if hasattr(value, "__dlpack__"):
+        return np.asarray(np.from_dlpack(value))
+    raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+
+
+def float32(name: str, value: Any, *, min_ndim: int = 0, ndim: int | None = None) -> Float32:
+    """The value as a float32 array. Another dtype is an error: a silent cast would hide its cost,
+    and of float64 its loss."""
+    array = array_of(name, value)
+    if array.dtype != np.float32:
+        hint = ""
+        if array.dtype == np.float64:
+            hint = ": this library computes in float32; convert with .astype(numpy.float32)"
+        raise TypeError(f"{name} must be float32, got {array.dtype}{hint}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
+    if array.ndim < min_ndim:
+        raise ValueError(f"{name} must have at least {min_ndim} dimensions, got {array.shape}")
+    return array
+
+
+def vector(name: str, value: Any, size: int) -> Float32:
+    """A contiguous float32 array of shape (size,)."""
+    array = float32(name, value)
+    if array.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},), got {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def with_dense_rows(array: NDArray[Any]) -> NDArray[Any]:
+    """The array if its last dimension is contiguous and its strides are not negative, else a copy."""
+    if array.ndim == 0:
+        return array
+    size = array.itemsize
+    dense_last = array.shape[-1] <= 1 or array.strides[-1] == size
+    plain = all(stride >= 0 and stride % size == 0 for stride in array.strides)
+    return array if dense_last and plain and array.flags.aligned else np.ascontiguousarray(array)
+
+
+def rank4_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """(batch, heads, rows, cols) of a shape of any rank."""
+    lead, rows, cols = shape[:-2], shape[-2:-1], shape[-1:]
+    return math.prod(lead[:-1]), math.prod(lead[-1:]), math.prod(rows), math.prod(cols)
+
+
+def as_rank4(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as (batch, heads, rows, cols) with dense rows, copied only if it must be."""
+    return with_dense_rows(array.reshape(rank4_shape(array.shape)))
+
+
+class Output:
+    """Where a function writes: an array of its own, or the caller's `out`."""
+
+    def __init__(self, out: Any, shape: tuple[int, ...], *inputs: NDArray[Any]) -> None:
+        self._out: Float32 | None = None
+        if out is not None:
+            self._out = float32("out", out)
+            if self._out.shape != shape:
+                raise ValueError(f"out must have shape {shape}, got {self._out.shape}")
+            if not self._out.flags.writeable:
+                raise ValueError("out is read-only")
+        # The kernels write out while they still read; so what may overlap gets an array between.
+        direct = (
+            self._out is not None
+            and self._out.ndim > 0
+            and with_dense_rows(self._out) is self._out
+            and not any(np.may_share_memory(self._out, array) for array in inputs)
+        )
+        self.array: Float32
+        if self._out is not None and direct:
+            self.array = self._out
+        else:
+            self.array = np.empty(shape, np.float32)
+
+    def write(
+        self, native: Callable[[Float32], None], shape: tuple[int, int, int, int] | None = None
+    ) -> Float32:
+        """native(array of the given shape of rank 4), then what the caller is to get."""
+        view = self.array.reshape(rank4_shape(self.array.shape) if shape is None else shape)
+        native(view)
+        if not np.may_share_memory(view, self.array):  # strides that no view of that shape has
+            self.array[...] = view.reshape(self.array.shape)
+        if self._out is None or self._out is self.array:
+            return self.array
+        self._out[...] = self.array
+        return self._out
+
+
+def one_of(name: str, value: object, known: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    return value

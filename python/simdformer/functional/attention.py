@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention over dense and packed batches: each function is one native call."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer.functional.arrays import Float32, Output, float32, one_of
+from simdformer.functional.call import AttentionCall, Window
+from simdformer.functional.scores import SCORES, score_options
+
+MASKED_ROWS = ("zero", "nan")
+STAGES = {
+    True: "softmax",
+    "softmax": "softmax",
+    "scores": "scaled",
+    "capped": "capped",
+    "biased": "biased",
+}
+
+ReturnWeights = bool | Literal["softmax", "scores", "capped", "biased"]
+Result = Float32 | tuple[Float32, Float32]
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    softcap: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    return_weights: ReturnWeights = False,
+    masked_row: str = "zero",
+    out: Any = None,
+) -> Result:
+    """softmax(scale query key^T + attn_mask) value, as torch.nn.functional's function of this name.
+
+    query is (..., heads, L, E), key (..., heads, S, E), value (..., heads, S, E_v), float32; leading
+    dimensions broadcast, and may be missing. Strided views are read in place if their last dimension
+    is contiguous. With enable_gqa, key and value may have fewer heads, a divisor of query's.
+
+    attn_mask broadcasts to (..., heads, L, S): bool, where True takes part, or float32, which is
+    added. is_causal lets query i see keys 0..i, as torch does; it excludes attn_mask.
+    window_size = (left, right) lets query i see keys i - left .. i + right, -1 meaning no limit.
+    softcap c turns scores s into c tanh(s / c), after scale, before masks. scale is 1 / sqrt(E)
+    by default.
+
+    A query without a key gives zeros, or NaN with masked_row="nan". What stands at a masked key,
+    NaN included, has no effect.
+
+    Returns (..., heads, L, E_v), written to out if given; with return_weights=True also the weights
+    (..., heads, L, S); "scores", "capped" and "biased" return what they were before softmax instead:
+    after scale, after softcap, and after masks.
+
+    Raises TypeError for another dtype than float32, ValueError for shapes that do not fit.
+    Source: Vaswani et al. 2017, equation 1.
+    """
+    if attn_mask is not None and is_causal:
+        raise ValueError("attn_mask and is_causal exclude each other: give one of them")
+    return attention(
+        query,
+        key,
+        value,
+        attn_mask=attn_mask,
+        dropout_p=dropout_p,
+        is_causal=is_causal,
+        scale=scale,
+        enable_gqa=enable_gqa,
+        softcap=softcap,
+        window_size=window_size,
+        return_weights=return_weights,
+        masked_row=masked_row,
+        out=out,
+    )
+
+
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    score: str = "scaled_dot",
+    scale: Any = None,
+    weight: Any = None,
+    query_weight: Any = None,
+    key_weight: Any = None,
+    bias: Any = None,
+    exact: bool = False,
+    attn_mask: Any = None,
+    relative_bias: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    alignment: str = "upper_left",
+    softcap: float | None = None,
+    enable_gqa: bool = False,
+    return_weights: ReturnWeights = False,
+    masked_row: str = "zero",
+    out: Any = None,
+) -> Result:
+    """softmax(score(query, key)) value with one of six scores of a query q and a key k:
+
+    "scaled_dot"  scale q.k, scale 1 / sqrt(E) by default (Vaswani et al. 2017)
+    "dot"         scale q.k, scale 1 (Luong et al. 2015)
+    "bilinear"    scale q^T weight k, weight (E_q, E_k) or (heads, E_q, E_k) (Luong's "general")
+    "euclidean"   -scale |q - k|^2, scale 1 / sqrt(E) (Kim et al. 2021). exact=True sums the squared
+                  differences themselves, for vectors so long and near each other that
+                  2 q.k - |k|^2 loses the distance to rounding; it takes longer.
+    "cosine"      scale q.k / (|q| |k|), scale 1; a zero vector's score is 0
+    "additive"    scale weight . tanh(query_weight q + key_weight k + bias) (Bahdanau et al. 2015).
+                  query_weight (A, E_q), key_weight (A, E_k), both or neither; weight (A,); each
+                  may have a leading dimension of heads; bias (A,). weight is all ones by default.
+
+    scale may be an array (heads,). relative_bias, (L + S - 1,) or (heads, L + S - 1), is added to
+    every score: element j - i + L - 1 to query i and key j. alignment="lower_right" counts is_causal
+    and window_size from the last query and the last key instead of the first; is_causal and attn_mask
+    may be given together. All else, results and errors are as in scaled_dot_product_attention.
+    """
+    if dropout_p != 0.0:
+        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training here")
+    one_of("score", score, SCORES)
+    one_of("masked_row", masked_row, MASKED_ROWS)
+    if return_weights is not False and return_weights not in STAGES:
+        raise ValueError(
+            f"return_weights must be a bool or one of {[*STAGES][1:]}, got {return_weights!r}"
+        )
+    arrays = (
+        float32("query", query, min_ndim=2),
+        float32("key", key, min_ndim=2),
+        float32("value", value, min_ndim=2),
+    )
+    call = AttentionCall(*arrays, enable_gqa=enable_gqa)
+    call.options.update(
+        score_options(
+            score, call, scale, weight, query_weight, key_weight, bias, exact or softcap is not None
+        )
+    )
+    call.set_window(Window.of(is_causal, window_size, alignment))
+    call.set_mask(attn_mask)
+    call.set_relative_bias(relative_bias)
+    call.set_softcap(softcap)
+    call.options["masked_value"] = 0.0 if masked_row == "zero" else float("nan")
+
+    output = Output(out, call.output_shape, *arrays)
+    if return_weights is False:
+        return output.write(call.run, call.rows_shape)
+    weights = np.empty(call.weights_shape, np.float32)
+    stage = STAGES[return_weights]
+    result = output.write(lambda array: call.run(array, weights, stage), call.rows_shape)
+    return result, weights
+
+
+def varlen_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    cu_seqlens_q: Any,
+    cu_seqlens_k: Any,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Any = None,
+    return_attn_probs: bool = False,
+    *,
+    out: Any = None,
+) -> Result:
+    """Attention within each sequence of packed batches, under flash-attn's varlen names.
+
+    q is (total_q, heads, E), k (total_k, kv_heads, E), v (total_k, kv_heads, E_v), float32;
+    sequence b owns rows cu_seqlens[b] to cu_seqlens[b + 1]. Sequences may be empty: a query without a
+    key gives zeros. max_seqlen_* are checked if given. causal and window_size are aligned to the last
+    query and key of a sequence. alibi_slopes (heads,) adds -slope |i + S - L - j|.
+
+    Returns (total_q, heads, E_v); with return_attn_probs also (heads, total_q, longest key sequence),
+    0 beyond a sequence's keys.
+
+    Raises TypeError and ValueError as scaled_dot_product_attention, and ValueError for cu_seqlens
+    that do not begin at 0, decrease, or end elsewhere than at total.
+    Source: Dao et al., FlashAttention-2, 2023 (interface).
+    """
+    if dropout_p != 0.0:
+        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training here")
+    arrays = (float32("q", q, ndim=3), float32("k", k, ndim=3), float32("v", v, ndim=3))
+    heads_first = [array.swapaxes(0, 1) for array in arrays]
+    call = AttentionCall(*heads_first, enable_gqa=True, names=("q", "k", "v"))
+    lengths_q = sequence_lengths("cu_seqlens_q", cu_seqlens_q, len(arrays[0]), max_seqlen_q)
+    lengths_k = sequence_lengths("cu_seqlens_k", cu_seqlens_k, len(arrays[1]), max_seqlen_k)
+    if len(lengths_q) != len(lengths_k):
+        raise ValueError(
+            f"cu_seqlens_q has {len(lengths_q)} sequences, cu_seqlens_k has {len(lengths_k)}"
+        )
+    call.set_sequences(lengths_q, lengths_k)
+    call.options["softmax_scale"] = call.default_scale if softmax_scale is None else softmax_scale
+    call.set_window(Window.of(causal, window_size, "lower_right"))
+    call.set_softcap(softcap or None)
+    if alibi_slopes is not None:
+        call.set_alibi(float32("alibi_slopes", alibi_slopes, ndim=1))
+
+    shape = (1, len(arrays[0]), call.heads, call.value_dim)
+    output = Output(out, shape[1:], *arrays)
+    weights: NDArray[Any] | None = None
+    if return_attn_probs:
+        longest = int(lengths_k.max(initial=0))
+        weights = np.zeros((call.heads, len(arrays[0]), longest), np.float32)
+    result = output.write(lambda array: call.run(array.swapaxes(1, 2), weights), shape)
+    return result if weights is None else (result, weights)
+
+
+def sequence_lengths(
+    name: str, cu_seqlens: Any, total: int, max_seqlen: int | None
+) -> NDArray[np.int64]:
+    """The lengths of the sequences that the offsets delimit."""
+    offsets = np.asarray(cu_seqlens)
+    if offsets.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an array of integers, got {offsets.dtype}")
+    if offsets.ndim != 1 or offsets.size == 0:
+        raise ValueError(f"{name} must have shape (sequences + 1,), got {offsets.shape}")
+    offsets = offsets.astype(np.int64)
+    lengths = np.diff(offsets)
+    if offsets[0] != 0 or offsets[-1] != total or (lengths < 0).any():
+        raise ValueError(
+            f"{name} must rise from 0 to the number of rows, {total}, got {offsets[:8].tolist()}"
+            f"{'...' if offsets.size > 8 else ''} ending at {offsets[-1]}"
+        )
+    longest = int(lengths.max(initial=0))
+    if max_seqlen is not None and longest > max_seqlen:
+        raise ValueError(f"max_seqlen is {max_seqlen}, {name} has a sequence of {longest}")
+    return lengths

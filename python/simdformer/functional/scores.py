@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each score asks of the native call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simdformer.functional.arrays import Float32, float32, vector
+from simdformer.functional.call import AttentionCall
+
+SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
+# The weights that a score takes.
+TAKES = {"bilinear": {"weight"}, "additive": {"weight", "query_weight", "key_weight", "bias"}}
+
+
+def score_options(
+    score: str,
+    call: AttentionCall,
+    scale: Any,
+    weight: Any,
+    query_weight: Any,
+    key_weight: Any,
+    bias: Any,
+    exact: bool,
+) -> dict[str, Any]:
+    """Options of the native call, after checking that the weights are those of this score."""
+    given = {"weight": weight, "query_weight": query_weight, "key_weight": key_weight, "bias": bias}
+    for name, value in given.items():
+        if value is not None and name not in TAKES.get(score, set()):
+            raise ValueError(f"score {score!r} takes no {name}")
+    by_dim = score in ("scaled_dot", "euclidean")
+    halved = score == "euclidean" and not exact
+    scale = (call.default_scale if by_dim else 1.0) if scale is None else scale
+    call.set_scale(scale, 2.0 if halved else 1.0)
+    if score == "bilinear":
+        return bilinear(call, weight)
+    if score == "additive":
+        return additive(call, weight, query_weight, key_weight, bias)
+    if call.query_dim != call.key_dim:
+        raise ValueError(
+            f"query has {call.query_dim} columns, key has {call.key_dim}: score {score!r} needs equal ones"
+        )
+    if score == "euclidean":
+        return {"key_norms": True} if halved else {"score": "squared_distance"}
+    return {"normalize": True} if score == "cosine" else {}
+
+
+def bilinear(call: AttentionCall, weight: Any) -> dict[str, Any]:
+    """q^T W k = (W^T q) . k"""
+    if weight is None:
+        raise ValueError("score 'bilinear' needs weight of shape (E_query, E_key)")
+    matrix = per_head("weight", weight, call.heads, (call.query_dim, call.key_dim))
+    return {"query_projection": np.ascontiguousarray(matrix.swapaxes(1, 2))}
+
+
+def additive(
+    call: AttentionCall, weight: Any, query_weight: Any, key_weight: Any, bias: Any
+) -> dict[str, Any]:
+    if (query_weight is None) != (key_weight is None):
+        raise ValueError("query_weight and key_weight must be given together")
+    options: dict[str, Any] = {"score": "additive"}
+    units = call.query_dim
+    if query_weight is not None:
+        units = float32("query_weight", query_weight, min_ndim=2).shape[-2]
+        kv_heads = call.key.shape[1]
+        options["query_projection"] = per_head(
+            "query_weight", query_weight, call.heads, (units, call.query_dim)
+        )
+        options["key_projection"] = per_head(
+            "key_weight", key_weight, kv_heads, (units, call.key_dim)
+        )
+    elif call.query_dim != call.key_dim:
+        raise ValueError(
+            f"query has {call.query_dim} columns, key has {call.key_dim}: give query_weight, key_weight"
+        )
+    if bias is not None:
+        if query_weight is None:  # tanh(q + k + b): the bias rides on an identity projection
+            eye = np.eye(units, dtype=np.float32)[None]
+            options["query_projection"] = options["key_projection"] = eye
+        options["projection_bias"] = vector("bias", bias, units)
+    ones = np.ones(units, np.float32)
+    array = ones if weight is None else float32("weight", weight)
+    if array.shape not in ((units,), (call.heads, units)):
+        raise ValueError(
+            f"weight must have shape ({units},) or ({call.heads}, {units}), got {array.shape}"
+        )
+    options["additive_weight"] = np.ascontiguousarray(array).reshape(1, -1, 1, units)
+    return options
+
+
+def per_head(name: str, weight: Any, heads: int, shape: tuple[int, int]) -> Float32:
+    """(heads or 1, *shape) of a weight with or without a leading dimension of heads."""
+    array = float32(name, weight)
+    if array.shape not in (shape, (heads, *shape)):
+        raise ValueError(f"{name} must have shape {shape} or {(heads, *shape)}, got {array.shape}")
+    return np.ascontiguousarray(array if array.ndim == 3 else array[None])
