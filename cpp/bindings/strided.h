@@ -32,7 +32,8 @@ Strided<const T> strided(const char* name, const py::object& object, const Exten
     check(array.strides(i) % kSize == 0, name, " is not aligned");
     if (extent != 1) strides[static_cast<size_t>(i)] = array.strides(i) / kSize;
   }
-  check(array.shape(3) <= 1 || array.strides(3) == kSize, name, "'s last dimension has a stride");
+  check(array.size() == 0 || array.shape(3) == 1 || array.strides(3) == kSize, name,
+        "'s last dimension has a stride");
   return {static_cast<const T*>(array.data()), strides[0], strides[1], strides[2]};
 }
 

@@ -13,6 +13,23 @@ from simdformer.functional.attention import (
     varlen_attention,
 )
 from simdformer.functional.norms import batch_norm, layer_norm, power_norm, rms_norm
+from simdformer.functional.positions import (
+    apply_rotary_embedding,
+    relative_position_matrix,
+    rotary_embedding,
+    rotary_frequencies,
+    sinusoidal_position_encoding,
+)
+from simdformer.functional.relative import (
+    alibi_bias,
+    alibi_slopes,
+    deberta_attention,
+    relative_bias_matrix,
+    shaw_attention,
+    t5_bucket,
+    t5_relative_bias,
+    transformer_xl_attention,
+)
 from simdformer.functional.rows import (
     embedding,
     geglu,
@@ -30,8 +47,12 @@ from simdformer.functional.rows import (
 )
 
 __all__ = [
+    "alibi_bias",
+    "alibi_slopes",
+    "apply_rotary_embedding",
     "attention",
     "batch_norm",
+    "deberta_attention",
     "embedding",
     "geglu",
     "gelu",
@@ -41,13 +62,22 @@ __all__ = [
     "power_norm",
     "quick_gelu",
     "reglu",
+    "relative_bias_matrix",
+    "relative_position_matrix",
     "relu",
     "rms_norm",
+    "rotary_embedding",
+    "rotary_frequencies",
     "scaled_dot_product_attention",
+    "shaw_attention",
     "sigmoid",
     "silu",
+    "sinusoidal_position_encoding",
     "softmax",
     "swiglu",
+    "t5_bucket",
+    "t5_relative_bias",
     "tanh",
+    "transformer_xl_attention",
     "varlen_attention",
 ]

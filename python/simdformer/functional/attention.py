@@ -95,6 +95,7 @@ def attention(
     bias: Any = None,
     exact: bool = False,
     attn_mask: Any = None,
+    attn_bias: Any = None,
     relative_bias: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
@@ -119,7 +120,7 @@ def attention(
                   query_weight (A, E_q), key_weight (A, E_k), both or neither; weight (A,); each
                   may have a leading dimension of heads; bias (A,). weight is all ones by default.
 
-    scale may be an array (heads,). relative_bias, (L + S - 1,) or (heads, L + S - 1), is added to
+    scale may be an array (heads,). attn_bias is a float32 attn_mask beside another. relative_bias, (L + S - 1,) or (heads, L + S - 1), is added to
     every score: element j - i + L - 1 to query i and key j. alignment="lower_right" counts is_causal
     and window_size from the last query and the last key instead of the first; is_causal and attn_mask
     may be given together. All else, results and errors are as in scaled_dot_product_attention.
@@ -144,7 +145,9 @@ def attention(
         )
     )
     call.set_window(Window.of(is_causal, window_size, alignment))
-    call.set_mask(attn_mask)
+    call.set_mask("attn_mask", attn_mask)
+    if attn_bias is not None:
+        call.set_mask("attn_bias", float32("attn_bias", attn_bias))
     call.set_relative_bias(relative_bias)
     call.set_softcap(softcap)
     call.options["masked_value"] = 0.0 if masked_row == "zero" else float("nan")

@@ -105,12 +105,12 @@ class AttentionCall:
         spans[:, 4] = -UNBOUNDED if window.left is None else shift - window.left
         spans[:, 5] = UNBOUNDED if window.right is None else shift + window.right
 
-    def set_mask(self, attn_mask: Any) -> None:
+    def set_mask(self, name: str, attn_mask: Any) -> None:
         if attn_mask is None:
             return
-        mask = array_of("attn_mask", attn_mask)
+        mask = array_of(name, attn_mask)
         if mask.dtype not in (np.bool_, np.float32):
-            raise TypeError(f"attn_mask must be bool or float32, got {mask.dtype}")
+            raise TypeError(f"{name} must be bool or float32, got {mask.dtype}")
         kind = "mask" if mask.dtype == np.bool_ else "bias"
         mask = mask[None] if mask.ndim == 1 else mask
         target = "key" if mask.ndim >= 2 and mask.shape[-2] == 1 else "pair"
@@ -121,9 +121,11 @@ class AttentionCall:
             full = np.broadcast_to(with_dense_rows(mask), (*self.lead, rows, self.num_keys))
         except ValueError:
             raise ValueError(
-                f"attn_mask of shape {mask.shape} does not broadcast to {self.weights_shape}"
+                f"{name} of shape {mask.shape} does not broadcast to {self.weights_shape}"
             ) from None
-        self.options[f"{target}_{kind}"] = rank4(full, self.lead)
+        term = rank4(full, self.lead)
+        earlier = self.options.get(f"{target}_{kind}")
+        self.options[f"{target}_{kind}"] = term if earlier is None else earlier + term
 
     def set_relative_bias(self, relative_bias: Any) -> None:
         if relative_bias is None:

@@ -167,4 +167,5 @@ def gated(name: str, input: Any, dim: int, gate: str, out: Any) -> Float32:
     target = None if out is None else float32("out", out).swapaxes(dim, -1)
     output = Output(target, shape, x)
     result = output.write(lambda array: _core.gated(name, as_rank4(gates), as_rank4(values), array))
-    return result.swapaxes(dim, -1)
+    swapped: Float32 = result.swapaxes(dim, -1)
+    return swapped

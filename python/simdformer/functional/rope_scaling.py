@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scalings of rotary frequencies, under the names of Hugging Face configurations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64: TypeAlias = NDArray[np.float64]
+
+LENGTH = "original_max_position_embeddings"
+REQUIRED = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor", LENGTH),
+    "yarn": ("factor", LENGTH),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", LENGTH),
+}
+OPTIONAL = {
+    "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate")
+}
+
+
+def scaled_frequencies(
+    dim: int, base: float, scaling: Mapping[str, Any] | None, seq_len: int
+) -> tuple[Float64, float]:
+    """Frequencies (dim / 2,) and the factor of cos and sin."""
+    options = dict(scaling or {})
+    kind = options.pop("rope_type", options.pop("type", "default"))
+    base = options.pop("rope_theta", base)
+    check(kind, options)
+    if not base > 0:
+        raise ValueError(f"base must be positive, got {base}")
+    if kind == "linear":
+        return plain(dim, base) / options["factor"], 1.0
+    if kind == "dynamic":
+        return dynamic(dim, base, seq_len, **options), 1.0
+    if kind == "yarn":
+        return yarn(dim, base, options)
+    if kind == "llama3":
+        return llama3(dim, base, options), 1.0
+    return plain(dim, base), 1.0
+
+
+def check(kind: Any, options: Mapping[str, Any]) -> None:
+    if kind not in REQUIRED:
+        raise ValueError(f"unknown rope_type {kind!r}; known: {', '.join(REQUIRED)}")
+    if missing := [name for name in REQUIRED[kind] if name not in options]:
+        raise ValueError(f"scaling of rope_type {kind!r} lacks {', '.join(missing)}")
+    known = {*REQUIRED[kind], *OPTIONAL.get(kind, ())}
+    if unknown := sorted(options.keys() - known):
+        raise ValueError(f"scaling of rope_type {kind!r} has unknown {', '.join(unknown)}")
+    if "factor" in options and not options["factor"] >= 1:
+        raise ValueError(f"scaling's factor must be >= 1, got {options['factor']}")
+
+
+def plain(dim: int, base: float) -> Float64:
+    j = np.arange(dim // 2, dtype=np.float64)
+    return np.asarray(base ** (-2 * j / max(dim, 1)), np.float64)
+
+
+def dynamic(
+    dim: int, base: float, seq_len: int, factor: float, original_max_position_embeddings: int
+) -> Float64:
+    """base (f L / L_max - (f - 1))^(d / (d - 2)) for lengths L beyond L_max."""
+    longer = max(seq_len, original_max_position_embeddings) / original_max_position_embeddings
+    stretch = factor * longer - (factor - 1)
+    return plain(dim, base * stretch ** (dim / (dim - 2)) if dim > 2 else base)
+
+
+def yarn(dim: int, base: float, options: Mapping[str, Any]) -> tuple[Float64, float]:
+    """Peng et al. 2023: frequencies that turn often stay, those that turn seldom are interpolated, a
+    ramp between; cos and sin are multiplied by 0.1 ln(factor) + 1."""
+    factor, length = options["factor"], options[LENGTH]
+
+    def turning(rotations: float) -> float:
+        """The pair that turns so many times within the length."""
+        return dim * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(base))
+
+    low, high = turning(options.get("beta_fast", 32)), turning(options.get("beta_slow", 1))
+    if options.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    ramp = (np.arange(dim // 2) - low) / (high - low if high > low else 0.001)
+    ramp = np.clip(ramp, 0, 1)
+    inv_freq = plain(dim, base)
+    return inv_freq / factor * ramp + inv_freq * (1 - ramp), yarn_attention_factor(options)
+
+
+def yarn_attention_factor(options: Mapping[str, Any]) -> float:
+    if options.get("attention_factor") is not None:
+        return float(options["attention_factor"])
+
+    def growth(mscale: float) -> float:
+        factor = options["factor"]
+        return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+    if options.get("mscale") and options.get("mscale_all_dim"):
+        return growth(options["mscale"]) / growth(options["mscale_all_dim"])
+    return growth(1)
+
+
+def llama3(dim: int, base: float, options: Mapping[str, Any]) -> Float64:
+    """Dubey et al. 2024: wavelengths longer than L / low are divided by factor, those shorter than
+    L / high stay, a linear blend between."""
+    inv_freq = plain(dim, base)
+    turns = options[LENGTH] * inv_freq / (2 * math.pi)
+    low, high = options["low_freq_factor"], options["high_freq_factor"]
+    smooth = np.clip((turns - low) / (high - low), 0, 1)
+    return np.asarray((1 - smooth) * inv_freq / options["factor"] + smooth * inv_freq, np.float64)
