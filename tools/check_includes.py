@@ -40,6 +40,7 @@ CORE_USERS = (
     "loading.py",
     "modules.py",
     "models/",
+    "nn/",
 )
 MODELS_USE = ("_core", "activations", "checkpoint", "nn", "models")
 

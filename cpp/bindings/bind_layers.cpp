@@ -11,18 +11,6 @@ namespace {
 
 using py::arg;
 
-template <typename T>
-using Shared = std::shared_ptr<const T>;
-
-// pybind11 holds layers as shared_ptr<T>; layers share each other as shared_ptr<const T>.
-template <typename T>
-std::vector<Shared<T>> constant(const char* name, const std::vector<std::shared_ptr<T>>& layers) {
-  for (size_t i = 0; i < layers.size(); ++i) {
-    if (!layers[i]) throw py::type_error(concat(name, "[", i, "] is None"));
-  }
-  return {layers.begin(), layers.end()};
-}
-
 struct BatchArrays {
   std::vector<int32_t> input_ids;
   std::vector<int32_t> token_type_ids;
@@ -38,11 +26,6 @@ struct BatchArrays {
   Batch view() const { return {input_ids, token_type_ids, cu_seqlens}; }
   size_t size() const { return cu_seqlens.size() - 1; }
 };
-
-void check_num_threads(int num_threads) {
-  check(num_threads >= 0 && num_threads <= 1024, "num_threads must be in [0, 1024], got ",
-        num_threads);
-}
 
 std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& bias) {
   const FloatArray w = float_array("weight", weight, 2);
@@ -139,11 +122,12 @@ void bind_parts(py::module_& module) {
 
   py::class_<FeedForward, std::shared_ptr<FeedForward>>(module, "FeedForward")
       .def(py::init([](std::shared_ptr<Linear> up, std::shared_ptr<Linear> down,
-                       const std::string& activation) {
-             return std::make_shared<FeedForward>(up, down,
-                                                  by_name("activation", activation, kActivations));
+                       const std::string& activation, std::shared_ptr<Linear> gate) {
+             return std::make_shared<FeedForward>(
+                 up, down, by_name("activation", activation, kActivations), gate);
            }),
-           arg("up").none(false), arg("down").none(false), py::kw_only(), arg("activation"));
+           arg("up").none(false), arg("down").none(false), py::kw_only(), arg("activation"),
+           arg("gate") = py::none());
 
   py::class_<Dense>(module, "Dense")
       .def(py::init(

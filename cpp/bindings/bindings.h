@@ -10,5 +10,6 @@ void bind_functional(pybind11::module_& module);
 void bind_positions(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
 void bind_layers(pybind11::module_& module);
+void bind_nn(pybind11::module_& module);
 
 }  // namespace simdformer::bindings

@@ -33,4 +33,5 @@ PYBIND11_MODULE(_core, module) {
   bindings::bind_attention(module);
   bindings::bind_functional(module);
   bindings::bind_positions(module);
+  bindings::bind_nn(module);
 }

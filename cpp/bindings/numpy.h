@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -90,6 +91,21 @@ class OptionalVector {
   FloatArray array_;
   bool present_ = false;
 };
+
+inline void check_num_threads(int num_threads) {
+  check(num_threads >= 0 && num_threads <= 1024, "num_threads must be in [0, 1024], got ",
+        num_threads);
+}
+
+// pybind11 holds layers as shared_ptr<T>; layers share each other as shared_ptr<const T>.
+template <typename T>
+std::vector<std::shared_ptr<const T>> constant(const char* name,
+                                               const std::vector<std::shared_ptr<T>>& layers) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (!layers[i]) throw py::type_error(concat(name, "[", i, "] is None"));
+  }
+  return {layers.begin(), layers.end()};
+}
 
 // Looks a name up in a list of {name, value}; the error lists the known ones.
 template <typename Value, size_t N>

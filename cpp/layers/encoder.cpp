@@ -2,7 +2,6 @@
 #include "layers/encoder.h"
 
 #include <algorithm>
-#include <mutex>
 
 #include "base/check.h"
 #include "layers/schedule.h"
@@ -32,32 +31,6 @@ size_t max_seqlen(const Batch& batch) {
 }
 
 }  // namespace
-
-// Workspaces that no call is using. A call takes one for its time, so several can run at once. The
-// lock is only tried: a child forked while another thread held it would wait for ever.
-class WorkspacePool {
- public:
-  std::unique_ptr<Workspace> take(size_t team_size) {
-    const std::unique_lock lock(mutex_, std::try_to_lock);
-    if (!lock) return std::make_unique<Workspace>(team_size);
-    for (auto& free : free_) {
-      if (free->members.size() < team_size) continue;
-      std::unique_ptr<Workspace> workspace = std::move(free);
-      std::swap(free, free_.back());
-      free_.pop_back();
-      return workspace;
-    }
-    return std::make_unique<Workspace>(team_size);
-  }
-  void give_back(std::unique_ptr<Workspace> workspace) {
-    const std::unique_lock lock(mutex_, std::try_to_lock);
-    if (lock) free_.push_back(std::move(workspace));
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Workspace>> free_;
-};
 
 Encoder::Encoder(std::shared_ptr<const Embeddings> embeddings,
                  std::vector<std::shared_ptr<const EncoderLayer>> layers)

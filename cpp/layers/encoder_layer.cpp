@@ -32,7 +32,7 @@ void EncoderLayer::forward(Team& team, const Batch& batch, const Block& block, C
                            Scratch scratch, Matrix y) const {
   const Matrix h = reserve_matrix(scratch.block.attention_output, block.tokens, hidden_size());
   attention_->forward(team, batch, block, x, *attention_norm_, scratch, h);
-  feed_forward_->forward(team, h, *output_norm_, scratch, y);
+  feed_forward_->forward(team, h, {.residual = h, .norm = output_norm_.get()}, scratch, y);
 }
 
 }  // namespace simdformer

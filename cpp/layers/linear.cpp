@@ -98,4 +98,33 @@ void Linear::forward_chunk(ConstMatrix x, size_t k_begin, Matrix y,
   kernels_.gemm(args);
 }
 
+void forward_all(Team& team, std::span<const Projection> projections) {
+  size_t panels = 0;
+  bool few_rows = team.size() > 1;
+  for (const Projection& p : projections) {
+    panels += p.linear->num_panels();
+    few_rows = few_rows && num_row_blocks(p.x.rows, team.size()) < team.size();
+  }
+  if (!few_rows) {
+    for (const Projection& p : projections) p.linear->forward(team, p.x, p.y);
+    return;
+  }
+  team.for_each(team.size(), [&](size_t i) {
+    const size_t begin = i * panels / team.size();
+    const size_t end = (i + 1) * panels / team.size();
+    size_t first = 0;
+    for (const auto& [linear, x, y] : projections) {
+      const size_t count = linear->num_panels();
+      const size_t from = std::clamp(begin, first, first + count) - first;
+      const size_t to = std::clamp(end, first, first + count) - first;
+      const size_t column = from * linear->kernels().gemm_nr;
+      if (from < to) {
+        linear->forward_panels(x, from, to, Activation::kIdentity,
+                               {y.data + column, y.rows, y.cols, y.stride});
+      }
+      first += count;
+    }
+  });
+}
+
 }  // namespace simdformer

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "base/buffer.h"
 #include "base/parallel.h"
 #include "isa/dispatch.h"
@@ -60,5 +62,15 @@ class Linear {
   Buffer<float> packed_;
   Buffer<float> bias_;
 };
+
+// y = linear(x)
+struct Projection {
+  const Linear* linear;
+  ConstMatrix x;
+  Matrix y;
+};
+
+// Every projection. Few rows split the panels of all of them over the team, with one barrier.
+void forward_all(Team& team, std::span<const Projection> projections);
 
 }  // namespace simdformer

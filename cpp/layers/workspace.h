@@ -3,7 +3,10 @@
 #pragma once
 
 #include <array>
+#include <memory>
+#include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/buffer.h"
@@ -14,6 +17,7 @@ namespace simdformer {
 struct MemberScratch {
   Buffer<float> attention;     // packed K, V and a strip of scores of one head
   Buffer<float> intermediate;  // a row block's chunk of the feed-forward's inner activations
+  Buffer<float> gate;          // likewise, of a gated feed-forward
 };
 
 // What a block of tokens needs while it passes through the layers.
@@ -23,6 +27,13 @@ struct BlockScratch {
   Buffer<float> qkv;
   Buffer<float> context;
   Buffer<float> intermediate;  // of a block too small to be split by rows
+  Buffer<float> gate;          // likewise, of a gated feed-forward
+  Buffer<float> normed;        // a sublayer's input behind its norm
+  Buffer<float> residual;      // a scaled residual
+  Buffer<float> memory;        // what cross-attention reads
+  Buffer<float> keys;          // K and V of all tokens that are attended to
+  Buffer<float> values;
+  Buffer<float> key_bias;
 };
 
 // A block's scratch as a team's layers see it.
@@ -39,6 +50,32 @@ struct Workspace {
 
   Scratch shared() { return {blocks[0], members}; }
   Scratch of_member(size_t rank) { return {blocks[rank], std::span(members).subspan(rank, 1)}; }
+};
+
+// Workspaces that no call is using. A call takes one for its time, so several can run at once. The
+// lock is only tried: a child forked while another thread held it would wait for ever.
+class WorkspacePool {
+ public:
+  std::unique_ptr<Workspace> take(size_t team_size) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) return std::make_unique<Workspace>(team_size);
+    for (auto& free : free_) {
+      if (free->members.size() < team_size) continue;
+      std::unique_ptr<Workspace> workspace = std::move(free);
+      std::swap(free, free_.back());
+      free_.pop_back();
+      return workspace;
+    }
+    return std::make_unique<Workspace>(team_size);
+  }
+  void give_back(std::unique_ptr<Workspace> workspace) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock) free_.push_back(std::move(workspace));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Workspace>> free_;
 };
 
 }  // namespace simdformer

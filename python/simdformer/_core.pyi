@@ -51,7 +51,9 @@ class SelfAttention:
     def __init__(self, qkv: Linear, output: Linear, *, num_heads: int) -> None: ...
 
 class FeedForward:
-    def __init__(self, up: Linear, down: Linear, *, activation: str) -> None: ...
+    def __init__(
+        self, up: Linear, down: Linear, *, activation: str, gate: Linear | None = None
+    ) -> None: ...
 
 class EncoderLayer:
     def __init__(
@@ -211,3 +213,122 @@ def relative_scores(
     x: Float32, table: Float32, index: Int32, scale: float, by_columns: bool, out: Float32
 ) -> None: ...
 def relative_values(weights: Float32, table: Float32, index: Int32, out: Float32) -> None: ...
+
+# simdformer.nn. Masks are True where something is kept; they and the biases have four dimensions
+# (batch, heads, queries, keys), each of the extent that the call has or 1. cu_seqlens are offsets of
+# sequences: of the rows of packed (total, features) arrays, or, as lengths, of (batch, rows,
+# features) views, which may have any strides but the last. `out` and weights are filled in place.
+
+def linear_forward(linear: Linear, x: Float32, *, num_threads: int = 0) -> Float32: ...
+
+class Norm:
+    @staticmethod
+    def layer(norm: LayerNorm) -> Norm: ...
+    @staticmethod
+    def rms(weight: Float32, *, eps: float) -> Norm: ...
+    @staticmethod
+    def batch(
+        weight: Float32, bias: Float32, running_mean: Float32, running_var: Float32, *, eps: float
+    ) -> Norm: ...
+    def forward(self, x: Float32, *, num_threads: int = 0) -> Float32: ...
+
+class Masks:
+    def __init__(
+        self,
+        *,
+        causal: bool = False,
+        key_mask: NDArray[np.bool_] | None = None,
+        key_bias: Float32 | None = None,
+        pair_mask: NDArray[np.bool_] | None = None,
+        pair_bias: Float32 | None = None,
+    ) -> None: ...
+
+class Positions:
+    def __init__(
+        self,
+        *,
+        relative: Float32 | None = None,
+        relative_center: int = 0,
+        cos: Float32 | None = None,
+        sin: Float32 | None = None,
+        interleaved: bool = False,
+    ) -> None: ...
+
+class KVCache:
+    def __init__(self, batch_size: int) -> None: ...
+    def lengths(self) -> list[int]: ...
+    def select(self, indices: Int32) -> None: ...
+
+class MultiheadAttention:
+    def __init__(
+        self,
+        query: Linear,
+        key: Linear,
+        value: Linear,
+        output: Linear,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        score: str = "dot",
+        softmax_scale: float,
+        softcap: float = 0.0,
+        masked_value: float = 0.0,
+        normalize: bool = False,
+        key_norm_bias: bool = False,
+        additive_weight: Float32 | None = None,
+        bias_k: Float32 | None = None,
+        bias_v: Float32 | None = None,
+        add_zero_attn: bool = False,
+    ) -> None: ...
+    def forward(
+        self,
+        query: Float32,
+        key: Float32,
+        value: Float32,
+        cu_seqlens_q: Int32,
+        cu_seqlens_k: Int32,
+        out: Float32,
+        *,
+        weights: Float32 | None = None,
+        masks: Masks = ...,
+        positions: Positions = ...,
+        head_mask: Float32 | None = None,
+        head_outputs: bool = False,
+        num_threads: int = 0,
+    ) -> None: ...
+
+class TransformerLayer:
+    def __init__(
+        self,
+        self_attention: MultiheadAttention,
+        cross_attention: MultiheadAttention | None,
+        feed_forward: FeedForward,
+        self_norm: Norm | None,
+        cross_norm: Norm | None,
+        feed_forward_norm: Norm | None,
+        *,
+        norm_first: bool = False,
+        residual: bool = True,
+        alpha: float = 1.0,
+    ) -> None: ...
+
+class TransformerStack:
+    def __init__(self, layers: Sequence[TransformerLayer], norm: Norm | None = None) -> None: ...
+    def forward(
+        self,
+        x: Float32,
+        cu_seqlens: Int32,
+        out: Float32,
+        *,
+        memory: Float32 | None = None,
+        memory_cu_seqlens: Int32 | None = None,
+        masks: Masks = ...,
+        memory_masks: Masks = ...,
+        positions: Sequence[Positions] = (),
+        head_masks: Sequence[Float32 | None] = (),
+        self_weights: Sequence[Float32] = (),
+        cross_weights: Sequence[Float32] = (),
+        self_cache: KVCache | None = None,
+        cross_cache: KVCache | None = None,
+        num_threads: int = 0,
+    ) -> None: ...

@@ -98,7 +98,7 @@ class _File:
 
 
 class Checkpoint:
-    """The tensors in a folder's model.safetensors, or in the shards its index names.
+    """The tensors in a folder's model.safetensors, in the shards its index names, or in one file.
 
     Use as a context manager; arrays that it gave out stay valid.
     Errors: FileNotFoundError if there are no safetensors, ValueError (naming the file and the
@@ -109,7 +109,9 @@ class Checkpoint:
         self._files: list[_File] = []
         self._entries: dict[str, _Entry] = {}
         try:
-            if (folder / _SINGLE).is_file():
+            if folder.is_file():
+                self._open(folder)
+            elif (folder / _SINGLE).is_file():
                 self._open(folder / _SINGLE)
             elif (folder / _INDEX).is_file():
                 self._open_shards(folder)

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Keys and values of the tokens that a decoder has seen, in the layout that the attention kernel
+// reads: a step packs its own token and nothing else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "isa/dispatch.h"
+
+namespace simdformer {
+
+// What one attention layer keeps of a token.
+struct KVShape {
+  const Kernels* kernels = nullptr;
+  size_t num_kv_heads = 0;
+  size_t head_dim = 0;
+  size_t value_dim = 0;
+  bool packed = true;     // else rows (num_kv_heads * head_dim) and (num_kv_heads * value_dim)
+  bool key_bias = false;  // one float a key and head
+
+  // Floats of one head's keys, or values, with room for capacity tokens.
+  size_t key_floats(size_t capacity) const;
+  size_t value_floats(size_t capacity) const;
+};
+
+class KVCache {
+ public:
+  struct Layer {
+    Buffer<float> keys;
+    Buffer<float> values;
+    Buffer<float> key_bias;  // (num_kv_heads, capacity)
+  };
+  struct Sequence {
+    size_t length = 0;
+    size_t capacity = 0;
+    std::vector<Layer> layers;
+  };
+
+  explicit KVCache(size_t batch_size);
+
+  size_t size() const { return sequences_.size(); }
+  size_t num_layers() const { return num_layers_; }
+  size_t length(size_t sequence) const { return sequences_[sequence]->length; }
+  Sequence& operator[](size_t sequence) { return *sequences_[sequence]; }
+  const Sequence& operator[](size_t sequence) const { return *sequences_[sequence]; }
+
+  // Room for counts[s] more tokens of each sequence. The first call fixes the layers.
+  void reserve(std::span<const size_t> counts, std::span<const KVShape> layers);
+  // Says that counts[s] tokens have been written.
+  void advance(std::span<const size_t> counts);
+  // Sequence i becomes a copy of the present sequence indices[i]; data is shared until one of its
+  // owners grows.
+  void select(std::span<const int32_t> indices);
+
+ private:
+  std::vector<std::shared_ptr<Sequence>> sequences_;
+  size_t num_layers_ = 0;
+};
+
+}  // namespace simdformer

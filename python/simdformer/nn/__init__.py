@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transformer layers under torch.nn's names: arguments, defaults, mask polarity, state_dict keys.
+
+For inference: dropout does nothing, there are no gradients. Arrays are float32; a CPU torch tensor
+counts as one. batch_first is False by default, as in torch.
+"""
+
+from __future__ import annotations
+
+from simdformer.nn.attention import MultiheadAttention
+from simdformer.nn.cache import DecoderCache
+from simdformer.nn.initialization import manual_seed
+from simdformer.nn.linear import Embedding, Linear
+from simdformer.nn.module import IncompatibleKeys, Module, ModuleList
+from simdformer.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
+from simdformer.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+
+__all__ = [
+    "BatchNorm1d",
+    "DecoderCache",
+    "Embedding",
+    "IncompatibleKeys",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "ModuleList",
+    "MultiheadAttention",
+    "RMSNorm",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+    "manual_seed",
+]

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-head attention with torch.nn's arguments and names, and the options that torch lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simdformer import _core
+from simdformer.arguments import positive_int
+from simdformer.nn import initialization as init
+from simdformer.nn import layout
+from simdformer.nn.linear import Linear, check_placement
+from simdformer.nn.module import Float32, Module
+from simdformer.nn.positions import Position, position_arguments
+
+SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
+
+
+class _Projections(NamedTuple):
+    """Weights and biases of the query, key and value projections, apart."""
+
+    weights: tuple[Float32, Float32, Float32]
+    biases: tuple[Float32 | None, Float32 | None, Float32 | None]
+
+
+class MultiheadAttention(Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), as torch.nn.MultiheadAttention.
+
+    Arguments up to `dtype` are torch's; dropout is accepted and does nothing, as in eval mode.
+
+    num_kv_heads: heads of keys and values, each read by num_heads / num_kv_heads query heads
+        (Ainslie et al. 2023); None for num_heads.
+    score: how a query and a key are compared, head by head:
+        "scaled_dot"  q.k / sqrt(head_dim)
+        "dot"         q.k                                       (Luong et al. 2015)
+        "bilinear"    q^T W k                                   (Luong et al. 2015, "general")
+        "euclidean"   -|q - k|^2 / sqrt(head_dim)               (Kim et al. 2021)
+        "cosine"      q.k / (|q| |k|)
+        "additive"    w.tanh(q + k), q and k projected          (Bahdanau et al. 2015)
+        Parameters beyond torch's: bilinear_weight (num_heads, head_dim, head_dim) for "bilinear",
+        additive_weight (num_heads, head_dim) for "additive".
+    scale: what the score is multiplied by, instead of 1 / sqrt(head_dim) or 1.
+    softcap: scores become softcap tanh(score / softcap), if > 0.
+    tie_qk: keys are projected as queries are; the key rows of in_proj_weight are not used.
+    position: a RotaryEmbedding, ALiBi or RelativePositionBias.
+    masked_row: a query without a key gives zeros ("zero") or NaN ("nan", as torch.nn).
+
+    Parameters: in_proj_weight (3 E, E), or q_proj_weight, k_proj_weight (E, kdim) and v_proj_weight
+    (E, vdim) if kdim or vdim differ from E; in_proj_bias (3 E); bias_k, bias_v (1, 1, E);
+    out_proj.weight, out_proj.bias.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: object = None,
+        dtype: object = None,
+        *,
+        num_kv_heads: int | None = None,
+        score: str = "scaled_dot",
+        scale: float | None = None,
+        softcap: float = 0.0,
+        tie_qk: bool = False,
+        position: Position | None = None,
+        masked_row: str = "zero",
+    ) -> None:
+        super().__init__()
+        check_placement(device, dtype)
+        check_dropout(dropout)
+        self.embed_dim = positive_int("embed_dim", embed_dim)
+        self.num_heads = positive_int("num_heads", num_heads)
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+        self.head_dim = embed_dim // num_heads
+        self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads or num_heads)
+        if num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}"
+            )
+        if score not in SCORES:
+            raise ValueError(f"unknown score {score!r}; known: {', '.join(SCORES)}")
+        if masked_row not in ("zero", "nan"):
+            raise ValueError(f"masked_row must be 'zero' or 'nan', got {masked_row!r}")
+        self.kdim = embed_dim if kdim is None else positive_int("kdim", kdim)
+        self.vdim = embed_dim if vdim is None else positive_int("vdim", vdim)
+        if tie_qk and (self.kdim != embed_dim or self.num_kv_heads != num_heads):
+            raise ValueError("tie_qk needs keys of embed_dim features and num_heads heads")
+        self.batch_first = batch_first
+        self.add_zero_attn = add_zero_attn
+        self.score = score
+        self.scale = scale
+        self.softcap = softcap
+        self.tie_qk = tie_qk
+        self.masked_row = masked_row
+        self._kept_heads = list(range(num_heads))  # positions know heads by their first numbers
+        self._create_parameters(bias, add_bias_kv)
+        if position is not None:
+            position.check_heads(num_heads, self.head_dim)
+        self.position = position
+
+    def _create_parameters(self, bias: bool, add_bias_kv: bool) -> None:
+        e = self.embed_dim
+        kv = self.num_kv_heads * self.head_dim
+        if self.kdim == e and self.vdim == e:
+            self._register("in_proj_weight", init.xavier_uniform(e + 2 * kv, e))
+        else:
+            self._register("q_proj_weight", init.xavier_uniform(e, e))
+            self._register("k_proj_weight", init.xavier_uniform(kv, self.kdim))
+            self._register("v_proj_weight", init.xavier_uniform(kv, self.vdim))
+        self._register("in_proj_bias", init.zeros(e + 2 * kv) if bias else None)
+        self._register("bias_k", init.xavier_normal(1, 1, kv) if add_bias_kv else None)
+        self._register("bias_v", init.xavier_normal(1, 1, kv) if add_bias_kv else None)
+        if self.score == "bilinear":
+            eye = np.broadcast_to(
+                np.eye(self.head_dim), (self.num_heads, self.head_dim, self.head_dim)
+            )
+            self._register("bilinear_weight", eye.astype(np.float32))
+        if self.score == "additive":
+            bound = 1.0 / self.head_dim**0.5
+            self._register("additive_weight", init.uniform(bound, self.num_heads, self.head_dim))
+        self.out_proj = Linear(e, e, bias=bias)
+        if bias:
+            self.out_proj.bias = init.zeros(e)
+
+    @property
+    def num_extra_keys(self) -> int:
+        """Keys that add_bias_kv and add_zero_attn append to each sequence."""
+        return int(self.bias_k is not None) + int(self.add_zero_attn)
+
+    def projections(self) -> _Projections:
+        """The query, key and value projections' weights and biases."""
+        inner = self.num_heads * self.head_dim
+        kv = self.num_kv_heads * self.head_dim
+        cuts = [inner, inner + kv]
+        if "in_proj_weight" in self._parameters:
+            q, k, v = np.split(self.in_proj_weight, cuts)
+        else:
+            q, k, v = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        bias = self.in_proj_bias
+        bq, bk, bv = (None, None, None) if bias is None else np.split(bias, cuts)
+        if self.tie_qk:
+            k, bk = q, bq
+        return _Projections((q, k, v), (bq, bk, bv))
+
+    def _pack(self) -> _core.MultiheadAttention:
+        (wq, wk, wv), (bq, bk, bv) = self.projections()
+        if self.score == "bilinear":
+            wq, bq = self._fold_bilinear(wq, bq)
+        options: dict[str, Any] = {"softmax_scale": 1.0 if self.scale is None else self.scale}
+        if self.score in ("scaled_dot", "euclidean") and self.scale is None:
+            options["softmax_scale"] = 1.0 / self.head_dim**0.5
+        if self.score == "euclidean":
+            # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2, whose last term no softmax sees.
+            options["softmax_scale"] *= 2.0
+            options["key_norm_bias"] = True
+        if self.score == "additive":
+            options.update(score="additive", additive_weight=self.additive_weight)
+        if self.bias_k is not None:
+            options.update(bias_k=self.bias_k.reshape(-1), bias_v=self.bias_v.reshape(-1))
+        return _core.MultiheadAttention(
+            _core.Linear(np.ascontiguousarray(wq), bq),
+            _core.Linear(np.ascontiguousarray(wk), bk),
+            _core.Linear(np.ascontiguousarray(wv), bv),
+            self.out_proj._native(),
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            softcap=self.softcap,
+            masked_value=float("nan") if self.masked_row == "nan" else 0.0,
+            normalize=self.score == "cosine",
+            add_zero_attn=self.add_zero_attn,
+            **options,
+        )
+
+    def _fold_bilinear(self, weight: Float32, bias: Float32 | None) -> tuple[Float32, Any]:
+        """q^T W k = (W^T q)^T k: W goes into the query projection, once, in float64."""
+        w = self.bilinear_weight.astype(np.float64)
+        heads = weight.astype(np.float64).reshape(self.num_heads, self.head_dim, -1)
+        folded = np.einsum("hij,hie->hje", w, heads).reshape(weight.shape).astype(np.float32)
+        if bias is None:
+            return folded, None
+        per_head = bias.astype(np.float64).reshape(self.num_heads, self.head_dim)
+        return folded, np.einsum("hij,hi->hj", w, per_head).reshape(-1).astype(np.float32)
+
+    def forward(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        key_padding_mask: Any = None,
+        need_weights: bool = True,
+        attn_mask: Any = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+        *,
+        head_mask: Any = None,
+        cu_seqlens: Any = None,
+        cu_seqlens_k: Any = None,
+        num_threads: int = 0,
+    ) -> tuple[Float32, Float32 | None]:
+        """Attention of queries to keys and values.
+
+        query: float32 (L, N, E), or (N, L, E) if batch_first, or (L, E), or packed (total, E) with
+            cu_seqlens; key, value: likewise with S rows of kdim and vdim features (cu_seqlens_k).
+        key_padding_mask: bool (N, S), True = ignore, or float32, added to the scores.
+        attn_mask: bool (L, S) or (N * num_heads, L, S), True = ignore, or float32, added.
+        is_causal: a hint that attn_mask is the causal mask; the mask itself is what counts.
+        head_mask: float32 (num_heads,) or (N, num_heads), factors of the heads' outputs.
+
+        Returns: the output, laid out as query, and the weights, (N, L, S) averaged over heads or
+        (N, num_heads, L, S), or None. S counts the keys of add_bias_kv and add_zero_attn too.
+        """
+        if is_causal and attn_mask is None:
+            raise ValueError("is_causal is a hint about attn_mask, which is None")
+        q, k, masks, arguments = self._call_arguments(
+            query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask
+        )
+        out, out_view = q.empty_output(self.embed_dim)
+        weights = None
+        if need_weights:
+            s = k.length + self.num_extra_keys
+            weights = np.zeros((q.batch, self.num_heads, q.length, s), np.float32)
+        self._native().forward(
+            *arguments,
+            out_view,
+            weights=weights,
+            masks=masks,
+            positions=position_arguments(self, max(q.length, k.length + self.num_extra_keys)),
+            head_mask=layout.head_factors(head_mask, q.batch, self.num_heads),
+            num_threads=num_threads,
+        )
+        if weights is None:
+            return out, None
+        if average_attn_weights:
+            weights = weights.mean(axis=1)
+        return out, weights if q.batched else weights[0]
+
+    def head_outputs(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        key_padding_mask: Any = None,
+        attn_mask: Any = None,
+        *,
+        head_mask: Any = None,
+        cu_seqlens: Any = None,
+        cu_seqlens_k: Any = None,
+        num_threads: int = 0,
+    ) -> Float32:
+        """What the heads give before out_proj mixes them; arguments as of `forward`.
+
+        Returns: float32 (..., num_heads, head_dim), laid out as query otherwise.
+        """
+        q, k, masks, arguments = self._call_arguments(
+            query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask
+        )
+        out, out_view = q.empty_output(self.num_heads * self.head_dim)
+        self._native().forward(
+            *arguments,
+            out_view,
+            masks=masks,
+            positions=position_arguments(self, max(q.length, k.length + self.num_extra_keys)),
+            head_mask=layout.head_factors(head_mask, q.batch, self.num_heads),
+            head_outputs=True,
+            num_threads=num_threads,
+        )
+        return out.reshape(*out.shape[:-1], self.num_heads, self.head_dim)
+
+    def _call_arguments(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        cu_seqlens: Any,
+        cu_seqlens_k: Any,
+        key_padding_mask: Any,
+        attn_mask: Any,
+    ) -> tuple[layout.Sequences, layout.Sequences, _core.Masks, tuple[Any, ...]]:
+        cu_k = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
+        q = layout.sequences("query", query, self.embed_dim, self.batch_first, cu_seqlens)
+        k = layout.sequences("key", key, self.kdim, self.batch_first, cu_k)
+        v = (
+            k
+            if value is key
+            else layout.sequences("value", value, self.vdim, self.batch_first, cu_k)
+        )
+        if k.batch != q.batch or v.batch != q.batch:
+            raise ValueError(
+                f"query, key and value must hold as many sequences, got {q.batch}, {k.batch} and"
+                f" {v.batch}"
+            )
+        if not np.array_equal(k.cu_seqlens, v.cu_seqlens):
+            raise ValueError(f"key has {k.length} rows a sequence, value has {v.length}")
+        padding = layout.key_padding("key_padding_mask", key_padding_mask, k)
+        pairs = layout.attention_pairs("attn_mask", attn_mask, q, k, self.num_heads)
+        if self.num_extra_keys:
+            padding, pairs = _explicit(padding, pairs, q, k)
+        masks = layout.native_masks(padding, pairs, self.num_extra_keys)
+        cu = k.cu_seqlens if padding.lengths is None else layout.cumulative(padding.lengths)
+        return q, k, masks, (q.view, k.view, v.view, q.cu_seqlens, cu)
+
+    def prune_heads(self, heads: Collection[int]) -> None:
+        """Remove heads, by their present numbers, with their rows and columns of the weights.
+
+        Heads that head_mask would set to 0: the output is the same without computing them (Michel,
+        Levy and Neubig 2019). ValueError for numbers out of range, for all heads, or with
+        num_kv_heads.
+        """
+        if self.num_kv_heads != self.num_heads:
+            raise ValueError("heads that share keys and values (num_kv_heads) can't be pruned")
+        gone = sorted(set(heads))
+        if any(not 0 <= h < self.num_heads for h in gone) or len(gone) == self.num_heads:
+            raise ValueError(
+                f"heads must be some, not all, of 0 to {self.num_heads - 1}, got {gone}"
+            )
+        kept = [h for h in range(self.num_heads) if h not in gone]
+        columns = (np.array(kept)[:, None] * self.head_dim + np.arange(self.head_dim)).reshape(-1)
+        inner = self.num_heads * self.head_dim
+        triple = np.concatenate([columns + i * inner for i in range(3)])
+        rows = {
+            **dict.fromkeys(("in_proj_weight", "in_proj_bias"), triple),
+            **dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), columns),
+            **dict.fromkeys(("bilinear_weight", "additive_weight"), np.array(kept)),
+        }
+        for name, index in rows.items():
+            if self._parameters.get(name) is not None:
+                self._register(name, self._parameters[name][index])
+        for name in ("bias_k", "bias_v"):
+            if self._parameters[name] is not None:
+                self._register(name, self._parameters[name][..., columns])
+        self.out_proj._register("weight", np.ascontiguousarray(self.out_proj.weight[:, columns]))
+        self.out_proj.in_features = len(columns)
+        self.num_heads = self.num_kv_heads = len(kept)
+        self._kept_heads = [self._kept_heads[h] for h in kept]
+
+
+def _explicit(
+    padding: layout.KeyPadding,
+    pairs: layout.Pairs,
+    q: layout.Sequences,
+    k: layout.Sequences,
+) -> tuple[layout.KeyPadding, layout.Pairs]:
+    """Lengths and causality as masks, to which columns for appended keys can be added."""
+    if padding.lengths is not None:
+        keep = np.arange(k.length) < padding.lengths[:, None]
+        padding = layout.KeyPadding(keep=keep)
+    if pairs.causal:
+        pairs = layout.Pairs(keep=np.tri(q.length, k.length, dtype=np.bool_)[None, None])
+    return padding, pairs
+
+
+def check_dropout(dropout: float) -> None:
+    """torch's dropout, which inference leaves out."""
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout must be in [0, 1], got {dropout}")

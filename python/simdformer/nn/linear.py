@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear maps and lookup tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simdformer import _core
+from simdformer.arguments import positive_int
+from simdformer.nn import initialization as init
+from simdformer.nn.module import Float32, Module, float_input
+
+
+class Linear(Module):
+    """y = x W^T + b, as torch.nn.Linear.
+
+    weight: (out_features, in_features), bias: (out_features).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: object = None,
+        dtype: object = None,
+    ) -> None:
+        super().__init__()
+        check_placement(device, dtype)
+        self.in_features = positive_int("in_features", in_features)
+        self.out_features = positive_int("out_features", out_features)
+        bound = 1.0 / float(np.sqrt(in_features))
+        self._register("weight", init.uniform(bound, out_features, in_features))
+        self._register("bias", init.uniform(bound, out_features) if bias else None)
+
+    def _pack(self) -> _core.Linear:
+        return _core.Linear(self.weight, self.bias)
+
+    def forward(self, input: Any, *, num_threads: int = 0) -> Float32:
+        """input: float32 (..., in_features). Returns: (..., out_features)."""
+        x = float_input("input", input, self.in_features)
+        rows = np.ascontiguousarray(x.reshape(-1, self.in_features))
+        y = _core.linear_forward(self._native(), rows, num_threads=num_threads)
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+
+class Embedding(Module):
+    """Rows of a table, as torch.nn.Embedding. weight: (num_embeddings, embedding_dim).
+
+    The row of padding_idx is 0 at first; it is looked up like any other.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        device: object = None,
+        dtype: object = None,
+    ) -> None:
+        super().__init__()
+        check_placement(device, dtype)
+        self.num_embeddings = positive_int("num_embeddings", num_embeddings)
+        self.embedding_dim = positive_int("embedding_dim", embedding_dim)
+        weight = init.normal(1.0, num_embeddings, embedding_dim)
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise ValueError(
+                    f"padding_idx must be within {num_embeddings} embeddings, got {padding_idx}"
+                )
+            weight[padding_idx] = 0.0
+        self.padding_idx = padding_idx
+        self._register("weight", weight)
+
+    def forward(self, input: Any) -> Float32:
+        """input: integers of any shape, in [0, num_embeddings). Returns: (..., embedding_dim).
+
+        Errors: TypeError for other dtypes, ValueError for ids out of range.
+        """
+        return look_up("input", input, self.weight)
+
+
+def look_up(name: str, ids: Any, table: Float32) -> Float32:
+    """Rows of a table by integer ids, which are checked."""
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.size and not (array.min() >= 0 and array.max() < len(table)):
+        raise ValueError(
+            f"{name} must be in [0, {len(table)}), got values from {array.min()} to {array.max()}"
+        )
+    rows: Float32 = np.take(table, array, axis=0)
+    return rows
+
+
+def check_placement(device: object, dtype: object) -> None:
+    """torch's device and dtype arguments: the CPU, and float32."""
+    if device is not None and str(device) != "cpu":
+        raise ValueError(f"device must be None or 'cpu', got {device!r}")
+    if dtype is not None and str(dtype).rpartition(".")[2].strip("'>") != "float32":
+        raise ValueError(f"dtype must be None or float32, got {dtype!r}")
