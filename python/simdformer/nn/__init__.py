@@ -13,6 +13,13 @@ from simdformer.nn.initialization import manual_seed
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import IncompatibleKeys, Module, ModuleList
 from simdformer.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
+from simdformer.nn.positions import (
+    ALiBi,
+    LearnedPositionalEmbedding,
+    RelativePositionBias,
+    RotaryEmbedding,
+    SinusoidalPositionalEncoding,
+)
 from simdformer.nn.transformer import (
     Transformer,
     TransformerDecoder,
@@ -22,16 +29,21 @@ from simdformer.nn.transformer import (
 )
 
 __all__ = [
+    "ALiBi",
     "BatchNorm1d",
     "DecoderCache",
     "Embedding",
     "IncompatibleKeys",
     "LayerNorm",
+    "LearnedPositionalEmbedding",
     "Linear",
     "Module",
     "ModuleList",
     "MultiheadAttention",
     "RMSNorm",
+    "RelativePositionBias",
+    "RotaryEmbedding",
+    "SinusoidalPositionalEncoding",
     "Transformer",
     "TransformerDecoder",
     "TransformerDecoderLayer",

@@ -77,7 +77,10 @@ class Module:
         array = _as_parameter(key, value, old.dtype)
         if array.shape != old.shape:
             raise ValueError(f"{key} must have shape {old.shape}, got {array.shape}")
-        self._parameters[name] = array
+        self._set_parameter(name, array)
+
+    def _set_parameter(self, name: str, value: Any) -> None:
+        self._parameters[name] = value
 
     def children(self) -> Iterator[Module]:
         """The modules that this one is made of, in the order of their names' creation."""
@@ -127,14 +130,14 @@ class Module:
                 f"state_dict does not fit {type(self).__name__}: {'; '.join(problems)}"
             )
         for name, array in loaded.items():
-            self._owner(name)[name.rpartition(".")[2]] = array
+            self._owner(name)._set_parameter(name.rpartition(".")[2], array)
         return IncompatibleKeys(missing, unexpected)
 
-    def _owner(self, name: str) -> dict[str, Any]:
+    def _owner(self, name: str) -> Module:
         module = self
         for part in name.split(".")[:-1]:
             module = module._children[part]
-        return module._parameters
+        return module
 
     def _native(self) -> Any:
         """The packed form for the kernels, made when it is first needed and kept until a parameter
