@@ -14,10 +14,12 @@ SCORES = ["scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive"]
 
 
 def attention(rng, embed_dim, heads, **options):
-    """An attention with random numbers in every parameter."""
+    """An attention with random numbers in every parameter, small enough for scores of a few units:
+    an error of a score is a relative error of its weight."""
     module = nn.MultiheadAttention(embed_dim, heads, batch_first=True, **options)
     state = {
-        k: normal(rng, *v.shape, scale=embed_dim**-0.5) for k, v in module.state_dict().items()
+        k: normal(rng, *v.shape, scale=0.7 * embed_dim**-0.5)
+        for k, v in module.state_dict().items()
     }
     module.load_state_dict(state)
     return module, state
