@@ -10,6 +10,7 @@ from __future__ import annotations
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.initialization import manual_seed
+from simdformer.nn.language_model import LanguageModel
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import IncompatibleKeys, Module, ModuleList
 from simdformer.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
@@ -34,6 +35,7 @@ __all__ = [
     "DecoderCache",
     "Embedding",
     "IncompatibleKeys",
+    "LanguageModel",
     "LayerNorm",
     "LearnedPositionalEmbedding",
     "Linear",
