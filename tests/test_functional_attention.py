@@ -9,7 +9,7 @@ import pytest
 
 import oracle_attention as oracle
 import simdformer.functional as F
-from support import assert_same_bits, assert_within, normal
+from support import assert_same_bits, assert_within, normal, ulp_error
 
 pytestmark = pytest.mark.usefixtures("active_isa")
 
@@ -206,6 +206,14 @@ def test_no_keys_give_zeros(rng):
 
 def test_no_queries_give_an_empty_output(rng):
     assert F.scaled_dot_product_attention(*qkv(rng, 0, 9)).shape == (2, 3, 0, 8)
+
+
+@pytest.mark.parametrize("lead", [(0,), (0, 3), (2, 0)])
+def test_no_sequences_or_no_heads_give_an_empty_output(rng, lead):
+    q, k, v = qkv(rng, lead=lead)
+    out, weights = F.scaled_dot_product_attention(q, k, v, return_weights=True)
+    assert out.shape == (*lead, 9, 8)
+    assert weights.shape == (*lead, 9, 13)
 
 
 def test_one_query_and_one_key(rng):
@@ -413,11 +421,43 @@ def test_additive_of_tiny_and_huge_magnitudes(rng, scale):
     check(weights, oracle.masked_softmax(oracle.additive(q, k)), 1e-5)
 
 
-def test_additive_of_opposite_huge_vectors_sees_their_difference(rng):
+@pytest.mark.parametrize("units", [1, 2, 3])
+def test_each_tanh_of_the_additive_score_is_within_2_ulp_of_one(rng, units):
+    # One unit has a weight, the others none; ulp is float32's spacing at 1, above which no tanh is.
+    q, k = normal(rng, 300, units, scale=3), normal(rng, 200, units, scale=3)
+    q[0], k[0] = 50, -50.25
+    weight = np.zeros(units, np.float32)
+    weight[-1] = 1
+    _, scores = F.attention(q, k, k, score="additive", weight=weight, return_weights="scores")
+    exact = oracle.additive(q[:, -1:], k[:, -1:])
+    assert_within(scores, exact, 2 * 2.0**-23)
+
+
+def test_exact_tanh_is_within_2_ulp_of_itself(rng):
+    q, k = normal(rng, 300, 1) * np.float32(1e-3), np.zeros((7, 1), np.float32)
+    for scale in (1, 1e3, 1e-20):
+        x = (q * np.float32(scale)).astype(np.float32)
+        _, scores = F.attention(x, k, k, score="additive", exact=True, return_weights="scores")
+        exact = np.repeat(np.tanh(x.astype(np.float64)), 7, axis=1)
+        assert ulp_error(scores, exact).max() <= 2
+
+
+@pytest.mark.parametrize("far", ["all", "a query", "a key"])
+def test_additive_of_opposite_huge_vectors_sees_their_difference(rng, far):
     q, k, v = qkv(rng)
-    q, k = q + np.float32(60), k - np.float32(60)
+    q[:, :, 2 if far == "a query" else slice(None)] += 0 if far == "a key" else 60
+    k[:, :, 2 if far == "a key" else slice(None)] -= 0 if far == "a query" else 60
     scores = oracle.additive(q, k)
     check(F.attention(q, k, v, score="additive"), oracle.attend(scores, v)[0], 1e-5)
+
+
+def test_additive_score_of_a_pair_does_not_depend_on_its_neighbours(rng):
+    q, k, v = qkv(rng, 9, 40)
+    far = k.copy()
+    far[..., 5, 3] = 1e3
+    _, near_scores = F.attention(q, k, v, score="additive", return_weights="scores")
+    _, far_scores = F.attention(q, far, v, score="additive", return_weights="scores")
+    assert_same_bits(np.delete(far_scores, 5, -1), np.delete(near_scores, 5, -1))
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e3, 1e9])

@@ -77,6 +77,7 @@ void set_terms(AttentionCall& call, const Options& options, const Operand& q, co
   const Extents keys{batches, heads, 1, k.num_rows};
   call.additive_weight = optional_strided<float>("additive_weight", options["additive_weight"],
                                                  {1, heads, 1, call.head_dim});
+  call.exact_tanh = options.flag("exact_tanh");
   call.key_bias = optional_strided<float>("key_bias", options["key_bias"], keys);
   call.key_bias.row_stride = 1;
   call.relative_bias = optional_strided<float>("relative_bias", options["relative_bias"],

@@ -24,6 +24,7 @@ struct Operands {
   float* scores;
   size_t ld_scores;
   bool finite_v;  // no NaN or inf in v: 0 * v is 0
+  AdditiveOperands additive;
 };
 
 // Rows whose stride is a multiple of 4096 bytes would share one cache set.
@@ -33,8 +34,21 @@ SIMDFORMER_INLINE size_t scores_stride(size_t num_keys) {
 }
 
 size_t attention_scratch(size_t num_keys, size_t head_dim, size_t value_dim) {
-  return round_up(packed_size(num_keys, head_dim), 16) +
-         round_up(packed_size(value_dim, num_keys), 16) + kStripRows * scores_stride(num_keys);
+  const size_t k_size = round_up(packed_size(num_keys, head_dim), 16);
+  const size_t additive = k_size + round_up(num_keys, 16) + round_up(head_dim, 16);
+  return k_size + round_up(packed_size(value_dim, num_keys), 16) +
+         kStripRows * scores_stride(num_keys) + additive;
+}
+
+// The last part of the scratch, which other scores leave untouched.
+SIMDFORMER_INLINE AdditiveOperands additive_operands(const AttentionArgs& a, const Operands& o) {
+  float* exp_k = o.scores + kStripRows * o.ld_scores;
+  float* near = exp_k + round_up(packed_size(a.num_keys, a.head_dim), 16);
+  return {.packed_k = o.packed_k,
+          .keys = o.capacity,
+          .exp_k = exp_k,
+          .near = near,
+          .exp_q = near + round_up(a.num_keys, 16)};
 }
 
 void pack_keys(size_t capacity, size_t head_dim, size_t begin, size_t end, const float* k,
@@ -81,13 +95,18 @@ SIMDFORMER_INLINE Operands prepare(const AttentionArgs& a) {
              .capacity = a.packed_capacity,
              .scores = a.scratch + k_size + v_size,
              .ld_scores = scores_stride(a.num_keys),
-             .finite_v = true};
+             .finite_v = true,
+             .additive = {}};
   if (!a.packed_k) {
     pack_weight(a.num_keys, a.head_dim, a.k, a.ldk, 0, ceil_div(a.num_keys, kNR), a.scratch);
     pack_values(a.num_keys, a.value_dim, 0, a.num_keys, a.v, a.ldv, a.scratch + k_size);
     o.packed_k = a.scratch;
     o.packed_v = a.scratch + k_size;
     o.capacity = a.num_keys;
+    if (a.score == Score::kAdditive) {
+      o.additive = additive_operands(a, o);
+      if (!a.exact_tanh) prepare_additive(a.head_dim, o.additive);
+    }
     o.finite_v = !has_masks(a) || all_finite(o.packed_v, packed_size(a.value_dim, a.num_keys));
   }
   return o;
@@ -113,7 +132,7 @@ SIMDFORMER_INLINE void raw_scores(const AttentionArgs& a, const Operands& o, siz
     const float* q = a.q + (row + i) * a.ldq;
     float* scores = o.scores + i * o.ld_scores;
     if (a.score == Score::kAdditive) {
-      additive_scores(a, keys.begin, keys.end, o.capacity, q, o.packed_k, scores);
+      additive_scores(a, o.additive, keys.begin, keys.end, q, scores);
     } else {
       distance_scores(a, keys.begin, keys.end, o.capacity, q, o.packed_k, scores);
     }

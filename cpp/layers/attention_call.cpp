@@ -29,6 +29,7 @@ AttentionArgs head_args(const AttentionCall& call, size_t sequence, size_t head,
   args.v = call.v.at(sequence, kv_head, span.k_begin);
   args.ldv = static_cast<size_t>(call.v.row_stride);
   args.additive_weight = call.additive_weight.at(sequence, head, 0);
+  args.exact_tanh = call.exact_tanh;
   args.key_bias = call.key_bias.at(sequence, head, span.k_begin);
   args.relative_bias = call.relative_bias.at(sequence, head, 0);
   if (args.relative_bias) {

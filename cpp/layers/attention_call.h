@@ -59,8 +59,9 @@ struct AttentionCall {
   Strided<const float> v;
   Strided<float> out;
   Strided<const float> additive_weight;  // (num_heads, head_dim)
-  Strided<const float> key_bias;         // (.., heads, keys): row_stride 1, or 0 if k_begin is 0
-  Strided<const float> relative_bias;    // (heads, distances); distance 0 stands at relative_zero
+  bool exact_tanh = false;
+  Strided<const float> key_bias;       // (.., heads, keys): row_stride 1, or 0 if k_begin is 0
+  Strided<const float> relative_bias;  // (heads, distances); distance 0 stands at relative_zero
   size_t relative_zero = 0;
   Strided<const float> pair_bias;    // (.., heads, num_queries, num_keys)
   Strided<const uint8_t> key_mask;   // as key_bias

@@ -182,6 +182,7 @@ def attention(
     key_projection: Float32 | None = None,
     projection_bias: Float32 | None = None,
     additive_weight: Float32 | None = None,
+    exact_tanh: bool = False,
     key_bias: Float32 | None = None,
     relative_bias: Float32 | None = None,
     relative_zero: int = 0,

@@ -51,7 +51,7 @@ def vector(name: str, value: Any, size: int) -> Float32:
 
 def with_dense_rows(array: NDArray[Any]) -> NDArray[Any]:
     """The array if its last dimension is contiguous and its strides are not negative, else a copy."""
-    if array.ndim == 0:
+    if array.ndim == 0 or (array.flags.c_contiguous and array.flags.aligned):
         return array
     size = array.itemsize
     dense_last = array.shape[-1] <= 1 or array.strides[-1] == size
@@ -67,7 +67,7 @@ def rank4_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 def as_rank4(array: NDArray[Any]) -> NDArray[Any]:
     """The array as (batch, heads, rows, cols) with dense rows, copied only if it must be."""
-    return with_dense_rows(array.reshape(rank4_shape(array.shape)))
+    return with_dense_rows(array if array.ndim == 4 else array.reshape(rank4_shape(array.shape)))
 
 
 class Output:

@@ -119,6 +119,8 @@ def attention(
     "additive"    scale weight . tanh(query_weight q + key_weight k + bias) (Bahdanau et al. 2015).
                   query_weight (A, E_q), key_weight (A, E_k), both or neither; weight (A,); each
                   may have a leading dimension of heads; bias (A,). weight is all ones by default.
+                  Each tanh is within 2 ulp of 1, absolutely; with exact=True within 2 ulp of itself,
+                  which takes some three times as long.
 
     scale may be an array (heads,). attn_bias is a float32 attn_mask beside another. relative_bias, (L + S - 1,) or (heads, L + S - 1), is added to
     every score: element j - i + L - 1 to query i and key j. alignment="lower_right" counts is_causal
@@ -141,7 +143,7 @@ def attention(
     call = AttentionCall(*arrays, enable_gqa=enable_gqa)
     call.options.update(
         score_options(
-            score, call, scale, weight, query_weight, key_weight, bias, exact or softcap is not None
+            score, call, scale, weight, query_weight, key_weight, bias, exact, softcap is not None
         )
     )
     call.set_window(Window.of(is_causal, window_size, alignment))

@@ -179,6 +179,8 @@ class AttentionCall:
 
     def run(self, out: Float32, weights: Float32 | None = None, stage: str = "softmax") -> None:
         """Writes out, of rows_shape, and weights."""
+        if out.size == 0 and (weights is None or weights.size == 0):
+            return
         if weights is not None:
             self.options["weights"] = weights.reshape(*self.rows_shape[:3], weights.shape[-1])
             self.options["weights_stage"] = stage
@@ -187,7 +189,9 @@ class AttentionCall:
 
 def rank4(array: NDArray[Any], lead: tuple[int, ...]) -> NDArray[Any]:
     """The array broadcast to the leading shape, as (batch, heads, rows, cols) with dense rows."""
-    return as_rank4(np.broadcast_to(array, (*lead, *array.shape[-2:])))
+    if array.shape[:-2] != lead:
+        array = np.broadcast_to(array, (*lead, *array.shape[-2:]))
+    return as_rank4(array)
 
 
 def leading_shapes(
@@ -195,6 +199,8 @@ def leading_shapes(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The leading shape of query and output, and that of key and value."""
     leads = [array.shape[:-2] for array in (query, key, value)]
+    if leads[0] == leads[1] == leads[2]:
+        return leads[0], leads[0]
     try:
         if enable_gqa and all(leads):
             heads = [lead[-1] for lead in leads]

@@ -24,6 +24,7 @@ def score_options(
     key_weight: Any,
     bias: Any,
     exact: bool,
+    capped: bool,
 ) -> dict[str, Any]:
     """Options of the native call, after checking that the weights are those of this score."""
     given = {"weight": weight, "query_weight": query_weight, "key_weight": key_weight, "bias": bias}
@@ -31,13 +32,14 @@ def score_options(
         if value is not None and name not in TAKES.get(score, set()):
             raise ValueError(f"score {score!r} takes no {name}")
     by_dim = score in ("scaled_dot", "euclidean")
-    halved = score == "euclidean" and not exact
+    halved = score == "euclidean" and not (exact or capped)
     scale = (call.default_scale if by_dim else 1.0) if scale is None else scale
     call.set_scale(scale, 2.0 if halved else 1.0)
     if score == "bilinear":
         return bilinear(call, weight)
     if score == "additive":
-        return additive(call, weight, query_weight, key_weight, bias)
+        options = additive(call, weight, query_weight, key_weight, bias)
+        return {**options, "exact_tanh": exact}
     if call.query_dim != call.key_dim:
         raise ValueError(
             f"query has {call.query_dim} columns, key has {call.key_dim}: score {score!r} needs equal ones"
