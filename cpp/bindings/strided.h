@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <ostream>
 
 #include "bindings/numpy.h"
 #include "layers/attention_call.h"
@@ -12,6 +13,15 @@ namespace simdformer::bindings {
 
 constexpr size_t kAnyExtent = static_cast<size_t>(-1);
 using Extents = std::array<size_t, 4>;  // batch, heads, rows, cols
+
+// An array's shape in an error message: put into words only if there is one, for that takes longer
+// than all checks of a small call.
+struct ShapeOf {
+  const py::array& array;
+  friend std::ostream& operator<<(std::ostream& out, const ShapeOf& shape) {
+    return out << shape_of(shape.array);
+  }
+};
 
 // Rank 4, elements of T, the last dimension contiguous, each extent the wanted one or, but for the
 // last, 1 (which broadcasts: its stride is taken for 0).
@@ -28,7 +38,7 @@ Strided<const T> strided(const char* name, const py::object& object, const Exten
     const auto extent = static_cast<size_t>(array.shape(i));
     const size_t want = wanted[static_cast<size_t>(i)];
     check(want == kAnyExtent || extent == want || (i < 3 && extent == 1), name, " has shape ",
-          shape_of(array), ", dimension ", i, " must be ", want);
+          ShapeOf{array}, ", dimension ", i, " must be ", want);
     check(array.strides(i) % kSize == 0, name, " is not aligned");
     if (extent != 1) strides[static_cast<size_t>(i)] = array.strides(i) / kSize;
   }
@@ -59,7 +69,7 @@ inline Strided<float> strided_output(const char* name, const py::object& object,
   const Strided<const float> view = strided<float>(name, object, wanted);
   for (int i = 0; i < 4; ++i) {
     check(static_cast<size_t>(array.shape(i)) == wanted[static_cast<size_t>(i)], name,
-          " has shape ", shape_of(array));
+          " has shape ", ShapeOf{array});
   }
   return {static_cast<float*>(const_cast<py::array&>(array).mutable_data()), view.batch_stride,
           view.head_stride, view.row_stride};
