@@ -177,6 +177,20 @@ def test_what_padding_holds_does_not_matter(rng):
     assert_same_bits(layer(x, src_key_padding_mask=padding), out)
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 24), (2, 0, 24)])
+def test_nothing_gives_nothing(rng, shape):
+    layer, _ = encoder(rng)
+    assert layer(np.zeros(shape, np.float32)).shape == shape
+    assert layer(np.zeros((0, 24), np.float32), cu_seqlens=[0, 0]).shape == (0, 24)
+
+
+def test_an_empty_memory_is_a_memory_all_masked(rng):
+    layer, _ = randomize(nn.TransformerDecoderLayer(24, 4, 37, batch_first=True), rng)
+    x, memory = normal(rng, 2, 5, 24), normal(rng, 2, 3, 24)
+    masked = layer(x, memory, memory_key_padding_mask=np.ones((2, 3), bool))
+    assert_same_bits(layer(x, memory[:, :0]), masked)
+
+
 def test_left_padding_is_right_padding_elsewhere(rng):
     layer, _ = encoder(rng)
     x, padding, _ = ragged(rng, (5, 3, 9))

@@ -32,7 +32,7 @@ SequenceRows<T> sequence_rows(const char* name, const py::object& object,
   constexpr py::ssize_t kFloat = sizeof(float);
   check(static_cast<size_t>(array.shape(last)) == features, name, " has ", array.shape(last),
         " features, expected ", features);
-  check(array.shape(last) <= 1 || array.strides(last) == kFloat, name,
+  check(array.shape(last) <= 1 || array.size() == 0 || array.strides(last) == kFloat, name,
         "'s last dimension has a stride");
   SequenceRows<T> rows;
   rows.row_stride = array.strides(last - 1) / kFloat;
