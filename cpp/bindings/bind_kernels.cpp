@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "bindings/bindings.h"
+#include "bindings/gemm_epilogue.h"
 #include "bindings/kernel_table.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
@@ -15,35 +16,20 @@ namespace {
 using py::arg;
 
 FloatArray gemm(const KernelTable& self, const py::object& a_object,
-                const py::object& weight_object, const py::object& bias_object,
-                const std::string& activation, const py::object& residual_object,
-                const py::object& norm_weight_object, const py::object& norm_bias_object,
-                float eps) {
+                const py::object& weight_object, const py::object& bias,
+                const std::string& activation, const py::object& residual,
+                const py::object& norm_weight, const py::object& norm_bias, float eps) {
   const FloatArray a = float_array("a", a_object, 2);
   const FloatArray weight = float_array("weight", weight_object, 2);
   check(a.shape(1) == weight.shape(1), "weight has shape ", shape_of(weight), ", a has shape ",
         shape_of(a), ": their columns differ");
   const size_t n = matrix(weight).rows;
-  const OptionalVector bias("bias", bias_object, n);
-  const OptionalVector norm_weight("norm_weight", norm_weight_object, n);
-  const OptionalVector norm_bias("norm_bias", norm_bias_object, n);
+  const GemmEpilogue epilogue(matrix(a).rows, n, bias, activation, residual, norm_weight, norm_bias,
+                              eps);
   FloatArray out = empty_matrix(matrix(a).rows, n);
-  FloatArray residual;
-
   const Buffer<float> packed = self.pack(matrix(weight));
   GemmArgs args = self.gemm_args(matrix(a), n, packed, mutable_matrix(out));
-  args.bias = bias.data();
-  args.activation = by_name("activation", activation, kActivations);
-  if (!residual_object.is_none()) {
-    residual = float_array("residual", residual_object, 2);
-    check(shape_of(residual) == shape_of(out), "residual must have shape ", shape_of(out), ", got ",
-          shape_of(residual));
-    args.residual = residual.data();
-    args.ldr = n;
-  }
-  args.norm_weight = norm_weight.data();
-  args.norm_bias = norm_bias.data();
-  args.norm_eps = eps;
+  epilogue.apply(args);
   self.kernels.gemm(args);
   return out;
 }
@@ -208,6 +194,7 @@ void bind_kernels(py::module_& module) {
            arg("input_ids"), arg("position_ids"), arg("token_type_ids"))
       .def("pool", &pool, arg("mode"), arg("x"))
       .def("l2_normalize", &l2_normalize, arg("x"));
+  bind_quantized(module, table);
   bind_timing(table);
 }
 

@@ -4,6 +4,7 @@
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
+#include "bindings/s8_arrays.h"
 #include "layers/encoder.h"
 
 namespace simdformer::bindings {
@@ -32,6 +33,21 @@ std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& 
   const OptionalVector b("bias", bias, static_cast<size_t>(w.shape(0)));
   const py::gil_scoped_release release;
   return std::make_shared<Linear>(matrix(w), b.data());
+}
+
+std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::object& scale,
+                                         const py::object& bias, const py::object& outliers,
+                                         const py::object& outlier_weight) {
+  const S8Arrays weight(values, scale, outliers, outlier_weight);
+  const OptionalVector b("bias", bias, weight.rows());
+  const py::gil_scoped_release release;
+  return std::make_shared<Linear>(weight.view(), b.data());
+}
+
+FloatArray largest_inputs(const Linear& self) {
+  const std::span<const float> largest = self.largest_inputs();
+  check(!largest.empty(), "the inputs were not recorded");
+  return FloatArray(static_cast<py::ssize_t>(largest.size()), largest.data());
 }
 
 std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::object& bias,
@@ -101,6 +117,11 @@ std::shared_ptr<SentenceEncoder> make_sentence_encoder(const std::shared_ptr<Enc
 void bind_parts(py::module_& module) {
   py::class_<Linear, std::shared_ptr<Linear>>(module, "Linear")
       .def(py::init(&make_linear), arg("weight"), arg("bias") = py::none())
+      .def_static("from_int8", &make_int8_linear, arg("values"), arg("scale"),
+                  arg("bias") = py::none(), arg("outliers") = py::none(),
+                  arg("outlier_weight") = py::none())
+      .def("record_inputs", &Linear::record_inputs)
+      .def("largest_inputs", &largest_inputs)
       .def_property_readonly("in_features", &Linear::in_features)
       .def_property_readonly("out_features", &Linear::out_features);
 

@@ -8,6 +8,7 @@
 #include "bindings/kernel_table.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
+#include "layers/quantized.h"
 
 namespace simdformer::bindings {
 namespace {
@@ -70,6 +71,19 @@ double time_gemm(const KernelTable& self, size_t m, size_t n, size_t k, size_t r
   args.bias = bias.data();
   args.activation = by_name("activation", activation, kActivations);
   return warm_seconds_per_call(repeats, [&] { self.kernels.gemm(args); });
+}
+
+double time_gemm_s8(const KernelTable& self, size_t m, size_t n, size_t k, size_t repeats) {
+  const TestMatrix a(m, k);
+  const TestMatrix weight(n, k);
+  const TestMatrix c(m, n);
+  Buffer<int8_t> values(n * k);
+  Buffer<float> scale(n * num_s8_groups(k));
+  quantize_weight(weight.view, {}, values.data(), scale.data());
+  const PackedS8 packed(self.kernels,
+                        {.rows = n, .cols = k, .values = values.data(), .scale = scale.data()});
+  const GemmArgs args = self.gemm_args(a.view, n, Buffer<float>(), c.view);
+  return warm_seconds_per_call(repeats, [&] { self.kernels.gemm_s8(args, packed.view()); });
 }
 
 double time_attention(const KernelTable& self, size_t num_queries, size_t num_keys, size_t head_dim,
@@ -147,7 +161,7 @@ double time_rows(const KernelTable& self, const std::string& name, size_t rows, 
 }
 
 std::vector<std::string> names(const KernelTable&) {
-  std::vector<std::string> all{"gemm", "attention"};
+  std::vector<std::string> all{"gemm", "gemm_s8", "attention"};
   for (const auto& [name, kernel] : row_kernels()) all.push_back(name);
   return all;
 }
@@ -157,6 +171,13 @@ double fma_peak(const KernelTable& self, size_t iterations) {
   volatile float sink = 0;
   const double seconds = seconds_per_call(1, [&] { sink = self.kernels.probe_fma(iterations); });
   return static_cast<double>(iterations * self.kernels.probe_flops) / seconds * 1e-9;
+}
+
+// Giga int8 operations a second of one thread on registers alone.
+double dot_peak(const KernelTable& self, size_t iterations) {
+  volatile float sink = 0;
+  const double seconds = seconds_per_call(1, [&] { sink = self.kernels.probe_dot(iterations); });
+  return static_cast<double>(iterations * self.kernels.probe_dot_ops) / seconds * 1e-9;
 }
 
 float read_sum(const KernelTable& self, const py::object& x_object) {
@@ -171,10 +192,12 @@ void bind_timing(KernelTableClass& table) {
   table.def("names", &names)
       .def("time_gemm", &time_gemm, arg("m"), arg("n"), arg("k"), arg("repeats"), py::kw_only(),
            arg("activation") = "identity")
+      .def("time_gemm_s8", &time_gemm_s8, arg("m"), arg("n"), arg("k"), arg("repeats"))
       .def("time_attention", &time_attention, arg("num_queries"), arg("num_keys"), arg("head_dim"),
            arg("repeats"))
       .def("time_rows", &time_rows, arg("name"), arg("rows"), arg("cols"), arg("repeats"))
       .def("fma_peak", &fma_peak, arg("iterations"))
+      .def("dot_peak", &dot_peak, arg("iterations"))
       .def("read_sum", &read_sum, arg("x"));
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One ISA level's kernels as a Python object, for tests (bind_kernels.cpp) and benchmarks
-// (bind_timing.cpp).
+// One ISA level's kernels as a Python object, for tests (bind_kernels.cpp,
+// bind_quantized.cpp) and benchmarks (bind_timing.cpp).
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -63,6 +63,7 @@ struct KernelTable {
 };
 
 using KernelTableClass = pybind11::class_<KernelTable>;
+void bind_quantized(pybind11::module_& module, KernelTableClass& table);
 void bind_timing(KernelTableClass& table);
 
 }  // namespace simdformer::bindings

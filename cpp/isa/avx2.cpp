@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kIsaName = "avx2";
 constexpr size_t kTileRows = 6;
 constexpr size_t kTileVectors = 2;
+constexpr size_t kS8TileRows = 2;  // 4 + 4 accumulators + 4 of W, widened + 2 of A = 14 of 16
 
 }  // namespace
 }  // namespace simdformer

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX-512 F, BW, DQ, VL. 8x48: 24 accumulators + 3 of W + 1 of A = 28 of 32 zmm;
 // 11 loads for 24 FMAs keep the load ports under half.
-#include "simd/vec_avx512.h"
+#include "simd/dot_avx512.h"
 
 namespace simdformer {
 namespace {
@@ -9,6 +9,7 @@ namespace {
 constexpr const char* kIsaName = "avx512";
 constexpr size_t kTileRows = 8;
 constexpr size_t kTileVectors = 3;
+constexpr size_t kS8TileRows = 4;  // 12 + 12 accumulators + 3 of W + 1 of A = 28
 
 }  // namespace
 }  // namespace simdformer

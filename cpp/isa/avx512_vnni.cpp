@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AVX-512 with VNNI: the fp32 kernels of avx512.cpp in the same tiles.
-#include "simd/vec_avx512.h"
+// AVX-512 with VNNI: avx512.cpp in the same tiles, with vpdpbusd in int8.
+#include "simd/dot_avx512_vnni.h"
 
 namespace simdformer {
 namespace {
@@ -8,6 +8,7 @@ namespace {
 constexpr const char* kIsaName = "avx512_vnni";
 constexpr size_t kTileRows = 8;
 constexpr size_t kTileVectors = 3;
+constexpr size_t kS8TileRows = 4;  // 12 + 12 accumulators + 3 of W + 1 of A = 28
 
 }  // namespace
 }  // namespace simdformer

@@ -8,6 +8,7 @@ namespace {
 constexpr const char* kIsaName = "generic";
 constexpr size_t kTileRows = 4;
 constexpr size_t kTileVectors = 2;
+constexpr size_t kS8TileRows = 2;  // 4 + 4 accumulators
 
 }  // namespace
 }  // namespace simdformer

@@ -54,8 +54,8 @@ struct Tile {
   const float* residual;  // at the tile's first element, or null
   size_t ldr;
   bool accumulate;
-  const float* next_panel;  // brought into L2 meanwhile, next_step floats a step of k
-  size_t next_step;
+  const float* next_panel = nullptr;  // brought into L2 meanwhile, next_step floats a step of k
+  size_t next_step = 0;
 };
 
 // Whole says that the tile has no columns beyond n: plain loads and stores (vmaskmovps stores are
@@ -69,6 +69,20 @@ SIMDFORMER_INLINE void load_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
       const float* c = tile.c + i * tile.ldc + j * kLanes;
       acc[i][j] = Whole || j + 1 < NV ? VecF32::load(c) : VecF32::load(c, tile.tail);
     }
+  }
+}
+
+// What the tile's sums begin with.
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void start_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
+  if (tile.accumulate) {
+    tile.tail == kLanes ? load_tile<MR, NV, true>(acc, tile) : load_tile<MR, NV, false>(acc, tile);
+    return;
+  }
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) acc[i][j] = VecF32::zero();
   }
 }
 
@@ -92,6 +106,11 @@ SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile)
   }
 }
 
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile) {
+  tile.tail == kLanes ? store_tile<MR, NV, true>(acc, tile) : store_tile<MR, NV, false>(acc, tile);
+}
+
 // One step's worth of a panel into L2: hardware prefetchers stop at the end of a page, and with few
 // rows the weights come from DRAM. Zen 4, a whole model's weights in turn: AVX2 48% -> 65% of peak
 // at 14 rows, 83% -> 91% at 128; AVX-512 within noise. Prefetching 12 steps ahead into L1: no gain.
@@ -108,15 +127,7 @@ template <size_t MR, size_t NV>
 SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
                                       const float* SIMDFORMER_RESTRICT w, const Tile& tile) {
   VecF32 acc[MR][NV];
-  if (tile.accumulate) {
-    tile.tail == kLanes ? load_tile<MR, NV, true>(acc, tile) : load_tile<MR, NV, false>(acc, tile);
-  } else {
-    SIMDFORMER_UNROLL
-    for (size_t i = 0; i < MR; ++i) {
-      SIMDFORMER_UNROLL
-      for (size_t j = 0; j < NV; ++j) acc[i][j] = VecF32::zero();
-    }
-  }
+  start_tile(acc, tile);
   const float* next = tile.next_panel;
   for (size_t p = 0; p < k; ++p, w += NV * kLanes, next += tile.next_step) {
     prefetch_panel<NV>(next);
@@ -130,37 +141,44 @@ SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT
       for (size_t j = 0; j < NV; ++j) acc[i][j] = fma(av, wv[j], acc[i][j]);
     }
   }
-  tile.tail == kLanes ? store_tile<MR, NV, true>(acc, tile) : store_tile<MR, NV, false>(acc, tile);
+  store_tile(acc, tile);
 }
 
-// Picks the instantiation for rows in [1, MR].
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void run_rows(size_t rows, size_t k, const float* a, size_t lda, const float* w,
-                                const Tile& tile) {
-  if constexpr (MR > 0) {
-    if (rows == MR) return micro_kernel<MR, NV>(k, a, lda, w, tile);
-    run_rows<MR - 1, NV>(rows, k, a, lda, w, tile);
+// Calls run<rows, vectors>() for rows in [1, MR] and vectors in [1, NV].
+template <size_t MR, size_t NV, typename Run>
+SIMDFORMER_INLINE void with_tile_size(size_t rows, size_t vectors, const Run& run) {
+  if constexpr (MR > 0 && NV > 0) {
+    if (vectors != NV) return with_tile_size<MR, NV - 1>(rows, vectors, run);
+    if (rows != MR) return with_tile_size<MR - 1, NV>(rows, vectors, run);
+    run.template operator()<MR, NV>();
   }
 }
 
-// Picks the instantiation for a panel of vectors in [1, NV].
-template <size_t NV>
-SIMDFORMER_INLINE void run_tile(size_t rows, size_t vectors, size_t k, const float* a, size_t lda,
-                                const float* w, const Tile& tile) {
-  if constexpr (NV > 0) {
-    if (vectors == NV) return run_rows<kTileRows, NV>(rows, k, a, lda, w, tile);
-    run_tile<NV - 1>(rows, vectors, k, a, lda, w, tile);
-  }
+// The tile of one panel of W and a strip of A that begins at row.
+SIMDFORMER_INLINE Tile make_tile(const GemmArgs& g, size_t panel, size_t row) {
+  const size_t column = panel * kNR;
+  const size_t width = min_size(kNR, g.n - column);
+  const bool fuse_residual = g.finish && g.residual && g.activation == Activation::kIdentity;
+  return {.c = g.c + row * g.ldc + (column - g.c_begin),
+          .ldc = g.ldc,
+          .width = width,
+          .tail = width - (panel_vectors(g.n, column) - 1) * kLanes,
+          .bias = g.finish && g.bias ? g.bias + column : nullptr,
+          .residual = fuse_residual ? g.residual + row * g.ldr + column : nullptr,
+          .ldr = g.ldr,
+          .accumulate = g.accumulate,
+          .next_panel = nullptr,
+          .next_step = 0};
 }
 
 // The tile is still in L1: what needs whole rows or a lot of registers is done on it there.
-SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t rows, const Tile& tile,
-                                   const float* late_residual) {
-  if (g.activation == Activation::kIdentity) return;
+SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t panel, size_t row, size_t rows,
+                                   const Tile& tile) {
+  if (!g.finish || g.activation == Activation::kIdentity) return;
   for (size_t i = 0; i < rows; ++i) {
     float* c = tile.c + i * tile.ldc;
     activation(g.activation, tile.width, c, c);
-    if (late_residual) add_row(tile.width, late_residual + i * g.ldr, c);
+    if (g.residual) add_row(tile.width, g.residual + (row + i) * g.ldr + panel * kNR, c);
   }
 }
 
@@ -182,30 +200,21 @@ SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t strip, 
   const size_t row = strip * g.m / strips;
   const size_t rows = (strip + 1) * g.m / strips - row;
   const size_t column = panel * kNR;
-  const size_t width = min_size(kNR, g.n - column);
   const size_t vectors = panel_vectors(g.n, column);
   const float* w = g.packed_weight + column * g.packed_k + g.k_begin * vectors * kLanes;
-  const float* residual = g.finish && g.residual ? g.residual + row * g.ldr + column : nullptr;
-  const bool fuse_residual = g.activation == Activation::kIdentity;
-  Tile tile{.c = g.c + row * g.ldc + (column - g.c_begin),
-            .ldc = g.ldc,
-            .width = width,
-            .tail = width - (vectors - 1) * kLanes,
-            .bias = g.finish && g.bias ? g.bias + column : nullptr,
-            .residual = fuse_residual ? residual : nullptr,
-            .ldr = g.ldr,
-            .accumulate = g.accumulate,
-            .next_panel = w,
-            .next_step = 0};
+  Tile tile = make_tile(g, panel, row);
   plan_prefetch(g, vectors * kLanes, w, panel + 1 == g.panel_end, strip, strips, tile);
-  run_tile<kTileVectors>(rows, vectors, g.k, g.a + row * g.lda, g.lda, w, tile);
-  if (g.finish) finish_tile(g, rows, tile, residual);
+  with_tile_size<kTileRows, kTileVectors>(rows, vectors, [&]<size_t MR, size_t NV>() {
+    micro_kernel<MR, NV>(g.k, g.a + row * g.lda, g.lda, w, tile);
+  });
+  finish_tile(g, panel, row, rows, tile);
 }
 
-SIMDFORMER_INLINE void normalize_strip(const GemmArgs& g, size_t strip, size_t strips) {
-  const size_t row = strip * g.m / strips;
+// Rows of which every panel is done.
+SIMDFORMER_INLINE void finish_rows(const GemmArgs& g, size_t row, size_t rows) {
+  if (!g.finish || !g.norm_weight) return;
   float* c = g.c + row * g.ldc;
-  layer_norm({.rows = (strip + 1) * g.m / strips - row,
+  layer_norm({.rows = rows,
               .cols = g.n,
               .x = c,
               .ldx = g.ldc,
@@ -223,10 +232,11 @@ SIMDFORMER_INLINE void normalize_strip(const GemmArgs& g, size_t strip, size_t s
 void gemm(const GemmArgs& g) {
   const size_t strips = ceil_div(g.m, kTileRows);
   for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
-    const bool rows_complete = g.finish && panel + 1 == g.panel_end;
+    const bool last = panel + 1 == g.panel_end;
     for (size_t strip = 0; strip < strips; ++strip) {
       gemm_tile(g, panel, strip, strips);
-      if (g.norm_weight && rows_complete) normalize_strip(g, strip, strips);
+      const size_t row = strip * g.m / strips;
+      if (last) finish_rows(g, row, (strip + 1) * g.m / strips - row);
     }
   }
 }

@@ -55,6 +55,60 @@ struct GemmArgs {
   float norm_eps = 0.0f;
 };
 
+// int8: columns come in groups of this many, each with a scale of its own.
+constexpr size_t kS8Group = 192;
+
+// Columns that are multiplied in float32, as a few channels with very large values would cost all
+// others their precision. Group g has those at columns kS8Group g + place[o], o in [begin[g],
+// begin[g + 1]), ascending. begin may be null: none.
+struct S8Outliers {
+  const uint32_t* begin = nullptr;  // (groups + 1)
+  const uint32_t* place = nullptr;
+};
+
+// x to u8, by rows and groups g of columns, with 0 in the place of outliers:
+//   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / 255,
+//   q[i, p] = round((x[i, p] - minimum[i, g]) / scale[i, g]), ties to even
+// so that x ~ minimum + scale q. x: (rows, cols); q: (rows, cols rounded up to whole groups), the
+// rest 0; scale, minimum: (rows, groups), row stride lds. A group with a NaN, an infinity or a
+// range beyond float32 gets a scale that is not finite, and so does its row of a product. scale is
+// never below the least normal number.
+struct QuantizeArgs {
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* x = nullptr;
+  size_t ldx = 0;
+  S8Outliers outliers = {};
+  uint8_t* q = nullptr;
+  size_t ldq = 0;
+  float* scale = nullptr;
+  float* minimum = nullptr;
+  size_t lds = 0;
+};
+
+// weight: (n, k) contiguous s8, scale: (n, groups) contiguous -> what S8Weight points to. packed:
+// panels [ceil(n / NR)][groups][kS8Group / 4][NR][4]; ranges: panels [ceil(n / NR)][groups][2][NR],
+// each group's scale and scale times the sum of its weights. Zeros fill k to whole groups and n to
+// vectors.
+struct PackS8Args {
+  size_t n = 0;
+  size_t k = 0;
+  const int8_t* weight = nullptr;
+  const float* scale = nullptr;
+  int8_t* packed = nullptr;
+  float* ranges = nullptr;
+};
+
+// w[j, p] = scale[j, p / kS8Group] weight[j, p], of outlier columns outlier_weight alone (there,
+// weight is 0).
+struct S8Weight {
+  const int8_t* packed = nullptr;
+  const float* ranges = nullptr;
+  S8Outliers outliers = {};
+  size_t num_outliers = 0;
+  const float* outlier_weight = nullptr;  // pack_weight of (n, num_outliers)
+};
+
 // How a query and a key give their score.
 enum class Score : int32_t {
   kDot,              // q . k; bilinear, cosine and Euclidean scores reduce to it
@@ -215,6 +269,15 @@ struct Kernels {
                       size_t panel_end, float* packed);
   void (*gemm)(const GemmArgs& args);
 
+  // Bytes and floats that pack_weight_s8 writes for a weight of (n, k).
+  size_t (*s8_packed_size)(size_t n, size_t k);
+  size_t (*s8_ranges_size)(size_t n, size_t k);
+  void (*pack_weight_s8)(const PackS8Args& args);
+  void (*quantize_rows)(const QuantizeArgs& args);
+  // gemm with the weight above and a quantised by quantize_rows; args.packed_weight is not read.
+  // The sums within a group are exact, at every level. k_begin is a multiple of kS8Group.
+  void (*gemm_s8)(const GemmArgs& args, const S8Weight& weight);
+
   size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
   void (*attention)(const AttentionArgs& args);
   // Rows [begin, end) of k: (.., head_dim) or v: (.., value_dim) into the layout that attention
@@ -252,9 +315,12 @@ struct Kernels {
   // y[i] = sum_j x[i, j]^2; x: (rows, cols), row stride ldx; y: (rows).
   void (*squared_norms)(size_t rows, size_t cols, const float* x, size_t ldx, float* y);
 
-  // Benchmark probes: iterations x probe_flops register-only flops, and the sum of x (read once).
+  // Benchmark probes: iterations x probe_flops register-only flops, likewise the int8 operations of
+  // dot_u8s8, and the sum of x (read once).
   size_t probe_flops;
   float (*probe_fma)(size_t iterations);
+  size_t probe_dot_ops;
+  float (*probe_dot)(size_t iterations);
   float (*probe_read)(size_t n, const float* x);
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fills the table of one ISA level. Before including this, an isa/*.cpp includes its vec_*.h and
-// defines kIsaName, kTileRows and kTileVectors. A kernel missing here is a compile error
+// defines kIsaName, kTileRows, kTileVectors and kS8TileRows. A kernel missing here is a compile
+// error
 // (-Wmissing-field-initializers), an unused one too (-Wunused-function).
 #pragma once
 
@@ -8,11 +9,13 @@
 #include "kernels/attention.inl.h"
 #include "kernels/embedding.inl.h"
 #include "kernels/gemm.inl.h"
+#include "kernels/gemm_s8.inl.h"
 #include "kernels/kernels.h"
 #include "kernels/layer_norm.inl.h"
 #include "kernels/norm_columns.inl.h"
 #include "kernels/pooling.inl.h"
 #include "kernels/probe.inl.h"
+#include "kernels/quantize.inl.h"
 #include "kernels/rms_norm.inl.h"
 #include "kernels/rotary.inl.h"
 #include "kernels/softmax.inl.h"
@@ -29,6 +32,11 @@ constexpr Kernels make_table() {
       .packed_size = packed_size,
       .pack_weight = pack_weight,
       .gemm = gemm,
+      .s8_packed_size = s8_packed_size,
+      .s8_ranges_size = s8_ranges_size,
+      .pack_weight_s8 = pack_weight_s8,
+      .quantize_rows = quantize_rows,
+      .gemm_s8 = gemm_s8,
       .attention_scratch = attention_scratch,
       .attention = attention,
       .pack_keys = pack_keys,
@@ -48,6 +56,8 @@ constexpr Kernels make_table() {
       .squared_norms = squared_norms,
       .probe_flops = kProbeFlops,
       .probe_fma = probe_fma,
+      .probe_dot_ops = kProbeDotOps,
+      .probe_dot = probe_dot,
       .probe_read = probe_read,
   };
 }

@@ -23,6 +23,7 @@ FeedForward::FeedForward(std::shared_ptr<const Linear> up, std::shared_ptr<const
 // beside a panel of weights and the output; all 1536 of them would not fit.
 size_t FeedForward::chunk_panels() const {
   constexpr size_t kChunkColumns = 576;
+  static_assert(kChunkColumns % kS8Group == 0, "the inner layer may be quantised by groups");
   return std::max<size_t>(1, kChunkColumns / up_->kernels().gemm_nr);
 }
 

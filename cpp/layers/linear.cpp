@@ -2,6 +2,7 @@
 #include "layers/linear.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 
@@ -24,6 +25,31 @@ Linear::Linear(ConstMatrix weight, const float* bias)
   kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
                        packed_.data());
   if (bias) std::copy_n(bias, out_features_, bias_.data());
+}
+
+Linear::Linear(const S8Matrix& weight, const float* bias)
+    : kernels_(active_kernels()),
+      in_features_(weight.cols),
+      out_features_(weight.rows),
+      packed_s8_(kernels_, weight),
+      bias_(bias ? weight.rows : 0) {
+  if (bias) std::copy_n(bias, out_features_, bias_.data());
+}
+
+void Linear::record_inputs() {
+  largest_ = Buffer<float>(in_features_);
+  std::fill_n(largest_.data(), in_features_, 0.0f);
+}
+
+// The one way to the kernels.
+void Linear::gemm(const GemmArgs& args) const {
+  for (size_t row = 0; largest_.size() > 0 && row < args.m; ++row) {
+    for (size_t p = 0; p < args.k; ++p) {
+      float& largest = largest_[args.k_begin + p];
+      largest = std::max(largest, std::fabs(args.a[row * args.lda + p]));
+    }
+  }
+  packed_s8_.empty() ? kernels_.gemm(args) : kernels_.gemm_s8(args, packed_s8_.view());
 }
 
 size_t Linear::num_panels() const {
@@ -71,13 +97,13 @@ void Linear::forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilog
     args.panel_begin = i * num_panels() / team.size();
     args.panel_end = (i + 1) * num_panels() / team.size();
     args.norm_weight = nullptr;  // a row is complete only behind the barrier
-    kernels_.gemm(args);
+    gemm(args);
   });
   if (epilogue.norm) epilogue.norm->forward(team, y, y);
 }
 
 void Linear::forward_rows(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
-  kernels_.gemm(gemm_args(x, y, epilogue));
+  gemm(gemm_args(x, y, epilogue));
 }
 
 void Linear::forward_panels(ConstMatrix x, size_t begin, size_t end, Activation activation,
@@ -86,7 +112,7 @@ void Linear::forward_panels(ConstMatrix x, size_t begin, size_t end, Activation 
   args.c_begin = begin * kernels_.gemm_nr;
   args.panel_begin = begin;
   args.panel_end = end;
-  kernels_.gemm(args);
+  gemm(args);
 }
 
 void Linear::forward_chunk(ConstMatrix x, size_t k_begin, Matrix y,
@@ -95,7 +121,7 @@ void Linear::forward_chunk(ConstMatrix x, size_t k_begin, Matrix y,
   args.k_begin = k_begin;
   args.accumulate = k_begin > 0;
   args.finish = k_begin + x.cols == in_features_;
-  kernels_.gemm(args);
+  gemm(args);
 }
 
 void forward_all(Team& team, std::span<const Projection> projections) {

@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "isa/dispatch.h"
 #include "layers/norm.h"
+#include "layers/quantized.h"
 
 namespace simdformer {
 
@@ -26,11 +27,12 @@ struct Epilogue {
   const LayerNorm* norm = nullptr;
 };
 
-// y = x W^T + b, W packed at construction for the active ISA level.
+// y = x W^T + b, W packed at construction for the active ISA level, in float32 or int8.
 class Linear {
  public:
   // weight: (out_features, in_features); bias: (out_features) or null.
   Linear(ConstMatrix weight, const float* bias);
+  Linear(const S8Matrix& weight, const float* bias);
 
   size_t in_features() const { return in_features_; }
   size_t out_features() const { return out_features_; }
@@ -53,14 +55,22 @@ class Linear {
   // residual.
   void forward_chunk(ConstMatrix x, size_t k_begin, Matrix y, const Epilogue& epilogue) const;
 
+  // From now on, notes the largest |x| of each input feature. On one thread only.
+  void record_inputs();
+  // (in_features), or empty if not recorded.
+  std::span<const float> largest_inputs() const { return {largest_.data(), largest_.size()}; }
+
  private:
   GemmArgs gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
+  void gemm(const GemmArgs& args) const;
 
   const Kernels& kernels_;
   size_t in_features_;
   size_t out_features_;
   Buffer<float> packed_;
+  PackedS8 packed_s8_;  // of packed_ and packed_s8_, one is empty
   Buffer<float> bias_;
+  mutable Buffer<float> largest_;
 };
 
 // y = linear(x)

@@ -101,6 +101,44 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// kLanes sums of int8 products.
+struct VecI32 {
+  __m256i raw;
+
+  static SIMDFORMER_INLINE VecI32 zero() { return {_mm256_setzero_si256()}; }
+  // Four bytes a lane.
+  static SIMDFORMER_INLINE VecI32 load(const int8_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+  }
+  // p[0, 4) in every lane.
+  static SIMDFORMER_INLINE VecI32 broadcast(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return {_mm256_set1_epi32(four)};
+  }
+};
+
+// acc + sum of a lane's four products of unsigned a and signed b, exact: vpmaddwd on bytes widened
+// to 16 bits, even and odd ones apart. (vpmaddubsw takes bytes but saturates at 255 * 127 * 2.)
+SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
+  const __m256i a_even = _mm256_and_si256(a.raw, _mm256_set1_epi16(0xFF));
+  const __m256i a_odd = _mm256_srli_epi16(a.raw, 8);
+  const __m256i b_even = _mm256_srai_epi16(_mm256_slli_epi16(b.raw, 8), 8);
+  const __m256i b_odd = _mm256_srai_epi16(b.raw, 8);
+  const __m256i sum =
+      _mm256_add_epi32(_mm256_madd_epi16(a_even, b_even), _mm256_madd_epi16(a_odd, b_odd));
+  return {_mm256_add_epi32(acc.raw, sum)};
+}
+SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm256_cvtepi32_ps(a.raw)}; }
+// Lanes in [0, 255], rounded to the nearest integer, ties to even; what lies outside, or is NaN,
+// gives any byte.
+SIMDFORMER_INLINE void store_u8(VecF32 a, uint8_t* p) {
+  const __m256i whole = _mm256_cvtps_epi32(a.raw);
+  const __m128i words =
+      _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+}
+
 // dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).
 // Three rounds: pairs of floats, pairs of doubles, 128-bit halves.
 SIMDFORMER_INLINE void transpose_tile(const float* src, size_t lds, float* dst, size_t ldd) {

@@ -9,6 +9,7 @@
 #include <immintrin.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "simd/macros.h"
 
@@ -99,6 +100,29 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
   const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+// kLanes sums of int8 products; dot_u8s8 is in dot_avx512*.h, for it depends on VNNI.
+struct VecI32 {
+  __m512i raw;
+
+  static SIMDFORMER_INLINE VecI32 zero() { return {_mm512_setzero_si512()}; }
+  // Four bytes a lane.
+  static SIMDFORMER_INLINE VecI32 load(const int8_t* p) { return {_mm512_loadu_si512(p)}; }
+  // p[0, 4) in every lane.
+  static SIMDFORMER_INLINE VecI32 broadcast(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return {_mm512_set1_epi32(four)};
+  }
+};
+
+SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm512_cvtepi32_ps(a.raw)}; }
+// Lanes in [0, 255], rounded to the nearest integer, ties to even; what lies outside, or is NaN,
+// gives any byte.
+SIMDFORMER_INLINE void store_u8(VecF32 a, uint8_t* p) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(a.raw)));
 }
 
 // dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).

@@ -103,6 +103,46 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return even > odd ? even : odd;
 }
 
+// kLanes sums of int8 products.
+struct VecI32 {
+  I32x4 raw;
+
+  static SIMDFORMER_INLINE VecI32 zero() { return {I32x4{}}; }
+  // Four bytes a lane.
+  static SIMDFORMER_INLINE VecI32 load(const int8_t* p) {
+    VecI32 v;
+    __builtin_memcpy(&v.raw, p, sizeof(v.raw));
+    return v;
+  }
+  // p[0, 4) in every lane.
+  static SIMDFORMER_INLINE VecI32 broadcast(const uint8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    return {I32x4{four, four, four, four}};
+  }
+};
+
+// acc + sum of a lane's four products of unsigned a and signed b, exact. In float32, where four
+// such products sum exactly (below 2^24): SSE2 has no 32-bit integer multiplication.
+SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
+  F32x4 sum{};
+  SIMDFORMER_UNROLL
+  for (int32_t byte = 0; byte < 4; ++byte) {
+    const I32x4 x = (a.raw >> (8 * byte)) & 0xFF;
+    const I32x4 y = (b.raw << (24 - 8 * byte)) >> 24;
+    sum += __builtin_convertvector(x, F32x4) * __builtin_convertvector(y, F32x4);
+  }
+  return {acc.raw + __builtin_convertvector(sum, I32x4)};
+}
+SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {__builtin_convertvector(a.raw, F32x4)}; }
+// Lanes in [0, 255], rounded to the nearest integer, ties to even; what lies outside, or is NaN,
+// gives any byte.
+SIMDFORMER_INLINE void store_u8(VecF32 a, uint8_t* p) {
+  const VecF32 v = min(VecF32::broadcast(255.0f), max(a, VecF32::zero()));
+  const I32x4 whole = __builtin_convertvector(round(v).raw, I32x4);
+  for (size_t i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>(whole[i]);
+}
+
 // dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).
 SIMDFORMER_INLINE void transpose_tile(const float* src, size_t lds, float* dst, size_t ldd) {
   for (size_t i = 0; i < 4; ++i) {

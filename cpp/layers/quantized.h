@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in int8: how they are made, and as the kernels read them.
+#pragma once
+
+#include <span>
+
+#include "base/buffer.h"
+#include "isa/dispatch.h"
+
+namespace simdformer {
+
+inline size_t num_s8_groups(size_t cols) { return (cols + kS8Group - 1) / kS8Group; }
+
+// scale[j, g] = max_p |weight[j, p]| / 127 over the columns p of group g that are no outliers, and
+// values[j, p] = round(weight[j, p] / scale[j, g]), 0 for outliers; a scale is never below the
+// least normal number. values: weight's shape; scale: (rows, num_s8_groups(cols)); outliers:
+// ascending.
+void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8_t* values,
+                     float* scale);
+
+// A quantised weight that somebody else owns. outlier_weight: (rows, outliers.size()).
+struct S8Matrix {
+  size_t rows = 0;
+  size_t cols = 0;
+  const int8_t* values = nullptr;
+  const float* scale = nullptr;
+  std::span<const int32_t> outliers = {};
+  const float* outlier_weight = nullptr;
+};
+
+// A quantised weight, packed for one ISA level.
+class PackedS8 {
+ public:
+  PackedS8() = default;
+  PackedS8(const Kernels& kernels, const S8Matrix& weight);
+
+  bool empty() const { return packed_.size() == 0; }
+  S8Weight view() const;
+  S8Outliers outliers() const { return {begin_.data(), place_.data()}; }
+
+ private:
+  Buffer<int8_t> packed_;
+  Buffer<float> ranges_;
+  Buffer<float> outlier_weight_;
+  Buffer<uint32_t> begin_;  // empty without outliers
+  Buffer<uint32_t> place_;
+};
+
+}  // namespace simdformer

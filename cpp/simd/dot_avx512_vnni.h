@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+// dot_u8s8 for AVX-512 VNNI.
+#pragma once
+
+#include "simd/vec_avx512.h"
+
+namespace simdformer {
+namespace {
+
+// acc + sum of a lane's four products of unsigned a and signed b, exact. In assembly, because gcc
+// 12 copies every accumulator twice around the intrinsic.
+SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(acc.raw) : "v"(a.raw), "v"(b.raw));
+  return acc;
+}
+
+}  // namespace
+}  // namespace simdformer
