@@ -2,10 +2,10 @@
 
     python bench/kernels.py --output bench/results/kernels [--peers] [--roofline]
 
-Arithmetic kernels are held against the level's FMA peak, the others against the read bandwidth of
-an array as large as what they touch; both are measured in the same run, next to the kernel. Rates
-count compulsory work only: 2 m n k flops for GEMM, 4 q k d for attention, and each input read and
-each output written once. Figures are medians of the rounds; the limits are the best seen.
+Arithmetic kernels are held against the level's FMA peak, int8 against that of its dot products, the
+others against the read bandwidth of an array as large as what they touch; all are measured in the
+same run, next to the kernel. Rates count compulsory work only: 2 m n k flops for GEMM, 4 q k d for
+attention, and each input read and each output written once. Figures are medians of the rounds; the limits are the best seen.
 Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and with --roofline OUTPUT-roofline.png.
 """
 
@@ -30,12 +30,13 @@ import plots
 import report
 from simdformer import _core
 
-FMA, READ = "fma", "read"  # the two limits
+FMA, DOT, READ = "fma", "dot", "read"  # the limits
 # Short slices, the best of which counts: another process on the same core lengthens some of them,
 # not all. How far rounds differ is reported.
 _SLICE_SECONDS = 0.002
 _SLICES = 5
 _FLOAT_BYTES = 4
+_DOT_ITERATIONS = 200_000
 
 _GEMM_ROWS = (1, 4, 8, 16, 32, 64, 128, 512)
 # (n, k) of MiniLM's four linear layers and of BERT-base's feed-forward.
@@ -74,6 +75,21 @@ def gemm_cases() -> Iterator[Case]:
                 bound=FMA,
                 seconds=lambda table, repeats, s=(m, n, k): table.time_gemm(*s, repeats),
                 operation="linear",
+                sizes=(m, n, k),
+            )
+
+
+def gemm_s8_cases() -> Iterator[Case]:
+    """gemm with int8 weights; a, of float32, is quantised in the kernel."""
+    for n, k in _GEMM_WEIGHTS:
+        for m in _GEMM_ROWS:
+            yield Case(
+                kernel="gemm_s8",
+                shape=f"m={m} n={n} k={k}",
+                flops=2 * m * n * k,
+                floats=m * k + n * k / _FLOAT_BYTES + m * n,
+                bound=DOT,
+                seconds=lambda table, repeats, s=(m, n, k): table.time_gemm_s8(*s, repeats),
                 sizes=(m, n, k),
             )
 
@@ -139,6 +155,8 @@ def cases_of(kernel: str) -> list[Case]:
     """A kernel without a line here is an error, so that none goes unmeasured."""
     if kernel == "gemm":
         return list(gemm_cases())
+    if kernel == "gemm_s8":
+        return list(gemm_s8_cases())
     if kernel == "attention":
         return list(attention_cases())
     if kernel in _ROW_KERNELS:
@@ -192,6 +210,8 @@ def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any
         for number, case in enumerate(cases):
             if case.bound == READ:
                 limits[case].append(read.rate(int(case.bytes)))
+            elif case.bound == DOT:
+                limits[case].append(max(table.dot_peak(_DOT_ITERATIONS) for _ in range(_SLICES)))
             else:
                 # The clock drifts slowly: a fresh peak for every eighth case is enough.
                 if number % 8 == 0 or not fma.fma_rates:
@@ -217,7 +237,7 @@ def _row(
         "kernel": case.kernel,
         "shape": case.shape,
         "sizes": case.sizes,
-        "unit": "GB/s" if case.bound == READ else "GFLOP/s",
+        "unit": {FMA: "GFLOP/s", DOT: "Gop/s", READ: "GB/s"}[case.bound],
         "rates": rates,
         "peak_rates": limits,
         "rate": rate,

@@ -41,7 +41,7 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
         ]
         limit_seconds = text_set["gflop"] / peak
         limit = limit_seconds * 1e3 if latency else text_set["texts"] / limit_seconds
-        colours = [_OWN_COLOUR if e == "simdformer" else _PEER_COLOUR for e in engines]
+        colours = [_OWN_COLOUR if e.startswith("simdformer") else _PEER_COLOUR for e in engines]
         axis.barh(engines, values, color=colours, height=0.68)
         axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
         right = max(*values, limit) * 1.22
@@ -161,7 +161,8 @@ def plot_roofline(result: dict[str, Any], path: Path) -> None:
     plt = _pyplot()
     isa = list(result["peaks"])[-1]
     peak, memory = (result["peaks"][isa][key] for key in ("fma_gflops", "read_gbs"))
-    rows = [row for row in result["rows"] if row["isa"] == isa]
+    # int8 has a roof of its own.
+    rows = [row for row in result["rows"] if row["isa"] == isa and row["unit"] != "Gop/s"]
     cache = max((row["limit"] for row in rows if row["unit"] == "GB/s"), default=memory)
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
     axis.spines["left"].set_visible(True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdformer import _core
+from simdformer.models.linear import float32_linear
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,10 @@ def random_weights(config=Config(), seed=0):
     return w
 
 
-def native_layer(config, w, prefix):
+def native_layer(config, w, prefix, make_linear):
     def linear(name):
-        return _core.Linear(w[f"{prefix}.{name}.weight"], w[f"{prefix}.{name}.bias"])
+        full = f"{prefix}.{name}"
+        return make_linear(full, w[f"{full}.weight"], w[f"{full}.bias"])
 
     def norm(name):
         weight, bias = w[f"{prefix}.{name}.weight"], w[f"{prefix}.{name}.bias"]
@@ -78,7 +80,7 @@ def native_layer(config, w, prefix):
 
     return _core.EncoderLayer(
         _core.SelfAttention(
-            _core.Linear(joined("weight"), joined("bias")),
+            make_linear(f"{prefix}.qkv", joined("weight"), joined("bias")),
             linear("attention.output.dense"),
             num_heads=config.num_heads,
         ),
@@ -98,9 +100,11 @@ def native_embeddings(config, w):
     return _core.Embeddings(w[name("word")], w[name("position")], w[name("token_type")], norm)
 
 
-def native_encoder(config=Config(), w=None):
+def native_encoder(config=Config(), w=None, make_linear=float32_linear):
     w = random_weights(config) if w is None else w
-    layers = [native_layer(config, w, f"encoder.layer.{i}") for i in range(config.num_layers)]
+    layers = [
+        native_layer(config, w, f"encoder.layer.{i}", make_linear) for i in range(config.num_layers)
+    ]
     return _core.Encoder(native_embeddings(config, w), layers)
 
 

@@ -37,6 +37,7 @@ CORE_USERS = (
     "__init__.py",
     "build_info.py",
     "functional/",
+    "int8.py",
     "loading.py",
     "modules.py",
     "models/",

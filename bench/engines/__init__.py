@@ -5,11 +5,19 @@ An engine module has a class `Engine` with the face of `engines.base.Engine`.
 
 from __future__ import annotations
 
-ENGINES = ("simdformer", "sentence-transformers", "onnxruntime", "openvino", "ctranslate2")
+ENGINES = (
+    "simdformer",
+    "simdformer-int8",
+    "sentence-transformers",
+    "onnxruntime",
+    "openvino",
+    "ctranslate2",
+)
 
 # The distributions whose versions decide an engine's figures.
 DISTRIBUTIONS = {
     "simdformer": ("simdformer",),
+    "simdformer-int8": ("simdformer",),
     "sentence-transformers": ("sentence-transformers", "torch"),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),

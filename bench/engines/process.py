@@ -79,7 +79,7 @@ def _environment(name: str, threads: int, isa: str | None, peer_isa: str | None)
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
     }
-    if name == "simdformer":
+    if name.startswith("simdformer"):
         return environment | ({"SIMDFORMER_ISA": isa} if isa else {})
     return environment | (peer_isa_environment(peer_isa) if peer_isa else {})
 

@@ -10,13 +10,16 @@ from engines.base import LATENCY, EngineOptions, Float32
 
 class Engine:
     variants = (LATENCY,)
+    compute_type = "float32"
 
     def __init__(self, options: EngineOptions) -> None:
         from simdformer import SentenceTransformer
 
         # Texts that are cut are part of the sets.
         warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
-        self._model = SentenceTransformer(str(options.model), num_threads=options.threads)
+        self._model = SentenceTransformer(
+            str(options.model), compute_type=self.compute_type, num_threads=options.threads
+        )
 
     def encode(self, texts: Sequence[str], variant: str) -> Float32:  # noqa: ARG002
         return self._model.encode(list(texts), show_progress_bar=False)

@@ -56,7 +56,7 @@ struct GemmArgs {
 };
 
 // int8: columns come in groups of this many, each with a scale of its own.
-constexpr size_t kS8Group = 192;
+constexpr size_t kS8Group = 96;
 
 // Columns that are multiplied in float32, as a few channels with very large values would cost all
 // others their precision. Group g has those at columns kS8Group g + place[o], o in [begin[g],

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from simdformer._core import Encoder, SentenceEncoder
 from simdformer.checkpoint import Checkpoint, read_json
+from simdformer.int8 import build_int8
 from simdformer.models import build_encoder
 from simdformer.modules import (
     Defaults,
@@ -31,8 +33,13 @@ class LoadedModel(NamedTuple):
     defaults: Defaults
 
 
-def load_model(folder: Path) -> LoadedModel:
+COMPUTE_TYPES = ("float32", "int8")
+
+
+def load_model(folder: Path, compute_type: str = "float32") -> LoadedModel:
     """Load a sentence-transformers folder, or a plain transformers one (then with mean pooling).
+
+    compute_type: one of COMPUTE_TYPES, for the encoder's linear layers.
 
     Errors: FileNotFoundError or ValueError naming the file, field or tensor. Nothing in the folder
     is executed, and nothing outside it is opened.
@@ -44,7 +51,8 @@ def load_model(folder: Path) -> LoadedModel:
         defaults = read_defaults(folder)
     config = read_json(modules.transformer / "config.json")
     with Checkpoint(modules.transformer) as checkpoint:
-        encoder = build_encoder(config, checkpoint)
+        build = partial(build_encoder, config, checkpoint)
+        encoder = build_int8(build) if compute_type == "int8" else build()
     tokenizer = load_tokenizer(
         modules.transformer,
         max_seq_length=settings.max_seq_length,

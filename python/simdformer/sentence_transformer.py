@@ -25,7 +25,7 @@ from simdformer.arguments import (
     text_list,
 )
 from simdformer.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
-from simdformer.loading import load_model
+from simdformer.loading import COMPUTE_TYPES, load_model
 from simdformer.quantization import quantize_embeddings
 from simdformer.resolve import resolve_model
 from simdformer.similarity import SIMILARITIES, normalize
@@ -34,7 +34,6 @@ from simdformer.tokenization import Tokenizer, check_text
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 
-_COMPUTE_TYPES = ("float32",)
 # The prompts that encode_document looks for, in this order.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
@@ -77,7 +76,8 @@ class SentenceTransformer:
 
         model_name_or_path: a folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a
           folder, in installed packages, in the Hugging Face cache, then on the hub.
-        compute_type: the arithmetic of the matrix products: "float32".
+        compute_type: the arithmetic of the linear layers: "float32", or "int8", which is faster and
+          takes a quarter of their memory; docs/quantization.md says how near its vectors come.
         num_threads: threads of a call; None for as many as this process may use (see show_config).
         max_batch_tokens: tokens in one forward pass, which bounds its memory. A longer single text
           is a pass of its own.
@@ -88,8 +88,8 @@ class SentenceTransformer:
         Errors: FileNotFoundError if there is no such model (it says where it was looked for);
         ValueError naming the file, field or tensor if its folder is damaged or not supported.
         """
-        if compute_type not in _COMPUTE_TYPES:
-            known = ", ".join(_COMPUTE_TYPES)
+        if compute_type not in COMPUTE_TYPES:
+            known = ", ".join(COMPUTE_TYPES)
             raise ValueError(f"unknown compute_type {compute_type!r}; known: {known}")
         check_device(device)
         self._num_threads = 0 if num_threads is None else positive_int("num_threads", num_threads)
@@ -101,8 +101,9 @@ class SentenceTransformer:
             local_files_only=local_files_only,
             token=token,
         )
-        loaded = load_model(folder)
+        loaded = load_model(folder, compute_type)
         self._name = os.fspath(model_name_or_path)
+        self.compute_type = compute_type
         self._tokenizer = loaded.tokenizer
         self._encoder = loaded.encoder
         self._sentence_encoder = loaded.sentence_encoder

@@ -47,6 +47,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a model's folder or name (default: {DEFAULT_MODEL})",
     )
     group.add_argument(
+        "--compute-type",
+        choices=("float32", "int8"),
+        default="float32",
+        help="the arithmetic of the linear layers (default: %(default)s)",
+    )
+    group.add_argument(
         "--num-threads",
         type=positive_int,
         metavar="N",

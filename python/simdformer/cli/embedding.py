@@ -33,7 +33,10 @@ def load_model(args: argparse.Namespace) -> SentenceTransformer:
 
     try:
         return SentenceTransformer(
-            args.model, num_threads=args.num_threads, max_batch_tokens=args.max_batch_tokens
+            args.model,
+            compute_type=args.compute_type,
+            num_threads=args.num_threads,
+            max_batch_tokens=args.max_batch_tokens,
         )
     except (OSError, ValueError, ImportError) as error:
         raise CliError(str(error)) from error

@@ -9,12 +9,18 @@ from typing import Any, Protocol
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
 from simdformer.models import bert
+from simdformer.models.linear import MakeLinear, float32_linear
 
 
 class Architecture(Protocol):
     """What a file in this folder offers."""
 
-    def build(self, config: Mapping[str, Any], checkpoint: Checkpoint) -> Encoder:
+    def build(
+        self,
+        config: Mapping[str, Any],
+        checkpoint: Checkpoint,
+        make_linear: MakeLinear = float32_linear,
+    ) -> Encoder:
         """The encoder that config.json describes, with the checkpoint's weights."""
 
 
@@ -23,10 +29,12 @@ REGISTRY: dict[str, Architecture] = {
 }
 
 
-def build_encoder(config: Mapping[str, Any], checkpoint: Checkpoint) -> Encoder:
+def build_encoder(
+    config: Mapping[str, Any], checkpoint: Checkpoint, make_linear: MakeLinear = float32_linear
+) -> Encoder:
     """Build the encoder of a model folder.
 
-    config: the content of config.json. Errors: ValueError for a model_type that is not in the
+    config: the content of config.json. make_linear: makes its layers' linear parts. Errors: ValueError for a model_type that is not in the
     registry (it lists those that are), and whatever the architecture refuses.
     """
     model_type = config.get("model_type")
@@ -35,4 +43,4 @@ def build_encoder(config: Mapping[str, Any], checkpoint: Checkpoint) -> Encoder:
             f"unknown architecture: config.json has model_type={model_type!r};"
             f" known: {', '.join(sorted(REGISTRY))}"
         )
-    return REGISTRY[model_type].build(config, checkpoint)
+    return REGISTRY[model_type].build(config, checkpoint, make_linear)

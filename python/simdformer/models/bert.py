@@ -24,6 +24,7 @@ from simdformer._core import (
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint, Weights
 from simdformer.models.fields import one_of, positive_float, positive_int
+from simdformer.models.linear import MakeLinear, float32_linear
 
 # Parts of BERT that sentence embeddings do not use: buffers, the pooler and the heads.
 _IGNORED = ("embeddings.position_ids", "pooler.", "cls.", "classifier.", "qa_outputs.")
@@ -67,7 +68,9 @@ class BertConfig:
         return self
 
 
-def build(config: Mapping[str, Any], checkpoint: Checkpoint) -> Encoder:
+def build(
+    config: Mapping[str, Any], checkpoint: Checkpoint, make_linear: MakeLinear = float32_linear
+) -> Encoder:
     """A BERT encoder from config.json and its weights."""
     bert = BertConfig.from_dict(config)
     weights = Weights(checkpoint, asdict(bert), prefixes=("bert.",))
@@ -78,22 +81,29 @@ def build(config: Mapping[str, Any], checkpoint: Checkpoint) -> Encoder:
         _norm(weights, bert, "embeddings.LayerNorm"),
     )
     layers = [
-        _layer(weights, bert, f"encoder.layer.{index}") for index in range(bert.num_hidden_layers)
+        _layer(weights, bert, f"encoder.layer.{index}", make_linear)
+        for index in range(bert.num_hidden_layers)
     ]
     weights.refuse_unread(_IGNORED)
     return Encoder(embeddings, layers)
 
 
-def _layer(weights: Weights, bert: BertConfig, name: str) -> EncoderLayer:
+def _layer(weights: Weights, bert: BertConfig, name: str, make_linear: MakeLinear) -> EncoderLayer:
     hidden, inner = "hidden_size", "intermediate_size"
+
+    def linear(part: str, out_features: str, in_features: str) -> Linear:
+        full = f"{name}.{part}"
+        weight = weights(f"{full}.weight", out_features, in_features)
+        return make_linear(full, weight, weights(f"{full}.bias", out_features))
+
     attention = SelfAttention(
-        _qkv(weights, f"{name}.attention.self"),
-        _linear(weights, f"{name}.attention.output.dense", hidden, hidden),
+        _qkv(weights, f"{name}.attention.self", make_linear),
+        linear("attention.output.dense", hidden, hidden),
         num_heads=bert.num_attention_heads,
     )
     feed_forward = FeedForward(
-        _linear(weights, f"{name}.intermediate.dense", inner, hidden),
-        _linear(weights, f"{name}.output.dense", hidden, inner),
+        linear("intermediate.dense", inner, hidden),
+        linear("output.dense", hidden, inner),
         activation=bert.hidden_act,
     )
     return EncoderLayer(
@@ -104,18 +114,13 @@ def _layer(weights: Weights, bert: BertConfig, name: str) -> EncoderLayer:
     )
 
 
-def _qkv(weights: Weights, name: str) -> Linear:
+def _qkv(weights: Weights, name: str, make_linear: MakeLinear) -> Linear:
     """Query, key and value as one Linear of 3 * hidden_size rows: one GEMM instead of three."""
     parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-    return Linear(
+    return make_linear(
+        name,
         np.concatenate([weights(f"{part}.weight", "hidden_size", "hidden_size") for part in parts]),
         np.concatenate([weights(f"{part}.bias", "hidden_size") for part in parts]),
-    )
-
-
-def _linear(weights: Weights, name: str, out_features: str, in_features: str) -> Linear:
-    return Linear(
-        weights(f"{name}.weight", out_features, in_features), weights(f"{name}.bias", out_features)
     )
 
 
