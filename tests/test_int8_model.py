@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_int8_states_have_the_same_bits_alone_and_in_a_batch(active_isa, num_thr
     lengths = [3, 120, 1, 40, 77, 5]
     ids, cu_seqlens = random_batch(lengths, WIDE.vocab_size)
     whole = encoder.forward(ids, cu_seqlens, num_threads=num_threads)
-    for begin, end in zip(cu_seqlens[:-1], cu_seqlens[1:], strict=True):
+    for begin, end in pairwise(cu_seqlens):
         alone = encoder.forward(ids[begin:end], np.array([0, end - begin]), num_threads=1)
         assert_same_bits(alone, whole[begin:end])
 

@@ -11,7 +11,7 @@ import oracle
 from simdformer import _core
 from support import TINY, assert_same_bits, assert_within, gamma, normal, sizes_around
 
-GROUP = _core.S8_GROUP
+GROUP = _core.s8_group()
 
 
 def groups_of(cols):
@@ -40,7 +40,7 @@ def quantized(rng, n, k):
 
 def exact(table, codes, values):
     """The kernel against int64: scales of 1, and 0 and 255 in every group, make a range of 255."""
-    m, k = codes.shape
+    k = codes.shape[1]
     for begin in range(0, k, GROUP):
         codes[:, begin] = 0
         codes[:, min(begin + GROUP, k) - 1] = 255

@@ -66,7 +66,7 @@ FloatArray gemm_s8(const KernelTable& self, const py::object& a_object, const py
 }  // namespace
 
 void bind_quantized(py::module_& module, KernelTableClass& table) {
-  module.attr("S8_GROUP") = kS8Group;
+  module.def("s8_group", [] { return kS8Group; });
   module.def("quantize_weight", &quantize_weight_array, arg("weight"),
              arg("outliers") = py::none());
   table.def("quantize_rows", &quantize_rows, arg("x"))
