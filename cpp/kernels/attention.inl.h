@@ -139,18 +139,30 @@ SIMDFORMER_INLINE void raw_scores(const AttentionArgs& a, const Operands& o, siz
   }
 }
 
-// Scores of one row -> exponentials; returns what the output is to be multiplied by: 1 / sum, or 0
-// for a row without a key, whose exponentials are 0.
-SIMDFORMER_INLINE float softmax_row(const AttentionArgs& a, size_t row, KeyRange keys, float* x) {
-  float* first = x + keys.begin;
-  bias_row(a, row, keys, x);
-  const float max_value = max_row(keys.size(), first);
-  if (max_value == -kInfinity && has_masks(a) && !has_nan(keys.size(), first)) {
-    fill_row(keys.size(), 0.0f, first);
+// Biased scores of one row -> exponentials; returns what the output is to be multiplied by: 1 / sum,
+// or 0 for a row without a key, whose exponentials are 0.
+SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, size_t n, float* x) {
+  if (max_value == -kInfinity && has_masks(a) && !has_nan(n, x)) {
+    fill_row(n, 0.0f, x);
     return 0.0f;
   }
   const float scale = scales_first(a) ? 1.0f : a.softmax_scale;
-  return 1.0f / exp_row_sum(keys.size(), scale, max_value, first, first);
+  return 1.0f / exp_row_sum(n, scale, max_value, x, x);
+}
+
+// Softmax of a strip but for its division, which rsum receives. In two sweeps: a row's maximum takes
+// long to come out of the lanes, and meanwhile there are other rows' to find.
+SIMDFORMER_NOINLINE void softmax_strip(const AttentionArgs& a, const Operands& o, size_t row,
+                                       size_t rows, KeyRange keys, float* rsum) {
+  if (scales_first(a) || has_masks(a)) {
+    for (size_t i = 0; i < rows; ++i) bias_row(a, row + i, keys, o.scores + i * o.ld_scores);
+  }
+  float* x = o.scores + keys.begin;
+  float largest[kStripRows];
+  for (size_t i = 0; i < rows; ++i) largest[i] = max_row(keys.size(), x + i * o.ld_scores);
+  for (size_t i = 0; i < rows; ++i) {
+    rsum[i] = exp_row_scores(a, largest[i], keys.size(), x + i * o.ld_scores);
+  }
 }
 
 SIMDFORMER_INLINE void write_weights(const AttentionArgs& a, size_t row, KeyRange keys, float rsum,
@@ -208,10 +220,9 @@ SIMDFORMER_INLINE void attend_strip(const AttentionArgs& a, const Operands& o, s
   if (a.weights && a.weights_stage != WeightsStage::kSoftmax) keys = {0, a.num_keys};
   raw_scores(a, o, row, rows, keys);
   float rsum[kStripRows];
-  for (size_t i = 0; i < rows; ++i) {
-    float* x = o.scores + i * o.ld_scores;
-    rsum[i] = softmax_row(a, row + i, keys, x);
-    if (a.weights) write_weights(a, row + i, keys, rsum[i], x);
+  softmax_strip(a, o, row, rows, keys, rsum);
+  for (size_t i = 0; a.weights && i < rows; ++i) {
+    write_weights(a, row + i, keys, rsum[i], o.scores + i * o.ld_scores);
   }
   weighted_values(a, o, row, rows, keys);
   // Dividing the narrow output instead of the wide row of weights.

@@ -106,8 +106,19 @@ SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile)
   }
 }
 
+// Whole tiles without bias and residual, as attention's, are stored as they are.
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void store_sums(const VecF32 (&acc)[MR][NV], const Tile& tile) {
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) acc[i][j].store(tile.c + i * tile.ldc + j * kLanes);
+  }
+}
+
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile) {
+  if (tile.tail == kLanes && !tile.bias && !tile.residual) return store_sums(acc, tile);
   tile.tail == kLanes ? store_tile<MR, NV, true>(acc, tile) : store_tile<MR, NV, false>(acc, tile);
 }
 
@@ -194,30 +205,46 @@ SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t panel, size_t row, 
   }
 }
 
-// Which part of the next panel a strip brings into L2: hardware prefetchers stop at the end of a
-// page, and the weights come from L3 or DRAM. All strips share it, evenly, so that memory is never
-// idle and never asked for a whole panel at once: 81% -> 90% of peak at 128 rows whose weights
-// exceed L2 (Granite Rapids, AVX-512), 48% -> 65% at 14 (Zen 4, AVX2). Of more than kMaxShares
-// strips, some take no part.
-SIMDFORMER_INLINE void plan_prefetch(const GemmArgs& g, size_t panel_width, const float* w,
-                                     bool last_panel, size_t strip, size_t strips, Tile& tile) {
-  constexpr size_t kMaxShares = 16;
-  const size_t shares = min_size(strips, kMaxShares);
-  const size_t share = strip * shares / strips;
-  const bool takes_part = !last_panel && (strip == 0 || share > (strip - 1) * shares / strips);
-  tile.next_interval = takes_part ? shares : g.k;
-  tile.next_panel = takes_part ? w + (g.packed_k + share * g.k / shares) * panel_width : w;
+// How a call walks over its tiles: strips of rows of nearly equal height (14 rows: 7 + 7, not 8 +
+// 6), and the shares in which they bring the next panel into L2. Hardware prefetchers stop at the
+// end of a page, and the weights come from L3 or DRAM; spread over the strips, memory is never idle
+// and never asked for a whole panel at once: 81% -> 90% of peak at 128 rows whose weights exceed L2
+// (Granite Rapids, AVX-512), 48% -> 65% at 14 (Zen 4, AVX2). Of more than kMaxShares strips the
+// first ones do it.
+struct Walk {
+  static constexpr size_t kMaxShares = 16;
+
+  size_t strips;
+  size_t rows;        // of a strip,
+  size_t taller;      // and one more in so many strips
+  size_t shares;
+  size_t share_steps;  // steps of k in a share
+
+  size_t begin(size_t strip) const { return strip * rows + min_size(strip, taller); }
+};
+
+SIMDFORMER_INLINE Walk plan_walk(size_t m, size_t k, size_t tile_rows) {
+  const size_t strips = ceil_div(m, tile_rows);
+  const size_t shares = min_size(strips, Walk::kMaxShares);
+  return {.strips = strips,
+          .rows = m / strips,
+          .taller = m % strips,
+          .shares = shares,
+          .share_steps = ceil_div(k, shares)};
 }
 
 // One panel of W against one strip of A's rows.
-SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, size_t panel, size_t strip, size_t strips) {
-  const size_t row = strip * g.m / strips;
-  const size_t rows = (strip + 1) * g.m / strips - row;
+SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, const Walk& walk, size_t panel, size_t strip) {
+  const size_t row = walk.begin(strip);
+  const size_t rows = walk.begin(strip + 1) - row;
   const size_t column = panel * kNR;
   const size_t vectors = panel_vectors(g.n, column);
-  const float* w = g.packed_weight + column * g.packed_k + g.k_begin * vectors * kLanes;
+  const size_t width = vectors * kLanes;
+  const float* w = g.packed_weight + column * g.packed_k + g.k_begin * width;
   Tile tile = make_tile(g, panel, row);
-  plan_prefetch(g, vectors * kLanes, w, panel + 1 == g.panel_end, strip, strips, tile);
+  const bool prefetches = strip < walk.shares && panel + 1 < g.panel_end;
+  tile.next_interval = prefetches ? walk.shares : g.k;
+  tile.next_panel = prefetches ? w + (g.packed_k + strip * walk.share_steps) * width : w;
   with_tile_size<kTileRows, kTileVectors>(rows, vectors, [&]<size_t MR, size_t NV>() {
     micro_kernel<MR, NV>(g.k, g.a + row * g.lda, g.lda, w, tile);
   });
@@ -240,17 +267,17 @@ SIMDFORMER_INLINE void finish_rows(const GemmArgs& g, size_t row, size_t rows) {
 }
 
 // Panels outside, strips of rows inside: a panel stays in L2 while every strip passes it, and a
-// strip's tile of A in L1. Strips are of nearly equal height (14 rows: 7 + 7, not 8 + 6). Chunks of
-// k between the two loops, so that a panel's chunk stays in L1 (128 to 256 deep; Zen 4): no gain at
-// AVX2 or AVX-512, 4% lost at 128.
+// strip's tile of A in L1. Chunks of k between the two loops, so that a panel's chunk stays in L1
+// (128 to 256 deep; Zen 4): no gain at AVX2 or AVX-512, 4% lost at 128.
 void gemm(const GemmArgs& g) {
-  const size_t strips = ceil_div(g.m, kTileRows);
+  if (g.m == 0) return;
+  const Walk walk = plan_walk(g.m, g.k, kTileRows);
   for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
     const bool last = panel + 1 == g.panel_end;
-    for (size_t strip = 0; strip < strips; ++strip) {
-      gemm_tile(g, panel, strip, strips);
-      const size_t row = strip * g.m / strips;
-      if (last) finish_rows(g, row, (strip + 1) * g.m / strips - row);
+    for (size_t strip = 0; strip < walk.strips; ++strip) {
+      gemm_tile(g, walk, panel, strip);
+      const size_t row = walk.begin(strip);
+      if (last) finish_rows(g, row, walk.begin(strip + 1) - row);
     }
   }
 }

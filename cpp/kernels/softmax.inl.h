@@ -27,30 +27,38 @@ SIMDFORMER_INLINE float max_row(size_t n, const float* x) {
 }
 
 // y[i] = e^(scale (x[i] - max)), returns their sum. Subtracting before scaling keeps the largest
-// element at exactly e^0 and needs no multiply when scale is 1. scale > 0. Vector i goes to partial
-// sum i % 2, so that zeros behind the last element do not change the sum's bits.
+// element at exactly e^0. scale > 0. Vector i goes to partial sum i % 2, so that zeros behind the
+// last element do not change the sum's bits.
 SIMDFORMER_INLINE float exp_row_sum(size_t n, float scale, float max_value, const float* x,
                                     float* y) {
+  constexpr float kLog2E = 1.44269504f;
   const VecF32 max_v = VecF32::broadcast(max_value);
-  const VecF32 scale_v = VecF32::broadcast(scale);
-  VecF32 sum[2] = {VecF32::zero(), VecF32::zero()};
-  const auto exp_of = [&](VecF32 v) { return exp((v - max_v) * scale_v); };
+  const VecF32 scale_v = VecF32::broadcast(scale * kLog2E);
+  VecF32 even = VecF32::zero();
+  VecF32 odd = VecF32::zero();
+  const auto exp_of = [&](VecF32 v) { return exp2_nonpositive((v - max_v) * scale_v); };
+  const auto whole = [&](size_t i, VecF32& sum) {
+    const VecF32 e = exp_of(VecF32::load(x + i));
+    e.store(y + i);
+    sum = sum + e;
+  };
+  const auto partial = [&](size_t i, VecF32& sum) {
+    const VecF32 e = exp_of(VecF32::load(x + i, n - i));
+    e.store(y + i, n - i);
+    sum = sum + select_first(n - i, e, VecF32::zero());
+  };
   size_t i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-    const VecF32 e0 = exp_of(VecF32::load(x + i));
-    const VecF32 e1 = exp_of(VecF32::load(x + i + kLanes));
-    e0.store(y + i);
-    e1.store(y + i + kLanes);
-    sum[0] = sum[0] + e0;
-    sum[1] = sum[1] + e1;
+    whole(i, even);
+    whole(i + kLanes, odd);
   }
-  for (size_t half = 0; i < n; ++half, i += kLanes) {
-    const size_t valid = n - i < kLanes ? n - i : kLanes;
-    const VecF32 e = exp_of(VecF32::load(x + i, valid));
-    e.store(y + i, valid);
-    sum[half] = sum[half] + select_first(valid, e, VecF32::zero());
+  if (i + kLanes <= n) {
+    whole(i, even);
+    if (i + kLanes < n) partial(i + kLanes, odd);
+  } else if (i < n) {
+    partial(i, even);
   }
-  return reduce_add(sum[0] + sum[1]);
+  return reduce_add(even + odd);
 }
 
 SIMDFORMER_INLINE void scale_row(size_t n, float factor, const float* x, float* y) {

@@ -40,6 +40,19 @@ SIMDFORMER_INLINE VecF32 exp(VecF32 x) {
   return scale_by_pow2(VecF32::broadcast(1.0f) + e.t, e.n);
 }
 
+// 2^x for x <= 0, what softmax is made of: x - round(x) is exact, so no constant is split and two
+// roundings of e^x's are saved. Fit of degree 6 with 2^0 = 1: 2.0e-9; 0.94 ulp at most. From -150 on
+// the result is 0, also for -inf; NaN stays NaN.
+SIMDFORMER_INLINE VecF32 exp2_nonpositive(VecF32 x) {
+  constexpr float kP[] = {1.0f,           0.693147182f,  0.240226477f,  0.0555033237f,
+                          0.00961843692f, 0.0013398875f, 0.00015353362f};
+  // Two additions round faster than the instruction for it: 1.5 2^23 leaves no bits to a fraction.
+  const VecF32 shift = VecF32::broadcast(12582912.0f);
+  x = max(VecF32::broadcast(-160.0f), x);
+  const VecF32 n = (x + shift) - shift;
+  return scale_by_pow2(polynomial(x - n, kP), n);
+}
+
 // erf(x) = z P(2 z^2 / 3.93^2 - 1) with z = min(|x|, 3.93): beyond, erf is 1 in float32. P of
 // degree 15 in a variable centred on 0, so that Horner's rule does not cancel; no division, no exp.
 // Absolute error 2e-7 (fit: 2.2e-8). Abramowitz-Stegun 7.1.26 has 1.5e-7 but needs both.
