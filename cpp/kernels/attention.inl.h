@@ -139,9 +139,10 @@ SIMDFORMER_INLINE void raw_scores(const AttentionArgs& a, const Operands& o, siz
   }
 }
 
-// Biased scores of one row -> exponentials; returns what the output is to be multiplied by: 1 / sum,
-// or 0 for a row without a key, whose exponentials are 0.
-SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, size_t n, float* x) {
+// Biased scores of one row -> exponentials; returns what the output is to be multiplied by: 1 /
+// sum, or 0 for a row without a key, whose exponentials are 0.
+SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, size_t n,
+                                       float* x) {
   if (max_value == -kInfinity && has_masks(a) && !has_nan(n, x)) {
     fill_row(n, 0.0f, x);
     return 0.0f;
@@ -150,8 +151,8 @@ SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, 
   return 1.0f / exp_row_sum(n, scale, max_value, x, x);
 }
 
-// Softmax of a strip but for its division, which rsum receives. In two sweeps: a row's maximum takes
-// long to come out of the lanes, and meanwhile there are other rows' to find.
+// Softmax of a strip but for its division, which rsum receives. In two sweeps: a row's maximum
+// takes long to come out of the lanes, and meanwhile there are other rows' to find.
 SIMDFORMER_NOINLINE void softmax_strip(const AttentionArgs& a, const Operands& o, size_t row,
                                        size_t rows, KeyRange keys, float* rsum) {
   if (scales_first(a) || has_masks(a)) {

@@ -215,8 +215,8 @@ struct Walk {
   static constexpr size_t kMaxShares = 16;
 
   size_t strips;
-  size_t rows;        // of a strip,
-  size_t taller;      // and one more in so many strips
+  size_t rows;    // of a strip,
+  size_t taller;  // and one more in so many strips
   size_t shares;
   size_t share_steps;  // steps of k in a share
 
