@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
+from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
 from simdformer.nn.initialization import manual_seed
 from simdformer.nn.language_model import LanguageModel
 from simdformer.nn.linear import Embedding, Linear
@@ -21,13 +23,7 @@ from simdformer.nn.positions import (
     RotaryEmbedding,
     SinusoidalPositionalEncoding,
 )
-from simdformer.nn.transformer import (
-    Transformer,
-    TransformerDecoder,
-    TransformerDecoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayer,
-)
+from simdformer.nn.transformer import Transformer
 
 __all__ = [
     "ALiBi",
