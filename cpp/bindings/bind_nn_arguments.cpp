@@ -3,6 +3,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/nn_arguments.h"
+#include "bindings/operands.h"
 
 namespace simdformer::bindings {
 
@@ -65,6 +66,31 @@ AttentionPattern Masks::pattern(const std::vector<int32_t>& cu_q, const std::vec
           .pair_bias = optional_strided<float>("pair_bias", pair_bias, pairs)};
 }
 
+namespace {
+
+void check_embeddings(const RelativeEmbeddings& e, size_t num_heads, size_t head_dim,
+                      size_t max_position) {
+  const auto check_tables = [&](const char* name, const std::vector<Linear>& tables, bool values) {
+    if (tables.empty()) return;
+    const size_t size = values ? tables[0].out_features() : tables[0].in_features();
+    check(tables.size() == 1 || tables.size() == num_heads, name, " has ", tables.size(),
+          " heads, attention has ", num_heads);
+    check(size == head_dim, name, " has ", size, " columns, head_dim is ", head_dim);
+  };
+  check_tables("query_table", e.query_tables, false);
+  check_tables("key_table", e.key_tables, false);
+  check_tables("value_table", e.value_tables, true);
+  for (const Buffer<float>* bias : {&e.content_bias, &e.position_bias}) {
+    check(bias->size() == 0 || bias->size() == num_heads * head_dim, "a bias has ", bias->size(),
+          " elements, expected ", num_heads * head_dim);
+  }
+  check(e.center + 1 >= max_position && e.center + max_position <= e.rows.size(),
+        "rows covers distances -", e.center, " to ", e.rows.size() - e.center - 1, ", ",
+        max_position, " positions need more");
+}
+
+}  // namespace
+
 PositionTables Positions::tables(size_t num_heads, size_t head_dim, size_t max_position) const {
   PositionTables t;
   if (relative) {
@@ -88,13 +114,18 @@ PositionTables Positions::tables(size_t num_heads, size_t head_dim, size_t max_p
     t.rotary_dim = 2 * pairs;
     t.rotary_interleaved = interleaved;
   }
+  if (embeddings) {
+    check_embeddings(*embeddings, num_heads, head_dim, max_position);
+    t.embeddings = embeddings.get();
+  }
   return t;
 }
 
 namespace {
 
 Positions make_positions(const py::object& relative, size_t relative_center, const py::object& cos,
-                         const py::object& sin, bool interleaved) {
+                         const py::object& sin, bool interleaved,
+                         Shared<RelativeEmbeddings> embeddings) {
   Positions positions;
   if (!relative.is_none()) positions.relative = float_array("relative", relative, 2);
   positions.relative_center = relative_center;
@@ -103,7 +134,47 @@ Positions make_positions(const py::object& relative, size_t relative_center, con
     positions.sin = float_array("sin", sin, 2);
   }
   positions.interleaved = interleaved;
+  positions.embeddings = embeddings;
   return positions;
+}
+
+// A table, (heads or 1, table rows, features), as one Linear a head.
+std::vector<Linear> tables(const char* name, const py::object& table, size_t& num_rows) {
+  if (table.is_none()) return {};
+  const FloatArray array = float_array(name, table, 3);
+  num_rows = std::min(num_rows, static_cast<size_t>(array.shape(1)));
+  return projections(name, table, py::none(), static_cast<size_t>(array.shape(0)),
+                     static_cast<size_t>(array.shape(2)));
+}
+
+Shared<RelativeEmbeddings> make_embeddings(const py::object& rows, size_t center,
+                                           const py::object& query_table,
+                                           const py::object& key_table,
+                                           const py::object& value_table,
+                                           const py::object& content_bias,
+                                           const py::object& position_bias) {
+  auto e = std::make_shared<RelativeEmbeddings>();
+  size_t num_rows = SIZE_MAX;
+  size_t value_dim = SIZE_MAX;
+  e->query_tables = tables("query_table", query_table, num_rows);
+  e->key_tables = tables("key_table", key_table, num_rows);
+  e->value_tables = tables("value_table", value_table, value_dim);
+  if (!e->value_tables.empty()) {
+    num_rows = std::min(num_rows, e->value_tables[0].in_features());
+  }
+  if (!content_bias.is_none()) {
+    e->content_bias = copied(float_array("content_bias", content_bias, 2));
+  }
+  if (!position_bias.is_none()) {
+    e->position_bias = copied(float_array("position_bias", position_bias, 2));
+  }
+  e->rows = id_vector("rows", rows);
+  e->center = center;
+  for (const int32_t row : e->rows) {
+    check(row >= 0 && static_cast<size_t>(row) < num_rows, "rows holds ", row, ", outside [0, ",
+          num_rows, ")");
+  }
+  return e;
 }
 
 }  // namespace
@@ -121,7 +192,13 @@ void bind_nn_arguments(py::module_& module) {
   py::class_<Positions>(module, "Positions")
       .def(py::init(&make_positions), py::kw_only(), arg("relative") = py::none(),
            arg("relative_center") = 0, arg("cos") = py::none(), arg("sin") = py::none(),
-           arg("interleaved") = false);
+           arg("interleaved") = false, arg("embeddings") = py::none());
+
+  py::class_<RelativeEmbeddings, Shared<RelativeEmbeddings>>(module, "RelativeEmbeddings")
+      .def(py::init(&make_embeddings), py::kw_only(), arg("rows"), arg("center"),
+           arg("query_table") = py::none(), arg("key_table") = py::none(),
+           arg("value_table") = py::none(), arg("content_bias") = py::none(),
+           arg("position_bias") = py::none());
 }
 
 }  // namespace simdformer::bindings

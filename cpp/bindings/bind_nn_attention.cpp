@@ -12,20 +12,26 @@ namespace {
 
 using py::arg;
 
-Buffer<float> copied(const FloatArray& array) {
-  Buffer<float> buffer(static_cast<size_t>(array.size()));
-  std::copy_n(array.data(), buffer.size(), buffer.data());
-  return buffer;
-}
-
-Shared<AttentionModule> make_attention(Shared<Linear> query, Shared<Linear> key,
-                                       Shared<Linear> value, Shared<Linear> output,
-                                       size_t num_heads, size_t num_kv_heads,
-                                       const std::string& score, float softmax_scale, float softcap,
-                                       float masked_value, bool normalize, bool key_norm_bias,
-                                       const py::object& additive_weight, const py::object& bias_k,
-                                       const py::object& bias_v, bool add_zero_attn) {
-  MultiheadAttention::Parts parts{query, key, value, output, {}, {}};
+Shared<AttentionModule> make_attention(
+    Shared<Linear> query, Shared<Linear> key, Shared<Linear> value, Shared<Linear> output,
+    size_t num_heads, size_t num_kv_heads, const std::string& score, float softmax_scale,
+    float softcap, float masked_value, bool normalize, bool key_norm_bias,
+    const py::object& additive_weight, const py::object& bias_k, const py::object& bias_v,
+    bool add_zero_attn, const std::pair<int64_t, int64_t>& window, const py::object& head_scales,
+    Shared<Norm> query_norm, Shared<Norm> key_norm) {
+  MultiheadAttention::Parts parts{.query = query,
+                                  .key = key,
+                                  .value = value,
+                                  .output = output,
+                                  .additive_weight = {},
+                                  .head_scales = {},
+                                  .query_norm = query_norm,
+                                  .key_norm = key_norm,
+                                  .extra = {}};
+  if (!head_scales.is_none()) {
+    parts.head_scales = copied(float_array("head_scales", head_scales, 1));
+  }
+  const auto limit = [](int64_t size) { return size < 0 ? AttentionArgs::kUnbounded : size; };
   if (!additive_weight.is_none()) {
     parts.additive_weight = copied(float_array("additive_weight", additive_weight, 2));
   }
@@ -45,6 +51,8 @@ Shared<AttentionModule> make_attention(Shared<Linear> query, Shared<Linear> key,
                                          .softmax_scale = softmax_scale,
                                          .softcap = softcap,
                                          .masked_value = masked_value,
+                                         .window_left = limit(window.first),
+                                         .window_right = limit(window.second),
                                          .normalize = normalize,
                                          .key_norm_bias = key_norm_bias}));
 }
@@ -93,7 +101,9 @@ void bind_nn_attention(py::module_& module) {
            arg("num_kv_heads"), arg("score") = "dot", arg("softmax_scale"), arg("softcap") = 0.0f,
            arg("masked_value") = 0.0f, arg("normalize") = false, arg("key_norm_bias") = false,
            arg("additive_weight") = py::none(), arg("bias_k") = py::none(),
-           arg("bias_v") = py::none(), arg("add_zero_attn") = false)
+           arg("bias_v") = py::none(), arg("add_zero_attn") = false,
+           arg("window") = std::pair<int64_t, int64_t>(-1, -1), arg("head_scales") = py::none(),
+           arg("query_norm") = py::none(), arg("key_norm") = py::none())
       .def("forward", &attention_forward, arg("query"), arg("key"), arg("value"),
            arg("cu_seqlens_q"), arg("cu_seqlens_k"), arg("out"), py::kw_only(),
            arg("weights") = py::none(), arg("masks") = Masks{}, arg("positions") = Positions{},

@@ -85,6 +85,15 @@ std::vector<TransformerLayer::Place> places(const TransformerStack& self,
   return result;
 }
 
+// A cache holds keys packed for their products with queries, not as rows.
+void check_cacheable(const TransformerStack::Call& call) {
+  for (const TransformerLayer::Place& place : call.places) {
+    const RelativeEmbeddings* embeddings = place.position.embeddings;
+    check(!call.self_cache || !embeddings || embeddings->key_tables.empty(),
+          "positions that meet the keys (DeBERTa's p2c) cannot be used with a cache");
+  }
+}
+
 struct Memory {
   const py::object& rows;
   const py::object& cu_seqlens;
@@ -152,6 +161,7 @@ void stack_forward(const TransformerStack& self, const py::object& x, const py::
       set_memory(self, call, {memory, memory_cu_seqlens, memory_masks}, cross_cache, cu, memory_cu);
   call.places = places(self, positions, head_masks, self_weights, cross_weights, batch,
                        longest_sequence(cu), keys, memory_keys);
+  check_cacheable(call);
   without_gil([&](const StopCheck& stop_check) { self.forward(call, num_threads, stop_check); });
 }
 

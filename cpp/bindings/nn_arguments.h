@@ -48,6 +48,12 @@ SequenceRows<T> sequence_rows(const char* name, const py::object& object,
   return rows;
 }
 
+inline Buffer<float> copied(const FloatArray& array) {
+  Buffer<float> buffer(static_cast<size_t>(array.size()));
+  std::copy_n(array.data(), buffer.size(), buffer.data());
+  return buffer;
+}
+
 // Rows a sequence of a padded array, 0 of a packed one.
 size_t padded_length(const py::object& object);
 
@@ -77,6 +83,7 @@ struct Positions {
   std::optional<FloatArray> cos;  // (positions, pairs)
   std::optional<FloatArray> sin;
   bool interleaved = false;
+  Shared<RelativeEmbeddings> embeddings;
 
   PositionTables tables(size_t num_heads, size_t head_dim, size_t max_position) const;
 };

@@ -61,6 +61,17 @@ void MultiheadAttention::read_cache(const Step& step, size_t s, size_t kv_head,
   }
 }
 
+// Distances j - i count both from the call's first query and the cache's first key.
+void MultiheadAttention::set_window(const Step& step, size_t s, AttentionArgs& args) const {
+  const auto past = static_cast<int64_t>(step.past(s));
+  int64_t right = options_.window_right;
+  if (step.pattern.causal) right = std::min<int64_t>(right, 0);
+  if (options_.window_left < AttentionArgs::kUnbounded) {
+    args.min_distance = past - options_.window_left;
+  }
+  if (right < AttentionArgs::kUnbounded) args.max_distance = past + right;
+}
+
 AttentionArgs MultiheadAttention::head_args(const Step& step, size_t s, size_t head) const {
   const AttentionPattern& p = step.pattern;
   const size_t kv_head = head / (options_.num_heads / options_.num_kv_heads);
@@ -69,7 +80,7 @@ AttentionArgs MultiheadAttention::head_args(const Step& step, size_t s, size_t h
   args.head_dim = head_dim_;
   args.value_dim = value_dim_;
   args.score = options_.score;
-  args.softmax_scale = options_.softmax_scale;
+  args.softmax_scale = scale_of(head);
   args.softcap = options_.softcap;
   args.masked_value = options_.masked_value;
   args.q = step.q.row(step.q_row(s)) + head * head_dim_;
@@ -98,7 +109,7 @@ AttentionArgs MultiheadAttention::head_args(const Step& step, size_t s, size_t h
   args.key_mask = p.key_mask.at(s, 0, 0);
   args.pair_mask = p.pair_mask.at(s, head, 0);
   args.ld_pair_mask = static_cast<size_t>(p.pair_mask.row_stride);
-  if (p.causal) args.max_distance = static_cast<int64_t>(step.past(s));
+  set_window(step, s, args);
   args.out = step.context.row(step.q_row(s)) + head * value_dim_;
   args.ldo = step.context.stride;
   args.weights = step.inputs.weights.at(s, head, 0);
@@ -107,13 +118,22 @@ AttentionArgs MultiheadAttention::head_args(const Step& step, size_t s, size_t h
 }
 
 void MultiheadAttention::attend(Team& team, const Step& step) const {
+  const Kernels& kernels = parts_.query->kernels();
+  const PositionTables* position = step.inputs.position;
+  const RelativeEmbeddings* embeddings = position ? position->embeddings : nullptr;
   // Heads outside: contiguous shares of (head, sequence) pairs then cost about the same.
   team.for_each(options_.num_heads * step.sequences(), [&](size_t task) {
     const size_t s = step.sequence(task % step.sequences());
     if (step.num_queries(s) == 0) return;
-    AttentionArgs args = head_args(step, s, task / step.sequences());
-    args.scratch = step.scratch.members[team.rank()].attention.data();
-    parts_.query->kernels().attention(args);
+    const size_t head = task / step.sequences();
+    MemberScratch& scratch = step.scratch.members[team.rank()];
+    AttentionArgs args = head_args(step, s, head);
+    args.scratch = scratch.attention.data();
+    if (embeddings) {
+      attend_relative(kernels, *embeddings, head, step.past(s), args, scratch.relative.data());
+    } else {
+      kernels.attention(args);
+    }
   });
 }
 

@@ -10,14 +10,16 @@ namespace simdformer {
 
 MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& options)
     : parts_(std::move(parts)), options_(options) {
-  const auto& [num_heads, num_kv_heads, score, scale, softcap, masked, normalize, bias] = options_;
+  const size_t num_heads = options_.num_heads;
+  const size_t num_kv_heads = options_.num_kv_heads;
   check(num_heads > 0 && num_kv_heads > 0 && num_heads % num_kv_heads == 0,
         "MultiheadAttention: num_heads ", num_heads,
         " must be a positive multiple of num_kv_heads ", num_kv_heads);
   check(parts_.query->out_features() % num_heads == 0,
         "MultiheadAttention: ", parts_.query->out_features(),
         " query features are not divisible by num_heads ", num_heads);
-  check(scale > 0.0f, "MultiheadAttention: softmax_scale must be > 0, got ", scale);
+  check(options_.softmax_scale > 0.0f, "MultiheadAttention: softmax_scale must be > 0, got ",
+        options_.softmax_scale);
   head_dim_ = parts_.query->out_features() / num_heads;
   check(parts_.key->out_features() == num_kv_heads * head_dim_, "MultiheadAttention: key gives ",
         parts_.key->out_features(), " features, expected ", num_kv_heads, " heads of ", head_dim_);
@@ -27,9 +29,28 @@ MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& opti
   check(parts_.value->out_features() == num_kv_heads * value_dim_,
         "MultiheadAttention: value gives ", parts_.value->out_features(), " features, expected ",
         num_kv_heads, " heads of ", value_dim_);
-  check(score != Score::kAdditive || parts_.additive_weight.size() == num_heads * head_dim_,
-        "MultiheadAttention: additive_weight has ", parts_.additive_weight.size(),
-        " elements, expected ", num_heads * head_dim_);
+  check(
+      options_.score != Score::kAdditive || parts_.additive_weight.size() == num_heads * head_dim_,
+      "MultiheadAttention: additive_weight has ", parts_.additive_weight.size(),
+      " elements, expected ", num_heads * head_dim_);
+  check_scales_and_norms();
+}
+
+void MultiheadAttention::check_scales_and_norms() const {
+  const size_t scales = parts_.head_scales.size();
+  check(scales == 0 || scales == options_.num_heads, "MultiheadAttention: head_scales has ", scales,
+        " elements, expected ", options_.num_heads);
+  check(scales == 0 || !options_.key_norm_bias || options_.num_kv_heads == options_.num_heads,
+        "MultiheadAttention: head_scales and key_norm_bias need as many heads of keys as of "
+        "queries");
+  for (const Norm* norm : {parts_.query_norm.get(), parts_.key_norm.get()}) {
+    check(!norm || norm->size() == head_dim_, "MultiheadAttention: a norm has size ",
+          norm ? norm->size() : 0, ", head_dim is ", head_dim_);
+  }
+}
+
+float MultiheadAttention::scale_of(size_t head) const {
+  return parts_.head_scales.size() ? parts_.head_scales[head] : options_.softmax_scale;
 }
 
 KVShape MultiheadAttention::kv_shape() const {
@@ -41,8 +62,8 @@ KVShape MultiheadAttention::kv_shape() const {
           .key_bias = options_.key_norm_bias};
 }
 
-void MultiheadAttention::reserve(Scratch scratch, size_t q_tokens, size_t k_tokens,
-                                 size_t max_keys) const {
+void MultiheadAttention::reserve(Scratch scratch, size_t q_tokens, size_t k_tokens, size_t max_keys,
+                                 const PositionTables& position) const {
   reserve_matrix(scratch.block.qkv, q_tokens, parts_.query->out_features());
   reserve_matrix(scratch.block.keys, k_tokens, parts_.key->out_features());
   reserve_matrix(scratch.block.values, k_tokens, parts_.value->out_features());
@@ -52,6 +73,9 @@ void MultiheadAttention::reserve(Scratch scratch, size_t q_tokens, size_t k_toke
   }
   const size_t floats = parts_.query->kernels().attention_scratch(max_keys, head_dim_, value_dim_);
   for (MemberScratch& member : scratch.members) member.attention.reserve(floats);
+  if (!position.embeddings) return;
+  const size_t relative = relative_scratch(*position.embeddings, max_keys, head_dim_);
+  for (MemberScratch& member : scratch.members) member.relative.reserve(relative);
 }
 
 void MultiheadAttention::forward(Team& team, const AttentionPattern& pattern, const Block& block,
@@ -106,27 +130,32 @@ void MultiheadAttention::place_extra_keys(Team& team, const Step& step) const {
   });
 }
 
-// Rotation and normalisation of queries and keys, head by head.
+// Normalisation and rotation of queries and keys, head by head.
 void MultiheadAttention::transform(Team& team, const Step& step) const {
   const bool rotary = step.inputs.position && step.inputs.position->cos;
-  if (!rotary && !options_.normalize) return;
+  if (!rotary && !options_.normalize && !parts_.query_norm && !parts_.key_norm) return;
   team.for_each(step.sequences(), [&](size_t i) {
     const size_t s = step.sequence(i);
     const size_t past = step.past(s);
     for (size_t j = 0; j < step.num_queries(s); ++j) {
-      transform_row(step, false, past + j, step.q.row(step.q_row(s) + j));
+      transform_row(team, step, false, past + j, step.q.row(step.q_row(s) + j));
     }
     for (size_t j = 0; j < step.new_keys(s); ++j) {
-      transform_row(step, true, past + j, step.k.row(step.k_row(s) + j));
+      transform_row(team, step, true, past + j, step.k.row(step.k_row(s) + j));
     }
   });
 }
 
-void MultiheadAttention::transform_row(const Step& step, bool key, size_t position,
-                                       float* row) const {
+void MultiheadAttention::transform_row(const Team& team, const Step& step, bool key,
+                                       size_t position, float* row) const {
   const size_t heads = key ? options_.num_kv_heads : options_.num_heads;
   const Kernels& kernels = parts_.query->kernels();
   const PositionTables* t = step.inputs.position;
+  if (const Norm* norm = key ? parts_.key_norm.get() : parts_.query_norm.get()) {
+    Team alone = team.alone();
+    const Matrix features{row, heads, head_dim_, head_dim_};
+    norm->forward(alone, features, features);
+  }
   for (size_t h = 0; h < heads; ++h, row += head_dim_) {
     if (options_.normalize) kernels.l2_normalize(1, head_dim_, 1e-12f, row, row);
     if (!t || !t->cos) continue;
@@ -146,7 +175,6 @@ void MultiheadAttention::transform_row(const Step& step, bool key, size_t positi
 }
 
 void MultiheadAttention::add_key_biases(Team& team, const Step& step) const {
-  const float factor = -0.5f * options_.softmax_scale;
   const Kernels& kernels = parts_.query->kernels();
   team.for_each(step.sequences(), [&](size_t i) {
     const size_t s = step.sequence(i);
@@ -157,7 +185,7 @@ void MultiheadAttention::add_key_biases(Team& team, const Step& step) const {
       for (size_t h = 0; h < options_.num_kv_heads; ++h, k += head_dim_) {
         float norm = 0.0f;
         kernels.squared_norms(1, head_dim_, k, head_dim_, &norm);
-        step.key_bias.row(h)[row] = factor * norm + (given ? given[j] : 0.0f);
+        step.key_bias.row(h)[row] = -0.5f * scale_of(h) * norm + (given ? given[j] : 0.0f);
       }
     }
   });

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ from simdformer.nn.attention_options import (
     fold_bilinear,
     native_options,
 )
+from simdformer.nn.attention_positions import Position, position_arguments
 from simdformer.nn.linear import Linear, check_placement
 from simdformer.nn.module import Float32, Module
-from simdformer.nn.positions import Position, position_arguments
 from simdformer.nn.pruning import prune_heads
 
 
@@ -59,8 +60,14 @@ class MultiheadAttention(Module):
     scale: what the score is multiplied by, instead of 1 / sqrt(head_dim) or 1.
     softcap: scores become softcap tanh(score / softcap), if > 0.
     tie_qk: keys are projected as queries are; the key rows of in_proj_weight are not used.
-    position: a RotaryEmbedding, ALiBi or RelativePositionBias.
+    position: a RotaryEmbedding, ALiBi, RelativePositionBias, ShawRelativePosition,
+        TransformerXLRelativePosition or DisentangledRelativePosition.
     masked_row: a query without a key gives zeros ("zero") or NaN ("nan", as torch.nn).
+    window_size: (left, right): query i sees keys i - left .. i + right; -1 for no limit.
+    qk_norm: a LayerNorm or RMSNorm of head_dim features, of which each head's queries and keys pass
+        through a copy, q_norm and k_norm, before they are rotated (Henry et al. 2020).
+    logit_scale: scores are multiplied by exp(logit_scale), a parameter (num_heads), at most by 100,
+        instead of scale (Liu et al. 2022, Swin V2, with score "cosine").
 
     Parameters: in_proj_weight (3 E, E), or q_proj_weight, k_proj_weight (E, kdim) and v_proj_weight
     (E, vdim) if kdim or vdim differ from E; in_proj_bias (3 E); bias_k, bias_v (1, 1, E);
@@ -88,6 +95,9 @@ class MultiheadAttention(Module):
         tie_qk: bool = False,
         position: Position | None = None,
         masked_row: str = "zero",
+        window_size: tuple[int, int] = (-1, -1),
+        qk_norm: Module | None = None,
+        logit_scale: bool = False,
     ) -> None:
         super().__init__()
         check_placement(device, dtype)
@@ -105,9 +115,12 @@ class MultiheadAttention(Module):
         self.softcap = softcap
         self.tie_qk = tie_qk
         self.masked_row = masked_row
+        self.window_size = window_size
         self._kept_heads = list(range(num_heads))  # positions know heads by their first numbers
-        check_options(self, position)
+        check_options(self, position, qk_norm, logit_scale)
         self._create_parameters(bias, add_bias_kv)
+        self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)
+        self.q_norm, self.k_norm = copy.deepcopy(qk_norm), copy.deepcopy(qk_norm)
         self.position = position
 
     def _create_parameters(self, bias: bool, add_bias_kv: bool) -> None:

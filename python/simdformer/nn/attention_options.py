@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from simdformer.nn.module import Float32
+from simdformer.functional.call import Window
+from simdformer.nn.module import Float32, Module
+from simdformer.nn.norms import LayerNorm, RMSNorm
 
 if TYPE_CHECKING:
     from simdformer.nn.attention import MultiheadAttention
-    from simdformer.nn.positions import Position
+    from simdformer.nn.attention_positions import Position
 
+LARGEST_LOGIT_SCALE = 100.0  # Swin Transformer V2, Liu et al. 2022
 SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
 
 
@@ -26,9 +29,17 @@ class AttentionOptions(TypedDict, total=False):
     tie_qk: bool
     position: Position | None
     masked_row: str
+    window_size: tuple[int, int]
+    qk_norm: Module | None
+    logit_scale: bool
 
 
-def check_options(attention: MultiheadAttention, position: Position | None) -> None:
+def check_options(
+    attention: MultiheadAttention,
+    position: Position | None,
+    qk_norm: Module | None,
+    logit_scale: bool,
+) -> None:
     """ValueError for options that cannot be, or not together."""
     embed_dim, heads, kv_heads = attention.embed_dim, attention.num_heads, attention.num_kv_heads
     if embed_dim % heads:
@@ -42,7 +53,26 @@ def check_options(attention: MultiheadAttention, position: Position | None) -> N
     if attention.tie_qk and (attention.kdim != embed_dim or kv_heads != heads):
         raise ValueError("tie_qk needs keys of embed_dim features and num_heads heads")
     if position is not None:
-        position.check_heads(heads, attention.head_dim)
+        position.check_attention(attention)
+    Window.of(False, attention.window_size, "upper_left")
+    if qk_norm is not None:
+        _check_qk_norm(attention, qk_norm)
+    if logit_scale and attention.scale is not None:
+        raise ValueError("scale and logit_scale exclude each other: give one of them")
+    if logit_scale and attention.score == "euclidean" and kv_heads != heads:
+        raise ValueError("logit_scale of score 'euclidean' needs num_kv_heads equal to num_heads")
+
+
+def _check_qk_norm(attention: MultiheadAttention, norm: Module) -> None:
+    if not isinstance(norm, (LayerNorm, RMSNorm)):
+        raise TypeError(f"qk_norm must be a LayerNorm or RMSNorm, got {type(norm).__name__}")
+    if norm.normalized_shape != (attention.head_dim,):
+        raise ValueError(
+            f"qk_norm must be of head_dim={attention.head_dim} features, got"
+            f" {norm.normalized_shape}"
+        )
+    if attention.score == "bilinear":
+        raise ValueError("qk_norm and score 'bilinear' exclude each other")
 
 
 def check_dropout(dropout: float) -> None:
@@ -60,19 +90,37 @@ def native_options(attention: MultiheadAttention) -> dict[str, Any]:
         "masked_value": float("nan") if attention.masked_row == "nan" else 0.0,
         "normalize": attention.score == "cosine",
         "add_zero_attn": attention.add_zero_attn,
-        "softmax_scale": 1.0 if attention.scale is None else attention.scale,
+        "window": attention.window_size,
+        **_scales(attention),
     }
-    if attention.score in ("scaled_dot", "euclidean") and attention.scale is None:
-        options["softmax_scale"] = 1.0 / attention.head_dim**0.5
+    if attention.q_norm is not None and attention.k_norm is not None:
+        options["query_norm"] = attention.q_norm._native()
+        options["key_norm"] = attention.k_norm._native()
     if attention.score == "euclidean":
-        # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2, whose last term no softmax sees.
-        options["softmax_scale"] *= 2.0
         options["key_norm_bias"] = True
     if attention.score == "additive":
         options.update(score="additive", additive_weight=attention.additive_weight)
     if attention.bias_k is not None:
         options.update(bias_k=attention.bias_k.reshape(-1), bias_v=attention.bias_v.reshape(-1))
     return options
+
+
+def _scales(attention: MultiheadAttention) -> dict[str, Any]:
+    """What the scores are multiplied by, one number or one a head."""
+    # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2, whose last term no softmax sees.
+    factor = 2.0 if attention.score == "euclidean" else 1.0
+    if attention.logit_scale is not None:
+        logs = np.minimum(attention.logit_scale.astype(np.float64), np.log(LARGEST_LOGIT_SCALE))
+        return {
+            "softmax_scale": 1.0,
+            "head_scales": (factor * np.exp(logs)).astype(np.float32),
+        }
+    scale = attention.scale
+    if scale is None:
+        terms = 1 if attention.position is None else attention.position.terms
+        by_dim = attention.score in ("scaled_dot", "euclidean")
+        scale = 1.0 / (terms * attention.head_dim) ** 0.5 if by_dim else 1.0
+    return {"softmax_scale": factor * scale}
 
 
 def fold_bilinear(

@@ -17,8 +17,8 @@ from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack,
 class TransformerDecoderLayer(TransformerLayer):
     """Self-attention, attention to a memory, feed-forward, as torch.nn.TransformerDecoderLayer.
 
-    Arguments as of TransformerEncoderLayer; num_kv_heads, tie_qk and position are those of
-    self-attention.
+    Arguments as of TransformerEncoderLayer; num_kv_heads, tie_qk, position and window_size are those
+    of self-attention.
     """
 
     _norms = ("norm1", "norm2", "norm3")
@@ -53,12 +53,17 @@ class TransformerDecoderLayer(TransformerLayer):
 
 
 class TransformerDecoder(TransformerStack):
-    """A stack of decoder layers, as torch.nn.TransformerDecoder. decoder_layer is copied."""
+    """A stack of decoder layers, as torch.nn.TransformerDecoder. decoder_layer is copied num_layers
+    times; several take turns, as in TransformerEncoder.
+    """
 
     _layer = TransformerDecoderLayer
 
     def __init__(
-        self, decoder_layer: TransformerDecoderLayer, num_layers: int, norm: Module | None = None
+        self,
+        decoder_layer: TransformerDecoderLayer | Sequence[TransformerDecoderLayer],
+        num_layers: int,
+        norm: Module | None = None,
     ) -> None:
         super().__init__()
         self._build(decoder_layer, num_layers, norm)

@@ -24,8 +24,9 @@ class TransformerEncoderLayer(TransformerLayer):
     norm: "layer", "rms" (Zhang and Sennrich 2019) or "batch", by running statistics.
     residual: False leaves the residual connections out.
     alpha: factor of the residual term: DeepNorm's (Wang et al. 2022).
-    num_kv_heads, score, scale, softcap, tie_qk, position, masked_row: of the self-attention, as
-        MultiheadAttention has them; score, scale, softcap and masked_row of cross-attention too.
+    num_kv_heads, score, scale, softcap, tie_qk, position, masked_row, window_size, qk_norm,
+        logit_scale: of the self-attention, as MultiheadAttention has them; score, scale, softcap,
+        masked_row, qk_norm and logit_scale of cross-attention too.
     """
 
     _norms = ("norm1", "norm2")
@@ -55,7 +56,8 @@ class TransformerEncoderLayer(TransformerLayer):
 class TransformerEncoder(TransformerStack):
     """A stack of encoder layers, as torch.nn.TransformerEncoder.
 
-    encoder_layer is copied num_layers times. enable_nested_tensor and mask_check are accepted and do
+    encoder_layer is copied num_layers times; several layers take turns, as ModernBERT's global and
+    local attention do: [global, local, local] gives layers 0, 3, 6, ... the first. enable_nested_tensor and mask_check are accepted and do
     nothing: padding is always taken out.
     """
 
@@ -63,7 +65,7 @@ class TransformerEncoder(TransformerStack):
 
     def __init__(
         self,
-        encoder_layer: TransformerEncoderLayer,
+        encoder_layer: TransformerEncoderLayer | Sequence[TransformerEncoderLayer],
         num_layers: int,
         norm: Module | None = None,
         enable_nested_tensor: bool = True,  # noqa: ARG002  (torch's)

@@ -27,7 +27,7 @@ GATED = {
 }
 
 # What only self-attention is told.
-SELF_ONLY = {"num_kv_heads", "tie_qk", "position"}
+SELF_ONLY = {"num_kv_heads", "tie_qk", "position", "window_size"}
 
 
 class TransformerLayer(Module):
@@ -64,6 +64,7 @@ class TransformerLayer(Module):
                 f"{type(self).__name__} got unknown arguments: {', '.join(sorted(unknown))}"
             )
         self.d_model = positive_int("d_model", d_model)
+        self.nhead = nhead
         self.batch_first = batch_first
         self.norm_first = norm_first
         self.residual = residual

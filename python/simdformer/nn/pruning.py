@@ -28,7 +28,7 @@ def prune_heads(attention: MultiheadAttention, heads: Collection[int]) -> None:
     rows = {
         **dict.fromkeys(("in_proj_weight", "in_proj_bias"), triple),
         **dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), columns),
-        **dict.fromkeys(("bilinear_weight", "additive_weight"), np.array(kept)),
+        **dict.fromkeys(("bilinear_weight", "additive_weight", "logit_scale"), np.array(kept)),
     }
     parameters = attention._parameters
     for name, index in rows.items():

@@ -13,29 +13,42 @@ from simdformer import _core
 from simdformer.arguments import positive_int
 from simdformer.nn import layout
 from simdformer.nn.attention import MultiheadAttention
+from simdformer.nn.attention_positions import position_arguments
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Float32, Module, ModuleList
-from simdformer.nn.positions import position_arguments
 
 
 class TransformerStack(Module):
-    """num_layers copies of a layer, and a last norm if there is one."""
+    """num_layers copies of a layer, or of several in turn, and a last norm if there is one."""
 
     _layer: type[TransformerLayer]
 
     def _build(self, layer: Any, num_layers: int, norm: Module | None) -> None:
-        if not isinstance(layer, self._layer):
-            raise TypeError(
-                f"{type(self).__name__} takes a {self._layer.__name__}, got {type(layer).__name__}"
-            )
+        kinds = list(layer) if isinstance(layer, Sequence) else [layer]
+        for kind in kinds:
+            self._check_layer(kind, kinds[0])
         count = positive_int("num_layers", num_layers)
-        self.layers = ModuleList([copy.deepcopy(layer) for _ in range(count)])
+        if len(kinds) > count or not kinds:
+            raise ValueError(f"there must be from 1 to num_layers={count} layers, got {len(kinds)}")
+        self.layers = ModuleList([copy.deepcopy(kinds[i % len(kinds)]) for i in range(count)])
         self.num_layers = count
         if norm is not None:
             self.norm = norm
         else:
             object.__setattr__(self, "norm", None)
+
+    def _check_layer(self, layer: Any, first: Any) -> None:
+        if not isinstance(layer, self._layer):
+            raise TypeError(
+                f"{type(self).__name__} takes a {self._layer.__name__}, got {type(layer).__name__}"
+            )
+        for name in ("d_model", "nhead", "batch_first"):
+            if getattr(layer, name) != getattr(first, name):
+                raise ValueError(
+                    f"layers must have one {name}, got {getattr(first, name)} and"
+                    f" {getattr(layer, name)}"
+                )
 
     def _pack(self) -> _core.TransformerStack:
         norm = None if self.norm is None else self.norm._native()
