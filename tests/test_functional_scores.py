@@ -208,6 +208,20 @@ def test_order_of_keys_does_not_matter(rng, score):
     check(shuffled, F.attention(q, k, v, score=score, **arguments), 1e-5)
 
 
+def test_concatenated_queries_and_keys_are_an_additive_score(rng):
+    """w2 . tanh(W1 [q; k]): W1's columns are those of the query and those of the key."""
+    q, k, v = qkv(rng)
+    w1, w2 = normal(rng, 11, 16, scale=0.3), normal(rng, 11)
+    pairs = np.concatenate(
+        np.broadcast_arrays(q[..., :, None, :], k[..., None, :, :]), axis=-1
+    ).astype(np.float64)
+    scores = np.tanh(pairs @ w1.astype(np.float64).T) @ w2
+    out = F.attention(
+        q, k, v, score="additive", query_weight=w1[:, :8], key_weight=w1[:, 8:], weight=w2
+    )
+    check(out, oracle.attend(scores, v)[0], 1e-5)
+
+
 # Edges
 
 

@@ -10,6 +10,7 @@ import oracle
 from oracle import f64
 from oracle_attention import window
 from simdformer import nn
+from simdformer.nn.layer import GATED
 from support import assert_same_bits, normal
 
 E, H, D = 24, 4, 6
@@ -242,3 +243,96 @@ def test_unknown_options_of_a_layer_are_refused():
         TypeError, match="TransformerEncoderLayer got unknown arguments: kdim, typo"
     ):
         nn.TransformerEncoderLayer(E, H, typo=1, kdim=3)
+
+
+# Scale, softcap, masks
+
+
+@pytest.mark.parametrize(
+    "score", ["scaled_dot", "dot", "bilinear", "cosine", "additive", "euclidean"]
+)
+def test_a_scale_takes_the_place_of_the_scores_own(rng, score):
+    module, w = attention(rng, score=score, scale=0.37)
+    x = normal(rng, 1, 9, E)
+    own = D**-0.5 if score in ("scaled_dot", "euclidean") else 1.0
+    exact = attention_with(x[0], w, score, lambda s: s * 0.37 / own)
+    assert_close(module(x, x, x)[0][0], exact)
+
+
+@pytest.mark.parametrize("score", ["scaled_dot", "cosine", "bilinear", "additive"])
+def test_a_softcap_bounds_the_scores(rng, score):
+    module, w = attention(rng, score=score, softcap=0.7)
+    x = normal(rng, 1, 9, E, scale=3.0)
+    exact = attention_with(x[0], w, score, lambda s: 0.7 * np.tanh(s / 0.7))
+    assert_close(module(x, x, x)[0][0], exact)
+
+
+def attention_with(x, w, score, change):
+    """Self-attention whose scores are changed before softmax."""
+    q, k, v = (
+        oracle.linear(x, w["in_proj_weight"][i * E :][:E], w["in_proj_bias"][i * E :][:E])
+        .reshape(-1, H, D)
+        .swapaxes(0, 1)
+        for i in range(3)
+    )
+    contexts = [
+        oracle.softmax(change(nn_oracle.score(score, q[h], k[h], w, h))) @ v[h] for h in range(H)
+    ]
+    return oracle.linear(np.concatenate(contexts, 1), w["out_proj.weight"], w["out_proj.bias"])
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_a_mask_of_every_sequence_and_head(rng, kind):
+    module, w = attention(rng)
+    x = normal(rng, 2, 7, E)
+    mask = rng.random((2 * H, 7, 7)) < 0.3
+    mask[:, :, 0] = False
+    bias = np.where(mask, -np.inf, 0.0)
+    if kind == "float":
+        mask = np.where(mask, -np.inf, normal(rng, 2 * H, 7, 7)).astype(np.float32)
+        bias = f64(mask)
+    out, weights = module(x, x, x, attn_mask=mask, average_attn_weights=False)
+    for i in range(2):
+        exact = nn_oracle.multihead_attention(
+            x[i], x[i], x[i], w, H, bias=bias[i * H : (i + 1) * H]
+        )
+        assert_close(out[i], exact[0])
+        assert_close(weights[i], exact[1])
+
+
+@pytest.mark.parametrize("kind", ["right", "left", "float"])
+def test_a_key_padding_mask_of_each_sequence(rng, kind):
+    module, w = attention(rng)
+    x = normal(rng, 2, 7, E)
+    padding = np.arange(7) >= np.array([[5], [7]])
+    if kind == "left":
+        padding = padding[:, ::-1].copy()
+    bias = np.where(padding, -np.inf, 0.0)
+    if kind == "float":
+        bias = np.where(padding, -np.inf, normal(rng, 2, 7))
+        padding = bias.astype(np.float32)
+    out = module(x, x, x, key_padding_mask=padding)[0]
+    for i in range(2):
+        exact = nn_oracle.multihead_attention(x[i], x[i], x[i], w, H, bias=f64(bias[i]))[0]
+        assert_close(out[i], exact)
+
+
+# Activations and gates
+
+
+@pytest.mark.parametrize("activation", oracle.ACTIVATIONS)
+def test_every_activation(rng, activation):
+    layer = nn.TransformerEncoderLayer(E, H, 37, batch_first=True, activation=activation)
+    w = {k: normal(rng, *v.shape, scale=0.4) for k, v in layer.state_dict().items()}
+    layer.load_state_dict(w)
+    x = normal(rng, 1, 7, E)
+    assert_close(layer(x)[0], nn_oracle.layer(x[0], w, H, activation=activation))
+
+
+@pytest.mark.parametrize("gate", GATED)
+def test_every_gate(rng, gate):
+    layer = nn.TransformerEncoderLayer(E, H, 37, batch_first=True, activation=gate)
+    w = {k: normal(rng, *v.shape, scale=0.4) for k, v in layer.state_dict().items()}
+    layer.load_state_dict(w)
+    x = normal(rng, 1, 7, E)
+    assert_close(layer(x)[0], nn_oracle.layer(x[0], w, H, gate=GATED[gate]))
