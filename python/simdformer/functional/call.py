@@ -175,6 +175,9 @@ class AttentionCall:
 
     def set_scale(self, scale: Any, factor: float = 1.0) -> None:
         """A number, or one a head; the kernel's scale is factor times it."""
+        if isinstance(scale, float):
+            self.options["softmax_scale"] = factor * scale
+            return
         value = np.asarray(scale, np.float32) * np.float32(factor)
         if value.ndim == 0:
             self.options["softmax_scale"] = float(value)

@@ -11,8 +11,9 @@ from simdformer.functional.arrays import Float32, float32, one_of, vector
 from simdformer.functional.call import AttentionCall
 
 SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
-# The weights that a score takes.
-TAKES = {"bilinear": {"weight"}, "additive": {"weight", "query_weight", "key_weight", "bias"}}
+WEIGHTS = ("weight", "query_weight", "key_weight", "bias")
+# The weights that a score does not take.
+REFUSED = {**dict.fromkeys(SCORES, WEIGHTS), "bilinear": WEIGHTS[1:], "additive": ()}
 
 
 class Scoring(NamedTuple):
@@ -29,8 +30,8 @@ class Scoring(NamedTuple):
     def options(self, call: AttentionCall, capped: bool) -> dict[str, Any]:
         """Options of the native call, after checking that the weights are those of this score."""
         score, exact = one_of("score", self.score, SCORES), self.exact
-        for name in ("weight", "query_weight", "key_weight", "bias"):
-            if getattr(self, name) is not None and name not in TAKES.get(score, set()):
+        for name in REFUSED[score]:
+            if getattr(self, name) is not None:
                 raise ValueError(f"score {score!r} takes no {name}")
         by_dim = score in ("scaled_dot", "euclidean")
         halved = score == "euclidean" and not (exact or capped)

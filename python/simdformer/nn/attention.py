@@ -116,7 +116,7 @@ class MultiheadAttention(Module):
         self.tie_qk = tie_qk
         self.masked_row = masked_row
         self.window_size = window_size
-        self._kept_heads = list(range(num_heads))  # positions know heads by their first numbers
+        self._kept_heads = tuple(range(num_heads))  # positions know heads by their first numbers
         check_options(self, position, qk_norm, logit_scale)
         self._create_parameters(bias, add_bias_kv)
         self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class _Kept(NamedTuple):
-    """Tables of positions below size, and what they were made of."""
+    """What serves positions below size, and what it was made of."""
 
     size: int
+    heads: tuple[int, ...]
     inputs: tuple[Any, ...]
-    tables: dict[str, Any]
+    native: _core.Positions
 
 
 class Position(Module):
@@ -37,22 +39,30 @@ class Position(Module):
         """ValueError if an attention of these heads, or of this score, can't use it."""
 
     def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
+        """Arguments of _core.Positions, of the heads that are left in the attention."""
         raise NotImplementedError
 
-    def _table_inputs(self, attention: MultiheadAttention) -> Iterator[Any]:  # noqa: ARG002
+    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:  # noqa: ARG002
         """The objects that the tables are made of: with others, they are made anew."""
-        yield from self._native_inputs()
+        return tuple(self._parameters.values())
 
-    def tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
-        """Arguments of _core.Positions that serve positions below `length`."""
-        inputs = tuple(self._table_inputs(attention))
+    def native(self, attention: MultiheadAttention, length: int) -> _core.Positions:
+        """What a native call takes for positions below `length`."""
+        heads, inputs = attention._kept_heads, self._table_inputs(attention)
         kept = self._kept
-        if kept is None or kept.size < length or not _same(kept.inputs, inputs):
+        if (
+            kept is None
+            or kept.size < length
+            or kept.heads != heads
+            or len(kept.inputs) != len(inputs)
+            or not all(map(operator.is_, kept.inputs, inputs))
+        ):
             # Powers of two: a decoder's steps do not make a table each.
             size = 1 << max(5, (length - 1).bit_length())
-            kept = _Kept(size, inputs, self._tables(attention, size))
+            tables = self._tables(attention, size)
+            kept = _Kept(size, heads, inputs, _core.Positions(**tables))
             object.__setattr__(self, "_kept", kept)
-        return kept.tables
+        return kept.native
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -95,11 +105,11 @@ class RotaryEmbedding(Position):
                 f"RotaryEmbedding rotates {self.dim} features, heads have {attention.head_dim}"
             )
 
-    def tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
+    def native(self, attention: MultiheadAttention, length: int) -> _core.Positions:
         """Cosines and sines of positions below `length`."""
         if self._dynamic:
-            return self._tables(attention, length)
-        return super().tables(attention, length)
+            return _core.Positions(**self._tables(attention, length))
+        return super().native(attention, length)
 
     def _tables(
         self,
@@ -127,13 +137,9 @@ class ALiBi(Position):
         """ValueError if the attention has another number of heads."""
         check_num_heads(self, self.num_heads, attention)
 
-    def _tables(
-        self,
-        attention: MultiheadAttention,  # noqa: ARG002
-        length: int,
-    ) -> dict[str, Any]:
+    def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
         bias = alibi_bias(self.num_heads, length, length, self.max_bias)
-        return {"relative": bias, "relative_center": length - 1}
+        return {"relative": bias[list(attention._kept_heads)], "relative_center": length - 1}
 
 
 class RelativePositionBias(Position):
@@ -162,11 +168,7 @@ class RelativePositionBias(Position):
         """ValueError if the attention has another number of heads."""
         check_num_heads(self, self.num_heads, attention)
 
-    def _tables(
-        self,
-        attention: MultiheadAttention,  # noqa: ARG002
-        length: int,
-    ) -> dict[str, Any]:
+    def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
         bias = t5_relative_bias(
             self.weight,
             length,
@@ -174,17 +176,17 @@ class RelativePositionBias(Position):
             bidirectional=self.bidirectional,
             max_distance=self.max_distance,
         )
-        return {"relative": bias, "relative_center": length - 1}
+        return {"relative": bias[list(attention._kept_heads)], "relative_center": length - 1}
+
+
+_NONE = _core.Positions()
 
 
 def position_arguments(attention: MultiheadAttention, length: int) -> _core.Positions:
-    """The tables of one attention for one call, of the heads that are left in it."""
+    """What a native call takes of one attention's positions."""
     if attention.position is None:
-        return _core.Positions()
-    tables = dict(attention.position.tables(attention, max(length, 1)))
-    if "relative" in tables and len(tables["relative"]) != attention.num_heads:
-        tables["relative"] = np.ascontiguousarray(tables["relative"][attention._kept_heads])
-    return _core.Positions(**tables)
+        return _NONE
+    return attention.position.native(attention, max(length, 1))
 
 
 def check_num_heads(position: Position, own: int, attention: MultiheadAttention) -> None:
@@ -193,7 +195,3 @@ def check_num_heads(position: Position, own: int, attention: MultiheadAttention)
         raise ValueError(
             f"{type(position).__name__} is of {own} heads, the attention has {attention.num_heads}"
         )
-
-
-def _same(old: tuple[Any, ...], new: tuple[Any, ...]) -> bool:
-    return len(old) == len(new) and all(a is b for a, b in zip(old, new, strict=True))

@@ -41,4 +41,4 @@ def prune_heads(attention: MultiheadAttention, heads: Collection[int]) -> None:
     out_proj._register("weight", np.ascontiguousarray(out_proj.weight[:, columns]))
     out_proj.in_features = len(columns)
     attention.num_heads = attention.num_kv_heads = len(kept)
-    attention._kept_heads = [attention._kept_heads[h] for h in kept]
+    attention._kept_heads = tuple(attention._kept_heads[h] for h in kept)

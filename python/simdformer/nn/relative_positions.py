@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +31,8 @@ class _ContentPosition(Position):
                 f"{type(self).__name__} needs score 'scaled_dot' or 'dot', got {attention.score!r}"
             )
 
-    def _table_inputs(self, attention: MultiheadAttention) -> Iterator[Any]:
-        yield from super()._table_inputs(attention)
-        yield attention._kept_heads
+    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:  # noqa: ARG002
+        return tuple(self._native_inputs())
 
 
 class ShawRelativePosition(_ContentPosition):
@@ -108,7 +107,7 @@ class TransformerXLRelativePosition(_ContentPosition):
         encoded = sinusoidal_position_encoding(
             -distances, self.embed_dim, base=self.base, layout="concat"
         )
-        kept = attention._kept_heads
+        kept = list(attention._kept_heads)
         return _embeddings(
             distances + length - 1,
             length,
@@ -169,10 +168,9 @@ class DisentangledRelativePosition(_ContentPosition):
                 f"share_att_key needs keys of embed_dim features, got {attention.kdim}"
             )
 
-    def _table_inputs(self, attention: MultiheadAttention) -> Iterator[Any]:
-        yield from super()._table_inputs(attention)
-        if self.share_att_key:
-            yield from attention._parameters.values()
+    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:
+        shared = attention._parameters.values() if self.share_att_key else ()
+        return (*super()._table_inputs(attention), *shared)
 
     def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
         rows = np.clip(self._bucket(-_distances(length)) + self._span, 0, 2 * self._span - 1)
@@ -193,7 +191,7 @@ class DisentangledRelativePosition(_ContentPosition):
         if not self.share_att_key:
             projection = getattr(self, f"pos_{kind}_proj")
             table = _per_head(self.weight, projection.weight, projection.bias, self.num_heads)
-            return np.ascontiguousarray(table[attention._kept_heads])
+            return np.ascontiguousarray(table[list(attention._kept_heads)])
         weights, biases = attention.projections()
         which = 0 if kind == "query" else 1
         heads = attention.num_heads if kind == "query" else attention.num_kv_heads
