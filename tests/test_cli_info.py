@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 
 from simdformer import SentenceTransformer, __version__, show_config
-from simdformer.cli import main
+from simdformer.cli import info, main
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -85,3 +86,15 @@ def test_wrong_usage_exits_with_2(arguments):
     with pytest.raises(SystemExit) as leaving:
         main(arguments)
     assert leaving.value.code == 2
+
+
+def test_warnings_for_developers_are_not_shown(monkeypatch, capsys):
+    """As an import that Ctrl-C interrupts gives one, of the file it left open."""
+
+    def run(args):  # noqa: ARG001
+        for category in (ResourceWarning, DeprecationWarning, ImportWarning, UserWarning):
+            warnings.warn(f"a {category.__name__}", category, stacklevel=1)
+
+    monkeypatch.setattr(info, "run", run)
+    assert main(["info"]) == 0
+    assert capsys.readouterr().err == "simdformer: warning: a UserWarning\n"

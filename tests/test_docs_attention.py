@@ -13,7 +13,7 @@ def test_code_blocks_run_in_order():
     blocks = re.findall(
         r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     scope = {"__name__": "attention"}
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), scope)  # noqa: S102

@@ -17,7 +17,7 @@ void AttentionModule::forward(const Call& call, int num_threads,
 
   auto workspace = workspaces_->take(static_cast<size_t>(team_size(num_threads)));
   const Scratch scratch = workspace->shared();
-  attention_->reserve(scratch, q_tokens, k_tokens, longest_sequence(cu_k));
+  attention_->reserve(scratch, q_tokens, k_tokens, longest_sequence(cu_k), call.position);
   const Matrix query = reserve_matrix(scratch.block.normed, q_tokens, attention_->query_dim());
   const Matrix key = reserve_matrix(scratch.block.memory, k_tokens, attention_->key_dim());
   const Matrix value =

@@ -4,43 +4,22 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "layers/multihead_step.h"
 
 namespace simdformer {
 
-struct MultiheadAttention::Step {
-  const AttentionPattern& pattern;
-  const Block& block;
-  const Inputs& inputs;
-  Matrix q;
-  Matrix k;  // no rows if the cache holds all keys
-  Matrix v;
-  Matrix key_bias;  // (num_kv_heads, rows of k)
-  Matrix context;
-  Scratch scratch;
-
-  size_t sequences() const { return block.last_sequence - block.first_sequence; }
-  size_t sequence(size_t i) const { return block.first_sequence + i; }
-  size_t q_row(size_t s) const {
-    return static_cast<size_t>(pattern.cu_q[s] - pattern.cu_q[block.first_sequence]);
-  }
-  size_t k_row(size_t s) const {
-    return static_cast<size_t>(pattern.cu_k[s] - pattern.cu_k[block.first_sequence]);
-  }
-  size_t num_queries(size_t s) const { return q_row(s + 1) - q_row(s); }
-  size_t new_keys(size_t s) const { return k.rows ? k_row(s + 1) - k_row(s) : 0; }
-  size_t past(size_t s) const { return inputs.cache ? inputs.cache->length(s) : 0; }
-};
-
 MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& options)
     : parts_(std::move(parts)), options_(options) {
-  const auto& [num_heads, num_kv_heads, score, scale, softcap, masked, normalize, bias] = options_;
+  const size_t num_heads = options_.num_heads;
+  const size_t num_kv_heads = options_.num_kv_heads;
   check(num_heads > 0 && num_kv_heads > 0 && num_heads % num_kv_heads == 0,
         "MultiheadAttention: num_heads ", num_heads,
         " must be a positive multiple of num_kv_heads ", num_kv_heads);
   check(parts_.query->out_features() % num_heads == 0,
         "MultiheadAttention: ", parts_.query->out_features(),
         " query features are not divisible by num_heads ", num_heads);
-  check(scale > 0.0f, "MultiheadAttention: softmax_scale must be > 0, got ", scale);
+  check(options_.softmax_scale > 0.0f, "MultiheadAttention: softmax_scale must be > 0, got ",
+        options_.softmax_scale);
   head_dim_ = parts_.query->out_features() / num_heads;
   check(parts_.key->out_features() == num_kv_heads * head_dim_, "MultiheadAttention: key gives ",
         parts_.key->out_features(), " features, expected ", num_kv_heads, " heads of ", head_dim_);
@@ -50,9 +29,28 @@ MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& opti
   check(parts_.value->out_features() == num_kv_heads * value_dim_,
         "MultiheadAttention: value gives ", parts_.value->out_features(), " features, expected ",
         num_kv_heads, " heads of ", value_dim_);
-  check(score != Score::kAdditive || parts_.additive_weight.size() == num_heads * head_dim_,
-        "MultiheadAttention: additive_weight has ", parts_.additive_weight.size(),
-        " elements, expected ", num_heads * head_dim_);
+  check(
+      options_.score != Score::kAdditive || parts_.additive_weight.size() == num_heads * head_dim_,
+      "MultiheadAttention: additive_weight has ", parts_.additive_weight.size(),
+      " elements, expected ", num_heads * head_dim_);
+  check_scales_and_norms();
+}
+
+void MultiheadAttention::check_scales_and_norms() const {
+  const size_t scales = parts_.head_scales.size();
+  check(scales == 0 || scales == options_.num_heads, "MultiheadAttention: head_scales has ", scales,
+        " elements, expected ", options_.num_heads);
+  check(scales == 0 || !options_.key_norm_bias || options_.num_kv_heads == options_.num_heads,
+        "MultiheadAttention: head_scales and key_norm_bias need as many heads of keys as of "
+        "queries");
+  for (const Norm* norm : {parts_.query_norm.get(), parts_.key_norm.get()}) {
+    check(!norm || norm->size() == head_dim_, "MultiheadAttention: a norm has size ",
+          norm ? norm->size() : 0, ", head_dim is ", head_dim_);
+  }
+}
+
+float MultiheadAttention::scale_of(size_t head) const {
+  return parts_.head_scales.size() ? parts_.head_scales[head] : options_.softmax_scale;
 }
 
 KVShape MultiheadAttention::kv_shape() const {
@@ -64,8 +62,8 @@ KVShape MultiheadAttention::kv_shape() const {
           .key_bias = options_.key_norm_bias};
 }
 
-void MultiheadAttention::reserve(Scratch scratch, size_t q_tokens, size_t k_tokens,
-                                 size_t max_keys) const {
+void MultiheadAttention::reserve(Scratch scratch, size_t q_tokens, size_t k_tokens, size_t max_keys,
+                                 const PositionTables& position) const {
   reserve_matrix(scratch.block.qkv, q_tokens, parts_.query->out_features());
   reserve_matrix(scratch.block.keys, k_tokens, parts_.key->out_features());
   reserve_matrix(scratch.block.values, k_tokens, parts_.value->out_features());
@@ -75,6 +73,9 @@ void MultiheadAttention::reserve(Scratch scratch, size_t q_tokens, size_t k_toke
   }
   const size_t floats = parts_.query->kernels().attention_scratch(max_keys, head_dim_, value_dim_);
   for (MemberScratch& member : scratch.members) member.attention.reserve(floats);
+  if (!position.embeddings) return;
+  const size_t relative = relative_scratch(*position.embeddings, max_keys, head_dim_);
+  for (MemberScratch& member : scratch.members) member.relative.reserve(relative);
 }
 
 void MultiheadAttention::forward(Team& team, const AttentionPattern& pattern, const Block& block,
@@ -129,27 +130,32 @@ void MultiheadAttention::place_extra_keys(Team& team, const Step& step) const {
   });
 }
 
-// Rotation and normalisation of queries and keys, head by head.
+// Normalisation and rotation of queries and keys, head by head.
 void MultiheadAttention::transform(Team& team, const Step& step) const {
   const bool rotary = step.inputs.position && step.inputs.position->cos;
-  if (!rotary && !options_.normalize) return;
+  if (!rotary && !options_.normalize && !parts_.query_norm && !parts_.key_norm) return;
   team.for_each(step.sequences(), [&](size_t i) {
     const size_t s = step.sequence(i);
     const size_t past = step.past(s);
     for (size_t j = 0; j < step.num_queries(s); ++j) {
-      transform_row(step, false, past + j, step.q.row(step.q_row(s) + j));
+      transform_row(team, step, false, past + j, step.q.row(step.q_row(s) + j));
     }
     for (size_t j = 0; j < step.new_keys(s); ++j) {
-      transform_row(step, true, past + j, step.k.row(step.k_row(s) + j));
+      transform_row(team, step, true, past + j, step.k.row(step.k_row(s) + j));
     }
   });
 }
 
-void MultiheadAttention::transform_row(const Step& step, bool key, size_t position,
-                                       float* row) const {
+void MultiheadAttention::transform_row(const Team& team, const Step& step, bool key,
+                                       size_t position, float* row) const {
   const size_t heads = key ? options_.num_kv_heads : options_.num_heads;
   const Kernels& kernels = parts_.query->kernels();
   const PositionTables* t = step.inputs.position;
+  if (const Norm* norm = key ? parts_.key_norm.get() : parts_.query_norm.get()) {
+    Team alone = team.alone();
+    const Matrix features{row, heads, head_dim_, head_dim_};
+    norm->forward(alone, features, features);
+  }
   for (size_t h = 0; h < heads; ++h, row += head_dim_) {
     if (options_.normalize) kernels.l2_normalize(1, head_dim_, 1e-12f, row, row);
     if (!t || !t->cos) continue;
@@ -169,7 +175,6 @@ void MultiheadAttention::transform_row(const Step& step, bool key, size_t positi
 }
 
 void MultiheadAttention::add_key_biases(Team& team, const Step& step) const {
-  const float factor = -0.5f * options_.softmax_scale;
   const Kernels& kernels = parts_.query->kernels();
   team.for_each(step.sequences(), [&](size_t i) {
     const size_t s = step.sequence(i);
@@ -180,136 +185,8 @@ void MultiheadAttention::add_key_biases(Team& team, const Step& step) const {
       for (size_t h = 0; h < options_.num_kv_heads; ++h, k += head_dim_) {
         float norm = 0.0f;
         kernels.squared_norms(1, head_dim_, k, head_dim_, &norm);
-        step.key_bias.row(h)[row] = factor * norm + (given ? given[j] : 0.0f);
+        step.key_bias.row(h)[row] = -0.5f * scale_of(h) * norm + (given ? given[j] : 0.0f);
       }
-    }
-  });
-}
-
-// Adds the new keys and values to the cache.
-void MultiheadAttention::store(Team& team, const Step& step) const {
-  const KVShape shape = kv_shape();
-  const size_t heads = options_.num_kv_heads;
-  team.for_each(heads * step.sequences(), [&](size_t task) {
-    const size_t s = step.sequence(task % step.sequences());
-    const size_t h = task / step.sequences();
-    const size_t count = step.new_keys(s);
-    if (count == 0) return;
-    KVCache::Sequence& sequence = (*step.inputs.cache)[s];
-    KVCache::Layer& layer = sequence.layers[step.inputs.cache_layer];
-    const size_t begin = sequence.length;
-    const size_t row = step.k_row(s);
-    const float* k = step.k.row(row) + h * head_dim_;
-    const float* v = step.v.row(row) + h * value_dim_;
-    if (shape.packed) {
-      shape.kernels->pack_keys(sequence.capacity, head_dim_, begin, begin + count, k, step.k.stride,
-                               layer.keys.data() + h * shape.key_floats(sequence.capacity));
-      shape.kernels->pack_values(sequence.capacity, value_dim_, begin, begin + count, v,
-                                 step.v.stride,
-                                 layer.values.data() + h * shape.value_floats(sequence.capacity));
-      if (shape.key_bias) {
-        std::copy_n(step.key_bias.row(h) + row, count,
-                    layer.key_bias.data() + h * sequence.capacity + begin);
-      }
-      return;
-    }
-    for (size_t j = 0; j < count; ++j) {
-      const size_t token = (begin + j) * heads + h;
-      std::copy_n(k + j * step.k.stride, head_dim_, layer.keys.data() + token * head_dim_);
-      std::copy_n(v + j * step.v.stride, value_dim_, layer.values.data() + token * value_dim_);
-    }
-  });
-}
-
-void MultiheadAttention::read_cache(const Step& step, size_t s, size_t kv_head,
-                                    AttentionArgs& args) const {
-  const KVShape shape = kv_shape();
-  const KVCache::Sequence& sequence = (*step.inputs.cache)[s];
-  args.num_keys = sequence.length + step.new_keys(s);
-  if (args.num_keys == 0) return;
-  const KVCache::Layer& layer = sequence.layers[step.inputs.cache_layer];
-  if (shape.packed) {
-    args.packed_k = layer.keys.data() + kv_head * shape.key_floats(sequence.capacity);
-    args.packed_v = layer.values.data() + kv_head * shape.value_floats(sequence.capacity);
-    args.packed_capacity = sequence.capacity;
-    if (shape.key_bias) args.key_bias = layer.key_bias.data() + kv_head * sequence.capacity;
-  } else {
-    args.k = layer.keys.data() + kv_head * head_dim_;
-    args.ldk = step.k.cols;
-    args.v = layer.values.data() + kv_head * value_dim_;
-    args.ldv = step.v.cols;
-  }
-}
-
-AttentionArgs MultiheadAttention::head_args(const Step& step, size_t s, size_t head) const {
-  const AttentionPattern& p = step.pattern;
-  const size_t kv_head = head / (options_.num_heads / options_.num_kv_heads);
-  AttentionArgs args;
-  args.num_queries = step.num_queries(s);
-  args.head_dim = head_dim_;
-  args.value_dim = value_dim_;
-  args.score = options_.score;
-  args.softmax_scale = options_.softmax_scale;
-  args.softcap = options_.softcap;
-  args.masked_value = options_.masked_value;
-  args.q = step.q.row(step.q_row(s)) + head * head_dim_;
-  args.ldq = step.q.stride;
-  args.key_bias = p.key_bias.at(s, 0, 0);
-  if (step.inputs.cache) {
-    read_cache(step, s, kv_head, args);
-  } else {
-    args.num_keys = step.new_keys(s);
-    args.k = step.k.row(step.k_row(s)) + kv_head * head_dim_;
-    args.ldk = step.k.stride;
-    args.v = step.v.row(step.k_row(s)) + kv_head * value_dim_;
-    args.ldv = step.v.stride;
-    if (options_.key_norm_bias) args.key_bias = step.key_bias.row(kv_head) + step.k_row(s);
-  }
-  if (parts_.additive_weight.size()) {
-    args.additive_weight = parts_.additive_weight.data() + head * head_dim_;
-  }
-  if (const PositionTables* t = step.inputs.position; t && t->relative) {
-    // The kernel reads distance j - i at j - i + num_queries - 1, i and j from the call's first.
-    args.relative_bias = t->relative + head * t->relative_size + t->relative_center -
-                         (step.past(s) + args.num_queries - 1);
-  }
-  args.pair_bias = p.pair_bias.at(s, head, 0);
-  args.ld_pair_bias = static_cast<size_t>(p.pair_bias.row_stride);
-  args.key_mask = p.key_mask.at(s, 0, 0);
-  args.pair_mask = p.pair_mask.at(s, head, 0);
-  args.ld_pair_mask = static_cast<size_t>(p.pair_mask.row_stride);
-  if (p.causal) args.max_distance = static_cast<int64_t>(step.past(s));
-  args.out = step.context.row(step.q_row(s)) + head * value_dim_;
-  args.ldo = step.context.stride;
-  args.weights = step.inputs.weights.at(s, head, 0);
-  args.ld_weights = static_cast<size_t>(step.inputs.weights.row_stride);
-  return args;
-}
-
-void MultiheadAttention::attend(Team& team, const Step& step) const {
-  // Heads outside: contiguous shares of (head, sequence) pairs then cost about the same.
-  team.for_each(options_.num_heads * step.sequences(), [&](size_t task) {
-    const size_t s = step.sequence(task % step.sequences());
-    if (step.num_queries(s) == 0) return;
-    AttentionArgs args = head_args(step, s, task / step.sequences());
-    args.scratch = step.scratch.members[team.rank()].attention.data();
-    parts_.query->kernels().attention(args);
-  });
-}
-
-void MultiheadAttention::scale_heads(Team& team, const Step& step) const {
-  team.for_each(options_.num_heads * step.sequences(), [&](size_t task) {
-    const size_t s = step.sequence(task % step.sequences());
-    const size_t head = task / step.sequences();
-    const float factor = *step.inputs.head_mask.at(s, head, 0);
-    // By selection: what a head that is left out holds must not matter.
-    const auto scale = [&](size_t n, float* x) {
-      for (size_t i = 0; i < n; ++i) x[i] = factor == 0.0f ? 0.0f : factor * x[i];
-    };
-    const size_t keys = step.past(s) + step.new_keys(s);
-    for (size_t i = 0; i < step.num_queries(s); ++i) {
-      scale(value_dim_, step.context.row(step.q_row(s) + i) + head * value_dim_);
-      if (step.inputs.weights) scale(keys, step.inputs.weights.at(s, head, i));
     }
   });
 }

@@ -11,6 +11,8 @@
 #include "layers/batch.h"
 #include "layers/kv_cache.h"
 #include "layers/linear.h"
+#include "layers/relative_attention.h"
+#include "layers/transformer_norm.h"
 #include "layers/workspace.h"
 
 namespace simdformer {
@@ -37,6 +39,7 @@ struct PositionTables {
   const float* sin = nullptr;
   size_t rotary_dim = 0;
   bool rotary_interleaved = false;
+  const RelativeEmbeddings* embeddings = nullptr;
 };
 
 struct AttentionOptions {
@@ -46,6 +49,8 @@ struct AttentionOptions {
   float softmax_scale = 1.0f;
   float softcap = 0.0f;
   float masked_value = 0.0f;
+  int64_t window_left = AttentionArgs::kUnbounded;  // query i sees keys j >= i - window_left
+  int64_t window_right = AttentionArgs::kUnbounded;
   bool normalize = false;      // q and k to unit length: the cosine score
   bool key_norm_bias = false;  // -softmax_scale / 2 |k|^2 a key: with kDot, the Euclidean score
 };
@@ -65,7 +70,10 @@ class MultiheadAttention {
     std::shared_ptr<const Linear> key;
     std::shared_ptr<const Linear> value;
     std::shared_ptr<const Linear> output;
-    Buffer<float> additive_weight;  // (num_heads, head_dim), for kAdditive
+    Buffer<float> additive_weight;           // (num_heads, head_dim), for kAdditive
+    Buffer<float> head_scales;               // (num_heads), in place of softmax_scale, or empty
+    std::shared_ptr<const Norm> query_norm;  // of each head's features, or null
+    std::shared_ptr<const Norm> key_norm;
     ExtraKeys extra;
   };
   // What one call reads and where it leaves its traces.
@@ -94,7 +102,8 @@ class MultiheadAttention {
   KVShape kv_shape() const;
 
   // Scratch for blocks of up to q_tokens queries and k_tokens keys, max_keys of them a sequence.
-  void reserve(Scratch scratch, size_t q_tokens, size_t k_tokens, size_t max_keys) const;
+  void reserve(Scratch scratch, size_t q_tokens, size_t k_tokens, size_t max_keys,
+               const PositionTables& position) const;
 
   // y = epilogue(attention(..)); queries are rows of the block, keys those of its sequences.
   void forward(Team& team, const AttentionPattern& pattern, const Block& block,
@@ -103,15 +112,19 @@ class MultiheadAttention {
  private:
   struct Step;  // one call's matrices
 
+  void check_scales_and_norms() const;
   void project(Team& team, const Inputs& inputs, const Step& step) const;
   void place_extra_keys(Team& team, const Step& step) const;
   void transform(Team& team, const Step& step) const;
-  void transform_row(const Step& step, bool key, size_t position, float* row) const;
+  void transform_row(const Team& team, const Step& step, bool key, size_t position,
+                     float* row) const;
   void add_key_biases(Team& team, const Step& step) const;
   void store(Team& team, const Step& step) const;
+  float scale_of(size_t head) const;
   void attend(Team& team, const Step& step) const;
   AttentionArgs head_args(const Step& step, size_t sequence, size_t head) const;
   void read_cache(const Step& step, size_t sequence, size_t kv_head, AttentionArgs& args) const;
+  void set_window(const Step& step, size_t sequence, AttentionArgs& args) const;
   void scale_heads(Team& team, const Step& step) const;
 
   Parts parts_;

@@ -25,11 +25,12 @@ TransformerLayer::TransformerLayer(Parts parts, const SublayerOptions& options)
   if (parts_.feed_forward_norm) check_size("feed_forward_norm", parts_.feed_forward_norm->size());
 }
 
-void TransformerLayer::reserve(Scratch scratch, size_t tokens, size_t max_keys,
-                               size_t memory_tokens, size_t max_memory) const {
-  parts_.self_attention->reserve(scratch, tokens, tokens, max_keys);
+void TransformerLayer::reserve(Scratch scratch, const Sizes& sizes,
+                               const PositionTables& position) const {
+  const size_t tokens = sizes.tokens;
+  parts_.self_attention->reserve(scratch, tokens, tokens, sizes.max_keys, position);
   if (parts_.cross_attention) {
-    parts_.cross_attention->reserve(scratch, tokens, memory_tokens, max_memory);
+    parts_.cross_attention->reserve(scratch, tokens, sizes.memory_tokens, sizes.max_memory, {});
   }
   parts_.feed_forward->reserve(scratch, tokens);
   if (options_.norm_first) reserve_matrix(scratch.block.normed, tokens, hidden_size());

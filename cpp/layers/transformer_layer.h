@@ -32,6 +32,13 @@ class TransformerLayer {
     std::shared_ptr<const Norm> cross_norm;
     std::shared_ptr<const Norm> feed_forward_norm;
   };
+  // The largest block that a workspace is made for.
+  struct Sizes {
+    size_t tokens = 0;
+    size_t max_keys = 0;
+    size_t memory_tokens = 0;
+    size_t max_memory = 0;
+  };
   // What the layers of a call have in common.
   struct Call {
     const AttentionPattern& self;
@@ -55,8 +62,7 @@ class TransformerLayer {
   const MultiheadAttention& self_attention() const { return *parts_.self_attention; }
   const MultiheadAttention* cross_attention() const { return parts_.cross_attention.get(); }
 
-  void reserve(Scratch scratch, size_t tokens, size_t max_keys, size_t memory_tokens,
-               size_t max_memory) const;
+  void reserve(Scratch scratch, const Sizes& sizes, const PositionTables& position) const;
 
   // x, y: (block.tokens, hidden_size), no overlap; x holds the input. Both are overwritten; returns
   // the one that holds the output.

@@ -16,14 +16,6 @@ std::vector<size_t> lengths(std::span<const int32_t> cu) {
 
 }  // namespace
 
-// The largest block that a workspace is made for.
-struct TransformerStack::Sizes {
-  size_t tokens = 0;
-  size_t max_keys = 0;
-  size_t memory_tokens = 0;
-  size_t max_memory = 0;
-};
-
 TransformerStack::TransformerStack(std::vector<std::shared_ptr<const TransformerLayer>> layers,
                                    std::shared_ptr<const Norm> norm)
     : layers_(std::move(layers)),
@@ -69,7 +61,7 @@ void TransformerStack::reserve_caches(const Call& call) const {
   }
 }
 
-void TransformerStack::reserve(Scratch scratch, const Sizes& sizes) const {
+void TransformerStack::reserve(Scratch scratch, const Call& call, const Sizes& sizes) const {
   for (auto& hidden_states : scratch.block.hidden_states) {
     reserve_matrix(hidden_states, sizes.tokens, hidden_size());
   }
@@ -77,8 +69,8 @@ void TransformerStack::reserve(Scratch scratch, const Sizes& sizes) const {
     reserve_matrix(scratch.block.memory, sizes.memory_tokens,
                    layers_.front()->cross_attention()->key_dim());
   }
-  for (const auto& layer : layers_) {
-    layer->reserve(scratch, sizes.tokens, sizes.max_keys, sizes.memory_tokens, sizes.max_memory);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i]->reserve(scratch, sizes, call.places[i].position);
   }
 }
 
@@ -143,9 +135,9 @@ void TransformerStack::forward(const Call& call, int num_threads,
   reserve_caches(call);
   const Sizes sizes = sizes_of(call, schedule);
   std::unique_ptr<Workspace> workspace = workspaces_->take(size);
-  if (!schedule.together.empty()) reserve(workspace->shared(), sizes);
+  if (!schedule.together.empty()) reserve(workspace->shared(), call, sizes);
   for (size_t rank = 0; rank < size && !schedule.side_by_side.empty(); ++rank) {
-    reserve(workspace->of_member(rank), sizes);
+    reserve(workspace->of_member(rank), call, sizes);
   }
   run_team(num_threads, stop_check, [&](Team& team) {
     for (const Block& block : schedule.together) {

@@ -39,9 +39,9 @@ class TransformerStack {
   void forward(const Call& call, int num_threads, const StopCheck& stop_check) const;
 
  private:
-  struct Sizes;
+  using Sizes = TransformerLayer::Sizes;
   Sizes sizes_of(const Call& call, const Schedule& schedule) const;
-  void reserve(Scratch scratch, const Sizes& sizes) const;
+  void reserve(Scratch scratch, const Call& call, const Sizes& sizes) const;
   void reserve_caches(const Call& call) const;
   void forward_block(Team& team, const Call& call, const Block& block, Scratch scratch) const;
   bool reads_memory(const Call& call) const;

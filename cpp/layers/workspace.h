@@ -18,6 +18,7 @@ struct MemberScratch {
   Buffer<float> attention;     // packed K, V and a strip of scores of one head
   Buffer<float> intermediate;  // a row block's chunk of the feed-forward's inner activations
   Buffer<float> gate;          // likewise, of a gated feed-forward
+  Buffer<float> relative;      // of a head's relative positions
 };
 
 // What a block of tokens needs while it passes through the layers.

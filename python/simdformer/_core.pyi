@@ -291,6 +291,20 @@ class Positions:
         cos: Float32 | None = None,
         sin: Float32 | None = None,
         interleaved: bool = False,
+        embeddings: RelativeEmbeddings | None = None,
+    ) -> None: ...
+
+class RelativeEmbeddings:
+    def __init__(
+        self,
+        *,
+        rows: Int32,
+        center: int,
+        query_table: Float32 | None = None,
+        key_table: Float32 | None = None,
+        value_table: Float32 | None = None,
+        content_bias: Float32 | None = None,
+        position_bias: Float32 | None = None,
     ) -> None: ...
 
 class KVCache:
@@ -318,6 +332,10 @@ class MultiheadAttention:
         bias_k: Float32 | None = None,
         bias_v: Float32 | None = None,
         add_zero_attn: bool = False,
+        window: tuple[int, int] = (-1, -1),
+        head_scales: Float32 | None = None,
+        query_norm: Norm | None = None,
+        key_norm: Norm | None = None,
     ) -> None: ...
     def forward(
         self,

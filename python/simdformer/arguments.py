@@ -26,6 +26,11 @@ def merge_prompts(
     return {"query": "", "document": "", **dict.fromkeys(given or {}, ""), **saved, **chosen}
 
 
+def document_prompt(prompts: Mapping[str, str]) -> str | None:
+    """The prompt that documents take; None leaves the choice to the model's default."""
+    return next((name for name in ("document", "passage", "corpus") if name in prompts), None)
+
+
 def text_list(inputs: object) -> list[str]:
     """A sequence of texts as a list. What has no length or no order is refused."""
     if isinstance(inputs, (list, tuple)):

@@ -19,6 +19,7 @@ from simdformer.arguments import (
     check_arguments,
     check_device,
     checked_truncate_dim,
+    document_prompt,
     merge_prompts,
     old_name,
     positive_int,
@@ -26,6 +27,7 @@ from simdformer.arguments import (
 )
 from simdformer.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.loading import COMPUTE_TYPES, load_model
+from simdformer.modules import Defaults
 from simdformer.quantization import quantize_embeddings
 from simdformer.resolve import resolve_model
 from simdformer.similarity import SIMILARITIES, normalize
@@ -33,9 +35,6 @@ from simdformer.tokenization import Tokenizer, check_text
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
-
-# The prompts that encode_document looks for, in this order.
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 _logger = logging.getLogger("simdformer")
 
@@ -108,14 +107,11 @@ class SentenceTransformer:
         self._encoder = loaded.encoder
         self._sentence_encoder = loaded.sentence_encoder
         self._include_prompt = loaded.include_prompt
-        defaults = loaded.defaults
-        self.prompts = merge_prompts(prompts, defaults.prompts)
-        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
+        self.prompts = merge_prompts(prompts, loaded.defaults.prompts)
+        self.default_prompt_name = default_prompt_name or loaded.defaults.default_prompt_name
         self._resolve_prompt(None, self.default_prompt_name)
-        self.truncate_dim = checked_truncate_dim(truncate_dim, defaults.truncate_dim)
-        # A saved function that belongs to another kind of model ("maxsim") is passed over.
-        saved = defaults.similarity_fn_name if defaults.similarity_fn_name in SIMILARITIES else None
-        self.similarity_fn_name = similarity_fn_name or saved or "cosine"
+        self.truncate_dim = checked_truncate_dim(truncate_dim, loaded.defaults.truncate_dim)
+        self.similarity_fn_name = similarity_fn_name or _saved_similarity(loaded.defaults)
         self.num_tokens = 0
         self.truncated_texts = 0
         self._counting = threading.Lock()
@@ -213,7 +209,7 @@ class SentenceTransformer:
         """Embed documents: `encode` with the first of the prompts "document", "passage" and
         "corpus" that the model has, unless the call names another."""
         if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in _DOCUMENT_PROMPTS if name in self.prompts), None)
+            prompt_name = document_prompt(self.prompts)
         return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_stream(
@@ -438,6 +434,12 @@ class SentenceTransformer:
         if prompt_name not in self.prompts:
             raise ValueError(f"unknown prompt name {prompt_name!r}; known: {list(self.prompts)}")
         return self.prompts[prompt_name]
+
+
+def _saved_similarity(defaults: Defaults) -> str:
+    """A saved function that belongs to another kind of model ("maxsim") is passed over."""
+    saved = defaults.similarity_fn_name
+    return saved if saved in SIMILARITIES else "cosine"
 
 
 def _finisher(truncate_dim: int | None, normalize_embeddings: bool) -> Callable[[Float32], Float32]:

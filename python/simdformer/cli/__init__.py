@@ -25,6 +25,14 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+# What Python hides by default. An interrupted import leaves its file open, and a ResourceWarning.
+_FOR_DEVELOPERS = (
+    DeprecationWarning,
+    PendingDeprecationWarning,
+    ImportWarning,
+    ResourceWarning,
+)
+
 _EPILOG = """\
 examples:
   simdformer embed docs.txt -o docs.npy
@@ -72,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
+            for category in _FOR_DEVELOPERS:
+                warnings.simplefilter("ignore", category)
             # embed and search count them themselves and say so at the end.
             warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning

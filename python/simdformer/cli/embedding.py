@@ -51,12 +51,6 @@ def warn_of_truncation(model: SentenceTransformer, num_texts: int) -> None:
         )
 
 
-def document_prompt_name(model: SentenceTransformer) -> str | None:
-    """The prompt that encode_document takes; None leaves the choice to the model's default."""
-    known = ("document", "passage", "corpus")
-    return next((name for name in known if name in model.prompts), None)
-
-
 def embed_records(
     model: SentenceTransformer,
     records: Iterable[Record],

@@ -92,12 +92,8 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Embed the queries, walk over the corpus once, print."""
-    from simdformer.cli.embedding import (
-        document_prompt_name,
-        embed_records,
-        load_model,
-        warn_of_truncation,
-    )
+    from simdformer.arguments import document_prompt
+    from simdformer.cli.embedding import embed_records, load_model, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
 
@@ -105,7 +101,7 @@ def run(args: argparse.Namespace) -> None:
     with TextSource(args.corpus, format_, args.field) as source:
         model = load_model(args)
         if args.embeddings is None:
-            prompt_name = document_prompt_name(model)
+            prompt_name = document_prompt(model.prompts)
             chunks = embed_records(model, source, prompt_name=prompt_name, normalize=False)
         else:
             chunks = stored_chunks(args.embeddings, source, model.get_embedding_dimension())

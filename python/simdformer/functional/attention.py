@@ -8,11 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.functional.arrays import Float32, Output, float32, one_of
+from simdformer.functional.arrays import Float32, Output, float32
 from simdformer.functional.call import AttentionCall, Window
-from simdformer.functional.scores import SCORES, score_options
+from simdformer.functional.scores import Scoring
 
-MASKED_ROWS = ("zero", "nan")
 STAGES = {
     True: "softmax",
     "softmax": "softmax",
@@ -122,45 +121,48 @@ def attention(
                   Each tanh is within 2 ulp of 1, absolutely; with exact=True within 2 ulp of itself,
                   which takes some three times as long.
 
-    scale may be an array (heads,). attn_bias is a float32 attn_mask beside another. relative_bias, (L + S - 1,) or (heads, L + S - 1), is added to
-    every score: element j - i + L - 1 to query i and key j. alignment="lower_right" counts is_causal
-    and window_size from the last query and the last key instead of the first; is_causal and attn_mask
-    may be given together. All else, results and errors are as in scaled_dot_product_attention.
+    scale may be an array (heads,). attn_bias is a float32 attn_mask beside another. relative_bias,
+    (L + S - 1,) or (heads, L + S - 1), is added to every score: element j - i + L - 1 to query i and
+    key j. alignment="lower_right" counts is_causal and window_size from the last query and the last
+    key instead of the first; is_causal and attn_mask may be given together. All else, results and
+    errors are as in scaled_dot_product_attention.
     """
-    if dropout_p != 0.0:
-        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training here")
-    one_of("score", score, SCORES)
-    one_of("masked_row", masked_row, MASKED_ROWS)
-    if return_weights is not False and return_weights not in STAGES:
-        raise ValueError(
-            f"return_weights must be a bool or one of {[*STAGES][1:]}, got {return_weights!r}"
-        )
+    check_dropout(dropout_p)
+    stage = weights_stage(return_weights)
     arrays = (
         float32("query", query, min_ndim=2),
         float32("key", key, min_ndim=2),
         float32("value", value, min_ndim=2),
     )
     call = AttentionCall(*arrays, enable_gqa=enable_gqa)
-    call.options.update(
-        score_options(
-            score, call, scale, weight, query_weight, key_weight, bias, exact, softcap is not None
-        )
-    )
+    scoring = Scoring(score, scale, weight, query_weight, key_weight, bias, exact)
+    call.options.update(scoring.options(call, capped=softcap is not None))
     call.set_window(Window.of(is_causal, window_size, alignment))
     call.set_mask("attn_mask", attn_mask)
-    if attn_bias is not None:
-        call.set_mask("attn_bias", float32("attn_bias", attn_bias))
+    call.set_mask("attn_bias", None if attn_bias is None else float32("attn_bias", attn_bias))
     call.set_relative_bias(relative_bias)
     call.set_softcap(softcap)
-    call.options["masked_value"] = 0.0 if masked_row == "zero" else float("nan")
-
+    call.set_masked_row(masked_row)
     output = Output(out, call.output_shape, *arrays)
-    if return_weights is False:
-        return output.write(call.run, call.rows_shape)
-    weights = np.empty(call.weights_shape, np.float32)
-    stage = STAGES[return_weights]
+    weights = None if stage is None else np.empty(call.weights_shape, np.float32)
     result = output.write(lambda array: call.run(array, weights, stage), call.rows_shape)
-    return result, weights
+    return result if weights is None else (result, weights)
+
+
+def check_dropout(dropout_p: float) -> None:
+    if dropout_p != 0.0:
+        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training here")
+
+
+def weights_stage(return_weights: ReturnWeights) -> str | None:
+    """What the kernel calls the weights that are asked for; None for none."""
+    if return_weights is False:
+        return None
+    if return_weights not in STAGES:
+        raise ValueError(
+            f"return_weights must be a bool or one of {[*STAGES][1:]}, got {return_weights!r}"
+        )
+    return STAGES[return_weights]
 
 
 def varlen_attention(
@@ -179,6 +181,13 @@ def varlen_attention(
     alibi_slopes: Any = None,
     return_attn_probs: bool = False,
     *,
+    score: str = "scaled_dot",
+    weight: Any = None,
+    query_weight: Any = None,
+    key_weight: Any = None,
+    bias: Any = None,
+    exact: bool = False,
+    masked_row: str = "zero",
     out: Any = None,
 ) -> Result:
     """Attention within each sequence of packed batches, under flash-attn's varlen names.
@@ -186,33 +195,29 @@ def varlen_attention(
     q is (total_q, heads, E), k (total_k, kv_heads, E), v (total_k, kv_heads, E_v), float32;
     sequence b owns rows cu_seqlens[b] to cu_seqlens[b + 1]. Sequences may be empty: a query without a
     key gives zeros. max_seqlen_* are checked if given. causal and window_size are aligned to the last
-    query and key of a sequence. alibi_slopes (heads,) adds -slope |i + S - L - j|.
+    query and key of a sequence. alibi_slopes (heads,) adds -slope |i + S - L - j|. score, its weights,
+    exact and masked_row are those of `attention`; softmax_scale is its scale.
 
     Returns (total_q, heads, E_v); with return_attn_probs also (heads, total_q, longest key sequence),
-    0 beyond a sequence's keys.
+    0 beyond a sequence's keys. A sequence has the bits of `attention` of it alone.
 
     Raises TypeError and ValueError as scaled_dot_product_attention, and ValueError for cu_seqlens
     that do not begin at 0, decrease, or end elsewhere than at total.
     Source: Dao et al., FlashAttention-2, 2023 (interface).
     """
-    if dropout_p != 0.0:
-        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training here")
+    check_dropout(dropout_p)
     arrays = (float32("q", q, ndim=3), float32("k", k, ndim=3), float32("v", v, ndim=3))
     heads_first = [array.swapaxes(0, 1) for array in arrays]
     call = AttentionCall(*heads_first, enable_gqa=True, names=("q", "k", "v"))
     lengths_q = sequence_lengths("cu_seqlens_q", cu_seqlens_q, len(arrays[0]), max_seqlen_q)
     lengths_k = sequence_lengths("cu_seqlens_k", cu_seqlens_k, len(arrays[1]), max_seqlen_k)
-    if len(lengths_q) != len(lengths_k):
-        raise ValueError(
-            f"cu_seqlens_q has {len(lengths_q)} sequences, cu_seqlens_k has {len(lengths_k)}"
-        )
     call.set_sequences(lengths_q, lengths_k)
-    call.options["softmax_scale"] = call.default_scale if softmax_scale is None else softmax_scale
+    scoring = Scoring(score, softmax_scale, weight, query_weight, key_weight, bias, exact)
+    call.options.update(scoring.options(call, capped=softcap > 0))
     call.set_window(Window.of(causal, window_size, "lower_right"))
     call.set_softcap(softcap or None)
-    if alibi_slopes is not None:
-        call.set_alibi(float32("alibi_slopes", alibi_slopes, ndim=1))
-
+    call.set_alibi(alibi_slopes)
+    call.set_masked_row(masked_row)
     shape = (1, len(arrays[0]), call.heads, call.value_dim)
     output = Output(out, shape[1:], *arrays)
     weights: NDArray[Any] | None = None

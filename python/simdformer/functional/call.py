@@ -20,6 +20,7 @@ from simdformer.functional.arrays import (
     with_dense_rows,
 )
 
+MASKED_ROWS = ("zero", "nan")
 UNBOUNDED = 1 << 40  # beyond every distance between a query and a key
 
 
@@ -93,6 +94,10 @@ class AttentionCall:
 
     def set_sequences(self, lengths_q: NDArray[np.int64], lengths_k: NDArray[np.int64]) -> None:
         """Rows are those of sequences laid end to end."""
+        if len(lengths_q) != len(lengths_k):
+            raise ValueError(
+                f"cu_seqlens_q has {len(lengths_q)} sequences, cu_seqlens_k has {len(lengths_k)}"
+            )
         self.spans = np.zeros((len(lengths_q), 7), np.int64)
         self.spans[:, 0] = np.cumsum(lengths_q) - lengths_q
         self.spans[:, 1] = lengths_q
@@ -145,8 +150,11 @@ class AttentionCall:
         self.options["relative_bias"] = bias[None, :, None, :]
         self.options["relative_zero"] = zero
 
-    def set_alibi(self, slopes: Float32) -> None:
+    def set_alibi(self, alibi_slopes: Any) -> None:
         """-slope |distance|, distance 0 between the last query and the last key."""
+        if alibi_slopes is None:
+            return
+        slopes = float32("alibi_slopes", alibi_slopes, ndim=1)
         if slopes.shape != (self.heads,):
             raise ValueError(f"alibi_slopes must have shape ({self.heads},), got {slopes.shape}")
         reach = int(self.spans[:, [1, 3]].max(initial=1))
@@ -161,8 +169,15 @@ class AttentionCall:
             raise ValueError(f"softcap must be positive, got {softcap}")
         self.options["softcap"] = float(softcap)
 
+    def set_masked_row(self, masked_row: str) -> None:
+        nan = one_of("masked_row", masked_row, MASKED_ROWS) == "nan"
+        self.options["masked_value"] = float("nan") if nan else 0.0
+
     def set_scale(self, scale: Any, factor: float = 1.0) -> None:
         """A number, or one a head; the kernel's scale is factor times it."""
+        if isinstance(scale, float):
+            self.options["softmax_scale"] = factor * scale
+            return
         value = np.asarray(scale, np.float32) * np.float32(factor)
         if value.ndim == 0:
             self.options["softmax_scale"] = float(value)
@@ -177,7 +192,9 @@ class AttentionCall:
     def rows_shape(self) -> tuple[int, int, int, int]:
         return self.batches, self.heads, self.query.shape[2], self.value_dim
 
-    def run(self, out: Float32, weights: Float32 | None = None, stage: str = "softmax") -> None:
+    def run(
+        self, out: Float32, weights: Float32 | None = None, stage: str | None = "softmax"
+    ) -> None:
         """Writes out, of rows_shape, and weights."""
         if out.size == 0 and (weights is None or weights.size == 0):
             return

@@ -3,50 +3,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from simdformer.functional.arrays import Float32, float32, vector
+from simdformer.functional.arrays import Float32, float32, one_of, vector
 from simdformer.functional.call import AttentionCall
 
 SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
-# The weights that a score takes.
-TAKES = {"bilinear": {"weight"}, "additive": {"weight", "query_weight", "key_weight", "bias"}}
+WEIGHTS = ("weight", "query_weight", "key_weight", "bias")
+# The weights that a score does not take.
+REFUSED = {**dict.fromkeys(SCORES, WEIGHTS), "bilinear": WEIGHTS[1:], "additive": ()}
 
 
-def score_options(
-    score: str,
-    call: AttentionCall,
-    scale: Any,
-    weight: Any,
-    query_weight: Any,
-    key_weight: Any,
-    bias: Any,
-    exact: bool,
-    capped: bool,
-) -> dict[str, Any]:
-    """Options of the native call, after checking that the weights are those of this score."""
-    given = {"weight": weight, "query_weight": query_weight, "key_weight": key_weight, "bias": bias}
-    for name, value in given.items():
-        if value is not None and name not in TAKES.get(score, set()):
-            raise ValueError(f"score {score!r} takes no {name}")
-    by_dim = score in ("scaled_dot", "euclidean")
-    halved = score == "euclidean" and not (exact or capped)
-    scale = (call.default_scale if by_dim else 1.0) if scale is None else scale
-    call.set_scale(scale, 2.0 if halved else 1.0)
-    if score == "bilinear":
-        return bilinear(call, weight)
-    if score == "additive":
-        options = additive(call, weight, query_weight, key_weight, bias)
-        return {**options, "exact_tanh": exact}
-    if call.query_dim != call.key_dim:
-        raise ValueError(
-            f"query has {call.query_dim} columns, key has {call.key_dim}: score {score!r} needs equal ones"
-        )
-    if score == "euclidean":
-        return {"key_norms": True} if halved else {"score": "squared_distance"}
-    return {"normalize": True} if score == "cosine" else {}
+class Scoring(NamedTuple):
+    """A score with its scale and weights, as attention's arguments of these names."""
+
+    score: str
+    scale: Any
+    weight: Any
+    query_weight: Any
+    key_weight: Any
+    bias: Any
+    exact: bool
+
+    def options(self, call: AttentionCall, capped: bool) -> dict[str, Any]:
+        """Options of the native call, after checking that the weights are those of this score."""
+        score, exact = one_of("score", self.score, SCORES), self.exact
+        for name in REFUSED[score]:
+            if getattr(self, name) is not None:
+                raise ValueError(f"score {score!r} takes no {name}")
+        by_dim = score in ("scaled_dot", "euclidean")
+        halved = score == "euclidean" and not (exact or capped)
+        scale = (call.default_scale if by_dim else 1.0) if self.scale is None else self.scale
+        call.set_scale(scale, 2.0 if halved else 1.0)
+        if score == "bilinear":
+            return bilinear(call, self.weight)
+        if score == "additive":
+            options = additive(call, self.weight, self.query_weight, self.key_weight, self.bias)
+            return {**options, "exact_tanh": exact}
+        if call.query_dim != call.key_dim:
+            raise ValueError(
+                f"query has {call.query_dim} columns, key has {call.key_dim}: "
+                f"score {score!r} needs equal ones"
+            )
+        if score == "euclidean":
+            return {"key_norms": True} if halved else {"score": "squared_distance"}
+        return {"normalize": True} if score == "cosine" else {}
 
 
 def bilinear(call: AttentionCall, weight: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -12,11 +13,16 @@ from simdformer import _core
 from simdformer.arguments import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import layout
+from simdformer.nn.attention_options import (
+    check_dropout,
+    check_options,
+    fold_bilinear,
+    native_options,
+)
+from simdformer.nn.attention_positions import Position, position_arguments
 from simdformer.nn.linear import Linear, check_placement
 from simdformer.nn.module import Float32, Module
-from simdformer.nn.positions import Position, position_arguments
-
-SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
+from simdformer.nn.pruning import prune_heads
 
 
 class _Projections(NamedTuple):
@@ -24,6 +30,15 @@ class _Projections(NamedTuple):
 
     weights: tuple[Float32, Float32, Float32]
     biases: tuple[Float32 | None, Float32 | None, Float32 | None]
+
+
+class _Call(NamedTuple):
+    """Inputs of one call, as the native one takes them."""
+
+    query: layout.Sequences
+    num_keys: int
+    masks: _core.Masks
+    arguments: tuple[Any, ...]
 
 
 class MultiheadAttention(Module):
@@ -45,8 +60,14 @@ class MultiheadAttention(Module):
     scale: what the score is multiplied by, instead of 1 / sqrt(head_dim) or 1.
     softcap: scores become softcap tanh(score / softcap), if > 0.
     tie_qk: keys are projected as queries are; the key rows of in_proj_weight are not used.
-    position: a RotaryEmbedding, ALiBi or RelativePositionBias.
+    position: a RotaryEmbedding, ALiBi, RelativePositionBias, ShawRelativePosition,
+        TransformerXLRelativePosition or DisentangledRelativePosition.
     masked_row: a query without a key gives zeros ("zero") or NaN ("nan", as torch.nn).
+    window_size: (left, right): query i sees keys i - left .. i + right; -1 for no limit.
+    qk_norm: a LayerNorm or RMSNorm of head_dim features, of which each head's queries and keys pass
+        through a copy, q_norm and k_norm, before they are rotated (Henry et al. 2020).
+    logit_scale: scores are multiplied by exp(logit_scale), a parameter (num_heads), at most by 100,
+        instead of scale (Liu et al. 2022, Swin V2, with score "cosine").
 
     Parameters: in_proj_weight (3 E, E), or q_proj_weight, k_proj_weight (E, kdim) and v_proj_weight
     (E, vdim) if kdim or vdim differ from E; in_proj_bias (3 E); bias_k, bias_v (1, 1, E);
@@ -74,28 +95,19 @@ class MultiheadAttention(Module):
         tie_qk: bool = False,
         position: Position | None = None,
         masked_row: str = "zero",
+        window_size: tuple[int, int] = (-1, -1),
+        qk_norm: Module | None = None,
+        logit_scale: bool = False,
     ) -> None:
         super().__init__()
         check_placement(device, dtype)
         check_dropout(dropout)
         self.embed_dim = positive_int("embed_dim", embed_dim)
         self.num_heads = positive_int("num_heads", num_heads)
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
         self.head_dim = embed_dim // num_heads
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads or num_heads)
-        if num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads {num_heads} is not a multiple of num_kv_heads {num_kv_heads}"
-            )
-        if score not in SCORES:
-            raise ValueError(f"unknown score {score!r}; known: {', '.join(SCORES)}")
-        if masked_row not in ("zero", "nan"):
-            raise ValueError(f"masked_row must be 'zero' or 'nan', got {masked_row!r}")
         self.kdim = embed_dim if kdim is None else positive_int("kdim", kdim)
         self.vdim = embed_dim if vdim is None else positive_int("vdim", vdim)
-        if tie_qk and (self.kdim != embed_dim or self.num_kv_heads != num_heads):
-            raise ValueError("tie_qk needs keys of embed_dim features and num_heads heads")
         self.batch_first = batch_first
         self.add_zero_attn = add_zero_attn
         self.score = score
@@ -103,10 +115,12 @@ class MultiheadAttention(Module):
         self.softcap = softcap
         self.tie_qk = tie_qk
         self.masked_row = masked_row
-        self._kept_heads = list(range(num_heads))  # positions know heads by their first numbers
+        self.window_size = window_size
+        self._kept_heads = tuple(range(num_heads))  # positions know heads by their first numbers
+        check_options(self, position, qk_norm, logit_scale)
         self._create_parameters(bias, add_bias_kv)
-        if position is not None:
-            position.check_heads(num_heads, self.head_dim)
+        self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)
+        self.q_norm, self.k_norm = copy.deepcopy(qk_norm), copy.deepcopy(qk_norm)
         self.position = position
 
     def _create_parameters(self, bias: bool, add_bias_kv: bool) -> None:
@@ -156,41 +170,14 @@ class MultiheadAttention(Module):
     def _pack(self) -> _core.MultiheadAttention:
         (wq, wk, wv), (bq, bk, bv) = self.projections()
         if self.score == "bilinear":
-            wq, bq = self._fold_bilinear(wq, bq)
-        options: dict[str, Any] = {"softmax_scale": 1.0 if self.scale is None else self.scale}
-        if self.score in ("scaled_dot", "euclidean") and self.scale is None:
-            options["softmax_scale"] = 1.0 / self.head_dim**0.5
-        if self.score == "euclidean":
-            # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2, whose last term no softmax sees.
-            options["softmax_scale"] *= 2.0
-            options["key_norm_bias"] = True
-        if self.score == "additive":
-            options.update(score="additive", additive_weight=self.additive_weight)
-        if self.bias_k is not None:
-            options.update(bias_k=self.bias_k.reshape(-1), bias_v=self.bias_v.reshape(-1))
+            wq, bq = fold_bilinear(self.bilinear_weight, wq, bq)
         return _core.MultiheadAttention(
             _core.Linear(np.ascontiguousarray(wq), bq),
             _core.Linear(np.ascontiguousarray(wk), bk),
             _core.Linear(np.ascontiguousarray(wv), bv),
             self.out_proj._native(),
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            softcap=self.softcap,
-            masked_value=float("nan") if self.masked_row == "nan" else 0.0,
-            normalize=self.score == "cosine",
-            add_zero_attn=self.add_zero_attn,
-            **options,
+            **native_options(self),
         )
-
-    def _fold_bilinear(self, weight: Float32, bias: Float32 | None) -> tuple[Float32, Any]:
-        """q^T W k = (W^T q)^T k: W goes into the query projection, once, in float64."""
-        w = self.bilinear_weight.astype(np.float64)
-        heads = weight.astype(np.float64).reshape(self.num_heads, self.head_dim, -1)
-        folded = np.einsum("hij,hie->hje", w, heads).reshape(weight.shape).astype(np.float32)
-        if bias is None:
-            return folded, None
-        per_head = bias.astype(np.float64).reshape(self.num_heads, self.head_dim)
-        return folded, np.einsum("hij,hi->hj", w, per_head).reshape(-1).astype(np.float32)
 
     def forward(
         self,
@@ -222,23 +209,13 @@ class MultiheadAttention(Module):
         """
         if is_causal and attn_mask is None:
             raise ValueError("is_causal is a hint about attn_mask, which is None")
-        q, k, masks, arguments = self._call_arguments(
-            query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask
-        )
-        out, out_view = q.empty_output(self.embed_dim)
+        call = self._call(query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask)
+        q = call.query
         weights = None
         if need_weights:
-            s = k.length + self.num_extra_keys
-            weights = np.zeros((q.batch, self.num_heads, q.length, s), np.float32)
-        self._native().forward(
-            *arguments,
-            out_view,
-            weights=weights,
-            masks=masks,
-            positions=position_arguments(self, max(q.length, k.length + self.num_extra_keys)),
-            head_mask=layout.head_factors(head_mask, q.batch, self.num_heads),
-            num_threads=num_threads,
-        )
+            shape = (q.batch, self.num_heads, q.length, call.num_keys)
+            weights = np.zeros(shape, np.float32)
+        out = self._run(call, self.embed_dim, head_mask, num_threads, weights=weights)
         if weights is None:
             return out, None
         if average_attn_weights:
@@ -262,22 +239,27 @@ class MultiheadAttention(Module):
 
         Returns: float32 (..., num_heads, head_dim), laid out as query otherwise.
         """
-        q, k, masks, arguments = self._call_arguments(
-            query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask
-        )
-        out, out_view = q.empty_output(self.num_heads * self.head_dim)
-        self._native().forward(
-            *arguments,
-            out_view,
-            masks=masks,
-            positions=position_arguments(self, max(q.length, k.length + self.num_extra_keys)),
-            head_mask=layout.head_factors(head_mask, q.batch, self.num_heads),
-            head_outputs=True,
-            num_threads=num_threads,
-        )
+        call = self._call(query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask)
+        features = self.num_heads * self.head_dim
+        out = self._run(call, features, head_mask, num_threads, head_outputs=True)
         return out.reshape(*out.shape[:-1], self.num_heads, self.head_dim)
 
-    def _call_arguments(
+    def _run(
+        self, call: _Call, features: int, head_mask: Any, num_threads: int, **outputs: Any
+    ) -> Float32:
+        out, view = call.query.empty_output(features)
+        self._native().forward(
+            *call.arguments,
+            view,
+            masks=call.masks,
+            positions=position_arguments(self, max(call.query.length, call.num_keys)),
+            head_mask=layout.head_factors(head_mask, call.query.batch, self.num_heads),
+            num_threads=num_threads,
+            **outputs,
+        )
+        return out
+
+    def _call(
         self,
         query: Any,
         key: Any,
@@ -286,15 +268,14 @@ class MultiheadAttention(Module):
         cu_seqlens_k: Any,
         key_padding_mask: Any,
         attn_mask: Any,
-    ) -> tuple[layout.Sequences, layout.Sequences, _core.Masks, tuple[Any, ...]]:
+    ) -> _Call:
+        """The inputs, checked, as the native call takes them."""
         cu_k = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
         q = layout.sequences("query", query, self.embed_dim, self.batch_first, cu_seqlens)
         k = layout.sequences("key", key, self.kdim, self.batch_first, cu_k)
-        v = (
-            k
-            if value is key
-            else layout.sequences("value", value, self.vdim, self.batch_first, cu_k)
-        )
+        v = k
+        if value is not key:
+            v = layout.sequences("value", value, self.vdim, self.batch_first, cu_k)
         if k.batch != q.batch or v.batch != q.batch:
             raise ValueError(
                 f"query, key and value must hold as many sequences, got {q.batch}, {k.batch} and"
@@ -304,11 +285,16 @@ class MultiheadAttention(Module):
             raise ValueError(f"key has {k.length} rows a sequence, value has {v.length}")
         padding = layout.key_padding("key_padding_mask", key_padding_mask, k)
         pairs = layout.attention_pairs("attn_mask", attn_mask, q, k, self.num_heads)
-        if self.num_extra_keys:
+        extra = self.num_extra_keys
+        if extra:
             padding, pairs = _explicit(padding, pairs, q, k)
-        masks = layout.native_masks(padding, pairs, self.num_extra_keys)
         cu = k.cu_seqlens if padding.lengths is None else layout.cumulative(padding.lengths)
-        return q, k, masks, (q.view, k.view, v.view, q.cu_seqlens, cu)
+        return _Call(
+            query=q,
+            num_keys=k.length + extra,
+            masks=layout.native_masks(padding, pairs, extra),
+            arguments=(q.view, k.view, v.view, q.cu_seqlens, cu),
+        )
 
     def prune_heads(self, heads: Collection[int]) -> None:
         """Remove heads, by their present numbers, with their rows and columns of the weights.
@@ -317,32 +303,7 @@ class MultiheadAttention(Module):
         Levy and Neubig 2019). ValueError for numbers out of range, for all heads, or with
         num_kv_heads.
         """
-        if self.num_kv_heads != self.num_heads:
-            raise ValueError("heads that share keys and values (num_kv_heads) can't be pruned")
-        gone = sorted(set(heads))
-        if any(not 0 <= h < self.num_heads for h in gone) or len(gone) == self.num_heads:
-            raise ValueError(
-                f"heads must be some, not all, of 0 to {self.num_heads - 1}, got {gone}"
-            )
-        kept = [h for h in range(self.num_heads) if h not in gone]
-        columns = (np.array(kept)[:, None] * self.head_dim + np.arange(self.head_dim)).reshape(-1)
-        inner = self.num_heads * self.head_dim
-        triple = np.concatenate([columns + i * inner for i in range(3)])
-        rows = {
-            **dict.fromkeys(("in_proj_weight", "in_proj_bias"), triple),
-            **dict.fromkeys(("q_proj_weight", "k_proj_weight", "v_proj_weight"), columns),
-            **dict.fromkeys(("bilinear_weight", "additive_weight"), np.array(kept)),
-        }
-        for name, index in rows.items():
-            if self._parameters.get(name) is not None:
-                self._register(name, self._parameters[name][index])
-        for name in ("bias_k", "bias_v"):
-            if self._parameters[name] is not None:
-                self._register(name, self._parameters[name][..., columns])
-        self.out_proj._register("weight", np.ascontiguousarray(self.out_proj.weight[:, columns]))
-        self.out_proj.in_features = len(columns)
-        self.num_heads = self.num_kv_heads = len(kept)
-        self._kept_heads = [self._kept_heads[h] for h in kept]
+        prune_heads(self, heads)
 
 
 def _explicit(
@@ -358,9 +319,3 @@ def _explicit(
     if pairs.causal:
         pairs = layout.Pairs(keep=np.tri(q.length, k.length, dtype=np.bool_)[None, None])
     return padding, pairs
-
-
-def check_dropout(dropout: float) -> None:
-    """torch's dropout, which inference leaves out."""
-    if not 0 <= dropout <= 1:
-        raise ValueError(f"dropout must be in [0, 1], got {dropout}")

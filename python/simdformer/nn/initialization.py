@@ -44,6 +44,11 @@ def zeros(*shape: int) -> Float32:
     return np.zeros(shape, np.float32)
 
 
+def full(value: float, *shape: int) -> Float32:
+    """All of one value."""
+    return np.full(shape, value, np.float32)
+
+
 def ones(*shape: int) -> Float32:
     """All 1."""
     return np.ones(shape, np.float32)

@@ -9,9 +9,10 @@ import numpy as np
 
 from simdformer import _core
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.decoder import TransformerDecoder
+from simdformer.nn.encoder import TransformerEncoder
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Float32, Module
-from simdformer.nn.transformer import TransformerDecoder, TransformerEncoder
 
 
 class LanguageModel(Module):

@@ -151,6 +151,17 @@ class BatchNorm1d(Module):
         return np.ascontiguousarray(np.moveaxis(y.reshape(x.shape[0], x.shape[2], -1), -1, 1))
 
 
+class Identity(Module):
+    """Its input, as torch.nn.Identity: in place of a norm, a layer without it."""
+
+    def forward(self, input: Any) -> Any:
+        """input: anything."""
+        return input
+
+    def _pack(self) -> None:
+        return None
+
+
 def make_norm(kind: str, size: int, eps: float, bias: bool) -> Module:
     """The norm that `norm=` of a Transformer layer names."""
     if kind == "layer":

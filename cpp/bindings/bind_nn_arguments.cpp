@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/stl.h>
+
+#include "bindings/bindings.h"
+#include "bindings/nn_arguments.h"
+#include "bindings/operands.h"
+
+namespace simdformer::bindings {
+
+using py::arg;
+
+size_t padded_length(const py::object& object) {
+  const auto array = py::array::ensure(object);
+  return array.ndim() == 3 ? static_cast<size_t>(array.shape(1)) : 0;
+}
+
+std::vector<int32_t> offsets(const char* name, const py::object& object) {
+  std::vector<int32_t> cu = id_vector(name, object);
+  check(!cu.empty() && cu.front() == 0, name, " must start at 0");
+  for (size_t i = 1; i < cu.size(); ++i) {
+    check(cu[i] >= cu[i - 1], name, " must not decrease, got ", cu[i - 1], " then ", cu[i],
+          " at index ", i);
+  }
+  return cu;
+}
+
+namespace {
+
+// Masks and weights may be made for more rows and columns than there are behind the padding.
+void check_covers(const char* name, const py::object& object, size_t rows, size_t cols) {
+  if (object.is_none()) return;
+  const auto array = py::array::ensure(object);
+  check(array && array.ndim() == 4, name, " must have 4 dimensions");
+  check(static_cast<size_t>(array.shape(2)) >= rows && static_cast<size_t>(array.shape(3)) >= cols,
+        name, " has shape ", shape_of(array), ", the call needs ", rows, " rows and ", cols,
+        " columns");
+}
+
+}  // namespace
+
+Strided<float> weights_output(const char* name, const py::object& object, size_t batch,
+                              size_t heads, size_t rows, size_t cols) {
+  if (object.is_none()) return {};
+  check_covers(name, object, rows, cols);
+  const auto array = py::array::ensure(object);
+  return strided_output(
+      name, object,
+      {batch, heads, static_cast<size_t>(array.shape(2)), static_cast<size_t>(array.shape(3))});
+}
+
+AttentionPattern Masks::pattern(const std::vector<int32_t>& cu_q, const std::vector<int32_t>& cu_k,
+                                size_t max_keys, size_t num_heads) const {
+  const size_t batch = cu_q.size() - 1;
+  const Extents keys{batch, 1, 1, kAnyExtent};
+  const Extents pairs{batch, num_heads, kAnyExtent, kAnyExtent};
+  check_covers("key_mask", key_mask, 1, max_keys);
+  check_covers("key_bias", key_bias, 1, max_keys);
+  check_covers("pair_mask", pair_mask, longest_sequence(cu_q), max_keys);
+  check_covers("pair_bias", pair_bias, longest_sequence(cu_q), max_keys);
+  return {.cu_q = cu_q,
+          .cu_k = cu_k,
+          .causal = causal,
+          .key_mask = optional_mask("key_mask", key_mask, keys),
+          .key_bias = optional_strided<float>("key_bias", key_bias, keys),
+          .pair_mask = optional_mask("pair_mask", pair_mask, pairs),
+          .pair_bias = optional_strided<float>("pair_bias", pair_bias, pairs)};
+}
+
+namespace {
+
+void check_embeddings(const RelativeEmbeddings& e, size_t num_heads, size_t head_dim,
+                      size_t max_position) {
+  const auto check_tables = [&](const char* name, const std::vector<Linear>& tables, bool values) {
+    if (tables.empty()) return;
+    const size_t size = values ? tables[0].out_features() : tables[0].in_features();
+    check(tables.size() == 1 || tables.size() == num_heads, name, " has ", tables.size(),
+          " heads, attention has ", num_heads);
+    check(size == head_dim, name, " has ", size, " columns, head_dim is ", head_dim);
+  };
+  check_tables("query_table", e.query_tables, false);
+  check_tables("key_table", e.key_tables, false);
+  check_tables("value_table", e.value_tables, true);
+  for (const Buffer<float>* bias : {&e.content_bias, &e.position_bias}) {
+    check(bias->size() == 0 || bias->size() == num_heads * head_dim, "a bias has ", bias->size(),
+          " elements, expected ", num_heads * head_dim);
+  }
+  check(e.center + 1 >= max_position && e.center + max_position <= e.rows.size(),
+        "rows covers distances -", e.center, " to ", e.rows.size() - e.center - 1, ", ",
+        max_position, " positions need more");
+}
+
+}  // namespace
+
+PositionTables Positions::tables(size_t num_heads, size_t head_dim, size_t max_position) const {
+  PositionTables t;
+  if (relative) {
+    const auto size = static_cast<size_t>(relative->shape(1));
+    check(static_cast<size_t>(relative->shape(0)) == num_heads, "relative has ", relative->shape(0),
+          " heads, attention has ", num_heads);
+    check(relative_center + 1 >= max_position && relative_center + max_position <= size,
+          "relative covers distances -", relative_center, " to ", size - relative_center - 1, ", ",
+          max_position, " positions need more");
+    t = {.relative = relative->data(), .relative_size = size, .relative_center = relative_center};
+  }
+  if (cos) {
+    const auto pairs = static_cast<size_t>(cos->shape(1));
+    check(sin && sin->shape(0) == cos->shape(0) && sin->shape(1) == cos->shape(1),
+          "cos and sin must have one shape");
+    check(2 * pairs <= head_dim, "cos has ", pairs, " pairs, head_dim is ", head_dim);
+    check(static_cast<size_t>(cos->shape(0)) >= max_position, "cos covers ", cos->shape(0),
+          " positions, the call needs ", max_position);
+    t.cos = cos->data();
+    t.sin = sin->data();
+    t.rotary_dim = 2 * pairs;
+    t.rotary_interleaved = interleaved;
+  }
+  if (embeddings) {
+    check_embeddings(*embeddings, num_heads, head_dim, max_position);
+    t.embeddings = embeddings.get();
+  }
+  return t;
+}
+
+namespace {
+
+Positions make_positions(const py::object& relative, size_t relative_center, const py::object& cos,
+                         const py::object& sin, bool interleaved,
+                         Shared<RelativeEmbeddings> embeddings) {
+  Positions positions;
+  if (!relative.is_none()) positions.relative = float_array("relative", relative, 2);
+  positions.relative_center = relative_center;
+  if (!cos.is_none()) {
+    positions.cos = float_array("cos", cos, 2);
+    positions.sin = float_array("sin", sin, 2);
+  }
+  positions.interleaved = interleaved;
+  positions.embeddings = embeddings;
+  return positions;
+}
+
+// A table, (heads or 1, table rows, features), as one Linear a head.
+std::vector<Linear> tables(const char* name, const py::object& table, size_t& num_rows) {
+  if (table.is_none()) return {};
+  const FloatArray array = float_array(name, table, 3);
+  num_rows = std::min(num_rows, static_cast<size_t>(array.shape(1)));
+  return projections(name, table, py::none(), static_cast<size_t>(array.shape(0)),
+                     static_cast<size_t>(array.shape(2)));
+}
+
+Shared<RelativeEmbeddings> make_embeddings(const py::object& rows, size_t center,
+                                           const py::object& query_table,
+                                           const py::object& key_table,
+                                           const py::object& value_table,
+                                           const py::object& content_bias,
+                                           const py::object& position_bias) {
+  auto e = std::make_shared<RelativeEmbeddings>();
+  size_t num_rows = SIZE_MAX;
+  size_t value_dim = SIZE_MAX;
+  e->query_tables = tables("query_table", query_table, num_rows);
+  e->key_tables = tables("key_table", key_table, num_rows);
+  e->value_tables = tables("value_table", value_table, value_dim);
+  if (!e->value_tables.empty()) {
+    num_rows = std::min(num_rows, e->value_tables[0].in_features());
+  }
+  if (!content_bias.is_none()) {
+    e->content_bias = copied(float_array("content_bias", content_bias, 2));
+  }
+  if (!position_bias.is_none()) {
+    e->position_bias = copied(float_array("position_bias", position_bias, 2));
+  }
+  e->rows = id_vector("rows", rows);
+  e->center = center;
+  for (const int32_t row : e->rows) {
+    check(row >= 0 && static_cast<size_t>(row) < num_rows, "rows holds ", row, ", outside [0, ",
+          num_rows, ")");
+  }
+  return e;
+}
+
+}  // namespace
+
+void bind_nn_arguments(py::module_& module) {
+  py::class_<Masks>(module, "Masks")
+      .def(py::init([](bool causal, py::object key_mask, py::object key_bias, py::object pair_mask,
+                       py::object pair_bias) {
+             return Masks{causal, key_mask, key_bias, pair_mask, pair_bias};
+           }),
+           py::kw_only(), arg("causal") = false, arg("key_mask") = py::none(),
+           arg("key_bias") = py::none(), arg("pair_mask") = py::none(),
+           arg("pair_bias") = py::none());
+
+  py::class_<Positions>(module, "Positions")
+      .def(py::init(&make_positions), py::kw_only(), arg("relative") = py::none(),
+           arg("relative_center") = 0, arg("cos") = py::none(), arg("sin") = py::none(),
+           arg("interleaved") = false, arg("embeddings") = py::none());
+
+  py::class_<RelativeEmbeddings, Shared<RelativeEmbeddings>>(module, "RelativeEmbeddings")
+      .def(py::init(&make_embeddings), py::kw_only(), arg("rows"), arg("center"),
+           arg("query_table") = py::none(), arg("key_table") = py::none(),
+           arg("value_table") = py::none(), arg("content_bias") = py::none(),
+           arg("position_bias") = py::none());
+}
+
+}  // namespace simdformer::bindings

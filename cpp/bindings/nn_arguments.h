@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a call of an attention or a stack is told: sequences, masks, positions.
+#pragma once
+
+#include <optional>
+
+#include "bindings/strided.h"
+#include "layers/multihead_attention.h"
+#include "layers/sequence_rows.h"
+
+namespace simdformer::bindings {
+
+template <typename T>
+using Shared = std::shared_ptr<T>;
+
+// Where row i of sequence s lies: 3-D arrays are (sequence, row, feature), 2-D ones packed.
+template <typename T>
+SequenceRows<T> sequence_rows(const char* name, const py::object& object,
+                              const std::vector<int32_t>& cu, size_t features) {
+  const py::array array = py::array::ensure(object);
+  check(array && (array.ndim() == 2 || array.ndim() == 3), name, " must have 2 or 3 dimensions");
+  if (!py::isinstance<py::array_t<float, 0>>(array)) {
+    throw py::type_error(
+        concat(name, " must be float32, got ", py::str(array.dtype()).cast<std::string>()));
+  }
+  const int last = static_cast<int>(array.ndim()) - 1;
+  constexpr py::ssize_t kFloat = sizeof(float);
+  check(static_cast<size_t>(array.shape(last)) == features, name, " has ", array.shape(last),
+        " features, expected ", features);
+  check(array.shape(last) <= 1 || array.size() == 0 || array.strides(last) == kFloat, name,
+        "'s last dimension has a stride");
+  SequenceRows<T> rows;
+  rows.row_stride = array.strides(last - 1) / kFloat;
+  T* data = static_cast<T*>(const_cast<void*>(array.data()));
+  if (last == 2) {
+    check(static_cast<size_t>(array.shape(0)) + 1 == cu.size(), name, " holds ", array.shape(0),
+          " sequences, cu_seqlens ", cu.size() - 1);
+  } else {
+    check(array.shape(0) == cu.back(), name, " holds ", array.shape(0),
+          " rows, cu_seqlens ends with ", cu.back());
+  }
+  for (size_t s = 0; s + 1 < cu.size(); ++s) {
+    check(last == 1 || cu[s + 1] - cu[s] <= array.shape(1), name, " has ", array.shape(1),
+          " rows a sequence, sequence ", s, " needs ", cu[s + 1] - cu[s]);
+    rows.begin.push_back(last == 2 ? data + static_cast<ptrdiff_t>(s) * array.strides(0) / kFloat
+                                   : data + cu[s] * rows.row_stride);
+  }
+  return rows;
+}
+
+inline Buffer<float> copied(const FloatArray& array) {
+  Buffer<float> buffer(static_cast<size_t>(array.size()));
+  std::copy_n(array.data(), buffer.size(), buffer.data());
+  return buffer;
+}
+
+// Rows a sequence of a padded array, 0 of a packed one.
+size_t padded_length(const py::object& object);
+
+// Offsets of sequences: from 0 on, never falling.
+std::vector<int32_t> offsets(const char* name, const py::object& object);
+
+// (batch, heads, rows, cols) that a call fills where there are queries and keys.
+Strided<float> weights_output(const char* name, const py::object& object, size_t batch,
+                              size_t heads, size_t rows, size_t cols);
+
+// The masks and biases of one attention, shapes (batch, heads, num_queries, num_keys) or 1.
+struct Masks {
+  bool causal = false;
+  py::object key_mask = py::none();
+  py::object key_bias = py::none();
+  py::object pair_mask = py::none();
+  py::object pair_bias = py::none();
+
+  AttentionPattern pattern(const std::vector<int32_t>& cu_q, const std::vector<int32_t>& cu_k,
+                           size_t max_keys, size_t num_heads) const;
+};
+
+// A layer's positions for one call. The arrays live as long as this.
+struct Positions {
+  std::optional<FloatArray> relative;  // (num_heads, distances)
+  size_t relative_center = 0;
+  std::optional<FloatArray> cos;  // (positions, pairs)
+  std::optional<FloatArray> sin;
+  bool interleaved = false;
+  Shared<RelativeEmbeddings> embeddings;
+
+  PositionTables tables(size_t num_heads, size_t head_dim, size_t max_position) const;
+};
+
+}  // namespace simdformer::bindings

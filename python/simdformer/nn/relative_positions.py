@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relative positions that depend on content: embeddings of distances meet queries, keys, weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from simdformer import _core
+from simdformer.arguments import positive_int
+from simdformer.functional.positions import sinusoidal_position_encoding
+from simdformer.functional.relative import deberta_bucket
+from simdformer.nn import initialization as init
+from simdformer.nn.attention_positions import Position, check_num_heads
+from simdformer.nn.linear import Linear
+from simdformer.nn.module import Float32
+
+if TYPE_CHECKING:
+    from simdformer.nn.attention import MultiheadAttention
+
+
+class _ContentPosition(Position):
+    """Positions whose scores are products: with a query as it meets the keys."""
+
+    def check_attention(self, attention: MultiheadAttention) -> None:
+        """ValueError for another score than a product of queries and keys."""
+        if attention.score not in ("scaled_dot", "dot"):
+            raise ValueError(
+                f"{type(self).__name__} needs score 'scaled_dot' or 'dot', got {attention.score!r}"
+            )
+
+    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:  # noqa: ARG002
+        return tuple(self._native_inputs())
+
+
+class ShawRelativePosition(_ContentPosition):
+    """Learned embeddings of clipped distances, added to keys and values (Shaw et al. 2018).
+
+    Score: scale q_i . (k_j + keys[c]), output: sum_j w_ij (v_j + values[c]), with
+    c = clip(j - i, -max_left, max_right) + max_left.
+
+    max_right: None for max_left. values=False: to keys alone, as wav2vec2-bert does.
+    Parameters: keys, values (max_left + max_right + 1, head_dim), for all heads alike.
+    """
+
+    def __init__(
+        self, head_dim: int, max_left: int, max_right: int | None = None, *, values: bool = True
+    ) -> None:
+        super().__init__()
+        self.head_dim = positive_int("head_dim", head_dim)
+        self.max_left = positive_int("max_left", max_left)
+        self.max_right = max_left if max_right is None else positive_int("max_right", max_right)
+        rows = self.max_left + self.max_right + 1
+        self._register("keys", init.xavier_uniform(rows, head_dim))
+        self._register("values", init.xavier_uniform(rows, head_dim) if values else None)
+
+    def check_attention(self, attention: MultiheadAttention) -> None:
+        """ValueError for another head_dim or score."""
+        super().check_attention(attention)
+        if attention.head_dim != self.head_dim:
+            raise ValueError(
+                f"ShawRelativePosition has head_dim {self.head_dim}, the attention has"
+                f" {attention.head_dim}"
+            )
+
+    def _tables(
+        self,
+        attention: MultiheadAttention,  # noqa: ARG002
+        length: int,
+    ) -> dict[str, Any]:
+        clipped = np.clip(_distances(length), -self.max_left, self.max_right)
+        values = None if self.values is None else np.ascontiguousarray(self.values.T)[None]
+        return _embeddings(
+            clipped + self.max_left, length, query_table=self.keys[None], value_table=values
+        )
+
+
+class TransformerXLRelativePosition(_ContentPosition):
+    """Sinusoids of distances, projected, and two biases of the queries (Dai et al. 2019; XLNet).
+
+    Score: scale ((q_i + content_bias) . k_j + (q_i + position_bias) . r), with r the head's part of
+    projection(PE(i - j)), PE the sinusoidal encoding with all sines before all cosines.
+
+    Parameters: content_bias, position_bias (num_heads, head_dim), the paper's u and v, and
+    projection.weight (embed_dim, embed_dim).
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, base: float = 10000.0) -> None:
+        super().__init__()
+        self.embed_dim = positive_int("embed_dim", embed_dim)
+        self.num_heads = positive_int("num_heads", num_heads)
+        self.base = base
+        head_dim = embed_dim // num_heads
+        self._register("content_bias", init.normal(0.02, num_heads, head_dim))
+        self._register("position_bias", init.normal(0.02, num_heads, head_dim))
+        self.projection = Linear(embed_dim, embed_dim, bias=False)
+
+    def check_attention(self, attention: MultiheadAttention) -> None:
+        """ValueError for other sizes or another score."""
+        super().check_attention(attention)
+        _check_sizes(self, self.embed_dim, self.num_heads, attention)
+
+    def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
+        distances = _distances(length)
+        encoded = sinusoidal_position_encoding(
+            -distances, self.embed_dim, base=self.base, layout="concat"
+        )
+        kept = list(attention._kept_heads)
+        return _embeddings(
+            distances + length - 1,
+            length,
+            query_table=_per_head(encoded, self.projection.weight, None, self.num_heads)[kept],
+            content_bias=np.ascontiguousarray(self.content_bias[kept]),
+            position_bias=np.ascontiguousarray(self.position_bias[kept]),
+        )
+
+
+class DisentangledRelativePosition(_ContentPosition):
+    """Content to position and position to content (He et al. 2021; DeBERTa).
+
+    Score: scale (q_i . k_j + q_i . K(weight[r]) + k_j . Q(weight[r])), scale 1 / sqrt(terms E): r
+    stands for the distance i - j, clipped, or with position_buckets in logarithmic buckets up to
+    max_relative_positions, as of functional.deberta_attention.
+
+    terms: "c2p", the second term, "p2c", the third, which no cache serves.
+    share_att_key: K and Q are the attention's own projections, as in DeBERTa v2 and v3; else the
+        parameters pos_key_proj and pos_query_proj.
+    Parameters: weight (2 span, embed_dim), span position_buckets or max_relative_positions.
+    DeBERTa normalises its table once for all layers: load it normalised.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        max_relative_positions: int = 512,
+        position_buckets: int = 0,
+        pos_att_type: Collection[str] = ("c2p", "p2c"),
+        share_att_key: bool = True,
+    ) -> None:
+        super().__init__()
+        if not pos_att_type or not set(pos_att_type) <= {"c2p", "p2c"}:
+            raise ValueError(f"pos_att_type must be of 'c2p' and 'p2c', got {pos_att_type!r}")
+        self.embed_dim = positive_int("embed_dim", embed_dim)
+        self.num_heads = positive_int("num_heads", num_heads)
+        self.max_relative_positions = positive_int("max_relative_positions", max_relative_positions)
+        self.position_buckets = max(position_buckets, 0)
+        self.pos_att_type = tuple(pos_att_type)
+        self.terms = 1 + len(self.pos_att_type)
+        self.share_att_key = share_att_key
+        self._span = self.position_buckets or self.max_relative_positions
+        self._bucket(np.zeros(1, np.int64))
+        self._register("weight", init.normal(0.02, 2 * self._span, embed_dim))
+        if not share_att_key:
+            for name, term in (("pos_key_proj", "c2p"), ("pos_query_proj", "p2c")):
+                if term in self.pos_att_type:
+                    setattr(self, name, Linear(embed_dim, embed_dim))
+
+    def check_attention(self, attention: MultiheadAttention) -> None:
+        """ValueError for other sizes or another score."""
+        super().check_attention(attention)
+        _check_sizes(self, self.embed_dim, self.num_heads, attention)
+        if self.share_att_key and attention.kdim != self.embed_dim:
+            raise ValueError(
+                f"share_att_key needs keys of embed_dim features, got {attention.kdim}"
+            )
+
+    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:
+        shared = attention._parameters.values() if self.share_att_key else ()
+        return (*super()._table_inputs(attention), *shared)
+
+    def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
+        rows = np.clip(self._bucket(-_distances(length)) + self._span, 0, 2 * self._span - 1)
+        tables: dict[str, Any] = {}
+        if "c2p" in self.pos_att_type:
+            tables["query_table"] = self._projected(attention, "key")
+        if "p2c" in self.pos_att_type:
+            tables["key_table"] = self._projected(attention, "query")
+        return _embeddings(rows, length, **tables)
+
+    def _bucket(self, distances: Any) -> Any:
+        if not self.position_buckets:
+            return distances
+        return deberta_bucket(distances, self.position_buckets, self.max_relative_positions)
+
+    def _projected(self, attention: MultiheadAttention, kind: str) -> Float32:
+        """The table as the heads' keys or queries, (num_heads, 2 span, head_dim)."""
+        if not self.share_att_key:
+            projection = getattr(self, f"pos_{kind}_proj")
+            table = _per_head(self.weight, projection.weight, projection.bias, self.num_heads)
+            return np.ascontiguousarray(table[list(attention._kept_heads)])
+        weights, biases = attention.projections()
+        which = 0 if kind == "query" else 1
+        heads = attention.num_heads if kind == "query" else attention.num_kv_heads
+        table = _per_head(self.weight, weights[which], biases[which], heads)
+        return np.repeat(table, attention.num_heads // heads, axis=0)
+
+
+def _distances(length: int) -> Any:
+    """Every j - i of positions below length."""
+    return np.arange(1 - length, length, dtype=np.int64)
+
+
+def _embeddings(rows: Any, length: int, **tables: Any) -> dict[str, Any]:
+    """The tables for a native call: rows (2 length - 1) of the distances 1 - length and up."""
+    native = _core.RelativeEmbeddings(rows=rows.astype(np.int32), center=length - 1, **tables)
+    return {"embeddings": native}
+
+
+def _per_head(rows: Float32, weight: Float32, bias: Float32 | None, num_heads: int) -> Float32:
+    """rows weight^T + bias of each head, (num_heads, len(rows), head_dim), once, in float64."""
+    projected = rows.astype(np.float64) @ weight.astype(np.float64).T
+    if bias is not None:
+        projected += bias
+    heads = projected.reshape(len(rows), num_heads, -1).swapaxes(0, 1)
+    return np.ascontiguousarray(heads, np.float32)
+
+
+def _check_sizes(
+    position: Position, embed_dim: int, num_heads: int, attention: MultiheadAttention
+) -> None:
+    check_num_heads(position, num_heads, attention)
+    if embed_dim != attention.embed_dim:
+        raise ValueError(
+            f"{type(position).__name__} has embed_dim {embed_dim}, the attention has"
+            f" {attention.embed_dim}"
+        )

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers one after another, and one call of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simdformer import _core
+from simdformer.arguments import positive_int
+from simdformer.nn import layout
+from simdformer.nn.attention import MultiheadAttention
+from simdformer.nn.attention_positions import position_arguments
+from simdformer.nn.cache import DecoderCache
+from simdformer.nn.layer import TransformerLayer
+from simdformer.nn.module import Float32, Module, ModuleList
+
+
+class TransformerStack(Module):
+    """num_layers copies of a layer, or of several in turn, and a last norm if there is one."""
+
+    _layer: type[TransformerLayer]
+
+    def _build(self, layer: Any, num_layers: int, norm: Module | None) -> None:
+        kinds = list(layer) if isinstance(layer, Sequence) else [layer]
+        for kind in kinds:
+            self._check_layer(kind, kinds[0])
+        count = positive_int("num_layers", num_layers)
+        if len(kinds) > count or not kinds:
+            raise ValueError(f"there must be from 1 to num_layers={count} layers, got {len(kinds)}")
+        self.layers = ModuleList([copy.deepcopy(kinds[i % len(kinds)]) for i in range(count)])
+        self.num_layers = count
+        if norm is not None:
+            self.norm = norm
+        else:
+            object.__setattr__(self, "norm", None)
+
+    def _check_layer(self, layer: Any, first: Any) -> None:
+        if not isinstance(layer, self._layer):
+            raise TypeError(
+                f"{type(self).__name__} takes a {self._layer.__name__}, got {type(layer).__name__}"
+            )
+        for name in ("d_model", "nhead", "batch_first"):
+            if getattr(layer, name) != getattr(first, name):
+                raise ValueError(
+                    f"layers must have one {name}, got {getattr(first, name)} and"
+                    f" {getattr(layer, name)}"
+                )
+
+    def _pack(self) -> _core.TransformerStack:
+        norm = None if self.norm is None else self.norm._native()
+        return _core.TransformerStack([layer._native() for layer in self.layers], norm)
+
+
+class Masks(NamedTuple):
+    """What says which keys of one sequence are seen, as the caller gave it."""
+
+    mask: Any
+    key_padding: Any
+    cu_seqlens: Any
+
+
+class CallOptions(NamedTuple):
+    """What a call of any stack can be asked for."""
+
+    head_mask: Any = None
+    need_weights: bool = False
+    cache: DecoderCache | None = None
+    num_threads: int = 0
+
+
+class StackCall:
+    """One call of a stack's layers: its sequences and the arguments of the native call."""
+
+    def __init__(
+        self,
+        layers: Sequence[TransformerLayer],
+        name: str,
+        x: Any,
+        masks: Masks,
+        options: CallOptions,
+    ) -> None:
+        self._layers = layers
+        self._options = options
+        self._masks = masks
+        first = layers[0]
+        self.x = layout.sequences(name, x, first.d_model, first.batch_first, masks.cu_seqlens)
+        cache = options.cache
+        keys = self.x.length + (0 if cache is None else cache.max_length)
+        self.arguments: dict[str, Any] = {"num_threads": options.num_threads}
+        if cache is not None:
+            self.arguments["self_cache"] = cache.self_cache
+        self._real = self._set_masks(name)
+        self._set_layers(keys)
+        if options.need_weights:
+            self.add_weights("self_weights", [layer.self_attn for layer in layers], keys)
+
+    def _set_masks(self, name: str) -> layout.Sequences:
+        """Masks for what lengths can't say. Returns the sequences without their padding."""
+        x, cached = self.x, self._options.cache is not None
+        padding = layout.key_padding(f"{name}_key_padding_mask", self._masks.key_padding, x)
+        if cached and (self._masks.mask is not None or padding.keep is not None):
+            raise ValueError(
+                f"{name}_mask must be None, and padding must be on the right, with a cache"
+            )
+        heads = self._layers[0].self_attn.num_heads
+        pairs = layout.attention_pairs(f"{name}_mask", self._masks.mask, x, x, heads)
+        if cached:
+            pairs = layout.Pairs(causal=True)
+        self.arguments["masks"] = layout.native_masks(padding, pairs)
+        return x if padding.lengths is None else x.with_lengths(padding.lengths)
+
+    def _set_layers(self, keys: int) -> None:
+        """What is each layer's own."""
+        attentions = [layer.self_attn for layer in self._layers]
+        if any(attention.position is not None for attention in attentions):
+            self.arguments["positions"] = [position_arguments(a, keys) for a in attentions]
+        head_mask = self._options.head_mask
+        if head_mask is None:
+            return
+        if len(head_mask) != len(attentions):
+            raise ValueError(
+                f"head_mask must have one entry a layer, {len(attentions)}, got {len(head_mask)}"
+            )
+        self.arguments["head_masks"] = [
+            layout.head_factors(mask, self.x.batch, attention.num_heads)
+            for mask, attention in zip(head_mask, attentions, strict=True)
+        ]
+
+    def add_weights(self, name: str, attentions: list[MultiheadAttention], keys: int) -> None:
+        """Arrays that the native call fills with weights, (N, heads, L, keys) a layer."""
+        shape = (self.x.length, keys)
+        self.arguments[name] = [
+            np.zeros((self.x.batch, a.num_heads, *shape), np.float32) for a in attentions
+        ]
+
+    def run(self, stack: _core.TransformerStack) -> Float32:
+        """The output, laid out as the input."""
+        out, view = self.x.empty_output(self._layers[0].d_model)
+        stack.forward(self.x.view, self._real.cu_seqlens, view, **self.arguments)
+        if self._masks.key_padding is not None and self._real is self.x:
+            self._zero_padding(out)
+        return out
+
+    def _zero_padding(self, out: Float32) -> None:
+        """Padding that is not on the right passes through the layers; its rows become 0 after."""
+        array = np.asarray(self._masks.key_padding)
+        ignore = array if array.dtype == np.bool_ else np.isneginf(array)
+        if not self.x.batched:
+            out[ignore.reshape(-1)] = 0.0
+        else:
+            out[ignore if self.x.batch_first else ignore.T] = 0.0
+
+
+def check_hint(name: str, mask: Any, is_causal: bool) -> None:
+    """torch's is_causal, which says something of a mask that must be there."""
+    if is_causal and mask is None:
+        raise ValueError(f"is_causal is a hint about {name}, which is None")
