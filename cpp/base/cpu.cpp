@@ -43,7 +43,7 @@ CpuFeatures detect_cpu_features() {
   const bool zmm_saved = (xcr0 & 0xE6) == 0xE6;
   const bool tiles_saved = (xcr0 & 0x60000) == 0x60000;
   // Newer compilers have names for these; gcc 12 has not.
-  constexpr uint32_t kAvxVnni = 1u << 4;                   // leaf 7.1, eax
+  constexpr uint32_t kAvxVnni = 1u << 4;                      // leaf 7.1, eax
   constexpr uint32_t kAmxTileInt8 = (1u << 24) | (1u << 25);  // leaf 7, edx
 
   CpuFeatures cpu;

@@ -28,8 +28,7 @@ py::tuple quantize_rows(const KernelTable& self, const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 2);
   const ConstMatrix rows = matrix(x);
   const size_t groups = num_s8_groups(rows.cols);
-  py::array_t<uint8_t> q(
-      {signed_size(groups), signed_size(rows.rows), signed_size(kS8Group)});
+  py::array_t<uint8_t> q({signed_size(groups), signed_size(rows.rows), signed_size(kS8Group)});
   FloatArray scale = empty_matrix(groups, rows.rows);
   FloatArray minimum = empty_matrix(groups, rows.rows);
   self.kernels.quantize_rows({.rows = rows.rows,

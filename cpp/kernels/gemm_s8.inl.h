@@ -59,7 +59,7 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
 struct S8Rows {
   const float* x;
   size_t ldx;
-  const uint8_t* q;  // (groups, capacity, kS8Group)
+  const uint8_t* q;    // (groups, capacity, kS8Group)
   const float* scale;  // (groups, capacity)
   const float* minimum;
   size_t capacity;
@@ -124,8 +124,8 @@ SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, cons
            w.ranges + group * 2 * NV * kLanes, sum);
   if (!w.places.begin) return;
   for (uint32_t o = w.places.begin[group]; o < w.places.begin[group + 1]; ++o) {
-    add_outlier(a.x + group * kS8Group + w.places.place[o], a.ldx,
-                w.outliers + o * w.outlier_step, sum);
+    add_outlier(a.x + group * kS8Group + w.places.place[o], a.ldx, w.outliers + o * w.outlier_step,
+                sum);
   }
 }
 

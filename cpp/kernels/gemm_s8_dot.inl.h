@@ -74,9 +74,8 @@ void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, s
       const size_t count = (strip + 1) * rows / strips - first;
       const Tile tile = make_tile(g, panel, row + first);
       with_tile_size<kS8TileRows, kTileVectors>(
-          count, panel_vectors(g.n, panel * kNR), [&]<size_t MR, size_t NV>() {
-            micro_kernel_s8<MR, NV>(groups, a.from(first), w, tile);
-          });
+          count, panel_vectors(g.n, panel * kNR),
+          [&]<size_t MR, size_t NV>() { micro_kernel_s8<MR, NV>(groups, a.from(first), w, tile); });
       finish_tile(g, panel, row + first, count, tile);
     }
   }

@@ -126,7 +126,8 @@ SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm256_cvtepi32_ps(a.raw)}
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
   // Packing goes by 128-bit halves: 4 bytes of a[0], of a[1], ... of each.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(a[0].raw), _mm256_cvtps_epi32(a[1].raw));
+  const __m256i low =
+      _mm256_packs_epi32(_mm256_cvtps_epi32(a[0].raw), _mm256_cvtps_epi32(a[1].raw));
   const __m256i high =
       _mm256_packs_epi32(_mm256_cvtps_epi32(a[2].raw), _mm256_cvtps_epi32(a[3].raw));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),

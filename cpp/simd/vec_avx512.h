@@ -125,7 +125,8 @@ SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm512_cvtepi32_ps(a.raw)}
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
   // Packing goes by 128-bit quarters: 4 bytes of a[0], of a[1], ... of each.
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(a[0].raw), _mm512_cvtps_epi32(a[1].raw));
+  const __m512i low =
+      _mm512_packs_epi32(_mm512_cvtps_epi32(a[0].raw), _mm512_cvtps_epi32(a[1].raw));
   const __m512i high =
       _mm512_packs_epi32(_mm512_cvtps_epi32(a[2].raw), _mm512_cvtps_epi32(a[3].raw));
   _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
