@@ -11,7 +11,7 @@ import pytest
 from simdformer import _core
 from support import output_of, run_python
 
-ALL = ["generic", "avx2", "avx512", "avx512_vnni"]
+ALL = ["generic", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_amx"]
 
 
 def cpu_flags():
@@ -27,8 +27,10 @@ def test_available_levels_are_those_the_kernel_reports():
     needs = {
         "generic": set(),
         "avx2": {"avx2", "fma", "f16c", "bmi2"},
+        "avx2_vnni": {"avx2", "avx_vnni"},
         "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
         "avx512_vnni": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"},
+        "avx512_amx": {"avx512f", "avx512_vnni", "amx_tile", "amx_int8"},
     }
     flags = cpu_flags()
     assert _core.available_isas() == [isa for isa in ALL if needs[isa] <= flags]
@@ -73,8 +75,10 @@ def test_choosing_an_unknown_level_is_a_value_error(choose):
 
 
 def test_tiles_grow_with_the_level():
-    lanes = [_core.KernelTable(isa).lanes for isa in _core.available_isas()]
-    assert lanes == [4, 8, 16, 16][: len(lanes)]
+    lanes = {isa: _core.KernelTable(isa).lanes for isa in _core.available_isas()}
+    expected = dict(zip(ALL, [4, 8, 8, 16, 16, 16], strict=True))
+    assert lanes == {isa: expected[isa] for isa in lanes}
+    assert list(lanes.values()) == sorted(lanes.values())
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ import pytest
 from simdformer import _core
 from support import ROOT
 
-LEVELS = ("generic", "avx2", "avx512", "avx512_vnni")
+LEVELS = ("generic", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_amx")
 
 
 def build_dir():
@@ -108,8 +108,9 @@ def test_no_avx_stands_outside_the_isa_objects(objects):
         assert found == [], f"{name} has {len(found)} AVX instructions"
 
 
-def test_avx2_object_has_no_avx512(objects):
-    code = instructions(objects["isa/avx2"])
+@pytest.mark.parametrize("level", ["avx2", "avx2_vnni"])
+def test_avx2_object_has_no_avx512(objects, level):
+    code = instructions(objects[f"isa/{level}"])
     new = re.compile(r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|[23]\d)|\{%?k")
     assert [line for line in code if new.search(line[1])] == []
 
@@ -120,6 +121,20 @@ def test_isa_object_uses_its_registers(objects, level, register):
     code = instructions(objects[f"isa/{level}"])
     products = [line for line in code if line[0].startswith("vfmadd") and register in line[1]]
     assert len(products) > 100
+
+
+@pytest.mark.parametrize(
+    ("level", "instruction"),
+    [("avx2_vnni", "vpdpbusd"), ("avx512_vnni", "vpdpbusd"), ("avx512_amx", "tdpbusd")],
+)
+def test_isa_object_uses_its_int8_products_and_no_level_below_does(objects, level, instruction):
+    found = {
+        name
+        for name in LEVELS
+        if any(code[0] == instruction for code in instructions(objects[f"isa/{name}"]))
+    }
+    assert level in found
+    assert not found & set(LEVELS[: LEVELS.index(level)]) - {"avx2_vnni"}
 
 
 def innermost_loops(listing):

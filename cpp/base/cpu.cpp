@@ -2,6 +2,8 @@
 #include "base/cpu.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdint>
 
@@ -12,9 +14,9 @@ struct Registers {
   uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
 
-Registers cpuid(uint32_t leaf) {
+Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   Registers r;
-  if (!__get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx)) return {};
+  if (!__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx)) return {};
   return r;
 }
 
@@ -34,17 +36,31 @@ CpuFeatures detect_cpu_features() {
   const Registers leaf1 = cpuid(1);
   if (!has(leaf1.ecx, bit_OSXSAVE)) return {};
   const Registers leaf7 = cpuid(7);
+  // eax of subleaf 0 is the last subleaf.
+  const Registers leaf7_1 = leaf7.eax >= 1 ? cpuid(7, 1) : Registers{};
   const uint64_t xcr0 = read_xcr0();
   const bool ymm_saved = (xcr0 & 0x06) == 0x06;
   const bool zmm_saved = (xcr0 & 0xE6) == 0xE6;
+  const bool tiles_saved = (xcr0 & 0x60000) == 0x60000;
+  // Newer compilers have names for these; gcc 12 has not.
+  constexpr uint32_t kAvxVnni = 1u << 4;                      // leaf 7.1, eax
+  constexpr uint32_t kAmxTileInt8 = (1u << 24) | (1u << 25);  // leaf 7, edx
 
   CpuFeatures cpu;
   cpu.avx2 = ymm_saved && has(leaf1.ecx, bit_AVX | bit_FMA | bit_F16C) &&
              has(leaf7.ebx, bit_AVX2 | bit_BMI2);
+  cpu.avx2_vnni = cpu.avx2 && has(leaf7_1.eax, kAvxVnni);
   cpu.avx512 = cpu.avx2 && zmm_saved &&
                has(leaf7.ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL);
   cpu.avx512_vnni = cpu.avx512 && has(leaf7.ecx, bit_AVX512VNNI);
+  cpu.avx512_amx = cpu.avx512_vnni && tiles_saved && has(leaf7.edx, kAmxTileInt8);
   return cpu;
+}
+
+bool ask_for_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
+  constexpr long kTileData = 18;               // the state's bit in XCR0
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 }  // namespace simdformer

@@ -6,10 +6,17 @@ namespace simdformer {
 
 struct CpuFeatures {
   bool avx2 = false;         // AVX2, FMA, F16C and BMI2, ymm state saved
+  bool avx2_vnni = false;    // and AVX-VNNI
   bool avx512 = false;       // AVX-512 F, BW, DQ, VL, zmm state saved
   bool avx512_vnni = false;  // and VNNI
+  bool avx512_amx = false;   // and AMX-TILE, AMX-INT8, tile state known to the system
 };
 
 CpuFeatures detect_cpu_features();
+
+// Asks Linux to let this process use tiles, whose 8 KB of state it saves only for those that ask.
+// The one thing that is asked of the process: it stands for all its threads and later children, and
+// does nothing until tiles are used. False if refused, as by kernels before 5.16.
+bool ask_for_tiles();
 
 }  // namespace simdformer

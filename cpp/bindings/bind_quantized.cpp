@@ -28,19 +28,20 @@ py::tuple quantize_rows(const KernelTable& self, const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 2);
   const ConstMatrix rows = matrix(x);
   const size_t groups = num_s8_groups(rows.cols);
-  py::array_t<uint8_t> q({signed_size(rows.rows), signed_size(groups * kS8Group)});
-  FloatArray scale = empty_matrix(rows.rows, groups);
-  FloatArray minimum = empty_matrix(rows.rows, groups);
+  py::array_t<uint8_t> q({signed_size(groups), signed_size(rows.rows), signed_size(kS8Group)});
+  FloatArray scale = empty_matrix(groups, rows.rows);
+  FloatArray minimum = empty_matrix(groups, rows.rows);
   self.kernels.quantize_rows({.rows = rows.rows,
                               .cols = rows.cols,
                               .x = rows.data,
                               .ldx = rows.stride,
+                              .capacity = rows.rows,
                               .q = q.mutable_data(),
-                              .ldq = groups * kS8Group,
                               .scale = scale.mutable_data(),
-                              .minimum = minimum.mutable_data(),
-                              .lds = groups});
-  return py::make_tuple(q, scale, minimum);
+                              .minimum = minimum.mutable_data()});
+  // To (rows, groups * kS8Group) and (rows, groups).
+  const py::object codes = q.attr("swapaxes")(0, 1).attr("reshape")(rows.rows, groups * kS8Group);
+  return py::make_tuple(codes, scale.attr("T").attr("copy")(), minimum.attr("T").attr("copy")());
 }
 
 FloatArray gemm_s8(const KernelTable& self, const py::object& a_object, const py::object& values,

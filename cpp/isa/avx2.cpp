@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX2 + FMA + F16C. 6x16: 12 accumulators + 2 of W + 1 of A = 15 of 16 ymm;
 // 12 >= FMA latency 4 x 2 ports.
-#include "simd/vec_avx2.h"
+#include "simd/dot_avx2.h"
 
 namespace simdformer {
 namespace {
@@ -15,6 +15,7 @@ constexpr size_t kS8TileRows = 2;  // 4 + 4 accumulators + 4 of W, widened + 2 o
 }  // namespace simdformer
 
 #include "isa/tables.h"
+#include "kernels/gemm_s8_dot.inl.h"
 #include "kernels/table.inl.h"
 
 namespace simdformer {

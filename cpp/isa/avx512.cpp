@@ -15,6 +15,7 @@ constexpr size_t kS8TileRows = 4;  // 12 + 12 accumulators + 3 of W + 1 of A = 2
 }  // namespace simdformer
 
 #include "isa/tables.h"
+#include "kernels/gemm_s8_dot.inl.h"
 #include "kernels/table.inl.h"
 
 namespace simdformer {

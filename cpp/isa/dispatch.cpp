@@ -22,8 +22,10 @@ const std::vector<Level>& levels() {
     return std::vector<Level>{
         {&kKernelsGeneric, true},
         {&kKernelsAvx2, cpu.avx2},
+        {&kKernelsAvx2Vnni, cpu.avx2_vnni},
         {&kKernelsAvx512, cpu.avx512},
         {&kKernelsAvx512Vnni, cpu.avx512_vnni},
+        {&kKernelsAvx512Amx, cpu.avx512_amx && ask_for_tiles()},
     };
   }();
   return all;

@@ -14,6 +14,7 @@ constexpr size_t kS8TileRows = 2;  // 4 + 4 accumulators
 }  // namespace simdformer
 
 #include "isa/tables.h"
+#include "kernels/gemm_s8_dot.inl.h"
 #include "kernels/table.inl.h"
 
 namespace simdformer {

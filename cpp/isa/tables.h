@@ -8,7 +8,9 @@ namespace simdformer {
 
 extern const Kernels kKernelsGeneric;
 extern const Kernels kKernelsAvx2;
+extern const Kernels kKernelsAvx2Vnni;
 extern const Kernels kKernelsAvx512;
 extern const Kernels kKernelsAvx512Vnni;
+extern const Kernels kKernelsAvx512Amx;
 
 }  // namespace simdformer

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The GEMM of gemm.inl.h with weights of s8 and activations quantised to u8 on their way in. Within
-// a group of kS8Group columns products are summed in int32, exactly; a group's sum is scaled and
-// added in float32, then the products of its outlier columns, group after group, and the whole goes
-// through the same epilogue.
+// The GEMM of gemm.inl.h with weights of s8 and activations quantised to u8 on their way in: what
+// gemm_s8_dot.inl.h (vectors) and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
+// columns products are summed in int32, exactly; a group's sum is scaled and added in float32, then
+// the products of its outlier columns, group after group, and the whole goes through the same
+// epilogue.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -11,11 +12,8 @@
 namespace simdformer {
 namespace {
 
-// A block of rows is quantised on the stack. 32 rows share each panel of weights read from L2; 32 x
-// 576 bytes leave room for it in L1.
-constexpr size_t kS8Rows = 32;
-constexpr size_t kS8Depth = 576;
-constexpr size_t kS8Groups = kS8Depth / kS8Group;
+// Columns that are quantised at once.
+constexpr size_t kS8Depth = 384;
 static_assert(kS8Depth % kS8Group == 0);
 
 size_t s8_packed_size(size_t n, size_t k) { return round_up(n, kLanes) * round_up(k, kS8Group); }
@@ -36,11 +34,11 @@ SIMDFORMER_INLINE int32_t pack_s8_group(size_t n, const int8_t* weight, size_t w
   return sum;
 }
 
-void pack_weight_s8(const PackS8Args& a) {
+// pack_weight_s8 in panels of at most `vectors` vectors.
+SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   const size_t groups = ceil_div(a.k, kS8Group);
-  for (size_t panel = 0; panel * kNR < a.n; ++panel) {
-    const size_t column = panel * kNR;
-    const size_t width = panel_vectors(a.n, column) * kLanes;
+  for (size_t column = 0; column < a.n; column += vectors * kLanes) {
+    const size_t width = min_size(vectors, ceil_div(a.n - column, kLanes)) * kLanes;
     for (size_t group = 0; group < groups; ++group) {
       const size_t k = group * kS8Group;
       int8_t* packed = a.packed + column * groups * kS8Group + k * width;
@@ -61,52 +59,38 @@ void pack_weight_s8(const PackS8Args& a) {
 struct S8Rows {
   const float* x;
   size_t ldx;
-  const uint8_t* q;
-  const float* scale;
+  const uint8_t* q;    // (groups, capacity, kS8Group)
+  const float* scale;  // (groups, capacity)
   const float* minimum;
+  size_t capacity;
+
+  S8Rows from(size_t row) const {
+    return {x + row * ldx, ldx, q + row * kS8Group, scale + row, minimum + row, capacity};
+  }
 };
 
 // What a tile reads of W: one panel, from the first group of this call on.
 struct S8Panel {
   const int8_t* packed;
   const float* ranges;
-  const float* outliers;  // the panel's columns of all outlier weights
-  const uint32_t* outlier_begin;
-  const uint32_t* outlier_place;
+  const float* outliers;  // the panel's columns of all outlier weights, outlier_step floats apart
+  size_t outlier_step;
+  S8Outliers places;
 };
 
-// acc = the integer sums of one group.
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void sum_group(const uint8_t* SIMDFORMER_RESTRICT q,
-                                 const int8_t* SIMDFORMER_RESTRICT w, VecI32 (&acc)[MR][NV]) {
-  SIMDFORMER_UNROLL
-  for (size_t i = 0; i < MR; ++i) {
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) acc[i][j] = VecI32::zero();
-  }
-#pragma GCC unroll 4
-  for (size_t p = 0; p < kS8Group; p += 4, w += NV * kLanes * 4) {
-    VecI32 wv[NV];
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) wv[j] = VecI32::load(w + j * kLanes * 4);
-    SIMDFORMER_UNROLL
-    for (size_t i = 0; i < MR; ++i) {
-      const VecI32 av = VecI32::broadcast(q + i * kS8Depth + p);
-      SIMDFORMER_UNROLL
-      for (size_t j = 0; j < NV; ++j) acc[i][j] = dot_u8s8(acc[i][j], av, wv[j]);
-    }
-  }
+SIMDFORMER_INLINE S8Outliers outliers_from(const S8Outliers& outliers, size_t group) {
+  return {outliers.begin ? outliers.begin + group : nullptr, outliers.place};
 }
 
 // sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
 // codes stand for.
 template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], const float* scale,
-                                 const float* minimum, const float* ranges, VecF32 (&sum)[MR][NV]) {
+SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
+                                const float* minimum, const float* ranges, VecF32 (&sum)[MR][NV]) {
   SIMDFORMER_UNROLL
   for (size_t i = 0; i < MR; ++i) {
-    const VecF32 scale_a = VecF32::broadcast(scale[i * kS8Groups]);
-    const VecF32 minimum_a = VecF32::broadcast(minimum[i * kS8Groups]);
+    const VecF32 scale_a = VecF32::broadcast(scale[i]);
+    const VecF32 minimum_a = VecF32::broadcast(minimum[i]);
     SIMDFORMER_UNROLL
     for (size_t j = 0; j < NV; ++j) {
       const VecF32 scale_w = VecF32::load(ranges + j * kLanes);
@@ -132,69 +116,30 @@ SIMDFORMER_INLINE void add_outlier(const float* x, size_t ldx, const float* w,
   }
 }
 
-// Per group: MR x NV integer and as many float sums in registers.
+// A group's integer sums, and its outliers, into the sums in float32.
 template <size_t MR, size_t NV>
-SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S8Panel& w,
-                                         const Tile& tile) {
-  VecF32 sum[MR][NV];
-  start_tile(sum, tile);
-  for (size_t group = 0; group < groups; ++group) {
-    VecI32 acc[MR][NV];
-    sum_group(a.q + group * kS8Group, w.packed + group * kS8Group * NV * kLanes, acc);
-    add_group(acc, a.scale + group, a.minimum + group, w.ranges + group * 2 * NV * kLanes, sum);
-    if (!w.outlier_begin) continue;
-    for (uint32_t o = w.outlier_begin[group]; o < w.outlier_begin[group + 1]; ++o) {
-      add_outlier(a.x + group * kS8Group + w.outlier_place[o], a.ldx, w.outliers + o * NV * kLanes,
-                  sum);
-    }
-  }
-  store_tile(sum, tile);
-}
-
-SIMDFORMER_INLINE S8Outliers outliers_from(const S8Outliers& outliers, size_t group) {
-  return {outliers.begin ? outliers.begin + group : nullptr, outliers.place};
-}
-
-SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_t panel) {
-  const size_t column = panel * kNR;
-  const size_t width = panel_vectors(g.n, column) * kLanes;
-  const size_t groups = ceil_div(g.packed_k, kS8Group);
-  const size_t first = g.k_begin / kS8Group;
-  const S8Outliers outliers = outliers_from(w.outliers, first);
-  return {.packed = w.packed + column * groups * kS8Group + g.k_begin * width,
-          .ranges = w.ranges + (column * groups + first * width) * 2,
-          .outliers = w.outlier_weight + column * w.num_outliers,
-          .outlier_begin = outliers.begin,
-          .outlier_place = outliers.place};
-}
-
-// Quantised rows [row, row + rows) against every panel.
-void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
-                   size_t rows) {
-  const size_t strips = ceil_div(rows, kS8TileRows);
-  const size_t groups = ceil_div(g.k, kS8Group);
-  for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
-    const S8Panel w = make_panel(g, weight, panel);
-    for (size_t strip = 0; strip < strips; ++strip) {
-      const size_t first = strip * rows / strips;
-      const size_t count = (strip + 1) * rows / strips - first;
-      const S8Rows part{a.x + first * a.ldx, a.ldx, a.q + first * kS8Depth,
-                        a.scale + first * kS8Groups, a.minimum + first * kS8Groups};
-      const Tile tile = make_tile(g, panel, row + first);
-      with_tile_size<kS8TileRows, kTileVectors>(
-          count, panel_vectors(g.n, panel * kNR),
-          [&]<size_t MR, size_t NV>() { micro_kernel_s8<MR, NV>(groups, part, w, tile); });
-      finish_tile(g, panel, row + first, count, tile);
-    }
+SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, const S8Rows& a,
+                                 const S8Panel& w, VecF32 (&sum)[MR][NV]) {
+  add_sums(acc, a.scale + group * a.capacity, a.minimum + group * a.capacity,
+           w.ranges + group * 2 * NV * kLanes, sum);
+  if (!w.places.begin) return;
+  for (uint32_t o = w.places.begin[group]; o < w.places.begin[group + 1]; ++o) {
+    add_outlier(a.x + group * kS8Group + w.places.place[o], a.ldx, w.outliers + o * w.outlier_step,
+                sum);
   }
 }
 
-void gemm_s8(const GemmArgs& g, const S8Weight& w) {
-  alignas(64) uint8_t q[kS8Rows * kS8Depth];
-  float scale[kS8Rows * kS8Groups];
-  float minimum[kS8Rows * kS8Groups];
-  for (size_t row = 0; row < g.m; row += kS8Rows) {
-    const size_t rows = min_size(kS8Rows, g.m - row);
+// Calls multiply(args, a, row, rows) for every block of at most Rows rows and kS8Depth columns,
+// quantised on the stack.
+template <size_t Rows, typename Multiply>
+SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& outliers,
+                                         const Multiply& multiply) {
+  constexpr size_t kGroups = kS8Depth / kS8Group;
+  alignas(64) uint8_t q[Rows * kS8Depth];
+  float scale[Rows * kGroups];
+  float minimum[Rows * kGroups];
+  for (size_t row = 0; row < g.m; row += Rows) {
+    const size_t rows = min_size(Rows, g.m - row);
     for (size_t k = 0; k < g.k; k += kS8Depth) {
       GemmArgs part = g;
       part.k = min_size(kS8Depth, g.k - k);
@@ -206,13 +151,12 @@ void gemm_s8(const GemmArgs& g, const S8Weight& w) {
                      .cols = part.k,
                      .x = x,
                      .ldx = g.lda,
-                     .outliers = outliers_from(w.outliers, part.k_begin / kS8Group),
+                     .outliers = outliers_from(outliers, part.k_begin / kS8Group),
+                     .capacity = Rows,
                      .q = q,
-                     .ldq = kS8Depth,
                      .scale = scale,
-                     .minimum = minimum,
-                     .lds = kS8Groups});
-      gemm_s8_block(part, w, {x, g.lda, q, scale, minimum}, row, rows);
+                     .minimum = minimum});
+      multiply(part, S8Rows{x, g.lda, q, scale, minimum, Rows}, row, rows);
     }
     finish_rows(g, row, rows);
   }

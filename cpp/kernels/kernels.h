@@ -56,7 +56,7 @@ struct GemmArgs {
 };
 
 // int8: columns come in groups of this many, each with a scale of its own.
-constexpr size_t kS8Group = 96;
+constexpr size_t kS8Group = 128;
 
 // Columns that are multiplied in float32, as a few channels with very large values would cost all
 // others their precision. Group g has those at columns kS8Group g + place[o], o in [begin[g],
@@ -69,27 +69,26 @@ struct S8Outliers {
 // x to u8, by rows and groups g of columns, with 0 in the place of outliers:
 //   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / 255,
 //   q[i, p] = round((x[i, p] - minimum[i, g]) / scale[i, g]), ties to even
-// so that x ~ minimum + scale q. x: (rows, cols); q: (rows, cols rounded up to whole groups), the
-// rest 0; scale, minimum: (rows, groups), row stride lds. A group with a NaN, an infinity or a
-// range beyond float32 gets a scale that is not finite, and so does its row of a product. scale is
-// never below the least normal number.
+// so that x ~ minimum + scale q. x: (rows, cols); q: (groups, capacity, kS8Group), 0 beyond cols;
+// scale, minimum: (groups, capacity); each group's first rows are written. A group with a NaN, an
+// infinity or a range beyond float32 gets a scale that is not finite, and so does its row of a
+// product. scale is never below the least normal number.
 struct QuantizeArgs {
   size_t rows = 0;
   size_t cols = 0;
   const float* x = nullptr;
   size_t ldx = 0;
   S8Outliers outliers = {};
+  size_t capacity = 0;
   uint8_t* q = nullptr;
-  size_t ldq = 0;
   float* scale = nullptr;
   float* minimum = nullptr;
-  size_t lds = 0;
 };
 
 // weight: (n, k) contiguous s8, scale: (n, groups) contiguous -> what S8Weight points to. packed:
-// panels [ceil(n / NR)][groups][kS8Group / 4][NR][4]; ranges: panels [ceil(n / NR)][groups][2][NR],
-// each group's scale and scale times the sum of its weights. Zeros fill k to whole groups and n to
-// vectors.
+// panels [panels][groups][kS8Group / 4][width][4]; ranges: panels [panels][groups][2][width], each
+// group's scale and scale times the sum of its weights. width is gemm_nr or, with AMX, one vector.
+// Zeros fill k to whole groups and n to vectors.
 struct PackS8Args {
   size_t n = 0;
   size_t k = 0;
@@ -316,7 +315,7 @@ struct Kernels {
   void (*squared_norms)(size_t rows, size_t cols, const float* x, size_t ldx, float* y);
 
   // Benchmark probes: iterations x probe_flops register-only flops, likewise the int8 operations of
-  // dot_u8s8, and the sum of x (read once).
+  // the level's dot product, and the sum of x (read once).
   size_t probe_flops;
   float (*probe_fma)(size_t iterations);
   size_t probe_dot_ops;

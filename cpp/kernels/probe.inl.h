@@ -28,24 +28,6 @@ float probe_fma(size_t iterations) {
   return reduce_add(sum);
 }
 
-constexpr size_t kProbeDotOps = kProbeChains * kLanes * 8;
-
-float probe_dot(size_t iterations) {
-  const uint8_t bytes[4] = {1, 2, 3, 255};
-  VecI32 acc[kProbeChains];
-  SIMDFORMER_UNROLL
-  for (size_t i = 0; i < kProbeChains; ++i) acc[i] = VecI32::zero();
-  const VecI32 a = VecI32::broadcast(bytes);
-  for (size_t n = 0; n < iterations; ++n) {
-    SIMDFORMER_UNROLL
-    for (size_t i = 0; i < kProbeChains; ++i) acc[i] = dot_u8s8(acc[i], a, a);
-  }
-  VecF32 sum = to_float(acc[0]);
-  SIMDFORMER_UNROLL
-  for (size_t i = 1; i < kProbeChains; ++i) sum = sum + to_float(acc[i]);
-  return reduce_add(sum);
-}
-
 float probe_read(size_t n, const float* x) {
   return sum_row(n, x, [](VecF32 v) { return v; });
 }

@@ -13,14 +13,14 @@ namespace {
 struct GroupRange {
   float least;
   float greatest;
-  float taint;  // 0, or NaN if a value is not finite
+  bool finite;  // every value is; the range may still be beyond float32
 };
 
 SIMDFORMER_INLINE GroupRange group_range(size_t n, const float* x) {
   const VecF32 first = VecF32::broadcast(x[0]);
   VecF32 least = first;
   VecF32 greatest = first;
-  VecF32 taint = VecF32::zero();
+  VecF32 taint = VecF32::zero();  // NaN in a lane that met a value that is not finite
   const auto take = [&](VecF32 v) {
     least = min(v, least);
     greatest = max(v, greatest);
@@ -29,7 +29,35 @@ SIMDFORMER_INLINE GroupRange group_range(size_t n, const float* x) {
   size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) take(VecF32::load(x + i));
   if (i < n) take(select_first(n - i, VecF32::load(x + i, n - i), first));
-  return {-reduce_max(VecF32::zero() - least), reduce_max(greatest), reduce_add(taint)};
+  return {-reduce_max(VecF32::zero() - least), reduce_max(greatest), !any_nan(taint)};
+}
+
+// Codes of x[0, n), and 0 up to the end of the group.
+SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float inverse_step,
+                                   uint8_t* q) {
+  constexpr size_t kStep = 4 * kLanes;
+  static_assert(kS8Group % kStep == 0);
+  const VecF32 least_v = VecF32::broadcast(least);
+  const VecF32 inverse = VecF32::broadcast(inverse_step);
+  VecF32 code[4];
+  size_t i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < 4; ++j) {
+      code[j] = (VecF32::load(x + i + j * kLanes) - least_v) * inverse;
+    }
+    store_u8(code, q + i);
+  }
+  for (; i < kS8Group; i += kStep) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < 4; ++j) {
+      const size_t column = min_size(n, i + j * kLanes);
+      const size_t left = min_size(kLanes, n - column);
+      const VecF32 v = left ? VecF32::load(x + column, left) : VecF32::zero();
+      code[j] = select_first(left, (v - least_v) * inverse, VecF32::zero());
+    }
+    store_u8(code, q + i);
+  }
 }
 
 SIMDFORMER_INLINE void quantize_group(size_t n, const float* x, uint8_t* q, float* scale,
@@ -38,36 +66,28 @@ SIMDFORMER_INLINE void quantize_group(size_t n, const float* x, uint8_t* q, floa
   const GroupRange range = group_range(n, x);
   const float even = (range.greatest - range.least) * (1.0f / 255.0f);
   const float step = even < kLeastStep ? kLeastStep : even;
-  *scale = step + range.taint;
+  *scale = range.finite ? step : __builtin_nanf("");
   *minimum = range.least;
-  const VecF32 least = VecF32::broadcast(range.least);
-  const VecF32 inverse = VecF32::broadcast(1.0f / step);
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store_u8((VecF32::load(x + i) - least) * inverse, q + i);
-  for (; i < kS8Group; i += kLanes) {
-    const size_t left = n - min_size(n, i);
-    const VecF32 v = left ? VecF32::load(x + i, left) : VecF32::zero();
-    store_u8(select_first(left, (v - least) * inverse, VecF32::zero()), q + i);
-  }
+  store_codes(n, x, range.least, 1.0f / step, q);
 }
 
 void quantize_rows(const QuantizeArgs& a) {
   alignas(64) float rest[kS8Group];
   const S8Outliers& outliers = a.outliers;
-  for (size_t row = 0; row < a.rows; ++row) {
-    for (size_t group = 0; group * kS8Group < a.cols; ++group) {
-      const size_t column = group * kS8Group;
-      const size_t n = min_size(kS8Group, a.cols - column);
+  for (size_t group = 0; group * kS8Group < a.cols; ++group) {
+    const size_t column = group * kS8Group;
+    const size_t n = min_size(kS8Group, a.cols - column);
+    const uint32_t begin = outliers.begin ? outliers.begin[group] : 0;
+    const uint32_t end = outliers.begin ? outliers.begin[group + 1] : 0;
+    for (size_t row = 0; row < a.rows; ++row) {
       const float* x = a.x + row * a.ldx + column;
-      const uint32_t end = outliers.begin ? outliers.begin[group + 1] : 0;
-      uint32_t next = outliers.begin ? outliers.begin[group] : 0;
-      if (next < end) {
+      if (begin < end) {
         copy_row(n, x, rest);
-        for (; next < end; ++next) rest[outliers.place[next]] = 0.0f;
+        for (uint32_t o = begin; o < end; ++o) rest[outliers.place[o]] = 0.0f;
         x = rest;
       }
-      quantize_group(n, x, a.q + row * a.ldq + column, a.scale + row * a.lds + group,
-                     a.minimum + row * a.lds + group);
+      const size_t place = group * a.capacity + row;
+      quantize_group(n, x, a.q + place * kS8Group, a.scale + place, a.minimum + place);
     }
   }
 }

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fills the table of one ISA level. Before including this, an isa/*.cpp includes its vec_*.h and
-// defines kIsaName, kTileRows, kTileVectors and kS8TileRows. A kernel missing here is a compile
-// error
-// (-Wmissing-field-initializers), an unused one too (-Wunused-function).
+// Fills the table of one ISA level. Before including this, an isa/*.cpp includes its vec_*.h,
+// defines kIsaName, kTileRows and kTileVectors, and includes the int8 GEMM of its choice,
+// gemm_s8_*.inl.h. A kernel missing here is a compile error (-Wmissing-field-initializers), an
+// unused one too (-Wunused-function).
 #pragma once
 
 #include "kernels/activation.inl.h"
 #include "kernels/attention.inl.h"
 #include "kernels/embedding.inl.h"
 #include "kernels/gemm.inl.h"
-#include "kernels/gemm_s8.inl.h"
 #include "kernels/kernels.h"
 #include "kernels/layer_norm.inl.h"
 #include "kernels/norm_columns.inl.h"

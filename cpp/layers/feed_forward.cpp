@@ -19,10 +19,10 @@ FeedForward::FeedForward(std::shared_ptr<const Linear> up, std::shared_ptr<const
         " as up does");
 }
 
-// Panels of the inner layer worked on at once: 128 rows x 576 columns are 288 KB, which L2 holds
+// Panels of the inner layer worked on at once: 128 rows x 768 columns are 384 KB, which L2 holds
 // beside a panel of weights and the output; all 1536 of them would not fit.
 size_t FeedForward::chunk_panels() const {
-  constexpr size_t kChunkColumns = 576;
+  constexpr size_t kChunkColumns = 768;
   static_assert(kChunkColumns % kS8Group == 0, "the inner layer may be quantised by groups");
   return std::max<size_t>(1, kChunkColumns / up_->kernels().gemm_nr);
 }

@@ -79,6 +79,8 @@ SIMDFORMER_INLINE VecF32::Mask less(VecF32 a, VecF32 b) {
 SIMDFORMER_INLINE VecF32::Mask is_nan(VecF32 a) {
   return _mm256_cmp_ps(a.raw, a.raw, _CMP_UNORD_Q);
 }
+// Whether a lane is NaN.
+SIMDFORMER_INLINE bool any_nan(VecF32 a) { return _mm256_movemask_ps(is_nan(a)) != 0; }
 // a where mask, else b.
 SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
   return {_mm256_blendv_ps(b.raw, a.raw, mask)};
@@ -101,7 +103,7 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-// kLanes sums of int8 products.
+// kLanes sums of int8 products; dot_u8s8 is in dot_avx2*.h, for it depends on VNNI.
 struct VecI32 {
   __m256i raw;
 
@@ -118,25 +120,18 @@ struct VecI32 {
   }
 };
 
-// acc + sum of a lane's four products of unsigned a and signed b, exact: vpmaddwd on bytes widened
-// to 16 bits, even and odd ones apart. (vpmaddubsw takes bytes but saturates at 255 * 127 * 2.)
-SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
-  const __m256i a_even = _mm256_and_si256(a.raw, _mm256_set1_epi16(0xFF));
-  const __m256i a_odd = _mm256_srli_epi16(a.raw, 8);
-  const __m256i b_even = _mm256_srai_epi16(_mm256_slli_epi16(b.raw, 8), 8);
-  const __m256i b_odd = _mm256_srai_epi16(b.raw, 8);
-  const __m256i sum =
-      _mm256_add_epi32(_mm256_madd_epi16(a_even, b_even), _mm256_madd_epi16(a_odd, b_odd));
-  return {_mm256_add_epi32(acc.raw, sum)};
-}
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm256_cvtepi32_ps(a.raw)}; }
-// Lanes in [0, 255], rounded to the nearest integer, ties to even; what lies outside, or is NaN,
-// gives any byte.
-SIMDFORMER_INLINE void store_u8(VecF32 a, uint8_t* p) {
-  const __m256i whole = _mm256_cvtps_epi32(a.raw);
-  const __m128i words =
-      _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
+// outside, or is NaN, gives any byte.
+SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
+  // Packing goes by 128-bit halves: 4 bytes of a[0], of a[1], ... of each.
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i low =
+      _mm256_packs_epi32(_mm256_cvtps_epi32(a[0].raw), _mm256_cvtps_epi32(a[1].raw));
+  const __m256i high =
+      _mm256_packs_epi32(_mm256_cvtps_epi32(a[2].raw), _mm256_cvtps_epi32(a[3].raw));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order));
 }
 
 // dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).

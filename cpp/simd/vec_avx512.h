@@ -78,6 +78,8 @@ SIMDFORMER_INLINE VecF32::Mask less(VecF32 a, VecF32 b) {
 SIMDFORMER_INLINE VecF32::Mask is_nan(VecF32 a) {
   return _mm512_cmp_ps_mask(a.raw, a.raw, _CMP_UNORD_Q);
 }
+// Whether a lane is NaN.
+SIMDFORMER_INLINE bool any_nan(VecF32 a) { return is_nan(a) != 0; }
 // a where mask, else b.
 SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
   return {_mm512_mask_blend_ps(mask, b.raw, a.raw)};
@@ -118,11 +120,16 @@ struct VecI32 {
 };
 
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm512_cvtepi32_ps(a.raw)}; }
-// Lanes in [0, 255], rounded to the nearest integer, ties to even; what lies outside, or is NaN,
-// gives any byte.
-SIMDFORMER_INLINE void store_u8(VecF32 a, uint8_t* p) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(a.raw)));
+// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
+// outside, or is NaN, gives any byte.
+SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
+  // Packing goes by 128-bit quarters: 4 bytes of a[0], of a[1], ... of each.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i low =
+      _mm512_packs_epi32(_mm512_cvtps_epi32(a[0].raw), _mm512_cvtps_epi32(a[1].raw));
+  const __m512i high =
+      _mm512_packs_epi32(_mm512_cvtps_epi32(a[2].raw), _mm512_cvtps_epi32(a[3].raw));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
 }
 
 // dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).

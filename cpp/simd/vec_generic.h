@@ -83,6 +83,11 @@ SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
 }
 SIMDFORMER_INLINE VecF32::Mask less(VecF32 a, VecF32 b) { return a.raw < b.raw; }
 SIMDFORMER_INLINE VecF32::Mask is_nan(VecF32 a) { return a.raw != a.raw; }
+// Whether a lane is NaN.
+SIMDFORMER_INLINE bool any_nan(VecF32 a) {
+  const VecF32::Mask nan = is_nan(a);
+  return (nan[0] | nan[1] | nan[2] | nan[3]) != 0;
+}
 // a where mask, else b.
 SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
   return {mask ? a.raw : b.raw};
@@ -135,12 +140,14 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   return {acc.raw + __builtin_convertvector(sum, I32x4)};
 }
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {__builtin_convertvector(a.raw, F32x4)}; }
-// Lanes in [0, 255], rounded to the nearest integer, ties to even; what lies outside, or is NaN,
-// gives any byte.
-SIMDFORMER_INLINE void store_u8(VecF32 a, uint8_t* p) {
-  const VecF32 v = min(VecF32::broadcast(255.0f), max(a, VecF32::zero()));
-  const I32x4 whole = __builtin_convertvector(round(v).raw, I32x4);
-  for (size_t i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>(whole[i]);
+// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
+// outside, or is NaN, gives any byte.
+SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
+  for (size_t j = 0; j < 4; ++j) {
+    const VecF32 v = min(VecF32::broadcast(255.0f), max(a[j], VecF32::zero()));
+    const I32x4 whole = __builtin_convertvector(round(v).raw, I32x4);
+    for (size_t i = 0; i < 4; ++i) p[4 * j + i] = static_cast<uint8_t>(whole[i]);
+  }
 }
 
 // dst[j * ldd + i] = src[i * lds + j] for i, j in [0, kLanes).

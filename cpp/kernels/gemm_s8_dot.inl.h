@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// gemm_s8 by dot_u8s8: four products a lane, each group's sums in registers.
+#pragma once
+
+#include "kernels/gemm_s8.inl.h"
+#include "kernels/probe.inl.h"
+
+namespace simdformer {
+namespace {
+
+// 32 rows share each panel of weights read from L2; 32 x 384 bytes leave room for it in L1.
+constexpr size_t kS8Rows = 32;
+
+void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kTileVectors); }
+
+// acc = the integer sums of one group.
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void sum_group(const uint8_t* SIMDFORMER_RESTRICT q,
+                                 const int8_t* SIMDFORMER_RESTRICT w, VecI32 (&acc)[MR][NV]) {
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) acc[i][j] = VecI32::zero();
+  }
+#pragma GCC unroll 4
+  for (size_t p = 0; p < kS8Group; p += 4, w += NV * kLanes * 4) {
+    VecI32 wv[NV];
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) wv[j] = VecI32::load(w + j * kLanes * 4);
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) {
+      const VecI32 av = VecI32::broadcast(q + i * kS8Group + p);
+      SIMDFORMER_UNROLL
+      for (size_t j = 0; j < NV; ++j) acc[i][j] = dot_u8s8(acc[i][j], av, wv[j]);
+    }
+  }
+}
+
+// Per group: MR x NV integer and as many float sums in registers.
+template <size_t MR, size_t NV>
+SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S8Panel& w,
+                                         const Tile& tile) {
+  VecF32 sum[MR][NV];
+  start_tile(sum, tile);
+  for (size_t group = 0; group < groups; ++group) {
+    VecI32 acc[MR][NV];
+    sum_group(a.q + group * a.capacity * kS8Group, w.packed + group * kS8Group * NV * kLanes, acc);
+    add_group(acc, group, a, w, sum);
+  }
+  store_tile(sum, tile);
+}
+
+SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_t panel) {
+  const size_t column = panel * kNR;
+  const size_t width = panel_vectors(g.n, column) * kLanes;
+  const size_t groups = ceil_div(g.packed_k, kS8Group);
+  const size_t first = g.k_begin / kS8Group;
+  return {.packed = w.packed + column * groups * kS8Group + g.k_begin * width,
+          .ranges = w.ranges + (column * groups + first * width) * 2,
+          .outliers = w.outlier_weight + column * w.num_outliers,
+          .outlier_step = width,
+          .places = outliers_from(w.outliers, first)};
+}
+
+// Quantised rows [row, row + rows) against every panel.
+void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
+                   size_t rows) {
+  const size_t strips = ceil_div(rows, kS8TileRows);
+  const size_t groups = ceil_div(g.k, kS8Group);
+  for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
+    const S8Panel w = make_panel(g, weight, panel);
+    for (size_t strip = 0; strip < strips; ++strip) {
+      const size_t first = strip * rows / strips;
+      const size_t count = (strip + 1) * rows / strips - first;
+      const Tile tile = make_tile(g, panel, row + first);
+      with_tile_size<kS8TileRows, kTileVectors>(
+          count, panel_vectors(g.n, panel * kNR),
+          [&]<size_t MR, size_t NV>() { micro_kernel_s8<MR, NV>(groups, a.from(first), w, tile); });
+      finish_tile(g, panel, row + first, count, tile);
+    }
+  }
+}
+
+void gemm_s8(const GemmArgs& g, const S8Weight& w) {
+  for_each_s8_block<kS8Rows>(g, w.outliers,
+                             [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
+                               gemm_s8_block(part, w, a, row, rows);
+                             });
+}
+
+constexpr size_t kProbeDotOps = kProbeChains * kLanes * 8;
+
+float probe_dot(size_t iterations) {
+  const uint8_t bytes[4] = {1, 2, 3, 255};
+  VecI32 acc[kProbeChains];
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < kProbeChains; ++i) acc[i] = VecI32::zero();
+  const VecI32 a = VecI32::broadcast(bytes);
+  for (size_t n = 0; n < iterations; ++n) {
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < kProbeChains; ++i) acc[i] = dot_u8s8(acc[i], a, a);
+  }
+  VecF32 sum = to_float(acc[0]);
+  SIMDFORMER_UNROLL
+  for (size_t i = 1; i < kProbeChains; ++i) sum = sum + to_float(acc[i]);
+  return reduce_add(sum);
+}
+
+}  // namespace
+}  // namespace simdformer
