@@ -44,10 +44,11 @@ std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::obj
   return std::make_shared<Linear>(weight.view(), b.data());
 }
 
-FloatArray largest_inputs(const Linear& self) {
-  const std::span<const float> largest = self.largest_inputs();
-  check(!largest.empty(), "the inputs were not recorded");
-  return FloatArray(static_cast<py::ssize_t>(largest.size()), largest.data());
+FloatArray take_inputs(Linear& self) {
+  const std::vector<float> values = self.take_inputs();
+  FloatArray rows = empty_matrix(values.size() / self.in_features(), self.in_features());
+  std::copy(values.begin(), values.end(), rows.mutable_data());
+  return rows;
 }
 
 std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::object& bias,
@@ -121,7 +122,7 @@ void bind_parts(py::module_& module) {
                   arg("bias") = py::none(), arg("outliers") = py::none(),
                   arg("outlier_weight") = py::none())
       .def("record_inputs", &Linear::record_inputs)
-      .def("largest_inputs", &largest_inputs)
+      .def("take_inputs", &take_inputs)
       .def_property_readonly("in_features", &Linear::in_features)
       .def_property_readonly("out_features", &Linear::out_features);
 

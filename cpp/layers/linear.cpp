@@ -2,7 +2,7 @@
 #include "layers/linear.h"
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "base/check.h"
 
@@ -36,19 +36,24 @@ Linear::Linear(const S8Matrix& weight, const float* bias)
   if (bias) std::copy_n(bias, out_features_, bias_.data());
 }
 
-void Linear::record_inputs() {
-  largest_ = Buffer<float>(in_features_);
-  std::fill_n(largest_.data(), in_features_, 0.0f);
+std::vector<float> Linear::take_inputs() {
+  recording_ = false;
+  return std::exchange(recorded_, {});
+}
+
+// A row comes once for each chunk of k, in order, and once for each range of panels.
+void Linear::record(const GemmArgs& args) const {
+  if (args.panel_begin > 0) return;
+  if (args.k_begin == 0) recorded_.resize(recorded_.size() + args.m * in_features_);
+  float* rows = recorded_.data() + recorded_.size() - args.m * in_features_;
+  for (size_t i = 0; i < args.m; ++i) {
+    std::copy_n(args.a + i * args.lda, args.k, rows + i * in_features_ + args.k_begin);
+  }
 }
 
 // The one way to the kernels.
 void Linear::gemm(const GemmArgs& args) const {
-  for (size_t row = 0; largest_.size() > 0 && row < args.m; ++row) {
-    for (size_t p = 0; p < args.k; ++p) {
-      float& largest = largest_[args.k_begin + p];
-      largest = std::max(largest, std::fabs(args.a[row * args.lda + p]));
-    }
-  }
+  if (recording_) record(args);
   packed_s8_.empty() ? kernels_.gemm(args) : kernels_.gemm_s8(args, packed_s8_.view());
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/parallel.h"
@@ -55,14 +56,15 @@ class Linear {
   // residual.
   void forward_chunk(ConstMatrix x, size_t k_begin, Matrix y, const Epilogue& epilogue) const;
 
-  // From now on, notes the largest |x| of each input feature. On one thread only.
-  void record_inputs();
-  // (in_features), or empty if not recorded.
-  std::span<const float> largest_inputs() const { return {largest_.data(), largest_.size()}; }
+  // From now on, keeps every row of x. On one thread only.
+  void record_inputs() { recording_ = true; }
+  // The rows kept, (rows, in_features); no more are.
+  std::vector<float> take_inputs();
 
  private:
   GemmArgs gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
   void gemm(const GemmArgs& args) const;
+  void record(const GemmArgs& args) const;
 
   const Kernels& kernels_;
   size_t in_features_;
@@ -70,7 +72,8 @@ class Linear {
   Buffer<float> packed_;
   PackedS8 packed_s8_;  // of packed_ and packed_s8_, one is empty
   Buffer<float> bias_;
-  mutable Buffer<float> largest_;
+  bool recording_ = false;
+  mutable std::vector<float> recorded_;
 };
 
 // y = linear(x)
