@@ -28,11 +28,12 @@ struct BatchArrays {
   size_t size() const { return cu_seqlens.size() - 1; }
 };
 
+template <Storage storage>
 std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& bias) {
   const FloatArray w = float_array("weight", weight, 2);
   const OptionalVector b("bias", bias, static_cast<size_t>(w.shape(0)));
   const py::gil_scoped_release release;
-  return std::make_shared<Linear>(matrix(w), b.data());
+  return std::make_shared<Linear>(matrix(w), b.data(), storage);
 }
 
 std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::object& scale,
@@ -117,7 +118,9 @@ std::shared_ptr<SentenceEncoder> make_sentence_encoder(const std::shared_ptr<Enc
 
 void bind_parts(py::module_& module) {
   py::class_<Linear, std::shared_ptr<Linear>>(module, "Linear")
-      .def(py::init(&make_linear), arg("weight"), arg("bias") = py::none())
+      .def(py::init(&make_linear<Storage::kFloat32>), arg("weight"), arg("bias") = py::none())
+      .def_static("in_bfloat16", &make_linear<Storage::kBfloat16>, arg("weight"),
+                  arg("bias") = py::none())
       .def_static("from_int8", &make_int8_linear, arg("values"), arg("scale"),
                   arg("bias") = py::none(), arg("outliers") = py::none(),
                   arg("outlier_weight") = py::none())

@@ -14,16 +14,23 @@ size_t num_row_blocks(size_t rows, size_t team_size) {
   return (blocks + team_size - 1) / team_size * team_size;
 }
 
-Linear::Linear(ConstMatrix weight, const float* bias)
+Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
     : kernels_(active_kernels()),
       in_features_(weight.cols),
       out_features_(weight.rows),
-      packed_(kernels_.packed_size(weight.rows, weight.cols)),
       bias_(bias ? weight.rows : 0) {
   check(weight.rows > 0 && weight.cols > 0, "Linear: weight is empty, its shape is (", weight.rows,
         ", ", weight.cols, ")");
-  kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
-                       packed_.data());
+  const size_t size = kernels_.packed_size(weight.rows, weight.cols);
+  if (storage == Storage::kBfloat16) {
+    packed_bf16_ = Buffer<uint16_t>(size);
+    kernels_.pack_weight_bf16(out_features_, in_features_, weight.data, weight.stride, 0,
+                              num_panels(), packed_bf16_.data());
+  } else {
+    packed_ = Buffer<float>(size);
+    kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
+                         packed_.data());
+  }
   if (bias) std::copy_n(bias, out_features_, bias_.data());
 }
 
@@ -54,7 +61,9 @@ void Linear::record(const GemmArgs& args) const {
 // The one way to the kernels.
 void Linear::gemm(const GemmArgs& args) const {
   if (recording_) record(args);
-  packed_s8_.empty() ? kernels_.gemm(args) : kernels_.gemm_s8(args, packed_s8_.view());
+  if (packed_.size() > 0) return kernels_.gemm(args);
+  if (packed_bf16_.size() > 0) return kernels_.gemm_bf16(args, packed_bf16_.data());
+  kernels_.gemm_s8(args, packed_s8_.view());
 }
 
 size_t Linear::num_panels() const {

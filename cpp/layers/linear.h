@@ -28,11 +28,14 @@ struct Epilogue {
   const LayerNorm* norm = nullptr;
 };
 
-// y = x W^T + b, W packed at construction for the active ISA level, in float32 or int8.
+// How a Linear keeps weights that are not int8.
+enum class Storage { kFloat32, kBfloat16 };
+
+// y = x W^T + b, W packed at construction for the active ISA level, in float32, bfloat16 or int8.
 class Linear {
  public:
   // weight: (out_features, in_features); bias: (out_features) or null.
-  Linear(ConstMatrix weight, const float* bias);
+  Linear(ConstMatrix weight, const float* bias, Storage storage = Storage::kFloat32);
   Linear(const S8Matrix& weight, const float* bias);
 
   size_t in_features() const { return in_features_; }
@@ -41,7 +44,8 @@ class Linear {
   const Kernels& kernels() const { return kernels_; }
 
   // x: (rows, in_features), y: (rows, out_features); y may be the residual if the activation is the
-  // identity. Split over the team by rows if there are enough, else by columns.
+  // identity and the weights are float32. Split over the team by rows if there are enough, else by
+  // columns.
   void forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
 
   // forward on this thread alone.
@@ -69,8 +73,10 @@ class Linear {
   const Kernels& kernels_;
   size_t in_features_;
   size_t out_features_;
+  // Of the three, two are empty.
   Buffer<float> packed_;
-  PackedS8 packed_s8_;  // of packed_ and packed_s8_, one is empty
+  Buffer<uint16_t> packed_bf16_;
+  PackedS8 packed_s8_;
   Buffer<float> bias_;
   bool recording_ = false;
   mutable std::vector<float> recorded_;

@@ -85,4 +85,13 @@ class Float32Precision:
         return weight.float32()
 
 
+class Bfloat16Precision(Float32Precision):
+    """Linear weights rounded to bfloat16, to nearest; computed in float32. Tables as they are."""
+
+    def linear(self, weight: Matrix, bias: Float32) -> Linear:
+        """A layer that takes half the memory."""
+        return Linear.in_bfloat16(weight.float32(), bias)
+
+
 FLOAT32 = Float32Precision()
+BFLOAT16 = Bfloat16Precision()
