@@ -206,7 +206,7 @@ def test_bad_arguments_are_named(source, tmp_path, options, error, message):
 # What is refused
 
 
-@pytest.mark.parametrize("compute_type", ["float32"])
+@pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
 def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_type):
     with pytest.raises(
         ValueError, match=rf"compute_type='{compute_type}', but .*saved is quantised"

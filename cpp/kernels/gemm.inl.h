@@ -122,10 +122,11 @@ SIMDFORMER_INLINE void prefetch_panel(const float* p) {
 }
 
 // The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k. A
-// function of its own, so that the registers are this tile's alone.
-template <size_t MR, size_t NV>
+// function of its own, so that the registers are this tile's alone. Weight: float, or bfloat16 in
+// uint16_t, which VecF32::load widens.
+template <size_t MR, size_t NV, typename Weight>
 SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
-                                      const float* SIMDFORMER_RESTRICT w, const Tile& tile) {
+                                      const Weight* SIMDFORMER_RESTRICT w, const Tile& tile) {
   VecF32 acc[MR][NV];
   start_tile(acc, tile);
   const float* next = tile.next_panel;

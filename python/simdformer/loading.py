@@ -21,6 +21,7 @@ from simdformer.modules import (
     read_modules,
     read_transformer_settings,
 )
+from simdformer.precision import BFLOAT16, FLOAT32
 from simdformer.quantized_checkpoint import (
     WEIGHTS_FILE,
     SavedPrecision,
@@ -28,7 +29,7 @@ from simdformer.quantized_checkpoint import (
 )
 from simdformer.tokenization import Tokenizer, load_tokenizer
 
-COMPUTE_TYPES = ("default", "float32", "int8")
+COMPUTE_TYPES = ("default", "float32", "bfloat16", "int8")
 
 
 class LoadedModel(NamedTuple):
@@ -139,4 +140,4 @@ def _load_encoder(model: ModelFolder, compute_type: str) -> tuple[Encoder, Mappi
         if compute_type == "int8":
             quantized = quantize_encoder(build, model.sentence_encoder)
             return quantized.encoder, quantized.part_types
-        return build(), {}
+        return build(BFLOAT16 if compute_type == "bfloat16" else FLOAT32), {}
