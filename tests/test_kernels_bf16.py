@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import oracle
-from simdformer import SentenceTransformer, _core
+from simdformer import SentenceTransformer
 from simdformer.resolve import resolve_model
 from support import TINY, assert_same_bits, assert_within, gamma, normal, sizes_around
 

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from simdformer._core import s8_group
-from simdformer.precision import Int8Matrix
+from simdformer.precision import Int8Matrix, num_groups
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
@@ -347,7 +346,7 @@ class CheckpointMatrix:
         """
         rows, cols = self._weights.shape(self._fields)
         rows *= len(self._parts)
-        groups = -(-cols // s8_group())
+        groups = num_groups(cols)
         values = self._read_integers("weight", "I8", (rows, cols))
         scale = self._read("weight_scale", (rows, groups))
         self._require("weight_scale", bool((scale > 0).all()), "scales must be above 0")

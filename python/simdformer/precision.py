@@ -15,6 +15,11 @@ Int32 = NDArray[np.int32]
 Int8 = NDArray[np.int8]
 
 
+def num_groups(cols: int) -> int:
+    """The groups of columns that have a scale each."""
+    return -(-cols // s8_group())
+
+
 class Int8Matrix(NamedTuple):
     """A matrix (rows, cols) in int8, as _core.quantize_weight makes it.
 
