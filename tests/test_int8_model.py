@@ -112,7 +112,7 @@ def test_the_compute_type_can_be_asked(model, tmp_path):
 
 def int8_encoder(config, weights):
     """native_encoder in int8, by the way a model file goes."""
-    return int8.build_int8(lambda make_linear: native_encoder(config, weights, make_linear))
+    return int8.quantize_encoder(lambda p: native_encoder(config, weights, p)).encoder
 
 
 WIDE = Config(hidden_size=128, num_heads=4, intermediate_size=512, num_layers=4)

@@ -10,7 +10,7 @@ import pytest
 import oracle
 import tiny_bert
 from simdformer import _core
-from simdformer.models.linear import float32_linear
+from simdformer.precision import FLOAT32
 from support import EPS, assert_same_bits, assert_within, every_other, misaligned, normal
 from tiny_bert import Config, native_embeddings, native_encoder, random_batch, random_weights
 
@@ -117,7 +117,7 @@ def test_layers_copy_the_weights_they_are_given(active_isa):  # noqa: ARG001
 def test_layers_may_be_shared_between_encoders():
     w = random_weights()
     embeddings = native_embeddings(Config(), w)
-    layer = tiny_bert.native_layer(Config(), w, "encoder.layer.0", float32_linear)
+    layer = tiny_bert.native_layer(Config(), w, "encoder.layer.0", FLOAT32)
     twice, once = _core.Encoder(embeddings, [layer, layer]), _core.Encoder(embeddings, [layer])
     ids, cu_seqlens = random_batch([4])
     states = oracle.bert_embeddings(ids, w, cu_seqlens)

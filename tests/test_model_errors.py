@@ -157,7 +157,7 @@ def test_the_arguments_of_a_drop_in_are_accepted(model):
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"compute_type": "int3"}, ValueError, "unknown compute_type 'int3'; known: float32, int8"),
+        ({"compute_type": "int3"}, ValueError, "unknown compute_type 'int3'; known: default, "),
         ({"num_threads": 0}, ValueError, "num_threads must be a positive integer, got 0"),
         ({"num_threads": 1.5}, ValueError, "num_threads must be a positive integer, got 1.5"),
         ({"max_batch_tokens": -1}, ValueError, "max_batch_tokens must be a positive integer"),

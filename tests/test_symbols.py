@@ -164,7 +164,7 @@ def test_gemm_loop_keeps_its_tile_in_registers(objects, level):
     vectors = nr // _core.KernelTable(level).lanes
     multiply = "mulps" if level == "generic" else "vfmadd"
     listing = run("objdump", "-d", "--no-show-raw-insn", "--demangle", objects[f"isa/{level}"])
-    kernel = f"micro_kernel<{mr}ul, {vectors}ul>"
+    kernel = f"micro_kernel<{mr}ul, {vectors}ul, float>"
     body = listing.split(f"{kernel}(", 1)[1].split("\n\n", 1)[0]
     loops = [
         loop

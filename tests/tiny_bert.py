@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdformer import _core
-from simdformer.models.linear import float32_linear
+from simdformer.precision import FLOAT32
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,22 @@ def random_weights(config=Config(), seed=0):
     return w
 
 
-def native_layer(config, w, prefix, make_linear):
+@dataclass(frozen=True)
+class ArrayMatrix:
+    """precision.Matrix of an array."""
+
+    name: str
+    array: np.ndarray
+    tensors: tuple[str, ...] = ()
+
+    def float32(self):
+        return self.array
+
+
+def native_layer(config, w, prefix, precision):
     def linear(name):
         full = f"{prefix}.{name}"
-        return make_linear(full, w[f"{full}.weight"], w[f"{full}.bias"])
+        return precision.linear(ArrayMatrix(full, w[f"{full}.weight"]), w[f"{full}.bias"])
 
     def norm(name):
         weight, bias = w[f"{prefix}.{name}.weight"], w[f"{prefix}.{name}.bias"]
@@ -80,7 +92,7 @@ def native_layer(config, w, prefix, make_linear):
 
     return _core.EncoderLayer(
         _core.SelfAttention(
-            make_linear(f"{prefix}.qkv", joined("weight"), joined("bias")),
+            precision.linear(ArrayMatrix(f"{prefix}.qkv", joined("weight")), joined("bias")),
             linear("attention.output.dense"),
             num_heads=config.num_heads,
         ),
@@ -92,20 +104,21 @@ def native_layer(config, w, prefix, make_linear):
     )
 
 
-def native_embeddings(config, w):
+def native_embeddings(config, w, precision=FLOAT32):
     name = "embeddings.{}_embeddings.weight".format
     norm = _core.LayerNorm(
         w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], eps=config.eps
     )
-    return _core.Embeddings(w[name("word")], w[name("position")], w[name("token_type")], norm)
+    word = precision.table(ArrayMatrix("embeddings.word_embeddings", w[name("word")]))
+    return _core.Embeddings(word, w[name("position")], w[name("token_type")], norm)
 
 
-def native_encoder(config=Config(), w=None, make_linear=float32_linear):
+def native_encoder(config=Config(), w=None, precision=FLOAT32):
     w = random_weights(config) if w is None else w
     layers = [
-        native_layer(config, w, f"encoder.layer.{i}", make_linear) for i in range(config.num_layers)
+        native_layer(config, w, f"encoder.layer.{i}", precision) for i in range(config.num_layers)
     ]
-    return _core.Encoder(native_embeddings(config, w), layers)
+    return _core.Encoder(native_embeddings(config, w, precision), layers)
 
 
 def random_batch(lengths, vocab_size=61, seed=0):

@@ -42,8 +42,11 @@ CORE_USERS = (
     "modules.py",
     "models/",
     "nn/",
+    "precision.py",
+    "quantize.py",
+    "quantized_checkpoint.py",
 )
-MODELS_USE = ("_core", "activations", "checkpoint", "nn", "models")
+MODELS_USE = ("_core", "activations", "checkpoint", "nn", "models", "precision")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -9,12 +9,14 @@
 #include "bindings/kernel_table.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
+#include "layers/linear.h"
 
 namespace simdformer::bindings {
 namespace {
 
 using py::arg;
 
+template <Storage storage>
 FloatArray gemm(const KernelTable& self, const py::object& a_object,
                 const py::object& weight_object, const py::object& bias,
                 const std::string& activation, const py::object& residual,
@@ -27,10 +29,15 @@ FloatArray gemm(const KernelTable& self, const py::object& a_object,
   const GemmEpilogue epilogue(matrix(a).rows, n, bias, activation, residual, norm_weight, norm_bias,
                               eps);
   FloatArray out = empty_matrix(matrix(a).rows, n);
-  const Buffer<float> packed = self.pack(matrix(weight));
+  const bool narrow = storage == Storage::kBfloat16;
+  const Buffer<float> packed = narrow ? Buffer<float>() : self.pack(matrix(weight));
   GemmArgs args = self.gemm_args(matrix(a), n, packed, mutable_matrix(out));
   epilogue.apply(args);
-  self.kernels.gemm(args);
+  if (narrow) {
+    self.kernels.gemm_bf16(args, self.pack_bf16(matrix(weight)).data());
+  } else {
+    self.kernels.gemm(args);
+  }
   return out;
 }
 
@@ -180,9 +187,13 @@ void bind_kernels(py::module_& module) {
                              [](const KernelTable& self) {
                                return std::pair(self.kernels.gemm_mr, self.kernels.gemm_nr);
                              })
-      .def("gemm", &gemm, arg("a"), arg("weight"), arg("bias") = py::none(), py::kw_only(),
-           arg("activation") = "identity", arg("residual") = py::none(),
+      .def("gemm", &gemm<Storage::kFloat32>, arg("a"), arg("weight"), arg("bias") = py::none(),
+           py::kw_only(), arg("activation") = "identity", arg("residual") = py::none(),
            arg("norm_weight") = py::none(), arg("norm_bias") = py::none(), arg("eps") = 1e-5f)
+      .def("gemm_bf16", &gemm<Storage::kBfloat16>, arg("a"), arg("weight"),
+           arg("bias") = py::none(), py::kw_only(), arg("activation") = "identity",
+           arg("residual") = py::none(), arg("norm_weight") = py::none(),
+           arg("norm_bias") = py::none(), arg("eps") = 1e-5f)
       .def("attention", &attention, arg("q"), arg("k"), arg("v"), py::kw_only(),
            arg("softmax_scale"))
       .def("layer_norm", &layer_norm, arg("x"), arg("weight"), arg("bias") = py::none(),

@@ -28,11 +28,12 @@ struct BatchArrays {
   size_t size() const { return cu_seqlens.size() - 1; }
 };
 
+template <Storage storage>
 std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& bias) {
   const FloatArray w = float_array("weight", weight, 2);
   const OptionalVector b("bias", bias, static_cast<size_t>(w.shape(0)));
   const py::gil_scoped_release release;
-  return std::make_shared<Linear>(matrix(w), b.data());
+  return std::make_shared<Linear>(matrix(w), b.data(), storage);
 }
 
 std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::object& scale,
@@ -44,10 +45,11 @@ std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::obj
   return std::make_shared<Linear>(weight.view(), b.data());
 }
 
-FloatArray largest_inputs(const Linear& self) {
-  const std::span<const float> largest = self.largest_inputs();
-  check(!largest.empty(), "the inputs were not recorded");
-  return FloatArray(static_cast<py::ssize_t>(largest.size()), largest.data());
+FloatArray take_inputs(Linear& self) {
+  const std::vector<float> values = self.take_inputs();
+  FloatArray rows = empty_matrix(values.size() / self.in_features(), self.in_features());
+  std::copy(values.begin(), values.end(), rows.mutable_data());
+  return rows;
 }
 
 std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::object& bias,
@@ -116,12 +118,14 @@ std::shared_ptr<SentenceEncoder> make_sentence_encoder(const std::shared_ptr<Enc
 
 void bind_parts(py::module_& module) {
   py::class_<Linear, std::shared_ptr<Linear>>(module, "Linear")
-      .def(py::init(&make_linear), arg("weight"), arg("bias") = py::none())
+      .def(py::init(&make_linear<Storage::kFloat32>), arg("weight"), arg("bias") = py::none())
+      .def_static("in_bfloat16", &make_linear<Storage::kBfloat16>, arg("weight"),
+                  arg("bias") = py::none())
       .def_static("from_int8", &make_int8_linear, arg("values"), arg("scale"),
                   arg("bias") = py::none(), arg("outliers") = py::none(),
                   arg("outlier_weight") = py::none())
       .def("record_inputs", &Linear::record_inputs)
-      .def("largest_inputs", &largest_inputs)
+      .def("take_inputs", &take_inputs)
       .def_property_readonly("in_features", &Linear::in_features)
       .def_property_readonly("out_features", &Linear::out_features);
 

@@ -73,6 +73,15 @@ double time_gemm(const KernelTable& self, size_t m, size_t n, size_t k, size_t r
   return warm_seconds_per_call(repeats, [&] { self.kernels.gemm(args); });
 }
 
+double time_gemm_bf16(const KernelTable& self, size_t m, size_t n, size_t k, size_t repeats) {
+  const TestMatrix a(m, k);
+  const TestMatrix weight(n, k);
+  const TestMatrix c(m, n);
+  const Buffer<uint16_t> packed = self.pack_bf16(weight.view);
+  const GemmArgs args = self.gemm_args(a.view, n, Buffer<float>(), c.view);
+  return warm_seconds_per_call(repeats, [&] { self.kernels.gemm_bf16(args, packed.data()); });
+}
+
 double time_gemm_s8(const KernelTable& self, size_t m, size_t n, size_t k, size_t repeats) {
   const TestMatrix a(m, k);
   const TestMatrix weight(n, k);
@@ -192,6 +201,7 @@ void bind_timing(KernelTableClass& table) {
   table.def("names", &names)
       .def("time_gemm", &time_gemm, arg("m"), arg("n"), arg("k"), arg("repeats"), py::kw_only(),
            arg("activation") = "identity")
+      .def("time_gemm_bf16", &time_gemm_bf16, arg("m"), arg("n"), arg("k"), arg("repeats"))
       .def("time_gemm_s8", &time_gemm_s8, arg("m"), arg("n"), arg("k"), arg("repeats"))
       .def("time_attention", &time_attention, arg("num_queries"), arg("num_keys"), arg("head_dim"),
            arg("repeats"))

@@ -54,8 +54,8 @@ struct Tile {
   const float* residual;  // at the tile's first element, or null
   size_t ldr;
   bool accumulate;
-  const float* next_panel = nullptr;  // brought into L2 meanwhile, one step of k of it
-  size_t next_interval = 0;           // every next_interval steps
+  const void* next_panel = nullptr;  // brought into L2 meanwhile, one step of k of it
+  size_t next_interval = 0;          // every next_interval steps
 };
 
 // Whole says that the tile has no columns beyond n: plain loads and stores (vmaskmovps stores are
@@ -126,9 +126,9 @@ constexpr int kIntoL1 = 3;
 constexpr int kIntoL2 = 2;
 
 // One step's worth of a panel.
-template <size_t NV, int Level>
-SIMDFORMER_INLINE void prefetch_step(const float* p) {
-  constexpr size_t kLine = 64 / sizeof(float);
+template <size_t NV, int Level, typename Weight>
+SIMDFORMER_INLINE void prefetch_step(const Weight* p) {
+  constexpr size_t kLine = 64 / sizeof(Weight);
   SIMDFORMER_UNROLL
   for (size_t i = 0; i < NV * kLanes; i += kLine) __builtin_prefetch(p + i, 0, Level);
 }
@@ -140,13 +140,13 @@ constexpr size_t kStepsAhead = 8;
 
 // The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k. A
 // function of its own, so that the registers are this tile's alone. Unrolled by hand, gcc 12 copies
-// accumulators (94% -> 89%).
-template <size_t MR, size_t NV>
+// accumulators (94% -> 89%). Weight: float, or bfloat16 in uint16_t, which VecF32::load widens.
+template <size_t MR, size_t NV, typename Weight>
 SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
-                                      const float* SIMDFORMER_RESTRICT w, const Tile& tile) {
+                                      const Weight* SIMDFORMER_RESTRICT w, const Tile& tile) {
   VecF32 acc[MR][NV];
   start_tile(acc, tile);
-  const float* next = tile.next_panel;
+  const Weight* next = static_cast<const Weight*>(tile.next_panel);
   for (size_t left = k; left > 0; next += NV * kLanes) {
     prefetch_step<NV, kIntoL2>(next);
     const size_t steps = min_size(left, tile.next_interval);

@@ -268,6 +268,13 @@ struct Kernels {
                       size_t panel_end, float* packed);
   void (*gemm)(const GemmArgs& args);
 
+  // The same panels with each number rounded to bfloat16, to nearest, ties to even; NaN stays NaN.
+  void (*pack_weight_bf16)(size_t n, size_t k, const float* weight, size_t ldw, size_t panel_begin,
+                           size_t panel_end, uint16_t* packed);
+  // gemm with such a weight, computed in float32; args.packed_weight is not read. c is not the
+  // residual.
+  void (*gemm_bf16)(const GemmArgs& args, const uint16_t* packed_weight);
+
   // Bytes and floats that pack_weight_s8 writes for a weight of (n, k).
   size_t (*s8_packed_size)(size_t n, size_t k);
   size_t (*s8_ranges_size)(size_t n, size_t k);

@@ -9,6 +9,7 @@
 #include "kernels/attention.inl.h"
 #include "kernels/embedding.inl.h"
 #include "kernels/gemm.inl.h"
+#include "kernels/gemm_bf16.inl.h"
 #include "kernels/kernels.h"
 #include "kernels/layer_norm.inl.h"
 #include "kernels/norm_columns.inl.h"
@@ -31,6 +32,8 @@ constexpr Kernels make_table() {
       .packed_size = packed_size,
       .pack_weight = pack_weight,
       .gemm = gemm,
+      .pack_weight_bf16 = pack_weight_bf16,
+      .gemm_bf16 = gemm_bf16,
       .s8_packed_size = s8_packed_size,
       .s8_ranges_size = s8_ranges_size,
       .pack_weight_s8 = pack_weight_s8,

@@ -2,7 +2,7 @@
 #include "layers/linear.h"
 
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "base/check.h"
 
@@ -14,16 +14,23 @@ size_t num_row_blocks(size_t rows, size_t team_size) {
   return (blocks + team_size - 1) / team_size * team_size;
 }
 
-Linear::Linear(ConstMatrix weight, const float* bias)
+Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
     : kernels_(active_kernels()),
       in_features_(weight.cols),
       out_features_(weight.rows),
-      packed_(kernels_.packed_size(weight.rows, weight.cols)),
       bias_(bias ? weight.rows : 0) {
   check(weight.rows > 0 && weight.cols > 0, "Linear: weight is empty, its shape is (", weight.rows,
         ", ", weight.cols, ")");
-  kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
-                       packed_.data());
+  const size_t size = kernels_.packed_size(weight.rows, weight.cols);
+  if (storage == Storage::kBfloat16) {
+    packed_bf16_ = Buffer<uint16_t>(size);
+    kernels_.pack_weight_bf16(out_features_, in_features_, weight.data, weight.stride, 0,
+                              num_panels(), packed_bf16_.data());
+  } else {
+    packed_ = Buffer<float>(size);
+    kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
+                         packed_.data());
+  }
   if (bias) std::copy_n(bias, out_features_, bias_.data());
 }
 
@@ -36,20 +43,27 @@ Linear::Linear(const S8Matrix& weight, const float* bias)
   if (bias) std::copy_n(bias, out_features_, bias_.data());
 }
 
-void Linear::record_inputs() {
-  largest_ = Buffer<float>(in_features_);
-  std::fill_n(largest_.data(), in_features_, 0.0f);
+std::vector<float> Linear::take_inputs() {
+  recording_ = false;
+  return std::exchange(recorded_, {});
+}
+
+// A row comes once for each chunk of k, in order, and once for each range of panels.
+void Linear::record(const GemmArgs& args) const {
+  if (args.panel_begin > 0) return;
+  if (args.k_begin == 0) recorded_.resize(recorded_.size() + args.m * in_features_);
+  float* rows = recorded_.data() + recorded_.size() - args.m * in_features_;
+  for (size_t i = 0; i < args.m; ++i) {
+    std::copy_n(args.a + i * args.lda, args.k, rows + i * in_features_ + args.k_begin);
+  }
 }
 
 // The one way to the kernels.
 void Linear::gemm(const GemmArgs& args) const {
-  for (size_t row = 0; largest_.size() > 0 && row < args.m; ++row) {
-    for (size_t p = 0; p < args.k; ++p) {
-      float& largest = largest_[args.k_begin + p];
-      largest = std::max(largest, std::fabs(args.a[row * args.lda + p]));
-    }
-  }
-  packed_s8_.empty() ? kernels_.gemm(args) : kernels_.gemm_s8(args, packed_s8_.view());
+  if (recording_) record(args);
+  if (packed_.size() > 0) return kernels_.gemm(args);
+  if (packed_bf16_.size() > 0) return kernels_.gemm_bf16(args, packed_bf16_.data());
+  kernels_.gemm_s8(args, packed_s8_.view());
 }
 
 size_t Linear::num_panels() const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/buffer.h"
 #include "base/parallel.h"
@@ -27,11 +28,14 @@ struct Epilogue {
   const LayerNorm* norm = nullptr;
 };
 
-// y = x W^T + b, W packed at construction for the active ISA level, in float32 or int8.
+// How a Linear keeps weights that are not int8.
+enum class Storage { kFloat32, kBfloat16 };
+
+// y = x W^T + b, W packed at construction for the active ISA level, in float32, bfloat16 or int8.
 class Linear {
  public:
   // weight: (out_features, in_features); bias: (out_features) or null.
-  Linear(ConstMatrix weight, const float* bias);
+  Linear(ConstMatrix weight, const float* bias, Storage storage = Storage::kFloat32);
   Linear(const S8Matrix& weight, const float* bias);
 
   size_t in_features() const { return in_features_; }
@@ -40,7 +44,8 @@ class Linear {
   const Kernels& kernels() const { return kernels_; }
 
   // x: (rows, in_features), y: (rows, out_features); y may be the residual if the activation is the
-  // identity. Split over the team by rows if there are enough, else by columns.
+  // identity and the weights are float32. Split over the team by rows if there are enough, else by
+  // columns.
   void forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
 
   // forward on this thread alone.
@@ -55,22 +60,26 @@ class Linear {
   // residual.
   void forward_chunk(ConstMatrix x, size_t k_begin, Matrix y, const Epilogue& epilogue) const;
 
-  // From now on, notes the largest |x| of each input feature. On one thread only.
-  void record_inputs();
-  // (in_features), or empty if not recorded.
-  std::span<const float> largest_inputs() const { return {largest_.data(), largest_.size()}; }
+  // From now on, keeps every row of x. On one thread only.
+  void record_inputs() { recording_ = true; }
+  // The rows kept, (rows, in_features); no more are.
+  std::vector<float> take_inputs();
 
  private:
   GemmArgs gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
   void gemm(const GemmArgs& args) const;
+  void record(const GemmArgs& args) const;
 
   const Kernels& kernels_;
   size_t in_features_;
   size_t out_features_;
+  // Of the three, two are empty.
   Buffer<float> packed_;
-  PackedS8 packed_s8_;  // of packed_ and packed_s8_, one is empty
+  Buffer<uint16_t> packed_bf16_;
+  PackedS8 packed_s8_;
   Buffer<float> bias_;
-  mutable Buffer<float> largest_;
+  bool recording_ = false;
+  mutable std::vector<float> recorded_;
 };
 
 // y = linear(x)

@@ -30,6 +30,12 @@ struct VecF32 {
   static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
     return {_mm256_maskload_ps(p, first(n))};
   }
+  // p[0, kLanes) in bfloat16, exactly.
+  static SIMDFORMER_INLINE VecF32 load(const uint16_t* p) {
+    const __m256i wide =
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+  }
   SIMDFORMER_INLINE void store(float* p) const { _mm256_storeu_ps(p, raw); }
   SIMDFORMER_INLINE void store(float* p, size_t n) const { _mm256_maskstore_ps(p, first(n), raw); }
 

@@ -33,6 +33,12 @@ struct VecF32 {
   static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
     return {_mm512_maskz_loadu_ps(first(n), p)};
   }
+  // p[0, kLanes) in bfloat16, exactly.
+  static SIMDFORMER_INLINE VecF32 load(const uint16_t* p) {
+    const __m512i wide =
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+  }
   SIMDFORMER_INLINE void store(float* p) const { _mm512_storeu_ps(p, raw); }
   SIMDFORMER_INLINE void store(float* p, size_t n) const {
     _mm512_mask_storeu_ps(p, first(n), raw);

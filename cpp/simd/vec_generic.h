@@ -37,6 +37,14 @@ struct VecF32 {
     for (size_t i = 0; i < n; ++i) v.raw[i] = p[i];
     return v;
   }
+  // p[0, kLanes) in bfloat16, exactly.
+  static SIMDFORMER_INLINE VecF32 load(const uint16_t* p) {
+    const I32x4 bits{p[0], p[1], p[2], p[3]};
+    VecF32 v;
+    const I32x4 wide = bits << 16;
+    __builtin_memcpy(&v.raw, &wide, sizeof(wide));
+    return v;
+  }
   SIMDFORMER_INLINE void store(float* p) const { __builtin_memcpy(p, &raw, sizeof(raw)); }
   SIMDFORMER_INLINE void store(float* p, size_t n) const {
     for (size_t i = 0; i < n; ++i) p[i] = raw[i];

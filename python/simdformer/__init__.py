@@ -12,16 +12,24 @@ from simdformer import _core as _core
 if TYPE_CHECKING:
     from simdformer.build_info import show_config
     from simdformer.quantization import quantize_embeddings
+    from simdformer.quantize import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
 
     __version__: str
 
-__all__ = ["SentenceTransformer", "__version__", "quantize_embeddings", "show_config"]
+__all__ = [
+    "SentenceTransformer",
+    "__version__",
+    "quantize_embeddings",
+    "quantize_model",
+    "show_config",
+]
 
 # The rest is imported when it is first used: NumPy and tokenizers cost 0.1 s and start threads.
 _HOMES = {
     "SentenceTransformer": "simdformer.sentence_transformer",
     "quantize_embeddings": "simdformer.quantization",
+    "quantize_model": "simdformer.quantize",
     "show_config": "simdformer.build_info",
 }
 

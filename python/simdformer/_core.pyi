@@ -35,6 +35,8 @@ def quantize_weight(weight: Float32, outliers: Int32 | None = None) -> tuple[Int
 class Linear:
     def __init__(self, weight: Float32, bias: Float32 | None = None) -> None: ...
     @staticmethod
+    def in_bfloat16(weight: Float32, bias: Float32 | None = None) -> Linear: ...
+    @staticmethod
     def from_int8(
         values: Int8,
         scale: Float32,
@@ -42,9 +44,10 @@ class Linear:
         outliers: Int32 | None = None,
         outlier_weight: Float32 | None = None,
     ) -> Linear: ...
-    # Forward passes on one thread note the largest |x| of each input feature.
+    # From record_inputs() to take_inputs(), forward passes keep their inputs, (rows, in_features).
+    # They must run on one thread.
     def record_inputs(self) -> None: ...
-    def largest_inputs(self) -> Float32: ...
+    def take_inputs(self) -> Float32: ...
     @property
     def in_features(self) -> int: ...
     @property
@@ -149,6 +152,19 @@ class KernelTable:
         eps: float = 1e-5,
     ) -> Float32: ...
     # q uint8 (rows, cols rounded up to groups), scale and minimum (rows, groups)
+    def gemm_bf16(
+        self,
+        a: Float32,
+        weight: Float32,
+        bias: Float32 | None = None,
+        *,
+        activation: str = "identity",
+        residual: Float32 | None = None,
+        norm_weight: Float32 | None = None,
+        norm_bias: Float32 | None = None,
+        eps: float = 1e-5,
+    ) -> Float32: ...
+    # q uint8 (rows, cols rounded up to groups), scale and minimum (rows, groups)
     def quantize_rows(self, x: Float32) -> tuple[Uint8, Float32, Float32]: ...
     def gemm_s8(
         self,
@@ -187,6 +203,7 @@ class KernelTable:
     def time_gemm(
         self, m: int, n: int, k: int, repeats: int, *, activation: str = "identity"
     ) -> float: ...
+    def time_gemm_bf16(self, m: int, n: int, k: int, repeats: int) -> float: ...
     def time_gemm_s8(self, m: int, n: int, k: int, repeats: int) -> float: ...
     def time_attention(
         self, num_queries: int, num_keys: int, head_dim: int, repeats: int

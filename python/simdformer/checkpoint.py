@@ -19,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from simdformer.precision import Int8Matrix, num_groups
+
 Float32 = NDArray[np.float32]
+Array = NDArray[Any]
 
 # bfloat16 has no NumPy dtype: it is read as its bits and widened.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_INTEGERS = {"I8": "<i1", "I32": "<i4"}
+# What stands for a matrix in int8.
+_INT8_PARTS = ("weight", "weight_scale", "outliers", "outlier_weight")
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -106,8 +112,10 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.location = folder
         self._files: list[_File] = []
         self._entries: dict[str, _Entry] = {}
+        self.names_read: set[str] = set()
         try:
             if folder.is_file():
                 self._open(folder)
@@ -173,10 +181,6 @@ class Checkpoint:
         """The shape of a tensor, from the header."""
         return self._entries[name].shape
 
-    def file_name(self, name: str) -> str:
-        """The name of the file that holds a tensor."""
-        return self._entries[name].file.path.name
-
     def read(self, name: str) -> Float32:
         """One tensor as float32 (float16, bfloat16 and float64 are converted).
 
@@ -188,8 +192,8 @@ class Checkpoint:
                 f"tensor {name!r} in {entry.file.path} has dtype {entry.dtype};"
                 f" weights must be one of {', '.join(_DTYPES)}"
             )
-        raw = np.empty(entry.shape, dtype=_DTYPES[entry.dtype])
-        entry.file.read_into(raw.reshape(-1).view(np.uint8).data, entry.offset)
+        self.names_read.add(name)
+        raw = self._read_raw(entry, _DTYPES[entry.dtype])
         tensor = _widen_bfloat16(raw) if entry.dtype == "BF16" else raw
         with np.errstate(over="ignore", invalid="ignore"):
             tensor = tensor.astype(np.float32, copy=False)
@@ -201,6 +205,28 @@ class Checkpoint:
                     " infinite; the file may be damaged: download it again"
                 )
         return tensor
+
+    def read_integers(self, name: str, dtype: str) -> Array:
+        """One tensor of integers: dtype "I8" or "I32". ValueError if it holds other numbers."""
+        entry = self._entries[name]
+        if entry.dtype != dtype:
+            raise ValueError(
+                f"tensor {name!r} in {entry.file.path} has dtype {entry.dtype}, expected {dtype}"
+            )
+        return self._read_raw(entry, _INTEGERS[dtype])
+
+    def path(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._entries[name].file.path
+
+    def num_bytes(self) -> int:
+        """The size of the files."""
+        return sum(os.fstat(file.fd).st_size for file in self._files)
+
+    def _read_raw(self, entry: _Entry, dtype: str) -> Array:
+        raw = np.empty(entry.shape, dtype=dtype)
+        entry.file.read_into(raw.reshape(-1).view(np.uint8).data, entry.offset)
+        return raw
 
 
 class Weights:
@@ -221,22 +247,55 @@ class Weights:
 
     def __call__(self, name: str, *fields: str) -> Float32:
         """The tensor `name`, whose dimensions must equal the named config fields, in order."""
+        return self._checkpoint.read(self.checked(name, fields, self.shape(fields)))
+
+    def matrix(
+        self, name: str, rows: str, cols: str, *, parts: Sequence[str] = ()
+    ) -> CheckpointMatrix:
+        """The matrix `name`.weight, or those of `parts` below one another; checked now, read later.
+
+        rows and cols name the fields that each part's shape must equal.
+        """
+        found = CheckpointMatrix(self, name, tuple(parts) or (name,), (rows, cols))
+        self._unread.difference_update(found.tensors)
+        int8 = {f"{found.name}.{part}" for part in _INT8_PARTS}
+        self._unread -= int8
+        if not (int8 - set(found.tensors)).intersection(self._checkpoint.names()):
+            for part in parts or (name,):
+                self.checked(f"{part}.weight", (rows, cols), self.shape((rows, cols)))
+        return found
+
+    def shape(self, fields: Sequence[str]) -> tuple[int, ...]:
+        """The sizes that fields of config.json name."""
+        return tuple(self._sizes[field] for field in fields)
+
+    def checked(self, name: str, fields: Sequence[str], shape: tuple[int, ...]) -> str:
+        """The full name of a tensor of that shape, which follows from those fields."""
         name = self._prefix + name
-        shape = tuple(self._sizes[field] for field in fields)
         given = ", ".join(f"{field}={self._sizes[field]}" for field in dict.fromkeys(fields))
         if name not in self._checkpoint:
             raise ValueError(
-                f"tensor {name!r} is missing from the checkpoint;"
+                f"tensor {name!r} is missing from the checkpoint {self._checkpoint.location};"
                 f" config.json ({given}) needs it with shape {shape}"
             )
         found = self._checkpoint.shape(name)
         if found != shape:
             raise ValueError(
-                f"tensor {name!r} in {self._checkpoint.file_name(name)} has shape {found};"
+                f"tensor {name!r} in {self._checkpoint.path(name).name} has shape {found};"
                 f" config.json ({given}) needs {shape}"
             )
         self._unread.discard(name)
-        return self._checkpoint.read(name)
+        return name
+
+    @property
+    def prefix(self) -> str:
+        """What the checkpoint puts before the encoder's names."""
+        return self._prefix
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where the tensors are."""
+        return self._checkpoint
 
     def refuse_unread(self, ignored: Sequence[str]) -> None:
         """ValueError if tensors are left that the architecture did not ask for.
@@ -252,6 +311,70 @@ class Weights:
                 f"the checkpoint holds {len(left)} tensors that config.json leaves no place for:"
                 f" {shown}"
             )
+
+
+class CheckpointMatrix:
+    """A matrix that one tensor, or several below one another, hold; precision.Matrix."""
+
+    def __init__(
+        self, weights: Weights, name: str, parts: tuple[str, ...], fields: tuple[str, str]
+    ) -> None:
+        self._weights = weights
+        self._name = name
+        self._parts = parts
+        self._fields = fields
+
+    @property
+    def name(self) -> str:
+        """The full name, without ".weight"."""
+        return self._weights.prefix + self._name
+
+    @property
+    def tensors(self) -> list[str]:
+        """The names of the tensors that hold it in float32."""
+        return [f"{self._weights.prefix}{part}.weight" for part in self._parts]
+
+    def float32(self) -> Float32:
+        """Its numbers: (rows, cols)."""
+        parts = [self._weights(f"{part}.weight", *self._fields) for part in self._parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def int8(self) -> Int8Matrix:
+        """As quantize_model stores it: in one piece, scales and outliers beside the codes.
+
+        ValueError names the file and the tensor that is missing or cannot be right.
+        """
+        rows, cols = self._weights.shape(self._fields)
+        rows *= len(self._parts)
+        groups = num_groups(cols)
+        values = self._read_integers("weight", "I8", (rows, cols))
+        scale = self._read("weight_scale", (rows, groups))
+        self._require("weight_scale", bool((scale > 0).all()), "scales must be above 0")
+        count = min(cols, math.prod(self._shape("outliers")))
+        outliers = self._read_integers("outliers", "I32", (count,))
+        ascending = bool((np.diff(outliers, prepend=-1, append=cols) > 0).all())
+        self._require("outliers", ascending, f"columns must ascend within [0, {cols})")
+        return Int8Matrix(values, scale, outliers, self._read("outlier_weight", (rows, count)))
+
+    def _shape(self, part: str) -> tuple[int, ...]:
+        """As found; () if there is no such tensor, which is refused when it is read."""
+        name, checkpoint = f"{self.name}.{part}", self._weights.checkpoint
+        return checkpoint.shape(name) if name in checkpoint else ()
+
+    def _checked(self, part: str, shape: tuple[int, ...]) -> str:
+        return self._weights.checked(f"{self._name}.{part}", self._fields, shape)
+
+    def _read(self, part: str, shape: tuple[int, ...]) -> Float32:
+        return self._weights.checkpoint.read(self._checked(part, shape))
+
+    def _read_integers(self, part: str, dtype: str, shape: tuple[int, ...]) -> Array:
+        return self._weights.checkpoint.read_integers(self._checked(part, shape), dtype)
+
+    def _require(self, part: str, holds: bool, what: str) -> None:
+        if not holds:
+            name = f"{self.name}.{part}"
+            path = self._weights.checkpoint.path(name)
+            raise ValueError(f"tensor {name!r} in {path}: {what}; the file is damaged")
 
 
 def _widen_bfloat16(bits: NDArray[Any]) -> Float32:

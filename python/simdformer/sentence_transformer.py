@@ -46,10 +46,14 @@ class SentenceTransformer:
     Any number of Python threads may use one model at once.
 
     Attributes:
+      compute_type: what the linear layers run in.
+      part_types: by name, the compute type of each part that was quantised or kept from it.
       prompts: dict from prompt name to the text put before each input.
       default_prompt_name: the prompt that applies if a call names none.
       truncate_dim: how many leading dimensions `encode` keeps, or None for all.
       num_tokens: how many tokens have been embedded since loading.
+      compute_type: what runs.
+      part_types: by name, the compute type of each part that was quantised or kept from it.
       truncated_texts: how many texts were longer than max_seq_length since loading. The first
         call that meets one warns; no other does.
     """
@@ -58,7 +62,7 @@ class SentenceTransformer:
         self,
         model_name_or_path: str | os.PathLike[str],
         *,
-        compute_type: str = "float32",
+        compute_type: str = "default",
         num_threads: int | None = None,
         max_batch_tokens: int = 16384,
         prompts: Mapping[str, str | None] | None = None,
@@ -75,8 +79,10 @@ class SentenceTransformer:
 
         model_name_or_path: a folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a
           folder, in installed packages, in the Hugging Face cache, then on the hub.
-        compute_type: the arithmetic of the linear layers: "float32", or "int8", which is faster and
-          takes a quarter of their memory; docs/quantization.md says how near its vectors come.
+        compute_type: the arithmetic of the linear layers: "float32"; "bfloat16", which rounds their
+          weights to half the memory; or "int8", which is faster and takes a quarter.
+          docs/quantization.md says how near the vectors come.
+          "default" is what the folder declares: int8 if quantize_model made it, else float32.
         num_threads: threads of a call; None for as many as this process may use (see show_config).
         max_batch_tokens: tokens in one forward pass, which bounds its memory. A longer single text
           is a pass of its own.
@@ -102,7 +108,8 @@ class SentenceTransformer:
         )
         loaded = load_model(folder, compute_type)
         self._name = os.fspath(model_name_or_path)
-        self.compute_type = compute_type
+        self.compute_type = loaded.compute_type
+        self.part_types = dict(loaded.part_types)
         self._tokenizer = loaded.tokenizer
         self._encoder = loaded.encoder
         self._sentence_encoder = loaded.sentence_encoder

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `simdformer` command: embed texts into vectors, search them, look into a model.
+"""The `simdformer` command: embed texts into vectors, search them, look into a model, quantise it.
 
 Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
 130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM.
@@ -14,7 +14,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, info, search
+from simdformer.cli import embed, info, quantize, search
 from simdformer.cli.errors import CliError, UsageError, say
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ examples:
   simdformer embed docs.txt -o docs.npy
   simdformer search "open a file" --in docs.txt
   simdformer info all-MiniLM-L6-v2
+  simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
 
 `simdformer COMMAND --help` says more.
 """
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action=_VersionAction, nargs=0, help="show the version and exit"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (embed, search, info):
+    for command in (embed, search, info, quantize):
         command.add_parser(commands)
     return parser
 

@@ -48,9 +48,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--compute-type",
-        choices=("float32", "int8"),
-        default="float32",
-        help="the arithmetic of the linear layers (default: %(default)s)",
+        choices=("default", "float32", "bfloat16", "int8"),
+        default="default",
+        help="how the linear layers keep and multiply their weights (default: what the model's"
+        " folder declares, else float32)",
     )
     group.add_argument(
         "--num-threads",

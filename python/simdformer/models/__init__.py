@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
 from simdformer.models import bert
-from simdformer.models.linear import MakeLinear, float32_linear
+from simdformer.precision import FLOAT32, Precision
 
 
 class Architecture(Protocol):
@@ -19,7 +19,7 @@ class Architecture(Protocol):
         self,
         config: Mapping[str, Any],
         checkpoint: Checkpoint,
-        make_linear: MakeLinear = float32_linear,
+        precision: Precision = FLOAT32,
     ) -> Encoder:
         """The encoder that config.json describes, with the checkpoint's weights."""
 
@@ -30,12 +30,13 @@ REGISTRY: dict[str, Architecture] = {
 
 
 def build_encoder(
-    config: Mapping[str, Any], checkpoint: Checkpoint, make_linear: MakeLinear = float32_linear
+    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
 ) -> Encoder:
     """Build the encoder of a model folder.
 
-    config: the content of config.json. make_linear: makes its layers' linear parts. Errors: ValueError for a model_type that is not in the
-    registry (it lists those that are), and whatever the architecture refuses.
+    config: the content of config.json. precision: makes layers of its weights.
+    Errors: ValueError for a model_type that is not in the registry (it lists those that are), and
+    whatever the architecture refuses.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in REGISTRY:
@@ -43,4 +44,4 @@ def build_encoder(
             f"unknown architecture: config.json has model_type={model_type!r};"
             f" known: {', '.join(sorted(REGISTRY))}"
         )
-    return REGISTRY[model_type].build(config, checkpoint, make_linear)
+    return REGISTRY[model_type].build(config, checkpoint, precision)

@@ -24,7 +24,7 @@ from simdformer._core import (
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint, Weights
 from simdformer.models.fields import one_of, positive_float, positive_int
-from simdformer.models.linear import MakeLinear, float32_linear
+from simdformer.precision import FLOAT32, Precision
 
 # Parts of BERT that sentence embeddings do not use: buffers, the pooler and the heads.
 _IGNORED = ("embeddings.position_ids", "pooler.", "cls.", "classifier.", "qa_outputs.")
@@ -69,35 +69,35 @@ class BertConfig:
 
 
 def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, make_linear: MakeLinear = float32_linear
+    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
 ) -> Encoder:
     """A BERT encoder from config.json and its weights."""
     bert = BertConfig.from_dict(config)
     weights = Weights(checkpoint, asdict(bert), prefixes=("bert.",))
     embeddings = Embeddings(
-        weights("embeddings.word_embeddings.weight", "vocab_size", "hidden_size"),
+        precision.table(weights.matrix("embeddings.word_embeddings", "vocab_size", "hidden_size")),
         weights("embeddings.position_embeddings.weight", "max_position_embeddings", "hidden_size"),
         weights("embeddings.token_type_embeddings.weight", "type_vocab_size", "hidden_size"),
         _norm(weights, bert, "embeddings.LayerNorm"),
     )
     layers = [
-        _layer(weights, bert, f"encoder.layer.{index}", make_linear)
+        _layer(weights, bert, f"encoder.layer.{index}", precision)
         for index in range(bert.num_hidden_layers)
     ]
     weights.refuse_unread(_IGNORED)
     return Encoder(embeddings, layers)
 
 
-def _layer(weights: Weights, bert: BertConfig, name: str, make_linear: MakeLinear) -> EncoderLayer:
+def _layer(weights: Weights, bert: BertConfig, name: str, precision: Precision) -> EncoderLayer:
     hidden, inner = "hidden_size", "intermediate_size"
 
     def linear(part: str, out_features: str, in_features: str) -> Linear:
         full = f"{name}.{part}"
-        weight = weights(f"{full}.weight", out_features, in_features)
-        return make_linear(full, weight, weights(f"{full}.bias", out_features))
+        weight = weights.matrix(full, out_features, in_features)
+        return precision.linear(weight, weights(f"{full}.bias", out_features))
 
     attention = SelfAttention(
-        _qkv(weights, f"{name}.attention.self", make_linear),
+        _qkv(weights, f"{name}.attention.self", precision),
         linear("attention.output.dense", hidden, hidden),
         num_heads=bert.num_attention_heads,
     )
@@ -114,12 +114,11 @@ def _layer(weights: Weights, bert: BertConfig, name: str, make_linear: MakeLinea
     )
 
 
-def _qkv(weights: Weights, name: str, make_linear: MakeLinear) -> Linear:
+def _qkv(weights: Weights, name: str, precision: Precision) -> Linear:
     """Query, key and value as one Linear of 3 * hidden_size rows: one GEMM instead of three."""
     parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-    return make_linear(
-        name,
-        np.concatenate([weights(f"{part}.weight", "hidden_size", "hidden_size") for part in parts]),
+    return precision.linear(
+        weights.matrix(name, "hidden_size", "hidden_size", parts=parts),
         np.concatenate([weights(f"{part}.bias", "hidden_size") for part in parts]),
     )
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simdformer quantize`: a model folder in int8, and what that costs, part by part."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from simdformer.cli.arguments import add_input_arguments
+from simdformer.cli.errors import CliError
+from simdformer.cli.texts import TextSource, text_format
+
+if TYPE_CHECKING:
+    from simdformer.cli.arguments import SubParsers
+    from simdformer.quantize import QuantizationReport
+
+_EPILOG = """\
+FOLDER is loaded like any model and runs in int8. It appears whole or not at all.
+
+examples:
+  simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
+  simdformer quantize ./my-model -o my-model-int8 --texts sample.txt --min-cosine 0.9995
+  simdformer embed docs.txt --model minilm-int8 -o docs.npy
+"""
+
+
+def add_parser(commands: SubParsers) -> None:
+    """Add the subcommand and its arguments."""
+    parser = commands.add_parser(
+        "quantize",
+        help="write a model's folder with int8 weights, about a quarter of its size",
+        description="Write a model's folder with int8 weights, about a quarter of its size.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model's folder or name")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what to make")
+    parser.add_argument(
+        "--min-cosine",
+        type=float,
+        metavar="C",
+        help="parts stay in float32 until no vector of the sample is further from float32's than"
+        " this (default: 0.999)",
+    )
+    parser.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="a sample of what the model will be used on (default: ids of its vocabulary)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace FOLDER, a quantised model")
+    add_input_arguments(parser)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read the texts, quantise, print the report."""
+    from simdformer.cli.output import write_text
+    from simdformer.int8 import MIN_COSINE
+    from simdformer.quantize import quantize_model
+
+    try:
+        report = quantize_model(
+            args.model,
+            args.output,
+            texts=_texts(args),
+            min_cosine=MIN_COSINE if args.min_cosine is None else args.min_cosine,
+            overwrite=args.force,
+        )
+    except FileExistsError as error:
+        raise CliError(str(error).replace("overwrite=True", "--force")) from error
+    except (OSError, ValueError, ImportError) as error:
+        raise CliError(str(error)) from error
+    write_text(as_text(report))
+
+
+def as_text(report: QuantizationReport) -> str:
+    """A line a part, then the whole."""
+    width = max(len(part.name) for part in report.parts)
+    sample = f"{report.texts} texts" if report.texts else "ids of the vocabulary"
+    ratio = report.float32_bytes / report.int8_bytes
+    lines = [f"{'part':{width}}  {'in':7}  output error  1 - cosine, alone"]
+    for part in report.parts:
+        losses = f"{part.error:12.5f}  {part.cosine_loss:17.2e}"
+        lines.append(f"{part.name:{width}}  {part.compute_type:7}  {losses}")
+    lines.append(
+        f"cosine to float32 over {sample}: mean {report.mean_cosine:.6f}, first percentile"
+        f" {report.first_percentile:.6f}, smallest {report.min_cosine:.6f}"
+    )
+    lines.append(
+        f"{report.folder}: weights of {report.int8_bytes:,} bytes, {ratio:.1f} times smaller"
+        f" than {report.float32_bytes:,}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _texts(args: argparse.Namespace) -> list[str] | None:
+    from simdformer.quantize import MAX_TEXTS
+
+    if args.texts is None:
+        return None
+    with TextSource(args.texts, text_format(args.texts, args.format), args.field) as source:
+        return [record.text for record in islice(source, MAX_TEXTS)]

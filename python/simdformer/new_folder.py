@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder under a temporary name beside `target`, renamed when the block ends well.
+
+    When it does not (an error, Ctrl-C), the folder is removed. A folder that stands under `target`
+    stays as it is until then, and is removed after.
+    """
+    hidden = f".{target.name}.{secrets.token_hex(4)}"
+    temporary, old = target.with_name(f"{hidden}.tmp"), target.with_name(f"{hidden}.old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        _sync(temporary)
+        if os.path.lexists(target):
+            target.rename(old)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if os.path.lexists(old) and not os.path.lexists(target):
+            old.rename(target)
+        raise
+    finally:
+        if old.is_symlink():
+            old.unlink()
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """What is in it is on the disk before its name is."""
+    for path in [folder, *folder.rglob("*")]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""quantize_model: a model folder in int8, to be loaded like any other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer._core import Encoder
+from simdformer.arguments import text_list
+from simdformer.batching import pack
+from simdformer.checkpoint import Checkpoint
+from simdformer.int8 import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
+from simdformer.loading import ModelFolder
+from simdformer.models import build_encoder
+from simdformer.new_folder import new_folder
+from simdformer.quantized_checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    checkpoint_tensors,
+    write_quantized,
+)
+from simdformer.resolve import resolve_model
+from simdformer.tokenization import check_text
+
+# More texts than this say nothing new of a model, and the sample runs several times.
+MAX_TEXTS = 1000
+
+# What travels beside the weights: settings, vocabularies, the model card and its licence.
+_COPIED_SUFFIXES = (".json", ".txt", ".md")
+_COPIED_NAMES = ("LICENSE", "NOTICE")
+_OTHER_FORMATS = ("onnx", "openvino")
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """A linear layer or a table of embeddings.
+
+    compute_type: "int8", or "float32" if it was kept. error: |int8 - float32| / |float32| of its
+    output. cosine_loss: 1 - the mean cosine of the vectors with this part alone in int8.
+    """
+
+    name: str
+    compute_type: str
+    error: float
+    cosine_loss: float
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What quantize_model did.
+
+    mean_cosine, first_percentile, min_cosine: of the sample's vectors to those of float32.
+    texts: the size of the sample; 0 if it was ids of the model's vocabulary.
+    float32_bytes, int8_bytes: the sizes of the weights before and after.
+    """
+
+    folder: Path
+    parts: tuple[PartReport, ...]
+    mean_cosine: float
+    first_percentile: float
+    min_cosine: float
+    texts: int
+    float32_bytes: int
+    int8_bytes: int
+
+
+def quantize_model(
+    model_name_or_path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    texts: Sequence[str] | None = None,
+    min_cosine: float = MIN_COSINE,
+    overwrite: bool = False,
+    cache_folder: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> QuantizationReport:
+    """Write a model's folder with int8 weights, about a quarter of its size.
+
+    SentenceTransformer(output) runs it in int8. Made without texts, it gives the same bits as
+    SentenceTransformer(model_name_or_path, compute_type="int8").
+
+    output: the folder to make; it appears whole or not at all.
+    texts: what the model will be used on; the first 1,000 find the outliers and measure the loss.
+      None for ids from all over the vocabulary.
+    min_cosine: what the least cosine to float32 over the sample must be; parts stay in float32
+      until it holds. 1 keeps them all.
+    overwrite: replace `output`, if it is itself a quantised model.
+    cache_folder, revision, local_files_only, token: where to look; see resolve_model.
+
+    Errors: FileExistsError if `output` exists; those of loading the model; ValueError for a model
+    that is quantised already, for no texts and a min_cosine outside [0, 1].
+    """
+    if not 0 <= min_cosine <= 1:
+        raise ValueError(f"min_cosine must be in [0, 1], got {min_cosine}")
+    checked = None if texts is None else _checked_texts(texts)
+    source = resolve_model(
+        model_name_or_path,
+        cache_folder=cache_folder,
+        revision=revision,
+        local_files_only=local_files_only,
+        token=token,
+    )
+    target = Path(output).expanduser()
+    _refuse_target(source, target, overwrite)
+    model = ModelFolder(source)
+    if model.quantization is not None:
+        raise ValueError(f"{source} is quantised already: see {model.quantization.path}")
+    inner = model.modules.transformer.relative_to(source)
+    with model.checkpoint() as checkpoint:
+        quantized = quantize_encoder(
+            partial(build_encoder, model.config, checkpoint),
+            model.sentence_encoder,
+            sample=partial(_text_sample, model, checked) if checked else None,
+            min_cosine=min_cosine,
+            with_losses=True,
+        )
+        with new_folder(target) as temporary:
+            _copy_files(model, temporary)
+            declared = _declaration(quantized, min_cosine, len(checked or ()))
+            write_quantized(temporary / inner, _tensors(checkpoint, quantized), declared)
+        sizes = (checkpoint.num_bytes(), (target / inner / WEIGHTS_FILE).stat().st_size)
+    return _report(target, quantized, len(checked or ()), sizes)
+
+
+def _checked_texts(texts: Sequence[str]) -> list[str]:
+    checked = [check_text(text, index) for index, text in enumerate(text_list(texts)[:MAX_TEXTS])]
+    if not checked:
+        raise ValueError("texts must hold at least one text; None takes the model's vocabulary")
+    return checked
+
+
+def _text_sample(model: ModelFolder, texts: list[str], encoder: Encoder) -> Sample:
+    ids = model.tokenizer(encoder.max_positions)(texts).input_ids
+    batch = pack(ids)
+    return Sample(batch.input_ids, batch.cu_seqlens)
+
+
+def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent} to make {target.name} in")
+    if not os.path.lexists(target):
+        return
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{target} is the model itself; give another folder")
+    if not overwrite:
+        raise FileExistsError(f"{target} exists; overwrite=True replaces a quantised model")
+    if not any(target.rglob(CONFIG_FILE)):
+        raise FileExistsError(f"{target} is not a quantised model; it is not overwritten")
+
+
+def _copy_files(model: ModelFolder, target: Path) -> None:
+    """Everything that a model is read from but the encoder's weights, and its card and licence."""
+    (target / model.modules.transformer.relative_to(model.folder)).mkdir(
+        parents=True, exist_ok=True
+    )
+    for path in sorted(model.folder.rglob("*")):
+        relative = path.relative_to(model.folder)
+        if path.is_file() and _is_copied(model, path, relative):
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+
+
+def _is_copied(model: ModelFolder, path: Path, relative: Path) -> bool:
+    if relative.parts[0] in _OTHER_FORMATS or any(part.startswith(".") for part in relative.parts):
+        return False
+    if path.suffix == ".safetensors":
+        return path.parent in model.modules.dense
+    if path.name.endswith(".safetensors.index.json"):
+        return False
+    return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
+
+
+def _tensors(checkpoint: Checkpoint, quantized: QuantizedEncoder) -> dict[str, NDArray[Any]]:
+    """Parts in int8 as such, and every other tensor that the encoder reads as it is."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, matrix in quantized.parts.items():
+        tensors |= checkpoint_tensors(name, matrix)
+    for name in sorted(checkpoint.names_read - quantized.replaced):
+        tensors[name] = checkpoint.read(name)
+    return tensors
+
+
+def _declaration(quantized: QuantizedEncoder, min_cosine: float, texts: int) -> dict[str, Any]:
+    """quantization_config.json beside scheme, version and group size."""
+    cosines = quantized.cosines
+    return {
+        "sample": f"{texts} texts" if texts else "vocabulary",
+        "required_min_cosine": min_cosine,
+        "mean_cosine": float(cosines.mean()),
+        "first_percentile": float(np.quantile(cosines, 0.01)),
+        "min_cosine": float(cosines.min()),
+        "parts": {
+            name: {"compute_type": quantized.part_types[name], **loss._asdict()}
+            for name, loss in quantized.losses.items()
+        },
+    }
+
+
+def _report(
+    folder: Path, quantized: QuantizedEncoder, texts: int, sizes: tuple[int, int]
+) -> QuantizationReport:
+    types, cosines = quantized.part_types, quantized.cosines
+    return QuantizationReport(
+        folder=folder,
+        parts=tuple(PartReport(n, types[n], *loss) for n, loss in quantized.losses.items()),
+        mean_cosine=float(cosines.mean()),
+        first_percentile=float(np.quantile(cosines, 0.01)),
+        min_cosine=float(cosines.min()),
+        texts=texts,
+        float32_bytes=sizes[0],
+        int8_bytes=sizes[1],
+    )
