@@ -29,6 +29,7 @@ from support import (
 LOWEST, HIGHEST = np.float32(-87.33654), np.float32(88.72283)
 
 EXP_BOUND = 1.05  # ulp; the largest error over all floats is 1.03
+EXP2_BOUND = 1.25  # likewise: 0.94, and 1.23 at the generic level, which rounds products
 
 SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
 
@@ -36,6 +37,12 @@ SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
 def floats(begin=0, end=2**32, stride=1):
     """The float32 of every stride-th bit pattern: denormals, infinities and NaNs among them."""
     return np.arange(begin, end, stride, dtype=np.uint64).astype(np.uint32).view(np.float32)
+
+
+def tables_with_own_float_code():
+    """Levels that add int8 products have the float32 code of the one before."""
+    isas = [isa for isa in _core.available_isas() if not isa.endswith(("_vnni", "_amx"))]
+    return [_core.KernelTable(isa) for isa in isas]
 
 
 def check_exp(x, actual, exact):
@@ -60,10 +67,8 @@ def test_exp_is_within_its_bound_over_a_dense_sweep(table):
 @pytest.mark.slow
 @np.errstate(all="ignore")
 def test_exp_is_within_its_bound_for_every_float_that_has_a_finite_one():
-    # Levels that add int8 products have the float32 code of the one before; magnitudes above 105
-    # are the dense sweep's.
-    own_code = [isa for isa in _core.available_isas() if not isa.endswith(("_vnni", "_amx"))]
-    tables = [_core.KernelTable(isa) for isa in own_code]
+    # Magnitudes above 105 are the dense sweep's.
+    tables = tables_with_own_float_code()
     largest = int(np.float32(105).view(np.uint32))
     starts = [sign + first for sign in (0, 2**31) for first in range(0, largest, 2**24)]
     for begin in starts:
@@ -71,6 +76,40 @@ def test_exp_is_within_its_bound_for_every_float_that_has_a_finite_one():
         exact = np.exp(x.astype(np.float64))
         for table in tables:
             check_exp(x, table.exp(x), exact)
+
+
+def check_exp2(x, actual):
+    exact = np.exp2(x.astype(np.float64))
+    normal_range = x >= -126
+    error = ulp_error(actual[normal_range], exact[normal_range])
+    assert error.max(initial=0) <= EXP2_BOUND, (
+        f"{error.max()} ulp at {x[normal_range][error.argmax()]!r}"
+    )
+    low = x < -126
+    assert np.all(np.abs(actual[low] - exact[low]) <= TINY)
+    assert np.all(actual[x < -150] == 0)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(x))
+
+
+@np.errstate(all="ignore")
+def test_exp2_nonpositive_is_within_its_bound_over_a_dense_sweep(table):
+    x = floats(begin=2**31, stride=1009)
+    check_exp2(x, table.exp2_nonpositive(x))
+
+
+@pytest.mark.slow
+@np.errstate(all="ignore")
+def test_exp2_nonpositive_is_within_its_bound_for_every_float_that_has_a_positive_one():
+    tables = tables_with_own_float_code()
+    for begin in range(2**31, 2**31 + int(np.float32(160).view(np.uint32)), 2**24):
+        x = floats(begin, begin + 2**24)
+        for table in tables:
+            check_exp2(x, table.exp2_nonpositive(x))
+
+
+def test_exp2_nonpositive_of_zero_is_one_and_of_minus_infinity_zero(table):
+    x = np.array([0.0, -0.0, -np.inf, np.nan], np.float32)
+    assert_same_bits(table.exp2_nonpositive(x), np.array([1.0, 1.0, 0.0, np.nan], np.float32))
 
 
 def test_exp_of_zero_is_one_and_of_infinity_infinity(table):

@@ -91,6 +91,13 @@ FloatArray activation(const KernelTable& self, const std::string& name,
   return out;
 }
 
+FloatArray exp2_nonpositive(const KernelTable& self, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 1);
+  FloatArray out(x.size());
+  self.kernels.exp2_nonpositive(static_cast<size_t>(x.size()), x.data(), out.mutable_data());
+  return out;
+}
+
 FloatArray exp(const KernelTable& self, const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 1);
   FloatArray out(x.size());
@@ -201,6 +208,7 @@ void bind_kernels(py::module_& module) {
       .def("softmax", &softmax, arg("x"))
       .def("activation", &activation, arg("name"), arg("x"))
       .def("exp", &exp, arg("x"))
+      .def("exp2_nonpositive", &exp2_nonpositive, arg("x"))
       .def("embedding_sum", &embedding_sum, arg("word"), arg("position"), arg("token_type"),
            arg("input_ids"), arg("position_ids"), arg("token_type_ids"))
       .def("pool", &pool, arg("mode"), arg("x"))

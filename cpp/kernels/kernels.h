@@ -308,8 +308,10 @@ struct Kernels {
   void (*activation)(Activation kind, size_t n, const float* x, float* y);
   // y[i] = activation(gate[i]) x[i]; y == gate allowed, y == x not.
   void (*gated)(Activation kind, size_t n, const float* gate, const float* x, float* y);
-  // y[i] = e^x[i], x == y allowed. The exp that softmax uses, for tests and benchmarks.
+  // y[i] = e^x[i], x == y allowed. The exp of the activations, for tests and benchmarks.
   void (*exp)(size_t n, const float* x, float* y);
+  // y[i] = 2^x[i], x[i] <= 0, x == y allowed. What softmax is made of, for tests.
+  void (*exp2_nonpositive)(size_t n, const float* x, float* y);
 
   void (*embedding_sum)(const EmbeddingArgs& args);
   // x: (rows, cols), row stride ldx, rows >= 1 -> y: (cols)

@@ -66,6 +66,10 @@ SIMDFORMER_INLINE void scale_row(size_t n, float factor, const float* x, float* 
   map_row(n, x, y, [&](VecF32 v) { return v * f; });
 }
 
+void exp2_nonpositive_row(size_t n, const float* x, float* y) {
+  map_row(n, x, y, [](VecF32 v) { return exp2_nonpositive(v); });
+}
+
 void softmax(size_t rows, size_t cols, const float* x, float* y) {
   for (size_t r = 0; r < rows; ++r, x += cols, y += cols) {
     const float sum = exp_row_sum(cols, 1.0f, max_row(cols, x), x, y);

@@ -52,6 +52,7 @@ constexpr Kernels make_table() {
       .activation = activation,
       .gated = gated,
       .exp = exp_row,
+      .exp2_nonpositive = exp2_nonpositive_row,
       .embedding_sum = embedding_sum,
       .pool = pool,
       .l2_normalize = l2_normalize,
