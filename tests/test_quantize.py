@@ -203,6 +203,15 @@ def test_bad_arguments_are_named(source, tmp_path, options, error, message):
         quantize_model(source, tmp_path / "saved", **options)
 
 
+@pytest.mark.usefixtures("active_isa")
+def test_auto_is_int8_where_the_level_multiplies_it_and_says_so(source, saved, isa):
+    chosen = "int8" if isa.endswith(("_vnni", "_amx")) else "float32"
+    model = SentenceTransformer(source, compute_type="auto")
+    assert model.compute_type == chosen
+    assert_same_bits(model.encode(TEXTS), encode(source, compute_type=chosen))
+    assert SentenceTransformer(saved, compute_type="auto").compute_type == "int8"
+
+
 # What is refused
 
 

@@ -29,7 +29,10 @@ from simdformer.quantized_checkpoint import (
 )
 from simdformer.tokenization import Tokenizer, load_tokenizer
 
-COMPUTE_TYPES = ("default", "float32", "bfloat16", "int8")
+COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
+
+# Levels with an instruction that multiplies int8; the others gain less from it.
+_INT8_LEVELS = ("avx2_vnni", "avx512_vnni", "avx512_amx")
 
 
 class LoadedModel(NamedTuple):
@@ -103,8 +106,12 @@ class ModelFolder:
     def resolve(self, compute_type: str) -> str:
         """The compute type to run. ValueError if the folder does not have the weights for it."""
         if self.quantization is None:
-            return "float32" if compute_type == "default" else compute_type
-        if compute_type not in ("default", "int8"):
+            chosen = {
+                "default": "float32",
+                "auto": "int8" if _core.active_isa() in _INT8_LEVELS else "float32",
+            }
+            return chosen.get(compute_type, compute_type)
+        if compute_type not in ("default", "auto", "int8"):
             raise ValueError(
                 f"compute_type={compute_type!r}, but {self.folder} is quantised:"
                 f" {self.quantization.path} declares int8, and the float32 weights are not there;"

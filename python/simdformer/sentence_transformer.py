@@ -83,6 +83,8 @@ class SentenceTransformer:
           weights to half the memory; or "int8", which is faster and takes a quarter.
           docs/quantization.md says how near the vectors come.
           "default" is what the folder declares: int8 if quantize_model made it, else float32.
+          "auto" is int8 where the CPU has instructions for it, else float32; the attribute
+          compute_type says which.
         num_threads: threads of a call; None for as many as this process may use (see show_config).
         max_batch_tokens: tokens in one forward pass, which bounds its memory. A longer single text
           is a pass of its own.

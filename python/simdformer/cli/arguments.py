@@ -48,7 +48,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--compute-type",
-        choices=("default", "float32", "bfloat16", "int8"),
+        choices=("default", "auto", "float32", "bfloat16", "int8"),
         default="default",
         help="how the linear layers keep and multiply their weights (default: what the model's"
         " folder declares, else float32)",
