@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 import machine
 import plots
 import report
-from engines import DISTRIBUTIONS, ENGINES
+from engines import DISTRIBUTIONS, ENGINES, INT8_PEERS
 from engines.cache import CONVERSION_OF, DEFAULT_CACHE, converted, default_model
 from engines.process import EngineProcess, peer_isa_environment
 from simdformer import _core
@@ -331,7 +331,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--output", type=Path, default=Path(__file__).parent / "results" / "encode")
-    add("--engines", type=_names(ENGINES), help="comma-separated; default: all installed")
+    known = (*ENGINES, *INT8_PEERS)
+    add("--engines", type=_names(known), help="comma-separated; default: all installed")
+    add("--int8", action="store_true", help="the engines in int8, beside simdformer in float32")
     add("--sets", type=_names(SET_NAMES), default=list(SET_NAMES[:4]), help="comma-separated")
     add("--unsorted", action="store_true", help="also the set 'stream': 32 texts a call as come")
     add("--threads", type=int, default=2)
@@ -347,7 +349,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parsed = parser.parse_args(arguments)
     if parsed.clock == "cpu" and parsed.threads != 1:
         parser.error(f"--clock cpu needs --threads 1, got {parsed.threads}: waiting threads spin")
-    parsed.engines = parsed.engines or [name for name in ENGINES if _installed(name)]
+    default = ("simdformer", "simdformer-int8", *INT8_PEERS) if parsed.int8 else ENGINES
+    parsed.engines = parsed.engines or [name for name in default if _installed(name)]
     if parsed.unsorted and "stream" not in parsed.sets:
         parsed.sets.append("stream")
     return parsed

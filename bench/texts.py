@@ -69,6 +69,11 @@ def standard_library_docstrings() -> list[str]:
     return list(dict.fromkeys(iter_docstrings(Path(sysconfig.get_paths()["stdlib"]))))
 
 
+def calibration_texts(count: int = 300) -> list[str]:
+    """What peers that calibrate are given: docstrings of every length, another draw than the sets."""
+    return random.Random(SEED + 2).sample(standard_library_docstrings(), count)
+
+
 def make_sets(
     docstrings: list[str], tokenizer: Any, max_length: int, names: tuple[str, ...] = SET_NAMES
 ) -> dict[str, TextSet]:

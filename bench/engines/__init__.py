@@ -13,6 +13,7 @@ ENGINES = (
     "openvino",
     "ctranslate2",
 )
+INT8_PEERS = ("onnxruntime-int8", "openvino-int8", "ctranslate2-int8")
 
 # The distributions whose versions decide an engine's figures.
 DISTRIBUTIONS = {
@@ -22,4 +23,7 @@ DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
     "ctranslate2": ("ctranslate2",),
+    "onnxruntime-int8": ("onnxruntime",),
+    "openvino-int8": ("openvino", "nncf"),
+    "ctranslate2-int8": ("ctranslate2",),
 }

@@ -17,10 +17,19 @@ from engines.process import BENCH
 DEFAULT_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "simdformer-bench"
 _CONVERTERS = {
     "onnx": ("torch", "transformers", "onnx", "onnxruntime"),
+    "onnx-int8": ("torch", "transformers", "onnx", "onnxruntime"),
+    "openvino-int8": ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf"),
     "ctranslate2": ("torch", "transformers", "ctranslate2"),
     "random-bert-base": ("torch", "transformers"),
 }
-CONVERSION_OF = {"onnxruntime": "onnx", "openvino": "onnx", "ctranslate2": "ctranslate2"}
+CONVERSION_OF = {
+    "onnxruntime": "onnx",
+    "openvino": "onnx",
+    "ctranslate2": "ctranslate2",
+    "onnxruntime-int8": "onnx-int8",
+    "openvino-int8": "openvino-int8",
+    "ctranslate2-int8": "ctranslate2",
+}
 
 
 def default_model() -> Path:

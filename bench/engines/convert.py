@@ -1,6 +1,8 @@
 """Convert a BERT model folder for ONNX Runtime, OpenVINO and CTranslate2.
 
     python -m engines.convert onnx MODEL OUT        OUT/model.onnx and OUT/fused.onnx
+    python -m engines.convert onnx-int8 MODEL OUT   and OUT/int8.onnx
+    python -m engines.convert openvino-int8 MODEL OUT   and OUT/int8.xml
     python -m engines.convert ctranslate2 MODEL OUT OUT/ctranslate2/
     python -m engines.convert random-bert-base MODEL OUT
                                     a BERT-base of random weights with MODEL's tokenizer
@@ -15,6 +17,8 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+
+import numpy as np
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -76,6 +80,50 @@ def convert_onnx(model_path: Path, out: Path) -> None:
     fused.save_model_to_file(str(out / "fused.onnx"))
 
 
+def convert_onnx_int8(model_path: Path, out: Path) -> None:
+    from onnx import TensorProto
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    convert_onnx(model_path, out)
+    # Quantised after fusing: the other way round there would be no Attention to fuse.
+    quantize_dynamic(
+        out / "fused.onnx",
+        out / "int8.onnx",
+        per_channel=True,
+        reduce_range=False,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},  # of the fused operators' outputs
+    )
+
+
+def convert_openvino_int8(model_path: Path, out: Path) -> None:
+    import nncf
+    import openvino
+    from tokenizers import Tokenizer
+
+    from texts import calibration_texts
+
+    convert_onnx(model_path, out)
+    tokenizer = Tokenizer.from_file(str(model_path / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+
+    def inputs(text: str) -> dict[str, np.ndarray]:
+        ids = np.array([tokenizer.encode(text).ids], np.int64)
+        return {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": np.zeros_like(ids),
+        }
+
+    quantized = nncf.quantize(
+        openvino.Core().read_model(str(out / "model.onnx")),
+        nncf.Dataset(calibration_texts(), inputs),
+        model_type=nncf.ModelType.TRANSFORMER,  # SmoothQuant, and what Transformers keep in float32
+    )
+    openvino.save_model(quantized, str(out / "int8.xml"), compress_to_fp16=False)
+
+
 def convert_ctranslate2(model_path: Path, out: Path) -> None:
     import ctranslate2
     from transformers import BertConfig
@@ -117,6 +165,8 @@ def make_random_bert_base(tokenizer_path: Path, out: Path) -> None:
 
 _CONVERSIONS = {
     "onnx": convert_onnx,
+    "onnx-int8": convert_onnx_int8,
+    "openvino-int8": convert_openvino_int8,
     "ctranslate2": convert_ctranslate2,
     "random-bert-base": make_random_bert_base,
 }

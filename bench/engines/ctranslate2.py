@@ -8,6 +8,8 @@ from engines.base import LATENCY, STREAMS, BatchedEngine, EngineOptions, Float32
 
 
 class Engine(BatchedEngine):
+    compute_type = "float32"
+
     def __init__(self, options: EngineOptions) -> None:
         import ctranslate2
 
@@ -17,7 +19,7 @@ class Engine(BatchedEngine):
             return ctranslate2.Encoder(
                 str(options.converted / "ctranslate2"),
                 device="cpu",
-                compute_type="float32",
+                compute_type=self.compute_type,
                 inter_threads=streams,
                 intra_threads=options.threads // streams,
             )

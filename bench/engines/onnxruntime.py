@@ -8,6 +8,8 @@ from engines.base import LATENCY, STREAMS, BatchedEngine, EngineOptions, Float32
 
 
 class Engine(BatchedEngine):
+    graph = "fused.onnx"
+
     def __init__(self, options: EngineOptions) -> None:
         import onnxruntime
 
@@ -20,7 +22,7 @@ class Engine(BatchedEngine):
             settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             return onnxruntime.InferenceSession(
-                str(options.converted / "fused.onnx"), settings, providers=["CPUExecutionProvider"]
+                str(options.converted / self.graph), settings, providers=["CPUExecutionProvider"]
             )
 
         # One session of one thread serves all streams: run() may be called from many threads.

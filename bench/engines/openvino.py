@@ -10,12 +10,14 @@ from engines.base import LATENCY, STREAMS, BatchedEngine, EngineOptions, Float32
 
 
 class Engine(BatchedEngine):
+    graph = "model.onnx"
+
     def __init__(self, options: EngineOptions) -> None:
         import openvino
 
         super().__init__(options)
         core = openvino.Core()
-        model = core.read_model(str(options.converted / "model.onnx"))
+        model = core.read_model(str(options.converted / self.graph))
         common = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": options.threads,

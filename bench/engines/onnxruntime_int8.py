@@ -1,0 +1,9 @@
+"""ONNX Runtime on the fused graph with dynamic int8: weights by channel, activations by tensor."""
+
+from __future__ import annotations
+
+from engines import onnxruntime
+
+
+class Engine(onnxruntime.Engine):
+    graph = "int8.onnx"
