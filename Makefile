@@ -9,6 +9,8 @@ STAMPS := $(VENV)/stamps
 PIP_FLAGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Of `make demo`: default, auto, float32, bfloat16 or int8.
+COMPUTE_TYPE ?= default
 DEMO_TEXTS := build/demo/docstrings.jsonl
 DEMO_VECTORS := build/demo/docstrings.npy
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
@@ -53,8 +55,8 @@ $(STAMPS)/extra-%: $(STAMPS)/package
 demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstrings and search them
 	@mkdir -p $(dir $(DEMO_TEXTS))
 	$(BIN)/python examples/docstrings.py $(DEMO_TEXTS)
-	$(BIN)/simdformer embed $(DEMO_TEXTS) -o $(DEMO_VECTORS) --progress
-	$(BIN)/simdformer search --in $(DEMO_TEXTS) --embeddings $(DEMO_VECTORS) --top 3 --no-progress \
+	$(BIN)/simdformer embed $(DEMO_TEXTS) -o $(DEMO_VECTORS) --compute-type $(COMPUTE_TYPE) --progress
+	$(BIN)/simdformer search --in $(DEMO_TEXTS) --embeddings $(DEMO_VECTORS) --top 3 --no-progress --compute-type $(COMPUTE_TYPE) \
 	  "wait until several threads have arrived" \
 	  "how many days has this month" \
 	  "find files that match a pattern" \
@@ -69,6 +71,8 @@ parity: $(STAMPS)/extra-test $(STAMPS)/extra-parity $(STAMPS)/model  ## Compare 
 bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
 	$(BIN)/python bench/kernels.py
 	$(BIN)/python bench/encode.py
+	$(BIN)/python bench/encode.py --int8 --output bench/results/encode-int8
+	$(BIN)/python bench/fidelity.py --speeds bench/results/encode-int8.json
 
 lint: $(STAMPS)/extra-dev  ## Check format, style, types and include directions
 	$(BIN)/ruff check .

@@ -25,7 +25,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +34,13 @@ from tokenizers import Tokenizer
 import machine
 import plots
 import report
-from engines import DISTRIBUTIONS, ENGINES, INT8_PEERS
-from engines.cache import CONVERSION_OF, DEFAULT_CACHE, converted, default_model
+from engines import DISTRIBUTIONS, ENGINES, INT8_PEERS, OWN_SMALLER, REFERENCE, installed
+from engines.cache import DEFAULT_CACHE, converted, converted_for, default_model, model_name
 from engines.process import EngineProcess, peer_isa_environment
 from simdformer import _core
+from similarity import cosines
 from texts import SET_NAMES, TextSet, make_sets, standard_library_docstrings
 
-REFERENCE = "sentence-transformers"  # its vectors are the measure of fidelity
 _CLOCK_HELP = "'cpu' counts CPU seconds: one thread's speed on a machine that others use too"
 _LATENCY_SECONDS = 1.0  # of repeated calls on the single text in a round
 
@@ -66,12 +65,11 @@ def encoder_flops(config: dict[str, Any], token_counts: Sequence[int]) -> int:
 
 def fidelity(vectors: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Cosines and the largest absolute difference to the reference's unit vectors."""
-    a, b = vectors.astype(np.float64), reference.astype(np.float64)
-    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    found = cosines(vectors, reference)
     return {
-        "min_cosine": float(cosines.min()),
-        "mean_cosine": float(cosines.mean()),
-        "max_abs_difference": float(np.abs(a - b).max()),
+        "min_cosine": float(found.min()),
+        "mean_cosine": float(found.mean()),
+        "max_abs_difference": float(np.abs(vectors - reference).max()),
     }
 
 
@@ -101,20 +99,15 @@ class Benchmark:
 
     def start(self, name: str) -> EngineProcess:
         arguments = self.arguments
-        kind = CONVERSION_OF.get(name)
-        folder = converted(kind, self.model, arguments.cache) if kind else self.model
+        folder = converted_for(name, self.model, arguments.cache)
         process = EngineProcess(name, arguments.threads, arguments.isa, arguments.peer_isa)
         self._stack.callback(process.close)
-        self.loaded[name] = process.request(
-            "load",
-            options={
-                "model": str(self.model.resolve()),
-                "converted": str(folder),
-                "threads": arguments.threads,
-                "max_length": self.max_length,
-                "batch_size": arguments.batch_size,
-            },
-            sets={s.name: (list(s.texts), s.call_size) for s in self.sets.values()},
+        self.loaded[name] = process.load(
+            self.model,
+            folder,
+            self.sets,
+            max_length=self.max_length,
+            batch_size=arguments.batch_size,
         )
         self.engines[name] = process
         return process
@@ -230,7 +223,7 @@ class Benchmark:
     def _settings(self) -> dict[str, Any]:
         arguments = self.arguments
         return {
-            "model": "random BERT-base" if arguments.random_bert_base else _model_name(self.model),
+            "model": "random BERT-base" if arguments.random_bert_base else model_name(self.model),
             "threads": arguments.threads,
             "clock": arguments.clock,
             "rounds": arguments.rounds,
@@ -306,17 +299,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _model_name(model: Path) -> str:
-    return "all-MiniLM-L6-v2" if model == default_model() else model.name
-
-
-def _installed(engine: str) -> bool:
-    try:
-        return all(version(name) for name in DISTRIBUTIONS[engine] if name != "simdformer")
-    except PackageNotFoundError:
-        return False
-
-
 def _names(allowed: Sequence[str]) -> Any:
     def parse(text: str) -> list[str]:
         names = text.split(",")
@@ -331,7 +313,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--output", type=Path, default=Path(__file__).parent / "results" / "encode")
-    known = (*ENGINES, *INT8_PEERS)
+    known = tuple(DISTRIBUTIONS)
     add("--engines", type=_names(known), help="comma-separated; default: all installed")
     add("--int8", action="store_true", help="the engines in int8, beside simdformer in float32")
     add("--sets", type=_names(SET_NAMES), default=list(SET_NAMES[:4]), help="comma-separated")
@@ -349,8 +331,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parsed = parser.parse_args(arguments)
     if parsed.clock == "cpu" and parsed.threads != 1:
         parser.error(f"--clock cpu needs --threads 1, got {parsed.threads}: waiting threads spin")
-    default = ("simdformer", "simdformer-int8", *INT8_PEERS) if parsed.int8 else ENGINES
-    parsed.engines = parsed.engines or [name for name in default if _installed(name)]
+    default = ("simdformer", *OWN_SMALLER, *INT8_PEERS) if parsed.int8 else ENGINES
+    parsed.engines = parsed.engines or [name for name in default if installed(name)]
     if parsed.unsorted and "stream" not in parsed.sets:
         parsed.sets.append("stream")
     return parsed

@@ -75,6 +75,42 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def plot_fidelity(result: dict[str, Any], speeds: dict[str, Any], path: Path) -> None:
+    """Texts a second on the set 'mixed' against 1 - cosine: a line from mean to worst an engine."""
+    plt = _pyplot()
+    rates = {row["engine"]: row["texts_per_s"] for row in speeds["rows"] if row["set"] == "mixed"}
+    figure, axis = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    axis.spines["left"].set_visible(True)
+    for engine, found in result["engines"].items():
+        losses = [1 - found[key] for key in ("mean_cosine", "first_percentile", "min_cosine")]
+        x = [rates[engine]] * 3
+        colour = _OWN_COLOUR if engine.startswith("simdformer") else "#7f8c96"
+        axis.plot(x, losses, color=colour, linewidth=1.6, zorder=2)
+        for marker, y in zip("o_v", losses, strict=True):
+            axis.scatter(x[:1], [y], marker=marker, s=46, color=colour, zorder=3)
+        axis.annotate(
+            engine,
+            (x[0], losses[0]),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+            color=colour,
+        )
+    axis.set_yscale("log")
+    axis.set_ylim(3e-2, 3e-6)
+    axis.set_xlim(0, 1.15 * max(rates[engine] for engine in result["engines"]))
+    axis.grid(color="#eeeeee")
+    axis.set_xlabel("texts/s on the set mixed (faster is to the right)")
+    axis.set_ylabel("1 - cosine to float32 (nearer is higher)")
+    axis.set_title(
+        f"{result['texts']['count']:,} texts, {speeds['settings']['threads']} threads, "
+        f"{speeds['machine']['cpu']}; circle: mean, bar: 1st percentile, triangle: worst",
+        fontsize=9,
+    )
+    _save(figure, path)
+
+
 def _pyplot() -> Any:
     import matplotlib as mpl
 

@@ -17,6 +17,11 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), "0", "1", "2", "3"]
 
 TINY = Config()
+MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+TEXTS = ["a cab", "deed", "", "the quick brown fox jumps over the lazy dog", "z"]
+
+# Two layers of a width of 20 in float32 against float64; the values are of order one.
+CLOSE = {"rtol": 0, "atol": 5e-6}
 assert len(VOCABULARY) == TINY.vocab_size
 
 OLD_TYPES = {
@@ -152,3 +157,11 @@ def expected_states(text, weights=None, config=TINY, limit=None):
         config.num_heads,
         activation=config.activation,
     )
+
+
+def pooled(texts, modes=("mean",), start=0, **options):
+    rows = []
+    for text in texts:
+        states = expected_states(text, **options)
+        rows.append(oracle.pool_sequences(modes, states, [0, len(states)], start)[0])
+    return np.array(rows)

@@ -237,3 +237,37 @@ def test_a_failing_engine_says_so_with_its_name(tmp_path):
             )
     finally:
         process.close()
+
+
+def unit_rows(count, seed=0):
+    rows = np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_cosines_are_of_rows_in_pairs():
+    import similarity
+
+    found = similarity.cosines(np.array([[2.0, 0], [1, 1]]), np.array([[5.0, 0], [0, 1]]))
+    assert found == pytest.approx([1, np.sqrt(0.5)])
+
+
+def test_the_nearest_rows_are_those_of_a_full_sort_without_the_row_itself():
+    import similarity
+
+    rows = unit_rows(1500)  # more than a block
+    similarities = rows @ rows.T
+    np.fill_diagonal(similarities, -np.inf)
+    expected = np.sort(np.argsort(-similarities, axis=1)[:, :10], axis=1)
+    assert np.array_equal(np.sort(similarity.nearest(rows), axis=1), expected)
+
+
+def test_all_neighbours_of_equal_vectors_are_kept():
+    import similarity
+
+    assert similarity.neighbours_kept(unit_rows(40), unit_rows(40)) == 1
+
+
+def test_few_neighbours_of_other_vectors_are_kept():
+    import similarity
+
+    assert similarity.neighbours_kept(unit_rows(200), unit_rows(200, seed=1)) < 0.2

@@ -28,6 +28,7 @@ def test_info_of_a_model_agrees_with_the_loaded_model(capsys):
     model = SentenceTransformer(MODEL)
     assert shown["embedding_dimension"] == model.get_embedding_dimension()
     assert shown["max_seq_length"] == model.max_seq_length
+    assert shown["compute_type"] == model.compute_type == "float32"
     assert shown["similarity"] == model.similarity_fn_name
     assert shown["prompts"] == model.prompts
 

@@ -5,6 +5,8 @@ An engine module has a class `Engine` with the face of `engines.base.Engine`.
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 ENGINES = (
     "simdformer",
     "simdformer-int8",
@@ -13,12 +15,15 @@ ENGINES = (
     "openvino",
     "ctranslate2",
 )
+REFERENCE = "sentence-transformers"  # its vectors are the measure of fidelity
+OWN_SMALLER = ("simdformer-int8", "simdformer-bfloat16")
 INT8_PEERS = ("onnxruntime-int8", "openvino-int8", "ctranslate2-int8")
 
 # The distributions whose versions decide an engine's figures.
 DISTRIBUTIONS = {
     "simdformer": ("simdformer",),
     "simdformer-int8": ("simdformer",),
+    "simdformer-bfloat16": ("simdformer",),
     "sentence-transformers": ("sentence-transformers", "torch"),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
@@ -27,3 +32,10 @@ DISTRIBUTIONS = {
     "openvino-int8": ("openvino", "nncf"),
     "ctranslate2-int8": ("ctranslate2",),
 }
+
+
+def installed(engine: str) -> bool:
+    try:
+        return all(version(name) for name in DISTRIBUTIONS[engine] if name != "simdformer")
+    except PackageNotFoundError:
+        return False

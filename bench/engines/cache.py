@@ -40,6 +40,16 @@ def default_model() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+def model_name(model: Path) -> str:
+    return "all-MiniLM-L6-v2" if model == default_model() else model.name
+
+
+def converted_for(engine: str, model: Path, cache: Path) -> Path:
+    """The folder an engine loads: the model's own if it needs no conversion."""
+    kind = CONVERSION_OF.get(engine)
+    return converted(kind, model, cache) if kind else model
+
+
 def converted(kind: str, model: Path, cache: Path) -> Path:
     """The folder of one conversion; made in a process of its own if it is not in the cache."""
     key = hashlib.sha256()

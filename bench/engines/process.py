@@ -7,8 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from texts import TextSet
 
 BENCH = Path(__file__).resolve().parent.parent
 
@@ -31,8 +34,11 @@ class EngineProcess:
     Runtimes keep their threads spinning for a while after work; a suspended process cannot.
     """
 
-    def __init__(self, name: str, threads: int, isa: str | None, peer_isa: str | None) -> None:
+    def __init__(
+        self, name: str, threads: int, isa: str | None = None, peer_isa: str | None = None
+    ) -> None:
         self.name = name
+        self.threads = threads
         self._connection, remote = multiprocessing.Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "engines.worker", name, str(remote.fileno())],
@@ -61,6 +67,28 @@ class EngineProcess:
         if "error" in answer:
             raise EngineError(f"{self.name}: {answer['error']}")
         return answer["result"]
+
+    def load(
+        self,
+        model: Path,
+        converted: Path,
+        sets: Mapping[str, TextSet],
+        *,
+        max_length: int,
+        batch_size: int = 32,
+    ) -> dict[str, Any]:
+        """Load the engine's model and hand over the texts. Returns its variants and the seconds."""
+        return self.request(
+            "load",
+            options={
+                "model": str(model.resolve()),
+                "converted": str(converted),
+                "threads": self.threads,
+                "max_length": max_length,
+                "batch_size": batch_size,
+            },
+            sets={name: (list(s.texts), s.call_size) for name, s in sets.items()},
+        )
 
     def close(self) -> None:
         self._connection.close()

@@ -20,6 +20,7 @@ class Engine:
         self._model = SentenceTransformer(
             str(options.model), compute_type=self.compute_type, num_threads=options.threads
         )
+        self._model.max_seq_length = options.max_length
 
     def encode(self, texts: Sequence[str], variant: str) -> Float32:  # noqa: ARG002
         return self._model.encode(list(texts), show_progress_bar=False)

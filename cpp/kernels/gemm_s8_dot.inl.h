@@ -95,8 +95,10 @@ float probe_dot(size_t iterations) {
   VecI32 acc[kProbeChains];
   SIMDFORMER_UNROLL
   for (size_t i = 0; i < kProbeChains; ++i) acc[i] = VecI32::zero();
-  const VecI32 a = VecI32::broadcast(bytes);
   for (size_t n = 0; n < iterations; ++n) {
+    // Or, without VNNI, the products of constants would be computed once and for all.
+    asm volatile("" : : "r"(bytes) : "memory");
+    const VecI32 a = VecI32::broadcast(bytes);
     SIMDFORMER_UNROLL
     for (size_t i = 0; i < kProbeChains; ++i) acc[i] = dot_u8s8(acc[i], a, a);
   }

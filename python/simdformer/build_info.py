@@ -7,13 +7,21 @@ from typing import Any, Literal, overload
 
 from simdformer import _core
 
+# Levels with an instruction that multiplies int8; the others gain less from it.
+_INT8_LEVELS = ("avx2_vnni", "avx512_vnni", "avx512_amx")
+
+
+def auto_compute_type() -> Literal["float32", "int8"]:
+    """What compute_type="auto" means at the active instruction set level."""
+    return "int8" if _core.active_isa() in _INT8_LEVELS else "float32"
+
 
 @overload
 def show_config(mode: Literal["stdout"] = ...) -> None: ...
 @overload
 def show_config(mode: Literal["dicts", "dict"]) -> dict[str, Any]: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
-    """Print version, instruction sets, threads and compiler, as numpy.show_config does.
+    """Print version, instruction sets, threads, compute type and compiler, as numpy.show_config does.
 
     mode: "stdout" prints; "dicts" (or "dict") returns the same as a dict instead.
     """
@@ -29,6 +37,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
             "compiled": _core.compiled_isas(),
         },
         "threads": {"count": _core.num_threads(), "source": _core.num_threads_source()},
+        "auto_compute_type": auto_compute_type(),
         "compiler": _core.compiler(),
     }
     if mode != "stdout":
@@ -38,6 +47,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         f"isa:      {_core.active_isa()} (available: {', '.join(_core.available_isas())};"
         f" compiled: {', '.join(_core.compiled_isas())})\n"
         f"threads:  {_core.num_threads()} ({_core.num_threads_source()})\n"
+        f"compute_type auto: {auto_compute_type()}\n"
         f"compiler: {_core.compiler()}"
     )
     return None

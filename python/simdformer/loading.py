@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from simdformer import _core
 from simdformer._core import Encoder, SentenceEncoder
+from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
 from simdformer.int8 import quantize_encoder
 from simdformer.models import build_encoder
@@ -30,9 +31,6 @@ from simdformer.quantized_checkpoint import (
 from simdformer.tokenization import Tokenizer, load_tokenizer
 
 COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
-
-# Levels with an instruction that multiplies int8; the others gain less from it.
-_INT8_LEVELS = ("avx2_vnni", "avx512_vnni", "avx512_amx")
 
 
 class LoadedModel(NamedTuple):
@@ -106,10 +104,7 @@ class ModelFolder:
     def resolve(self, compute_type: str) -> str:
         """The compute type to run. ValueError if the folder does not have the weights for it."""
         if self.quantization is None:
-            chosen = {
-                "default": "float32",
-                "auto": "int8" if _core.active_isa() in _INT8_LEVELS else "float32",
-            }
+            chosen = {"default": "float32", "auto": auto_compute_type()}
             return chosen.get(compute_type, compute_type)
         if compute_type not in ("default", "auto", "int8"):
             raise ValueError(

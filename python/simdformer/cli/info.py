@@ -83,6 +83,7 @@ def describe_model(name: str) -> dict[str, Any]:
         "architecture": config["model_type"],
         **{size: config[size] for size in _SIZES if size in config},
         "parameters": _count_parameters([modules.transformer, *modules.dense]),
+        "compute_type": model.compute_type,
         "max_seq_length": model.max_seq_length,
         "pooling": list(modules.pooling.modes),
         "dense_layers": len(modules.dense),
