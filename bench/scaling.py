@@ -27,7 +27,8 @@ HIDDEN, HEADS, INNER, LAYERS, VOCAB = 384, 12, 1536, 6, 30522
 MAX_POSITIONS = 8192
 TOKEN_BUDGET = 16384
 _LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-_COUNTS = (1, 10, 100, 1_000, 10_000)
+_COUNTS = (1, 10, 100, 1_000, 10_000, 100_000)
+_MINUTES_LONG = 100_000  # texts that are embedded only once
 _COUNT_LENGTH = 16
 
 
@@ -83,7 +84,7 @@ def measure(encoder: Any, length: int, count: int, threads: int, rounds: int) ->
     peak = machine.PeakMeter(_core.active_isa(), threads)
     seconds(encoder, length, min(count, 8), threads)
     times = []
-    for _ in range(rounds):
+    for _ in range(1 if count >= _MINUTES_LONG else rounds):
         peak.fma()
         times.append(seconds(encoder, length, count, threads))
     taken = statistics.median(times)
@@ -118,7 +119,9 @@ def markdown(rows: list[dict[str, Any]], description: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("bench/results/scaling"))
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results" / "scaling"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=_core.num_threads())
     arguments = parser.parse_args()
