@@ -1,15 +1,14 @@
 """simdformer.functional: each score beside scaled dot product, and every function beside PyTorch's.
 
-    python bench/functional.py [--threads N] [--slices N] [--json FILE]
+    python bench/functional.py [--threads N] [--slices N] [--output STEM]
 
 A time is the best of several short slices, ours and torch's taken in turn: on a shared machine some
-are lengthened by others, not all.
+are lengthened by others, not all. Writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import machine
+import report
 
 SLICE_SECONDS = 0.02
 
@@ -161,36 +161,36 @@ def torch_sinusoids(torch: Any, rows: int, dim: int) -> object:
     return table
 
 
-def show(title: str, rows: Rows) -> None:
-    print(f"\n{title}")
-    for row in rows:
-        values = [f"{key} {value:.3g}" for key, value in row.items() if key != "what"]
-        print(f"  {row['what']:26} " + "   ".join(values))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--slices", type=int, default=12)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results" / "functional"
+    )
     arguments = parser.parse_args()
     machine.limit_to(arguments.threads)
     os.environ["SIMDFORMER_NUM_THREADS"] = str(arguments.threads)
-    result: dict[str, Any] = {"machine": machine.describe(["numpy", "torch"])}
-    result["threads"] = arguments.threads
-    result["scores"] = scores(arguments.slices)
-    show(f"Scores, {arguments.threads} threads", result["scores"])
+    result: dict[str, Any] = {
+        "machine": machine.describe(["simdformer", "numpy", "torch"]),
+        "threads": arguments.threads,
+        "scores": scores(arguments.slices),
+    }
+    parts = [report.records_table(f"Scores, {arguments.threads} threads:", result["scores"])]
     try:
         import torch
     except ImportError:
-        print("\ntorch is not installed: nothing to compare with")
+        parts.append("torch is not installed: nothing to compare with.\n")
     else:
         torch.set_num_threads(arguments.threads)
         with torch.inference_mode():
             result["functions"] = beside_torch(arguments.slices)
-        show("Functions beside torch, ms", result["functions"])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        parts.append(report.records_table("Functions beside torch, ms:", result["functions"]))
+    parts.append(report.describe_machine(result["machine"]) + "\n")
+    report.write_json(arguments.output.with_suffix(".json"), result)
+    markdown = "\n".join(parts)
+    report.write_text(arguments.output.with_suffix(".md"), markdown)
+    print(markdown)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """simdformer.nn beside torch.nn: encoder layers, padded and ragged, and a decoder's step.
 
-    python bench/layers.py [--threads N] [--slices N] [--json FILE]
+    python bench/layers.py [--threads N] [--slices N] [--output STEM]
 
 torch runs its fast path: eval mode, no gradients, nested tensors for ragged batches. A time is the
 median of slices, ours and torch's taken in turn, so that what others do to the machine meets both.
+Writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import machine
+import report
 
 D_MODEL, HEADS, FEED_FORWARD = 512, 8, 2048
 TOKENS = 2048  # of a batch: 128 x 16, 16 x 128, 4 x 512
@@ -130,35 +131,36 @@ def decoder_step(slices: int, threads: int) -> Rows:
     ]
 
 
-def show(title: str, rows: Rows) -> None:
-    print(f"\n{title}")
-    print("  ".join(f"{name:>13}" for name in rows[0]))
-    for row in rows:
-        print(
-            "  ".join(f"{v:13.3g}" if isinstance(v, float) else f"{v!s:>13}" for v in row.values())
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--slices", type=int, default=15)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "layers")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     warnings.simplefilter("ignore")  # torch warns that nested tensors are a prototype
     import torch
 
+    described = machine.describe(["simdformer", "torch"])
     torch.set_num_threads(args.threads)
     with torch.inference_mode():
         layers = encoder_layers(args.slices, args.threads)
     steps = [row for n in (1, args.threads) for row in decoder_step(4 * args.slices, n)]
-    result = {"encoder_layer": layers, "decoder_step": steps}
-    for title, rows in result.items():
-        show(title, rows)
-    if args.json:
-        report = {"machine": machine.describe(), "threads": args.threads, **result}
-        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    tables = {
+        f"An encoder layer beside torch, {args.threads} threads:": layers,
+        "A decoder's step beside reading its weights:": steps,
+    }
+    markdown = "\n".join(
+        [
+            *(report.records_table(title, rows) for title, rows in tables.items()),
+            report.describe_machine(described) + "\n",
+        ]
+    )
+    result = {"machine": described, "threads": args.threads}
+    result |= {"encoder_layer": layers, "decoder_step": steps}
+    report.write_json(args.output.with_suffix(".json"), result)
+    report.write_text(args.output.with_suffix(".md"), markdown)
+    print(markdown)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
     """A panel a set; bars from zero; a dashed line where 100% of the FMA peak would be."""
     plt = _pyplot()
     sets, engines = result["sets"], list(result["engines"])
-    rows = {(row["set"], row["engine"]): row for row in result["rows"]}
-    peak = result["peak"]["fma_gflops"]["best"]
     columns = min(3, len(sets)) if len(sets) != 4 else 2  # readable at a page's width
     lines = -(-len(sets) // columns)
     figure, grid = plt.subplots(
@@ -33,38 +31,8 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
     axes = grid.ravel()
     for unused in axes[len(sets) :]:
         unused.remove()
-    for axis, (name, text_set) in zip(axes, sets.items(), strict=False):
-        latency = name == "one"
-        values = [
-            rows[name, e]["seconds"] * 1e3 if latency else rows[name, e]["texts_per_s"]
-            for e in engines
-        ]
-        limit_seconds = text_set["gflop"] / peak
-        limit = limit_seconds * 1e3 if latency else text_set["texts"] / limit_seconds
-        colours = [_OWN_COLOUR if e.startswith("simdformer") else _PEER_COLOUR for e in engines]
-        axis.barh(engines, values, color=colours, height=0.68)
-        axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
-        right = max(*values, limit) * 1.22
-        for y, value in enumerate(values):
-            label = report.figure(value)
-            axis.text(
-                value + right * 0.015,
-                y,
-                label,
-                va="center",
-                fontsize=8.5,
-                color="#222222",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-            )
-        axis.set_xlim(0, right)
-        unit = "ms (shorter is better)" if latency else "texts/s (longer is better)"
-        texts = f"{text_set['texts']} texts, mean" if text_set["texts"] > 1 else "1 text,"
-        axis.set_title(
-            f"{name}: {texts} {text_set['mean_tokens']:.0f} tokens",
-            fontsize=9.5,
-        )
-        axis.set_xlabel(unit, fontsize=8.5)
-        axis.tick_params(axis="x", labelsize=8)
+    for axis, name in zip(axes, sets, strict=False):
+        _encode_panel(axis, name, result)
     axes[0].invert_yaxis()
     settings = result["settings"]
     figure.suptitle(
@@ -73,6 +41,35 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
         fontsize=10,
     )
     _save(figure, path)
+
+
+def _encode_panel(axis: Any, name: str, result: dict[str, Any]) -> None:
+    text_set, engines = result["sets"][name], list(result["engines"])
+    rows = {row["engine"]: row for row in result["rows"] if row["set"] == name}
+    latency = name == "one"
+    values = [rows[e]["seconds"] * 1e3 if latency else rows[e]["texts_per_s"] for e in engines]
+    limit_seconds = text_set["gflop"] / result["peak"]["fma_gflops"]["best"]
+    limit = limit_seconds * 1e3 if latency else text_set["texts"] / limit_seconds
+    colours = [_OWN_COLOUR if e.startswith("simdformer") else _PEER_COLOUR for e in engines]
+    axis.barh(engines, values, color=colours, height=0.68)
+    axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+    right = max(*values, limit) * 1.22
+    for y, value in enumerate(values):
+        axis.text(
+            value + right * 0.015,
+            y,
+            report.figure(value),
+            va="center",
+            fontsize=8.5,
+            color="#222222",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+        )
+    axis.set_xlim(0, right)
+    texts = f"{text_set['texts']} texts, mean" if text_set["texts"] > 1 else "1 text,"
+    axis.set_title(f"{name}: {texts} {text_set['mean_tokens']:.0f} tokens", fontsize=9.5)
+    unit = "ms (shorter is better)" if latency else "texts/s (longer is better)"
+    axis.set_xlabel(unit, fontsize=8.5)
+    axis.tick_params(axis="x", labelsize=8)
 
 
 def plot_fidelity(result: dict[str, Any], speeds: dict[str, Any], path: Path) -> None:

@@ -30,6 +30,15 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def records_table(title: str, records: Sequence[dict[str, Any]]) -> str:
+    """A titled table of records that have the same keys: a line a record."""
+    lines = [
+        [figure(value) if isinstance(value, float) else str(value) for value in record.values()]
+        for record in records
+    ]
+    return f"{title}\n\n{markdown_table(list(records[0]), lines)}"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write beside `path`, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
