@@ -88,15 +88,14 @@ def plot_fidelity(result: dict[str, Any], speeds: dict[str, Any], path: Path) ->
         axis.annotate(
             engine,
             (x[0], losses[0]),
-            xytext=(0, 8),
+            xytext=(7, 3),
             textcoords="offset points",
-            ha="center",
             fontsize=8.5,
             color=colour,
         )
     axis.set_yscale("log")
-    axis.set_ylim(3e-2, 3e-6)
-    axis.set_xlim(0, 1.15 * max(rates[engine] for engine in result["engines"]))
+    axis.set_ylim(6e-2, 3e-6)
+    axis.set_xlim(0, 1.25 * max(rates[engine] for engine in result["engines"]))
     axis.grid(color="#eeeeee")
     axis.set_xlabel("texts/s on the set mixed (faster is to the right)")
     axis.set_ylabel("1 - cosine to float32 (nearer is higher)")

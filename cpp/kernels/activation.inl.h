@@ -29,26 +29,40 @@ SIMDFORMER_INLINE VecF32 silu(VecF32 x) { return x * sigmoid(x); }
 
 SIMDFORMER_INLINE VecF32 quick_gelu(VecF32 x) { return x * sigmoid(x * VecF32::broadcast(1.702f)); }
 
-void activation(Activation kind, size_t n, const float* x, float* y) {
+// Calls use(op) with the function of VecF32 that kind names.
+template <typename Use>
+SIMDFORMER_INLINE void with_activation(Activation kind, const Use& use) {
   switch (kind) {
     case Activation::kIdentity:
-      if (x != y) copy_row(n, x, y);
-      return;
+      return use([](VecF32 v) { return v; });
     case Activation::kGelu:
-      return map_row(n, x, y, [](VecF32 v) { return gelu(v); });
+      return use([](VecF32 v) { return gelu(v); });
     case Activation::kGeluTanh:
-      return map_row(n, x, y, [](VecF32 v) { return gelu_tanh(v); });
+      return use([](VecF32 v) { return gelu_tanh(v); });
     case Activation::kRelu:
-      return map_row(n, x, y, [](VecF32 v) { return relu(v); });
+      return use([](VecF32 v) { return relu(v); });
     case Activation::kSilu:
-      return map_row(n, x, y, [](VecF32 v) { return silu(v); });
+      return use([](VecF32 v) { return silu(v); });
     case Activation::kQuickGelu:
-      return map_row(n, x, y, [](VecF32 v) { return quick_gelu(v); });
+      return use([](VecF32 v) { return quick_gelu(v); });
     case Activation::kTanh:
-      return map_row(n, x, y, [](VecF32 v) { return tanh(v); });
+      return use([](VecF32 v) { return tanh(v); });
     case Activation::kSigmoid:
-      return map_row(n, x, y, [](VecF32 v) { return sigmoid(v); });
+      return use([](VecF32 v) { return sigmoid(v); });
   }
+}
+
+void activation(Activation kind, size_t n, const float* x, float* y) {
+  if (kind == Activation::kIdentity && x == y) return;
+  with_activation(kind, [&](auto op) { map_row(n, x, y, op); });
+}
+
+// In place, on `rows` rows of n columns, ld floats apart.
+SIMDFORMER_NOINLINE void activate_rows(Activation kind, size_t rows, size_t n, float* x,
+                                       size_t ld) {
+  with_activation(kind, [&](auto op) {
+    for (size_t i = 0; i < rows; ++i) map_row(n, x + i * ld, x + i * ld, op);
+  });
 }
 
 void gated(Activation kind, size_t n, const float* gate, const float* x, float* y) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GEMM of gemm.inl.h with weights of s8 and activations quantised to u8 on their way in: what
 // gemm_s8_dot.inl.h (vectors) and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
-// columns products are summed in int32, exactly; a group's sum is scaled and added in float32, then
-// the products of its outlier columns, group after group, and the whole goes through the same
-// epilogue.
+// columns products are summed in int32, exactly; the groups' sums are scaled and added in float32,
+// one after another, then the products of the outlier columns, for every kS8Depth columns, and the
+// whole goes through the same epilogue.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -75,11 +75,13 @@ struct S8Panel {
   const float* ranges;
   const float* outliers;  // the panel's columns of all outlier weights, outlier_step floats apart
   size_t outlier_step;
-  S8Outliers places;
+  const uint32_t* outlier_begin;   // of the first group on, or null
+  const uint32_t* outlier_column;  // from column k_begin on
+  size_t k_begin;
 };
 
-SIMDFORMER_INLINE S8Outliers outliers_from(const S8Outliers& outliers, size_t group) {
-  return {outliers.begin ? outliers.begin + group : nullptr, outliers.place};
+SIMDFORMER_INLINE const uint32_t* outliers_from(const S8Outliers& outliers, size_t group) {
+  return outliers.begin ? outliers.begin + group : nullptr;
 }
 
 // sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
@@ -116,15 +118,22 @@ SIMDFORMER_INLINE void add_outlier(const float* x, size_t ldx, const float* w,
   }
 }
 
-// A group's integer sums, and its outliers, into the sums in float32.
+// A group's integer sums into the sums in float32.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, const S8Rows& a,
                                  const S8Panel& w, VecF32 (&sum)[MR][NV]) {
   add_sums(acc, a.scale + group * a.capacity, a.minimum + group * a.capacity,
            w.ranges + group * 2 * NV * kLanes, sum);
-  if (!w.places.begin) return;
-  for (uint32_t o = w.places.begin[group]; o < w.places.begin[group + 1]; ++o) {
-    add_outlier(a.x + group * kS8Group + w.places.place[o], a.ldx, w.outliers + o * w.outlier_step,
+}
+
+// The outliers of all groups. After the last one: group by group, their few and uneven numbers cost
+// more in mispredicted branches than the products (Zen 5).
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void add_outliers(size_t groups, const S8Rows& a, const S8Panel& w,
+                                    VecF32 (&sum)[MR][NV]) {
+  if (!w.outlier_begin) return;
+  for (uint32_t o = w.outlier_begin[0]; o < w.outlier_begin[groups]; ++o) {
+    add_outlier(a.x + (w.outlier_column[o] - w.k_begin), a.ldx, w.outliers + o * w.outlier_step,
                 sum);
   }
 }
@@ -151,7 +160,7 @@ SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& ou
                      .cols = part.k,
                      .x = x,
                      .ldx = g.lda,
-                     .outliers = outliers_from(outliers, part.k_begin / kS8Group),
+                     .kept = outliers.kept ? outliers.kept + part.k_begin : nullptr,
                      .capacity = Rows,
                      .q = q,
                      .scale = scale,

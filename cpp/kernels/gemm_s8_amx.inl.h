@@ -80,6 +80,7 @@ SIMDFORMER_NOINLINE void scale_sums(size_t groups, const int32_t* sums, const S8
     }
     add_group(acc, group, a, w, sum);
   }
+  add_outliers(groups, a, w, sum);
   store_tile(sum, tile);
 }
 
@@ -93,7 +94,9 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
       .ranges = w.ranges + (column * groups + first * kLanes) * 2,
       .outliers = w.outlier_weight + outlier_column * w.num_outliers + (column - outlier_column),
       .outlier_step = panel_vectors(g.n, outlier_column) * kLanes,
-      .places = outliers_from(w.outliers, first)};
+      .outlier_begin = outliers_from(w.outliers, first),
+      .outlier_column = w.outliers.column,
+      .k_begin = g.k_begin};
 }
 
 // One vector of the tile that make_tile gives of a whole panel.

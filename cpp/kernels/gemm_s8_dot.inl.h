@@ -8,8 +8,9 @@
 namespace simdformer {
 namespace {
 
-// 32 rows share each panel of weights read from L2; 32 x 384 bytes leave room for it in L1.
-constexpr size_t kS8Rows = 32;
+// 64 rows share each panel of weights; 64 x 384 bytes leave room for it in L1. 32 and 128: within
+// 1%.
+constexpr size_t kS8Rows = 64;
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kTileVectors); }
 
@@ -36,17 +37,33 @@ SIMDFORMER_INLINE void sum_group(const uint8_t* SIMDFORMER_RESTRICT q,
   }
 }
 
+// What a tile brings into L2 of the next panel: `bytes` with every group. All weights of a model in
+// turn, 128 rows: 4% faster (Zen 5).
+struct S8Share {
+  const int8_t* p;
+  size_t bytes;
+
+  SIMDFORMER_INLINE void prefetch() {
+    for (const int8_t* end = p + bytes; p < end; p += 64) __builtin_prefetch(p, 0, kIntoL2);
+  }
+};
+
+// Few strips would each wait for a large share: 4 rows took a third longer.
+constexpr size_t kLeastShares = 3;
+
 // Per group: MR x NV integer and as many float sums in registers.
 template <size_t MR, size_t NV>
 SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S8Panel& w,
-                                         const Tile& tile) {
+                                         const Tile& tile, S8Share next) {
   VecF32 sum[MR][NV];
   start_tile(sum, tile);
   for (size_t group = 0; group < groups; ++group) {
+    next.prefetch();
     VecI32 acc[MR][NV];
     sum_group(a.q + group * a.capacity * kS8Group, w.packed + group * kS8Group * NV * kLanes, acc);
     add_group(acc, group, a, w, sum);
   }
+  add_outliers(groups, a, w, sum);
   store_tile(sum, tile);
 }
 
@@ -59,23 +76,30 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
           .ranges = w.ranges + (column * groups + first * width) * 2,
           .outliers = w.outlier_weight + column * w.num_outliers,
           .outlier_step = width,
-          .places = outliers_from(w.outliers, first)};
+          .outlier_begin = outliers_from(w.outliers, first),
+          .outlier_column = w.outliers.column,
+          .k_begin = g.k_begin};
 }
 
 // Quantised rows [row, row + rows) against every panel.
 void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
                    size_t rows) {
-  const size_t strips = ceil_div(rows, kS8TileRows);
+  const Walk walk = plan_walk(rows, g.k, kS8TileRows);
   const size_t groups = ceil_div(g.k, kS8Group);
   for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
     const S8Panel w = make_panel(g, weight, panel);
-    for (size_t strip = 0; strip < strips; ++strip) {
-      const size_t first = strip * rows / strips;
-      const size_t count = (strip + 1) * rows / strips - first;
+    const bool prefetches = panel + 1 < g.panel_end && walk.strips >= kLeastShares;
+    const int8_t* next = prefetches ? make_panel(g, weight, panel + 1).packed : w.packed;
+    const size_t share = prefetches ? round_up(ceil_div(kS8Group * kNR, walk.strips), 64) : 0;
+    for (size_t strip = 0; strip < walk.strips; ++strip) {
+      const size_t first = walk.begin(strip);
+      const size_t count = walk.begin(strip + 1) - first;
       const Tile tile = make_tile(g, panel, row + first);
+      const S8Share shared{next + strip * groups * share, share};
       with_tile_size<kS8TileRows, kTileVectors>(
-          count, panel_vectors(g.n, panel * kNR),
-          [&]<size_t MR, size_t NV>() { micro_kernel_s8<MR, NV>(groups, a.from(first), w, tile); });
+          count, panel_vectors(g.n, panel * kNR), [&]<size_t MR, size_t NV>() {
+            micro_kernel_s8<MR, NV>(groups, a.from(first), w, tile, shared);
+          });
       finish_tile(g, panel, row + first, count, tile);
     }
   }

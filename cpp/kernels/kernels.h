@@ -59,26 +59,28 @@ struct GemmArgs {
 constexpr size_t kS8Group = 128;
 
 // Columns that are multiplied in float32, as a few channels with very large values would cost all
-// others their precision. Group g has those at columns kS8Group g + place[o], o in [begin[g],
-// begin[g + 1]), ascending. begin may be null: none.
+// others their precision. Group g has column[o], o in [begin[g], begin[g + 1]), ascending. kept: 0
+// for an outlier, 1 for any other column. All may be null: none.
 struct S8Outliers {
-  const uint32_t* begin = nullptr;  // (groups + 1)
-  const uint32_t* place = nullptr;
+  const uint32_t* begin = nullptr;   // (groups + 1)
+  const uint32_t* column = nullptr;  // (begin[groups])
+  const float* kept = nullptr;       // (k)
 };
 
-// x to u8, by rows and groups g of columns, with 0 in the place of outliers:
+// x to u8, by rows and groups g of columns:
 //   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / 255,
 //   q[i, p] = round((x[i, p] - minimum[i, g]) / scale[i, g]), ties to even
-// so that x ~ minimum + scale q. x: (rows, cols); q: (groups, capacity, kS8Group), 0 beyond cols;
-// scale, minimum: (groups, capacity); each group's first rows are written. A group with a NaN, an
-// infinity or a range beyond float32 gets a scale that is not finite, and so does its row of a
-// product. scale is never below the least normal number.
+// so that x ~ minimum + scale q. Where kept is 0, x counts as 0 in minimum and scale, and q is any
+// byte: its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0 beyond cols; scale,
+// minimum: (groups, capacity); each group's first rows are written. A group with a NaN, an infinity
+// or a range beyond float32 gets a scale that is not finite, and so does its row of a product.
+// scale is never below the least normal number.
 struct QuantizeArgs {
   size_t rows = 0;
   size_t cols = 0;
   const float* x = nullptr;
   size_t ldx = 0;
-  S8Outliers outliers = {};
+  const float* kept = nullptr;  // (cols), or null: all 1
   size_t capacity = 0;
   uint8_t* q = nullptr;
   float* scale = nullptr;

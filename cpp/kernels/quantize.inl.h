@@ -16,20 +16,35 @@ struct GroupRange {
   bool finite;  // every value is; the range may still be beyond float32
 };
 
-SIMDFORMER_INLINE GroupRange group_range(size_t n, const float* x) {
-  const VecF32 first = VecF32::broadcast(x[0]);
+// Masked: where kept is 0, x counts as 0.
+template <bool Masked>
+SIMDFORMER_INLINE GroupRange group_range(size_t n, const float* x, const float* kept) {
+  const VecF32 zero = VecF32::zero();
+  const auto mask = [&](VecF32 v, VecF32 k) { return select(less(zero, k), v, zero); };
+  const VecF32 first = VecF32::broadcast(Masked && kept[0] == 0.0f ? 0.0f : x[0]);
   VecF32 least = first;
   VecF32 greatest = first;
-  VecF32 taint = VecF32::zero();  // NaN in a lane that met a value that is not finite
+  VecF32 taint = zero;  // NaN in a lane that met a value that is not finite
   const auto take = [&](VecF32 v) {
     least = min(v, least);
     greatest = max(v, greatest);
-    taint = fma(v, VecF32::zero(), taint);
+    taint = fma(v, zero, taint);
   };
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) take(VecF32::load(x + i));
-  if (i < n) take(select_first(n - i, VecF32::load(x + i, n - i), first));
-  return {-reduce_max(VecF32::zero() - least), reduce_max(greatest), !any_nan(taint)};
+  for (; i + kLanes <= n; i += kLanes) {
+    const VecF32 v = VecF32::load(x + i);
+    if constexpr (Masked) {
+      take(mask(v, VecF32::load(kept + i)));
+    } else {
+      take(v);
+    }
+  }
+  if (i < n) {
+    VecF32 v = VecF32::load(x + i, n - i);
+    if constexpr (Masked) v = mask(v, VecF32::load(kept + i, n - i));
+    take(select_first(n - i, v, first));
+  }
+  return {-reduce_max(zero - least), reduce_max(greatest), !any_nan(taint)};
 }
 
 // Codes of x[0, n), and 0 up to the end of the group.
@@ -60,10 +75,11 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
   }
 }
 
-SIMDFORMER_INLINE void quantize_group(size_t n, const float* x, uint8_t* q, float* scale,
-                                      float* minimum) {
+template <bool Masked>
+SIMDFORMER_INLINE void quantize_group(size_t n, const float* x, const float* kept, uint8_t* q,
+                                      float* scale, float* minimum) {
   constexpr float kLeastStep = 0x1p-126f;  // a smaller one would have no reciprocal
-  const GroupRange range = group_range(n, x);
+  const GroupRange range = group_range<Masked>(n, x, kept);
   const float even = (range.greatest - range.least) * (1.0f / 255.0f);
   const float step = even < kLeastStep ? kLeastStep : even;
   *scale = range.finite ? step : __builtin_nanf("");
@@ -71,25 +87,29 @@ SIMDFORMER_INLINE void quantize_group(size_t n, const float* x, uint8_t* q, floa
   store_codes(n, x, range.least, 1.0f / step, q);
 }
 
-void quantize_rows(const QuantizeArgs& a) {
-  alignas(64) float rest[kS8Group];
-  const S8Outliers& outliers = a.outliers;
-  for (size_t group = 0; group * kS8Group < a.cols; ++group) {
-    const size_t column = group * kS8Group;
+// Masking costs a third of the time, so only where it is asked for; copying a group to put zeros in
+// its outliers' places cost as much as all the rest.
+template <bool Masked>
+SIMDFORMER_INLINE void quantize_groups(const QuantizeArgs& a) {
+  for (size_t column = 0; column < a.cols; column += kS8Group) {
     const size_t n = min_size(kS8Group, a.cols - column);
-    const uint32_t begin = outliers.begin ? outliers.begin[group] : 0;
-    const uint32_t end = outliers.begin ? outliers.begin[group + 1] : 0;
+    const float* kept = Masked ? a.kept + column : nullptr;
     for (size_t row = 0; row < a.rows; ++row) {
       const float* x = a.x + row * a.ldx + column;
-      if (begin < end) {
-        copy_row(n, x, rest);
-        for (uint32_t o = begin; o < end; ++o) rest[outliers.place[o]] = 0.0f;
-        x = rest;
+      const size_t place = column / kS8Group * a.capacity + row;
+      uint8_t* q = a.q + place * kS8Group;
+      // The usual width as a constant: loops without a counter.
+      if (n == kS8Group) {
+        quantize_group<Masked>(kS8Group, x, kept, q, a.scale + place, a.minimum + place);
+      } else {
+        quantize_group<Masked>(n, x, kept, q, a.scale + place, a.minimum + place);
       }
-      const size_t place = group * a.capacity + row;
-      quantize_group(n, x, a.q + place * kS8Group, a.scale + place, a.minimum + place);
     }
   }
+}
+
+void quantize_rows(const QuantizeArgs& a) {
+  a.kept ? quantize_groups<true>(a) : quantize_groups<false>(a);
 }
 
 }  // namespace

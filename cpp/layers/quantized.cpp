@@ -71,11 +71,14 @@ PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
   kernels.pack_weight(weight.rows, count, weight.outlier_weight, count, 0, panels,
                       outlier_weight_.data());
   begin_ = Buffer<uint32_t>(num_s8_groups(weight.cols) + 1);
-  place_ = Buffer<uint32_t>(count);
+  column_ = Buffer<uint32_t>(count);
+  kept_ = Buffer<float>(weight.cols);
   std::fill_n(begin_.data(), begin_.size(), 0u);
+  std::fill_n(kept_.data(), kept_.size(), 1.0f);
   for (size_t i = 0; i < count; ++i) {
     const auto column = static_cast<size_t>(weight.outliers[i]);
-    place_[i] = static_cast<uint32_t>(column % kS8Group);
+    column_[i] = static_cast<uint32_t>(column);
+    kept_[column] = 0.0f;
     for (size_t g = column / kS8Group + 1; g < begin_.size(); ++g) ++begin_[g];
   }
 }
@@ -84,7 +87,7 @@ S8Weight PackedS8::view() const {
   return {.packed = packed_.data(),
           .ranges = ranges_.data(),
           .outliers = outliers(),
-          .num_outliers = place_.size(),
+          .num_outliers = column_.size(),
           .outlier_weight = outlier_weight_.data()};
 }
 

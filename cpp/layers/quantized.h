@@ -36,14 +36,15 @@ class PackedS8 {
 
   bool empty() const { return packed_.size() == 0; }
   S8Weight view() const;
-  S8Outliers outliers() const { return {begin_.data(), place_.data()}; }
+  S8Outliers outliers() const { return {begin_.data(), column_.data(), kept_.data()}; }
 
  private:
   Buffer<int8_t> packed_;
   Buffer<float> ranges_;
   Buffer<float> outlier_weight_;
-  Buffer<uint32_t> begin_;  // empty without outliers
-  Buffer<uint32_t> place_;
+  Buffer<uint32_t> begin_;  // empty without outliers, as the two below
+  Buffer<uint32_t> column_;
+  Buffer<float> kept_;
 };
 
 }  // namespace simdformer
