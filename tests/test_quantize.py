@@ -31,7 +31,10 @@ WIDE_FILES = {
 
 @pytest.fixture
 def source(tmp_path):
-    return write_model(tmp_path / "source", weights=random_weights(WIDE), files=WIDE_FILES)
+    weights = random_weights(WIDE)
+    # Outliers of the first layer's query, key and value.
+    weights["embeddings.LayerNorm.weight"][[3, 40, 77]] = 25
+    return write_model(tmp_path / "source", weights=weights, files=WIDE_FILES)
 
 
 @pytest.fixture
