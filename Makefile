@@ -56,7 +56,8 @@ demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstri
 	@mkdir -p $(dir $(DEMO_TEXTS))
 	$(BIN)/python examples/docstrings.py $(DEMO_TEXTS)
 	$(BIN)/simdformer embed $(DEMO_TEXTS) -o $(DEMO_VECTORS) --compute-type $(COMPUTE_TYPE) --progress
-	$(BIN)/simdformer search --in $(DEMO_TEXTS) --embeddings $(DEMO_VECTORS) --top 3 --no-progress --compute-type $(COMPUTE_TYPE) \
+	$(BIN)/simdformer search --in $(DEMO_TEXTS) --embeddings $(DEMO_VECTORS) --top 3 --no-progress \
+	  --compute-type $(COMPUTE_TYPE) \
 	  "wait until several threads have arrived" \
 	  "how many days has this month" \
 	  "find files that match a pattern" \

@@ -47,6 +47,15 @@ def active_isa(isa):
     _core.set_active_isa(before)
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny BERT with mean pooling; files about another model have a fixture of their own."""
+    from model_fixtures import write_model
+    from simdformer import SentenceTransformer
+
+    return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20170612)

@@ -102,6 +102,19 @@ def test_without_outlier_columns_int8_would_be_worse(
     assert loss > 1.2 * (1 - cosines(model.encode(texts[:40]), float32_vectors[:40]).mean())
 
 
+def test_outliers_are_the_columns_far_beyond_the_median():
+    largest = np.ones(256, np.float32)
+    largest[[200, 7]] = 3.1, 50
+    largest[90] = 2.9
+    assert int8._outliers(largest).tolist() == [7, 200]
+
+
+def test_no_more_than_the_eight_largest_columns_are_outliers():
+    largest = np.ones(256, np.float32)
+    largest[:20] = np.arange(10, 30)
+    assert int8._outliers(largest).tolist() == list(range(12, 20))
+
+
 def test_the_compute_type_can_be_asked(model, tmp_path):
     assert model.compute_type == "int8"
     assert SentenceTransformer(write_model(tmp_path)).compute_type == "float32"

@@ -21,11 +21,6 @@ from simdformer import SentenceTransformer
 from tiny_bert import random_weights
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
-
-
 def refused(tmp_path, match, error=ValueError, **options):
     folder = write_model(tmp_path / "m", **options)
     with pytest.raises(error, match=match):

@@ -25,12 +25,6 @@ from simdformer import SentenceTransformer
 from support import assert_same_bits
 from tiny_bert import random_weights
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
-
-
 # Pooling and the modules after it
 
 

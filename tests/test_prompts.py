@@ -5,21 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model_fixtures import (
-    CLOSE,
-    pooled,
-    write_model,
-)
+from model_fixtures import CLOSE, pooled, write_model
 from simdformer import SentenceTransformer
 from support import assert_same_bits
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
-
-
-# Prompts
 
 PROMPTS = {"prompts": {"query": "q ", "passage": "p ", "none": None}, "default_prompt_name": None}
 

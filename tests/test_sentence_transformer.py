@@ -24,12 +24,6 @@ from simdformer import SentenceTransformer, _core, quantize_embeddings
 from support import assert_same_bits
 from tiny_bert import native_encoder, random_weights
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
-
-
 # What encode takes and gives
 
 

@@ -87,8 +87,8 @@ SIMDFORMER_INLINE void quantize_group(size_t n, const float* x, const float* kep
   store_codes(n, x, range.least, 1.0f / step, q);
 }
 
-// Masking costs a third of the time, so only where it is asked for; copying a group to put zeros in
-// its outliers' places cost as much as all the rest.
+// Masking costs a tenth of the time, so only where it is asked for; copying a group to put zeros in
+// its outliers' places cost more than all the rest.
 template <bool Masked>
 SIMDFORMER_INLINE void quantize_groups(const QuantizeArgs& a) {
   for (size_t column = 0; column < a.cols; column += kS8Group) {

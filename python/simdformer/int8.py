@@ -22,11 +22,11 @@ import numpy as np
 from simdformer._core import Encoder, Linear, SentenceEncoder, linear_forward, quantize_weight
 from simdformer.precision import Float32, Int8Matrix, Int32, Matrix, Precision
 
-# The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9995.
+# The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
 
 # Outliers are the columns beyond so many times the median, at most so many; of narrow layers, at most
-# one in 16. Always 8 brought the vectors no nearer and took a tenth longer (docs/quantization.md).
+# one in 16. Always 8: a mean cosine of 0.99982 in place of 0.99981, 3-5% slower.
 _OUTLIER_RATIO = 3.0
 _NUM_OUTLIERS = 8
 _SAMPLE_LENGTHS = (6, 10, 14, 18, 25, 40, 60, 100)
