@@ -4,6 +4,7 @@
 
 #include "kernels/kernels.h"
 #include "kernels/rows.inl.h"
+#include "simd/erf.h"
 #include "simd/math.h"
 
 namespace simdformer {
@@ -11,7 +12,7 @@ namespace {
 
 SIMDFORMER_INLINE VecF32 gelu(VecF32 x) {
   const VecF32 half_x = x * VecF32::broadcast(0.5f);
-  return fma(half_x, erf(x * VecF32::broadcast(0.707106781f)), half_x);
+  return fma(abs(half_x), erf_scaled(abs(x)), half_x);
 }
 
 SIMDFORMER_INLINE VecF32 gelu_tanh(VecF32 x) {
@@ -52,17 +53,17 @@ SIMDFORMER_INLINE void with_activation(Activation kind, const Use& use) {
   }
 }
 
-void activation(Activation kind, size_t n, const float* x, float* y) {
-  if (kind == Activation::kIdentity && x == y) return;
-  with_activation(kind, [&](auto op) { map_row(n, x, y, op); });
+// On `rows` rows of n columns, ldx and ldy floats apart; y may be x.
+SIMDFORMER_NOINLINE void activate_rows(Activation kind, size_t rows, size_t n, const float* x,
+                                       size_t ldx, float* y, size_t ldy) {
+  with_activation(kind, [&](auto op) {
+    for (size_t i = 0; i < rows; ++i) map_row(n, x + i * ldx, y + i * ldy, op);
+  });
 }
 
-// In place, on `rows` rows of n columns, ld floats apart.
-SIMDFORMER_NOINLINE void activate_rows(Activation kind, size_t rows, size_t n, float* x,
-                                       size_t ld) {
-  with_activation(kind, [&](auto op) {
-    for (size_t i = 0; i < rows; ++i) map_row(n, x + i * ld, x + i * ld, op);
-  });
+void activation(Activation kind, size_t n, const float* x, float* y) {
+  if (kind == Activation::kIdentity && x == y) return;
+  activate_rows(kind, 1, n, x, n, y, n);
 }
 
 void gated(Activation kind, size_t n, const float* gate, const float* x, float* y) {

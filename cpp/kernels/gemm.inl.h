@@ -199,7 +199,7 @@ SIMDFORMER_INLINE Tile make_tile(const GemmArgs& g, size_t panel, size_t row) {
 SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t panel, size_t row, size_t rows,
                                    const Tile& tile) {
   if (!g.finish || g.activation == Activation::kIdentity) return;
-  activate_rows(g.activation, rows, tile.width, tile.c, tile.ldc);
+  activate_rows(g.activation, rows, tile.width, tile.c, tile.ldc, tile.c, tile.ldc);
   for (size_t i = 0; g.residual && i < rows; ++i) {
     add_row(tile.width, g.residual + (row + i) * g.ldr + panel * kNR, tile.c + i * tile.ldc);
   }

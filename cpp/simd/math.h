@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, erf, tanh and sigmoid on VecF32, written once. Include a vec_*.h first.
+// exp, tanh and sigmoid on VecF32, written once. Include a vec_*.h first.
 // Coefficients are weighted minimax fits in float64 (Lawson iteration), rounded to float32.
 #pragma once
 
@@ -51,21 +51,6 @@ SIMDFORMER_INLINE VecF32 exp2_nonpositive(VecF32 x) {
   x = max(VecF32::broadcast(-160.0f), x);
   const VecF32 n = (x + shift) - shift;
   return scale_by_pow2(polynomial(x - n, kP), n);
-}
-
-// erf(x) = z P(2 z^2 / 3.93^2 - 1) with z = min(|x|, 3.93): beyond, erf is 1 in float32. P of
-// degree 15 in a variable centred on 0, so that Horner's rule does not cancel; no division, no exp.
-// Absolute error 2e-7 (fit: 2.2e-8). As an even and an odd half, GELU is 13% faster on Zen 5, but
-// the generic level, without fused multiply-adds, leaves its bound. Abramowitz-Stegun 7.1.26
-// has 1.5e-7 but needs both.
-SIMDFORMER_INLINE VecF32 erf(VecF32 x) {
-  constexpr float kP[] = {0.359820217f,   -0.179660335f,   0.133781686f,   -0.108999535f,
-                          0.0905593112f,  -0.0741330832f,  0.0586065836f,  -0.0436911471f,
-                          0.030067414f,   -0.0204230193f,  0.0143808983f,  -0.00762661686f,
-                          0.00204599905f, -0.00159642508f, 0.00215390092f, -0.00083291874f};
-  const VecF32 z = min(VecF32::broadcast(3.93f), abs(x));
-  const VecF32 t = fma(z * z, VecF32::broadcast(0.129492581f), VecF32::broadcast(-1.0f));
-  return copysign(min(VecF32::broadcast(1.0f), z * polynomial(t, kP)), x);
 }
 
 // 1 / (1 + e^-x)

@@ -14,6 +14,7 @@ namespace {
 
 struct VecF32 {
   static constexpr size_t kLanes = 8;
+  static constexpr bool kHasLookup = false;
   using Mask = __m256;
 
   __m256 raw;

@@ -18,6 +18,7 @@ namespace {
 
 struct VecF32 {
   static constexpr size_t kLanes = 16;
+  static constexpr bool kHasLookup = true;
   using Mask = __mmask16;
 
   __m512 raw;
@@ -93,6 +94,12 @@ SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
 // a in the first n lanes, b in the rest.
 SIMDFORMER_INLINE VecF32 select_first(size_t n, VecF32 a, VecF32 b) {
   return select(VecF32::first(n), a, b);
+}
+
+// table[i % 32] in every lane, i its bits as an integer.
+SIMDFORMER_INLINE VecF32 lookup(const float (&table)[32], VecF32 index) {
+  return {_mm512_permutex2var_ps(_mm512_load_ps(table), _mm512_castps_si512(index.raw),
+                                 _mm512_load_ps(table + 16))};
 }
 
 // Lane sums in a fixed tree: halves are added until one lane is left.

@@ -16,6 +16,7 @@ typedef int32_t I32x4 __attribute__((vector_size(16)));
 
 struct VecF32 {
   static constexpr size_t kLanes = 4;
+  static constexpr bool kHasLookup = false;
   using Mask = I32x4;
 
   F32x4 raw;
