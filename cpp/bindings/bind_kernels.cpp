@@ -41,6 +41,7 @@ FloatArray gemm(const KernelTable& self, const py::object& a_object,
   return out;
 }
 
+template <Products products>
 FloatArray attention(const KernelTable& self, const py::object& q_object,
                      const py::object& k_object, const py::object& v_object, float softmax_scale) {
   const FloatArray q = float_array("q", q_object, 2);
@@ -50,8 +51,9 @@ FloatArray attention(const KernelTable& self, const py::object& q_object,
   check(k.shape(0) == v.shape(0), "v has ", v.shape(0), " rows, k has ", k.shape(0));
   check(softmax_scale > 0, "softmax_scale must be positive, got ", softmax_scale);
   FloatArray out = empty_matrix(matrix(q).rows, matrix(v).cols);
-  Buffer<float> scratch(self.scratch_size(matrix(k), matrix(v)));
-  self.attention(matrix(q), matrix(k), matrix(v), softmax_scale, scratch, mutable_matrix(out));
+  Buffer<float> scratch(self.scratch_size(products, matrix(k), matrix(v)));
+  self.attention(products, matrix(q), matrix(k), matrix(v), softmax_scale, scratch,
+                 mutable_matrix(out));
   return out;
 }
 
@@ -201,7 +203,9 @@ void bind_kernels(py::module_& module) {
            arg("bias") = py::none(), py::kw_only(), arg("activation") = "identity",
            arg("residual") = py::none(), arg("norm_weight") = py::none(),
            arg("norm_bias") = py::none(), arg("eps") = 1e-5f)
-      .def("attention", &attention, arg("q"), arg("k"), arg("v"), py::kw_only(),
+      .def("attention", &attention<Products::kFloat32>, arg("q"), arg("k"), arg("v"), py::kw_only(),
+           arg("softmax_scale"))
+      .def("attention_s16", &attention<Products::kS16>, arg("q"), arg("k"), arg("v"), py::kw_only(),
            arg("softmax_scale"))
       .def("layer_norm", &layer_norm, arg("x"), arg("weight"), arg("bias") = py::none(),
            py::kw_only(), arg("eps") = 1e-5f)

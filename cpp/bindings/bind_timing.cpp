@@ -95,15 +95,17 @@ double time_gemm_s8(const KernelTable& self, size_t m, size_t n, size_t k, size_
   return warm_seconds_per_call(repeats, [&] { self.kernels.gemm_s8(args, packed.view()); });
 }
 
+template <Products products>
 double time_attention(const KernelTable& self, size_t num_queries, size_t num_keys, size_t head_dim,
                       size_t repeats) {
   const TestMatrix q(num_queries, head_dim);
   const TestMatrix k(num_keys, head_dim);
   const TestMatrix v(num_keys, head_dim);
   const TestMatrix out(num_queries, head_dim);
-  Buffer<float> scratch(self.scratch_size(k.view, v.view));
-  return warm_seconds_per_call(
-      repeats, [&] { self.attention(q.view, k.view, v.view, 0.125f, scratch, out.view); });
+  Buffer<float> scratch(self.scratch_size(products, k.view, v.view));
+  return warm_seconds_per_call(repeats, [&] {
+    self.attention(products, q.view, k.view, v.view, 0.125f, scratch, out.view);
+  });
 }
 
 // A kernel that goes over rows of contiguous data, x -> y.
@@ -170,7 +172,7 @@ double time_rows(const KernelTable& self, const std::string& name, size_t rows, 
 }
 
 std::vector<std::string> names(const KernelTable&) {
-  std::vector<std::string> all{"gemm", "gemm_s8", "attention"};
+  std::vector<std::string> all{"gemm", "gemm_s8", "attention", "attention_s16"};
   for (const auto& [name, kernel] : row_kernels()) all.push_back(name);
   return all;
 }
@@ -203,8 +205,10 @@ void bind_timing(KernelTableClass& table) {
            arg("activation") = "identity")
       .def("time_gemm_bf16", &time_gemm_bf16, arg("m"), arg("n"), arg("k"), arg("repeats"))
       .def("time_gemm_s8", &time_gemm_s8, arg("m"), arg("n"), arg("k"), arg("repeats"))
-      .def("time_attention", &time_attention, arg("num_queries"), arg("num_keys"), arg("head_dim"),
-           arg("repeats"))
+      .def("time_attention", &time_attention<Products::kFloat32>, arg("num_queries"),
+           arg("num_keys"), arg("head_dim"), arg("repeats"))
+      .def("time_attention_s16", &time_attention<Products::kS16>, arg("num_queries"),
+           arg("num_keys"), arg("head_dim"), arg("repeats"))
       .def("time_rows", &time_rows, arg("name"), arg("rows"), arg("cols"), arg("repeats"))
       .def("fma_peak", &fma_peak, arg("iterations"))
       .def("dot_peak", &dot_peak, arg("iterations"))

@@ -12,6 +12,9 @@
 
 namespace simdformer::bindings {
 
+// What attention's two products are computed in.
+enum class Products { kFloat32, kS16 };
+
 struct KernelTable {
   const Kernels& kernels;
 
@@ -46,26 +49,29 @@ struct KernelTable {
             .ldc = c.stride};
   }
 
-  size_t scratch_size(ConstMatrix k, ConstMatrix v) const {
-    return kernels.attention_scratch(k.rows, k.cols, v.cols);
+  size_t scratch_size(Products products, ConstMatrix k, ConstMatrix v) const {
+    const bool s16 = products == Products::kS16;
+    const auto size = s16 ? kernels.attention_s16_scratch : kernels.attention_scratch;
+    return size(k.rows, k.cols, v.cols);
   }
 
-  void attention(ConstMatrix q, ConstMatrix k, ConstMatrix v, float softmax_scale,
-                 Buffer<float>& scratch, Matrix out) const {
-    kernels.attention({.num_queries = q.rows,
-                       .num_keys = k.rows,
-                       .head_dim = q.cols,
-                       .value_dim = v.cols,
-                       .softmax_scale = softmax_scale,
-                       .q = q.data,
-                       .ldq = q.stride,
-                       .k = k.data,
-                       .ldk = k.stride,
-                       .v = v.data,
-                       .ldv = v.stride,
-                       .out = out.data,
-                       .ldo = out.stride,
-                       .scratch = scratch.data()});
+  void attention(Products products, ConstMatrix q, ConstMatrix k, ConstMatrix v,
+                 float softmax_scale, Buffer<float>& scratch, Matrix out) const {
+    const auto attend = products == Products::kS16 ? kernels.attention_s16 : kernels.attention;
+    attend({.num_queries = q.rows,
+            .num_keys = k.rows,
+            .head_dim = q.cols,
+            .value_dim = v.cols,
+            .softmax_scale = softmax_scale,
+            .q = q.data,
+            .ldq = q.stride,
+            .k = k.data,
+            .ldk = k.stride,
+            .v = v.data,
+            .ldv = v.stride,
+            .out = out.data,
+            .ldo = out.stride,
+            .scratch = scratch.data()});
   }
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX-512 with VNNI and AMX: avx512.cpp in the same tiles, with tdpbusd in int8.
+#include "simd/dot_avx512_vnni.h"
 #include "simd/tile_amx.h"
 
 namespace simdformer {

@@ -288,6 +288,12 @@ struct Kernels {
 
   size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
   void (*attention)(const AttentionArgs& args);
+  // attention's softmax(softmax_scale q k^T) v, and nothing else of it, with both products in s16
+  // and exact sums: q, k and v to 2047 steps of their largest magnitude, a row's exponentials to
+  // 8192 of its largest one. So the bits of a row depend on the other rows of q, unlike attention's.
+  // What is not finite, and head_dim > 256, is left to attention. The scratch is for either.
+  size_t (*attention_s16_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
+  void (*attention_s16)(const AttentionArgs& args);
   // Rows [begin, end) of k: (.., head_dim) or v: (.., value_dim) into the layout that attention
   // reads, with room for capacity keys (a multiple of gemm_nr). Floats: capacity * head_dim, and
   // capacity * value_dim rounded up to whole vectors.

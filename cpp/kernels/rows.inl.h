@@ -14,6 +14,12 @@ SIMDFORMER_INLINE size_t max_size(size_t a, size_t b) { return a < b ? b : a; }
 SIMDFORMER_INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 SIMDFORMER_INLINE size_t round_up(size_t a, size_t b) { return ceil_div(a, b) * b; }
 
+// x[0, n), zeros behind it.
+SIMDFORMER_INLINE VecF32 load_first(const float* x, size_t n) {
+  if (n >= kLanes) return VecF32::load(x);
+  return n > 0 ? VecF32::load(x, n) : VecF32::zero();
+}
+
 // y[i] = op(x[i])
 template <typename Op>
 SIMDFORMER_INLINE void map_row(size_t n, const float* x, float* y, Op op) {

@@ -7,6 +7,7 @@
 
 #include "kernels/activation.inl.h"
 #include "kernels/attention.inl.h"
+#include "kernels/attention_s16.inl.h"
 #include "kernels/embedding.inl.h"
 #include "kernels/gemm.inl.h"
 #include "kernels/gemm_bf16.inl.h"
@@ -41,6 +42,8 @@ constexpr Kernels make_table() {
       .gemm_s8 = gemm_s8,
       .attention_scratch = attention_scratch,
       .attention = attention,
+      .attention_s16_scratch = attention_s16_scratch,
+      .attention_s16 = attention_s16,
       .pack_keys = pack_keys,
       .pack_values = pack_values,
       .layer_norm = layer_norm,

@@ -26,8 +26,10 @@ SelfAttention::SelfAttention(std::shared_ptr<const Linear> qkv,
 void SelfAttention::reserve(Scratch scratch, size_t tokens, size_t max_seqlen) const {
   reserve_matrix(scratch.block.qkv, tokens, 3 * hidden_size());
   reserve_matrix(scratch.block.context, tokens, hidden_size());
+  const Kernels& kernels = qkv_->kernels();
+  const auto size = qkv_->is_int8() ? kernels.attention_s16_scratch : kernels.attention_scratch;
   for (MemberScratch& member : scratch.members) {
-    member.attention.reserve(qkv_->kernels().attention_scratch(max_seqlen, head_dim(), head_dim()));
+    member.attention.reserve(size(max_seqlen, head_dim(), head_dim()));
   }
 }
 
@@ -35,13 +37,15 @@ void SelfAttention::attend(Team& team, const Batch& batch, const Block& block, C
                            Scratch scratch, Matrix context) const {
   const size_t sequences = block.last_sequence - block.first_sequence;
   const float softmax_scale = 1.0f / std::sqrt(static_cast<float>(head_dim()));
+  const Kernels& kernels = qkv_->kernels();
+  const auto attention = qkv_->is_int8() ? kernels.attention_s16 : kernels.attention;
   // Heads outside: contiguous shares of (head, sequence) pairs then cost the same.
   team.for_each(num_heads_ * sequences, [&](size_t task) {
     const size_t head = task / sequences;
     const size_t sequence = block.first_sequence + task % sequences;
     const size_t row = batch.begin(sequence) - block.first_token;
     const float* q = qkv.row(row) + head * head_dim();
-    qkv_->kernels().attention({
+    attention({
         .num_queries = batch.length(sequence),
         .num_keys = batch.length(sequence),
         .head_dim = head_dim(),

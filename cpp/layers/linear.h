@@ -42,6 +42,7 @@ class Linear {
   size_t out_features() const { return out_features_; }
   size_t num_panels() const;
   const Kernels& kernels() const { return kernels_; }
+  bool is_int8() const { return !packed_s8_.empty(); }
 
   // x: (rows, in_features), y: (rows, out_features); y may be the residual if the activation is the
   // identity and the weights are float32. Split over the team by rows if there are enough, else by

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// dot_u8s8 for AVX2 without VNNI.
+// dot_u8s8 and dot_s16 for AVX2 without VNNI.
 #pragma once
 
 #include "simd/vec_avx2.h"
@@ -17,6 +17,11 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   const __m256i sum =
       _mm256_add_epi32(_mm256_madd_epi16(a_even, b_even), _mm256_madd_epi16(a_odd, b_odd));
   return {_mm256_add_epi32(acc.raw, sum)};
+}
+
+// acc + the sum of a lane's two products of s16, exact if it fits.
+SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
+  return {_mm256_add_epi32(acc.raw, _mm256_madd_epi16(a.raw, b.raw))};
 }
 
 }  // namespace

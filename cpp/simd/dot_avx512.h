@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// dot_u8s8 for AVX-512 without VNNI.
+// dot_u8s8 and dot_s16 for AVX-512 without VNNI.
 #pragma once
 
 #include "simd/vec_avx512.h"
@@ -17,6 +17,11 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   const __m512i sum =
       _mm512_add_epi32(_mm512_madd_epi16(a_even, b_even), _mm512_madd_epi16(a_odd, b_odd));
   return {_mm512_add_epi32(acc.raw, sum)};
+}
+
+// acc + the sum of a lane's two products of s16, exact if it fits.
+SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
+  return {_mm512_add_epi32(acc.raw, _mm512_madd_epi16(a.raw, b.raw))};
 }
 
 }  // namespace

@@ -110,7 +110,8 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-// kLanes sums of int8 products; dot_u8s8 is in dot_avx2*.h, for it depends on VNNI.
+// kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx2*.h, for they depend on
+// VNNI.
 struct VecI32 {
   __m256i raw;
 
@@ -128,6 +129,23 @@ struct VecI32 {
 };
 
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm256_cvtepi32_ps(a.raw)}; }
+// The same bits, of another type.
+SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {_mm256_castps_si256(a.raw)}; }
+SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {_mm256_castsi256_ps(a.raw)}; }
+SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) { return {_mm256_sub_epi32(a.raw, b.raw)}; }
+SIMDFORMER_INLINE VecI32 max(VecI32 a, VecI32 b) { return {_mm256_max_epi32(a.raw, b.raw)}; }
+SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) {
+  const __m128i s4 =
+      _mm_max_epi32(_mm256_castsi256_si128(a.raw), _mm256_extracti128_si256(a.raw, 1));
+  const __m128i s2 = _mm_max_epi32(s4, _mm_unpackhi_epi64(s4, s4));
+  return _mm_cvtsi128_si32(_mm_max_epi32(s2, _mm_shuffle_epi32(s2, 1)));
+}
+// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the low half of
+// lane i, high[i] in its high half. What lies outside, or is NaN, gives any number.
+SIMDFORMER_INLINE VecI32 pair_s16(VecF32 low, VecF32 high) {
+  const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(high.raw), 16);
+  return {_mm256_blend_epi16(_mm256_cvtps_epi32(low.raw), shifted, 0xAA)};
+}
 // Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
 // outside, or is NaN, gives any byte.
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {

@@ -117,7 +117,8 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-// kLanes sums of int8 products; dot_u8s8 is in dot_avx512*.h, for it depends on VNNI.
+// kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx512*.h, for they depend on
+// VNNI.
 struct VecI32 {
   __m512i raw;
 
@@ -133,6 +134,18 @@ struct VecI32 {
 };
 
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm512_cvtepi32_ps(a.raw)}; }
+// The same bits, of another type.
+SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {_mm512_castps_si512(a.raw)}; }
+SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {_mm512_castsi512_ps(a.raw)}; }
+SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) { return {_mm512_sub_epi32(a.raw, b.raw)}; }
+SIMDFORMER_INLINE VecI32 max(VecI32 a, VecI32 b) { return {_mm512_max_epi32(a.raw, b.raw)}; }
+SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) { return _mm512_reduce_max_epi32(a.raw); }
+// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the low half of
+// lane i, high[i] in its high half. What lies outside, or is NaN, gives any number.
+SIMDFORMER_INLINE VecI32 pair_s16(VecF32 low, VecF32 high) {
+  const __m512i shifted = _mm512_slli_epi32(_mm512_cvtps_epi32(high.raw), 16);
+  return {_mm512_mask_blend_epi16(0xAAAAAAAAu, _mm512_cvtps_epi32(low.raw), shifted)};
+}
 // Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
 // outside, or is NaN, gives any byte.
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {

@@ -117,7 +117,7 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return even > odd ? even : odd;
 }
 
-// kLanes sums of int8 products.
+// kLanes sums of integer products.
 struct VecI32 {
   I32x4 raw;
 
@@ -149,6 +149,28 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   return {acc.raw + __builtin_convertvector(sum, I32x4)};
 }
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {__builtin_convertvector(a.raw, F32x4)}; }
+// The same bits, of another type.
+SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {reinterpret_cast<I32x4>(a.raw)}; }
+SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {reinterpret_cast<F32x4>(a.raw)}; }
+SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) { return {a.raw - b.raw}; }
+SIMDFORMER_INLINE VecI32 max(VecI32 a, VecI32 b) { return {a.raw > b.raw ? a.raw : b.raw}; }
+SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) {
+  const int32_t even = a.raw[0] > a.raw[2] ? a.raw[0] : a.raw[2];
+  const int32_t odd = a.raw[1] > a.raw[3] ? a.raw[1] : a.raw[3];
+  return even > odd ? even : odd;
+}
+// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the low half of
+// lane i, high[i] in its high half. What lies outside, or is NaN, gives any number.
+SIMDFORMER_INLINE VecI32 pair_s16(VecF32 low, VecF32 high) {
+  const I32x4 l = __builtin_convertvector(round(low).raw, I32x4);
+  const I32x4 h = __builtin_convertvector(round(high).raw, I32x4);
+  return {(l & 0xFFFF) | (h << 16)};
+}
+// acc + the sum of a lane's two products of s16, exact if it fits.
+SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
+  const I32x4 low = ((a.raw << 16) >> 16) * ((b.raw << 16) >> 16);
+  return {acc.raw + low + (a.raw >> 16) * (b.raw >> 16)};
+}
 // Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
 // outside, or is NaN, gives any byte.
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of one head beside int8 linear layers (formula at Kernels::attention_s16): the strips
+// of attention.inl.h with both products in s16, which is as fast as bfloat16 where there is VNNI
+// and loses less. Numbers go in pairs, a lane each: the two halves of a row of q and k, and the
+// keys of two halves in the scores and v.
+#pragma once
+
+#include "kernels/attention.inl.h"
+#include "kernels/gemm_s16.inl.h"
+
+namespace simdformer {
+namespace {
+
+// Sums stay within int32: 2047 x 2047 x kS16HeadDim, and half of it apart; 8192 x 2047 x 2
+// kS16Keys.
+constexpr float kS16Steps = 2047.0f;
+constexpr float kS16Log2One = 13.0f;  // an exponential of 1 is 2^13
+constexpr size_t kS16HeadDim = 256;
+constexpr size_t kS16Keys = 64;  // pairs of keys in one sum
+
+SIMDFORMER_INLINE VecI32 broadcast_int(int32_t x) {
+  float bits;
+  __builtin_memcpy(&bits, &x, sizeof(bits));
+  return as_ints(VecF32::broadcast(bits));
+}
+
+// The largest magnitude in x, as the bits of a float: those of infinity or NaN are above all
+// others.
+SIMDFORMER_INLINE int32_t largest_bits(size_t rows, size_t cols, const float* x, size_t ldx) {
+  VecI32 even = VecI32::zero();
+  VecI32 odd = VecI32::zero();
+  for (size_t i = 0; i < rows; ++i, x += ldx) {
+    size_t j = 0;
+    for (; j + 2 * kLanes <= cols; j += 2 * kLanes) {
+      even = max(as_ints(abs(VecF32::load(x + j))), even);
+      odd = max(as_ints(abs(VecF32::load(x + j + kLanes))), odd);
+    }
+    for (; j < cols; j += kLanes) even = max(as_ints(abs(load_first(x + j, cols - j))), even);
+  }
+  return reduce_max(max(even, odd));
+}
+
+// What one step of x stands for if it goes to kS16Steps; not finite if x is not.
+SIMDFORMER_INLINE float step_of(size_t rows, size_t cols, const float* x, size_t ldx) {
+  constexpr float kLeastStep = 0x1p-126f;  // a smaller one would have no reciprocal
+  const int32_t bits = largest_bits(rows, cols, x, ldx);
+  float largest;
+  __builtin_memcpy(&largest, &bits, sizeof(largest));
+  const float step = largest * (1.0f / kS16Steps);
+  return step < kLeastStep ? kLeastStep : step;
+}
+
+SIMDFORMER_INLINE size_t half_of(size_t n) { return ceil_div(n, 2); }
+
+// pairs[i] = (x[i], x[half + i]) in steps; whole vectors are written.
+SIMDFORMER_INLINE void pair_halves(size_t n, const float* x, float step, float* pairs) {
+  const size_t half = half_of(n);
+  const VecF32 inverse = VecF32::broadcast(1.0f / step);
+  for (size_t i = 0; i < half; i += kLanes) {
+    const VecF32 low = load_first(x + i, half - i);
+    const VecF32 high = load_first(x + half + i, n - min_size(n, half + i));
+    as_floats(pair_s16(low * inverse, high * inverse)).store(pairs + i);
+  }
+}
+
+// Panels of v's columns, the pairs (v[j], v[half + j]) of keys in a row each.
+SIMDFORMER_INLINE void pack_value_pairs(const AttentionArgs& a, float step, float* packed) {
+  const size_t half = half_of(a.num_keys);
+  const VecF32 inverse = VecF32::broadcast(1.0f / step);
+  for (size_t column = 0; column < a.value_dim; column += kNR) {
+    const size_t width = panel_vectors(a.value_dim, column) * kLanes;
+    float* to = packed + column * half;
+    for (size_t j = 0; j < half; ++j, to += width) {
+      const float* low = a.v + j * a.ldv + column;
+      const bool both = half + j < a.num_keys;
+      for (size_t c = 0; c < width; c += kLanes) {
+        const size_t left = a.value_dim - column - c;
+        const VecF32 high = both ? load_first(low + half * a.ldv + c, left) : VecF32::zero();
+        as_floats(pair_s16(load_first(low + c, left) * inverse, high * inverse)).store(to + c);
+      }
+    }
+  }
+}
+
+// The scratch, in floats that hold pairs, and what is known of K and V.
+struct OperandsS16 {
+  size_t half_dim;
+  size_t half_keys;
+  size_t ld_q;
+  size_t ld_scores;
+  size_t ld_sums;
+  float* packed_k;  // panels of (num_keys, half_dim) pairs
+  float* packed_v;  // panels of (value_dim, half_keys) pairs
+  float* q;         // (kStripRows, ld_q)
+  float* scores;    // (kStripRows, ld_scores) int32, then the pairs of exponentials
+  float* sums;      // (kStripRows, ld_sums)
+  float* rows;      // the pairs of k before they are packed: (num_keys, ld_q)
+  float step_q;
+  float step_k;
+  float step_v;
+};
+
+// Places in scratch, and how long it is.
+SIMDFORMER_INLINE size_t place_s16(size_t num_keys, size_t head_dim, size_t value_dim,
+                                   float* scratch, OperandsS16& o) {
+  o.half_dim = half_of(head_dim);
+  o.half_keys = half_of(num_keys);
+  o.ld_q = round_up(o.half_dim, 16);
+  o.ld_scores = scores_stride(num_keys);
+  o.ld_sums = round_up(value_dim, 16);
+  size_t used = 0;
+  const auto place = [&](size_t floats) {
+    float* p = scratch + used;
+    used += round_up(floats, 16);
+    return p;
+  };
+  o.packed_k = place(packed_size(num_keys, o.half_dim));
+  o.packed_v = place(packed_size(value_dim, o.half_keys));
+  o.q = place(kStripRows * o.ld_q);
+  o.scores = place(kStripRows * o.ld_scores);
+  o.sums = place(kStripRows * o.ld_sums);
+  o.rows = place(num_keys * o.ld_q);
+  return used;
+}
+
+size_t attention_s16_scratch(size_t num_keys, size_t head_dim, size_t value_dim) {
+  OperandsS16 o;
+  const size_t size = place_s16(num_keys, head_dim, value_dim, nullptr, o);
+  return max_size(size, attention_scratch(num_keys, head_dim, value_dim));
+}
+
+SIMDFORMER_INLINE int32_t max_score(size_t n, const float* scores) {
+  const VecI32 lowest = broadcast_int(INT32_MIN);
+  VecI32 largest = lowest;
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) largest = max(as_ints(VecF32::load(scores + i)), largest);
+  if (i < n) {
+    const VecF32 v = select_first(n - i, VecF32::load(scores + i), as_floats(lowest));
+    largest = max(as_ints(v), largest);
+  }
+  return reduce_max(largest);
+}
+
+// Scores of a row -> pairs of exponentials in their place; returns their sum. scale: log2(e) times
+// what a score's unit stands for.
+SIMDFORMER_INLINE float exp_pairs(size_t n, float scale, int32_t max_value, float* x) {
+  const size_t half = half_of(n);
+  const VecI32 largest = broadcast_int(max_value);
+  const VecF32 scale_v = VecF32::broadcast(scale);
+  const VecI32 ones = broadcast_int(0x00010001);
+  VecI32 sum = VecI32::zero();
+  const auto exp_of = [&](const float* p) {
+    const VecF32 difference = to_float(as_ints(VecF32::load(p)) - largest);
+    return exp2_coarse(fma(difference, scale_v, VecF32::broadcast(kS16Log2One)));
+  };
+  for (size_t i = 0; i < half; i += kLanes) {
+    VecF32 low = exp_of(x + i);
+    VecF32 high = exp_of(x + half + i);
+    if (half + i + kLanes > n) {
+      low = select_first(min_size(kLanes, half - i), low, VecF32::zero());
+      high = select_first(min_size(kLanes, n - min_size(n, half + i)), high, VecF32::zero());
+    }
+    const VecI32 pairs = pair_s16(low, high);
+    sum = dot_s16(sum, pairs, ones);
+    as_floats(pairs).store(x + i);
+  }
+  return reduce_add(to_float(sum));
+}
+
+// sums[i, :] = exponentials . v in steps of v, over all keys.
+SIMDFORMER_INLINE void sum_values(const AttentionArgs& a, const OperandsS16& o, size_t rows) {
+  for (size_t k = 0; k < o.half_keys; k += kS16Keys) {
+    gemm_s16({.m = rows,
+              .n = a.value_dim,
+              .k = min_size(kS16Keys, o.half_keys - k),
+              .a = o.scores + k,
+              .lda = o.ld_scores,
+              .w = o.packed_v,
+              .packed_k = o.half_keys,
+              .k_begin = k,
+              .sums = k == 0 ? SumsS16::kFirst : SumsS16::kAdd,
+              .c = o.sums,
+              .ldc = o.ld_sums});
+  }
+}
+
+// In two sweeps, as softmax_strip. factor: what the sums of values are to be multiplied by.
+SIMDFORMER_NOINLINE void softmax_strip_s16(const AttentionArgs& a, const OperandsS16& o,
+                                           size_t rows, float* factor) {
+  constexpr float kLog2E = 1.44269504f;
+  const float scale = o.step_q * o.step_k * a.softmax_scale * kLog2E;
+  int32_t largest[kStripRows];
+  for (size_t i = 0; i < rows; ++i) {
+    largest[i] = max_score(a.num_keys, o.scores + i * o.ld_scores);
+  }
+  for (size_t i = 0; i < rows; ++i) {
+    factor[i] = o.step_v / exp_pairs(a.num_keys, scale, largest[i], o.scores + i * o.ld_scores);
+  }
+}
+
+SIMDFORMER_INLINE void attend_strip_s16(const AttentionArgs& a, const OperandsS16& o, size_t row,
+                                        size_t rows) {
+  for (size_t i = 0; i < rows; ++i) {
+    pair_halves(a.head_dim, a.q + (row + i) * a.ldq, o.step_q, o.q + i * o.ld_q);
+  }
+  gemm_s16({.m = rows,
+            .n = a.num_keys,
+            .k = o.half_dim,
+            .a = o.q,
+            .lda = o.ld_q,
+            .w = o.packed_k,
+            .packed_k = o.half_dim,
+            .c = o.scores,
+            .ldc = o.ld_scores});
+  float factor[kStripRows];
+  softmax_strip_s16(a, o, rows, factor);
+  sum_values(a, o, rows);
+  for (size_t i = 0; i < rows; ++i) {
+    scale_row(a.value_dim, factor[i], o.sums + i * o.ld_sums, a.out + (row + i) * a.ldo);
+  }
+}
+
+void attention_s16(const AttentionArgs& a) {
+  OperandsS16 o;
+  place_s16(a.num_keys, a.head_dim, a.value_dim, a.scratch, o);
+  o.step_q = step_of(a.num_queries, a.head_dim, a.q, a.ldq);
+  o.step_k = step_of(a.num_keys, a.head_dim, a.k, a.ldk);
+  o.step_v = step_of(a.num_keys, a.value_dim, a.v, a.ldv);
+  // A product of scales beyond float32 goes the same way as what is not finite.
+  const bool finite = o.step_q * o.step_k * a.softmax_scale < kInfinity && o.step_v < kInfinity;
+  if (!finite || a.num_keys == 0 || a.head_dim > kS16HeadDim) return attention(a);
+  for (size_t j = 0; j < a.num_keys; ++j) {
+    pair_halves(a.head_dim, a.k + j * a.ldk, o.step_k, o.rows + j * o.ld_q);
+  }
+  pack_weight(a.num_keys, o.half_dim, o.rows, o.ld_q, 0, ceil_div(a.num_keys, kNR), o.packed_k);
+  pack_value_pairs(a, o.step_v, o.packed_v);
+  for (size_t row = 0; row < a.num_queries; row += kStripRows) {
+    attend_strip_s16(a, o, row, min_size(kStripRows, a.num_queries - row));
+  }
+}
+
+}  // namespace
+}  // namespace simdformer
