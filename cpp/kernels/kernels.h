@@ -70,11 +70,11 @@ struct S8Outliers {
 // x to u8, by rows and groups g of columns:
 //   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / 255,
 //   q[i, p] = round((x[i, p] - minimum[i, g]) / scale[i, g]), ties to even
-// so that x ~ minimum + scale q. Where kept is 0, x counts as 0 in minimum and scale, and q is any
-// byte: its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0 beyond cols; scale,
-// minimum: (groups, capacity); each group's first rows are written. A group with a NaN, an infinity
-// or a range beyond float32 gets a scale that is not finite, and so does its row of a product.
-// scale is never below the least normal number.
+// so that x ~ minimum + scale q. Where kept is 0, a finite x counts as 0 in minimum and scale,
+// and q is any byte: its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0 beyond
+// cols; scale, minimum: (groups, capacity); each group's first rows are written. A group with a
+// NaN, an infinity or a range beyond float32 gets a scale that is not finite, and so does its row
+// of a product. scale is never below the least normal number.
 struct QuantizeArgs {
   size_t rows = 0;
   size_t cols = 0;
@@ -290,8 +290,9 @@ struct Kernels {
   void (*attention)(const AttentionArgs& args);
   // attention's softmax(softmax_scale q k^T) v, and nothing else of it, with both products in s16
   // and exact sums: q, k and v to 2047 steps of their largest magnitude, a row's exponentials to
-  // 8192 of its largest one. So the bits of a row depend on the other rows of q, unlike attention's.
-  // What is not finite, and head_dim > 256, is left to attention. The scratch is for either.
+  // 8192 of its largest one. So the bits of a row depend on the other rows of q, unlike
+  // attention's. What is not finite, and head_dim > 256, is left to attention. The scratch is for
+  // either.
   size_t (*attention_s16_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
   void (*attention_s16)(const AttentionArgs& args);
   // Rows [begin, end) of k: (.., head_dim) or v: (.., value_dim) into the layout that attention

@@ -110,6 +110,11 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// The largest lane of each of four.
+SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
+  for (size_t i = 0; i < 4; ++i) largest[i] = reduce_max(a[i]);
+}
+
 // kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx2*.h, for they depend on
 // VNNI.
 struct VecI32 {

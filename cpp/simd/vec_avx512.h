@@ -117,6 +117,18 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+// The largest lane of each of four, with a third of the operations of one after another.
+SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
+  const __m512 p01 =
+      _mm512_max_ps(_mm512_unpacklo_ps(a[0].raw, a[1].raw), _mm512_unpackhi_ps(a[0].raw, a[1].raw));
+  const __m512 p23 =
+      _mm512_max_ps(_mm512_unpacklo_ps(a[2].raw, a[3].raw), _mm512_unpackhi_ps(a[2].raw, a[3].raw));
+  const __m512 q =
+      _mm512_max_ps(_mm512_shuffle_ps(p01, p23, 0x44), _mm512_shuffle_ps(p01, p23, 0xEE));
+  const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(q), _mm512_extractf32x8_ps(q, 1));
+  _mm_storeu_ps(largest, _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+}
+
 // kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx512*.h, for they depend on
 // VNNI.
 struct VecI32 {

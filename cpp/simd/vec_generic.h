@@ -117,6 +117,11 @@ SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   return even > odd ? even : odd;
 }
 
+// The largest lane of each of four.
+SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
+  for (size_t i = 0; i < 4; ++i) largest[i] = reduce_max(a[i]);
+}
+
 // kLanes sums of integer products.
 struct VecI32 {
   I32x4 raw;
