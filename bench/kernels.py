@@ -2,8 +2,8 @@
 
     python bench/kernels.py --output bench/results/kernels [--peers] [--roofline]
 
-Arithmetic kernels are held against the level's FMA peak, int8 against that of its dot products, the
-others against the read bandwidth of an array as large as what they touch; all are measured in the
+Arithmetic kernels are held against the level's FMA peak, int8 against that of its dot products, s16
+against half of that, the others against the read bandwidth of an array as large as what they touch; all are measured in the
 same run, next to the kernel. Rates count compulsory work only: 2 m n k flops for GEMM, 4 q k d for
 attention, and each input read and each output written once. Figures are medians of the rounds; the limits are the best seen.
 Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and with --roofline OUTPUT-roofline.png.
@@ -30,7 +30,7 @@ import plots
 import report
 from simdformer import _core
 
-FMA, DOT, READ = "fma", "dot", "read"  # the limits
+FMA, DOT, DOT_S16, READ = "fma", "dot", "dot_s16", "read"  # the limits
 # Short slices, the best of which counts: another process on the same core lengthens some of them,
 # not all. How far rounds differ is reported.
 _SLICE_SECONDS = 0.002
@@ -94,18 +94,18 @@ def gemm_s8_cases() -> Iterator[Case]:
             )
 
 
-def attention_cases() -> Iterator[Case]:
+def attention_cases(kernel: str, bound: str) -> Iterator[Case]:
     for head_dim in _HEAD_DIMS:
         for length in _ATTENTION_LENGTHS:
             yield Case(
-                kernel="attention",
+                kernel=kernel,
                 shape=f"length={length} head_dim={head_dim}",
                 flops=4 * length * length * head_dim,
                 floats=4 * length * head_dim,
-                bound=FMA,
-                seconds=lambda table, repeats, s=(length, length, head_dim): table.time_attention(
-                    *s, repeats
-                ),
+                bound=bound,
+                seconds=lambda table, repeats, s=(length, length, head_dim): getattr(
+                    table, f"time_{kernel}"
+                )(*s, repeats),
                 operation="attention",
                 sizes=(length, head_dim),
                 divisor=kernel_peers.HEADS,
@@ -158,7 +158,9 @@ def cases_of(kernel: str) -> list[Case]:
     if kernel == "gemm_s8":
         return list(gemm_s8_cases())
     if kernel == "attention":
-        return list(attention_cases())
+        return list(attention_cases(kernel, FMA))
+    if kernel == "attention_s16":
+        return list(attention_cases(kernel, DOT_S16))
     if kernel in _ROW_KERNELS:
         return list(row_cases(kernel))
     raise SystemExit(f"bench/kernels.py has no case for the kernel {kernel!r}: add one")
@@ -210,8 +212,10 @@ def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any
         for number, case in enumerate(cases):
             if case.bound == READ:
                 limits[case].append(read.rate(int(case.bytes)))
-            elif case.bound == DOT:
-                limits[case].append(max(table.dot_peak(_DOT_ITERATIONS) for _ in range(_SLICES)))
+            elif case.bound in (DOT, DOT_S16):
+                peak = max(table.dot_peak(_DOT_ITERATIONS) for _ in range(_SLICES))
+                # With VNNI a lane takes four products of bytes an instruction, or two of s16.
+                limits[case].append(peak / 2 if case.bound == DOT_S16 else peak)
             else:
                 # The clock drifts slowly: a fresh peak for every eighth case is enough.
                 if number % 8 == 0 or not fma.fma_rates:
@@ -237,7 +241,7 @@ def _row(
         "kernel": case.kernel,
         "shape": case.shape,
         "sizes": case.sizes,
-        "unit": {FMA: "GFLOP/s", DOT: "Gop/s", READ: "GB/s"}[case.bound],
+        "unit": {FMA: "GFLOP/s", DOT: "Gop/s", DOT_S16: "Gop/s", READ: "GB/s"}[case.bound],
         "rates": rates,
         "peak_rates": limits,
         "rate": rate,
