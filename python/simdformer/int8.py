@@ -13,13 +13,14 @@ most stay in float32, as few as will do. docs/quantization.md has the figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from simdformer._core import Encoder, Linear, SentenceEncoder, linear_forward, quantize_weight
+from simdformer.gptq import Float64, quantize_weight_for
 from simdformer.precision import Float32, Int8Matrix, Int32, Matrix, Precision
 
 # The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
@@ -32,6 +33,8 @@ _NUM_OUTLIERS = 8
 _SAMPLE_LENGTHS = (6, 10, 14, 18, 25, 40, 60, 100)
 # Tokens that are kept on their way through every layer, and that run once a part.
 _FEW_TOKENS = 1024
+# Tokens whose inputs the weights are rounded for.
+_MOMENT_TOKENS = 16384
 
 Build = Callable[[Precision], Encoder]
 Pool = Callable[[Encoder], SentenceEncoder]
@@ -48,6 +51,16 @@ class Sample(NamedTuple):
         count = max(1, int(np.searchsorted(self.cu_seqlens[1:], tokens, side="right")))
         cu_seqlens = self.cu_seqlens[: count + 1]
         return Sample(self.input_ids[: cu_seqlens[-1]], cu_seqlens)
+
+    def pieces(self, tokens: int) -> Iterator[Sample]:
+        """All sequences, in samples of at most so many tokens; a longer one alone."""
+        rest = self
+        while len(rest.cu_seqlens) > 1:
+            piece = rest.first(tokens)
+            yield piece
+            done = len(piece.cu_seqlens) - 1
+            begin = rest.cu_seqlens[done]
+            rest = Sample(rest.input_ids[begin:], rest.cu_seqlens[done:] - begin)
 
 
 class Loss(NamedTuple):
@@ -102,15 +115,18 @@ def quantize_encoder(
 ) -> QuantizedEncoder:
     """Quantise what `build` makes, a float32 encoder being its measure.
 
-    build: called several times, with one precision or another. sample: for the float32 encoder; if
-    None, ids from all over the vocabulary. with_losses: also if no part has to be kept.
+    build: called several times, with one precision or another. sample: real texts' tokens for the
+    float32 encoder, which the weights are then rounded for (simdformer.gptq); if None, ids from all
+    over the vocabulary, and weights are rounded each by itself. with_losses: also if no part has to
+    be kept.
     """
     layers = _Float32Layers()
     encoder = build(layers)
     tokens = (sample or vocabulary_sample)(encoder)
     exact = pool(encoder).forward(*tokens)
     few = tokens.first(_FEW_TOKENS)
-    parts = _Parts(layers, layers.record(encoder, few))
+    moments = layers.moments(encoder, tokens.first(_MOMENT_TOKENS)) if sample else {}
+    parts = _Parts(layers, layers.record(encoder, few), moments)
 
     def attempt(kept: Sequence[str], tokens: Sample = tokens) -> QuantizedEncoder:
         parts.kept = frozenset(kept)
@@ -168,13 +184,27 @@ class _Float32Layers:
         encoder.forward(*sample, num_threads=1)
         return {name: layer.take_inputs() for name, layer in self.layers.items()}
 
+    def moments(self, encoder: Encoder, sample: Sample) -> dict[str, Float64]:
+        """The sum of x^T x over each layer's inputs x, (in_features, in_features)."""
+        sums: dict[str, Float64] = {}
+        for piece in sample.pieces(_FEW_TOKENS):
+            for name, x in self.record(encoder, piece).items():
+                sums[name] = sums.get(name, 0) + (x.T @ x).astype(np.float64)
+        return sums
+
 
 class _Parts:
     """Gives layers and tables in int8, except those to be kept. Each is quantised once."""
 
-    def __init__(self, exact: _Float32Layers, inputs: Mapping[str, Float32]) -> None:
+    def __init__(
+        self,
+        exact: _Float32Layers,
+        inputs: Mapping[str, Float32],
+        moments: Mapping[str, Float64],
+    ) -> None:
         self._exact = exact.layers
         self._inputs = inputs
+        self._moments = moments
         self._layers: dict[str, Linear] = {}
         self._sources: dict[str, Matrix] = {}
         self._matrices: dict[str, Int8Matrix] = {}
@@ -187,7 +217,8 @@ class _Parts:
             return self._exact[name]
         if name not in self._layers:
             outliers = _outliers(np.abs(self._inputs[name]).max(axis=0))
-            self._matrices[name] = _quantize(weight.float32(), outliers)
+            moments = self._moments.get(name)
+            self._matrices[name] = _quantize(weight.float32(), outliers, moments)
             self._layers[name] = self._matrices[name].linear(bias)
         return self._layers[name]
 
@@ -218,8 +249,11 @@ class _Parts:
         return errors
 
 
-def _quantize(weight: Float32, outliers: Int32) -> Int8Matrix:
-    values, scale = quantize_weight(weight, outliers)
+def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None = None) -> Int8Matrix:
+    if moments is None:
+        values, scale = quantize_weight(weight, outliers)
+    else:
+        values, scale = quantize_weight_for(moments, weight, outliers)
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
 
 

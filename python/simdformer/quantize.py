@@ -91,8 +91,9 @@ def quantize_model(
     SentenceTransformer(model_name_or_path, compute_type="int8").
 
     output: the folder to make; it appears whole or not at all.
-    texts: what the model will be used on; the first 1,000 find the outliers and measure the loss.
-      None for ids from all over the vocabulary.
+    texts: what the model will be used on, a hundred or more. The weights are rounded so that their
+      errors cancel on these (simdformer.gptq), and the first 1,000 measure the loss. None for plain
+      rounding, and ids from all over the vocabulary.
     min_cosine: what the least cosine to float32 over the sample must be; parts stay in float32
       until it holds. 1 keeps them all.
     overwrite: replace `output`, if it is itself a quantised model.

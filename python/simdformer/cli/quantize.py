@@ -46,7 +46,8 @@ def add_parser(commands: SubParsers) -> None:
     parser.add_argument(
         "--texts",
         metavar="FILE",
-        help="a sample of what the model will be used on (default: ids of its vocabulary)",
+        help="a sample of what the model will be used on, a hundred texts or more: a third less is lost"
+        " (default: ids of its vocabulary)",
     )
     parser.add_argument("--force", action="store_true", help="replace FOLDER, a quantised model")
     add_input_arguments(parser)

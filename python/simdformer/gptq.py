@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights in s8 whose rounding errors cancel on the inputs that a layer really gets.
+
+Rounding each weight by itself is best for inputs without any relation to each other. Those of a
+Transformer have many, so the error that one column's rounding leaves in the output is put right, as
+far as it goes, by the columns that are still to be rounded: GPTQ (Frantar et al. 2022,
+arXiv:2210.17323), with the second moments of a sample's inputs. It needs real texts: with the
+moments of random ids all-MiniLM-L6-v2 lost more than by plain rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer._core import s8_group
+from simdformer.precision import Float32, Int8, Int32
+
+Float64 = NDArray[np.float64]
+
+# Of the mean second moment, added to each: 0.1 and 1 were as good, 0.01 fitted the sample too well.
+_DAMPING = 0.3
+_MAX_CODE = 127
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+def quantize_weight_for(moments: Float64, weight: Float32, outliers: Int32) -> tuple[Int8, Float32]:
+    """quantize_weight for inputs x whose x^T x sum up to `moments`.
+
+    moments: (in_features, in_features). weight: (out_features, in_features). outliers: columns that
+    stay in float32, whose codes are 0.
+    Returns codes (out_features, in_features) and scales (out_features, groups).
+    """
+    rest = weight.astype(np.float64)
+    rest[:, outliers] = 0
+    factor = _inverse_factor(moments, outliers)
+    group = s8_group()
+    starts = range(0, rest.shape[1], group)
+    codes = np.zeros(rest.shape, np.int8)
+    scales = np.empty((len(rest), len(starts)), np.float32)
+    for g, begin in enumerate(starts):
+        end = min(begin + group, rest.shape[1])
+        block, triangle = rest[:, begin:end], factor[begin:end, begin:end]
+        largest = np.abs(block).max(axis=1) / _MAX_CODE
+        scales[:, g] = np.maximum(largest, _LEAST_SCALE)
+        errors = _round_columns(block, triangle, scales[:, g], codes[:, begin:end])
+        rest[:, end:] -= errors @ factor[begin:end, end:]
+    codes[:, outliers] = 0
+    return codes, scales
+
+
+def _inverse_factor(moments: Float64, outliers: Int32) -> Float64:
+    """U, upper triangular, with U^T U the inverse of the damped moments. Outliers stand alone: they
+    have no error, and take none."""
+    damped = moments.copy()
+    damped[outliers, :] = 0
+    damped[:, outliers] = 0
+    diagonal = np.einsum("ii->i", damped)
+    mean = diagonal.mean()
+    diagonal += _DAMPING * (mean if mean > 0 else 1.0)
+    factor: Float64 = np.linalg.cholesky(np.linalg.inv(damped)).T
+    return factor
+
+
+def _round_columns(block: Float64, triangle: Float64, scale: Float32, codes: Int8) -> Float64:
+    """Rounds a group column by column, in `codes`; returns the errors that later groups take."""
+    errors = np.empty_like(block)
+    wide = scale.astype(np.float64)
+    for j in range(block.shape[1]):
+        code = np.clip(np.rint(block[:, j] / wide), -_MAX_CODE, _MAX_CODE)
+        codes[:, j] = code
+        errors[:, j] = (block[:, j] - code * wide) / triangle[j, j]
+        block[:, j + 1 :] -= np.multiply.outer(errors[:, j], triangle[j, j + 1 :])
+    return errors
