@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simdformer import _core
-from simdformer.gptq import quantize_weight_for
+from simdformer import _core, gptq
 from support import normal
 
 GROUP = _core.s8_group()
 NONE = np.empty(0, np.int32)
+
+
+def quantize_weight_for(moments, weight, outliers):
+    return gptq.quantize_weight_for(moments, weight, outliers, GROUP)
 
 
 def dequantized(codes, scales):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer._core import s8_group
 from simdformer.precision import Float32, Int8, Int32
 
 Float64 = NDArray[np.float64]
@@ -24,17 +23,18 @@ _MAX_CODE = 127
 _LEAST_SCALE = float(np.finfo(np.float32).tiny)
 
 
-def quantize_weight_for(moments: Float64, weight: Float32, outliers: Int32) -> tuple[Int8, Float32]:
+def quantize_weight_for(
+    moments: Float64, weight: Float32, outliers: Int32, group: int
+) -> tuple[Int8, Float32]:
     """quantize_weight for inputs x whose x^T x sum up to `moments`.
 
     moments: (in_features, in_features). weight: (out_features, in_features). outliers: columns that
-    stay in float32, whose codes are 0.
+    stay in float32, whose codes are 0. group: in_features that share a scale.
     Returns codes (out_features, in_features) and scales (out_features, groups).
     """
     rest = weight.astype(np.float64)
     rest[:, outliers] = 0
     factor = _inverse_factor(moments, outliers)
-    group = s8_group()
     starts = range(0, rest.shape[1], group)
     codes = np.zeros(rest.shape, np.int8)
     scales = np.empty((len(rest), len(starts)), np.float32)

@@ -19,7 +19,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simdformer._core import Encoder, Linear, SentenceEncoder, linear_forward, quantize_weight
+from simdformer._core import (
+    Encoder,
+    Linear,
+    SentenceEncoder,
+    linear_forward,
+    quantize_weight,
+    s8_group,
+)
 from simdformer.gptq import Float64, quantize_weight_for
 from simdformer.precision import Float32, Int8Matrix, Int32, Matrix, Precision
 
@@ -253,7 +260,7 @@ def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None = None) 
     if moments is None:
         values, scale = quantize_weight(weight, outliers)
     else:
-        values, scale = quantize_weight_for(moments, weight, outliers)
+        values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
 
 
