@@ -13,6 +13,7 @@ namespace {
 
 typedef float F32x4 __attribute__((vector_size(16)));
 typedef int32_t I32x4 __attribute__((vector_size(16)));
+typedef uint32_t U32x4 __attribute__((vector_size(16)));
 
 struct VecF32 {
   static constexpr size_t kLanes = 4;
@@ -157,7 +158,10 @@ SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {__builtin_convertvector(a.
 // The same bits, of another type.
 SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {reinterpret_cast<I32x4>(a.raw)}; }
 SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {reinterpret_cast<F32x4>(a.raw)}; }
-SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) { return {a.raw - b.raw}; }
+// Wraps around, as the instructions do: lanes that nobody looks at may hold anything.
+SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) {
+  return {reinterpret_cast<I32x4>(reinterpret_cast<U32x4>(a.raw) - reinterpret_cast<U32x4>(b.raw))};
+}
 SIMDFORMER_INLINE VecI32 max(VecI32 a, VecI32 b) { return {a.raw > b.raw ? a.raw : b.raw}; }
 SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) {
   const int32_t even = a.raw[0] > a.raw[2] ? a.raw[0] : a.raw[2];
