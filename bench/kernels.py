@@ -3,9 +3,10 @@
     python bench/kernels.py --output bench/results/kernels [--peers] [--roofline]
 
 Arithmetic kernels are held against the level's FMA peak, int8 against that of its dot products, s16
-against half of that, the others against the read bandwidth of an array as large as what they touch; all are measured in the
-same run, next to the kernel. Rates count compulsory work only: 2 m n k flops for GEMM, 4 q k d for
-attention, and each input read and each output written once. Figures are medians of the rounds; the limits are the best seen.
+against half of that, the others against the read bandwidth of an array as large as what they touch;
+all are measured in the same run, next to the kernel. Rates count compulsory work only: 2 m n k flops
+for GEMM, 4 q k d for attention, and each input read and each output written once. Figures are medians
+of the rounds; the limits are the best seen.
 Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and with --roofline OUTPUT-roofline.png.
 """
 

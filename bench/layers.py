@@ -120,13 +120,21 @@ def decoder_step(slices: int, threads: int) -> Rows:
     # A step projects no memory: keys and values of cross-attention come from the cache.
     unread = 6 * 2 * D_MODEL * D_MODEL
     weights = sum(p.size for _, p in stack.named_parameters()) - unread
-    cached = 6 * 2 * D_MODEL * (CACHED + MEMORY)
-    row: dict[str, Any] = {"threads": threads, "step_ms": 1e3 * seconds["step"]}
-    for what, floats in (("weights", weights), ("weights and cache", weights + cached)):
-        limit = 4 * floats / size * seconds["read"]
-        row[f"{what}, MB"] = 4 * floats / 1e6
-        row["reached" if what == "weights" else "reached with cache"] = limit / seconds["step"]
-    return [row]
+    both = weights + 6 * 2 * D_MODEL * (CACHED + MEMORY)
+
+    def reached(floats: int) -> float:
+        return 4 * floats / size * seconds["read"] / seconds["step"]
+
+    return [
+        {
+            "threads": threads,
+            "step_ms": 1e3 * seconds["step"],
+            "weights_mb": 4 * weights / 1e6,
+            "reached": reached(weights),
+            "weights_and_cache_mb": 4 * both / 1e6,
+            "reached_with_cache": reached(both),
+        }
+    ]
 
 
 def main() -> None:

@@ -131,3 +131,8 @@ def output_of(code, *arguments, timeout=120, **environment):
     done = run_python(code, *arguments, timeout=timeout, **environment)
     assert done.returncode == 0, f"exit status {done.returncode}:\n{done.stderr}"
     return done.stdout.strip()
+
+
+def random_qkv(rng, queries, keys, head_dim, scale=1.0):
+    """q, k and v of one head."""
+    return [normal(rng, n, head_dim, scale=scale) for n in (queries, keys, keys)]

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 import oracle
 from simdformer import _core
-from support import LAYOUTS, U, assert_same_bits, assert_within, gamma, normal, sizes_around
+from support import (
+    LAYOUTS,
+    U,
+    assert_same_bits,
+    assert_within,
+    gamma,
+    normal,
+    random_qkv,
+    sizes_around,
+)
 
 
 def attention_bound(q, k, v, scale):
@@ -28,10 +37,6 @@ def check(table, q, k, v, scale):
     out = table.attention(q, k, v, softmax_scale=scale)
     assert out.shape == (len(q), v.shape[1])
     assert_within(out, oracle.attention(q, k, v, scale), attention_bound(q, k, v, scale))
-
-
-def random_qkv(rng, queries, keys, head_dim, scale=1.0):
-    return [normal(rng, n, head_dim, scale=scale) for n in (queries, keys, keys)]
 
 
 def test_attention_is_within_its_bound_around_the_tile(table, rng):

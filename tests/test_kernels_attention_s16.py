@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import oracle
 from simdformer import _core
-from support import LAYOUTS, assert_same_bits, assert_within, normal, sizes_around
+from support import LAYOUTS, assert_same_bits, assert_within, normal, random_qkv, sizes_around
 
 STEPS = 2047
 ONE = 8192
@@ -34,10 +34,6 @@ def check(table, q, k, v, scale):
     out = table.attention_s16(q, k, v, softmax_scale=scale)
     assert out.shape == (len(q), v.shape[1])
     assert_within(out, oracle.attention(q, k, v, scale), bound(q, k, v, scale))
-
-
-def random_qkv(rng, queries, keys, head_dim, scale=1.0):
-    return [normal(rng, n, head_dim, scale=scale) for n in (queries, keys, keys)]
 
 
 def test_is_within_its_bound_around_the_tile(table, rng):

@@ -82,11 +82,6 @@ SIMDFORMER_INLINE bool has_nan(size_t n, const float* x) {
   return sum_row(n, x, [&](VecF32 v) { return select(is_nan(v), one, VecF32::zero()); }) > 0.0f;
 }
 
-// NaN and inf are what x - x does not turn into 0.
-SIMDFORMER_INLINE bool all_finite(const float* x, size_t n) {
-  return sum_row(n, x, [](VecF32 v) { return v - v; }) == 0.0f;
-}
-
 SIMDFORMER_INLINE Operands prepare(const AttentionArgs& a) {
   const size_t k_size = round_up(packed_size(a.num_keys, a.head_dim), 16);
   const size_t v_size = round_up(packed_size(a.value_dim, a.num_keys), 16);

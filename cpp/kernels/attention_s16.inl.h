@@ -7,12 +7,13 @@
 
 #include "kernels/attention.inl.h"
 #include "kernels/gemm_s16.inl.h"
+#include "kernels/quantize.inl.h"
 
 namespace simdformer {
 namespace {
 
-// Sums stay within int32: 2047 x 2047 x kS16HeadDim, and half of it apart; 8192 x 2047 x 2
-// kS16Keys.
+// All stays within int32: the difference of two scores, 2 x 2047^2 x kS16HeadDim, and a sum of
+// values, 8192 x 2047 x 2 kS16Keys.
 constexpr float kS16Steps = 2047.0f;
 constexpr float kS16Log2One = 13.0f;  // an exponential of 1 is 2^13
 constexpr size_t kS16HeadDim = 256;
@@ -42,12 +43,10 @@ SIMDFORMER_INLINE int32_t largest_bits(size_t rows, size_t cols, const float* x,
 
 // What one step of x stands for if it goes to kS16Steps; not finite if x is not.
 SIMDFORMER_INLINE float step_of(size_t rows, size_t cols, const float* x, size_t ldx) {
-  constexpr float kLeastStep = 0x1p-126f;  // a smaller one would have no reciprocal
   const int32_t bits = largest_bits(rows, cols, x, ldx);
   float largest;
   __builtin_memcpy(&largest, &bits, sizeof(largest));
-  const float step = largest * (1.0f / kS16Steps);
-  return step < kLeastStep ? kLeastStep : step;
+  return usable_step(largest * (1.0f / kS16Steps));
 }
 
 SIMDFORMER_INLINE size_t half_of(size_t n) { return ceil_div(n, 2); }

@@ -21,8 +21,8 @@ SIMDFORMER_INLINE size_t panel_vectors(size_t n, size_t column) {
 
 size_t packed_size(size_t n, size_t k) { return round_up(n, kLanes) * k; }
 
-// transpose_tile of fewer rows, zeros for the rest: element by element, an attention's eleven keys
-// took three times as long.
+// transpose_tile of fewer rows, zeros for the rest. Element by element, attention of 13 keys took
+// 0.36 us in place of 0.30 (Zen 5, head_dim 32).
 SIMDFORMER_INLINE void transpose_rows(size_t rows, const float* src, size_t lds, float* dst,
                                       size_t ldd) {
   alignas(64) float tile[kLanes * kLanes];

@@ -63,12 +63,10 @@ SIMDFORMER_INLINE Ranges find_ranges(size_t n, const float* const (&x)[kRangeRow
   return ranges;
 }
 
-template <bool Masked>
-SIMDFORMER_INLINE bool is_finite(size_t n, const float* x, const float* kept) {
-  VecF32 taint = VecF32::zero();
-  for_each_value<Masked>(n, x, kept, VecF32::zero(),
-                         [&](VecF32 v) { taint = fma(v, VecF32::zero(), taint); });
-  return !any_nan(taint);
+// A step that has a reciprocal: never below the least normal number.
+SIMDFORMER_INLINE float usable_step(float step) {
+  constexpr float kLeastStep = 0x1p-126f;
+  return step < kLeastStep ? kLeastStep : step;
 }
 
 // Codes of x[0, n), and 0 up to the end of the group.
@@ -102,7 +100,6 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
 // One group of kRangeRows rows from `row` on; where there are fewer, the last one is done again.
 template <bool Masked>
 SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t column, size_t row) {
-  constexpr float kLeastStep = 0x1p-126f;  // a smaller one would have no reciprocal
   const float* kept = Masked ? a.kept + column : nullptr;
   const float* x[kRangeRows];
   size_t place[kRangeRows];
@@ -116,9 +113,8 @@ SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t co
   float inverse[kRangeRows];
   SIMDFORMER_UNROLL
   for (size_t r = 0; r < kRangeRows; ++r) {
-    const float even = (ranges.greatest[r] - ranges.least[r]) * (1.0f / 255.0f);
-    const float step = even < kLeastStep ? kLeastStep : even;
-    const bool finite = ranges.finite || is_finite<Masked>(n, x[r], kept);
+    const float step = usable_step((ranges.greatest[r] - ranges.least[r]) * (1.0f / 255.0f));
+    const bool finite = ranges.finite || all_finite(x[r], n);
     a.scale[place[r]] = finite ? step : __builtin_nanf("");
     a.minimum[place[r]] = ranges.least[r];
     inverse[r] = 1.0f / step;

@@ -55,6 +55,11 @@ SIMDFORMER_INLINE float sum_row(size_t n, const float* x, Op op) {
   return reduce_add((s0 + s1) + (s2 + s3));
 }
 
+// NaN and inf are what x - x does not turn into 0.
+SIMDFORMER_INLINE bool all_finite(const float* x, size_t n) {
+  return sum_row(n, x, [](VecF32 v) { return v - v; }) == 0.0f;
+}
+
 SIMDFORMER_INLINE void add_row(size_t n, const float* x, float* y) {
   update_row(n, x, y, [](VecF32 a, VecF32 b) { return a + b; });
 }

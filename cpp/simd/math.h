@@ -40,27 +40,29 @@ SIMDFORMER_INLINE VecF32 exp(VecF32 x) {
   return scale_by_pow2(VecF32::broadcast(1.0f) + e.t, e.n);
 }
 
-// 2^x for x <= 0, what softmax is made of: x - round(x) is exact, so no constant is split and two
-// roundings of e^x's are saved. Fit of degree 6 with 2^0 = 1: 2.0e-9; 0.94 ulp at most,
-// 1.23 without a fused multiply-add. From -150 on the result is 0, also for -inf; NaN stays NaN.
+// 2^x by c's polynomial on x - round(x), which is exact: no constant is split.
+template <size_t N>
+SIMDFORMER_INLINE VecF32 exp2_by(VecF32 x, const float (&c)[N]) {
+  // Two additions round faster than the instruction for it: 1.5 2^23 leaves no bits to a fraction.
+  const VecF32 shift = VecF32::broadcast(12582912.0f);
+  const VecF32 n = (x + shift) - shift;
+  return scale_by_pow2(polynomial(x - n, c), n);
+}
+
+// 2^x for x <= 0, what softmax is made of: two roundings less than e^x. Fit of degree 6 with 2^0 =
+// 1: 2.0e-9; 0.94 ulp at most, 1.23 without a fused multiply-add. From -150 on the result is 0,
+// also for -inf; NaN stays NaN.
 SIMDFORMER_INLINE VecF32 exp2_nonpositive(VecF32 x) {
   constexpr float kP[] = {1.0f,           0.693147182f,  0.240226477f,  0.0555033237f,
                           0.00961843692f, 0.0013398875f, 0.00015353362f};
-  // Two additions round faster than the instruction for it: 1.5 2^23 leaves no bits to a fraction.
-  const VecF32 shift = VecF32::broadcast(12582912.0f);
-  x = max(VecF32::broadcast(-160.0f), x);
-  const VecF32 n = (x + shift) - shift;
-  return scale_by_pow2(polynomial(x - n, kP), n);
+  return exp2_by(max(VecF32::broadcast(-160.0f), x), kP);
 }
 
-// 2^x for x <= 13 to 4e-6 of itself: an eighth of what rounding 2^13 to an integer loses. Below -2
-// it may be 2^-2, which is rounded to 0. Fit of degree 4, otherwise as exp2_nonpositive.
+// 2^x for what is then rounded to an integer of some 13 bits: fit of degree 4, 2.6e-6. Below -2 it
+// may be 2^-2.
 SIMDFORMER_INLINE VecF32 exp2_coarse(VecF32 x) {
   constexpr float kP[] = {0.999999285f, 0.693121791f, 0.240247443f, 0.0559178591f, 0.00957010128f};
-  const VecF32 shift = VecF32::broadcast(12582912.0f);
-  x = max(VecF32::broadcast(-2.0f), x);
-  const VecF32 n = (x + shift) - shift;
-  return scale_by_pow2(polynomial(x - n, kP), n);
+  return exp2_by(max(VecF32::broadcast(-2.0f), x), kP);
 }
 
 // 1 / (1 + e^-x)
