@@ -55,17 +55,18 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   }
 }
 
-// What a tile reads of A: its rows as they are and quantised, from the first group of this call on.
+// What a tile reads of A: its rows quantised and, in float32, their values in the outlier columns,
+// from the first group of this call on.
 struct S8Rows {
-  const float* x;
-  size_t ldx;
+  const float* outliers;  // (num_outliers, capacity)
+  size_t num_outliers;
   const uint8_t* q;    // (groups, capacity, kS8Group)
   const float* scale;  // (groups, capacity)
   const float* minimum;
   size_t capacity;
 
   S8Rows from(size_t row) const {
-    return {x + row * ldx, ldx, q + row * kS8Group, scale + row, minimum + row, capacity};
+    return {outliers + row, num_outliers, q + row * kS8Group, scale + row, minimum + row, capacity};
   }
 };
 
@@ -73,15 +74,13 @@ struct S8Rows {
 struct S8Panel {
   const int8_t* packed;
   const float* ranges;
-  const float* outliers;  // the panel's columns of all outlier weights, outlier_step floats apart
+  const float* outliers;  // the panel's columns of the outlier weights, outlier_step floats apart
   size_t outlier_step;
-  const uint32_t* outlier_begin;   // of the first group on, or null
-  const uint32_t* outlier_column;  // from column k_begin on
-  size_t k_begin;
 };
 
-SIMDFORMER_INLINE const uint32_t* outliers_from(const S8Outliers& outliers, size_t group) {
-  return outliers.begin ? outliers.begin + group : nullptr;
+// Outliers before a group.
+SIMDFORMER_INLINE size_t outliers_before(const S8Outliers& outliers, size_t group) {
+  return outliers.begin ? outliers.begin[group] : 0;
 }
 
 // sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
@@ -105,14 +104,13 @@ SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
 
 // sum += x w of one outlier column.
 template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_outlier(const float* x, size_t ldx, const float* w,
-                                   VecF32 (&sum)[MR][NV]) {
+SIMDFORMER_INLINE void add_outlier(const float* x, const float* w, VecF32 (&sum)[MR][NV]) {
   VecF32 wv[NV];
   SIMDFORMER_UNROLL
   for (size_t j = 0; j < NV; ++j) wv[j] = VecF32::load(w + j * kLanes);
   SIMDFORMER_UNROLL
   for (size_t i = 0; i < MR; ++i) {
-    const VecF32 xv = VecF32::broadcast(x[i * ldx]);
+    const VecF32 xv = VecF32::broadcast(x[i]);
     SIMDFORMER_UNROLL
     for (size_t j = 0; j < NV; ++j) sum[i][j] = fma(xv, wv[j], sum[i][j]);
   }
@@ -129,13 +127,25 @@ SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, cons
 // The outliers of all groups. After the last one: group by group, their few and uneven numbers cost
 // more in mispredicted branches than the products (Zen 5).
 template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_outliers(size_t groups, const S8Rows& a, const S8Panel& w,
-                                    VecF32 (&sum)[MR][NV]) {
-  if (!w.outlier_begin) return;
-  for (uint32_t o = w.outlier_begin[0]; o < w.outlier_begin[groups]; ++o) {
-    add_outlier(a.x + (w.outlier_column[o] - w.k_begin), a.ldx, w.outliers + o * w.outlier_step,
-                sum);
+SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&sum)[MR][NV]) {
+  for (size_t o = 0; o < a.num_outliers; ++o) {
+    add_outlier(a.outliers + o * a.capacity, w.outliers + o * w.outlier_step, sum);
   }
+}
+
+// Gathers the outlier columns of g's rows [row, row + rows) into values: (count, capacity). Returns
+// their count. Read in place by every tile, each value would cost a line of L1 (AMX: a third more
+// time). Rows side by side, because their addresses then differ by constants.
+SIMDFORMER_INLINE size_t gather_outliers(const GemmArgs& g, const S8Outliers& outliers, size_t row,
+                                         size_t rows, size_t capacity, float* values) {
+  const size_t group = g.k_begin / kS8Group;
+  const size_t first = outliers_before(outliers, group);
+  const size_t count = outliers_before(outliers, group + ceil_div(g.k, kS8Group)) - first;
+  for (size_t o = 0; o < count; ++o) {
+    const float* x = g.a + row * g.lda + (outliers.column[first + o] - g.k_begin);
+    for (size_t i = 0; i < rows; ++i) values[o * capacity + i] = x[i * g.lda];
+  }
+  return count;
 }
 
 // Calls multiply(args, a, row, rows) for every block of at most Rows rows and kS8Depth columns,
@@ -147,25 +157,27 @@ SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& ou
   alignas(64) uint8_t q[Rows * kS8Depth];
   float scale[Rows * kGroups];
   float minimum[Rows * kGroups];
+  float outlier_values[Rows * kS8Depth];
   for (size_t row = 0; row < g.m; row += Rows) {
     const size_t rows = min_size(Rows, g.m - row);
     for (size_t k = 0; k < g.k; k += kS8Depth) {
       GemmArgs part = g;
+      part.a = g.a + k;
       part.k = min_size(kS8Depth, g.k - k);
       part.k_begin = g.k_begin + k;
       part.accumulate = g.accumulate || k > 0;
       part.finish = g.finish && k + part.k == g.k;
-      const float* x = g.a + row * g.lda + k;
       quantize_rows({.rows = rows,
                      .cols = part.k,
-                     .x = x,
+                     .x = part.a + row * g.lda,
                      .ldx = g.lda,
                      .kept = outliers.kept ? outliers.kept + part.k_begin : nullptr,
                      .capacity = Rows,
                      .q = q,
                      .scale = scale,
                      .minimum = minimum});
-      multiply(part, S8Rows{x, g.lda, q, scale, minimum, Rows}, row, rows);
+      const size_t num_outliers = gather_outliers(part, outliers, row, rows, Rows, outlier_values);
+      multiply(part, S8Rows{outlier_values, num_outliers, q, scale, minimum, Rows}, row, rows);
     }
     finish_rows(g, row, rows);
   }

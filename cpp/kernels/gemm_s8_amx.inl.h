@@ -80,7 +80,7 @@ SIMDFORMER_NOINLINE void scale_sums(size_t groups, const int32_t* sums, const S8
     }
     add_group(acc, group, a, w, sum);
   }
-  add_outliers(groups, a, w, sum);
+  add_outliers(a, w, sum);
   store_tile(sum, tile);
 }
 
@@ -88,15 +88,13 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
   const size_t column = vector * kLanes;
   const size_t groups = ceil_div(g.packed_k, kS8Group);
   const size_t first = g.k_begin / kS8Group;
-  const size_t outlier_column = column / kNR * kNR;  // those come in pack_weight's panels
-  return {
-      .packed = w.packed + (column * groups + first * kLanes) * kS8Group,
-      .ranges = w.ranges + (column * groups + first * kLanes) * 2,
-      .outliers = w.outlier_weight + outlier_column * w.num_outliers + (column - outlier_column),
-      .outlier_step = panel_vectors(g.n, outlier_column) * kLanes,
-      .outlier_begin = outliers_from(w.outliers, first),
-      .outlier_column = w.outliers.column,
-      .k_begin = g.k_begin};
+  const size_t panel = column / kNR * kNR;  // outliers come in pack_weight's panels
+  const size_t outlier_step = panel_vectors(g.n, panel) * kLanes;
+  return {.packed = w.packed + (column * groups + first * kLanes) * kS8Group,
+          .ranges = w.ranges + (column * groups + first * kLanes) * 2,
+          .outliers = w.outlier_weight + panel * w.num_outliers + (column - panel) +
+                      outliers_before(w.outliers, first) * outlier_step,
+          .outlier_step = outlier_step};
 }
 
 // One vector of the tile that make_tile gives of a whole panel.

@@ -63,7 +63,7 @@ SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S
     sum_group(a.q + group * a.capacity * kS8Group, w.packed + group * kS8Group * NV * kLanes, acc);
     add_group(acc, group, a, w, sum);
   }
-  add_outliers(groups, a, w, sum);
+  add_outliers(a, w, sum);
   store_tile(sum, tile);
 }
 
@@ -74,11 +74,9 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
   const size_t first = g.k_begin / kS8Group;
   return {.packed = w.packed + column * groups * kS8Group + g.k_begin * width,
           .ranges = w.ranges + (column * groups + first * width) * 2,
-          .outliers = w.outlier_weight + column * w.num_outliers,
-          .outlier_step = width,
-          .outlier_begin = outliers_from(w.outliers, first),
-          .outlier_column = w.outliers.column,
-          .k_begin = g.k_begin};
+          .outliers = w.outlier_weight + column * w.num_outliers +
+                      outliers_before(w.outliers, first) * width,
+          .outlier_step = width};
 }
 
 // Quantised rows [row, row + rows) against every panel.
