@@ -43,8 +43,8 @@ CpuFeatures detect_cpu_features() {
   const bool zmm_saved = (xcr0 & 0xE6) == 0xE6;
   const bool tiles_saved = (xcr0 & 0x60000) == 0x60000;
   // Newer compilers have names for these; gcc 12 has not.
-  constexpr uint32_t kAvxVnni = 1u << 4;                      // leaf 7.1, eax
-  constexpr uint32_t kAmxTileInt8 = (1u << 24) | (1u << 25);  // leaf 7, edx
+  constexpr uint32_t kAvxVnni = 1u << 4;                                       // leaf 7.1, eax
+  constexpr uint32_t kAmxBf16TileInt8 = (1u << 22) | (1u << 24) | (1u << 25);  // leaf 7, edx
 
   CpuFeatures cpu;
   cpu.avx2 = ymm_saved && has(leaf1.ecx, bit_AVX | bit_FMA | bit_F16C) &&
@@ -53,7 +53,7 @@ CpuFeatures detect_cpu_features() {
   cpu.avx512 = cpu.avx2 && zmm_saved &&
                has(leaf7.ebx, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL);
   cpu.avx512_vnni = cpu.avx512 && has(leaf7.ecx, bit_AVX512VNNI);
-  cpu.avx512_amx = cpu.avx512_vnni && tiles_saved && has(leaf7.edx, kAmxTileInt8);
+  cpu.avx512_amx = cpu.avx512_vnni && tiles_saved && has(leaf7.edx, kAmxBf16TileInt8);
   return cpu;
 }
 

@@ -9,7 +9,7 @@ struct CpuFeatures {
   bool avx2_vnni = false;    // and AVX-VNNI
   bool avx512 = false;       // AVX-512 F, BW, DQ, VL, zmm state saved
   bool avx512_vnni = false;  // and VNNI
-  bool avx512_amx = false;   // and AMX-TILE, AMX-INT8, tile state known to the system
+  bool avx512_amx = false;   // and AMX-TILE, -INT8, -BF16, tile state known to the system
 };
 
 CpuFeatures detect_cpu_features();

@@ -10,6 +10,7 @@
 #include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "layers/linear.h"
+#include "layers/packed_bf16.h"
 
 namespace simdformer::bindings {
 namespace {
@@ -34,7 +35,7 @@ FloatArray gemm(const KernelTable& self, const py::object& a_object,
   GemmArgs args = self.gemm_args(matrix(a), n, packed, mutable_matrix(out));
   epilogue.apply(args);
   if (narrow) {
-    self.kernels.gemm_bf16(args, self.pack_bf16(matrix(weight)).data());
+    PackedBf16(self.kernels, matrix(weight)).gemm(self.kernels, args);
   } else {
     self.kernels.gemm(args);
   }
@@ -196,6 +197,9 @@ void bind_kernels(py::module_& module) {
                              [](const KernelTable& self) {
                                return std::pair(self.kernels.gemm_mr, self.kernels.gemm_nr);
                              })
+      .def_property_readonly(
+          "has_bf16_tiles",
+          [](const KernelTable& self) { return self.kernels.bf16_tiles.gemm != nullptr; })
       .def("gemm", &gemm<Storage::kFloat32>, arg("a"), arg("weight"), arg("bias") = py::none(),
            py::kw_only(), arg("activation") = "identity", arg("residual") = py::none(),
            arg("norm_weight") = py::none(), arg("norm_bias") = py::none(), arg("eps") = 1e-5f)

@@ -8,6 +8,7 @@
 #include "bindings/kernel_table.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
+#include "layers/packed_bf16.h"
 #include "layers/quantized.h"
 
 namespace simdformer::bindings {
@@ -77,9 +78,9 @@ double time_gemm_bf16(const KernelTable& self, size_t m, size_t n, size_t k, siz
   const TestMatrix a(m, k);
   const TestMatrix weight(n, k);
   const TestMatrix c(m, n);
-  const Buffer<uint16_t> packed = self.pack_bf16(weight.view);
+  const PackedBf16 packed(self.kernels, weight.view);
   const GemmArgs args = self.gemm_args(a.view, n, Buffer<float>(), c.view);
-  return warm_seconds_per_call(repeats, [&] { self.kernels.gemm_bf16(args, packed.data()); });
+  return warm_seconds_per_call(repeats, [&] { packed.gemm(self.kernels, args); });
 }
 
 double time_gemm_s8(const KernelTable& self, size_t m, size_t n, size_t k, size_t repeats) {

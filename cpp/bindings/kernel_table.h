@@ -29,13 +29,6 @@ struct KernelTable {
     return packed;
   }
 
-  Buffer<uint16_t> pack_bf16(ConstMatrix weight) const {
-    Buffer<uint16_t> packed(kernels.packed_size(weight.rows, weight.cols));
-    kernels.pack_weight_bf16(weight.rows, weight.cols, weight.data, weight.stride, 0,
-                             num_panels(weight.rows), packed.data());
-    return packed;
-  }
-
   GemmArgs gemm_args(ConstMatrix a, size_t n, const Buffer<float>& packed, Matrix c) const {
     return {.m = a.rows,
             .n = n,

@@ -263,6 +263,17 @@ SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, const Walk& walk, size_t pan
   finish_tile(g, panel, row, rows, tile);
 }
 
+// Columns [k, k + depth) of a, or what is left of them, as a call of their own.
+SIMDFORMER_INLINE GemmArgs depth_part(const GemmArgs& g, size_t k, size_t depth) {
+  GemmArgs part = g;
+  part.a = g.a + k;
+  part.k = min_size(depth, g.k - k);
+  part.k_begin = g.k_begin + k;
+  part.accumulate = g.accumulate || k > 0;
+  part.finish = g.finish && k + part.k == g.k;
+  return part;
+}
+
 // Rows of which every panel is done.
 SIMDFORMER_INLINE void finish_rows(const GemmArgs& g, size_t row, size_t rows) {
   if (!g.finish || !g.norm_weight) return;

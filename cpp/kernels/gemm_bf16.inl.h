@@ -21,6 +21,13 @@ SIMDFORMER_INLINE uint16_t to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
+SIMDFORMER_INLINE float from_bf16(uint16_t x) {
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
 void pack_weight_bf16(size_t n, size_t k, const float* weight, size_t ldw, size_t panel_begin,
                       size_t panel_end, uint16_t* packed) {
   for (size_t panel = panel_begin; panel < panel_end; ++panel) {

@@ -161,12 +161,7 @@ SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& ou
   for (size_t row = 0; row < g.m; row += Rows) {
     const size_t rows = min_size(Rows, g.m - row);
     for (size_t k = 0; k < g.k; k += kS8Depth) {
-      GemmArgs part = g;
-      part.a = g.a + k;
-      part.k = min_size(kS8Depth, g.k - k);
-      part.k_begin = g.k_begin + k;
-      part.accumulate = g.accumulate || k > 0;
-      part.finish = g.finish && k + part.k == g.k;
+      const GemmArgs part = depth_part(g, k, kS8Depth);
       quantize_rows({.rows = rows,
                      .cols = part.k,
                      .x = part.a + row * g.lda,

@@ -5,32 +5,21 @@
 // them (a Xeon with AMX: scaling the block before meanwhile lost a fifth).
 #pragma once
 
+#include "kernels/blocks_amx.inl.h"
 #include "kernels/gemm_s8.inl.h"
 #include "kernels/probe.inl.h"
-#include "simd/tile_amx.h"
 
 namespace simdformer {
 namespace {
 
 // Rows that share a sweep over the weights; 128 x 384 bytes of them stay in L2.
 constexpr size_t kS8Rows = 128;
-constexpr size_t kS8Block = 2 * kAmxRows;  // rows, and columns, of a block
 // Two steps of k make a group.
-static_assert(kS8Group == 2 * kAmxBytes && kLanes == kAmxRows);
+static_assert(kS8Group == 2 * kAmxBytes);
 constexpr size_t kTileWeights = kAmxBytes * kLanes;
-constexpr size_t kSumsBytes = kS8Block * sizeof(int32_t);  // of a row of sums
 
 // W in panels of one vector, which is a tile wide: blocks of columns need not begin with a panel.
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, 1); }
-
-// Runs the work of each tile of sums that a block of Rows x Cols tiles has.
-template <size_t Rows, size_t Cols, typename Work>
-SIMDFORMER_INLINE void for_each_sum(const Work& work) {
-  work.template operator()<0, 0>();
-  if constexpr (Cols == 2) work.template operator()<0, 1>();
-  if constexpr (Rows == 2) work.template operator()<1, 0>();
-  if constexpr (Rows == 2 && Cols == 2) work.template operator()<1, 1>();
-}
 
 // The second tile of A or W is loaded where it is first needed, so that loads lie between products.
 template <size_t Rows, size_t Cols, typename Before>
@@ -51,7 +40,7 @@ SIMDFORMER_NOINLINE void sum_groups(size_t groups, const S8Rows& a, const int8_t
                                     size_t panel_step, int32_t* sums) {
   const uint8_t* q = a.q;
   const auto store = [&]<int I, int J>() {
-    store_amx_tile<2 * I + J>(sums + I * kAmxRows * kS8Block + J * kLanes, kSumsBytes);
+    store_amx_tile<2 * I + J>(sums + I * kAmxRows * kAmxBlock + J * kLanes, kSumsBytes);
   };
   for (size_t group = 0; group < groups; ++group) {
     multiply_step<Rows, Cols>(q, w, panel_step, [&]<int I, int J>() {
@@ -59,7 +48,7 @@ SIMDFORMER_NOINLINE void sum_groups(size_t groups, const S8Rows& a, const int8_t
       zero_tile<2 * I + J>();
     });
     multiply_step<Rows, Cols>(q + kAmxBytes, w + kTileWeights, panel_step, []<int, int>() {});
-    if (group > 0) sums += kS8Block * kS8Block;
+    if (group > 0) sums += kAmxBlock * kAmxBlock;
     q += a.capacity * kS8Group;
     w += 2 * kTileWeights;
   }
@@ -72,11 +61,11 @@ SIMDFORMER_NOINLINE void scale_sums(size_t groups, const int32_t* sums, const S8
                                     const S8Panel& w, const Tile& tile) {
   VecF32 sum[MR][1];
   start_tile(sum, tile);
-  for (size_t group = 0; group < groups; ++group, sums += kS8Block * kS8Block) {
+  for (size_t group = 0; group < groups; ++group, sums += kAmxBlock * kAmxBlock) {
     VecI32 acc[MR][1];
     SIMDFORMER_UNROLL
     for (size_t i = 0; i < MR; ++i) {
-      acc[i][0] = VecI32::load(reinterpret_cast<const int8_t*>(sums + i * kS8Block));
+      acc[i][0] = VecI32::load(reinterpret_cast<const int8_t*>(sums + i * kAmxBlock));
     }
     add_group(acc, group, a, w, sum);
   }
@@ -97,17 +86,6 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
           .outlier_step = outlier_step};
 }
 
-// One vector of the tile that make_tile gives of a whole panel.
-SIMDFORMER_INLINE Tile vector_tile(const GemmArgs& g, size_t vector, size_t row) {
-  Tile tile = make_tile(g, vector / kTileVectors, row);
-  const size_t offset = vector % kTileVectors * kLanes;
-  tile.c += offset;
-  tile.width = tile.tail = min_size(kLanes, tile.width - offset);
-  if (tile.bias) tile.bias += offset;
-  if (tile.residual) tile.residual += offset;
-  return tile;
-}
-
 // Vectors [vector, vector + Cols) of C for [row, row + rows), rows in [1, 32].
 template <size_t Cols>
 SIMDFORMER_INLINE void multiply_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a,
@@ -115,7 +93,7 @@ SIMDFORMER_INLINE void multiply_block(const GemmArgs& g, const S8Weight& weight,
   const size_t groups = ceil_div(g.k, kS8Group);
   const size_t panel_step = ceil_div(g.packed_k, kS8Group) * kS8Group * kLanes;
   const int8_t* packed = make_panel(g, weight, vector).packed;
-  alignas(64) int32_t sums[kS8Depth / kS8Group * kS8Block * kS8Block];
+  alignas(64) int32_t sums[kS8Depth / kS8Group * kAmxBlock * kAmxBlock];
   rows > kAmxRows ? sum_groups<2, Cols>(groups, a, packed, panel_step, sums)
                   : sum_groups<1, Cols>(groups, a, packed, panel_step, sums);
   for (size_t j = 0; j < Cols; ++j) {
@@ -124,21 +102,19 @@ SIMDFORMER_INLINE void multiply_block(const GemmArgs& g, const S8Weight& weight,
       const Tile tile = vector_tile(g, vector + j, row + first);
       with_tile_size<kAmxRows, 1>(min_size(kAmxRows, rows - first), 1, [&]<size_t MR, size_t NV>() {
         static_assert(NV == 1);
-        scale_sums<MR>(groups, sums + first * kS8Block + j * kLanes, a.from(first), w, tile);
+        scale_sums<MR>(groups, sums + first * kAmxBlock + j * kLanes, a.from(first), w, tile);
       });
     }
-    const size_t panel = (vector + j) / kTileVectors;
-    const size_t last = panel * kTileVectors + panel_vectors(g.n, panel * kNR) - 1;
-    if (vector + j == last) finish_tile(g, panel, row, rows, make_tile(g, panel, row));
+    finish_vector(g, vector + j, row, rows);
   }
 }
 
 // Quantised rows [row, row + rows) against every panel.
 void gemm_s8_block(const GemmArgs& g, const S8Weight& w, const S8Rows& a, size_t row, size_t rows) {
-  const size_t end = min_size(g.panel_end * kTileVectors, ceil_div(g.n, kLanes));
-  for (size_t vector = g.panel_begin * kTileVectors; vector < end; vector += 2) {
-    for (size_t first = 0; first < rows; first += kS8Block) {
-      const size_t count = min_size(kS8Block, rows - first);
+  const size_t end = end_vector(g);
+  for (size_t vector = begin_vector(g); vector < end; vector += 2) {
+    for (size_t first = 0; first < rows; first += kAmxBlock) {
+      const size_t count = min_size(kAmxBlock, rows - first);
       vector + 1 < end ? multiply_block<2>(g, w, a.from(first), vector, row + first, count)
                        : multiply_block<1>(g, w, a.from(first), vector, row + first, count);
     }

@@ -256,6 +256,19 @@ enum class Pooling : int32_t {
   kLastToken,     // x[rows - 1]
 };
 
+// gemm_bf16 by AMX: within gemm's bound, but for products below 2^-126, which count as 0, and not
+// with its bits. All null at levels without AMX.
+struct Bf16Tiles {
+  // Numbers that pack_weight writes for a weight of (n, k).
+  size_t (*packed_size)(size_t n, size_t k) = nullptr;
+  // weight: (n, k), row stride ldw. False if it is to be left to gemm_bf16: it is not finite, or
+  // has nothing but values below 2^-40.
+  bool (*pack_weight)(size_t n, size_t k, const float* weight, size_t ldw,
+                      uint16_t* packed) = nullptr;
+  // args.packed_weight is not read; k_begin is a multiple of 32; c is not the residual.
+  void (*gemm)(const GemmArgs& args, const uint16_t* packed) = nullptr;
+};
+
 struct Kernels {
   const char* isa;
   size_t lanes;
@@ -276,6 +289,8 @@ struct Kernels {
   // gemm with such a weight, computed in float32; args.packed_weight is not read. c is not the
   // residual.
   void (*gemm_bf16)(const GemmArgs& args, const uint16_t* packed_weight);
+
+  Bf16Tiles bf16_tiles;
 
   // Bytes and floats that pack_weight_s8 writes for a weight of (n, k).
   size_t (*s8_packed_size)(size_t n, size_t k);

@@ -24,7 +24,7 @@
 namespace simdformer {
 namespace {
 
-constexpr Kernels make_table() {
+constexpr Kernels make_table(Bf16Tiles bf16_tiles = {}) {
   return {
       .isa = kIsaName,
       .lanes = kLanes,
@@ -35,6 +35,7 @@ constexpr Kernels make_table() {
       .gemm = gemm,
       .pack_weight_bf16 = pack_weight_bf16,
       .gemm_bf16 = gemm_bf16,
+      .bf16_tiles = bf16_tiles,
       .s8_packed_size = s8_packed_size,
       .s8_ranges_size = s8_ranges_size,
       .pack_weight_s8 = pack_weight_s8,

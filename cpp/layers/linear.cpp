@@ -21,13 +21,10 @@ Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
       bias_(bias ? weight.rows : 0) {
   check(weight.rows > 0 && weight.cols > 0, "Linear: weight is empty, its shape is (", weight.rows,
         ", ", weight.cols, ")");
-  const size_t size = kernels_.packed_size(weight.rows, weight.cols);
   if (storage == Storage::kBfloat16) {
-    packed_bf16_ = Buffer<uint16_t>(size);
-    kernels_.pack_weight_bf16(out_features_, in_features_, weight.data, weight.stride, 0,
-                              num_panels(), packed_bf16_.data());
+    packed_bf16_ = PackedBf16(kernels_, weight);
   } else {
-    packed_ = Buffer<float>(size);
+    packed_ = Buffer<float>(kernels_.packed_size(weight.rows, weight.cols));
     kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
                          packed_.data());
   }
@@ -62,7 +59,7 @@ void Linear::record(const GemmArgs& args) const {
 void Linear::gemm(const GemmArgs& args) const {
   if (recording_) record(args);
   if (packed_.size() > 0) return kernels_.gemm(args);
-  if (packed_bf16_.size() > 0) return kernels_.gemm_bf16(args, packed_bf16_.data());
+  if (!packed_bf16_.empty()) return packed_bf16_.gemm(kernels_, args);
   kernels_.gemm_s8(args, packed_s8_.view());
 }
 

@@ -8,6 +8,7 @@
 #include "base/parallel.h"
 #include "isa/dispatch.h"
 #include "layers/norm.h"
+#include "layers/packed_bf16.h"
 #include "layers/quantized.h"
 
 namespace simdformer {
@@ -76,7 +77,7 @@ class Linear {
   size_t out_features_;
   // Of the three, two are empty.
   Buffer<float> packed_;
-  Buffer<uint16_t> packed_bf16_;
+  PackedBf16 packed_bf16_;
   PackedS8 packed_s8_;
   Buffer<float> bias_;
   bool recording_ = false;

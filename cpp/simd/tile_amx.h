@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AMX tiles of bytes and of int32. In assembly, because gcc 12's intrinsics do not say which memory
-// they read: it drops what was written there.
+// AMX tiles of bytes or bfloat16 and of their sums. In assembly, because gcc 12's intrinsics do not
+// say which memory they read: it drops what was written there.
 #pragma once
 
 #include "simd/vec_avx512.h"
@@ -9,7 +9,7 @@ namespace simdformer {
 namespace {
 
 constexpr size_t kAmxRows = 16;   // of a tile
-constexpr size_t kAmxBytes = 64;  // of a tile's row: 16 int32, or 64 products a sum
+constexpr size_t kAmxBytes = 64;  // of a tile's row: 16 sums, or 64 int8, or 32 bfloat16
 
 struct alignas(64) AmxConfig {
   uint8_t palette = 1;
@@ -19,8 +19,8 @@ struct alignas(64) AmxConfig {
   uint8_t rows[16] = {};
 };
 
-// Tiles 0 to 3 are sums, 4 and 5 take `rows` rows of A, 6 and 7 take 64 x 16 weights. A thread has
-// tiles from here until release_tiles.
+// Tiles 0 to 3 are sums, 4 and 5 take `rows` rows of A, 6 and 7 take weights of 16 columns. A
+// thread has tiles from here until release_tiles.
 SIMDFORMER_INLINE void configure_tiles(size_t rows) {
   AmxConfig config;
   for (size_t tile = 0; tile < 8; ++tile) {
@@ -41,13 +41,29 @@ SIMDFORMER_INLINE void load_amx_tile(const void* p, size_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(Tile) : "memory");
 }
 template <int Tile>
-SIMDFORMER_INLINE void store_amx_tile(int32_t* p, size_t stride) {
+SIMDFORMER_INLINE void store_amx_tile(void* p, size_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(Tile) : "memory");
 }
 // Sum[i, j] += sum_p A[i, p] W[j, p], exact: A unsigned, W signed, four bytes of each j together.
 template <int Sum, int A, int W>
 SIMDFORMER_INLINE void dot_tiles() {
   asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(W));
+}
+// The same of bfloat16, two of each j together: the first ones' products and the second ones' are
+// each summed by FMAs in the order of p, then both sums are added to Sum. Subnormal numbers count
+// as 0.
+template <int Sum, int A, int W>
+SIMDFORMER_INLINE void dot_tiles_bf16() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(W));
+}
+
+// Runs the work of each tile of sums that a block of Rows x Cols tiles has.
+template <size_t Rows, size_t Cols, typename Work>
+SIMDFORMER_INLINE void for_each_sum(const Work& work) {
+  work.template operator()<0, 0>();
+  if constexpr (Cols == 2) work.template operator()<0, 1>();
+  if constexpr (Rows == 2) work.template operator()<1, 0>();
+  if constexpr (Rows == 2 && Cols == 2) work.template operator()<1, 1>();
 }
 
 }  // namespace

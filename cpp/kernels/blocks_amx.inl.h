@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the GEMMs by AMX share. They work on blocks of 32 x 32 sums, four tiles, in columns of one
+// or two vectors, which need not begin with a panel of kNR.
+#pragma once
+
+#include "kernels/gemm.inl.h"
+#include "simd/tile_amx.h"
+
+namespace simdformer {
+namespace {
+
+constexpr size_t kAmxBlock = 2 * kAmxRows;                // rows, and columns, of a block
+constexpr size_t kSumsBytes = kAmxBlock * sizeof(float);  // of a row of sums
+static_assert(kLanes == kAmxRows);
+
+// The vectors of C that a call's panels cover.
+SIMDFORMER_INLINE size_t begin_vector(const GemmArgs& g) { return g.panel_begin * kTileVectors; }
+SIMDFORMER_INLINE size_t end_vector(const GemmArgs& g) {
+  return min_size(g.panel_end * kTileVectors, ceil_div(g.n, kLanes));
+}
+
+// One vector of the tile that make_tile gives of a whole panel.
+SIMDFORMER_INLINE Tile vector_tile(const GemmArgs& g, size_t vector, size_t row) {
+  Tile tile = make_tile(g, vector / kTileVectors, row);
+  const size_t offset = vector % kTileVectors * kLanes;
+  tile.c += offset;
+  tile.width = tile.tail = min_size(kLanes, tile.width - offset);
+  if (tile.bias) tile.bias += offset;
+  if (tile.residual) tile.residual += offset;
+  return tile;
+}
+
+// A panel is finished with its last vector.
+SIMDFORMER_INLINE void finish_vector(const GemmArgs& g, size_t vector, size_t row, size_t rows) {
+  const size_t panel = vector / kTileVectors;
+  const size_t last = panel * kTileVectors + panel_vectors(g.n, panel * kNR) - 1;
+  if (vector == last) finish_tile(g, panel, row, rows, make_tile(g, panel, row));
+}
+
+}  // namespace
+}  // namespace simdformer

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/buffer.h"
+#include "isa/dispatch.h"
+
+namespace simdformer {
+
+// A weight rounded to bfloat16, to nearest, ties to even, and packed for one ISA level: in tiles of
+// AMX, if the level has them and the weight allows it, else in panels.
+class PackedBf16 {
+ public:
+  PackedBf16() = default;
+  PackedBf16(const Kernels& kernels, ConstMatrix weight);
+
+  bool empty() const { return packed_.size() == 0; }
+  // kernels: the same level's. k_begin is a multiple of 32, and c is not the residual.
+  void gemm(const Kernels& kernels, const GemmArgs& args) const;
+
+ private:
+  Buffer<uint16_t> packed_;
+  bool tiles_ = false;
+};
+
+}  // namespace simdformer

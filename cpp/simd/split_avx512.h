@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// A float32 as the exact sum of three bfloat16: 24 bits of significand as 8 + 8 + 8 (Henry, Tang
+// and Heinecke 2019, arXiv:1904.06376).
+#pragma once
+
+#include "simd/vec_avx512.h"
+
+namespace simdformer {
+namespace {
+
+constexpr size_t kSplitPlanes = 3;
+
+// Each plane of 16 values, in the upper halves of the lanes.
+struct Split {
+  __m512i plane[kSplitPlanes];
+};
+
+// The first plane is cut off, so that it never overflows; the second is rounded, ties away, so that
+// the third's sign varies and what is dropped of a product with it averages out.
+SIMDFORMER_INLINE Split split(VecF32 x) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
+  const __m512i half = _mm512_set1_epi32(0x8000);
+  const __m512i first = _mm512_and_si512(_mm512_castps_si512(x.raw), upper);
+  const __m512 rest = _mm512_sub_ps(x.raw, _mm512_castsi512_ps(first));
+  const __m512i rounded = _mm512_add_epi32(_mm512_castps_si512(rest), half);
+  const __m512i second = _mm512_and_si512(rounded, upper);
+  const __m512 last = _mm512_sub_ps(rest, _mm512_castsi512_ps(second));
+  return {{first, second, _mm512_castps_si512(last)}};
+}
+
+// Splits 32 values; plane i goes to to + i * step, lane by lane low in the lower half and high in
+// the upper one.
+SIMDFORMER_INLINE void store_split(VecF32 low, VecF32 high, uint16_t* to, size_t step) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
+  const Split l = split(low);
+  const Split h = split(high);
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < kSplitPlanes; ++i) {
+    constexpr int kFirstOrSecondAndThird = 0xF8;
+    const __m512i pairs = _mm512_ternarylogic_epi32(_mm512_srli_epi32(l.plane[i], 16), h.plane[i],
+                                                    upper, kFirstOrSecondAndThird);
+    _mm512_store_si512(to + i * step, pairs);
+  }
+}
+
+// The low and the high half of 16 such lanes.
+SIMDFORMER_INLINE VecF32 low_half(const uint16_t* pairs) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_load_si512(pairs), 16))};
+}
+SIMDFORMER_INLINE VecF32 high_half(const uint16_t* pairs) {
+  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_load_si512(pairs), upper))};
+}
+
+}  // namespace
+}  // namespace simdformer
