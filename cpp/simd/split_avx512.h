@@ -15,15 +15,12 @@ struct Split {
   __m512i plane[kSplitPlanes];
 };
 
-// The first plane is cut off, so that it never overflows; the second is rounded, ties away, so that
-// the third's sign varies and what is dropped of a product with it averages out.
+// Cut off, not rounded, so that the first plane never overflows.
 SIMDFORMER_INLINE Split split(VecF32 x) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
-  const __m512i half = _mm512_set1_epi32(0x8000);
   const __m512i first = _mm512_and_si512(_mm512_castps_si512(x.raw), upper);
   const __m512 rest = _mm512_sub_ps(x.raw, _mm512_castsi512_ps(first));
-  const __m512i rounded = _mm512_add_epi32(_mm512_castps_si512(rest), half);
-  const __m512i second = _mm512_and_si512(rounded, upper);
+  const __m512i second = _mm512_and_si512(_mm512_castps_si512(rest), upper);
   const __m512 last = _mm512_sub_ps(rest, _mm512_castsi512_ps(second));
   return {{first, second, _mm512_castps_si512(last)}};
 }
