@@ -204,6 +204,7 @@ def test_weights_that_are_not_finite_are_refused_by_place(bad):
         ([-1], r"outliers\[0\] is -1"),
         ([2, 1], "outliers must ascend, got 2 then 1 at index 1"),
         ([1, 1], "outliers must ascend"),
+        (range(65), "outliers has 65 columns, at most 64 are allowed"),
     ],
 )
 def test_outliers_that_are_no_columns_are_refused(outliers, message):
@@ -233,9 +234,12 @@ def test_gemm_s8_is_the_product_of_what_the_codes_stand_for(table, rng):
         assert_within(table.gemm_s8(a, values, scale), expected, bound)
 
 
-def test_gemm_s8_multiplies_outliers_in_float32(table, rng):
+@pytest.mark.parametrize(
+    "columns", [[0, 3, GROUP - 1, GROUP, 600, 699], range(64), range(2, 700, 11)]
+)
+def test_gemm_s8_multiplies_outliers_in_float32(table, rng, columns):
     a, weight = normal(rng, 37, 700), normal(rng, 53, 700)
-    outliers = np.array([0, 3, GROUP - 1, GROUP, 600, 699], np.int32)
+    outliers = np.array(columns, np.int32)
     a[:, outliers] *= 1000
     values, scale = _core.quantize_weight(weight, outliers)
     y = table.gemm_s8(a, values, scale, None, outliers, weight[:, outliers])
@@ -244,7 +248,7 @@ def test_gemm_s8_multiplies_outliers_in_float32(table, rng):
     expected, bound = product_of_codes(table, rest, values, scale)
     exact_part = oracle.linear(a[:, outliers], weight[:, outliers])
     size = oracle.linear(np.abs(a[:, outliers]), np.abs(weight[:, outliers]))
-    assert_within(y, expected + exact_part, bound + gamma(20) * size)
+    assert_within(y, expected + exact_part, bound + gamma(80) * size)
 
 
 def test_gemm_s8_row_does_not_depend_on_the_rows_beside_it(table, rng):

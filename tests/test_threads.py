@@ -206,3 +206,31 @@ def test_ctrl_c_interrupts_a_long_forward_pass():
         finally:
             child.kill()
     assert output == "interrupted (5, 384)\n"
+
+
+# The stack
+
+SMALL_STACK = """
+import sys, threading
+import numpy as np
+from simdformer._core import KernelTable, quantize_weight
+table, ones = KernelTable(sys.argv[1]), np.ones((200, 800), np.float32)
+outliers = np.arange(0, 384, 6, dtype=np.int32)
+values, scale = quantize_weight(ones, outliers)
+calls = {
+    "gemm": lambda: table.gemm(ones, ones),
+    "gemm_bf16": lambda: table.gemm_bf16(ones, ones),
+    "gemm_s8": lambda: table.gemm_s8(ones, values, scale, None, outliers, ones[:, outliers]),
+    "attention": lambda: table.attention(ones, ones, ones, softmax_scale=1.0),
+    "attention_s16": lambda: table.attention_s16(ones, ones, ones, softmax_scale=1.0),
+}
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=lambda: print(calls[sys.argv[2]]().shape))
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("kernel", ["gemm", "gemm_bf16", "gemm_s8", "attention", "attention_s16"])
+def test_a_kernel_is_content_with_a_stack_of_256_kb(isa, kernel):
+    assert output_of(SMALL_STACK, isa, kernel).startswith("(200, ")

@@ -157,7 +157,7 @@ SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& ou
   alignas(64) uint8_t q[Rows * kS8Depth];
   float scale[Rows * kGroups];
   float minimum[Rows * kGroups];
-  float outlier_values[Rows * kS8Depth];
+  float outlier_values[Rows * kS8MaxOutliers];
   for (size_t row = 0; row < g.m; row += Rows) {
     const size_t rows = min_size(Rows, g.m - row);
     for (size_t k = 0; k < g.k; k += kS8Depth) {

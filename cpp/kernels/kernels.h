@@ -58,9 +58,12 @@ struct GemmArgs {
 // int8: columns come in groups of this many, each with a scale of its own.
 constexpr size_t kS8Group = 128;
 
+// Columns of a weight that may be outliers.
+constexpr size_t kS8MaxOutliers = 64;
+
 // Columns that are multiplied in float32, as a few channels with very large values would cost all
 // others their precision. Group g has column[o], o in [begin[g], begin[g + 1]), ascending. kept: 0
-// for an outlier, 1 for any other column. All may be null: none.
+// for an outlier, 1 for any other column. At most kS8MaxOutliers; all may be null: none.
 struct S8Outliers {
   const uint32_t* begin = nullptr;   // (groups + 1)
   const uint32_t* column = nullptr;  // (begin[groups])

@@ -11,6 +11,8 @@ namespace simdformer {
 namespace {
 
 void check_outliers(std::span<const int32_t> outliers, size_t cols) {
+  check(outliers.size() <= kS8MaxOutliers, "outliers has ", outliers.size(), " columns, at most ",
+        kS8MaxOutliers, " are allowed");
   for (size_t i = 0; i < outliers.size(); ++i) {
     check(outliers[i] >= 0 && static_cast<size_t>(outliers[i]) < cols, "outliers[", i, "] is ",
           outliers[i], ", the weight has ", cols, " columns");
