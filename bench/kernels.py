@@ -65,32 +65,23 @@ class Case:
         return self.floats * _FLOAT_BYTES
 
 
-def gemm_cases() -> Iterator[Case]:
+# Bytes of a weight. int8's input, of float32, is quantised in the kernel.
+_GEMM_KERNELS = {"gemm": 4, "gemm_bf16": 2, "gemm_s8": 1}
+
+
+def gemm_cases(kernel: str) -> Iterator[Case]:
     for n, k in _GEMM_WEIGHTS:
         for m in _GEMM_ROWS:
             yield Case(
-                kernel="gemm",
+                kernel=kernel,
                 shape=f"m={m} n={n} k={k}",
                 flops=2 * m * n * k,
-                floats=m * k + n * k + m * n,
-                bound=FMA,
-                seconds=lambda table, repeats, s=(m, n, k): table.time_gemm(*s, repeats),
-                operation="linear",
-                sizes=(m, n, k),
-            )
-
-
-def gemm_s8_cases() -> Iterator[Case]:
-    """gemm with int8 weights; a, of float32, is quantised in the kernel."""
-    for n, k in _GEMM_WEIGHTS:
-        for m in _GEMM_ROWS:
-            yield Case(
-                kernel="gemm_s8",
-                shape=f"m={m} n={n} k={k}",
-                flops=2 * m * n * k,
-                floats=m * k + n * k / _FLOAT_BYTES + m * n,
-                bound=DOT,
-                seconds=lambda table, repeats, s=(m, n, k): table.time_gemm_s8(*s, repeats),
+                floats=m * k + n * k * _GEMM_KERNELS[kernel] / _FLOAT_BYTES + m * n,
+                bound=DOT if kernel == "gemm_s8" else FMA,
+                seconds=lambda table, repeats, s=(m, n, k): getattr(table, f"time_{kernel}")(
+                    *s, repeats
+                ),
+                operation="linear" if kernel == "gemm" else "",
                 sizes=(m, n, k),
             )
 
@@ -154,10 +145,8 @@ def row_cases(kernel: str) -> Iterator[Case]:
 
 def cases_of(kernel: str) -> list[Case]:
     """A kernel without a line here is an error, so that none goes unmeasured."""
-    if kernel == "gemm":
-        return list(gemm_cases())
-    if kernel == "gemm_s8":
-        return list(gemm_s8_cases())
+    if kernel in _GEMM_KERNELS:
+        return list(gemm_cases(kernel))
     if kernel == "attention":
         return list(attention_cases(kernel, FMA))
     if kernel == "attention_s16":
@@ -203,8 +192,14 @@ class ReadMeter:
         return float(self._table.time_rows("read_sum", 1, cols, repeats))
 
 
+def dot_peak(table: Any) -> float:
+    return max(table.dot_peak(_DOT_ITERATIONS) for _ in range(_SLICES))
+
+
 def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     table = _core.KernelTable(isa)
+    # AMX has no products of s16: they are VNNI's, two a lane where it takes four of bytes.
+    vectors = _core.KernelTable("avx512_vnni") if isa == "avx512_amx" else table
     fma, read = machine.PeakMeter(isa, 1), ReadMeter(table)
     cases = [case for name in kernels for case in cases_of(name)]
     rates: dict[Case, list[float]] = defaultdict(list)
@@ -213,10 +208,10 @@ def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any
         for number, case in enumerate(cases):
             if case.bound == READ:
                 limits[case].append(read.rate(int(case.bytes)))
-            elif case.bound in (DOT, DOT_S16):
-                peak = max(table.dot_peak(_DOT_ITERATIONS) for _ in range(_SLICES))
-                # With VNNI a lane takes four products of bytes an instruction, or two of s16.
-                limits[case].append(peak / 2 if case.bound == DOT_S16 else peak)
+            elif case.bound == DOT:
+                limits[case].append(dot_peak(table))
+            elif case.bound == DOT_S16:
+                limits[case].append(dot_peak(vectors) / 2)
             else:
                 # The clock drifts slowly: a fresh peak for every eighth case is enough.
                 if number % 8 == 0 or not fma.fma_rates:

@@ -173,7 +173,7 @@ double time_rows(const KernelTable& self, const std::string& name, size_t rows, 
 }
 
 std::vector<std::string> names(const KernelTable&) {
-  std::vector<std::string> all{"gemm", "gemm_s8", "attention", "attention_s16"};
+  std::vector<std::string> all{"gemm", "gemm_bf16", "gemm_s8", "attention", "attention_s16"};
   for (const auto& [name, kernel] : row_kernels()) all.push_back(name);
   return all;
 }

@@ -113,16 +113,22 @@ void gemm_s8(const GemmArgs& g, const S8Weight& w) {
 constexpr size_t kProbeDotOps = kProbeChains * kLanes * 8;
 
 float probe_dot(size_t iterations) {
-  const uint8_t bytes[4] = {1, 2, 3, 255};
+  uint8_t bytes[kProbeChains * 4];
+  for (size_t i = 0; i < sizeof(bytes); ++i) bytes[i] = static_cast<uint8_t>(i);
+  VecI32 a[kProbeChains];
   VecI32 acc[kProbeChains];
   SIMDFORMER_UNROLL
-  for (size_t i = 0; i < kProbeChains; ++i) acc[i] = VecI32::zero();
+  for (size_t i = 0; i < kProbeChains; ++i) {
+    a[i] = VecI32::broadcast(bytes + 4 * i);
+    acc[i] = VecI32::zero();
+  }
   for (size_t n = 0; n < iterations; ++n) {
-    // Or, without VNNI, the products of constants would be computed once and for all.
+    // Products that no other chain has and that are computed anew: without VNNI they are half of
+    // the work.
     asm volatile("" : : "r"(bytes) : "memory");
-    const VecI32 a = VecI32::broadcast(bytes);
+    const VecI32 b = VecI32::broadcast(bytes);
     SIMDFORMER_UNROLL
-    for (size_t i = 0; i < kProbeChains; ++i) acc[i] = dot_u8s8(acc[i], a, a);
+    for (size_t i = 0; i < kProbeChains; ++i) acc[i] = dot_u8s8(acc[i], a[i], b);
   }
   VecF32 sum = to_float(acc[0]);
   SIMDFORMER_UNROLL
