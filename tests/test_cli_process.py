@@ -82,6 +82,48 @@ def test_ctrl_c_ends_it_while_it_waits_for_standard_input(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+LOST_SIGNAL = """
+import os, sys, weakref
+from simdformer.cli import embedding, entry_point
+
+number = int(sys.argv.pop(1))
+
+class Lock:
+    pass
+
+def callback(_):
+    os.kill(os.getpid(), number)
+    for _ in range(10_000):
+        pass  # here the signal's handler raises, and Python ignores it
+
+def load_model(args, load=embedding.load_model):
+    lock = Lock()
+    reference = weakref.ref(lock, callback)
+    del lock
+    return load(args)
+
+embedding.load_model = load_model
+entry_point()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_a_callback_of_an_import_swallowed_still_ends_it(tmp_path, number, code):
+    arguments = [str(int(number)), "embed", "-", "-o", str(tmp_path / "out.npy")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOST_SIGNAL, *arguments],
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        try:
+            assert process.wait(WATCHDOG) == code
+        finally:
+            process.kill()
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_closed_pipe_ends_it_quietly(endless):
     with simdformer("embed", endless, "-o", "-", stdout=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith('{"line": 1, ')

@@ -11,6 +11,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -24,6 +25,8 @@ EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
+
+_SIGNAL_AGAIN_SECONDS = 0.02
 
 # What Python hides by default. An interrupted import leaves its file open, and a ResourceWarning.
 _FOR_DEVELOPERS = (
@@ -93,11 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CliError as error:
         say(f"error: {error}")
         return EXIT_FAILURE
-    except _Terminated:
-        return EXIT_TERMINATED
-    except KeyboardInterrupt:
-        say("interrupted")
-        return EXIT_INTERRUPTED
+    except KeyboardInterrupt as error:
+        return _stopped_by(error)
+    except RuntimeError as error:
+        # What Python before 3.12 makes of it while an import creates a class.
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return _stopped_by(error.__cause__)
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
     return 0
@@ -106,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry_point() -> NoReturn:
     """The console script: main() as a process of its own."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _signal_again
     code = main()
     if code == 0:
         sys.exit(0)
@@ -120,6 +126,29 @@ class _Terminated(KeyboardInterrupt):
 
 def _terminate(*_: object) -> NoReturn:
     raise _Terminated
+
+
+def _stopped_by(error: KeyboardInterrupt) -> int:
+    if isinstance(error, _Terminated):
+        return EXIT_TERMINATED
+    say("interrupted")
+    return EXIT_INTERRUPTED
+
+
+def _signal_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """sys.unraisablehook: a signal must not be lost in a callback that cannot raise.
+
+    Each import has such callbacks, of weak references to its lock. The signal is sent once more
+    when the callback is over, and to the main thread, so that it also ends a read.
+    """
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    lost = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
+    main_thread = threading.main_thread().ident or 0
+    again = threading.Timer(_SIGNAL_AGAIN_SECONDS, signal.pthread_kill, (main_thread, lost))
+    again.daemon = True
+    again.start()
 
 
 def _show_warning(
