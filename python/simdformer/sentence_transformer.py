@@ -80,8 +80,8 @@ class SentenceTransformer:
         model_name_or_path: a folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a
           folder, in installed packages, in the Hugging Face cache, then on the hub.
         compute_type: the arithmetic of the linear layers: "float32"; "bfloat16", which rounds their
-          weights to half the memory and is faster with AMX; or "int8", which is faster still, on
-          any CPU, and takes a quarter.
+          weights to half the memory and is faster with AMX; or "int8", which is faster still where
+          the CPU has instructions for it, and takes a quarter.
           docs/quantization.md says how near the vectors come.
           "default" is what the folder declares: int8 if quantize_model made it, else float32.
           "auto" is int8 where the CPU has instructions for it, else float32; the attribute

@@ -26,6 +26,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
+# Far longer than the callbacks of an import take.
 _SIGNAL_AGAIN_SECONDS = 0.02
 
 # What Python hides by default. An interrupted import leaves its file open, and a ResourceWarning.
@@ -139,14 +140,13 @@ def _signal_again(unraisable: sys.UnraisableHookArgs) -> None:
     """sys.unraisablehook: a signal must not be lost in a callback that cannot raise.
 
     Each import has such callbacks, of weak references to its lock. The signal is sent once more
-    when the callback is over, and to the main thread, so that it also ends a read.
+    when the callback is over.
     """
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
         return
     lost = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
-    main_thread = threading.main_thread().ident or 0
-    again = threading.Timer(_SIGNAL_AGAIN_SECONDS, signal.pthread_kill, (main_thread, lost))
+    again = threading.Timer(_SIGNAL_AGAIN_SECONDS, os.kill, (os.getpid(), lost))
     again.daemon = True
     again.start()
 
