@@ -19,6 +19,15 @@ SIMDFORMER_INLINE size_t end_vector(const GemmArgs& g) {
   return min_size(g.panel_end * kTileVectors, ceil_div(g.n, kLanes));
 }
 
+// The places in c that a block will be written to.
+SIMDFORMER_INLINE void prefetch_block(const GemmArgs& g, size_t vector, size_t row, size_t rows) {
+  const float* c = g.c + row * g.ldc + (vector * kLanes - g.c_begin);
+  for (size_t i = 0; i < rows; ++i, c += g.ldc) {
+    __builtin_prefetch(c, 1);
+    __builtin_prefetch(c + kLanes, 1);
+  }
+}
+
 // One vector of the tile that make_tile gives of a whole panel.
 SIMDFORMER_INLINE Tile vector_tile(const GemmArgs& g, size_t vector, size_t row) {
   Tile tile = make_tile(g, vector / kTileVectors, row);

@@ -84,6 +84,18 @@ SIMDFORMER_INLINE void load_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
   }
 }
 
+// acc += what c holds.
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void add_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
+  VecF32 c[MR][NV];
+  tile.tail == kLanes ? load_tile<MR, NV, true>(c, tile) : load_tile<MR, NV, false>(c, tile);
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) acc[i][j] = acc[i][j] + c[i][j];
+  }
+}
+
 // What the tile's sums begin with.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void start_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {

@@ -151,15 +151,6 @@ SIMDFORMER_NOINLINE void sum_row(size_t k, const float* x, const uint16_t* w, bo
   sum.store(sums);
 }
 
-// The places in c that a block will be written to.
-SIMDFORMER_INLINE void prefetch_block(const GemmArgs& g, size_t vector, size_t row, size_t rows) {
-  const float* c = g.c + row * g.ldc + (vector * kLanes - g.c_begin);
-  for (size_t i = 0; i < rows; ++i, c += g.ldc) {
-    __builtin_prefetch(c, 1);
-    __builtin_prefetch(c + kLanes, 1);
-  }
-}
-
 // What c holds already, into the block of sums.
 SIMDFORMER_INLINE void load_sums(const Tile& tile, size_t rows, float* sums) {
   for (size_t i = 0; i < rows; ++i) {

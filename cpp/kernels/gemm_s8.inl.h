@@ -60,13 +60,19 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
 struct S8Rows {
   const float* outliers;  // (num_outliers, capacity)
   size_t num_outliers;
-  const uint8_t* q;    // (groups, capacity, kS8Group)
+  const uint8_t* q;  // (groups, kS8Group / piece, capacity, piece)
+  size_t piece;
   const float* scale;  // (groups, capacity)
   const float* minimum;
   size_t capacity;
 
   S8Rows from(size_t row) const {
-    return {outliers + row, num_outliers, q + row * kS8Group, scale + row, minimum + row, capacity};
+    S8Rows rows = *this;
+    rows.outliers += row;
+    rows.q += row * piece;
+    rows.scale += row;
+    rows.minimum += row;
+    return rows;
   }
 };
 
@@ -104,10 +110,7 @@ SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
 
 // sum += x w of one outlier column.
 template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_outlier(const float* x, const float* w, VecF32 (&sum)[MR][NV]) {
-  VecF32 wv[NV];
-  SIMDFORMER_UNROLL
-  for (size_t j = 0; j < NV; ++j) wv[j] = VecF32::load(w + j * kLanes);
+SIMDFORMER_INLINE void add_outlier(const float* x, const VecF32 (&wv)[NV], VecF32 (&sum)[MR][NV]) {
   SIMDFORMER_UNROLL
   for (size_t i = 0; i < MR; ++i) {
     const VecF32 xv = VecF32::broadcast(x[i]);
@@ -129,7 +132,12 @@ SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, cons
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&sum)[MR][NV]) {
   for (size_t o = 0; o < a.num_outliers; ++o) {
-    add_outlier(a.outliers + o * a.capacity, w.outliers + o * w.outlier_step, sum);
+    VecF32 wv[NV];
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) {
+      wv[j] = VecF32::load(w.outliers + o * w.outlier_step + j * kLanes);
+    }
+    add_outlier(a.outliers + o * a.capacity, wv, sum);
   }
 }
 
@@ -149,8 +157,8 @@ SIMDFORMER_INLINE size_t gather_outliers(const GemmArgs& g, const S8Outliers& ou
 }
 
 // Calls multiply(args, a, row, rows) for every block of at most Rows rows and kS8Depth columns,
-// quantised on the stack.
-template <size_t Rows, typename Multiply>
+// quantised on the stack, Piece codes of a row side by side.
+template <size_t Rows, size_t Piece, typename Multiply>
 SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& outliers,
                                          const Multiply& multiply) {
   constexpr size_t kGroups = kS8Depth / kS8Group;
@@ -162,17 +170,18 @@ SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& ou
     const size_t rows = min_size(Rows, g.m - row);
     for (size_t k = 0; k < g.k; k += kS8Depth) {
       const GemmArgs part = depth_part(g, k, kS8Depth);
-      quantize_rows({.rows = rows,
-                     .cols = part.k,
-                     .x = part.a + row * g.lda,
-                     .ldx = g.lda,
-                     .kept = outliers.kept ? outliers.kept + part.k_begin : nullptr,
-                     .capacity = Rows,
-                     .q = q,
-                     .scale = scale,
-                     .minimum = minimum});
+      quantize_in_pieces<Piece>({.rows = rows,
+                                 .cols = part.k,
+                                 .x = part.a + row * g.lda,
+                                 .ldx = g.lda,
+                                 .kept = outliers.kept ? outliers.kept + part.k_begin : nullptr,
+                                 .capacity = Rows,
+                                 .q = q,
+                                 .scale = scale,
+                                 .minimum = minimum});
       const size_t num_outliers = gather_outliers(part, outliers, row, rows, Rows, outlier_values);
-      multiply(part, S8Rows{outlier_values, num_outliers, q, scale, minimum, Rows}, row, rows);
+      multiply(part, S8Rows{outlier_values, num_outliers, q, Piece, scale, minimum, Rows}, row,
+               rows);
     }
     finish_rows(g, row, rows);
   }

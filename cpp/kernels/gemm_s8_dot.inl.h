@@ -104,10 +104,10 @@ void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, s
 }
 
 void gemm_s8(const GemmArgs& g, const S8Weight& w) {
-  for_each_s8_block<kS8Rows>(g, w.outliers,
-                             [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
-                               gemm_s8_block(part, w, a, row, rows);
-                             });
+  for_each_s8_block<kS8Rows, kS8Group>(
+      g, w.outliers, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
+        gemm_s8_block(part, w, a, row, rows);
+      });
 }
 
 constexpr size_t kProbeDotOps = kProbeChains * kLanes * 8;

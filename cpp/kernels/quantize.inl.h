@@ -69,11 +69,13 @@ SIMDFORMER_INLINE float usable_step(float step) {
   return step < kLeastStep ? kLeastStep : step;
 }
 
-// Codes of x[0, n), and 0 up to the end of the group.
+// Codes of x[0, n), and 0 up to the end of the group, in pieces that lie `apart` bytes apart.
+template <size_t Piece>
 SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float inverse_step,
-                                   uint8_t* q) {
+                                   uint8_t* q, size_t apart) {
   constexpr size_t kStep = 4 * kLanes;
-  static_assert(kS8Group % kStep == 0);
+  static_assert(kS8Group % Piece == 0 && Piece % kStep == 0);
+  const auto at = [&](size_t i) { return q + i / Piece * apart + i % Piece; };
   const VecF32 least_v = VecF32::broadcast(least);
   const VecF32 inverse = VecF32::broadcast(inverse_step);
   VecF32 code[4];
@@ -83,7 +85,7 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
     for (size_t j = 0; j < 4; ++j) {
       code[j] = (VecF32::load(x + i + j * kLanes) - least_v) * inverse;
     }
-    store_u8(code, q + i);
+    store_u8(code, at(i));
   }
   for (; i < kS8Group; i += kStep) {
     SIMDFORMER_UNROLL
@@ -93,21 +95,20 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
       const VecF32 v = left ? VecF32::load(x + column, left) : VecF32::zero();
       code[j] = select_first(left, (v - least_v) * inverse, VecF32::zero());
     }
-    store_u8(code, q + i);
+    store_u8(code, at(i));
   }
 }
 
 // One group of kRangeRows rows from `row` on; where there are fewer, the last one is done again.
-template <bool Masked>
+template <size_t Piece, bool Masked>
 SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t column, size_t row) {
   const float* kept = Masked ? a.kept + column : nullptr;
   const float* x[kRangeRows];
-  size_t place[kRangeRows];
+  size_t row_of[kRangeRows];
   SIMDFORMER_UNROLL
   for (size_t r = 0; r < kRangeRows; ++r) {
-    const size_t i = min_size(row + r, a.rows - 1);
-    x[r] = a.x + i * a.ldx + column;
-    place[r] = column / kS8Group * a.capacity + i;
+    row_of[r] = min_size(row + r, a.rows - 1);
+    x[r] = a.x + row_of[r] * a.ldx + column;
   }
   const Ranges ranges = find_ranges<Masked>(n, x, kept);
   float inverse[kRangeRows];
@@ -115,36 +116,42 @@ SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t co
   for (size_t r = 0; r < kRangeRows; ++r) {
     const float step = usable_step((ranges.greatest[r] - ranges.least[r]) * (1.0f / 255.0f));
     const bool finite = ranges.finite || all_finite(x[r], n);
-    a.scale[place[r]] = finite ? step : __builtin_nanf("");
-    a.minimum[place[r]] = ranges.least[r];
+    const size_t place = column / kS8Group * a.capacity + row_of[r];
+    a.scale[place] = finite ? step : __builtin_nanf("");
+    a.minimum[place] = ranges.least[r];
     inverse[r] = 1.0f / step;
   }
   SIMDFORMER_UNROLL
   for (size_t r = 0; r < kRangeRows; ++r) {
-    store_codes(n, x[r], ranges.least[r], inverse[r], a.q + place[r] * kS8Group);
+    uint8_t* q = a.q + column * a.capacity + row_of[r] * Piece;
+    store_codes<Piece>(n, x[r], ranges.least[r], inverse[r], q, a.capacity * Piece);
   }
 }
 
 // Masking by a product costs a twentieth of the time, by comparing and selecting it cost two
 // fifths, and copying a group to put zeros in its outliers' places more than all the rest (Zen 5).
-template <bool Masked>
+template <size_t Piece, bool Masked>
 SIMDFORMER_INLINE void quantize_groups(const QuantizeArgs& a) {
   for (size_t column = 0; column < a.cols; column += kS8Group) {
     const size_t n = min_size(kS8Group, a.cols - column);
     for (size_t row = 0; row < a.rows; row += kRangeRows) {
       // The usual width as a constant: loops without a counter.
       if (n == kS8Group) {
-        quantize_group<Masked>(a, kS8Group, column, row);
+        quantize_group<Piece, Masked>(a, kS8Group, column, row);
       } else {
-        quantize_group<Masked>(a, n, column, row);
+        quantize_group<Piece, Masked>(a, n, column, row);
       }
     }
   }
 }
 
-void quantize_rows(const QuantizeArgs& a) {
-  a.kept ? quantize_groups<true>(a) : quantize_groups<false>(a);
+// quantize_rows with codes in pieces: (groups, kS8Group / Piece, capacity, Piece).
+template <size_t Piece>
+SIMDFORMER_INLINE void quantize_in_pieces(const QuantizeArgs& a) {
+  a.kept ? quantize_groups<Piece, true>(a) : quantize_groups<Piece, false>(a);
 }
+
+void quantize_rows(const QuantizeArgs& a) { quantize_in_pieces<kS8Group>(a); }
 
 }  // namespace
 }  // namespace simdformer

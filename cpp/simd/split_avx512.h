@@ -25,18 +25,35 @@ SIMDFORMER_INLINE Split split(VecF32 x) {
   return {{first, second, _mm512_castps_si512(last)}};
 }
 
+// Bfloat16 side by side, from the upper halves of two lanes.
+SIMDFORMER_INLINE VecF32 pair_up(__m512i low, __m512i high) {
+  constexpr int kFirstOrSecondAndThird = 0xF8;
+  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
+  return {_mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(_mm512_srli_epi32(low, 16), high, upper, kFirstOrSecondAndThird))};
+}
+
+// 16 bits of significand, as two bfloat16.
+struct SplitTwo {
+  __m512i first;
+  __m512i second;
+};
+
+// The second one is rounded; ties do not matter.
+SIMDFORMER_INLINE SplitTwo split_two(VecF32 x) {
+  const Split parts = split(x);
+  const __m512 rest = _mm512_sub_ps(x.raw, _mm512_castsi512_ps(parts.plane[0]));
+  return {parts.plane[0], _mm512_add_epi32(_mm512_castps_si512(rest), _mm512_set1_epi32(0x8000))};
+}
+
 // Splits 32 values; plane i goes to to + i * step, lane by lane low in the lower half and high in
 // the upper one.
 SIMDFORMER_INLINE void store_split(VecF32 low, VecF32 high, uint16_t* to, size_t step) {
-  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
   const Split l = split(low);
   const Split h = split(high);
   SIMDFORMER_UNROLL
   for (size_t i = 0; i < kSplitPlanes; ++i) {
-    constexpr int kFirstOrSecondAndThird = 0xF8;
-    const __m512i pairs = _mm512_ternarylogic_epi32(_mm512_srli_epi32(l.plane[i], 16), h.plane[i],
-                                                    upper, kFirstOrSecondAndThird);
-    _mm512_store_si512(to + i * step, pairs);
+    pair_up(l.plane[i], h.plane[i]).store(reinterpret_cast<float*>(to + i * step));
   }
 }
 
