@@ -147,7 +147,7 @@ SIMDFORMER_INLINE void quantize_groups(const QuantizeArgs& a) {
 
 // quantize_rows with codes in pieces: (groups, kS8Group / Piece, capacity, Piece).
 template <size_t Piece>
-SIMDFORMER_INLINE void quantize_in_pieces(const QuantizeArgs& a) {
+SIMDFORMER_NOINLINE void quantize_in_pieces(const QuantizeArgs& a) {
   a.kept ? quantize_groups<Piece, true>(a) : quantize_groups<Piece, false>(a);
 }
 
