@@ -226,9 +226,7 @@ def product_of_codes(table, a, values, scale):
     _, scale_a, minimum = table.quantize_rows(a)
     rows = dequantized_rows(table, a)
     size = oracle.linear(np.abs(rows), np.abs(weight))
-    largest = oracle.linear(
-        np.abs(rows) + 255 * per_column(scale_a, a.shape[1]), np.abs(weight)
-    )
+    largest = oracle.linear(np.abs(rows) + 255 * per_column(scale_a, a.shape[1]), np.abs(weight))
     sums = np.add.reduceat(weight, range(0, weight.shape[1], GROUP), axis=1)
     minima = oracle.linear(np.abs(minimum).astype(np.float64), np.abs(sums))
     bound = gamma(8 + 4 * scale.shape[1]) * (size + largest) + factor_error(table) * minima

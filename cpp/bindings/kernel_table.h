@@ -20,12 +20,10 @@ struct KernelTable {
 
   explicit KernelTable(const std::string& isa) : kernels(kernels_of(isa)) {}
 
-  size_t num_panels(size_t n) const { return (n + kernels.gemm_nr - 1) / kernels.gemm_nr; }
-
   Buffer<float> pack(ConstMatrix weight) const {
     Buffer<float> packed(kernels.packed_size(weight.rows, weight.cols));
     kernels.pack_weight(weight.rows, weight.cols, weight.data, weight.stride, 0,
-                        num_panels(weight.rows), packed.data());
+                        num_panels(kernels, weight.rows), packed.data());
     return packed;
   }
 
@@ -37,7 +35,7 @@ struct KernelTable {
             .lda = a.stride,
             .packed_weight = packed.data(),
             .packed_k = a.cols,
-            .panel_end = num_panels(n),
+            .panel_end = num_panels(kernels, n),
             .c = c.data,
             .ldc = c.stride};
   }

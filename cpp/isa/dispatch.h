@@ -2,6 +2,7 @@
 // Which kernel table runs: the widest that this CPU has, or the one SIMDFORMER_ISA names.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,5 +25,10 @@ const Kernels& kernels_of(std::string_view isa);
 const Kernels& active_kernels();
 // Layers made from now on take this level; for tests and comparisons.
 void set_active_isa(std::string_view isa);
+
+// The panels that pack_weight makes of a weight of n rows.
+inline size_t num_panels(const Kernels& kernels, size_t n) {
+  return (n + kernels.gemm_nr - 1) / kernels.gemm_nr;
+}
 
 }  // namespace simdformer

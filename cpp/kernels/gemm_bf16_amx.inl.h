@@ -168,6 +168,16 @@ SIMDFORMER_INLINE void store_block(const Tile& tile, size_t rows, const float* s
   });
 }
 
+// The sums of one vector for those rows of a block that tiles would not get right.
+SIMDFORMER_INLINE void sum_rows_by_fma(const GemmArgs& g, const SplitBlock& a, const uint16_t* w,
+                                       size_t vector, size_t row, size_t rows, float* sums) {
+  for (size_t i = 0; i < rows; ++i, sums += kAmxBlock) {
+    if (!a.by_fma[i]) continue;
+    if (g.accumulate) load_sums(vector_tile(g, vector, row + i), 1, sums);
+    sum_row(g.k, g.a + (row + i) * g.lda, w, g.accumulate, sums);
+  }
+}
+
 // Vectors [vector, vector + Cols) of C for [row, row + rows), rows in [1, 32].
 template <size_t Cols>
 SIMDFORMER_INLINE void multiply_split(const GemmArgs& g, const TileWeights& w, TileShare next,
@@ -180,12 +190,7 @@ SIMDFORMER_INLINE void multiply_split(const GemmArgs& g, const TileWeights& w, T
   const auto sum = rows > kAmxRows ? sum_products<2, Cols> : sum_products<1, Cols>;
   sum(ceil_div(g.k, kTileStep), a.planes, w, next, g.accumulate, sums);
   for (size_t j = 0; j < Cols; ++j) {
-    for (size_t i = 0; i < rows; ++i) {
-      if (!a.by_fma[i]) continue;
-      float* to = sums + i * kAmxBlock + j * kLanes;
-      if (g.accumulate) load_sums(vector_tile(g, vector + j, row + i), 1, to);
-      sum_row(g.k, g.a + (row + i) * g.lda, w.first + j * w.second, g.accumulate, to);
-    }
+    sum_rows_by_fma(g, a, w.first + j * w.second, vector + j, row, rows, sums + j * kLanes);
     for (size_t first = 0; first < rows; first += kAmxRows) {
       store_block(vector_tile(g, vector + j, row + first), min_size(kAmxRows, rows - first),
                   sums + first * kAmxBlock + j * kLanes);

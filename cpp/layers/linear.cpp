@@ -63,9 +63,7 @@ void Linear::gemm(const GemmArgs& args) const {
   kernels_.gemm_s8(args, packed_s8_.view());
 }
 
-size_t Linear::num_panels() const {
-  return (out_features_ + kernels_.gemm_nr - 1) / kernels_.gemm_nr;
-}
+size_t Linear::num_panels() const { return simdformer::num_panels(kernels_, out_features_); }
 
 GemmArgs Linear::gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
   GemmArgs args;

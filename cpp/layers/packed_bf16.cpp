@@ -12,7 +12,7 @@ PackedBf16::PackedBf16(const Kernels& kernels, ConstMatrix weight) {
     if (tiles_) return;
   }
   packed_ = Buffer<uint16_t>(kernels.packed_size(weight.rows, weight.cols));
-  const size_t panels = (weight.rows + kernels.gemm_nr - 1) / kernels.gemm_nr;
+  const size_t panels = num_panels(kernels, weight.rows);
   kernels.pack_weight_bf16(weight.rows, weight.cols, weight.data, weight.stride, 0, panels,
                            packed_.data());
 }

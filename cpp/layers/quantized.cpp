@@ -69,7 +69,7 @@ PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
   const size_t count = weight.outliers.size();
   if (count == 0) return;
   outlier_weight_ = Buffer<float>(kernels.packed_size(weight.rows, count));
-  const size_t panels = (weight.rows + kernels.gemm_nr - 1) / kernels.gemm_nr;
+  const size_t panels = num_panels(kernels, weight.rows);
   kernels.pack_weight(weight.rows, count, weight.outlier_weight, count, 0, panels,
                       outlier_weight_.data());
   begin_ = Buffer<uint32_t>(num_s8_groups(weight.cols) + 1);
