@@ -241,6 +241,14 @@ def test_gemm_s8_is_the_product_of_what_the_codes_stand_for(table, rng):
         assert_within(table.gemm_s8(a, values, scale), expected, bound)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_gemm_s8_of_tiny_and_huge_rows_keeps_its_bound(table, rng, size):
+    a = normal(rng, 37, 577, scale=size)
+    _, values, scale = quantized(rng, 53, 577)
+    expected, bound = product_of_codes(table, a, values, scale)
+    assert_within(table.gemm_s8(a, values, scale), expected, bound)
+
+
 @pytest.mark.parametrize(
     "columns", [[0, 3, GROUP - 1, GROUP, 600, 699], range(64), range(2, 700, 11)]
 )
@@ -286,6 +294,22 @@ def test_gemm_s8_keeps_a_bad_value_in_its_row(table, rng, poison):
         bad = a.copy()
         bad[row, 7] = poison
         y = table.gemm_s8(bad, values, scale)
+        assert not np.isfinite(y[row]).any()
+        assert_same_bits(np.delete(y, row, 0), np.delete(clean, row, 0))
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("outliers", [[7], range(0, 300, 9)])
+def test_gemm_s8_keeps_a_bad_outlier_in_its_row(table, rng, poison, outliers):
+    a, weight = normal(rng, 40, 300), normal(rng, 60, 300)
+    outliers = np.array(outliers, np.int32)
+    values, scale = _core.quantize_weight(weight, outliers)
+    arguments = (values, scale, None, outliers, weight[:, outliers])
+    clean = table.gemm_s8(a, *arguments)
+    for row, column in [(0, outliers[0]), (33, outliers[-1])]:
+        bad = a.copy()
+        bad[row, column] = poison
+        y = table.gemm_s8(bad, *arguments)
         assert not np.isfinite(y[row]).any()
         assert_same_bits(np.delete(y, row, 0), np.delete(clean, row, 0))
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What gemm_s8's sums begin with on AMX: of each group the row's minimum times the weights' sum,
 // and the outliers, as products of bfloat16 in one step of tiles, where AVX-512 would take as long
-// for them as for everything else. Both factors are taken to 16 bits, as the sum of two bfloat16:
-// 2^-15 of each product at worst, where the codes beside it have 8 bits.
+// for them as for everything else. Both factors are taken to 16 bits, as the sum of two bfloat16
+// (subnormal ones count as 0): 2^-15 of each product at worst, where the codes beside it have 8.
 #pragma once
 
 #include "kernels/blocks_amx.inl.h"
