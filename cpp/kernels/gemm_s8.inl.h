@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GEMM of gemm.inl.h with weights of s8 and activations quantised to u8 on their way in: what
 // gemm_s8_dot.inl.h (vectors) and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
-// columns products are summed in int32, exactly; the groups' sums are scaled and added in float32,
-// one after another, then the products of the outlier columns, for every kS8Depth columns, and the
-// whole goes through the same epilogue.
+// columns products are summed in int32, exactly; the groups' sums, scaled, and the products of
+// minima and outlier columns are added in float32, for every kS8Depth columns, and the whole goes
+// through the same epilogue.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -89,25 +89,6 @@ SIMDFORMER_INLINE size_t outliers_before(const S8Outliers& outliers, size_t grou
   return outliers.begin ? outliers.begin[group] : 0;
 }
 
-// sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
-// codes stand for.
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
-                                const float* minimum, const float* ranges, VecF32 (&sum)[MR][NV]) {
-  SIMDFORMER_UNROLL
-  for (size_t i = 0; i < MR; ++i) {
-    const VecF32 scale_a = VecF32::broadcast(scale[i]);
-    const VecF32 minimum_a = VecF32::broadcast(minimum[i]);
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) {
-      const VecF32 scale_w = VecF32::load(ranges + j * kLanes);
-      const VecF32 sum_w = VecF32::load(ranges + (NV + j) * kLanes);
-      sum[i][j] = fma(to_float(acc[i][j]) * scale_a, scale_w, sum[i][j]);
-      sum[i][j] = fma(minimum_a, sum_w, sum[i][j]);
-    }
-  }
-}
-
 // sum += x w of one outlier column.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_outlier(const float* x, const VecF32 (&wv)[NV], VecF32 (&sum)[MR][NV]) {
@@ -116,28 +97,6 @@ SIMDFORMER_INLINE void add_outlier(const float* x, const VecF32 (&wv)[NV], VecF3
     const VecF32 xv = VecF32::broadcast(x[i]);
     SIMDFORMER_UNROLL
     for (size_t j = 0; j < NV; ++j) sum[i][j] = fma(xv, wv[j], sum[i][j]);
-  }
-}
-
-// A group's integer sums into the sums in float32.
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, const S8Rows& a,
-                                 const S8Panel& w, VecF32 (&sum)[MR][NV]) {
-  add_sums(acc, a.scale + group * a.capacity, a.minimum + group * a.capacity,
-           w.ranges + group * 2 * NV * kLanes, sum);
-}
-
-// The outliers of all groups. After the last one: group by group, their few and uneven numbers cost
-// more in mispredicted branches than the products (Zen 5).
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&sum)[MR][NV]) {
-  for (size_t o = 0; o < a.num_outliers; ++o) {
-    VecF32 wv[NV];
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) {
-      wv[j] = VecF32::load(w.outliers + o * w.outlier_step + j * kLanes);
-    }
-    add_outlier(a.outliers + o * a.capacity, wv, sum);
   }
 }
 

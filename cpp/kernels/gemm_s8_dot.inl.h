@@ -37,6 +37,47 @@ SIMDFORMER_INLINE void sum_group(const uint8_t* SIMDFORMER_RESTRICT q,
   }
 }
 
+// sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
+// codes stand for.
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
+                                const float* minimum, const float* ranges, VecF32 (&sum)[MR][NV]) {
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    const VecF32 scale_a = VecF32::broadcast(scale[i]);
+    const VecF32 minimum_a = VecF32::broadcast(minimum[i]);
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) {
+      const VecF32 scale_w = VecF32::load(ranges + j * kLanes);
+      const VecF32 sum_w = VecF32::load(ranges + (NV + j) * kLanes);
+      sum[i][j] = fma(to_float(acc[i][j]) * scale_a, scale_w, sum[i][j]);
+      sum[i][j] = fma(minimum_a, sum_w, sum[i][j]);
+    }
+  }
+}
+
+// A group's integer sums into the sums in float32.
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, const S8Rows& a,
+                                 const S8Panel& w, VecF32 (&sum)[MR][NV]) {
+  add_sums(acc, a.scale + group * a.capacity, a.minimum + group * a.capacity,
+           w.ranges + group * 2 * NV * kLanes, sum);
+}
+
+// The outliers of all groups. After the last one: group by group, their few and uneven numbers cost
+// more in mispredicted branches than the products (Zen 5).
+template <size_t MR, size_t NV>
+SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&sum)[MR][NV]) {
+  for (size_t o = 0; o < a.num_outliers; ++o) {
+    VecF32 wv[NV];
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) {
+      wv[j] = VecF32::load(w.outliers + o * w.outlier_step + j * kLanes);
+    }
+    add_outlier(a.outliers + o * a.capacity, wv, sum);
+  }
+}
+
 // What a tile brings into L2 of the next panel: `bytes` with every group. All weights of a model in
 // turn, 128 rows: 4% faster (Zen 5).
 struct S8Share {
