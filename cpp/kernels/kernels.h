@@ -301,7 +301,8 @@ struct Kernels {
   void (*pack_weight_s8)(const PackS8Args& args);
   void (*quantize_rows)(const QuantizeArgs& args);
   // gemm with the weight above and a quantised by quantize_rows; args.packed_weight is not read.
-  // The sums within a group are exact, at every level. k_begin is a multiple of kS8Group.
+  // The sums within a group are exact, at every level; with AMX minima, outliers and what they are
+  // multiplied with are taken to 16 bits. k_begin is a multiple of kS8Group.
   void (*gemm_s8)(const GemmArgs& args, const S8Weight& weight);
 
   size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
