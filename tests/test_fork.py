@@ -1,4 +1,4 @@
-"""A process that has used the library may fork, and the child may use it: OpenMP's threads do not
+"""A process that has used the library may fork, and the child may use it: worker threads do not
 survive a fork, so without care the child would wait for them for ever."""
 
 from __future__ import annotations

@@ -175,6 +175,48 @@ def test_a_thread_may_end_and_another_go_on():
         assert_same_bits(result, expected)
 
 
+# Threads that come late, or never
+
+MANY_ON_ONE_CPU = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from tiny_bert import native_encoder, random_batch
+encoder = native_encoder()
+batches = [random_batch(lengths, seed=7) for lengths in ([3], [30, 7], [100] * 9, [1] * 40)]
+expected = [encoder.forward(*batch, num_threads=1).tobytes() for batch in batches]
+for _ in range(50):
+    for batch, bits in zip(batches, expected):
+        assert encoder.forward(*batch, num_threads=16).tobytes() == bits
+print("done")
+"""
+
+NO_THREADS_TO_HAVE = """
+import os, resource
+from tiny_bert import native_encoder, random_batch
+encoder, batch = native_encoder(), random_batch([5])
+expected = encoder.forward(*batch, num_threads=1).tobytes()
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+limit = used + 900_000  # less than a worker's stack
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert encoder.forward(*batch, num_threads=2).tobytes() == expected
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+def test_sixteen_threads_on_one_cpu_compute_the_same_bits():
+    # Most members come when others have done their shares, and have to find their way to the end.
+    assert output_of(MANY_ON_ONE_CPU) == "done"
+
+
+@pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs address space"
+)
+def test_a_caller_without_workers_does_all_shares():
+    tasks = output_of(NO_THREADS_TO_HAVE, OPENBLAS_NUM_THREADS="1", RAYON_NUM_THREADS="1")
+    assert tasks == "1"
+
+
 # Ctrl-C
 
 LONG_FORWARD = """

@@ -30,7 +30,7 @@ CPP = {
 # copy that the linker keeps, and so bring AVX-512 to a CPU without it. Types and intrinsics only.
 ISA_OBJECTS = ("simd/", "kernels/", "isa/")
 BARE_HEADERS = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
-OPENMP_FILE = "base/parallel.cpp"
+THREADS_FILE = "base/thread_pool.cpp"
 
 # Likewise under python/simdformer/: the modules that may import _core, and what models may import.
 CORE_USERS = (
@@ -66,8 +66,8 @@ def check_cpp(path: str, text: str) -> Iterator[str]:
             yield f"is compiled per ISA and may not include <{name}>"
     if bare and "std::" in text:
         yield "is compiled per ISA and may not use std::"
-    if path != OPENMP_FILE and re.search(r"#\s*pragma\s+omp|\bomp_\w+\(|<omp\.h>", text):
-        yield f"uses OpenMP, which belongs to {OPENMP_FILE} alone"
+    if path != THREADS_FILE and re.search(r"#\s*pragma\s+omp|<omp\.h>|<thread>|<pthread\.h>", text):
+        yield f"makes threads, which belong to {THREADS_FILE} alone"
 
 
 def imported_modules(text: str) -> Iterator[str]:

@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/parallel.h"
 
-#include <omp.h>
-#include <pthread.h>
-
-#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <mutex>
+#include <vector>
 
+#include "base/spin.h"
 #include "base/thread_count.h"
+#include "base/thread_pool.h"
 
 namespace simdformer {
 
 using Clock = std::chrono::steady_clock;
 
+// The last for_each in which somebody took this share.
+struct alignas(64) Share {
+  std::atomic<uint32_t> phase{0};
+};
+
 struct TeamState {
   const StopCheck& stop_check;
   Clock::time_point next_check;
-  alignas(64) std::atomic<int> arrived{0};
-  alignas(64) std::atomic<unsigned> phase{0};
+  std::vector<Share> shares;                         // one a member; none for a team of one
+  alignas(64) std::atomic<uint32_t> shares_done{0};  // in all for_eachs so far
   alignas(64) std::atomic<size_t> next_task{0};
   alignas(64) std::atomic<bool> stopped{false};
 };
@@ -27,40 +30,12 @@ struct TeamState {
 namespace {
 
 constexpr auto kCheckInterval = std::chrono::milliseconds(20);
-// About 30 us of pauses before the kernel puts a waiting thread to sleep: longer than a balanced
-// layer step is uneven, short enough not to burn a CPU that a cgroup quota counts.
-constexpr int kSpins = 2000;
-
-std::atomic<int> threads_in_use{0};
-
-// libgomp's workers do not exist in a forked child, yet its pool says so: the child's first region
-// would wait for them for ever. Ending the pool before the fork lets both sides start a new one.
-void before_fork() { omp_pause_resource_all(omp_pause_hard); }
-void after_fork_in_child() { threads_in_use.store(0); }
-
-void install_fork_handlers() {
-  static std::once_flag once;
-  std::call_once(once, [] { pthread_atfork(before_fork, nullptr, after_fork_in_child); });
-}
-
-// Takes up to wanted threads from the process's share, gives them back at the end of the scope.
-class ThreadLease {
- public:
-  explicit ThreadLease(int wanted) {
-    const int limit = std::max(wanted, default_thread_count().count);
-    const int used = threads_in_use.fetch_add(wanted);
-    size_ = std::clamp(limit - used, 1, wanted);
-    threads_in_use.fetch_sub(wanted - size_);
-  }
-  ~ThreadLease() { threads_in_use.fetch_sub(size_); }
-  ThreadLease(const ThreadLease&) = delete;
-  ThreadLease& operator=(const ThreadLease&) = delete;
-
-  int size() const { return size_; }
-
- private:
-  int size_;
-};
+// Before a member takes a share that is not its own: as long as members of a balanced team come one
+// after another, or they would work on what lies in each other's caches.
+constexpr std::chrono::microseconds kSpinBeforeHelp{1};
+// Before the kernel puts a waiting member to sleep: longer than a balanced layer step is uneven,
+// short enough not to burn a CPU that a cgroup quota counts.
+constexpr std::chrono::microseconds kSpinBeforeSleep{50};
 
 }  // namespace
 
@@ -68,20 +43,36 @@ size_t Team::next_task(size_t count) {
   return stopping() ? count : state_.next_task.fetch_add(1, std::memory_order_relaxed);
 }
 
-void Team::barrier() {
-  if (size_ == 1) return;
-  const unsigned phase = state_.phase.load(std::memory_order_acquire);
-  if (state_.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    state_.arrived.store(0, std::memory_order_relaxed);
-    state_.phase.store(phase + 1, std::memory_order_release);
-    state_.phase.notify_all();
+bool Team::all_done() const {
+  const uint32_t done = state_.shares_done.load(std::memory_order_acquire);
+  return static_cast<int32_t>(done - shares_due_) >= 0;  // more, if this member comes late
+}
+
+void Team::run_shares(size_t shares, FunctionRef<void(size_t share)> run) {
+  if (size_ == 1) {
+    if (shares > 0) run(0);
     return;
   }
-  for (int i = 0; i < kSpins; ++i) {
-    if (state_.phase.load(std::memory_order_acquire) != phase) return;
-    __builtin_ia32_pause();
+  ++phase_;
+  shares_due_ += static_cast<uint32_t>(shares);
+  const auto try_share = [&](size_t share) {
+    std::atomic<uint32_t>& taken = state_.shares[share].phase;
+    uint32_t last = taken.load(std::memory_order_relaxed);
+    if (static_cast<int32_t>(last - phase_) >= 0) return;
+    if (!taken.compare_exchange_strong(last, phase_, std::memory_order_relaxed)) return;
+    run(share);
+    const uint32_t done = state_.shares_done.fetch_add(1, std::memory_order_acq_rel) + 1;
+    if (done == shares_due_) state_.shares_done.notify_all();
+  };
+  const auto done = [&] { return all_done(); };
+  if (rank() < shares) try_share(rank());
+  if (spin_until(kSpinBeforeHelp, done)) return;
+  for (size_t i = 1; i <= shares; ++i) try_share((rank() + i) % shares);
+  if (spin_until(kSpinBeforeSleep, done)) return;
+  while (!all_done()) {
+    const uint32_t seen = state_.shares_done.load(std::memory_order_acquire);
+    if (seen != shares_due_) state_.shares_done.wait(seen, std::memory_order_acquire);
   }
-  state_.phase.wait(phase, std::memory_order_acquire);
 }
 
 bool Team::stopping() {
@@ -100,19 +91,15 @@ int team_size(int num_threads) {
 }
 
 void run_team(int num_threads, const StopCheck& stop_check, FunctionRef<void(Team&)> body) {
-  install_fork_handlers();
   const ThreadLease lease(team_size(num_threads));
-  TeamState state{.stop_check = stop_check, .next_check = Clock::now() + kCheckInterval};
-  if (lease.size() == 1) {
-    Team team(state, 0, 1);
+  TeamState state{
+      .stop_check = stop_check,
+      .next_check = Clock::now() + kCheckInterval,
+      .shares = std::vector<Share>(lease.size() > 1 ? static_cast<size_t>(lease.size()) : 0)};
+  lease.run([&](int rank) {
+    Team team(state, rank, lease.size());
     body(team);
-  } else {
-#pragma omp parallel num_threads(lease.size())
-    {
-      Team team(state, omp_get_thread_num(), omp_get_num_threads());
-      body(team);
-    }
-  }
+  });
   if (state.stopped.load()) throw Stopped();
 }
 

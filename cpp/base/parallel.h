@@ -1,39 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads. parallel.cpp is the only file that knows OpenMP.
-//
 // A Team is the threads that run one forward pass together: every member calls the same functions
-// with the same arguments, and for_each hands each its share. Code written on a Team runs unchanged
-// on a team of one, where it costs nothing.
+// with the same arguments, and for_each hands out shares of the work. Code written on a Team runs
+// unchanged on a team of one, where it costs nothing. Between its for_eachs it may only read what
+// the team shares: a member that the kernel kept from running comes there after all the others.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
-#include <memory>
 #include <stdexcept>
-#include <type_traits>
-#include <utility>
+
+#include "base/function_ref.h"
 
 namespace simdformer {
-
-// A reference to a callable that outlives the call.
-template <typename Signature>
-class FunctionRef;
-template <typename R, typename... Args>
-class FunctionRef<R(Args...)> {
- public:
-  template <typename F>
-    requires(!std::is_same_v<std::remove_cvref_t<F>, FunctionRef>)
-  FunctionRef(F&& f)
-      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(f)))),
-        call_([](void* object, Args... args) -> R {
-          return (*static_cast<std::remove_reference_t<F>*>(object))(std::forward<Args>(args)...);
-        }) {}
-  R operator()(Args... args) const { return call_(object_, std::forward<Args>(args)...); }
-
- private:
-  void* object_;
-  R (*call_)(void*, Args...);
-};
 
 // Asks whether the caller wants to stop (a pending Ctrl-C). Called on the calling thread alone, at
 // most every 20 ms. May be empty.
@@ -54,21 +34,22 @@ class Team {
   size_t rank() const { return static_cast<size_t>(rank_); }
   size_t size() const { return static_cast<size_t>(size_); }
 
-  // body(i) for i in [0, count) in contiguous shares, then a barrier. Shares depend on sizes alone.
-  // After a stop the bodies are left out.
+  // body(i) for i in [0, count), in contiguous shares that depend on sizes alone; returns when all
+  // are done. Each member takes its own share and then those that nobody came for, so a member that
+  // another process keeps from its CPU is waited for only while it holds one. After a stop the
+  // bodies are left out.
   template <typename Body>
   void for_each(size_t count, Body&& body) {
-    const size_t end = count * (rank() + 1) / size();
-    for (size_t i = count * rank() / size(); i < end && !stopping(); ++i) body(i);
-    barrier();
+    const size_t shares = std::min(count, size());
+    run_shares(shares, [&](size_t share) {
+      const size_t end = count * (share + 1) / shares;
+      for (size_t i = count * share / shares; i < end && !stopping(); ++i) body(i);
+    });
   }
 
   // The next of a shared list of tasks, each handed to one member; count or more when none is left
   // or after a stop. For tasks of uneven cost; no barrier.
   size_t next_task(size_t count);
-
-  // Returns when every member has called it.
-  void barrier();
 
   // This member as a team of one, for work that is split above it.
   Team alone() const {
@@ -79,11 +60,15 @@ class Team {
 
  private:
   bool stopping();
+  void run_shares(size_t shares, FunctionRef<void(size_t share)> run);
+  bool all_done() const;
 
   TeamState& state_;
   int rank_;
   int size_;
   bool is_caller_;
+  uint32_t phase_ = 0;       // for_eachs begun
+  uint32_t shares_due_ = 0;  // of all of them together
 };
 
 // Threads that a call for num_threads (0: the default) gets at most.

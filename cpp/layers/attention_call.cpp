@@ -67,7 +67,7 @@ void run_attention(Team& team, const Kernels& kernels, const AttentionCall& call
                    AttentionScratch& scratch) {
   const size_t sequences = call.spans.size();
   const size_t heads = call.num_heads * sequences;
-  if (heads == 0) return team.barrier();
+  if (heads == 0) return;
   // Each block of queries packs K and V again, so heads are cut only if members would idle.
   const size_t blocks = (team.size() + heads - 1) / heads;
   // Heads outside: contiguous shares of (head, sequence) pairs then cost about the same.

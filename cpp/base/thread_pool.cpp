@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/thread_pool.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "base/spin.h"
+#include "base/thread_count.h"
+
+namespace simdformer {
+namespace {
+
+// How long a worker looks out for the next job before it sleeps: through what Python does between
+// two short texts, as waking it takes as long.
+constexpr std::chrono::microseconds kIdleSpin{200};
+// How long a caller does so for those that still work.
+constexpr std::chrono::microseconds kLeavingSpin{30};
+// Kernels use up to 160 KB; musl would give 128.
+constexpr size_t kStackBytes = size_t{1} << 20;
+
+struct Job {
+  FunctionRef<void(int)> body;
+  std::vector<bool> taken;  // by rank; 0 is the caller's
+  std::atomic<int> working{0};
+
+  bool full() const { return std::find(taken.begin(), taken.end(), false) == taken.end(); }
+};
+
+class ThreadPool {
+ public:
+  void run(int size, FunctionRef<void(int)> body) {
+    Job job{.body = body, .taken = std::vector<bool>(static_cast<size_t>(size), false)};
+    job.taken[0] = true;
+    post(job);
+    body(0);
+    withdraw(job);
+  }
+
+  // At most wanted threads, and at least the caller's own.
+  int lease(int wanted) {
+    const int limit = std::max(wanted, default_thread_count().count);
+    const int used = leased_.fetch_add(wanted);
+    const int size = std::clamp(limit - used, 1, wanted);
+    leased_.fetch_sub(wanted - size);
+    return size;
+  }
+  void give_back(int size) { leased_.fetch_sub(size); }
+
+  // Around a fork, so that the parent's pool is whole. The child makes a new one.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
+
+ private:
+  void post(Job& job) {
+    const size_t helpers = job.taken.size() - 1;
+    {
+      const std::lock_guard lock(mutex_);
+      while (num_workers_ < helpers && start_worker(num_workers_ + 1)) ++num_workers_;
+      open_.push_back(&job);
+    }
+    posted_.fetch_add(1, std::memory_order_release);
+    for (size_t i = 0; i < helpers; ++i) posted_.notify_one();
+  }
+
+  // Nobody comes any more, and those that came are waited for.
+  void withdraw(Job& job) {
+    {
+      const std::lock_guard lock(mutex_);
+      std::erase(open_, &job);
+    }
+    const auto left = [&] { return job.working.load(std::memory_order_acquire) == 0; };
+    if (spin_until(kLeavingSpin, left)) return;
+    std::unique_lock lock(mutex_);
+    left_.wait(lock, left);
+  }
+
+  void work(size_t id) {
+    for (;;) {
+      const uint32_t posted = posted_.load(std::memory_order_acquire);
+      const auto [job, rank] = join(id);
+      if (job) {
+        job->body(rank);
+        leave(*job);
+        continue;
+      }
+      const auto more = [&] { return posted_.load(std::memory_order_acquire) != posted; };
+      if (!spin_until(kIdleSpin, more)) posted_.wait(posted, std::memory_order_acquire);
+    }
+  }
+
+  // A job and a rank in it: the worker's own number if nobody has it, so that its caches hold what
+  // this share of the work used last time.
+  std::pair<Job*, int> join(size_t id) {
+    const std::lock_guard lock(mutex_);
+    if (open_.empty()) return {nullptr, 0};
+    Job& job = *open_.front();
+    auto place =
+        job.taken.begin() + static_cast<std::ptrdiff_t>(std::min(id, job.taken.size() - 1));
+    if (*place) place = std::find(job.taken.begin(), job.taken.end(), false);
+    *place = true;
+    if (job.full()) open_.erase(open_.begin());
+    job.working.fetch_add(1, std::memory_order_relaxed);
+    return {&job, static_cast<int>(place - job.taken.begin())};
+  }
+
+  // The job may be gone as soon as the caller sees that nobody works on it.
+  void leave(Job& job) {
+    const std::lock_guard lock(mutex_);
+    if (job.working.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
+  }
+
+  struct Start {
+    ThreadPool* pool;
+    size_t id;
+  };
+
+  // Signals are for the threads of the program. False if the system gives no more threads.
+  bool start_worker(size_t id) {
+    auto start = std::make_unique<Start>(this, id);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, kStackBytes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    const bool started = pthread_create(&thread, &attributes, enter, start.get()) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    pthread_attr_destroy(&attributes);
+    if (started) static_cast<void>(start.release());
+    return started;
+  }
+
+  static void* enter(void* argument) {
+    const std::unique_ptr<Start> start(static_cast<Start*>(argument));
+    start->pool->work(start->id);
+    return nullptr;
+  }
+
+  std::mutex mutex_;
+  std::vector<Job*> open_;  // with ranks that nobody has taken
+  size_t num_workers_ = 0;
+  std::condition_variable left_;
+  std::atomic<uint32_t> posted_{0};
+  std::atomic<int> leased_{0};
+};
+
+// Never destroyed: workers may run until the process ends.
+ThreadPool* pool = nullptr;
+
+ThreadPool& the_pool() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pool = new ThreadPool;
+    pthread_atfork([] { pool->lock(); }, [] { pool->unlock(); }, [] { pool = new ThreadPool; });
+  });
+  return *pool;
+}
+
+}  // namespace
+
+ThreadLease::ThreadLease(int wanted) : size_(the_pool().lease(wanted)) {}
+ThreadLease::~ThreadLease() { the_pool().give_back(size_); }
+
+void ThreadLease::run(FunctionRef<void(int rank)> body) const {
+  size_ == 1 ? body(0) : the_pool().run(size_, body);
+}
+
+}  // namespace simdformer
