@@ -112,23 +112,25 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def attention(q, k, v, softmax_scale=None):
-    """One head, Vaswani et al. 2017, equation 1: softmax(q k^T / sqrt(e)) v."""
+def attention(q, k, v, softmax_scale=None, bias=0.0):
+    """One head, Vaswani et al. 2017, equation 1: softmax(q k^T / sqrt(e) + bias) v."""
     q, k, v = f64(q), f64(k), f64(v)  # (queries, e), (keys, e), (keys, e_v)
     if softmax_scale is None:
         softmax_scale = 1.0 / math.sqrt(q.shape[-1])
-    scores = q @ k.T * softmax_scale  # -> (queries, keys)
+    scores = q @ k.T * softmax_scale + bias  # -> (queries, keys)
     return softmax(scores) @ v  # -> (queries, e_v)
 
 
-def multi_head_attention(q, k, v, cu_seqlens, num_heads, softmax_scale=None):
-    """Each head of each sequence by itself: tokens see their own sequence only."""
+def multi_head_attention(q, k, v, cu_seqlens, num_heads, softmax_scale=None, bias=None):
+    """Each head of each sequence by itself: tokens see their own sequence only.
+    bias(length) is added to a sequence's scores, (num_heads, length, length)."""
     q, k, v = f64(q), f64(k), f64(v)  # (n, d) each
     out = np.zeros_like(q)
     for tokens in sequences(cu_seqlens):
-        for head in np.split(np.arange(q.shape[1]), num_heads):  # columns (e,)
+        added = np.zeros(num_heads) if bias is None else bias(len(tokens))
+        for h, head in enumerate(np.split(np.arange(q.shape[1]), num_heads)):  # columns (e,)
             at = np.ix_(tokens, head)
-            out[at] = attention(q[at], k[at], v[at], softmax_scale)
+            out[at] = attention(q[at], k[at], v[at], softmax_scale, added[h])
     return out  # (n, d)
 
 
@@ -155,10 +157,10 @@ def embedding_sum(word, position, token_type, input_ids, position_ids, token_typ
     return x
 
 
-def position_ids(cu_seqlens, offset=0):
-    """0, 1, 2, ... afresh in each sequence; RoBERTa begins at padding_idx + 1."""
+def position_ids(cu_seqlens):
+    """0, 1, 2, ... afresh in each sequence."""
     starts = np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))  # (n,)
-    return np.arange(cu_seqlens[-1]) - starts + offset
+    return np.arange(cu_seqlens[-1]) - starts
 
 
 # Pooling: (tokens, d) of one sequence -> (d,). `start` leaves a prompt's tokens out of the pooling,
@@ -193,7 +195,7 @@ def pool_sequences(modes, x, cu_seqlens, start=0):
 # BERT (Devlin et al. 2018). `w` maps the names of a Hugging Face checkpoint to arrays.
 
 
-def bert_layer(x, w, prefix, cu_seqlens, num_heads, activation="gelu", eps=1e-12):
+def bert_layer(x, w, prefix, cu_seqlens, num_heads, activation="gelu", eps=1e-12, bias=None):
     """Post-norm encoder layer: x = LN(x + attention(x)); x = LN(x + feed_forward(x))."""
 
     def dense(name, x):
@@ -205,21 +207,21 @@ def bert_layer(x, w, prefix, cu_seqlens, num_heads, activation="gelu", eps=1e-12
     q = dense("attention.self.query", x)  # (n, d) -> (n, d)
     k = dense("attention.self.key", x)
     v = dense("attention.self.value", x)
-    a = multi_head_attention(q, k, v, cu_seqlens, num_heads)  # -> (n, d)
+    a = multi_head_attention(q, k, v, cu_seqlens, num_heads, bias=bias)  # -> (n, d)
     x = norm("attention.output.LayerNorm", x + dense("attention.output.dense", a))
 
     hidden = ACTIVATIONS[activation](dense("intermediate.dense", x))  # (n, d) -> (n, f)
     return norm("output.LayerNorm", x + dense("output.dense", hidden))  # -> (n, d)
 
 
-def bert_embeddings(input_ids, w, cu_seqlens, token_type_ids=None, eps=1e-12, offset=0):
+def bert_embeddings(input_ids, w, cu_seqlens, token_type_ids=None, eps=1e-12, positions=None):
     name = "embeddings.{}_embeddings.weight".format
     x = embedding_sum(
         w[name("word")],
         w.get(name("position")),
         w.get(name("token_type")),
         input_ids,
-        position_ids(cu_seqlens, offset),
+        position_ids(cu_seqlens) if positions is None else positions,
         token_type_ids,
     )  # (n,) -> (n, d)
     norm = "embeddings.LayerNorm"
@@ -235,9 +237,11 @@ def bert(
     token_type_ids=None,
     activation="gelu",
     eps=1e-12,
+    positions=None,
+    bias=None,
 ):
-    """Ids in, the last layer's hidden states out: (n,) -> (n, d)."""
-    x = bert_embeddings(input_ids, w, cu_seqlens, token_type_ids, eps)
+    """Ids in, the last layer's hidden states out: (n,) -> (n, d). positions (n,): if not 0, 1, ..."""
+    x = bert_embeddings(input_ids, w, cu_seqlens, token_type_ids, eps, positions)
     for i in range(num_layers):
-        x = bert_layer(x, w, f"encoder.layer.{i}", cu_seqlens, num_heads, activation, eps)
+        x = bert_layer(x, w, f"encoder.layer.{i}", cu_seqlens, num_heads, activation, eps, bias)
     return x

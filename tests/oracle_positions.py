@@ -1,4 +1,4 @@
-"""The reference of positions: sinusoids, rotary embeddings, biases by distance; float64 NumPy."""
+"""The reference of positions: counting, sinusoids, rotary embeddings, biases by distance; float64 NumPy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from oracle import f64
+from oracle import f64, sequences
 
 
 def sinusoidal(positions, dim, base=10000.0, freq="paper", layout="interleaved"):
@@ -26,6 +26,15 @@ def sinusoidal(positions, dim, base=10000.0, freq="paper", layout="interleaved")
             table[..., i] = np.sin(positions[..., 0] * rate(i))
             table[..., dim // 2 + i] = np.cos(positions[..., 0] * rate(i))
     return table
+
+
+def roberta_position_ids(input_ids, cu_seqlens, padding_idx):
+    """padding_idx + 1, + 2, ...; a padding token stands at padding_idx and is not counted."""
+    positions = np.full(len(input_ids), padding_idx)
+    for tokens in sequences(cu_seqlens):
+        counted = tokens[input_ids[tokens] != padding_idx]
+        positions[counted] = padding_idx + 1 + np.arange(len(counted))
+    return positions
 
 
 def rotary(x, positions, inv_freq, interleaved=False):
@@ -59,3 +68,9 @@ def t5_bucket(relative, bidirectional=True, num_buckets=32, max_distance=128):
         return start + n
     step = math.log(n / exact) / math.log(max_distance / exact) * (num_buckets - exact)
     return start + min(exact + int(step), num_buckets - 1)
+
+
+def t5_bias(table, length):
+    """The bias of each head, query and key of a sequence: (num_buckets, h) -> (h, n, n)."""
+    at = [[t5_bucket(j - i) for j in range(length)] for i in range(length)]
+    return f64(table)[np.array(at, int).reshape(length, length)].transpose(2, 0, 1)

@@ -9,6 +9,7 @@ import pytest
 
 import oracle
 import tiny_bert
+from oracle_positions import roberta_position_ids, t5_bias, t5_bucket
 from simdformer import _core
 from simdformer.precision import FLOAT32
 from support import EPS, assert_same_bits, assert_within, every_other, misaligned, normal
@@ -69,22 +70,44 @@ def test_encoder_uses_token_type_ids(active_isa):  # noqa: ARG001
     assert_within(out, expected_of(Config(), w, ids, cu_seqlens, types), TOLERANCE)
 
 
-def test_embeddings_begin_at_the_position_offset(active_isa):  # noqa: ARG001
-    # RoBERTa's first token stands at padding_idx + 1 = 2.
+def test_embeddings_count_positions_from_behind_the_padding_idx(active_isa):  # noqa: ARG001
+    # RoBERTa's first token stands at padding_idx + 1 = 2; padding tokens are not counted.
     w = random_weights()
     name = "embeddings.{}_embeddings.weight".format
     norm = _core.LayerNorm(
         w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], eps=1e-12
     )
-    embeddings = _core.Embeddings(
-        w[name("word")], w[name("position")], None, norm, position_offset=2
-    )
+    embeddings = _core.Embeddings(w[name("word")], w[name("position")], None, norm, padding_idx=1)
     encoder = _core.Encoder(embeddings, [])
-    assert encoder.max_positions == Config().max_positions - 2
-    ids, cu_seqlens = random_batch([128, 3])
+    assert encoder.max_positions == embeddings.max_positions == Config().max_positions - 2
+    ids, cu_seqlens = random_batch([128, 3, 7, 1, 5, 0, 2])
+    ids[[0, 40, 41, 130, 131, 137, 138, 143]] = 1
     without_types = {k: v for k, v in w.items() if "token_type" not in k}
-    expected = oracle.bert_embeddings(ids, without_types, cu_seqlens, offset=2)
+    expected = oracle.bert_embeddings(
+        ids, without_types, cu_seqlens, positions=roberta_position_ids(ids, cu_seqlens, 1)
+    )
     assert_within(encoder.forward(ids, cu_seqlens), expected, TOLERANCE)
+
+
+def test_encoder_adds_the_relative_bias_of_each_head(active_isa):  # noqa: ARG001
+    config, w = Config(), random_weights()
+    longest = config.max_positions
+    table = normal(np.random.default_rng(1), 32, config.num_heads)
+    rows = [t5_bucket(distance) for distance in range(1 - longest, longest)]
+    bias = _core.RelativeBias(table[rows].T)
+    ids, cu_seqlens = random_batch([*LENGTHS, longest])
+    expected = oracle.bert(
+        ids,
+        w,
+        cu_seqlens,
+        config.num_layers,
+        config.num_heads,
+        bias=lambda length: t5_bias(table, length),
+    )
+    out = native_encoder(config, w, relative_bias=bias).forward(ids, cu_seqlens)
+    assert_within(out, expected, TOLERANCE)
+    without = native_encoder(config, w).forward(ids, cu_seqlens)
+    assert np.abs(without - expected).max() > 0.1
 
 
 def test_embeddings_without_norm_are_plain_sums(active_isa):  # noqa: ARG001
@@ -313,6 +336,14 @@ def layer(d=4):
     return _core.EncoderLayer(attention, norm(d), feed_forward, norm(d))
 
 
+def biased_layer():
+    """Of at most 3 tokens."""
+    bias = _core.RelativeBias(zeros(2, 5))
+    attention = _core.SelfAttention(linear(12, 4), linear(), num_heads=2, relative_bias=bias)
+    feed_forward = _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelu")
+    return _core.EncoderLayer(attention, norm(), feed_forward, norm())
+
+
 def embeddings(d=4):
     return _core.Embeddings(zeros(5, d))
 
@@ -336,9 +367,25 @@ CONSTRUCTORS = {
         lambda: _core.Embeddings(zeros(5, 4), norm=norm(3)),
         "norm 3 4",
     ),
-    "Embeddings: offset beyond the table": (
-        lambda: _core.Embeddings(zeros(5, 4), zeros(9, 4), position_offset=9),
-        "position_offset 9",
+    "Embeddings: no position behind padding_idx": (
+        lambda: _core.Embeddings(zeros(5, 4), zeros(9, 4), padding_idx=8),
+        "padding_idx 8",
+    ),
+    "RelativeBias: no middle": (lambda: _core.RelativeBias(zeros(2, 4)), "bias odd 4"),
+    "RelativeBias: no heads": (lambda: _core.RelativeBias(zeros(0, 5)), "bias"),
+    "SelfAttention: bias of other heads": (
+        lambda: _core.SelfAttention(
+            linear(12, 4), linear(), num_heads=2, relative_bias=_core.RelativeBias(zeros(3, 5))
+        ),
+        "relative_bias 3 2",
+    ),
+    "Encoder: more positions than a bias serves": (
+        lambda: _core.Encoder(_core.Embeddings(zeros(5, 4), zeros(9, 4)), [biased_layer()]),
+        "layers[0] 3 9",
+    ),
+    "Encoder: a bias and no limit": (
+        lambda: _core.Encoder(embeddings(), [biased_layer()]),
+        "layers[0] 3 limit",
     ),
     "SelfAttention: heads do not divide": (
         lambda: _core.SelfAttention(linear(12, 4), linear(), num_heads=3),

@@ -77,7 +77,7 @@ class ArrayMatrix:
         return self.array
 
 
-def native_layer(config, w, prefix, precision):
+def native_layer(config, w, prefix, precision, relative_bias=None):
     def linear(name):
         full = f"{prefix}.{name}"
         return precision.linear(ArrayMatrix(full, w[f"{full}.weight"]), w[f"{full}.bias"])
@@ -95,6 +95,7 @@ def native_layer(config, w, prefix, precision):
             precision.linear(ArrayMatrix(f"{prefix}.qkv", joined("weight")), joined("bias")),
             linear("attention.output.dense"),
             num_heads=config.num_heads,
+            relative_bias=relative_bias,
         ),
         norm("attention.output.LayerNorm"),
         _core.FeedForward(
@@ -113,10 +114,11 @@ def native_embeddings(config, w, precision=FLOAT32):
     return _core.Embeddings(word, w[name("position")], w[name("token_type")], norm)
 
 
-def native_encoder(config=Config(), w=None, precision=FLOAT32):
+def native_encoder(config=Config(), w=None, precision=FLOAT32, relative_bias=None):
     w = random_weights(config) if w is None else w
     layers = [
-        native_layer(config, w, f"encoder.layer.{i}", precision) for i in range(config.num_layers)
+        native_layer(config, w, f"encoder.layer.{i}", precision, relative_bias)
+        for i in range(config.num_layers)
     ]
     return _core.Encoder(native_embeddings(config, w, precision), layers)
 

@@ -63,7 +63,7 @@ std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::o
 std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::object& position,
                                             const py::object& token_type,
                                             const std::shared_ptr<LayerNorm>& norm,
-                                            size_t position_offset) {
+                                            std::optional<size_t> padding_idx) {
   std::vector<FloatArray> arrays;
   const auto table = [&](const char* name, const py::object& object) -> ConstMatrix {
     if (object.is_none()) return {};
@@ -71,7 +71,7 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
     return matrix(arrays.back());
   };
   return std::make_shared<Embeddings>(table("word", word), table("position", position),
-                                      table("token_type", token_type), norm, position_offset);
+                                      table("token_type", token_type), norm, padding_idx);
 }
 
 FloatArray encoder_forward(const Encoder& self, const py::object& input_ids,
@@ -136,14 +136,24 @@ void bind_parts(py::module_& module) {
   py::class_<Embeddings, std::shared_ptr<Embeddings>>(module, "Embeddings")
       .def(py::init(&make_embeddings), arg("word"), arg("position") = py::none(),
            arg("token_type") = py::none(), arg("norm") = py::none(), py::kw_only(),
-           arg("position_offset") = 0);
+           arg("padding_idx") = py::none())
+      .def_property_readonly("max_positions", &Embeddings::max_positions);
+}
+
+void bind_sublayers(py::module_& module) {
+  py::class_<RelativeBias, std::shared_ptr<RelativeBias>>(module, "RelativeBias")
+      .def(py::init([](const py::object& bias) {
+             return std::make_shared<RelativeBias>(matrix(float_array("bias", bias, 2)));
+           }),
+           arg("bias"));
 
   py::class_<SelfAttention, std::shared_ptr<SelfAttention>>(module, "SelfAttention")
-      .def(py::init(
-               [](std::shared_ptr<Linear> qkv, std::shared_ptr<Linear> output, size_t num_heads) {
-                 return std::make_shared<SelfAttention>(qkv, output, num_heads);
-               }),
-           arg("qkv").none(false), arg("output").none(false), py::kw_only(), arg("num_heads"));
+      .def(py::init([](std::shared_ptr<Linear> qkv, std::shared_ptr<Linear> output,
+                       size_t num_heads, std::shared_ptr<RelativeBias> relative_bias) {
+             return std::make_shared<SelfAttention>(qkv, output, num_heads, relative_bias);
+           }),
+           arg("qkv").none(false), arg("output").none(false), py::kw_only(), arg("num_heads"),
+           arg("relative_bias") = py::none());
 
   py::class_<FeedForward, std::shared_ptr<FeedForward>>(module, "FeedForward")
       .def(py::init([](std::shared_ptr<Linear> up, std::shared_ptr<Linear> down,
@@ -167,6 +177,7 @@ void bind_parts(py::module_& module) {
 
 void bind_layers(py::module_& module) {
   bind_parts(module);
+  bind_sublayers(module);
 
   py::class_<EncoderLayer, std::shared_ptr<EncoderLayer>>(module, "EncoderLayer")
       .def(py::init([](std::shared_ptr<SelfAttention> attention,

@@ -40,6 +40,11 @@ Encoder::Encoder(std::shared_ptr<const Embeddings> embeddings,
   for (size_t i = 0; i < layers_.size(); ++i) {
     check(layers_[i]->hidden_size() == hidden_size(), "Encoder: layers[", i, "] has hidden_size ",
           layers_[i]->hidden_size(), ", embeddings have ", hidden_size());
+    const size_t served = layers_[i]->max_length();
+    const size_t positions = embeddings_->max_positions();
+    check(served == 0 || (positions > 0 && positions <= served), "Encoder: layers[", i,
+          "] serves sequences of up to ", served, " tokens, embeddings have ",
+          positions > 0 ? concat(positions) : "no limit of", " positions");
   }
 }
 

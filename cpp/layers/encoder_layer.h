@@ -19,6 +19,8 @@ class EncoderLayer {
                std::shared_ptr<const LayerNorm> output_norm);
 
   size_t hidden_size() const { return attention_->hidden_size(); }
+  // The longest sequence that it serves; 0: any.
+  size_t max_length() const { return attention_->max_length(); }
 
   void reserve(Scratch scratch, size_t tokens, size_t max_seqlen) const;
 

@@ -66,11 +66,24 @@ class Embeddings:
         token_type: Float32 | None = None,
         norm: LayerNorm | None = None,
         *,
-        position_offset: int = 0,
+        padding_idx: int | None = None,
     ) -> None: ...
+    @property
+    def max_positions(self) -> int: ...
+
+# bias: (num_heads, 2 n - 1) by distance of key from query, 0 in the middle; for up to n tokens.
+class RelativeBias:
+    def __init__(self, bias: Float32) -> None: ...
 
 class SelfAttention:
-    def __init__(self, qkv: Linear, output: Linear, *, num_heads: int) -> None: ...
+    def __init__(
+        self,
+        qkv: Linear,
+        output: Linear,
+        *,
+        num_heads: int,
+        relative_bias: RelativeBias | None = None,
+    ) -> None: ...
 
 class FeedForward:
     def __init__(
