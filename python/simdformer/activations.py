@@ -28,9 +28,10 @@ _TORCH_CLASS = {
 }
 
 
-def from_hidden_act(name: object) -> str:
-    """The kernel for a hidden_act of config.json; ValueError lists the known ones."""
-    return _look_up(_HIDDEN_ACT, name, name, "hidden_act")
+def from_hidden_act(name: object, field: str = "hidden_act") -> str:
+    """The kernel for a hidden_act of config.json, or what an architecture calls it; ValueError lists
+    the known ones."""
+    return _look_up(_HIDDEN_ACT, name, name, field)
 
 
 def from_torch_class(path: object) -> str:

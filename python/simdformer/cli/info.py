@@ -23,7 +23,7 @@ examples:
   simdformer info ./my-model --json
 """
 
-# The fields of config.json that say how large a model is.
+# The fields of config.json that say how large a model is; the last five are DistilBERT's.
 _SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
@@ -32,6 +32,11 @@ _SIZES = (
     "vocab_size",
     "max_position_embeddings",
     "hidden_act",
+    "n_layers",
+    "n_heads",
+    "dim",
+    "hidden_dim",
+    "activation",
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
-from simdformer.models import bert
+from simdformer.models import bert, distilbert, mpnet, roberta
 from simdformer.precision import FLOAT32, Precision
 
 
@@ -26,6 +26,11 @@ class Architecture(Protocol):
 
 REGISTRY: dict[str, Architecture] = {
     "bert": bert,
+    "camembert": roberta,
+    "distilbert": distilbert,
+    "mpnet": mpnet,
+    "roberta": roberta,
+    "xlm-roberta": roberta,
 }
 
 

@@ -28,6 +28,21 @@ def positive_float(config: Mapping[str, Any], name: str, default: float | None =
     return float(value)
 
 
+def token_id(config: Mapping[str, Any], name: str, default: int) -> int:
+    """An id in the vocabulary: an int in 0..2**31-1."""
+    value = _get(config, name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
+        raise ValueError(f"config.json: {name} must be an int in 0..{_LARGEST}, got {value!r}")
+    return value
+
+
+def empty(config: Mapping[str, Any], name: str) -> None:
+    """A field that says nothing: absent, null, or a collection of nothing."""
+    value = config.get(name)
+    if any(value.values()) if isinstance(value, Mapping) else value:
+        raise ValueError(f"config.json: {name} is not supported, got {value!r}")
+
+
 def one_of(
     config: Mapping[str, Any], name: str, known: Sequence[object], default: object
 ) -> object:
