@@ -141,6 +141,20 @@ def test_a_prompt_can_be_left_out_of_the_pooling(tmp_path, architecture):
     np.testing.assert_allclose(model.encode("a cab", prompt="query: "), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("add", [True, False])
+def test_a_byte_level_tokenizers_first_space_follows_the_tokenizer_config(tmp_path, add):
+    files = {"tokenizer_config.json": {"add_prefix_space": add, "pad_token": "<pad>"}}
+    model = SentenceTransformer(BY_NAME["roberta"].write(tmp_path / "m", files=files))
+    spaced = model.tokenize([" the cab"])["input_ids"]
+    assert np.array_equal(model.tokenize(["the cab"])["input_ids"], spaced) == add
+
+
+def test_the_padding_token_is_tokenizer_jsons_if_no_config_names_one(tmp_path):
+    files = {"tokenizer_config.json": {}}
+    model = SentenceTransformer(BY_NAME["roberta"].write(tmp_path / "m", files=files))
+    assert model.tokenizer.pad_id == 1
+
+
 # Compute types
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import normalizers
+from tokenizers import normalizers, pre_tokenizers
 
 from simdformer.checkpoint import read_json
 
@@ -139,6 +139,7 @@ def load_tokenizer(
     except Exception as error:  # the library raises Exception itself
         raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
     _adjust_normalizer(tokenizer, config, do_lower_case)
+    _adjust_pre_tokenizer(tokenizer, config)
     return Tokenizer(
         tokenizer,
         max_seq_length=min(int(limit), max_positions),
@@ -151,7 +152,8 @@ def _pad_id(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> int:
     token = config.get("pad_token")
     if isinstance(token, dict):  # an AddedToken, as some releases of transformers wrote it
         token = token.get("content")
-    return (isinstance(token, str) and tokenizer.token_to_id(token)) or 0
+    named = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    return (tokenizer.padding or {}).get("pad_id", 0) if named is None else named
 
 
 def check_text(text: object, index: int, argument: str = "texts") -> str:
@@ -189,3 +191,11 @@ def _adjust_normalizer(
     if do_lower_case:
         rest = [] if normalizer is None else [normalizer]
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+
+
+def _adjust_pre_tokenizer(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    """Likewise: tokenizer_config.json overrules a ByteLevel."""
+    pre_tokenizer = tokenizer.pre_tokenizer
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in config:
+        pre_tokenizer.add_prefix_space = bool(config["add_prefix_space"])
+        tokenizer.pre_tokenizer = pre_tokenizer
