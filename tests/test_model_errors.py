@@ -180,7 +180,7 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, error, 
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
-        ("model_type", "quantum", "unknown architecture: .* model_type='quantum'; known: bert"),
+        ("model_type", "quantum", "unknown architecture: .* model_type='quantum'; known: bert, "),
         ("model_type", None, "unknown architecture: config.json has model_type=None"),
         ("model_type", ["bert"], "unknown architecture"),
         ("hidden_act", "mish", "unknown hidden_act 'mish'; known: gelu, gelu_new"),
@@ -397,6 +397,11 @@ def test_transformer_settings_that_cannot_be_are_refused(tmp_path, config, match
 )
 def test_defaults_that_cannot_be_are_refused(tmp_path, config, match):
     refused(tmp_path, match, files={"config_sentence_transformers.json": config})
+
+
+def test_a_folder_with_an_adapter_is_refused(tmp_path):
+    match = "adapter_config.json: adapters are not supported; merge it into the model"
+    refused(tmp_path, match, files={"adapter_config.json": {"peft_type": "LORA"}})
 
 
 def test_nothing_in_a_model_folder_is_executed(tmp_path):

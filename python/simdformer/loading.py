@@ -63,6 +63,9 @@ class ModelFolder:
         if (folder / "modules.json").is_file():  # else sentence-transformers has no part in it
             self.settings = read_transformer_settings(self.modules.transformer)
             self.defaults = read_defaults(folder)
+        adapter = self.modules.transformer / "adapter_config.json"
+        if adapter.is_file():  # transformers adds what it declares to the weights
+            raise ValueError(f"{adapter}: adapters are not supported; merge it into the model")
         self.config = read_json(self.modules.transformer / "config.json")
         self.quantization = read_quantization_config(self.modules.transformer)
 
