@@ -2,7 +2,9 @@
 """The seam to the tokenizers library: texts in, lists of token ids out.
 
 A `tokenizers.Tokenizer` is safe to use from many threads as long as nobody changes its truncation or
-padding meanwhile. So those are set once, when a Tokenizer is made, and never again.
+padding meanwhile. So both are switched off once, when a Tokenizer is made, and never touched again:
+what is too long is cut here. The library would also make the pieces that are cut off, and of two long
+texts every combination of them, in seconds and gigabytes.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ _NO_LIMIT = 10**9
 _SHORT_CHARACTERS = 4096
 
 
+# Two texts that a model reads together.
+Pair = tuple[str, str]
+
+
 class Tokens(NamedTuple):
-    """The tokens of several texts.
+    """The tokens of several texts, or pairs.
 
     input_ids: a list of ids a text. type_ids: the same for token types, None if all are 0.
     num_truncated: how many texts were longer than the limit.
@@ -46,28 +52,34 @@ class Tokenizer:
         max_seq_length: int,
         truncation_side: str,
         pad_id: int,
+        pairs: bool = False,
+        with_type_ids: bool = True,
     ) -> None:
-        """Take over `tokenizer`: drop the padding and truncation stored with it, set ours.
+        """Take over `tokenizer`: drop the padding and truncation stored with it.
 
         max_seq_length: the longest sequence in tokens, special tokens included.
         truncation_side: "right" or "left", the end that a longer text loses.
-        pad_id: the token that SentenceTransformer.tokenize pads with; nothing else pads.
+        pad_id: the token that `tokenize` of a model pads with; nothing else pads.
+        pairs: calls are with pairs of texts. Of a pair that is too long the longer text is cut,
+          until both are of one length, then both.
+        with_type_ids: give out token types, if there are any but 0.
         """
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        num_special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        num_special = tokenizer.num_special_tokens_to_add(is_pair=pairs)
         if max_seq_length < max(num_special, 1):
             raise ValueError(
                 f"max_seq_length must be at least {max(num_special, 1)}"
                 f" ({num_special} special tokens), got {max_seq_length}"
             )
-        tokenizer.enable_truncation(max_seq_length, direction=truncation_side)
         self._tokenizer = tokenizer
         self._truncation_side = truncation_side
         self.pad_id = pad_id
         self._max_seq_length = max_seq_length
+        self._pairs = pairs
         # Token types come from the post-processor's template: one text shows them for all.
-        self._has_type_ids = any(tokenizer.encode("a").type_ids)
+        probe = tokenizer.encode("a", "a") if pairs else tokenizer.encode("a")
+        self._has_type_ids = with_type_ids and any(probe.type_ids)
         self._special_ids = frozenset(
             token_id
             for token_id, token in tokenizer.get_added_tokens_decoder().items()
@@ -82,26 +94,44 @@ class Tokenizer:
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
         """The same tokenizer with another limit. This one is left as it is."""
         return Tokenizer(
-            tokenizers.Tokenizer.from_str(self._tokenizer.to_str()),
+            self._tokenizer,
             max_seq_length=max_seq_length,
             truncation_side=self._truncation_side,
             pad_id=self.pad_id,
+            pairs=self._pairs,
+            with_type_ids=self._has_type_ids,
         )
 
-    def __call__(self, texts: Sequence[str]) -> Tokens:
+    def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
         """Tokenise. The texts must be str without lone surrogates (see check_text)."""
-        if len(texts) == 1 and len(texts[0]) <= _SHORT_CHARACTERS:
-            encodings = [self._tokenizer.encode(texts[0])]
+        if len(texts) == 1 and num_characters(texts[0]) <= _SHORT_CHARACTERS:
+            (text,) = texts
+            encode = self._tokenizer.encode
+            encodings = [encode(text) if isinstance(text, str) else encode(*text)]
         else:
             encodings = self._tokenizer.encode_batch_fast(texts)
         input_ids = [encoding.ids for encoding in encodings]
-        num_truncated = sum(
-            1
-            for ids, encoding in zip(input_ids, encodings, strict=True)
-            if len(ids) == self._max_seq_length and encoding.overflowing
-        )
         type_ids = [encoding.type_ids for encoding in encodings] if self._has_type_ids else None
+        num_truncated = 0
+        for i, ids in enumerate(input_ids):
+            if len(ids) > self._max_seq_length:
+                num_truncated += 1
+                kept = self._kept(encodings[i].sequence_ids)
+                input_ids[i] = [ids[k] for k in kept]
+                if type_ids is not None:
+                    type_ids[i] = [type_ids[i][k] for k in kept]
         return Tokens(input_ids, type_ids, num_truncated)
+
+    def _kept(self, sequence_ids: Sequence[int | None]) -> list[int]:
+        """The positions that a sequence keeps. sequence_ids: each one's text, None if special."""
+        texts = [[i for i, owner in enumerate(sequence_ids) if owner == text] for text in (0, 1)]
+        first, second = map(len, texts)
+        room = self._max_seq_length - (len(sequence_ids) - first - second)
+        cut: set[int] = set()
+        for positions, count in zip(texts, longest_first(first, second, room), strict=True):
+            from_left = self._truncation_side == "left"
+            cut.update(positions[: len(positions) - count] if from_left else positions[count:])
+        return [i for i in range(len(sequence_ids)) if i not in cut]
 
     def prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt puts before the text, leading special tokens included.
@@ -112,8 +142,33 @@ class Tokenizer:
         return len(ids) - bool(ids and ids[-1] in self._special_ids)
 
 
+def num_characters(text: str | Pair) -> int:
+    """The length of a text, or of both of a pair."""
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """What two texts of so many tokens, more than `room` together, keep: transformers' "longest_first".
+
+    The longer one is cut down to what the shorter leaves, but not below its length; if that is not
+    enough, each keeps a half.
+    """
+    shorter, longer = sorted((first, second))
+    longer = max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter = room // 2
+        longer = room - shorter
+    return (shorter, longer) if first <= second else (longer, shorter)
+
+
 def load_tokenizer(
-    folder: Path, *, max_seq_length: int | None, max_positions: int, do_lower_case: bool
+    folder: Path,
+    *,
+    max_seq_length: int | None,
+    max_positions: int,
+    do_lower_case: bool,
+    pairs: bool = False,
+    with_type_ids: bool = True,
 ) -> Tokenizer:
     """The tokenizer of a model folder.
 
@@ -121,6 +176,7 @@ def load_tokenizer(
       tokenizer_config.json's model_max_length, which counts where it is None.
     max_positions: the longest sequence that the encoder has positions for: a limit in any case.
     do_lower_case: lower the case of texts before anything else.
+    pairs, with_type_ids: see Tokenizer.
 
     Errors: FileNotFoundError or ValueError, naming the file.
     """
@@ -145,6 +201,8 @@ def load_tokenizer(
         max_seq_length=min(int(limit), max_positions),
         truncation_side=config.get("truncation_side", "right"),
         pad_id=_pad_id(tokenizer, config),
+        pairs=pairs,
+        with_type_ids=with_type_ids,
     )
 
 
