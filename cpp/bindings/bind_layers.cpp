@@ -201,6 +201,9 @@ void bind_layers(py::module_& module) {
                              [](const Encoder& self) { return self.embeddings().vocab_size(); })
       .def_property_readonly("max_positions",
                              [](const Encoder& self) { return self.embeddings().max_positions(); })
+      .def_property_readonly(
+          "num_token_types",
+          [](const Encoder& self) { return self.embeddings().num_token_types(); })
       .def("forward", &encoder_forward, arg("input_ids"), arg("cu_seqlens"),
            arg("token_type_ids") = py::none(), py::kw_only(), arg("num_threads") = 0);
 
