@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from simdformer.tokenization import Text, num_characters
+
 Int32 = NDArray[np.int32]
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,19 +69,20 @@ def split_by_tokens(lengths: Iterable[int], max_batch_tokens: int) -> Iterator[s
 
 
 def chunks(
-    texts: Iterable[str],
+    texts: Iterable[Text],
     max_texts: int = _CHUNK_TEXTS,
     max_characters: int = _CHUNK_CHARACTERS,
-) -> Iterator[list[str]]:
-    """Group consecutive texts into lists of bounded size; a longer text is a list of its own."""
-    chunk: list[str] = []
+) -> Iterator[list[Text]]:
+    """Group consecutive texts, or pairs, into lists of bounded size; a longer one is a list of its own."""
+    chunk: list[Text] = []
     characters = 0
     for text in texts:
-        if chunk and (len(chunk) == max_texts or characters + len(text) > max_characters):
+        length = num_characters(text)
+        if chunk and (len(chunk) == max_texts or characters + length > max_characters):
             yield chunk
             chunk, characters = [], 0
         chunk.append(text)
-        characters += len(text)
+        characters += length
     if chunk:
         yield chunk
 

@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,29 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from simdformer.arguments import (
     check_arguments,
-    check_device,
     checked_truncate_dim,
     document_prompt,
     merge_prompts,
     old_name,
-    positive_int,
     text_list,
 )
-from simdformer.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
-from simdformer.loading import COMPUTE_TYPES, load_model
+from simdformer.batching import TokenBatch
+from simdformer.loading import load_model
 from simdformer.modules import Defaults
 from simdformer.quantization import quantize_embeddings
 from simdformer.resolve import resolve_model
 from simdformer.similarity import SIMILARITIES, normalize
-from simdformer.tokenization import Tokenizer, check_text
-
-Array = NDArray[Any]
-Float32 = NDArray[np.float32]
-
-_logger = logging.getLogger("simdformer")
+from simdformer.text_model import Array, Float32, TextModel, convert, progress_bar
+from simdformer.tokenization import check_text
 
 
-class SentenceTransformer:
+class SentenceTransformer(TextModel):
     """A sentence embedding model: a drop-in for sentence-transformers' class, on CPUs.
 
     The same text gives bit-identical vectors alone, in any batch, and with any number of threads.
@@ -52,8 +42,6 @@ class SentenceTransformer:
       default_prompt_name: the prompt that applies if a call names none.
       truncate_dim: how many leading dimensions `encode` keeps, or None for all.
       num_tokens: how many tokens have been embedded since loading.
-      compute_type: what runs.
-      part_types: by name, the compute type of each part that was quantised or kept from it.
       truncated_texts: how many texts were longer than max_seq_length since loading. The first
         call that meets one warns; no other does.
     """
@@ -96,12 +84,12 @@ class SentenceTransformer:
         Errors: FileNotFoundError if there is no such model (it says where it was looked for);
         ValueError naming the file, field or tensor if its folder is damaged or not supported.
         """
-        if compute_type not in COMPUTE_TYPES:
-            known = ", ".join(COMPUTE_TYPES)
-            raise ValueError(f"unknown compute_type {compute_type!r}; known: {known}")
-        check_device(device)
-        self._num_threads = 0 if num_threads is None else positive_int("num_threads", num_threads)
-        self._max_batch_tokens = positive_int("max_batch_tokens", max_batch_tokens)
+        super().__init__(
+            compute_type=compute_type,
+            num_threads=num_threads,
+            max_batch_tokens=max_batch_tokens,
+            device=device,
+        )
         folder = resolve_model(
             model_name_or_path,
             cache_folder=cache_folder,
@@ -110,21 +98,17 @@ class SentenceTransformer:
             token=token,
         )
         loaded = load_model(folder, compute_type)
-        self._name = os.fspath(model_name_or_path)
-        self.compute_type = loaded.compute_type
-        self.part_types = dict(loaded.part_types)
-        self._tokenizer = loaded.tokenizer
+        self._take(
+            model_name_or_path,
+            loaded,
+            merge_prompts(prompts, loaded.defaults.prompts),
+            default_prompt_name or loaded.defaults.default_prompt_name,
+        )
         self._encoder = loaded.encoder
         self._sentence_encoder = loaded.sentence_encoder
         self._include_prompt = loaded.include_prompt
-        self.prompts = merge_prompts(prompts, loaded.defaults.prompts)
-        self.default_prompt_name = default_prompt_name or loaded.defaults.default_prompt_name
-        self._resolve_prompt(None, self.default_prompt_name)
         self.truncate_dim = checked_truncate_dim(truncate_dim, loaded.defaults.truncate_dim)
         self.similarity_fn_name = similarity_fn_name or _saved_similarity(loaded.defaults)
-        self.num_tokens = 0
-        self.truncated_texts = 0
-        self._counting = threading.Lock()
 
     def __repr__(self) -> str:
         return (
@@ -178,7 +162,7 @@ class SentenceTransformer:
         prompt = self._resolve_prompt(prompt, prompt_name)
         single = isinstance(inputs, str)
         texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
-        bar = _progress_bar(len(texts), show_progress_bar)
+        bar = progress_bar(len(texts), show_progress_bar, "text")
         try:
             if output_value == "token_embeddings":
                 matrices = self._encode_tokens(texts, prompt, bar)
@@ -192,7 +176,7 @@ class SentenceTransformer:
                 bar.close()
         if precision != "float32" and texts:
             embeddings = quantize_embeddings(embeddings, precision)
-        result = _convert(embeddings, convert_to_numpy, convert_to_tensor)
+        result = convert(embeddings, convert_to_numpy, convert_to_tensor)
         return result[0] if single else result
 
     def encode_query(
@@ -244,7 +228,7 @@ class SentenceTransformer:
             checked_truncate_dim(truncate_dim, self.truncate_dim), normalize_embeddings
         )
         forward = self._sentence_forward(prompt)
-        return (finish(part) for part in self._run(texts, prompt, forward))
+        return (finish(part) for part in self._run(_prompted(texts, prompt), forward))
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> dict[str, Array]:
         """The model's view of texts, as sentence-transformers' `tokenize` and `preprocess` have it.
@@ -252,19 +236,9 @@ class SentenceTransformer:
         Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
         on the right. `encode` uses none of this: it does not pad.
         """
-        tokens = self._tokenizer(
+        return self._padded_tokens(
             [(prompt or "") + check_text(text, i) for i, text in enumerate(texts)]
         )
-        ids = tokens.input_ids
-        longest = max(map(len, ids), default=0)
-        type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
-        ones = [[1] * len(row) for row in ids]
-        pad_id = self._tokenizer.pad_id
-        return {
-            "input_ids": _padded(ids, longest, pad_id),
-            "token_type_ids": _padded(type_ids, longest, 0),
-            "attention_mask": _padded(ones, longest, 0),
-        }
 
     preprocess = tokenize
 
@@ -296,29 +270,6 @@ class SentenceTransformer:
         return SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2)
 
     # --- properties of the model ---
-
-    @property
-    def max_seq_length(self) -> int:
-        """The longest text in tokens, special tokens included; longer ones are truncated.
-
-        It may be set, up to the number of the model's positions; None sets it to that number.
-        """
-        return self._tokenizer.max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int | None) -> None:
-        largest = self._encoder.max_positions
-        value = largest if value is None else positive_int("max_seq_length", value)
-        if value > largest:
-            raise ValueError(
-                f"max_seq_length must be at most {largest}, the model's positions, got {value}"
-            )
-        self._tokenizer = self._tokenizer.with_max_seq_length(value)
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, with its limit fixed; it cannot be changed under a running call."""
-        return self._tokenizer
 
     def get_embedding_dimension(self) -> int:
         """The length of the vectors that `encode` returns."""
@@ -360,45 +311,22 @@ class SentenceTransformer:
         if not texts:
             return np.asarray([])
         full = self._sentence_encoder.embedding_dimension
-        result = np.empty((len(texts), min(full, truncate_dim or full)), dtype=np.float32)
-        row = 0
-        with closing(self._run(texts, prompt, self._sentence_forward(prompt))) as parts:
-            for part in parts:
-                result[row : row + len(part)] = finish(part)
-                row += len(part)
-                if bar is not None:
-                    bar.update(len(part))
-        return result
+        forward = self._sentence_forward(prompt)
+        return self._matrix(
+            _prompted(texts, prompt),
+            lambda batch: finish(forward(batch)),
+            (len(texts), min(full, truncate_dim or full)),
+            bar,
+        )
 
     def _encode_tokens(self, texts: list[str], prompt: str | None, bar: Any) -> list[Array]:
         result: list[Array] = []
-        with closing(self._run(texts, prompt, self._token_forward)) as parts:
+        with closing(self._run(_prompted(texts, prompt), self._token_forward)) as parts:
             for part in parts:
                 result.extend(part)
                 if bar is not None:
                     bar.update(len(part))
         return result
-
-    def _run(
-        self, texts: Iterable[str], prompt: str | None, forward: Callable[[TokenBatch], Any]
-    ) -> Generator[Any, None, None]:
-        """`forward` of consecutive batches of texts; the next ones are tokenised meanwhile.
-
-        Closing it ends the tokenizing thread, also when an exception keeps this frame alive.
-        """
-        checked = (check_text(text, index) for index, text in enumerate(texts))
-        prompted = (prompt + text for text in checked) if prompt else checked
-        # The attribute is read once: setting max_seq_length does not change a running call.
-        for tokens in map_ahead(self._tokenizer, chunks(prompted)):
-            if tokens.num_truncated:
-                self._count_truncated(tokens.num_truncated)
-            ids, type_ids = tokens.input_ids, tokens.type_ids
-            for part in split_by_tokens(map(len, ids), self._max_batch_tokens):
-                batch = pack(ids[part], None if type_ids is None else type_ids[part])
-                output = forward(batch)
-                with self._counting:
-                    self.num_tokens += len(batch.input_ids)
-                yield output
 
     def _sentence_forward(self, prompt: str | None) -> Callable[[TokenBatch], Float32]:
         pooling_start = 0
@@ -415,35 +343,6 @@ class SentenceTransformer:
     def _token_forward(self, batch: TokenBatch) -> list[Float32]:
         hidden_states = self._encoder.forward(*batch, num_threads=self._num_threads)
         return np.split(hidden_states, batch.cu_seqlens[1:-1])
-
-    def _count_truncated(self, count: int) -> None:
-        with self._counting:
-            first = self.truncated_texts == 0
-            self.truncated_texts += count
-        if first:
-            warnings.warn(
-                f"texts longer than max_seq_length={self.max_seq_length} tokens are truncated"
-                f" ({count} so far; the model's truncated_texts counts on, without a warning)",
-                stacklevel=5,
-            )
-
-    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str | None:
-        if prompt is not None:
-            if prompt_name is not None:
-                warnings.warn(
-                    f"prompt and prompt_name={prompt_name!r} are both given; prompt is used",
-                    stacklevel=3,
-                )
-            if not isinstance(prompt, str):
-                raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
-            return prompt
-        if prompt_name is None:
-            prompt_name = self.default_prompt_name
-        if prompt_name is None:
-            return None
-        if prompt_name not in self.prompts:
-            raise ValueError(f"unknown prompt name {prompt_name!r}; known: {list(self.prompts)}")
-        return self.prompts[prompt_name]
 
 
 def _saved_similarity(defaults: Defaults) -> str:
@@ -462,16 +361,6 @@ def _finisher(truncate_dim: int | None, normalize_embeddings: bool) -> Callable[
     return finish
 
 
-def _progress_bar(total: int, show: bool | None) -> Any:
-    if show is None:
-        show = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
-    if not show:
-        return None
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="Texts", unit="text")
-
-
 def _quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
     """All matrices with the same ranges."""
     if precision == "float32" or not matrices:
@@ -480,17 +369,7 @@ def _quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
     return np.split(quantize_embeddings(np.concatenate(matrices), precision), ends[:-1])
 
 
-def _convert(embeddings: Array, to_numpy: bool, to_tensor: bool) -> Any:
-    if to_tensor:
-        try:
-            torch = import_module("torch")
-        except ImportError as error:
-            raise ImportError("convert_to_tensor=True needs torch, which is missing") from error
-        return torch.from_numpy(embeddings)
-    return embeddings if to_numpy else list(embeddings)
-
-
-def _padded(rows: Sequence[Sequence[int]], width: int, fill: int) -> Array:
-    return np.array([[*row, *[fill] * (width - len(row))] for row in rows], dtype=np.int64).reshape(
-        len(rows), width
-    )
+def _prompted(texts: Iterable[str], prompt: str | None) -> Iterator[str]:
+    """Each text, checked when it is reached, behind the prompt."""
+    checked = (check_text(text, index) for index, text in enumerate(texts))
+    return (prompt + text for text in checked) if prompt else checked

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
@@ -28,6 +28,7 @@ _SHORT_CHARACTERS = 4096
 
 # Two texts that a model reads together.
 Pair = tuple[str, str]
+Text = TypeVar("Text", str, Pair)
 
 
 class Tokens(NamedTuple):
