@@ -11,6 +11,7 @@ from simdformer import _core as _core
 
 if TYPE_CHECKING:
     from simdformer.build_info import show_config
+    from simdformer.cross_encoder import CrossEncoder
     from simdformer.quantization import quantize_embeddings
     from simdformer.quantize import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "CrossEncoder",
     "SentenceTransformer",
     "__version__",
     "quantize_embeddings",
@@ -27,6 +29,7 @@ __all__ = [
 
 # The rest is imported when it is first used: NumPy and tokenizers cost 0.1 s and start threads.
 _HOMES = {
+    "CrossEncoder": "simdformer.cross_encoder",
     "SentenceTransformer": "simdformer.sentence_transformer",
     "quantize_embeddings": "simdformer.quantization",
     "quantize_model": "simdformer.quantize",

@@ -18,11 +18,12 @@ _HIDDEN_ACT = {
     "tanh": "tanh",
 }
 
-# A Dense module's activation_function: the class in torch.nn -> kernel.
+# The activation of a Dense module or of a classifier's logits: the class in torch.nn -> kernel.
 _TORCH_CLASS = {
     "GELU": "gelu",
     "Identity": "identity",
     "ReLU": "relu",
+    "Sigmoid": "sigmoid",
     "SiLU": "silu",
     "Tanh": "tanh",
 }
@@ -34,15 +35,13 @@ def from_hidden_act(name: object, field: str = "hidden_act") -> str:
     return _look_up(_HIDDEN_ACT, name, name, field)
 
 
-def from_torch_class(path: object) -> str:
+def from_torch_class(path: object, field: str = "activation_function") -> str:
     """The kernel for a class path such as "torch.nn.modules.activation.Tanh".
 
-    The class is looked up by name, never imported. ValueError lists the known ones.
+    The class is looked up by name, never imported. ValueError names `field` and lists the known ones.
     """
     known = isinstance(path, str) and path.startswith("torch.nn.")
-    return _look_up(
-        _TORCH_CLASS, str(path).rpartition(".")[2] if known else None, path, "activation_function"
-    )
+    return _look_up(_TORCH_CLASS, str(path).rpartition(".")[2] if known else None, path, field)
 
 
 def _look_up(table: Mapping[str, str], key: object, given: object, field: str) -> str:

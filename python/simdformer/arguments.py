@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checking what SentenceTransformer is called with, before any work is done."""
+"""Checking what SentenceTransformer and CrossEncoder are called with, before any work is done."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 
 from simdformer.quantization import check_precision
+from simdformer.tokenization import Pair, check_text
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 
 
 def merge_prompts(
-    given: Mapping[str, str | None] | None, saved: Mapping[str, str]
+    given: Mapping[str, str | None] | None, saved: Mapping[str, str], always: Sequence[str] = ()
 ) -> dict[str, str]:
-    """The caller's prompts win over the saved ones; "query" and "document" always exist."""
+    """The caller's prompts win over the saved ones. always: names that exist in any case, empty."""
     if given is not None and not (
         isinstance(given, Mapping)
         and all(isinstance(prompt, (str, type(None))) for prompt in given.values())
     ):
         raise TypeError(f"prompts must map names to str, got {given!r}")
     chosen = {name: prompt for name, prompt in (given or {}).items() if prompt is not None}
-    return {"query": "", "document": "", **dict.fromkeys(given or {}, ""), **saved, **chosen}
+    return {**dict.fromkeys([*always, *(given or {})], ""), **saved, **chosen}
 
 
 def document_prompt(prompts: Mapping[str, str]) -> str | None:
@@ -33,6 +35,17 @@ def document_prompt(prompts: Mapping[str, str]) -> str | None:
 
 def text_list(inputs: object) -> list[str]:
     """A sequence of texts as a list. What has no length or no order is refused."""
+    texts = as_list(inputs)
+    if texts is None:
+        raise TypeError(
+            f"inputs must be a str or a sequence of str, got {type(inputs).__name__}"
+            f"{getattr(inputs, 'shape', '')} (encode_stream takes any iterable)"
+        )
+    return texts
+
+
+def as_list(inputs: object) -> list[Any] | None:
+    """What has a length and an order as a list, None for anything else."""
     if isinstance(inputs, (list, tuple)):
         return list(inputs)
     if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
@@ -41,19 +54,51 @@ def text_list(inputs: object) -> list[str]:
     refused = (bytes, bytearray, dict, set, frozenset, np.ndarray)
     if isinstance(inputs, Collection) and not isinstance(inputs, refused):
         return list(inputs)
-    raise TypeError(
-        f"inputs must be a str or a sequence of str, got {type(inputs).__name__}"
-        f"{getattr(inputs, 'shape', '')} (encode_stream takes any iterable)"
-    )
+    return None
 
 
-def old_name(inputs: Any, kwargs: dict[str, Any]) -> Any:
-    """`inputs`, or what was given under its older name `sentences`, which leaves kwargs."""
-    if "sentences" not in kwargs:
-        return inputs
-    if inputs is not None:
-        raise TypeError("inputs and sentences are two names of one argument; give one")
-    return kwargs.pop("sentences")
+def pair_list(inputs: object) -> tuple[list[Pair], bool]:
+    """Pairs of texts, checked, and whether `inputs` is a single one, as sentence-transformers tells:
+    by its first element, which is no list then.
+
+    Errors: TypeError and ValueError that name the index.
+    """
+    rows = inputs.tolist() if isinstance(inputs, np.ndarray) else as_list(inputs)
+    if isinstance(inputs, str) or not isinstance(rows, list):
+        raise TypeError(
+            "inputs must be a pair of str or a sequence of pairs,"
+            f" got {type(inputs).__name__}{getattr(inputs, 'shape', '')}"
+        )
+    if rows and not isinstance(rows[0], (list, tuple, np.ndarray)):
+        return [_pair(rows, "inputs")], True
+    return [_pair(row, f"inputs[{index}]") for index, row in enumerate(rows)], False
+
+
+def _pair(row: object, name: str) -> Pair:
+    if not isinstance(row, (list, tuple, np.ndarray)):
+        raise TypeError(f"{name} must be a pair of str, got {type(row).__name__}")
+    if len(row) != 2:
+        raise ValueError(f"{name} must be a pair of str, got {len(row)} elements")
+    return check_text(row[0], 0, name), check_text(row[1], 1, name)
+
+
+def document_list(documents: object) -> list[str]:
+    """The documents of a ranking, checked. TypeError and ValueError name the index."""
+    texts = None if isinstance(documents, str) else as_list(documents)
+    if texts is None:
+        raise TypeError(f"documents must be a sequence of str, got {type(documents).__name__}")
+    return [check_text(text, index, "documents") for index, text in enumerate(texts)]
+
+
+def old_name(
+    value: Any, kwargs: dict[str, Any], old: str = "sentences", new: str = "inputs"
+) -> Any:
+    """The value of argument `new`, or what was given under its older name, which leaves kwargs."""
+    if old not in kwargs:
+        return value
+    if value is not None:
+        raise TypeError(f"{new} and {old} are two names of one argument; give one")
+    return kwargs.pop(old)
 
 
 def check_arguments(
@@ -66,20 +111,30 @@ def check_arguments(
     kwargs: Mapping[str, Any],
 ) -> None:
     """ValueError for the first argument of `encode` that cannot be, listing what can."""
-    if batch_size != 32:
-        positive_int("batch_size", batch_size)
     if output_value not in OUTPUT_VALUES:
         raise ValueError(
             f"unknown output_value {output_value!r}; known: {', '.join(OUTPUT_VALUES)}"
         )
     check_precision(precision)
+    check_execution(batch_size, device, pool, chunk_size)
+    # A task chooses a route in models with several; these have one.
+    refuse_unknown("encode", kwargs, {"task"})
+
+
+def check_execution(batch_size: int, device: object, pool: object, chunk_size: object) -> None:
+    """ValueError for an argument that says how to run, and cannot be."""
+    if batch_size != 32:
+        positive_int("batch_size", batch_size)
     check_device(device)
     for name, value in (("pool", pool), ("chunk_size", chunk_size)):
         if value is not None:
             raise ValueError(f"{name} must be None, got {value!r}: one process uses all cores here")
-    # A task chooses a route in models with several; these have one.
-    if unknown := kwargs.keys() - {"task"}:
-        raise ValueError(f"encode got unknown arguments: {', '.join(sorted(unknown))}")
+
+
+def refuse_unknown(method: str, kwargs: Mapping[str, Any], known: AbstractSet[str]) -> None:
+    """ValueError for keyword arguments that the method does not have. known: those without effect."""
+    if unknown := kwargs.keys() - known:
+        raise ValueError(f"{method} got unknown arguments: {', '.join(sorted(unknown))}")
 
 
 def check_device(device: object) -> None:

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simdformer import _core
 from simdformer._core import Encoder, SentenceEncoder
@@ -14,9 +14,11 @@ from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
 from simdformer.int8 import quantize_encoder
 from simdformer.models import build_encoder
+from simdformer.models.classification import build_head, count_labels
 from simdformer.modules import (
     Defaults,
     TransformerSettings,
+    read_cross_encoder_module,
     read_defaults,
     read_dense,
     read_modules,
@@ -49,39 +51,84 @@ class LoadedModel(NamedTuple):
     part_types: Mapping[str, str]
 
 
-class ModelFolder:
-    """A sentence-transformers folder, or a plain transformers one (then with mean pooling).
+class LoadedCrossEncoder(NamedTuple):
+    """A tokenizer of pairs, the encoder alone, and with its classification head: logits.
+
+    config: config.json. compute_type, part_types: as LoadedModel's.
+    """
+
+    tokenizer: Tokenizer
+    encoder: Encoder
+    classifier: SentenceEncoder
+    num_labels: int
+    config: Mapping[str, Any]
+    defaults: Defaults
+    compute_type: str
+    part_types: Mapping[str, str]
+
+
+class TransformerFolder:
+    """The folder of a model, and in it that of its Transformer: config, weights, tokenizer.
 
     Errors of the constructor and of every method: FileNotFoundError or ValueError naming the file,
     field or tensor. Nothing in the folder is executed, and nothing outside it is opened.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, transformer: Path, settings: TransformerSettings, defaults: Defaults
+    ) -> None:
         self.folder = folder
-        self.modules = read_modules(folder)
-        self.settings, self.defaults = TransformerSettings(), Defaults()
-        if (folder / "modules.json").is_file():  # else sentence-transformers has no part in it
-            self.settings = read_transformer_settings(self.modules.transformer)
-            self.defaults = read_defaults(folder)
-        adapter = self.modules.transformer / "adapter_config.json"
+        self.transformer = transformer
+        self.settings = settings
+        self.defaults = defaults
+        adapter = transformer / "adapter_config.json"
         if adapter.is_file():  # transformers adds what it declares to the weights
             raise ValueError(f"{adapter}: adapters are not supported; merge it into the model")
-        self.config = read_json(self.modules.transformer / "config.json")
-        self.quantization = read_quantization_config(self.modules.transformer)
+        self.config = read_json(transformer / "config.json")
+        self.quantization = read_quantization_config(transformer)
 
     def checkpoint(self) -> Checkpoint:
-        """The encoder's weights."""
-        transformer = self.modules.transformer
-        return Checkpoint(transformer / WEIGHTS_FILE if self.quantization else transformer)
-
-    def tokenizer(self, max_positions: int) -> Tokenizer:
-        """The tokenizer, for an encoder of so many positions."""
-        return load_tokenizer(
-            self.modules.transformer,
-            max_seq_length=self.settings.max_seq_length,
-            max_positions=max_positions,
-            do_lower_case=self.settings.do_lower_case,
+        """The weights."""
+        return Checkpoint(
+            self.transformer / WEIGHTS_FILE if self.quantization else self.transformer
         )
+
+    def tokenizer(self, encoder: Encoder, *, pairs: bool = False) -> Tokenizer:
+        """The tokenizer of texts, or of pairs, for an encoder."""
+        return load_tokenizer(
+            self.transformer,
+            max_seq_length=self.settings.max_seq_length,
+            max_positions=encoder.max_positions,
+            do_lower_case=self.settings.do_lower_case,
+            pairs=pairs,
+            # An encoder without types, or with one, has nothing to tell two texts apart by.
+            with_type_ids=encoder.num_token_types > 1,
+        )
+
+    def resolve(self, compute_type: str) -> str:
+        """The compute type to run. ValueError if the folder does not have the weights for it."""
+        if self.quantization is None:
+            chosen = {"default": "float32", "auto": auto_compute_type()}
+            return chosen.get(compute_type, compute_type)
+        if compute_type not in ("default", "auto", "int8"):
+            raise ValueError(
+                f"compute_type={compute_type!r}, but {self.folder} is quantised:"
+                f" {self.quantization.path} declares int8, and the float32 weights are not there;"
+                " load the model that it was made from"
+            )
+        return "int8"
+
+
+class ModelFolder(TransformerFolder):
+    """A sentence-transformers folder, or a plain transformers one (then with mean pooling)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.modules = read_modules(folder)
+        settings, defaults = TransformerSettings(), Defaults()
+        if (folder / "modules.json").is_file():  # else sentence-transformers has no part in it
+            settings = read_transformer_settings(self.modules.transformer)
+            defaults = read_defaults(folder)
+        super().__init__(folder, self.modules.transformer, settings, defaults)
 
     def sentence_encoder(self, encoder: Encoder) -> SentenceEncoder:
         """The encoder with the modules behind it."""
@@ -104,18 +151,17 @@ class ModelFolder:
             width = out_features
         return SentenceEncoder(encoder, pooling.modes, layers, normalize=self.modules.normalize)
 
-    def resolve(self, compute_type: str) -> str:
-        """The compute type to run. ValueError if the folder does not have the weights for it."""
-        if self.quantization is None:
-            chosen = {"default": "float32", "auto": auto_compute_type()}
-            return chosen.get(compute_type, compute_type)
-        if compute_type not in ("default", "auto", "int8"):
-            raise ValueError(
-                f"compute_type={compute_type!r}, but {self.folder} is quantised:"
-                f" {self.quantization.path} declares int8, and the float32 weights are not there;"
-                " load the model that it was made from"
-            )
-        return "int8"
+
+class CrossEncoderFolder(TransformerFolder):
+    """A transformers folder with a classification head, with sentence-transformers' files or without."""
+
+    def __init__(self, folder: Path) -> None:
+        transformer = read_cross_encoder_module(folder)
+        settings, defaults = TransformerSettings(), Defaults()
+        if (folder / "modules.json").is_file():
+            settings = read_transformer_settings(transformer, "sequence-classification", "scores")
+            defaults = read_defaults(folder)
+        super().__init__(folder, transformer, settings, defaults)
 
 
 def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
@@ -125,9 +171,10 @@ def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
     """
     model = ModelFolder(folder)
     compute_type = model.resolve(compute_type)
-    encoder, part_types = _load_encoder(model, compute_type)
+    with model.checkpoint() as checkpoint:
+        encoder, part_types = _load_encoder(model, checkpoint, compute_type, model.sentence_encoder)
     return LoadedModel(
-        model.tokenizer(encoder.max_positions),
+        model.tokenizer(encoder),
         encoder,
         model.sentence_encoder(encoder),
         model.modules.pooling.include_prompt,
@@ -137,12 +184,50 @@ def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
     )
 
 
-def _load_encoder(model: ModelFolder, compute_type: str) -> tuple[Encoder, Mapping[str, str]]:
+def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCrossEncoder:
+    """Load a cross-encoder's folder. Errors: as CrossEncoderFolder's; ValueError if there is no
+    classification head, or no known one.
+
+    compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. The head stays in float32.
+    """
+    model = CrossEncoderFolder(folder)
+    if model.quantization is not None:
+        raise ValueError(
+            f"{folder} is quantised, and quantize_model leaves classification heads out; load the"
+            " model that it was made from, with compute_type='int8'"
+        )
+    compute_type = model.resolve(compute_type)
     with model.checkpoint() as checkpoint:
-        build = partial(build_encoder, model.config, checkpoint)
-        if model.quantization is not None:
-            return build(SavedPrecision(model.quantization)), model.quantization.parts
-        if compute_type == "int8":
-            quantized = quantize_encoder(build, model.sentence_encoder)
-            return quantized.encoder, quantized.part_types
-        return build(BFLOAT16 if compute_type == "bfloat16" else FLOAT32), {}
+        dense, classifier = build_head(model.config, checkpoint)
+
+        def features(encoder: Encoder) -> SentenceEncoder:
+            """What the classifier sees: a vector to compare int8 by, where a logit has no direction."""
+            return SentenceEncoder(encoder, ["cls"], [dense])
+
+        encoder, part_types = _load_encoder(model, checkpoint, compute_type, features)
+    return LoadedCrossEncoder(
+        model.tokenizer(encoder, pairs=True),
+        encoder,
+        SentenceEncoder(encoder, ["cls"], [dense, classifier]),
+        count_labels(model.config),
+        model.config,
+        model.defaults,
+        compute_type,
+        part_types,
+    )
+
+
+def _load_encoder(
+    model: TransformerFolder,
+    checkpoint: Checkpoint,
+    compute_type: str,
+    pool: Callable[[Encoder], SentenceEncoder],
+) -> tuple[Encoder, Mapping[str, str]]:
+    """The encoder and the types of its parts. pool: gives the vectors that int8 is measured by."""
+    build = partial(build_encoder, model.config, checkpoint)
+    if model.quantization is not None:
+        return build(SavedPrecision(model.quantization)), model.quantization.parts
+    if compute_type == "int8":
+        quantized = quantize_encoder(build, pool)
+        return quantized.encoder, quantized.part_types
+    return build(BFLOAT16 if compute_type == "bfloat16" else FLOAT32), {}

@@ -66,12 +66,16 @@ class SentenceModules:
 
 @dataclass(frozen=True)
 class Defaults:
-    """config_sentence_transformers.json: what applies unless the caller says otherwise."""
+    """config_sentence_transformers.json: what applies unless the caller says otherwise.
+
+    activation_fn: a cross-encoder's, as a path such as "torch.nn.modules.activation.Sigmoid".
+    """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
+    activation_fn: str | None = None
 
 
 def read_modules(folder: Path) -> SentenceModules:
@@ -103,6 +107,24 @@ def read_modules(folder: Path) -> SentenceModules:
     )
 
 
+def read_cross_encoder_module(folder: Path) -> Path:
+    """The folder of a cross-encoder's one module, the Transformer. Without modules.json: `folder`.
+
+    Errors: ValueError for other modules; it says what to use for a sentence embedding model.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return folder
+    modules = [(_module_kind(path, entry), entry) for entry in _module_entries(path)]
+    kinds = [kind for kind, _ in modules]
+    if kinds != ["Transformer"]:
+        raise ValueError(
+            f"{path}: CrossEncoder runs a Transformer with a classification head, alone, not"
+            f" {' -> '.join(kinds)}; for a model with Pooling use SentenceTransformer"
+        )
+    return _inside(folder, path, modules[0][1].get("path", ""))
+
+
 def read_pooling(path: Path) -> PoolingSettings:
     """Read a Pooling module's config.json, of either generation."""
     config = read_json(path)
@@ -119,15 +141,20 @@ def read_pooling(path: Path) -> PoolingSettings:
     return PoolingSettings(tuple(modes), bool(config.get("include_prompt", True)), dimension)
 
 
-def read_transformer_settings(folder: Path) -> TransformerSettings:
-    """Read sentence_bert_config.json, or what it was called for other models."""
+def read_transformer_settings(
+    folder: Path, task: str = "feature-extraction", output: str = "token_embeddings"
+) -> TransformerSettings:
+    """Read sentence_bert_config.json, or what it was called for other models.
+
+    task, output: what newer files must say that the module does and gives, if they say it.
+    """
     path = next((folder / n for n in _TRANSFORMER_CONFIGS if (folder / n).is_file()), None)
     if path is None:
         return TransformerSettings()
     config = read_json(path)
     for name, known in (
-        ("transformer_task", "feature-extraction"),
-        ("module_output_name", "token_embeddings"),
+        ("transformer_task", task),
+        ("module_output_name", output),
     ):
         if config.get(name, known) != known:
             raise ValueError(f"{path}: unknown {name} {config[name]!r}; known: {known!r}")
@@ -153,7 +180,30 @@ def read_defaults(folder: Path) -> Defaults:
         default_prompt_name=config.get("default_prompt_name"),
         similarity_fn_name=config.get("similarity_fn_name"),
         truncate_dim=config.get("truncate_dim"),
+        activation_fn=config.get("activation_fn"),
     )
+
+
+def read_activation(config: Mapping[str, Any], defaults: Defaults, num_labels: int) -> str:
+    """The kernel that a cross-encoder's logits go through, in sentence-transformers' order: what its
+    own file says, config.json, config.json of releases before 4; a sigmoid for one logit, else none.
+
+    ValueError for an activation that is not known; nothing is imported.
+    """
+    ours = config.get("sentence_transformers")
+    stated = {
+        "activation_fn in config_sentence_transformers.json": defaults.activation_fn,
+        "sentence_transformers.activation_fn in config.json": (
+            ours.get("activation_fn") if isinstance(ours, dict) else ours
+        ),
+        "sbert_ce_default_activation_function in config.json": config.get(
+            "sbert_ce_default_activation_function"
+        ),
+    }
+    for field_name, path in stated.items():
+        if path is not None:
+            return from_torch_class(path, field_name)
+    return "sigmoid" if num_labels == 1 else "identity"
 
 
 def read_dense(folder: Path) -> tuple[_core.Dense, int, int]:

@@ -142,7 +142,7 @@ def _checked_texts(texts: Sequence[str]) -> list[str]:
 
 
 def _text_sample(model: ModelFolder, texts: list[str], encoder: Encoder) -> Sample:
-    ids = model.tokenizer(encoder.max_positions)(texts).input_ids
+    ids = model.tokenizer(encoder)(texts).input_ids
     batch = pack(ids)
     return Sample(batch.input_ids, batch.cu_seqlens)
 

@@ -101,7 +101,7 @@ class SentenceTransformer(TextModel):
         self._take(
             model_name_or_path,
             loaded,
-            merge_prompts(prompts, loaded.defaults.prompts),
+            merge_prompts(prompts, loaded.defaults.prompts, always=("query", "document")),
             default_prompt_name or loaded.defaults.default_prompt_name,
         )
         self._encoder = loaded.encoder
