@@ -43,7 +43,9 @@ def tokenizer_json():
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     tokenizer.add_special_tokens(SPECIAL)
     tokenizer.enable_truncation(5)
@@ -164,4 +166,67 @@ def pooled(texts, modes=("mean",), start=0, **options):
     for text in texts:
         states = expected_states(text, **options)
         rows.append(oracle.pool_sequences(modes, states, [0, len(states)], start)[0])
+    return np.array(rows)
+
+
+PAIRS = [
+    ("a cab", "the quick brown fox"),
+    ("deed", ""),
+    ("", "jumps over the lazy dog"),
+    ("", ""),
+    ("the quick brown fox jumps over", "z"),
+]
+
+
+def classifier_weights(num_labels=1, seed=3):
+    """A BertForSequenceClassification's tensors; logits of a few units."""
+    rng = np.random.default_rng(seed)
+    d = TINY.hidden_size
+    head = {
+        "bert.pooler.dense.weight": rng.standard_normal((d, d)) * d**-0.5,
+        "bert.pooler.dense.bias": rng.standard_normal(d) * 0.1,
+        "classifier.weight": rng.standard_normal((num_labels, d)),
+        "classifier.bias": rng.standard_normal(num_labels) * 0.1,
+    }
+    encoder = {f"bert.{name}": tensor for name, tensor in random_weights().items()}
+    return encoder | {name: tensor.astype(np.float32) for name, tensor in head.items()}
+
+
+def write_cross_encoder(folder, num_labels=1, *, weights=None, files=None, **config):
+    """A folder as transformers saves a BertForSequenceClassification; config adds to config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = classifier_weights(num_labels) if weights is None else weights
+    save_file(weights, folder / "model.safetensors")
+    labels = {str(i): f"LABEL_{i}" for i in range(num_labels)}
+    architectures = ["BertForSequenceClassification"]
+    contents = {
+        "config.json": config_json(**{"architectures": architectures, "id2label": labels} | config),
+        "tokenizer.json": tokenizer_json(),
+        "tokenizer_config.json": {"model_max_length": 100, "pad_token": "[PAD]"},
+    }
+    write_files(folder, contents | (files or {}))
+    return folder
+
+
+def expected_logits(pairs, num_labels=1):
+    """The oracle's logits of short pairs: float64 (n, num_labels)."""
+    w = classifier_weights(num_labels)
+    encoder = {name.removeprefix("bert."): tensor for name, tensor in w.items()}
+    rows = []
+    for first, second in pairs:
+        ids = [*letter_ids(first), *letter_ids(second)[1:]]
+        types = np.arange(len(ids)) >= len(letter_ids(first))
+        states = oracle.bert(
+            np.array(ids),
+            encoder,
+            np.array([0, len(ids)]),
+            TINY.num_layers,
+            TINY.num_heads,
+            token_type_ids=types.astype(int),
+            activation=TINY.activation,
+        )
+        hidden = np.tanh(
+            oracle.linear(states[:1], w["bert.pooler.dense.weight"], w["bert.pooler.dense.bias"])
+        )
+        rows.append(oracle.linear(hidden, w["classifier.weight"], w["classifier.bias"])[0])
     return np.array(rows)

@@ -222,7 +222,7 @@ class CrossEncoder(TextModel):
                 " use predict"
             )
         prompt = self._resolve_prompt(prompt, prompt_name)
-        query = _checked_query(query)
+        query = check_text(query, None, "query")
         texts = document_list(documents)
         pairs = [(query, text) for text in texts]
         scores = self._scores(pairs, prompt, show_progress_bar, activation_fn).tolist()
@@ -268,12 +268,6 @@ class CrossEncoder(TextModel):
 
     def _forward(self, batch: TokenBatch) -> Float32:
         return self._classifier.forward(*batch, num_threads=self._num_threads)
-
-
-def _checked_query(query: object) -> str:
-    if not isinstance(query, str):
-        raise TypeError(f"query must be a str, got {type(query).__name__}")
-    return check_text(query, 0, "query")
 
 
 def _prompted(pairs: list[Pair], prompt: str | None) -> list[Pair]:

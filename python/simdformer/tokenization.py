@@ -215,21 +215,26 @@ def _pad_id(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> int:
     return (tokenizer.padding or {}).get("pad_id", 0) if named is None else named
 
 
-def check_text(text: object, index: int, argument: str = "texts") -> str:
-    """`text` if it can be tokenised. TypeError or ValueError names its index, not its content."""
+def check_text(text: object, index: int | None, argument: str = "texts") -> str:
+    """`text` if it can be tokenised. TypeError or ValueError names the argument and the index in it,
+    if there is one, not the content."""
     if not isinstance(text, str):
-        raise TypeError(f"{argument}[{index}] must be a str, got {type(text).__name__}")
+        raise TypeError(f"{_place(argument, index)} must be a str, got {type(text).__name__}")
     # ASCII is known to the object itself; anything else is scanned once.
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{argument}[{index}] holds the lone surrogate U+{ord(text[error.start]):04X} at"
+                f"{_place(argument, index)} holds the lone surrogate U+{ord(text[error.start]):04X} at"
                 f" position {error.start}, which is not text; decode the source with"
                 " errors='replace', or replace it"
             ) from error
     return text
+
+
+def _place(argument: str, index: int | None) -> str:
+    return argument if index is None else f"{argument}[{index}]"
 
 
 def _adjust_normalizer(
