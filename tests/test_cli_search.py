@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from simdformer.cli import main
-from simdformer.cli.search import Match, TopMatches
+from simdformer.cli.matches import Match, TopMatches
 from simdformer.cli.texts import Record
 
 CORPUS = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments that embed and search share."""
+"""The arguments that subcommands share."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def positive_int(text: str) -> int:
     return value
 
 
+def add_query_arguments(parser: argparse.ArgumentParser) -> None:
+    """Queries, the texts that they are held against, and how the best are shown."""
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
+    parser.add_argument(
+        "--in", dest="corpus", required=True, metavar="CORPUS", help="the texts, or - for stdin"
+    )
+    parser.add_argument(
+        "--top", type=positive_int, default=5, metavar="K", help="matches a query (default: 5)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help='one object a query: {"query", "matches": [{"rank", "score", "line", "text"}]}',
+    )
+
+
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     """How the input is read."""
     group = parser.add_argument_group("input")
@@ -37,14 +53,17 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model runs, how, and whether one sees it work."""
+def add_model_arguments(
+    parser: argparse.ArgumentParser, default: str | None = DEFAULT_MODEL
+) -> None:
+    """Which model runs, how, and whether one sees it work. default: None if one must be named."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        default=default,
+        required=default is None,
         metavar="M",
-        help=f"a model's folder or name (default: {DEFAULT_MODEL})",
+        help="a model's folder or name" + (f" (default: {default})" if default else ""),
     )
     group.add_argument(
         "--compute-type",

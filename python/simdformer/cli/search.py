@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from simdformer.cli.arguments import add_input_arguments, add_model_arguments, positive_int
+from simdformer.cli.arguments import (
+    add_input_arguments,
+    add_model_arguments,
+    add_query_arguments,
+)
 from simdformer.cli.errors import CliError
-from simdformer.cli.texts import Record, TextSource, text_format
+from simdformer.cli.matches import TopMatches, as_json, as_text
+from simdformer.cli.texts import TextSource, text_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from simdformer import SentenceTransformer
     from simdformer.cli.arguments import SubParsers
     from simdformer.cli.embedding import Chunk
+    from simdformer.cli.texts import Record
 
 _EPILOG = """\
 The corpus is read as `simdformer embed` reads its input. Without --embeddings it is embedded anew
@@ -39,28 +43,6 @@ examples:
 _ROWS = 8192
 
 
-class Match(NamedTuple):
-    """One text of the corpus and how near it is to the query; higher is nearer."""
-
-    score: float
-    record: Record
-
-
-class TopMatches:
-    """The `k` best matches so far; of equal ones the earlier in the corpus comes first."""
-
-    def __init__(self, k: int) -> None:
-        self._k = k
-        self.best: list[Match] = []
-
-    def add(self, scores: NDArray[np.float32], records: list[Record]) -> None:
-        """scores: float32 (len(records),)."""
-        candidates = (-scores).argsort(kind="stable")[: self._k]
-        self.best += [Match(float(scores[i]), records[i]) for i in candidates]
-        self.best.sort(key=lambda match: -match.score)  # stable: the earlier stays first
-        del self.best[self._k :]
-
-
 def add_parser(commands: SubParsers) -> None:
     """Add the subcommand and its arguments."""
     parser = commands.add_parser(
@@ -70,20 +52,9 @@ def add_parser(commands: SubParsers) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
-    parser.add_argument(
-        "--in", dest="corpus", required=True, metavar="CORPUS", help="the texts, or - for stdin"
-    )
-    parser.add_argument(
-        "--top", type=positive_int, default=5, metavar="K", help="matches a query (default: 5)"
-    )
+    add_query_arguments(parser)
     parser.add_argument(
         "--embeddings", metavar="FILE.npy", help="the corpus's vectors, made by simdformer embed"
-    )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help='one object a query: {"query", "matches": [{"rank", "score", "line", "text"}]}',
     )
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -113,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
                 progress.update(chunk)
     warn_of_truncation(model, len(args.queries) + progress.num_texts)
     for query, top in zip(args.queries, tops, strict=True):
-        write_text(_as_json(query, top.best) if args.json else _as_text(query, top.best))
+        write_text(as_json(query, top.best) if args.json else as_text(query, top.best))
 
 
 def stored_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Chunk]:
@@ -159,29 +130,3 @@ def _rank(
     scores = model.similarity(queries, chunk.embeddings)  # (queries, chunk)
     for top, row in zip(tops, scores, strict=True):
         top.add(row, chunk.records)
-
-
-def _as_text(query: str, matches: list[Match]) -> str:
-    width = shutil.get_terminal_size((100, 24)).columns
-    lines = [query]
-    for match in matches:
-        head = f"  {match.score:7.4f}  line {match.record.line}: "
-        lines.append(head + _shortened(match.record.text, max(width - len(head), 20)))
-    if not matches:
-        lines.append("  (the corpus is empty)")
-    return "\n".join(lines) + "\n"
-
-
-def _as_json(query: str, matches: list[Match]) -> str:
-    found = [
-        {"rank": rank, "score": match.score, "line": match.record.line, "text": match.record.text}
-        for rank, match in enumerate(matches, start=1)
-    ]
-    return json.dumps({"query": query, "matches": found}, ensure_ascii=False) + "\n"
-
-
-def _shortened(text: str, width: int) -> str:
-    """One line of `text`; control characters, which could drive the terminal, become spaces."""
-    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * width])
-    line = " ".join(printable.split())
-    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The best texts for a query: kept, and printed, as search and rerank do it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+from simdformer.cli.texts import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Match(NamedTuple):
+    """One text of the corpus and how near it is to the query; higher is nearer."""
+
+    score: float
+    record: Record
+
+
+class TopMatches:
+    """The `k` best matches so far; of equal ones the earlier in the corpus comes first."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self.best: list[Match] = []
+
+    def add(self, scores: NDArray[np.float32], records: list[Record]) -> None:
+        """scores: float32 (len(records),)."""
+        candidates = (-scores).argsort(kind="stable")[: self._k]
+        self.best += [Match(float(scores[i]), records[i]) for i in candidates]
+        self.best.sort(key=lambda match: -match.score)  # stable: the earlier stays first
+        del self.best[self._k :]
+
+
+def as_text(query: str, matches: list[Match]) -> str:
+    """The query and a line a match."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    lines = [query]
+    for match in matches:
+        head = f"  {match.score:7.4f}  line {match.record.line}: "
+        lines.append(head + _shortened(match.record.text, max(width - len(head), 20)))
+    if not matches:
+        lines.append("  (the corpus is empty)")
+    return "\n".join(lines) + "\n"
+
+
+def as_json(query: str, matches: list[Match]) -> str:
+    """One object, in a line."""
+    found = [
+        {"rank": rank, "score": match.score, "line": match.record.line, "text": match.record.text}
+        for rank, match in enumerate(matches, start=1)
+    ]
+    return json.dumps({"query": query, "matches": found}, ensure_ascii=False) + "\n"
+
+
+def _shortened(text: str, width: int) -> str:
+    """One line of `text`; control characters, which could drive the terminal, become spaces."""
+    printable = "".join(c if c.isprintable() else " " for c in text[: 4 * width])
+    line = " ".join(printable.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
