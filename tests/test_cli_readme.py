@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from model_fixtures import write_cross_encoder
 from simdformer.cli import main
 from support import ROOT
 
@@ -18,10 +19,23 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_python_example_runs_and_prints_similarities(capsys):
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})  # noqa: S102
+@pytest.fixture(autouse=True)
+def reranker(tmp_path, monkeypatch):
+    """The reranker that README names, in a cache: a tiny model with random weights stands for it."""
+    cache = tmp_path / "cache"
+    write_cross_encoder(cache / "models--cross-encoder--ms-marco-MiniLM-L6-v2" / "snapshots/main")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.delenv("SENTENCE_TRANSFORMERS_HOME", raising=False)
+
+
+def test_the_python_examples_run_and_print_similarities_and_a_ranking(capsys):
+    embed, rerank = blocks("python")
+    names = {"__name__": "readme"}
+    exec(compile(embed, "README.md", "exec"), names)  # noqa: S102
     assert capsys.readouterr().out.startswith("[[")
+    exec(compile(rerank, "README.md", "exec"), names)  # noqa: S102
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split(" ", 1)[1] for line in lines) == sorted(names["documents"])
 
 
 def test_the_commands_run(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `simdformer` command: embed texts into vectors, search them, look into a model, quantise it.
+"""The `simdformer` command: embed texts into vectors, search and rerank them, look into a model,
+quantise it.
 
 Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
 130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM.
@@ -15,7 +16,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, info, quantize, search
+from simdformer.cli import embed, info, quantize, rerank, search
 from simdformer.cli.errors import CliError, UsageError, say
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _EPILOG = """\
 examples:
   simdformer embed docs.txt -o docs.npy
   simdformer search "open a file" --in docs.txt
+  simdformer rerank "open a file" --in docs.txt --model cross-encoder/ms-marco-MiniLM-L6-v2
   simdformer info all-MiniLM-L6-v2
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
 
@@ -62,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each subcommand's module adds its own part."""
     parser = argparse.ArgumentParser(
         prog="simdformer",
-        description="Sentence embeddings on CPUs.",
+        description="Sentence embeddings and reranking on CPUs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action=_VersionAction, nargs=0, help="show the version and exit"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (embed, search, info, quantize):
+    for command in (embed, search, rerank, info, quantize):
         command.add_parser(commands)
     return parser
 
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("default")
             for category in _FOR_DEVELOPERS:
                 warnings.simplefilter("ignore", category)
-            # embed and search count them themselves and say so at the end.
+            # embed, search and rerank count them themselves and say so at the end.
             warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning
             args.run(args)

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 writer.write(chunk.records, chunk.embeddings)
-                progress.update(chunk)
+                progress.update(chunk.records, chunk.num_tokens)
         writer.finish()
     warn_of_truncation(model, progress.num_texts)
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What embed and search share: loading a model, records into vectors."""
+"""What embed, search and rerank share: loading a model, records into vectors."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from simdformer.cli.errors import CliError, say
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from simdformer import SentenceTransformer
+    from simdformer import CrossEncoder, SentenceTransformer
     from simdformer.cli.texts import Record
+
+Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
 
 
 class Chunk(NamedTuple):
@@ -31,8 +33,19 @@ def load_model(args: argparse.Namespace) -> SentenceTransformer:
     """The model that the arguments name; what keeps it from loading is a CliError."""
     from simdformer import SentenceTransformer
 
+    return _load(SentenceTransformer, args)
+
+
+def load_cross_encoder(args: argparse.Namespace) -> CrossEncoder:
+    """Likewise, for rerank."""
+    from simdformer import CrossEncoder
+
+    return _load(CrossEncoder, args)
+
+
+def _load(kind: type[Model], args: argparse.Namespace) -> Model:
     try:
-        return SentenceTransformer(
+        return kind(
             args.model,
             compute_type=args.compute_type,
             num_threads=args.num_threads,
@@ -42,11 +55,13 @@ def load_model(args: argparse.Namespace) -> SentenceTransformer:
         raise CliError(str(error)) from error
 
 
-def warn_of_truncation(model: SentenceTransformer, num_texts: int) -> None:
+def warn_of_truncation(
+    model: SentenceTransformer | CrossEncoder, num_texts: int, unit: str = "texts"
+) -> None:
     """One line for all texts that were too long; the library's own warning knows the first only."""
     if model.truncated_texts:
         say(
-            f"warning: {model.truncated_texts:,} of {num_texts:,} texts were longer than "
+            f"warning: {model.truncated_texts:,} of {num_texts:,} {unit} were longer than "
             f"{model.max_seq_length} tokens; the rest of them was left out"
         )
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from simdformer.cli.embedding import Chunk
-    from simdformer.cli.texts import TextSource
+    from simdformer.cli.texts import Record, TextSource
 
 
 class Progress:
@@ -24,7 +23,7 @@ class Progress:
     num_texts: the texts so far, whether the bar is shown or not.
     """
 
-    def __init__(self, source: TextSource, *, shown: bool | None) -> None:
+    def __init__(self, source: TextSource, *, shown: bool | None, name: str = "embed") -> None:
         self._started = time.perf_counter()
         self.num_texts = 0
         self._tokens = 0
@@ -32,23 +31,23 @@ class Progress:
         tail = "{elapsed}<{remaining}" if source.size else "{elapsed}"
         self._bar = tqdm(
             total=source.size,
-            desc="embed",
+            desc=name,
             file=sys.stderr,
             disable=not (sys.stderr.isatty() if shown is None else shown),
             bar_format=head + "{postfix} [" + tail + "]",
         )
 
-    def update(self, chunk: Chunk) -> None:
-        """Add what was just embedded."""
-        self.num_texts += len(chunk.records)
-        self._tokens += chunk.num_tokens
+    def update(self, records: list[Record], num_tokens: int) -> None:
+        """Add what was just done."""
+        self.num_texts += len(records)
+        self._tokens += num_tokens
         seconds = max(time.perf_counter() - self._started, 1e-9)
         self._bar.set_postfix_str(
             f"{self.num_texts:,} texts, {self.num_texts / seconds:,.0f} texts/s, "
             f"{self._tokens / seconds:,.0f} tokens/s",
             refresh=False,
         )
-        self._bar.update(chunk.records[-1].end - self._bar.n)
+        self._bar.update(records[-1].end - self._bar.n)
 
     def __enter__(self) -> Self:
         return self

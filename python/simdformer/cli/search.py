@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 _rank(model, queries, chunk, tops)
-                progress.update(chunk)
+                progress.update(chunk.records, chunk.num_tokens)
     warn_of_truncation(model, len(args.queries) + progress.num_texts)
     for query, top in zip(args.queries, tops, strict=True):
         write_text(as_json(query, top.best) if args.json else as_text(query, top.best))

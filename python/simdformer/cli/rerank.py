@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simdformer rerank`: the texts of a file that answer a query best, each read beside the query."""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from typing import TYPE_CHECKING
+
+from simdformer.cli.arguments import (
+    add_input_arguments,
+    add_model_arguments,
+    add_query_arguments,
+)
+from simdformer.cli.errors import CliError
+from simdformer.cli.matches import TopMatches, as_json, as_text
+from simdformer.cli.texts import TextSource, text_format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from simdformer import CrossEncoder
+    from simdformer.cli.arguments import SubParsers
+    from simdformer.cli.texts import Record
+
+_EPILOG = """\
+A cross-encoder reads the query and a text together: more precise than `simdformer search`, and
+slower, for nothing can be computed before the query is known. It suits some hundreds of texts, such as
+the best that a search has found. The texts are read as `simdformer embed` reads its input.
+
+examples:
+  simdformer rerank "open a file for reading" --in found.txt --model cross-encoder/ms-marco-MiniLM-L6-v2
+  simdformer rerank "late delivery" --in reviews.csv --field body --model ./my-reranker --json
+"""
+
+# Texts between two looks at the progress bar: a forward pass or two.
+_TEXTS = 64
+
+
+def add_parser(commands: SubParsers) -> None:
+    """Add the subcommand and its arguments."""
+    parser = commands.add_parser(
+        "rerank",
+        help="order the texts of a file by how well they answer a query",
+        description="Order the texts of a file by how well they answer a query.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_query_arguments(parser)
+    add_input_arguments(parser)
+    add_model_arguments(parser, default=None)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Walk over the texts once, score each beside every query, print."""
+    from simdformer.cli.embedding import load_cross_encoder, warn_of_truncation
+    from simdformer.cli.output import write_text
+    from simdformer.cli.progress import Progress
+    from simdformer.tokenization import check_text
+
+    format_ = text_format(args.corpus, args.format)
+    with TextSource(args.corpus, format_, args.field) as source:
+        model = load_cross_encoder(args)
+        if model.num_labels != 1:
+            raise CliError(
+                f"{args.model} gives {model.num_labels} scores a pair; rerank needs a model of one"
+            )
+        try:
+            queries = [check_text(query, None, "QUERY") for query in args.queries]
+        except ValueError as error:  # bytes in the argument that are not UTF-8
+            raise CliError(str(error)) from error
+        tops = [TopMatches(args.top) for _ in queries]
+        with Progress(source, shown=args.progress, name="rerank") as progress:
+            for records in _groups(source):
+                before = model.num_tokens
+                _rank(model, queries, records, tops)
+                progress.update(records, model.num_tokens - before)
+    warn_of_truncation(model, len(queries) * progress.num_texts, "pairs")
+    for query, top in zip(queries, tops, strict=True):
+        write_text(as_json(query, top.best) if args.json else as_text(query, top.best))
+
+
+def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Consecutive records, few enough and short enough to be scored in one go."""
+    from simdformer.batching import chunks
+
+    waiting: deque[Record] = deque()
+
+    def texts() -> Iterator[str]:
+        for record in records:
+            waiting.append(record)
+            yield record.text
+
+    for group in chunks(texts(), _TEXTS):
+        yield [waiting.popleft() for _ in group]
+
+
+def _rank(
+    model: CrossEncoder, queries: list[str], records: list[Record], tops: list[TopMatches]
+) -> None:
+    for query, top in zip(queries, tops, strict=True):
+        top.add(model.predict([(query, record.text) for record in records]), records)
