@@ -93,7 +93,7 @@ def test_tokens_are_the_same(both, pairs):
         {"prompt": "abc "},
         {"convert_to_tensor": True},
         {"convert_to_numpy": False},
-        {"batch_size": 7},
+        {"batch_size": 50},
     ],
     ids=str,
 )
