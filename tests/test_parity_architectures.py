@@ -12,7 +12,7 @@ import tokenizers
 from safetensors.numpy import load_file, save_file
 from tokenizers import models, pre_tokenizers, trainers
 
-from simdformer import SentenceTransformer, quantize_model
+from simdformer import CrossEncoder, SentenceTransformer, quantize_model
 from simdformer.models import REGISTRY
 from support import assert_same_bits
 from test_parity import LARGEST_DIFFERENCE, docstrings
@@ -281,6 +281,35 @@ def test_a_task_models_checkpoint_is_read(saved, texts, tmp_path, kind):
         (tmp_path / name).write_bytes((plain / name).read_bytes())
     expected = SentenceTransformer(plain).encode(texts[:20])
     assert_same_bits(SentenceTransformer(tmp_path).encode(texts[:20]), expected)
+
+
+@pytest.mark.parametrize("num_labels", [1, 3])
+@each
+def test_a_classification_head_gives_the_same_logits(
+    theirs, saved, texts, tmp_path, kind, num_labels
+):
+    import torch
+    import transformers
+
+    stem, plain = KINDS[kind][0], saved(kind)[0]
+    classes = f"{stem}ForSequenceClassification"
+    model = getattr(transformers, classes).from_pretrained(plain, num_labels=num_labels)
+    torch.manual_seed(num_labels)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "classifier" in name or "pooler" in name:
+                parameter.normal_(0, 0.1)
+    model.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path)
+    pairs = list(zip(texts[:150], reversed(texts), strict=False))
+    ours = CrossEncoder(tmp_path, max_length=128, activation_fn="torch.nn.Identity")
+    reference = theirs.CrossEncoder(str(tmp_path), max_length=128, device="cpu")
+    expected = reference.predict(pairs, activation_fn=torch.nn.Identity())
+    difference = np.abs(ours.predict(pairs) - expected).max()
+    print(f"{kind}, {num_labels}: {difference:.2g} of {np.abs(expected).max():.2g}")
+    assert difference <= 2 * LARGEST_DIFFERENCE
+    assert np.ptp(expected) > 0.01  # texts do differ
+    assert ours.truncated_texts > 10
 
 
 @each
