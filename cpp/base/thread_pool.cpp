@@ -157,25 +157,19 @@ class ThreadPool {
   std::atomic<int> leased_{0};
 };
 
-// Never destroyed: workers may run until the process ends.
-ThreadPool* pool = nullptr;
-
-ThreadPool& the_pool() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    pool = new ThreadPool;
+// Both when the library is loaded, so that no fork falls into the middle of it. Never destroyed:
+// workers may run until the process ends.
+ThreadPool* pool = new ThreadPool;
+[[maybe_unused]] const int fork_handlers =
     pthread_atfork([] { pool->lock(); }, [] { pool->unlock(); }, [] { pool = new ThreadPool; });
-  });
-  return *pool;
-}
 
 }  // namespace
 
-ThreadLease::ThreadLease(int wanted) : size_(the_pool().lease(wanted)) {}
-ThreadLease::~ThreadLease() { the_pool().give_back(size_); }
+ThreadLease::ThreadLease(int wanted) : size_(pool->lease(wanted)) {}
+ThreadLease::~ThreadLease() { pool->give_back(size_); }
 
 void ThreadLease::run(FunctionRef<void(int rank)> body) const {
-  size_ == 1 ? body(0) : the_pool().run(size_, body);
+  size_ == 1 ? body(0) : pool->run(size_, body);
 }
 
 }  // namespace simdformer
