@@ -34,6 +34,12 @@ def test_layer_norm_of_several_dimensions(rng):
     check(F.layer_norm(x, (3, 5), weight), expected)
 
 
+@pytest.mark.parametrize("norm", [F.layer_norm, F.rms_norm])
+def test_one_dimension_may_be_given_by_its_size(rng, norm):
+    x = normal(rng, 4, 15)
+    assert_same_bits(norm(x, 15), norm(x, (15,)))
+
+
 def rms_norm(x, weight=1.0, eps=2.0**-23):
     x = np.asarray(x, np.float64)
     return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * weight

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,22 +16,22 @@ from simdformer.functional.arrays import Float32, Output, as_rank4, float32, vec
 
 def layer_norm(
     input: Any,
-    normalized_shape: Sequence[int],
+    normalized_shape: int | Sequence[int],
     weight: Any = None,
     bias: Any = None,
     eps: float = 1e-5,
     *,
     out: Any = None,
 ) -> Float32:
-    """(x - mean) / sqrt(variance + eps) weight + bias over the last len(normalized_shape) dimensions.
+    """(x - mean) / sqrt(variance + eps) weight + bias over the last dimensions, normalized_shape.
 
     float32 of any shape; weight and bias have normalized_shape. Biased variance in two passes: a mean
     that is large beside the spread costs no accuracy. Raises TypeError for another dtype, ValueError
     for shapes that do not fit. Source: Ba, Kiros, Hinton 2016.
     """
-    rows, size, output = normalised_rows(input, normalized_shape, weight, bias, out)
-    w = flat("weight", weight, normalized_shape, size)
-    b = None if bias is None else flat("bias", bias, normalized_shape, size)
+    rows, shape, output = normalised_rows(input, normalized_shape, weight, bias, out)
+    w = flat("weight", weight, shape)
+    b = None if bias is None else flat("bias", bias, shape)
     return output.write(
         lambda array: _core.layer_norm(as_rank4(rows), w, b, check_eps(eps), array),
         (1, 1, *rows.shape),
@@ -39,19 +40,19 @@ def layer_norm(
 
 def rms_norm(
     input: Any,
-    normalized_shape: Sequence[int],
+    normalized_shape: int | Sequence[int],
     weight: Any = None,
     eps: float | None = None,
     *,
     out: Any = None,
 ) -> Float32:
-    """x / sqrt(mean(x^2) + eps) weight over the last len(normalized_shape) dimensions.
+    """x / sqrt(mean(x^2) + eps) weight over the last dimensions, normalized_shape.
 
     eps=None means 2^-23, as in torch.nn.functional.rms_norm. Else as layer_norm.
     Source: Zhang and Sennrich 2019.
     """
-    rows, size, output = normalised_rows(input, normalized_shape, weight, None, out)
-    w = flat("weight", weight, normalized_shape, size)
+    rows, shape, output = normalised_rows(input, normalized_shape, weight, None, out)
+    w = flat("weight", weight, shape)
     value = float(np.finfo(np.float32).eps) if eps is None else check_eps(eps)
     return output.write(
         lambda array: _core.rms_norm(as_rank4(rows), w, value, array), (1, 1, *rows.shape)
@@ -137,30 +138,30 @@ def check_eps(eps: float) -> float:
     return float(eps)
 
 
-def flat(name: str, value: Any, shape: Sequence[int], size: int) -> Float32:
+def flat(name: str, value: Any, shape: tuple[int, ...]) -> Float32:
     """A weight of the normalised shape as a vector; ones if there is none."""
     if value is None:
-        return np.ones(size, np.float32)
+        return np.ones(math.prod(shape), np.float32)
     array = float32(name, value)
-    if array.shape != tuple(shape):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {array.shape}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     return np.ascontiguousarray(array).reshape(-1)
 
 
 def normalised_rows(
-    input: Any, normalized_shape: Sequence[int], weight: Any, bias: Any, out: Any
-) -> tuple[NDArray[np.float32], int, Output]:
-    """input as (rows, size), size, and the output of its own shape."""
+    input: Any, normalized_shape: int | Sequence[int], weight: Any, bias: Any, out: Any
+) -> tuple[NDArray[np.float32], tuple[int, ...], Output]:
+    """input as (rows, size), the shape of a row, and the output of the input's own shape."""
     x = float32("input", input, min_ndim=1)
-    shape = tuple(normalized_shape)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"normalized_shape {shape} is not the end of input's shape {x.shape}")
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     if size == 0:
         raise ValueError(f"normalized_shape must not be empty, got {shape}")
     others = [float32(n, a) for n, a in (("weight", weight), ("bias", bias)) if a is not None]
     output = Output(out, x.shape, x, *others)
-    return x.reshape(-1, size), size, output
+    return x.reshape(-1, size), shape, output
 
 
 def running(name: str, value: Any, channels: int) -> Float32 | None:
