@@ -10,13 +10,19 @@
 #include <new>
 #include <utility>
 
+#include "base/huge_pages.h"
+
 namespace simdformer {
+
+// kReadOften: in huge pages that it shares with others of its kind.
+enum class Use { kScratch, kReadOften };
 
 template <typename T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(size_t size) : data_(allocate(size)), size_(size) {}
+  explicit Buffer(size_t size, Use use = Use::kScratch)
+      : data_(use == Use::kReadOften ? share(size) : allocate(size)), size_(size) {}
 
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }
@@ -30,24 +36,41 @@ class Buffer {
   }
 
  private:
+  // owner: of memory that is shared.
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    std::shared_ptr<std::byte> owner;
+    void operator()(T* p) const {
+      if (!owner) std::free(p);
+    }
   };
+  using Pointer = std::unique_ptr<T, Free>;
 
-  // Large buffers ask for huge pages: 42 MB of weights are 10,000 small ones, 21 large.
-  static T* allocate(size_t size) {
-    if (size == 0) return nullptr;
-    constexpr size_t kHugePage = size_t{1} << 21;
+  static size_t bytes_of(size_t size) {
     const size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
     if (bytes / sizeof(T) < size) throw std::bad_alloc();
+    return bytes;
+  }
+
+  // Large buffers ask for huge pages of their own.
+  static Pointer allocate(size_t size) {
+    if (size == 0) return nullptr;
+    constexpr size_t kHugePage = size_t{1} << 21;
+    const size_t bytes = bytes_of(size);
     const bool large = bytes >= kHugePage;
     void* p = nullptr;
     if (posix_memalign(&p, large ? kHugePage : 64, bytes) != 0) throw std::bad_alloc();
     if (large) madvise(p, bytes, MADV_HUGEPAGE);
-    return static_cast<T*>(p);
+    return Pointer(static_cast<T*>(p));
   }
 
-  std::unique_ptr<T, Free> data_;
+  static Pointer share(size_t size) {
+    if (size == 0) return nullptr;
+    std::shared_ptr<std::byte> memory = huge_page_memory(bytes_of(size));
+    T* p = reinterpret_cast<T*>(memory.get());
+    return Pointer(p, Free{std::move(memory)});
+  }
+
+  Pointer data_;
   size_t size_ = 0;
 };
 

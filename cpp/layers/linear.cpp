@@ -24,7 +24,7 @@ Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
   if (storage == Storage::kBfloat16) {
     packed_bf16_ = PackedBf16(kernels_, weight);
   } else {
-    packed_ = Buffer<float>(kernels_.packed_size(weight.rows, weight.cols));
+    packed_ = Buffer<float>(kernels_.packed_size(weight.rows, weight.cols), Use::kReadOften);
     kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
                          packed_.data());
   }

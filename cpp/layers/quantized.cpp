@@ -57,8 +57,8 @@ void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8
 }
 
 PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
-    : packed_(kernels.s8_packed_size(weight.rows, weight.cols)),
-      ranges_(kernels.s8_ranges_size(weight.rows, weight.cols)) {
+    : packed_(kernels.s8_packed_size(weight.rows, weight.cols), Use::kReadOften),
+      ranges_(kernels.s8_ranges_size(weight.rows, weight.cols), Use::kReadOften) {
   check_outliers(weight.outliers, weight.cols);
   kernels.pack_weight_s8({.n = weight.rows,
                           .k = weight.cols,
@@ -68,7 +68,7 @@ PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
                           .ranges = ranges_.data()});
   const size_t count = weight.outliers.size();
   if (count == 0) return;
-  outlier_weight_ = Buffer<float>(kernels.packed_size(weight.rows, count));
+  outlier_weight_ = Buffer<float>(kernels.packed_size(weight.rows, count), Use::kReadOften);
   const size_t panels = num_panels(kernels, weight.rows);
   kernels.pack_weight(weight.rows, count, weight.outlier_weight, count, 0, panels,
                       outlier_weight_.data());

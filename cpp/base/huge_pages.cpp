@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/huge_pages.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+namespace simdformer {
+namespace {
+
+constexpr size_t kHugePage = size_t{1} << 21;
+// What is mapped at once; what is never written costs no memory.
+constexpr size_t kChunk = size_t{1} << 25;
+// The model of such weights fits a cache with small pages too.
+constexpr size_t kSmall = size_t{1} << 16;
+
+class Chunk {
+ public:
+  // One huge page more than asked for, to begin at the start of one.
+  explicit Chunk(size_t bytes) : mapped_(bytes + kHugePage) {
+    start_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start_ == MAP_FAILED) throw std::bad_alloc();
+    const size_t into_page = reinterpret_cast<uintptr_t>(start_) % kHugePage;
+    next_ = static_cast<std::byte*>(start_) + (kHugePage - into_page) % kHugePage;
+    end_ = next_ + bytes;
+    madvise(next_, bytes, MADV_HUGEPAGE);
+  }
+  ~Chunk() { munmap(start_, mapped_); }
+  Chunk(const Chunk&) = delete;
+  Chunk& operator=(const Chunk&) = delete;
+
+  // Null if there is not so much left.
+  std::byte* take(size_t bytes) {
+    if (static_cast<size_t>(end_ - next_) < bytes) return nullptr;
+    std::byte* piece = next_;
+    next_ += bytes;
+    return piece;
+  }
+
+ private:
+  void* start_;
+  size_t mapped_;
+  std::byte* next_;
+  std::byte* end_;
+};
+
+std::mutex mutex;
+std::weak_ptr<Chunk> open_chunk;  // its pieces keep it
+
+std::shared_ptr<std::byte> ordinary_memory(size_t bytes) {
+  void* p = nullptr;
+  if (posix_memalign(&p, 64, bytes) != 0) throw std::bad_alloc();
+  return {static_cast<std::byte*>(p), [](std::byte* piece) { std::free(piece); }};
+}
+
+}  // namespace
+
+std::shared_ptr<std::byte> huge_page_memory(size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  return ordinary_memory(bytes);  // whose ends are watched
+#endif
+  if (bytes < kSmall) return ordinary_memory(bytes);
+  bytes = (bytes + 63) / 64 * 64;
+  // The lock is only tried: a child forked while another thread held it would wait for ever.
+  const std::unique_lock lock(mutex, std::try_to_lock);
+  std::shared_ptr<Chunk> chunk = lock ? open_chunk.lock() : nullptr;
+  std::byte* piece = chunk ? chunk->take(bytes) : nullptr;
+  if (!piece) {
+    chunk = std::make_shared<Chunk>(bytes > kChunk ? bytes : kChunk);
+    piece = chunk->take(bytes);
+    if (lock) open_chunk = chunk;
+  }
+  return {chunk, piece};
+}
+
+}  // namespace simdformer
