@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from simdformer import SentenceTransformer, __version__, show_config
+from model_fixtures import (
+    classifier_weights,
+    config_json,
+    modules_json,
+    write_cross_encoder,
+    write_model,
+)
+from simdformer import CrossEncoder, SentenceTransformer, __version__, show_config
 from simdformer.cli import info, main
 
 MODEL = "all-MiniLM-L6-v2"
@@ -49,6 +56,63 @@ def test_info_lists_the_files_with_their_sizes(capsys):
     for name, size in shown["files"].items():
         assert (Path(shown["folder"]) / name).stat().st_size == size
     assert {"config.json", "tokenizer.json", "modules.json"} <= shown["files"].keys()
+
+
+def printed_lines(capsys, folder):
+    assert main(["info", str(folder)]) == 0
+    return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_info_of_a_cross_encoder_agrees_with_the_loaded_model(tmp_path, capsys):
+    folder = write_cross_encoder(tmp_path / "m", 3)
+    shown = described(capsys, str(folder))["model"]
+    model = CrossEncoder(folder)
+    assert shown["class"] == "CrossEncoder"
+    assert shown["head"] == "BertForSequenceClassification"
+    assert shown["num_labels"] == model.num_labels == 3
+    assert shown["activation_fn"] == model.activation_fn.__name__ == "identity"
+    assert shown["max_seq_length"] == model.max_seq_length == 100
+    assert shown["compute_type"] == model.compute_type == "float32"
+    assert shown["parameters"] == sum(w.size for w in classifier_weights(3).values())
+    assert {"config.json", "model.safetensors"} <= shown["files"].keys()
+
+
+def test_info_of_a_cross_encoder_says_nothing_of_embeddings(tmp_path, capsys):
+    shown = described(capsys, str(write_cross_encoder(tmp_path / "m")))["model"]
+    embeddings = {"pooling", "dense_layers", "normalize", "embedding_dimension", "similarity"}
+    assert not embeddings & shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("config", "activation"),
+    [({}, "sigmoid"), ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, "tanh")],
+)
+def test_info_prints_a_cross_encoders_activation(tmp_path, capsys, config, activation):
+    lines = printed_lines(capsys, write_cross_encoder(tmp_path / "m", **config))
+    assert ["activation_fn", activation] in lines
+    assert ["num_labels", "1"] in lines
+
+
+def test_info_knows_a_cross_encoder_by_its_modules_too(tmp_path, capsys):
+    files = {"modules.json": modules_json(["Transformer"])}
+    folder = write_cross_encoder(tmp_path / "m", files=files)
+    assert described(capsys, str(folder))["model"]["class"] == "CrossEncoder"
+
+
+def test_info_of_an_embedding_model_made_of_a_classifier_describes_its_embeddings(tmp_path, capsys):
+    config = config_json(architectures=["BertForSequenceClassification"])
+    folder = write_model(tmp_path / "m", files={"config.json": config})
+    shown = described(capsys, str(folder))["model"]
+    assert (shown["class"], shown["pooling"]) == ("SentenceTransformer", ["mean"])
+    assert "num_labels" not in shown
+
+
+def test_info_of_a_cross_encoder_without_its_head_names_the_tensor(tmp_path, capsys):
+    weights = classifier_weights()
+    del weights["classifier.bias"]
+    folder = write_cross_encoder(tmp_path / "m", weights=weights)
+    assert main(["info", str(folder)]) == 1
+    assert "tensor 'classifier.bias' is missing" in capsys.readouterr().err
 
 
 def test_info_prints_a_value_a_line(capsys):

@@ -14,10 +14,11 @@ from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
 from simdformer.int8 import quantize_encoder
 from simdformer.models import build_encoder
-from simdformer.models.classification import build_head, count_labels
+from simdformer.models.classification import build_head, count_labels, named_head
 from simdformer.modules import (
     Defaults,
     TransformerSettings,
+    has_other_modules,
     read_cross_encoder_module,
     read_defaults,
     read_dense,
@@ -68,17 +69,24 @@ class LoadedCrossEncoder(NamedTuple):
 
 
 class TransformerFolder:
-    """The folder of a model, and in it that of its Transformer: config, weights, tokenizer.
+    """The folder of a model, and in it that of its Transformer: config, weights, tokenizer; and the
+    folders of dense modules behind it, which have weights of their own.
 
     Errors of the constructor and of every method: FileNotFoundError or ValueError naming the file,
     field or tensor. Nothing in the folder is executed, and nothing outside it is opened.
     """
 
     def __init__(
-        self, folder: Path, transformer: Path, settings: TransformerSettings, defaults: Defaults
+        self,
+        folder: Path,
+        transformer: Path,
+        settings: TransformerSettings,
+        defaults: Defaults,
+        dense: tuple[Path, ...] = (),
     ) -> None:
         self.folder = folder
         self.transformer = transformer
+        self.dense = dense
         self.settings = settings
         self.defaults = defaults
         adapter = transformer / "adapter_config.json"
@@ -128,7 +136,8 @@ class ModelFolder(TransformerFolder):
         if (folder / "modules.json").is_file():  # else sentence-transformers has no part in it
             settings = read_transformer_settings(self.modules.transformer)
             defaults = read_defaults(folder)
-        super().__init__(folder, self.modules.transformer, settings, defaults)
+        modules = self.modules
+        super().__init__(folder, modules.transformer, settings, defaults, modules.dense)
 
     def sentence_encoder(self, encoder: Encoder) -> SentenceEncoder:
         """The encoder with the modules behind it."""
@@ -140,7 +149,7 @@ class ModelFolder(TransformerFolder):
             )
         width = encoder.hidden_size * len(pooling.modes)
         layers: list[_core.Dense] = []
-        for folder in self.modules.dense:
+        for folder in self.dense:
             layer, in_features, out_features = read_dense(folder)
             if in_features != width:
                 raise ValueError(
@@ -162,6 +171,15 @@ class CrossEncoderFolder(TransformerFolder):
             settings = read_transformer_settings(transformer, "sequence-classification", "scores")
             defaults = read_defaults(folder)
         super().__init__(folder, transformer, settings, defaults)
+
+
+def open_folder(folder: Path) -> ModelFolder | CrossEncoderFolder:
+    """A cross-encoder's folder if config.json names a known classification head and no module
+    stands behind the Transformer; else an embedding model's. Errors: theirs."""
+    if has_other_modules(folder):
+        return ModelFolder(folder)
+    config = read_json(read_cross_encoder_module(folder) / "config.json")
+    return ModelFolder(folder) if named_head(config) is None else CrossEncoderFolder(folder)
 
 
 def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:

@@ -87,7 +87,7 @@ def read_modules(folder: Path) -> SentenceModules:
     path = folder / "modules.json"
     if not path.is_file():
         return SentenceModules(transformer=folder)
-    modules = [(_module_kind(path, entry), entry) for entry in _module_entries(path)]
+    modules = _modules(path)
     kinds = [kind for kind, _ in modules]
     num_dense = kinds.count("Dense")
     order = ["Transformer", "Pooling", *["Dense"] * num_dense, "Normalize"]
@@ -115,7 +115,7 @@ def read_cross_encoder_module(folder: Path) -> Path:
     path = folder / "modules.json"
     if not path.is_file():
         return folder
-    modules = [(_module_kind(path, entry), entry) for entry in _module_entries(path)]
+    modules = _modules(path)
     kinds = [kind for kind, _ in modules]
     if kinds != ["Transformer"]:
         raise ValueError(
@@ -123,6 +123,12 @@ def read_cross_encoder_module(folder: Path) -> Path:
             f" {' -> '.join(kinds)}; for a model with Pooling use SentenceTransformer"
         )
     return _inside(folder, path, modules[0][1].get("path", ""))
+
+
+def has_other_modules(folder: Path) -> bool:
+    """Whether modules.json has more than a Transformer. ValueError for unknown modules."""
+    path = folder / "modules.json"
+    return path.is_file() and [kind for kind, _ in _modules(path)] != ["Transformer"]
 
 
 def read_pooling(path: Path) -> PoolingSettings:
@@ -232,13 +238,15 @@ def read_dense(folder: Path) -> tuple[_core.Dense, int, int]:
     return dense, sizes["in_features"], sizes["out_features"]
 
 
-def _module_entries(path: Path) -> Sequence[Mapping[str, Any]]:
+def _modules(path: Path) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The kinds and entries of modules.json, in order."""
     entries = read_any_json(path)
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("idx"), int) for entry in entries
     ):
         raise ValueError(f"{path}: expected a list of objects with idx, name, path and type")
-    return sorted(entries, key=lambda entry: int(entry["idx"]))
+    ordered = sorted(entries, key=lambda entry: int(entry["idx"]))
+    return [(_module_kind(path, entry), entry) for entry in ordered]
 
 
 def _module_kind(path: Path, entry: Mapping[str, Any]) -> str:

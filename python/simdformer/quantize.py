@@ -176,7 +176,7 @@ def _is_copied(model: ModelFolder, path: Path, relative: Path) -> bool:
     if relative.parts[0] in _OTHER_FORMATS or any(part.startswith(".") for part in relative.parts):
         return False
     if path.suffix == ".safetensors":
-        return path.parent in model.modules.dense
+        return path.parent in model.dense
     if path.name.endswith(".safetensors.index.json"):
         return False
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES

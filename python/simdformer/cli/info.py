@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from simdformer import CrossEncoder, SentenceTransformer
     from simdformer.cli.arguments import SubParsers
+    from simdformer.loading import CrossEncoderFolder, ModelFolder
 
 _EPILOG = """\
 examples:
@@ -73,31 +75,55 @@ def run(args: argparse.Namespace) -> None:
 
 def describe_model(name: str) -> dict[str, Any]:
     """Load the model and say what it is. Errors: those of loading it."""
-    from simdformer import SentenceTransformer
-    from simdformer.checkpoint import read_json
-    from simdformer.modules import read_modules
+    from simdformer import CrossEncoder, SentenceTransformer
+    from simdformer.loading import CrossEncoderFolder, open_folder
     from simdformer.resolve import resolve_model
 
     folder = resolve_model(name)
-    model = SentenceTransformer(str(folder))
-    modules = read_modules(folder)
-    config = read_json(modules.transformer / "config.json")
+    opened = open_folder(folder)
+    model: CrossEncoder | SentenceTransformer
+    if isinstance(opened, CrossEncoderFolder):
+        model = CrossEncoder(str(folder))
+        behind = _head(opened, model)
+    else:
+        model = SentenceTransformer(str(folder))
+        behind = _modules(opened, model)
     return {
         "name": name,
         "folder": str(folder),
-        "architecture": config["model_type"],
-        **{size: config[size] for size in _SIZES if size in config},
-        "parameters": _count_parameters([modules.transformer, *modules.dense]),
+        "class": type(model).__name__,
+        "architecture": opened.config["model_type"],
+        **{size: opened.config[size] for size in _SIZES if size in opened.config},
+        "parameters": _count_parameters([opened.transformer, *opened.dense]),
         "compute_type": model.compute_type,
         "max_seq_length": model.max_seq_length,
-        "pooling": list(modules.pooling.modes),
-        "dense_layers": len(modules.dense),
-        "normalize": modules.normalize,
-        "embedding_dimension": model.get_embedding_dimension(),
-        "similarity": model.similarity_fn_name,
+        **behind,
         "prompts": dict(model.prompts),
         "default_prompt_name": model.default_prompt_name,
         "files": _file_sizes(folder),
+    }
+
+
+def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
+    """What stands behind the Transformer of an embedding model."""
+    return {
+        "pooling": list(opened.modules.pooling.modes),
+        "dense_layers": len(opened.dense),
+        "normalize": opened.modules.normalize,
+        "embedding_dimension": model.get_embedding_dimension(),
+        "similarity": model.similarity_fn_name,
+    }
+
+
+def _head(opened: CrossEncoderFolder, model: CrossEncoder) -> dict[str, Any]:
+    """What stands behind that of a cross-encoder."""
+    from simdformer.models.classification import named_head
+    from simdformer.modules import read_activation
+
+    return {
+        "head": named_head(opened.config),
+        "num_labels": model.num_labels,
+        "activation_fn": read_activation(opened.config, opened.defaults, model.num_labels),
     }
 
 

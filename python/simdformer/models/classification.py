@@ -39,17 +39,23 @@ HEADS = {
 }
 
 
-def find_head(config: Mapping[str, Any]) -> Head:
-    """The head that config.json's architectures name. ValueError lists the known ones."""
+def named_head(config: Mapping[str, Any]) -> str | None:
+    """The first of config.json's architectures with a known head; None if there is none."""
     architectures = config.get("architectures")
     named = architectures if isinstance(architectures, list) else []
-    for architecture in named:
-        if isinstance(architecture, str) and architecture in HEADS:
-            return HEADS[architecture]
-    raise ValueError(
-        f"config.json has architectures={architectures!r}, none with a classification head that is"
-        f" known: {', '.join(HEADS)}; for embeddings of a model without one use SentenceTransformer"
-    )
+    return next((name for name in named if isinstance(name, str) and name in HEADS), None)
+
+
+def find_head(config: Mapping[str, Any]) -> Head:
+    """The head that config.json's architectures name. ValueError lists the known ones."""
+    name = named_head(config)
+    if name is None:
+        raise ValueError(
+            f"config.json has architectures={config.get('architectures')!r}, none with a"
+            f" classification head that is known: {', '.join(HEADS)}; for embeddings of a model"
+            " without one use SentenceTransformer"
+        )
+    return HEADS[name]
 
 
 def count_labels(config: Mapping[str, Any]) -> int:
