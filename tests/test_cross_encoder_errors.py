@@ -19,7 +19,7 @@ from model_fixtures import (
     write_cross_encoder,
     write_model,
 )
-from simdformer import CrossEncoder, quantize_model
+from simdformer import CrossEncoder
 from support import TESTS
 
 
@@ -203,13 +203,6 @@ def test_labels_that_disagree_with_the_head_are_told_apart(tmp_path):
 @pytest.mark.parametrize("labels", [{}, ["a"], 3])
 def test_labels_of_another_form_are_refused(tmp_path, labels):
     refused(tmp_path, "id2label must map indices to names", id2label=labels)
-
-
-def test_a_quantised_folder_says_what_to_load_instead(tmp_path):
-    folder = write_cross_encoder(tmp_path / "m")
-    quantize_model(folder, tmp_path / "int8")
-    with pytest.raises(ValueError, match=r"is quantised, .* compute_type='int8'"):
-        CrossEncoder(tmp_path / "int8")
 
 
 # Ctrl-C

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from simdformer import _core
-from simdformer._core import Encoder, SentenceEncoder
+from simdformer._core import Dense, Encoder, SentenceEncoder
 from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
-from simdformer.int8 import quantize_encoder
+from simdformer.int8 import Pool, quantize_encoder
 from simdformer.models import build_encoder
-from simdformer.models.classification import build_head, count_labels, named_head
+from simdformer.models.classification import build_head, count_labels, head_tensors, named_head
 from simdformer.modules import (
     Defaults,
     TransformerSettings,
@@ -68,7 +69,7 @@ class LoadedCrossEncoder(NamedTuple):
     part_types: Mapping[str, str]
 
 
-class TransformerFolder:
+class TransformerFolder(ABC):
     """The folder of a model, and in it that of its Transformer: config, weights, tokenizer; and the
     folders of dense modules behind it, which have weights of their own.
 
@@ -100,6 +101,10 @@ class TransformerFolder:
         return Checkpoint(
             self.transformer / WEIGHTS_FILE if self.quantization else self.transformer
         )
+
+    @abstractmethod
+    def measure(self, checkpoint: Checkpoint) -> Pool:
+        """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
 
     def tokenizer(self, encoder: Encoder, *, pairs: bool = False) -> Tokenizer:
         """The tokenizer of texts, or of pairs, for an encoder."""
@@ -139,6 +144,10 @@ class ModelFolder(TransformerFolder):
         modules = self.modules
         super().__init__(folder, modules.transformer, settings, defaults, modules.dense)
 
+    def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
+        """The embeddings; dense modules have files of their own."""
+        return self.sentence_encoder
+
     def sentence_encoder(self, encoder: Encoder) -> SentenceEncoder:
         """The encoder with the modules behind it."""
         pooling = self.modules.pooling
@@ -172,6 +181,20 @@ class CrossEncoderFolder(TransformerFolder):
             defaults = read_defaults(folder)
         super().__init__(folder, transformer, settings, defaults)
 
+    def measure(self, checkpoint: Checkpoint) -> Pool:
+        """What the classifier sees: a logit has no direction to compare."""
+        dense, _ = self.head(checkpoint)
+        return partial(SentenceEncoder, pooling=["cls"], dense=[dense])
+
+    def head(self, checkpoint: Checkpoint) -> list[Dense]:
+        """The head's two layers. ValueError if there is none in a quantised folder."""
+        if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
+            raise ValueError(
+                f"{self.folder} is quantised, and without its classification head: quantise the model"
+                " that it was made from again, or load that with compute_type='int8'"
+            )
+        return build_head(self.config, checkpoint)
+
 
 def open_folder(folder: Path) -> ModelFolder | CrossEncoderFolder:
     """A cross-encoder's folder if config.json names a known classification head and no module
@@ -190,7 +213,7 @@ def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
     model = ModelFolder(folder)
     compute_type = model.resolve(compute_type)
     with model.checkpoint() as checkpoint:
-        encoder, part_types = _load_encoder(model, checkpoint, compute_type, model.sentence_encoder)
+        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
     return LoadedModel(
         model.tokenizer(encoder),
         encoder,
@@ -209,24 +232,14 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. The head stays in float32.
     """
     model = CrossEncoderFolder(folder)
-    if model.quantization is not None:
-        raise ValueError(
-            f"{folder} is quantised, and quantize_model leaves classification heads out; load the"
-            " model that it was made from, with compute_type='int8'"
-        )
     compute_type = model.resolve(compute_type)
     with model.checkpoint() as checkpoint:
-        dense, classifier = build_head(model.config, checkpoint)
-
-        def features(encoder: Encoder) -> SentenceEncoder:
-            """What the classifier sees: a vector to compare int8 by, where a logit has no direction."""
-            return SentenceEncoder(encoder, ["cls"], [dense])
-
-        encoder, part_types = _load_encoder(model, checkpoint, compute_type, features)
+        head = model.head(checkpoint)
+        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
     return LoadedCrossEncoder(
         model.tokenizer(encoder, pairs=True),
         encoder,
-        SentenceEncoder(encoder, ["cls"], [dense, classifier]),
+        SentenceEncoder(encoder, ["cls"], head),
         count_labels(model.config),
         model.config,
         model.defaults,
@@ -236,16 +249,13 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
 
 
 def _load_encoder(
-    model: TransformerFolder,
-    checkpoint: Checkpoint,
-    compute_type: str,
-    pool: Callable[[Encoder], SentenceEncoder],
+    model: TransformerFolder, checkpoint: Checkpoint, compute_type: str
 ) -> tuple[Encoder, Mapping[str, str]]:
-    """The encoder and the types of its parts. pool: gives the vectors that int8 is measured by."""
+    """The encoder and the types of its parts."""
     build = partial(build_encoder, model.config, checkpoint)
     if model.quantization is not None:
         return build(SavedPrecision(model.quantization)), model.quantization.parts
     if compute_type == "int8":
-        quantized = quantize_encoder(build, pool)
+        quantized = quantize_encoder(build, model.measure(checkpoint))
         return quantized.encoder, quantized.part_types
     return build(BFLOAT16 if compute_type == "bfloat16" else FLOAT32), {}

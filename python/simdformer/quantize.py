@@ -19,7 +19,7 @@ from simdformer.arguments import text_list
 from simdformer.batching import pack
 from simdformer.checkpoint import Checkpoint
 from simdformer.int8 import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
-from simdformer.loading import ModelFolder
+from simdformer.loading import TransformerFolder, open_folder
 from simdformer.models import build_encoder
 from simdformer.new_folder import new_folder
 from simdformer.quantized_checkpoint import (
@@ -87,8 +87,9 @@ def quantize_model(
 ) -> QuantizationReport:
     """Write a model's folder with int8 weights, about a quarter of its size.
 
-    SentenceTransformer(output) runs it in int8. Made without texts, it gives the same bits as
-    SentenceTransformer(model_name_or_path, compute_type="int8").
+    SentenceTransformer(output) runs it in int8, or CrossEncoder(output) if the model is one: it has a
+    known classification head, which stays in float32, and no module behind that. Made without texts, it
+    gives the same bits as the same class of model_name_or_path with compute_type="int8".
 
     output: the folder to make; it appears whole or not at all.
     texts: what the model will be used on, a hundred or more. The weights are rounded so that their
@@ -114,14 +115,14 @@ def quantize_model(
     )
     target = Path(output).expanduser()
     _refuse_target(source, target, overwrite)
-    model = ModelFolder(source)
+    model = open_folder(source)
     if model.quantization is not None:
         raise ValueError(f"{source} is quantised already: see {model.quantization.path}")
-    inner = model.modules.transformer.relative_to(source)
+    inner = model.transformer.relative_to(source)
     with model.checkpoint() as checkpoint:
         quantized = quantize_encoder(
             partial(build_encoder, model.config, checkpoint),
-            model.sentence_encoder,
+            model.measure(checkpoint),
             sample=partial(_text_sample, model, checked) if checked else None,
             min_cosine=min_cosine,
             with_losses=True,
@@ -141,7 +142,7 @@ def _checked_texts(texts: Sequence[str]) -> list[str]:
     return checked
 
 
-def _text_sample(model: ModelFolder, texts: list[str], encoder: Encoder) -> Sample:
+def _text_sample(model: TransformerFolder, texts: list[str], encoder: Encoder) -> Sample:
     ids = model.tokenizer(encoder)(texts).input_ids
     batch = pack(ids)
     return Sample(batch.input_ids, batch.cu_seqlens)
@@ -160,11 +161,9 @@ def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} is not a quantised model; it is not overwritten")
 
 
-def _copy_files(model: ModelFolder, target: Path) -> None:
-    """Everything that a model is read from but the encoder's weights, and its card and licence."""
-    (target / model.modules.transformer.relative_to(model.folder)).mkdir(
-        parents=True, exist_ok=True
-    )
+def _copy_files(model: TransformerFolder, target: Path) -> None:
+    """Everything that a model is read from but the Transformer's weights, and its card and licence."""
+    (target / model.transformer.relative_to(model.folder)).mkdir(parents=True, exist_ok=True)
     for path in sorted(model.folder.rglob("*")):
         relative = path.relative_to(model.folder)
         if path.is_file() and _is_copied(model, path, relative):
@@ -172,7 +171,7 @@ def _copy_files(model: ModelFolder, target: Path) -> None:
             shutil.copyfile(path, target / relative)
 
 
-def _is_copied(model: ModelFolder, path: Path, relative: Path) -> bool:
+def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     if relative.parts[0] in _OTHER_FORMATS or any(part.startswith(".") for part in relative.parts):
         return False
     if path.suffix == ".safetensors":
@@ -183,7 +182,7 @@ def _is_copied(model: ModelFolder, path: Path, relative: Path) -> bool:
 
 
 def _tensors(checkpoint: Checkpoint, quantized: QuantizedEncoder) -> dict[str, NDArray[Any]]:
-    """Parts in int8 as such, and every other tensor that the encoder reads as it is."""
+    """Parts in int8 as such, and every other tensor that was read, of the encoder or a head, as it is."""
     tensors: dict[str, NDArray[Any]] = {}
     for name, matrix in quantized.parts.items():
         tensors |= checkpoint_tensors(name, matrix)

@@ -68,6 +68,13 @@ def count_labels(config: Mapping[str, Any]) -> int:
     return len(labels)
 
 
+def head_tensors(config: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the head's tensors."""
+    head = find_head(config)
+    layers = (head.dense, head.classifier)
+    return frozenset(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
+
+
 def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> list[Dense]:
     """The head's two layers, in float32: they see one token of a sequence, which costs nothing.
 

@@ -1,0 +1,210 @@
+"""quantize_model of a cross-encoder: the head stays in float32, and CrossEncoder has the bits of
+quantising at load."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from model_fixtures import (
+    PAIRS,
+    classifier_weights,
+    config_json,
+    modules_json,
+    write_cross_encoder,
+    write_model,
+)
+from simdformer import CrossEncoder, SentenceTransformer, quantize_model
+from simdformer.cli import main
+from simdformer.models.classification import HEADS
+from support import assert_same_bits
+from tiny_models import ARCHITECTURES, WIDE
+
+WEIGHTS = "model-int8.safetensors"
+HEAD = (
+    "bert.pooler.dense.weight",
+    "bert.pooler.dense.bias",
+    "classifier.weight",
+    "classifier.bias",
+)
+PLAIN = {"modules.json": None, "sentence_bert_config.json": None, "1_Pooling/config.json": None}
+
+
+def predict(folder, **options):
+    return CrossEncoder(folder, **options).predict(PAIRS)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return write_cross_encoder(tmp_path / "source", 3)
+
+
+@pytest.fixture
+def saved(source, tmp_path):
+    quantize_model(source, tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def write_wide(folder, architecture, classes):
+    """A wide model of three labels, with outliers in its first layer, as transformers saves it."""
+    head, d = HEADS[classes], WIDE.hidden_size
+    weights = architecture.weights(WIDE)
+    weights["embeddings.LayerNorm.weight"][[3, 40, 77]] = 25
+    tensors = {architecture.prefix + n: t for n, t in architecture.renamed(weights).items()}
+    rng = np.random.default_rng(3)
+    for name, rows in ((head.dense, d), (head.classifier, 3)):
+        tensors[f"{name}.weight"] = (rng.standard_normal((rows, d)) * d**-0.5).astype(np.float32)
+        tensors[f"{name}.bias"] = rng.standard_normal(rows).astype(np.float32)
+    labels = {str(i): f"LABEL_{i}" for i in range(3)}
+    config = architecture.fields(WIDE, architectures=[classes], id2label=labels)
+    return architecture.write(folder, WIDE, weights=tensors, files={"config.json": config} | PLAIN)
+
+
+def class_of(architecture):
+    """The head's name, which spells the architecture's without a hyphen."""
+    stem = architecture.model_type.replace("-", "")
+    return next(name for name in HEADS if name.lower().startswith(f"{stem}for"))
+
+
+# What is saved
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
+def test_a_saved_model_has_the_bits_of_quantising_at_load(tmp_path, architecture):
+    source = write_wide(tmp_path / "source", architecture, class_of(architecture))
+    quantize_model(source, tmp_path / "saved")
+    scores = predict(tmp_path / "saved")
+    assert_same_bits(scores, predict(source, compute_type="int8"))
+    assert (scores != predict(source)).any()
+
+
+def test_a_model_with_modules_of_its_own_is_saved_with_them(tmp_path):
+    settings = {"prompts": {"web": "x "}, "default_prompt_name": "web"}
+    files = {
+        "modules.json": modules_json(["Transformer"]),
+        "config_sentence_transformers.json": settings,
+    }
+    source = write_cross_encoder(tmp_path / "source", files=files)
+    quantize_model(source, tmp_path / "saved")
+    model = CrossEncoder(tmp_path / "saved")
+    assert model.prompts == {"web": "x "}
+    assert_same_bits(model.predict(PAIRS), predict(source, compute_type="int8"))
+
+
+def test_the_head_is_saved_as_it_is(source, saved):
+    before, after = load_file(source / "model.safetensors"), load_file(saved / WEIGHTS)
+    for name in HEAD:
+        assert_same_bits(after[name], before[name])
+
+
+def test_a_saved_model_is_int8_by_itself_and_needs_no_other_weights(source, saved):
+    before = predict(saved)
+    (source / "model.safetensors").unlink()
+    model = CrossEncoder(saved)
+    assert model.compute_type == "int8"
+    assert set(model.part_types.values()) == {"int8"}
+    assert_same_bits(model.predict(PAIRS), before)
+
+
+def test_min_cosine_1_keeps_every_part(source, tmp_path):
+    quantize_model(source, tmp_path / "kept", min_cosine=1)
+    assert set(CrossEncoder(tmp_path / "kept").part_types.values()) == {"float32"}
+    assert_same_bits(predict(tmp_path / "kept"), predict(source))
+
+
+def test_the_measure_is_what_the_classifier_sees(tmp_path):
+    """A head that sees the same of every text: nothing is lost, whatever the encoder loses."""
+    weights = classifier_weights()
+    weights["bert.pooler.dense.weight"][:] = 0
+    source = write_cross_encoder(tmp_path / "source", weights=weights)
+    report = quantize_model(source, tmp_path / "saved", min_cosine=0)
+    assert report.min_cosine == pytest.approx(1, abs=1e-7)
+    assert min(part.error for part in report.parts) > 1e-4
+
+
+def test_texts_calibrate(source, saved, tmp_path):
+    report = quantize_model(source, tmp_path / "texts", texts=["a cab", "the quick brown fox", ""])
+    assert report.texts == 3
+    assert (predict(tmp_path / "texts") != predict(saved)).any()
+
+
+def test_sentence_transformer_still_averages_the_tokens_of_a_saved_model(source, saved):
+    exact = SentenceTransformer(source, compute_type="int8").encode(["a cab"])
+    assert_same_bits(SentenceTransformer(saved).encode(["a cab"]), exact)
+
+
+def test_an_embedding_model_made_of_a_classifier_is_saved_without_the_head(tmp_path):
+    config = config_json(architectures=["BertForSequenceClassification"])
+    files = {"config.json": config}
+    source = write_model(tmp_path / "source", weights=classifier_weights(), files=files)
+    quantize_model(source, tmp_path / "saved")
+    assert not load_file(tmp_path / "saved" / WEIGHTS).keys() & set(HEAD)
+    vectors = SentenceTransformer(source, compute_type="int8").encode(["a cab"])
+    assert_same_bits(SentenceTransformer(tmp_path / "saved").encode(["a cab"]), vectors)
+
+
+# What is refused
+
+
+def test_a_saved_model_without_a_head_says_what_to_do(saved):
+    """As quantize_model once wrote them."""
+    tensors = load_file(saved / WEIGHTS)
+    save_file({name: tensors[name] for name in tensors if name not in HEAD}, saved / WEIGHTS)
+    match = r"saved is quantised, and without its classification head: quantise .* again"
+    with pytest.raises(ValueError, match=match):
+        CrossEncoder(saved)
+
+
+@pytest.mark.parametrize("name", HEAD)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "is missing from the checkpoint"),
+        (lambda t: t[:0], "has shape"),
+        (lambda t: t.astype(np.int8), "has dtype I8"),
+        (lambda t: t * np.float32(np.nan), "NaN or infinite"),
+    ],
+)
+def test_a_damaged_head_is_refused_by_file_and_name(saved, name, change, message):
+    tensors = load_file(saved / WEIGHTS)
+    tensor = tensors.pop(name)
+    if change:
+        tensors[name] = np.ascontiguousarray(change(tensor))
+    save_file(tensors, saved / WEIGHTS)
+    with pytest.raises(ValueError, match=message) as error:
+        CrossEncoder(saved)
+    assert f"'{name}'" in str(error.value)
+    assert WEIGHTS in str(error.value)
+
+
+def test_a_model_that_lacks_its_head_is_not_quantised(tmp_path):
+    weights = classifier_weights()
+    del weights["classifier.weight"]
+    source = write_cross_encoder(tmp_path / "source", weights=weights)
+    with pytest.raises(ValueError, match=r"tensor 'classifier\.weight' is missing"):
+        quantize_model(source, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
+def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_type):
+    match = rf"compute_type='{compute_type}', but .*saved is quantised"
+    with pytest.raises(ValueError, match=match):
+        CrossEncoder(saved, compute_type=compute_type)
+
+
+# The commands
+
+
+def test_what_the_command_writes_is_described_and_ranks(tmp_path, capsys):
+    source, saved = write_cross_encoder(tmp_path / "source"), str(tmp_path / "saved")
+    (tmp_path / "texts.txt").write_text("a cab\ndeed\n")
+    assert main(["quantize", str(source), "-o", saved, "--texts", str(tmp_path / "texts.txt")]) == 0
+    assert "cosine to float32 over 2 texts" in capsys.readouterr().out
+    assert main(["info", saved]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["class", "CrossEncoder"] in lines
+    assert ["compute_type", "int8"] in lines
+    assert main(["rerank", "a", "--in", str(tmp_path / "texts.txt"), "--model", saved]) == 0
+    assert "deed" in capsys.readouterr().out
