@@ -16,7 +16,10 @@ from model_fixtures import (
     write_model,
 )
 from simdformer import CrossEncoder, SentenceTransformer, quantize_model
+from simdformer.batching import pack
 from simdformer.cli import main
+from simdformer.int8 import Sample
+from simdformer.loading import CrossEncoderFolder, load_cross_encoder
 from simdformer.models.classification import HEADS
 from support import assert_same_bits
 from tiny_models import ARCHITECTURES, WIDE
@@ -129,6 +132,32 @@ def test_texts_calibrate(source, saved, tmp_path):
     assert (predict(tmp_path / "texts") != predict(saved)).any()
 
 
+def test_pairs_calibrate_and_measure_as_the_model_reads_them(source, tmp_path):
+    """With the token types of its own tokenizer."""
+    report = quantize_model(source, tmp_path / "pairs", texts=PAIRS)
+    exact, found = load_cross_encoder(source), load_cross_encoder(tmp_path / "pairs")
+    model = CrossEncoderFolder(source)
+    with model.checkpoint() as checkpoint:
+        features = model.measure(checkpoint)
+    tokens = exact.tokenizer(PAIRS)
+    batch = pack(tokens.input_ids, tokens.type_ids)
+    a, b = (features(loaded.encoder).forward(*batch) for loaded in (exact, found))
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert report.texts == len(PAIRS)
+    assert 1 - report.min_cosine == pytest.approx(1 - cosines.min(), abs=5e-7)
+    assert 1 - report.mean_cosine > 5e-6
+
+
+def test_a_sample_keeps_each_tokens_type_when_it_is_cut():
+    lengths, ids = [3, 4, 2, 5], np.arange(14, dtype=np.int32)
+    cu_seqlens = np.cumsum([0, *lengths]).astype(np.int32)
+    pieces = list(Sample(ids, cu_seqlens, ids + 100).pieces(7))
+    assert [np.diff(piece.cu_seqlens).tolist() for piece in pieces] == [[3, 4], [2, 5]]
+    assert np.concatenate([piece.input_ids for piece in pieces]).tolist() == ids.tolist()
+    for piece in pieces:
+        assert piece.token_type_ids.tolist() == (piece.input_ids + 100).tolist()
+
+
 def test_sentence_transformer_still_averages_the_tokens_of_a_saved_model(source, saved):
     exact = SentenceTransformer(source, compute_type="int8").encode(["a cab"])
     assert_same_bits(SentenceTransformer(saved).encode(["a cab"]), exact)
@@ -185,6 +214,17 @@ def test_a_model_that_lacks_its_head_is_not_quantised(tmp_path):
     with pytest.raises(ValueError, match=r"tensor 'classifier\.weight' is missing"):
         quantize_model(source, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_pairs_are_for_cross_encoders(tmp_path):
+    source = write_model(tmp_path / "source")
+    with pytest.raises(ValueError, match=r"texts holds pairs, but .*source is no cross-encoder"):
+        quantize_model(source, tmp_path / "saved", texts=PAIRS)
+
+
+def test_what_is_not_a_pair_is_named_by_its_index(source, tmp_path):
+    with pytest.raises(TypeError, match=r"texts\[5\] must be a pair of str, got str"):
+        quantize_model(source, tmp_path / "saved", texts=[*PAIRS, "ab"])
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])

@@ -57,21 +57,21 @@ def as_list(inputs: object) -> list[Any] | None:
     return None
 
 
-def pair_list(inputs: object) -> tuple[list[Pair], bool]:
+def pair_list(inputs: object, name: str = "inputs") -> tuple[list[Pair], bool]:
     """Pairs of texts, checked, and whether `inputs` is a single one, as sentence-transformers tells:
     by its first element, which is no list then.
 
-    Errors: TypeError and ValueError that name the index.
+    Errors: TypeError and ValueError that give the argument's name and the index.
     """
     rows = inputs.tolist() if isinstance(inputs, np.ndarray) else as_list(inputs)
     if isinstance(inputs, str) or not isinstance(rows, list):
         raise TypeError(
-            "inputs must be a pair of str or a sequence of pairs,"
+            f"{name} must be a pair of str or a sequence of pairs,"
             f" got {type(inputs).__name__}{getattr(inputs, 'shape', '')}"
         )
     if rows and not isinstance(rows[0], (list, tuple, np.ndarray)):
-        return [_pair(rows, "inputs")], True
-    return [_pair(row, f"inputs[{index}]") for index, row in enumerate(rows)], False
+        return [_pair(rows, name)], True
+    return [_pair(row, f"{name}[{index}]") for index, row in enumerate(rows)], False
 
 
 def _pair(row: object, name: str) -> Pair:

@@ -48,16 +48,17 @@ Pool = Callable[[Encoder], SentenceEncoder]
 
 
 class Sample(NamedTuple):
-    """Sequences of token ids: input_ids (total_tokens,), cu_seqlens (batch + 1,)."""
+    """Sequences of token ids: input_ids (total_tokens,), cu_seqlens (batch + 1,); token_type_ids as
+    input_ids, None if all are 0."""
 
     input_ids: Int32
     cu_seqlens: Int32
+    token_type_ids: Int32 | None = None
 
     def first(self, tokens: int) -> Sample:
         """The whole sequences at the beginning that have at most so many tokens; at least one."""
         count = max(1, int(np.searchsorted(self.cu_seqlens[1:], tokens, side="right")))
-        cu_seqlens = self.cu_seqlens[: count + 1]
-        return Sample(self.input_ids[: cu_seqlens[-1]], cu_seqlens)
+        return self.between(0, count)
 
     def pieces(self, tokens: int) -> Iterator[Sample]:
         """All sequences, in samples of at most so many tokens; a longer one alone."""
@@ -65,9 +66,14 @@ class Sample(NamedTuple):
         while len(rest.cu_seqlens) > 1:
             piece = rest.first(tokens)
             yield piece
-            done = len(piece.cu_seqlens) - 1
-            begin = rest.cu_seqlens[done]
-            rest = Sample(rest.input_ids[begin:], rest.cu_seqlens[done:] - begin)
+            rest = rest.between(len(piece.cu_seqlens) - 1, len(rest.cu_seqlens) - 1)
+
+    def between(self, begin: int, end: int) -> Sample:
+        """Sequences begin to end - 1."""
+        cu_seqlens = self.cu_seqlens[begin : end + 1]
+        tokens = slice(cu_seqlens[0], cu_seqlens[-1])
+        types = None if self.token_type_ids is None else self.token_type_ids[tokens]
+        return Sample(self.input_ids[tokens], cu_seqlens - cu_seqlens[0], types)
 
 
 class Loss(NamedTuple):

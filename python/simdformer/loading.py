@@ -77,6 +77,8 @@ class TransformerFolder(ABC):
     field or tensor. Nothing in the folder is executed, and nothing outside it is opened.
     """
 
+    reads_pairs = False
+
     def __init__(
         self,
         folder: Path,
@@ -172,6 +174,8 @@ class ModelFolder(TransformerFolder):
 
 class CrossEncoderFolder(TransformerFolder):
     """A transformers folder with a classification head, with sentence-transformers' files or without."""
+
+    reads_pairs = True
 
     def __init__(self, folder: Path) -> None:
         transformer = read_cross_encoder_module(folder)

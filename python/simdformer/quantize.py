@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer._core import Encoder
-from simdformer.arguments import text_list
+from simdformer.arguments import pair_list, text_list
 from simdformer.batching import pack
 from simdformer.checkpoint import Checkpoint
 from simdformer.int8 import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
@@ -29,7 +29,7 @@ from simdformer.quantized_checkpoint import (
     write_quantized,
 )
 from simdformer.resolve import resolve_model
-from simdformer.tokenization import check_text
+from simdformer.tokenization import Pair, check_text
 
 # More texts than this say nothing new of a model, and the sample runs several times.
 MAX_TEXTS = 1000
@@ -77,7 +77,7 @@ def quantize_model(
     model_name_or_path: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    texts: Sequence[str] | None = None,
+    texts: Sequence[str] | Sequence[Pair] | None = None,
     min_cosine: float = MIN_COSINE,
     overwrite: bool = False,
     cache_folder: str | os.PathLike[str] | None = None,
@@ -92,16 +92,17 @@ def quantize_model(
     gives the same bits as the same class of model_name_or_path with compute_type="int8".
 
     output: the folder to make; it appears whole or not at all.
-    texts: what the model will be used on, a hundred or more. The weights are rounded so that their
-      errors cancel on these (simdformer.gptq), and the first 1,000 measure the loss. None for plain
-      rounding, and ids from all over the vocabulary.
+    texts: what the model will be used on, a hundred or more; for a cross-encoder best pairs. The
+      weights are rounded so that their errors cancel on these (simdformer.gptq), and the first 1,000
+      measure the loss. None for plain rounding, and ids from all over the vocabulary.
     min_cosine: what the least cosine to float32 over the sample must be; parts stay in float32
       until it holds. 1 keeps them all.
     overwrite: replace `output`, if it is itself a quantised model.
     cache_folder, revision, local_files_only, token: where to look; see resolve_model.
 
     Errors: FileExistsError if `output` exists; those of loading the model; ValueError for a model
-    that is quantised already, for no texts and a min_cosine outside [0, 1].
+    that is quantised already, for no texts, pairs for a model of single texts and a min_cosine
+    outside [0, 1].
     """
     if not 0 <= min_cosine <= 1:
         raise ValueError(f"min_cosine must be in [0, 1], got {min_cosine}")
@@ -118,6 +119,10 @@ def quantize_model(
     model = open_folder(source)
     if model.quantization is not None:
         raise ValueError(f"{source} is quantised already: see {model.quantization.path}")
+    if checked and not isinstance(checked[0], str) and not model.reads_pairs:
+        raise ValueError(
+            f"texts holds pairs, but {source} is no cross-encoder and reads single texts"
+        )
     inner = model.transformer.relative_to(source)
     with model.checkpoint() as checkpoint:
         quantized = quantize_encoder(
@@ -135,17 +140,22 @@ def quantize_model(
     return _report(target, quantized, len(checked or ()), sizes)
 
 
-def _checked_texts(texts: Sequence[str]) -> list[str]:
-    checked = [check_text(text, index) for index, text in enumerate(text_list(texts)[:MAX_TEXTS])]
-    if not checked:
+def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pair]:
+    """Texts, or pairs if the first is one."""
+    given = text_list(texts)[:MAX_TEXTS]
+    if not given:
         raise ValueError("texts must hold at least one text; None takes the model's vocabulary")
-    return checked
+    if isinstance(given[0], (list, tuple)):
+        return pair_list(given, "texts")[0]
+    return [check_text(text, index) for index, text in enumerate(given)]
 
 
-def _text_sample(model: TransformerFolder, texts: list[str], encoder: Encoder) -> Sample:
-    ids = model.tokenizer(encoder)(texts).input_ids
-    batch = pack(ids)
-    return Sample(batch.input_ids, batch.cu_seqlens)
+def _text_sample(
+    model: TransformerFolder, texts: list[str] | list[Pair], encoder: Encoder
+) -> Sample:
+    pairs = not isinstance(texts[0], str)
+    tokens = model.tokenizer(encoder, pairs=pairs)(texts)
+    return Sample(*pack(tokens.input_ids, tokens.type_ids))
 
 
 def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
