@@ -54,7 +54,6 @@ class Buffer {
   // Large buffers ask for huge pages of their own.
   static Pointer allocate(size_t size) {
     if (size == 0) return nullptr;
-    constexpr size_t kHugePage = size_t{1} << 21;
     const size_t bytes = bytes_of(size);
     const bool large = bytes >= kHugePage;
     void* p = nullptr;

@@ -11,10 +11,9 @@
 namespace simdformer {
 namespace {
 
-constexpr size_t kHugePage = size_t{1} << 21;
 // What is mapped at once; what is never written costs no memory.
 constexpr size_t kChunk = size_t{1} << 25;
-// The model of such weights fits a cache with small pages too.
+// A model of such weights fits the caches, and their pages the TLB.
 constexpr size_t kSmall = size_t{1} << 16;
 
 class Chunk {

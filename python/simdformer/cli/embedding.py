@@ -66,6 +66,13 @@ def warn_of_truncation(
         )
 
 
+def texts_of(records: Iterable[Record], waiting: deque[Record]) -> Iterator[str]:
+    """The records' texts; each record waits until its result is there."""
+    for record in records:
+        waiting.append(record)
+        yield record.text
+
+
 def embed_records(
     model: SentenceTransformer,
     records: Iterable[Record],
@@ -75,16 +82,9 @@ def embed_records(
 ) -> Iterator[Chunk]:
     """Embed in order, chunk by chunk; only records whose vectors are not out yet are kept."""
     waiting: deque[Record] = deque()
-
-    def texts() -> Iterator[str]:
-        for record in records:
-            waiting.append(record)
-            yield record.text
-
+    texts = texts_of(records, waiting)
     try:
-        stream = model.encode_stream(
-            texts(), prompt_name=prompt_name, normalize_embeddings=normalize
-        )
+        stream = model.encode_stream(texts, prompt_name=prompt_name, normalize_embeddings=normalize)
     except ValueError as error:  # an unknown prompt; the texts have not been touched yet
         raise CliError(str(error)) from error
     tokens_before = model.num_tokens

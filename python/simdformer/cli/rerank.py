@@ -84,15 +84,10 @@ def run(args: argparse.Namespace) -> None:
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
     """Consecutive records, few enough and short enough to be scored in one go."""
     from simdformer.batching import chunks
+    from simdformer.cli.embedding import texts_of
 
     waiting: deque[Record] = deque()
-
-    def texts() -> Iterator[str]:
-        for record in records:
-            waiting.append(record)
-            yield record.text
-
-    for group in chunks(texts(), _TEXTS):
+    for group in chunks(texts_of(records, waiting), _TEXTS):
         yield [waiting.popleft() for _ in group]
 
 
