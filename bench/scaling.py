@@ -42,7 +42,7 @@ def random_encoder() -> Any:
         return _core.LayerNorm(np.ones(HIDDEN, np.float32), weight(HIDDEN), eps=1e-12)
 
     def layer() -> Any:
-        return _core.EncoderLayer(
+        return _core.PostNormLayer(
             _core.SelfAttention(
                 _core.Linear(weight(3 * HIDDEN, HIDDEN), weight(3 * HIDDEN)),
                 _core.Linear(weight(HIDDEN, HIDDEN), weight(HIDDEN)),

@@ -333,7 +333,7 @@ def norm(n=4):
 def layer(d=4):
     attention = _core.SelfAttention(linear(3 * d, d), linear(d, d), num_heads=2)
     feed_forward = _core.FeedForward(linear(8, d), linear(d, 8), activation="gelu")
-    return _core.EncoderLayer(attention, norm(d), feed_forward, norm(d))
+    return _core.PostNormLayer(attention, norm(d), feed_forward, norm(d))
 
 
 def biased_layer():
@@ -341,7 +341,7 @@ def biased_layer():
     bias = _core.RelativeBias(zeros(2, 5))
     attention = _core.SelfAttention(linear(12, 4), linear(), num_heads=2, relative_bias=bias)
     feed_forward = _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelu")
-    return _core.EncoderLayer(attention, norm(), feed_forward, norm())
+    return _core.PostNormLayer(attention, norm(), feed_forward, norm())
 
 
 def embeddings(d=4):
@@ -411,8 +411,8 @@ CONSTRUCTORS = {
         lambda: _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelux"),
         "activation gelux quick_gelu",
     ),
-    "EncoderLayer: norm of another size": (
-        lambda: _core.EncoderLayer(
+    "PostNormLayer: norm of another size": (
+        lambda: _core.PostNormLayer(
             _core.SelfAttention(linear(12, 4), linear(), num_heads=2),
             norm(5),
             _core.FeedForward(linear(8, 4), linear(4, 8), activation="gelu"),

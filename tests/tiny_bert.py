@@ -90,7 +90,7 @@ def native_layer(config, w, prefix, precision, relative_bias=None):
         names = [f"{prefix}.attention.self.{name}.{kind}" for name in ("query", "key", "value")]
         return np.concatenate([w[name] for name in names])
 
-    return _core.EncoderLayer(
+    return _core.PostNormLayer(
         _core.SelfAttention(
             precision.linear(ArrayMatrix(f"{prefix}.qkv", joined("weight")), joined("bias")),
             linear("attention.output.dense"),

@@ -5,28 +5,15 @@
 #include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/s8_arrays.h"
-#include "layers/encoder.h"
+#include "layers/attention.h"
+#include "layers/embeddings.h"
+#include "layers/feed_forward.h"
+#include "layers/pooling.h"
 
 namespace simdformer::bindings {
 namespace {
 
 using py::arg;
-
-struct BatchArrays {
-  std::vector<int32_t> input_ids;
-  std::vector<int32_t> token_type_ids;
-  std::vector<int32_t> cu_seqlens;
-
-  BatchArrays(const py::object& ids, const py::object& cu, const py::object& types)
-      : input_ids(id_vector("input_ids", ids)), cu_seqlens(id_vector("cu_seqlens", cu)) {
-    if (!types.is_none()) token_type_ids = id_vector("token_type_ids", types);
-    check(!cu_seqlens.empty(), "cu_seqlens must have at least one element, the leading 0");
-    check(types.is_none() || token_type_ids.size() == input_ids.size(), "token_type_ids has ",
-          token_type_ids.size(), " elements, input_ids has ", input_ids.size());
-  }
-  Batch view() const { return {input_ids, token_type_ids, cu_seqlens}; }
-  size_t size() const { return cu_seqlens.size() - 1; }
-};
 
 template <Storage storage>
 std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& bias) {
@@ -72,48 +59,6 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
   };
   return std::make_shared<Embeddings>(table("word", word), table("position", position),
                                       table("token_type", token_type), norm, padding_idx);
-}
-
-FloatArray encoder_forward(const Encoder& self, const py::object& input_ids,
-                           const py::object& cu_seqlens, const py::object& token_type_ids,
-                           int num_threads) {
-  check_num_threads(num_threads);
-  const BatchArrays arrays(input_ids, cu_seqlens, token_type_ids);
-  const Batch batch = arrays.view();
-  FloatArray out = empty_matrix(arrays.input_ids.size(), self.hidden_size());
-  const Matrix rows = mutable_matrix(out);
-  without_gil([&](const StopCheck& stop_check) {
-    self.forward(
-        batch, num_threads, stop_check, [&](size_t, size_t sequence, ConstMatrix hidden_states) {
-          for (size_t i = 0; i < hidden_states.rows; ++i) {
-            std::copy_n(hidden_states.row(i), rows.cols, rows.row(batch.begin(sequence) + i));
-          }
-        });
-  });
-  return out;
-}
-
-FloatArray sentence_forward(const SentenceEncoder& self, const py::object& input_ids,
-                            const py::object& cu_seqlens, const py::object& token_type_ids,
-                            size_t pooling_start, int num_threads) {
-  check_num_threads(num_threads);
-  const BatchArrays arrays(input_ids, cu_seqlens, token_type_ids);
-  FloatArray out = empty_matrix(arrays.size(), self.embedding_dimension());
-  const Matrix rows = mutable_matrix(out);
-  without_gil([&](const StopCheck& stop_check) {
-    self.forward(arrays.view(), pooling_start, num_threads, stop_check, rows);
-  });
-  return out;
-}
-
-std::shared_ptr<SentenceEncoder> make_sentence_encoder(const std::shared_ptr<Encoder>& encoder,
-                                                       const std::vector<std::string>& pooling,
-                                                       const std::vector<Dense>& dense,
-                                                       bool normalize) {
-  std::vector<Pooling> modes;
-  for (const auto& name : pooling) modes.push_back(by_name("pooling mode", name, kPoolings));
-  return std::make_shared<SentenceEncoder>(
-      encoder, SentenceHead(encoder->hidden_size(), modes, dense, normalize));
 }
 
 void bind_parts(py::module_& module) {
@@ -178,42 +123,6 @@ void bind_sublayers(py::module_& module) {
 void bind_layers(py::module_& module) {
   bind_parts(module);
   bind_sublayers(module);
-
-  py::class_<EncoderLayer, std::shared_ptr<EncoderLayer>>(module, "EncoderLayer")
-      .def(py::init([](std::shared_ptr<SelfAttention> attention,
-                       std::shared_ptr<LayerNorm> attention_norm,
-                       std::shared_ptr<FeedForward> feed_forward,
-                       std::shared_ptr<LayerNorm> output_norm) {
-             return std::make_shared<EncoderLayer>(attention, attention_norm, feed_forward,
-                                                   output_norm);
-           }),
-           arg("attention").none(false), arg("attention_norm").none(false),
-           arg("feed_forward").none(false), arg("output_norm").none(false));
-
-  py::class_<Encoder, std::shared_ptr<Encoder>>(module, "Encoder")
-      .def(py::init([](std::shared_ptr<Embeddings> embeddings,
-                       const std::vector<std::shared_ptr<EncoderLayer>>& layers) {
-             return std::make_shared<Encoder>(embeddings, constant("layers", layers));
-           }),
-           arg("embeddings").none(false), arg("layers"))
-      .def_property_readonly("hidden_size", &Encoder::hidden_size)
-      .def_property_readonly("vocab_size",
-                             [](const Encoder& self) { return self.embeddings().vocab_size(); })
-      .def_property_readonly("max_positions",
-                             [](const Encoder& self) { return self.embeddings().max_positions(); })
-      .def_property_readonly(
-          "num_token_types",
-          [](const Encoder& self) { return self.embeddings().num_token_types(); })
-      .def("forward", &encoder_forward, arg("input_ids"), arg("cu_seqlens"),
-           arg("token_type_ids") = py::none(), py::kw_only(), arg("num_threads") = 0);
-
-  py::class_<SentenceEncoder, std::shared_ptr<SentenceEncoder>>(module, "SentenceEncoder")
-      .def(py::init(&make_sentence_encoder), arg("encoder").none(false), arg("pooling"),
-           arg("dense") = std::vector<Dense>{}, py::kw_only(), arg("normalize") = false)
-      .def_property_readonly("embedding_dimension", &SentenceEncoder::embedding_dimension)
-      .def("forward", &sentence_forward, arg("input_ids"), arg("cu_seqlens"),
-           arg("token_type_ids") = py::none(), py::kw_only(), arg("pooling_start") = 0,
-           arg("num_threads") = 0);
 }
 
 }  // namespace simdformer::bindings

@@ -48,12 +48,6 @@ SequenceRows<T> sequence_rows(const char* name, const py::object& object,
   return rows;
 }
 
-inline Buffer<float> copied(const FloatArray& array) {
-  Buffer<float> buffer(static_cast<size_t>(array.size()));
-  std::copy_n(array.data(), buffer.size(), buffer.data());
-  return buffer;
-}
-
 // Rows a sequence of a padded array, 0 of a packed one.
 size_t padded_length(const py::object& object);
 

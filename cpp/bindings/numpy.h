@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 #include <span>
 #include <string>
@@ -73,6 +74,12 @@ inline Matrix mutable_matrix(FloatArray& array) {
 
 inline FloatArray empty_matrix(size_t rows, size_t cols) {
   return FloatArray({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(cols)});
+}
+
+inline Buffer<float> copied(const FloatArray& array) {
+  Buffer<float> buffer(static_cast<size_t>(array.size()));
+  std::copy_n(array.data(), buffer.size(), buffer.data());
+  return buffer;
 }
 
 // A vector argument that may be None and else has size elements.

@@ -54,11 +54,6 @@ Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token
 void Embeddings::check_batch(const Batch& batch) const {
   check_ids("input_ids", batch.input_ids, vocab_size());
   check_ids("token_type_ids", batch.token_type_ids, std::max<size_t>(1, num_token_types()));
-  if (max_positions() == 0) return;
-  for (size_t s = 0; s < batch.size(); ++s) {
-    check(batch.length(s) <= max_positions(), "sequence ", s, " has ", batch.length(s),
-          " tokens, the position table serves ", max_positions());
-  }
 }
 
 // Rows of tokens from `token` on, at positions from `position` on.

@@ -24,6 +24,14 @@ void check_offsets(const Batch& batch) {
         batch.input_ids.size());
 }
 
+void check_lengths(const Batch& batch, size_t max_positions) {
+  if (max_positions == 0) return;
+  for (size_t s = 0; s < batch.size(); ++s) {
+    check(batch.length(s) <= max_positions, "sequence ", s, " has ", batch.length(s),
+          " tokens, the model serves ", max_positions, " positions");
+  }
+}
+
 size_t max_seqlen(const Batch& batch) {
   size_t longest = 0;
   for (size_t s = 0; s < batch.size(); ++s) longest = std::max(longest, batch.length(s));
@@ -33,19 +41,21 @@ size_t max_seqlen(const Batch& batch) {
 }  // namespace
 
 Encoder::Encoder(std::shared_ptr<const Embeddings> embeddings,
-                 std::vector<std::shared_ptr<const EncoderLayer>> layers)
+                 std::vector<std::shared_ptr<const EncoderLayer>> layers,
+                 std::shared_ptr<const Norm> norm)
     : embeddings_(std::move(embeddings)),
       layers_(std::move(layers)),
+      norm_(std::move(norm)),
+      max_positions_(embeddings_->max_positions()),
       workspaces_(std::make_unique<WorkspacePool>()) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     check(layers_[i]->hidden_size() == hidden_size(), "Encoder: layers[", i, "] has hidden_size ",
           layers_[i]->hidden_size(), ", embeddings have ", hidden_size());
     const size_t served = layers_[i]->max_length();
-    const size_t positions = embeddings_->max_positions();
-    check(served == 0 || (positions > 0 && positions <= served), "Encoder: layers[", i,
-          "] serves sequences of up to ", served, " tokens, embeddings have ",
-          positions > 0 ? concat(positions) : "no limit of", " positions");
+    if (served > 0 && (max_positions_ == 0 || served < max_positions_)) max_positions_ = served;
   }
+  check(!norm_ || norm_->size() == hidden_size(), "Encoder: norm has size ",
+        norm_ ? norm_->size() : 0, ", embeddings have ", hidden_size());
 }
 
 Encoder::~Encoder() = default;
@@ -64,9 +74,10 @@ void Encoder::forward_block(Team& team, const Batch& batch, const Block& block, 
   Matrix y = reserve_matrix(second, block.tokens, hidden_size());
   embeddings_->forward(team, batch, block, x);
   for (const auto& layer : layers_) {
-    layer->forward(team, batch, block, x, scratch, y);
-    std::swap(x, y);
+    const Matrix result = layer->forward(team, batch, block, x, scratch, y);
+    if (result.data == y.data) std::swap(x, y);
   }
+  if (norm_) norm_->forward(team, x, x);
   team.for_each(block.last_sequence - block.first_sequence, [&](size_t i) {
     const size_t sequence = block.first_sequence + i;
     const size_t row = batch.begin(sequence) - block.first_token;
@@ -78,6 +89,7 @@ void Encoder::forward(const Batch& batch, int num_threads, const StopCheck& stop
                       Sink sink) const {
   check_offsets(batch);
   embeddings_->check_batch(batch);
+  check_lengths(batch, max_positions_);
   const size_t size = static_cast<size_t>(team_size(num_threads));
   const Schedule schedule = make_schedule(batch, hidden_size(), size);
 

@@ -19,12 +19,16 @@ class WorkspacePool;
 // rest) is run by the whole team together. Neither choice shows in the results.
 class Encoder {
  public:
+  // norm: of the last layer's output, or null.
   Encoder(std::shared_ptr<const Embeddings> embeddings,
-          std::vector<std::shared_ptr<const EncoderLayer>> layers);
+          std::vector<std::shared_ptr<const EncoderLayer>> layers,
+          std::shared_ptr<const Norm> norm = nullptr);
   ~Encoder();
 
   const Embeddings& embeddings() const { return *embeddings_; }
   size_t hidden_size() const { return embeddings_->hidden_size(); }
+  // The longest sequence that embeddings and layers serve; 0: any.
+  size_t max_positions() const { return max_positions_; }
 
   // sink(member, sequence, rows) is called once for each sequence, with its hidden states and the
   // rank of the team's member that calls it. num_threads = 0: the default. Throws Stopped,
@@ -40,6 +44,8 @@ class Encoder {
 
   std::shared_ptr<const Embeddings> embeddings_;
   std::vector<std::shared_ptr<const EncoderLayer>> layers_;
+  std::shared_ptr<const Norm> norm_;
+  size_t max_positions_;
   std::unique_ptr<WorkspacePool> workspaces_;
 };
 

@@ -130,48 +130,49 @@ void MultiheadAttention::place_extra_keys(Team& team, const Step& step) const {
   });
 }
 
-// Normalisation and rotation of queries and keys, head by head.
+// Normalisation and rotation of queries and keys, each head of a sequence by itself.
 void MultiheadAttention::transform(Team& team, const Step& step) const {
   const bool rotary = step.inputs.position && step.inputs.position->cos;
   if (!rotary && !options_.normalize && !parts_.query_norm && !parts_.key_norm) return;
-  team.for_each(step.sequences(), [&](size_t i) {
-    const size_t s = step.sequence(i);
-    const size_t past = step.past(s);
-    for (size_t j = 0; j < step.num_queries(s); ++j) {
-      transform_row(team, step, false, past + j, step.q.row(step.q_row(s) + j));
-    }
-    for (size_t j = 0; j < step.new_keys(s); ++j) {
-      transform_row(team, step, true, past + j, step.k.row(step.k_row(s) + j));
-    }
+  const size_t heads = options_.num_heads + options_.num_kv_heads;
+  team.for_each(heads * step.sequences(), [&](size_t task) {
+    const size_t s = step.sequence(task % step.sequences());
+    const size_t head = task / step.sequences();
+    const bool is_key = head >= options_.num_heads;
+    const Matrix& all = is_key ? step.k : step.q;
+    const size_t row = is_key ? step.k_row(s) : step.q_row(s);
+    const size_t rows = is_key ? step.new_keys(s) : step.num_queries(s);
+    if (rows == 0) return;
+    const size_t column = (is_key ? head - options_.num_heads : head) * head_dim_;
+    const Norm* norm = (is_key ? parts_.key_norm : parts_.query_norm).get();
+    Team alone = team.alone();
+    transform_head(alone, norm, step.inputs.position, step.past(s),
+                   {all.row(row) + column, rows, head_dim_, all.stride});
   });
 }
 
-void MultiheadAttention::transform_row(const Team& team, const Step& step, bool key,
-                                       size_t position, float* row) const {
-  const size_t heads = key ? options_.num_kv_heads : options_.num_heads;
+// x: one head's features of consecutive positions, the first one's number given.
+void MultiheadAttention::transform_head(Team& alone, const Norm* norm, const PositionTables* tables,
+                                        size_t position, Matrix x) const {
+  constexpr float kEps = 1e-12f;  // torch.nn.functional.normalize
   const Kernels& kernels = parts_.query->kernels();
-  const PositionTables* t = step.inputs.position;
-  if (const Norm* norm = key ? parts_.key_norm.get() : parts_.query_norm.get()) {
-    Team alone = team.alone();
-    const Matrix features{row, heads, head_dim_, head_dim_};
-    norm->forward(alone, features, features);
+  if (norm) norm->forward(alone, x, x);
+  for (size_t i = 0; options_.normalize && i < x.rows; ++i) {
+    kernels.l2_normalize(1, head_dim_, kEps, x.row(i), x.row(i));
   }
-  for (size_t h = 0; h < heads; ++h, row += head_dim_) {
-    if (options_.normalize) kernels.l2_normalize(1, head_dim_, 1e-12f, row, row);
-    if (!t || !t->cos) continue;
-    const size_t pairs = t->rotary_dim / 2;
-    kernels.rotary({.rows = 1,
-                    .cols = head_dim_,
-                    .pairs = pairs,
-                    .interleaved = t->rotary_interleaved,
-                    .x = row,
-                    .ldx = head_dim_,
-                    .cos = t->cos + position * pairs,
-                    .sin = t->sin + position * pairs,
-                    .ld_table = pairs,
-                    .y = row,
-                    .ldy = head_dim_});
-  }
+  if (!tables || !tables->cos) return;
+  const size_t pairs = tables->rotary_dim / 2;
+  kernels.rotary({.rows = x.rows,
+                  .cols = head_dim_,
+                  .pairs = pairs,
+                  .interleaved = tables->rotary_interleaved,
+                  .x = x.data,
+                  .ldx = x.stride,
+                  .cos = tables->cos + position * pairs,
+                  .sin = tables->sin + position * pairs,
+                  .ld_table = pairs,
+                  .y = x.data,
+                  .ldy = x.stride});
 }
 
 void MultiheadAttention::add_key_biases(Team& team, const Step& step) const {

@@ -90,7 +90,9 @@ class FeedForward:
         self, up: Linear, down: Linear, *, activation: str, gate: Linear | None = None
     ) -> None: ...
 
-class EncoderLayer:
+class EncoderLayer: ...
+
+class PostNormLayer(EncoderLayer):
     def __init__(
         self,
         attention: SelfAttention,
@@ -99,8 +101,16 @@ class EncoderLayer:
         output_norm: LayerNorm,
     ) -> None: ...
 
+class RotaryTable:
+    def __init__(self, cos: Float32, sin: Float32, *, interleaved: bool = False) -> None: ...
+
+class RotaryLayer(EncoderLayer):
+    def __init__(self, layer: TransformerLayer, table: RotaryTable) -> None: ...
+
 class Encoder:
-    def __init__(self, embeddings: Embeddings, layers: Sequence[EncoderLayer]) -> None: ...
+    def __init__(
+        self, embeddings: Embeddings, layers: Sequence[EncoderLayer], norm: Norm | None = None
+    ) -> None: ...
     @property
     def hidden_size(self) -> int: ...
     @property

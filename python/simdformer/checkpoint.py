@@ -250,20 +250,34 @@ class Weights:
         return self._checkpoint.read(self.checked(name, fields, self.shape(fields)))
 
     def matrix(
-        self, name: str, rows: str, cols: str, *, parts: Sequence[str] = ()
+        self,
+        name: str,
+        rows: str,
+        cols: str,
+        *,
+        parts: Sequence[str] = (),
+        share: tuple[int, int] = (0, 1),
     ) -> CheckpointMatrix:
         """The matrix `name`.weight, or those of `parts` below one another; checked now, read later.
 
-        rows and cols name the fields that each part's shape must equal.
+        rows and cols name the fields that each part's shape must equal. share: (index, count) if each
+        part holds `count` matrices of that shape below one another, of which this is one.
         """
-        found = CheckpointMatrix(self, name, tuple(parts) or (name,), (rows, cols))
+        found = CheckpointMatrix(self, name, tuple(parts) or (name,), (rows, cols), share)
         self._unread.difference_update(found.tensors)
         int8 = {f"{found.name}.{part}" for part in _INT8_PARTS}
         self._unread -= int8
         if not (int8 - set(found.tensors)).intersection(self._checkpoint.names()):
             for part in parts or (name,):
-                self.checked(f"{part}.weight", (rows, cols), self.shape((rows, cols)))
+                found.check_part(part)
         return found
+
+    def share(self, name: str, field: str, share: tuple[int, int]) -> Float32:
+        """A vector that is one of several of one length in the tensor `name`; see matrix."""
+        index, count = share
+        (size,) = self.shape((field,))
+        whole = self._checkpoint.read(self.checked(name, (field,), (count * size,)))
+        return whole[index * size :][:size]
 
     def shape(self, fields: Sequence[str]) -> tuple[int, ...]:
         """The sizes that fields of config.json name."""
@@ -314,15 +328,22 @@ class Weights:
 
 
 class CheckpointMatrix:
-    """A matrix that one tensor, or several below one another, hold; precision.Matrix."""
+    """A matrix that one tensor, a share of its rows, or several below one another hold;
+    precision.Matrix."""
 
     def __init__(
-        self, weights: Weights, name: str, parts: tuple[str, ...], fields: tuple[str, str]
+        self,
+        weights: Weights,
+        name: str,
+        parts: tuple[str, ...],
+        fields: tuple[str, str],
+        share: tuple[int, int],
     ) -> None:
         self._weights = weights
         self._name = name
         self._parts = parts
         self._fields = fields
+        self._share = share
 
     @property
     def name(self) -> str:
@@ -336,8 +357,17 @@ class CheckpointMatrix:
 
     def float32(self) -> Float32:
         """Its numbers: (rows, cols)."""
-        parts = [self._weights(f"{part}.weight", *self._fields) for part in self._parts]
+        index, _ = self._share
+        rows, _ = self._weights.shape(self._fields)
+        wholes = [self._weights.checkpoint.read(self.check_part(part)) for part in self._parts]
+        parts = [whole[index * rows :][:rows] for whole in wholes]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def check_part(self, part: str) -> str:
+        """The full name of a part's tensor. ValueError if it is missing or of another shape."""
+        _, count = self._share
+        rows, cols = self._weights.shape(self._fields)
+        return self._weights.checked(f"{part}.weight", self._fields, (count * rows, cols))
 
     def int8(self) -> Int8Matrix:
         """As quantize_model stores it: in one piece, scales and outliers beside the codes.

@@ -183,7 +183,7 @@ class _Float32Layers:
     def __init__(self) -> None:
         self.layers: dict[str, Linear] = {}
 
-    def linear(self, weight: Matrix, bias: Float32) -> Linear:
+    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
         layer = self.layers[weight.name] = Linear(weight.float32(), bias)
         return layer
 
@@ -223,7 +223,7 @@ class _Parts:
         self._matrices: dict[str, Int8Matrix] = {}
         self.kept: frozenset[str] = frozenset()
 
-    def linear(self, weight: Matrix, bias: Float32) -> Linear:
+    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
         name = weight.name
         self._sources[name] = weight
         if name in self.kept:
@@ -247,7 +247,9 @@ class _Parts:
     def quantized(self) -> tuple[dict[str, Int8Matrix], frozenset[str]]:
         """What is not kept, and the tensors that it stands for."""
         parts = {name: part for name, part in self._matrices.items() if name not in self.kept}
-        return parts, frozenset(t for name in parts for t in self._sources[name].tensors)
+        # A tensor may hold several parts.
+        kept = {t for name in self.kept for t in self._sources[name].tensors}
+        return parts, frozenset(t for name in parts for t in self._sources[name].tensors) - kept
 
     def errors(self) -> dict[str, float]:
         """|int8 - float32| / |float32| of each part's output."""

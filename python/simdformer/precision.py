@@ -32,7 +32,7 @@ class Int8Matrix(NamedTuple):
     outliers: Int32
     outlier_weight: Float32
 
-    def linear(self, bias: Float32) -> Linear:
+    def linear(self, bias: Float32 | None) -> Linear:
         """The layer that computes with it."""
         return Linear.from_int8(self.values, self.scale, bias, self.outliers, self.outlier_weight)
 
@@ -69,8 +69,8 @@ class Matrix(Protocol):
 class Precision(Protocol):
     """Makes what an architecture is built of."""
 
-    def linear(self, weight: Matrix, bias: Float32) -> Linear:
-        """weight: (out, in); bias: (out,)."""
+    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
+        """weight: (out, in); bias: (out,), None for none."""
         ...
 
     def table(self, weight: Matrix) -> Float32:
@@ -81,7 +81,7 @@ class Precision(Protocol):
 class Float32Precision:
     """The weights as they are."""
 
-    def linear(self, weight: Matrix, bias: Float32) -> Linear:
+    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
         """A float32 layer."""
         return Linear(weight.float32(), bias)
 
@@ -93,7 +93,7 @@ class Float32Precision:
 class Bfloat16Precision(Float32Precision):
     """Linear weights rounded to bfloat16, to nearest; computed in float32. Tables as they are."""
 
-    def linear(self, weight: Matrix, bias: Float32) -> Linear:
+    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
         """A layer that takes half the memory."""
         return Linear.in_bfloat16(weight.float32(), bias)
 

@@ -90,7 +90,7 @@ class SavedPrecision:
     def __init__(self, config: QuantizationConfig) -> None:
         self._config = config
 
-    def linear(self, weight: Matrix, bias: Float32) -> Linear:
+    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
         """An int8 layer, or a float32 one."""
         if self._config.compute_type(weight.name) == "int8":
             return weight.int8().linear(bias)

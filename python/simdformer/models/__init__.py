@@ -8,7 +8,17 @@ from typing import Any, Protocol
 
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
-from simdformer.models import bert, distilbert, mpnet, roberta
+from simdformer.models import (
+    bert,
+    distilbert,
+    eurobert,
+    gte,
+    modernbert,
+    mpnet,
+    nomic_bert,
+    qwen3,
+    roberta,
+)
 from simdformer.precision import FLOAT32, Precision
 
 
@@ -28,7 +38,12 @@ REGISTRY: dict[str, Architecture] = {
     "bert": bert,
     "camembert": roberta,
     "distilbert": distilbert,
+    "eurobert": eurobert,
+    "gte": gte,
+    "modernbert": modernbert,
     "mpnet": mpnet,
+    "nomic_bert": nomic_bert,
+    "qwen3": qwen3,
     "roberta": roberta,
     "xlm-roberta": roberta,
 }

@@ -28,6 +28,14 @@ def positive_float(config: Mapping[str, Any], name: str, default: float | None =
     return float(value)
 
 
+def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
+    """True or false; null is the default."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"config.json: {name} must be true or false, got {value!r}")
+    return default if value is None else value
+
+
 def token_id(config: Mapping[str, Any], name: str, default: int) -> int:
     """An id in the vocabulary: an int in 0..2**31-1."""
     value = _get(config, name, default)

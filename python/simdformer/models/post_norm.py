@@ -15,6 +15,7 @@ from simdformer._core import (
     FeedForward,
     LayerNorm,
     Linear,
+    PostNormLayer,
     RelativeBias,
     SelfAttention,
 )
@@ -163,7 +164,7 @@ class PostNorm:
             self._linear(full.down, hidden, inner),
             activation=self._config.activation,
         )
-        return EncoderLayer(
+        return PostNormLayer(
             attention, self._norm(full.attention_norm), feed_forward, self._norm(full.output_norm)
         )
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ModernBERT (Warner et al., 2024, arXiv:2412.13663): pre-norm without biases, rotary positions, GeGLU,
+and of every few layers only one that sees more than a window.
+
+The tensor names are those of transformers' ModernBertModel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from simdformer._core import Encoder
+from simdformer.activations import from_hidden_act
+from simdformer.checkpoint import Checkpoint
+from simdformer.models.fields import flag, one_of, positive_float, positive_int
+from simdformer.models.rotary import (
+    EVERYWHERE,
+    LayerKind,
+    LayerNames,
+    Part,
+    RotaryParts,
+    biased,
+    read_sizes,
+    rope_parameters,
+    rotary_table,
+)
+from simdformer.precision import FLOAT32, Precision
+
+LAYER = LayerNames(
+    query=Part("attn.Wqkv", 0, 3),
+    key=Part("attn.Wqkv", 1, 3),
+    value=Part("attn.Wqkv", 2, 3),
+    output=Part("attn.Wo"),
+    gate=Part("mlp.Wi", 0, 2),
+    up=Part("mlp.Wi", 1, 2),
+    down=Part("mlp.Wo"),
+    attention_norm="attn_norm",
+    feed_forward_norm="mlp_norm",
+)
+
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+# Of the rotations: field before transformers 5, and what it is where config.json does not say.
+_THETAS = {GLOBAL: ("global_rope_theta", 160000.0), LOCAL: ("local_rope_theta", 10000.0)}
+
+# Parts that sentence embeddings do not use: the heads.
+_IGNORED = ("head.", "decoder.", "classifier.")
+
+
+def build(
+    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
+) -> Encoder:
+    """A ModernBERT encoder from config.json and its weights."""
+    sizes = read_sizes(config, local_attention=128)
+    kind = LayerKind(
+        LAYER,
+        activation=from_hidden_act(config.get("hidden_activation", "gelu"), "hidden_activation"),
+        eps=positive_float(config, "norm_eps", 1e-5),
+        norm_first=True,
+        norm_bias=flag(config, "norm_bias", False),
+        biased=biased(config),
+    )
+    parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("model.",))
+    embeddings = parts.embeddings("embeddings.tok_embeddings", norm="embeddings.norm")
+    types = layer_types(config, sizes["num_hidden_layers"])
+    tables = {name: rotary_table(sizes, _rope_parameters(config, name)) for name in set(types)}
+    near = sizes["local_attention"] // 2
+    layers = [
+        parts.layer(
+            f"layers.{i}",
+            tables[name],
+            window=(near, near) if name == LOCAL else EVERYWHERE,
+            attention_norm=i > 0,  # the embeddings' norm is the first layer's
+        )
+        for i, name in enumerate(types)
+    ]
+    norm = parts.norm("final_norm")
+    parts.weights.refuse_unread(_IGNORED)
+    return Encoder(embeddings, layers, norm)
+
+
+def layer_types(config: Mapping[str, Any], count: int) -> list[str]:
+    """What each layer sees. Before transformers 5: one in global_attn_every_n_layers sees all."""
+    types = config.get("layer_types")
+    if types is None:
+        every = positive_int(config, "global_attn_every_n_layers", 3)
+        return [LOCAL if i % every else GLOBAL for i in range(count)]
+    if not isinstance(types, list) or len(types) != count:
+        raise ValueError(f"config.json: layer_types must be a list of {count} names, got {types!r}")
+    return [str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types]
+
+
+def _rope_parameters(config: Mapping[str, Any], layer_type: str) -> Mapping[str, Any]:
+    field, default = _THETAS[layer_type]
+    by_type = config.get("rope_parameters")
+    inner = by_type.get(layer_type) if isinstance(by_type, Mapping) else by_type
+    theta = positive_float(config, field, default)
+    return rope_parameters({"rope_parameters": {} if inner is None else inner}, theta)
