@@ -23,6 +23,9 @@ SentenceHead::SentenceHead(size_t hidden_size, std::vector<Pooling> pooling,
     check(!dense_[i].residual || linear.out_features() == width, "SentenceEncoder: dense[", i,
           "] has a residual, so it must keep ", width, " features, got ", linear.out_features());
     width = linear.out_features();
+    check(!dense_[i].norm || dense_[i].norm->size() == width, "SentenceEncoder: dense[", i,
+          "] has a norm of size ", dense_[i].norm ? dense_[i].norm->size() : 0, ", gives ", width,
+          " features");
   }
 }
 
@@ -54,8 +57,10 @@ void SentenceHead::forward(ConstMatrix hidden_states, size_t pooling_start, floa
     const Linear& linear = *dense.linear;
     const ConstMatrix x{current, 1, linear.in_features(), linear.in_features()};
     const Matrix y{next, 1, linear.out_features(), linear.out_features()};
-    linear.forward_rows(
-        x, y, {.activation = dense.activation, .residual = dense.residual ? x : ConstMatrix{}});
+    linear.forward_rows(x, y,
+                        {.activation = dense.activation,
+                         .residual = dense.residual ? x : ConstMatrix{},
+                         .norm = dense.norm.get()});
     std::swap(current, next);
   }
   if (normalize_) {

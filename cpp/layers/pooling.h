@@ -5,14 +5,16 @@
 #include <vector>
 
 #include "layers/linear.h"
+#include "layers/norm.h"
 
 namespace simdformer {
 
-// A head's dense layer: activation(W x + b), plus x if residual.
+// A head's dense layer: activation(W x + b), plus x if residual, and normalised if there is a norm.
 struct Dense {
   std::shared_ptr<const Linear> linear;
   Activation activation = Activation::kIdentity;
   bool residual = false;
+  std::shared_ptr<const LayerNorm> norm = nullptr;
 };
 
 // Token vectors of one sequence to its embedding: the poolings' results side by side, then the

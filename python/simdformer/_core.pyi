@@ -130,7 +130,12 @@ class Encoder:
 
 class Dense:
     def __init__(
-        self, linear: Linear, *, activation: str = "identity", residual: bool = False
+        self,
+        linear: Linear,
+        *,
+        activation: str = "identity",
+        residual: bool = False,
+        norm: LayerNorm | None = None,
     ) -> None: ...
 
 class SentenceEncoder:

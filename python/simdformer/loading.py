@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simdformer import _core
-from simdformer._core import Dense, Encoder, SentenceEncoder
+from simdformer._core import Encoder, SentenceEncoder
 from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
 from simdformer.int8 import Pool, quantize_encoder
 from simdformer.models import build_encoder
-from simdformer.models.classification import build_head, count_labels, head_tensors, named_head
+from simdformer.models.classification import (
+    BuiltHead,
+    build_head,
+    count_labels,
+    head_tensors,
+    named_head,
+)
 from simdformer.modules import (
     Defaults,
     TransformerSettings,
@@ -135,7 +141,7 @@ class TransformerFolder(ABC):
 
 
 class ModelFolder(TransformerFolder):
-    """A sentence-transformers folder, or a plain transformers one (then with mean pooling)."""
+    """A sentence-transformers folder, or a plain transformers one."""
 
     def __init__(self, folder: Path) -> None:
         self.modules = read_modules(folder)
@@ -187,11 +193,11 @@ class CrossEncoderFolder(TransformerFolder):
 
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What the classifier sees: a logit has no direction to compare."""
-        dense, _ = self.head(checkpoint)
-        return partial(SentenceEncoder, pooling=["cls"], dense=[dense])
+        head = self.head(checkpoint)
+        return partial(SentenceEncoder, pooling=[head.pooling], dense=head.dense[:-1])
 
-    def head(self, checkpoint: Checkpoint) -> list[Dense]:
-        """The head's two layers. ValueError if there is none in a quantised folder."""
+    def head(self, checkpoint: Checkpoint) -> BuiltHead:
+        """The head. ValueError if there is none in a quantised folder."""
         if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
             raise ValueError(
                 f"{self.folder} is quantised, and without its classification head: quantise the model"
@@ -243,7 +249,7 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
     return LoadedCrossEncoder(
         model.tokenizer(encoder, pairs=True),
         encoder,
-        SentenceEncoder(encoder, ["cls"], head),
+        SentenceEncoder(encoder, [head.pooling], head.dense),
         count_labels(model.config),
         model.config,
         model.defaults,

@@ -79,14 +79,17 @@ class Defaults:
 
 
 def read_modules(folder: Path) -> SentenceModules:
-    """Read modules.json. Without one: the Transformer in `folder` itself, and mean pooling.
+    """Read modules.json. Without one: the Transformer in `folder` itself, and mean pooling, or the last
+    token's vector if it is a causal language model.
 
     Errors: ValueError for a module that is not known (it lists those that are), an order other
     than Transformer, Pooling, Dense ..., Normalize, or a path that leaves the folder.
     """
     path = folder / "modules.json"
     if not path.is_file():
-        return SentenceModules(transformer=folder)
+        causal = is_causal_language_model(read_json(folder / "config.json"))
+        pooling = PoolingSettings(("lasttoken",) if causal else ("mean",))
+        return SentenceModules(transformer=folder, pooling=pooling)
     modules = _modules(path)
     kinds = [kind for kind, _ in modules]
     num_dense = kinds.count("Dense")
@@ -105,6 +108,13 @@ def read_modules(folder: Path) -> SentenceModules:
         dense=tuple(folders[2 : 2 + num_dense]),
         normalize=kinds[-1] == "Normalize",
     )
+
+
+def is_causal_language_model(config: Mapping[str, Any]) -> bool:
+    """Whether config.json's first architecture is one, and is_causal does not say otherwise."""
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    return str(first).endswith("ForCausalLM") and config.get("is_causal") is not False
 
 
 def read_cross_encoder_module(folder: Path) -> Path:

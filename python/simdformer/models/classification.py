@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification heads: two dense layers from the first token's hidden state to logits, chosen by
-config.json's architectures. The tensor names are those of transformers' *ForSequenceClassification.
+"""Classification heads: from a sequence's hidden states to logits, chosen by config.json's architectures.
+The tensor names are those of transformers' *ForSequenceClassification.
 """
 
 from __future__ import annotations
@@ -8,32 +8,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from simdformer._core import Dense, Linear
+from simdformer._core import Dense, LayerNorm, Linear
+from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint, Weights
-from simdformer.models.fields import positive_int
+from simdformer.models.fields import flag, one_of, positive_float, positive_int
 
 
 class Head(NamedTuple):
-    """classifier(activation(dense(first token))): the names of two layers, and what is between them.
+    """classifier(norm(activation(dense(pooled)))), as far as there are names for them.
 
-    hidden_size: the field of config.json with the width of both.
+    activation, bias, pooling: of dense, and of the hidden states; or the field of config.json that says
+    it, and what it is where that does not. classifier_bias: whether the classifier has one.
     """
 
-    dense: str
-    activation: str
     classifier: str
+    dense: str | None = None
+    activation: str | tuple[str, str] = "tanh"
+    bias: bool | tuple[str, bool] = True
+    norm: str | None = None
+    pooling: str | tuple[str, str] = "cls"
+    classifier_bias: bool = True
     hidden_size: str = "hidden_size"
 
 
+class BuiltHead(NamedTuple):
+    """pooling: how a sequence's hidden states become a vector. dense: from that to logits."""
+
+    pooling: str
+    dense: list[Dense]
+
+
 # BERT's first layer is its pooler, which belongs to the encoder in the checkpoint.
-_BERT = Head("bert.pooler.dense", "tanh", "classifier")
-_ROBERTA = Head("classifier.dense", "tanh", "classifier.out_proj")
+_BERT = Head("classifier", "bert.pooler.dense")
+_ROBERTA = Head("classifier.out_proj", "classifier.dense")
+_MODERNBERT = Head(
+    "classifier",
+    "head.dense",
+    activation=("classifier_activation", "gelu"),
+    bias=("classifier_bias", False),
+    norm="head.norm",
+    pooling=("classifier_pooling", "cls"),
+)
 
 HEADS = {
     "BertForSequenceClassification": _BERT,
     "CamembertForSequenceClassification": _ROBERTA,
-    "DistilBertForSequenceClassification": Head("pre_classifier", "relu", "classifier", "dim"),
+    "DistilBertForSequenceClassification": Head(
+        "classifier", "pre_classifier", activation="relu", hidden_size="dim"
+    ),
+    "GteForSequenceClassification": _BERT._replace(dense="gte.pooler.dense"),
     "MPNetForSequenceClassification": _ROBERTA,
+    "ModernBertForSequenceClassification": _MODERNBERT,
+    "NomicBertForSequenceClassification": _BERT._replace(dense="nomic_bert.pooler.dense"),
+    "Qwen3ForSequenceClassification": Head("score", pooling="lasttoken", classifier_bias=False),
     "RobertaForSequenceClassification": _ROBERTA,
     "XLMRobertaForSequenceClassification": _ROBERTA,
 }
@@ -69,14 +96,13 @@ def count_labels(config: Mapping[str, Any]) -> int:
 
 
 def head_tensors(config: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the head's tensors."""
+    """The names of the head's matrices."""
     head = find_head(config)
-    layers = (head.dense, head.classifier)
-    return frozenset(f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias"))
+    return frozenset(f"{layer}.weight" for layer in (head.dense, head.classifier) if layer)
 
 
-def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> list[Dense]:
-    """The head's two layers, in float32: they see one token of a sequence, which costs nothing.
+def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
+    """The head, in float32: it sees one vector of a sequence, which costs nothing.
 
     Errors: ValueError for an unknown head, and for tensors that are missing or of another shape.
     """
@@ -85,11 +111,35 @@ def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> list[Dense]
     sizes = {hidden: positive_int(config, hidden), "num_labels": count_labels(config)}
     weights = Weights(checkpoint, sizes)
 
-    def dense(name: str, out_features: str, activation: str) -> Dense:
+    def linear(name: str, out_features: str, bias: bool) -> Linear:
         weight = weights(f"{name}.weight", out_features, hidden)
-        return Dense(Linear(weight, weights(f"{name}.bias", out_features)), activation=activation)
+        return Linear(weight, weights(f"{name}.bias", out_features) if bias else None)
 
-    return [
-        dense(head.dense, hidden, head.activation),
-        dense(head.classifier, "num_labels", "identity"),
-    ]
+    dense = [Dense(linear(head.classifier, "num_labels", head.classifier_bias))]
+    if head.dense:
+        has_bias = head.bias if isinstance(head.bias, bool) else flag(config, *head.bias)
+        first = linear(head.dense, hidden, has_bias)
+        norm = _norm(config, weights, head.norm, hidden) if head.norm else None
+        dense.insert(0, Dense(first, activation=_activation(config, head.activation), norm=norm))
+    return BuiltHead(_pooling(config, head.pooling), dense)
+
+
+def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
+    if isinstance(given, str):
+        return given
+    field, default = given
+    return from_hidden_act(config.get(field, default), field)
+
+
+def _pooling(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
+    if isinstance(given, str):
+        return given
+    field, default = given
+    return str(one_of(config, field, ["cls", "mean"], default))
+
+
+def _norm(config: Mapping[str, Any], weights: Weights, name: str, size: str) -> LayerNorm:
+    """ModernBERT's; no other head has one."""
+    bias = weights(f"{name}.bias", size) if flag(config, "norm_bias", False) else None
+    eps = positive_float(config, "norm_eps", 1e-5)
+    return LayerNorm(weights(f"{name}.weight", size), bias, eps=eps)

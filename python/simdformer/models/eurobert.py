@@ -43,7 +43,7 @@ def build(
     )
     parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("model.",))
     embeddings = parts.embeddings("embed_tokens")
-    table = rotary_table(sizes, rope_parameters(config, theta=250000.0))
+    table = rotary_table(sizes, rope_parameters(config, theta=10000.0))
     layers = [parts.layer(f"layers.{i}", table) for i in range(sizes["num_hidden_layers"])]
     norm = parts.norm("norm")
     parts.weights.refuse_unread(_IGNORED)
