@@ -103,11 +103,11 @@ void bind_encoder_layers(py::module_& module) {
            arg("interleaved") = false);
 
   py::class_<RotaryLayer, EncoderLayer, std::shared_ptr<RotaryLayer>>(module, "RotaryLayer")
-      .def(py::init([](std::shared_ptr<TransformerLayer> layer,
-                       std::shared_ptr<RotaryTable> table) {
-             return std::make_shared<RotaryLayer>(layer, table);
-           }),
-           arg("layer").none(false), arg("table").none(false));
+      .def(
+          py::init([](std::shared_ptr<TransformerLayer> layer, std::shared_ptr<RotaryTable> table) {
+            return std::make_shared<RotaryLayer>(layer, table);
+          }),
+          arg("layer").none(false), arg("table").none(false));
 }
 
 }  // namespace

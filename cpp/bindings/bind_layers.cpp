@@ -110,12 +110,10 @@ void bind_sublayers(py::module_& module) {
            arg("gate") = py::none());
 
   py::class_<Dense>(module, "Dense")
-      .def(py::init(
-               [](std::shared_ptr<Linear> linear, const std::string& activation, bool residual,
-                  std::shared_ptr<LayerNorm> norm) {
-                 return Dense{linear, by_name("activation", activation, kActivations), residual,
-                              norm};
-               }),
+      .def(py::init([](std::shared_ptr<Linear> linear, const std::string& activation, bool residual,
+                       std::shared_ptr<LayerNorm> norm) {
+             return Dense{linear, by_name("activation", activation, kActivations), residual, norm};
+           }),
            arg("linear").none(false), py::kw_only(), arg("activation") = "identity",
            arg("residual") = false, arg("norm") = py::none());
 }

@@ -116,8 +116,8 @@ class MultiheadAttention {
   void project(Team& team, const Inputs& inputs, const Step& step) const;
   void place_extra_keys(Team& team, const Step& step) const;
   void transform(Team& team, const Step& step) const;
-  void transform_head(Team& alone, const Norm* norm, const PositionTables* tables,
-                      size_t position, Matrix x) const;
+  void transform_head(Team& alone, const Norm* norm, const PositionTables* tables, size_t position,
+                      Matrix x) const;
   void add_key_biases(Team& team, const Step& step) const;
   void store(Team& team, const Step& step) const;
   float scale_of(size_t head) const;

@@ -26,12 +26,12 @@ from simdformer.models.rotary import (
 from simdformer.precision import FLOAT32, Precision
 
 LAYER = LayerNames(
-    query=Part("attention.qkv_proj", 0, 3),
-    key=Part("attention.qkv_proj", 1, 3),
-    value=Part("attention.qkv_proj", 2, 3),
+    query=Part("attention.qkv_proj", (0, 3)),
+    key=Part("attention.qkv_proj", (1, 3)),
+    value=Part("attention.qkv_proj", (2, 3)),
     output=Part("attention.o_proj"),
-    gate=Part("mlp.up_gate_proj", 1, 2),
-    up=Part("mlp.up_gate_proj", 0, 2),
+    gate=Part("mlp.up_gate_proj", (1, 2)),
+    up=Part("mlp.up_gate_proj", (0, 2)),
     down=Part("mlp.down_proj"),
     attention_norm="attn_ln",
     feed_forward_norm="mlp_ln",

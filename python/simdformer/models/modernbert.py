@@ -28,12 +28,12 @@ from simdformer.models.rotary import (
 from simdformer.precision import FLOAT32, Precision
 
 LAYER = LayerNames(
-    query=Part("attn.Wqkv", 0, 3),
-    key=Part("attn.Wqkv", 1, 3),
-    value=Part("attn.Wqkv", 2, 3),
+    query=Part("attn.Wqkv", (0, 3)),
+    key=Part("attn.Wqkv", (1, 3)),
+    value=Part("attn.Wqkv", (2, 3)),
     output=Part("attn.Wo"),
-    gate=Part("mlp.Wi", 0, 2),
-    up=Part("mlp.Wi", 1, 2),
+    gate=Part("mlp.Wi", (0, 2)),
+    up=Part("mlp.Wi", (1, 2)),
     down=Part("mlp.Wo"),
     attention_norm="attn_norm",
     feed_forward_norm="mlp_norm",
@@ -87,7 +87,9 @@ def layer_types(config: Mapping[str, Any], count: int) -> list[str]:
         return [LOCAL if i % every else GLOBAL for i in range(count)]
     if not isinstance(types, list) or len(types) != count:
         raise ValueError(f"config.json: layer_types must be a list of {count} names, got {types!r}")
-    return [str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types]
+    return [
+        str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types
+    ]
 
 
 def _rope_parameters(config: Mapping[str, Any], layer_type: str) -> Mapping[str, Any]:

@@ -27,9 +27,9 @@ from simdformer.models.rotary import (
 from simdformer.precision import FLOAT32, Precision
 
 LAYER = LayerNames(
-    query=Part("attn.Wqkv", 0, 3),
-    key=Part("attn.Wqkv", 1, 3),
-    value=Part("attn.Wqkv", 2, 3),
+    query=Part("attn.Wqkv", (0, 3)),
+    key=Part("attn.Wqkv", (1, 3)),
+    value=Part("attn.Wqkv", (2, 3)),
     output=Part("attn.out_proj"),
     gate=Part("mlp.fc12"),
     up=Part("mlp.fc11"),

@@ -32,11 +32,11 @@ EVERYWHERE = (-1, -1)
 
 
 class Part(NamedTuple):
-    """A matrix of a layer: a tensor, or one of `count` of one shape that it holds below one another."""
+    """A matrix of a layer: a tensor, or of those of one shape that it holds below one another the one
+    that `share` names, as (index, count)."""
 
     tensor: str
-    index: int = 0
-    count: int = 1
+    share: tuple[int, int] = (0, 1)
 
 
 class LayerNames(NamedTuple):
@@ -75,7 +75,10 @@ class LayerKind:
 
 def biased(config: Mapping[str, Any]) -> frozenset[str]:
     """The matrices that have a bias by attention_bias and mlp_bias."""
-    fields = {"attention_bias": ("query", "key", "value", "output"), "mlp_bias": ("gate", "up", "down")}
+    fields = {
+        "attention_bias": ("query", "key", "value", "output"),
+        "mlp_bias": ("gate", "up", "down"),
+    }
     return frozenset(part for name in fields if flag(config, name, False) for part in fields[name])
 
 
@@ -207,7 +210,9 @@ class RotaryParts:
         queries, keys = (f"num_{kind}_heads * head_dim" for kind in ("attention", "key_value"))
         norms: list[Norm | None] = [None, None]
         if self._kind.names.head_norms:
-            norms = [self.norm(f"{stem}.{name}", "head_dim") for name in self._kind.names.head_norms]
+            norms = [
+                self.norm(f"{stem}.{name}", "head_dim") for name in self._kind.names.head_norms
+            ]
         return MultiheadAttention(
             self._linear(stem, "query", queries, "hidden_size"),
             self._linear(stem, "key", keys, "hidden_size"),
@@ -222,9 +227,9 @@ class RotaryParts:
         )
 
     def _linear(self, stem: str, part: str, out_features: str, in_features: str) -> Linear:
-        tensor, index, count = getattr(self._kind.names, part)
-        full, share = f"{stem}.{tensor}", (index, count)
-        name = full if count == 1 else f"{full}.{part}"
+        tensor, share = getattr(self._kind.names, part)
+        full = f"{stem}.{tensor}"
+        name = full if share == (0, 1) else f"{full}.{part}"
         weight = self.weights.matrix(name, out_features, in_features, parts=(full,), share=share)
         bias: Float32 | None = None
         if part in self._kind.biased:
