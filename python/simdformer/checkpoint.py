@@ -1,25 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of a model folder: safetensors files, checked before a byte of them is believed.
-
-Tensors are read with pread into arrays of our own. A file that shrinks under a memory map kills the
-process with SIGBUS; under pread it is an exception.
-"""
+"""The weights of a model folder: safetensors or PyTorch files, checked before a byte of them is believed."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from simdformer.precision import Int8Matrix, num_groups
+from simdformer.safetensors_file import safetensors_entries
+from simdformer.tensor_file import Entry, TensorFile
+from simdformer.torch_checkpoint import torch_entries
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
@@ -30,8 +27,15 @@ _INTEGERS = {"I8": "<i1", "I32": "<i4"}
 # What stands for a matrix in int8.
 _INT8_PARTS = ("weight", "weight_scale", "outliers", "outlier_weight")
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+# Where a folder's weights are, the first that is there: in one file, or in shards that an index names.
+_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# Other files, which are given by name, are safetensors.
+_TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -52,103 +56,51 @@ def read_any_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
 
 
-class _Entry(NamedTuple):
-    """Where one tensor lies: `offset` counts from the start of the file."""
-
-    file: _File
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-
-class _File:
-    """One open safetensors file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            # The library's parser refuses truncated files, overlapping or missing ranges, sizes that
-            # overflow and headers that lie; it opens the file but no tensor is read through it.
-            with safe_open(path, framework="numpy"):
-                pass
-        except SafetensorError as error:
-            raise ValueError(f"{path}: not a valid safetensors file: {error}") from error
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def entries(self) -> dict[str, _Entry]:
-        length = int.from_bytes(self.read(8, 0), "little")
-        header = json.loads(self.read(length, 8))
-        header.pop("__metadata__", None)
-        return {
-            name: _Entry(
-                self, info["dtype"], tuple(info["shape"]), 8 + length + info["data_offsets"][0]
-            )
-            for name, info in header.items()
-        }
-
-    def read(self, size: int, offset: int) -> bytes:
-        buffer = bytearray(size)
-        self.read_into(memoryview(buffer), offset)
-        return bytes(buffer)
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(buffer):  # one call moves at most 2 GiB
-            count = os.preadv(self.fd, [buffer[done:]], offset + done)
-            if count == 0:
-                raise ValueError(f"{self.path}: the file was truncated while it was being read")
-            done += count
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
 class Checkpoint:
-    """The tensors in a folder's model.safetensors, in the shards its index names, or in one file.
+    """The tensors in a folder's model.safetensors, else in its pytorch_model.bin, or in the shards that an
+    index of either names; or in one file.
 
     Use as a context manager; arrays that it gave out stay valid.
-    Errors: FileNotFoundError if there are no safetensors, ValueError (naming the file and the
-    reason) if they are damaged or the index points outside the folder.
+    Errors: FileNotFoundError if there is none of these, ValueError (naming the file and the reason)
+    if they are damaged, hold anything but tensors or the index points outside the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.location = folder
-        self._files: list[_File] = []
-        self._entries: dict[str, _Entry] = {}
+        self._files: list[TensorFile] = []
+        self._entries: dict[str, Entry] = {}
         self.names_read: set[str] = set()
         try:
-            if folder.is_file():
-                self._open(folder)
-            elif (folder / _SINGLE).is_file():
-                self._open(folder / _SINGLE)
-            elif (folder / _INDEX).is_file():
-                self._open_shards(folder)
+            path = folder if folder.is_file() else _find_weights(folder)
+            if path.name.endswith(".index.json"):
+                self._open_shards(path)
             else:
-                raise FileNotFoundError(_no_weights(folder))
+                self._open(path)
         except BaseException:
             self.close()
             raise
 
     def _open(self, path: Path) -> set[str]:
-        file = _File(path)
+        file = TensorFile(path)
         self._files.append(file)
-        entries = file.entries()
+        is_torch = path.suffix in _TORCH_SUFFIXES
+        entries = torch_entries(file) if is_torch else safetensors_entries(file)
         # TensorFlow's names live on in early BERT checkpoints; the field reads them as weight and bias.
         renamed = {_modern_name(name): entry for name, entry in entries.items()}
         self._entries.update(renamed)
         return set(entries)
 
-    def _open_shards(self, folder: Path) -> None:
-        index = folder / _INDEX
+    def _open_shards(self, index: Path) -> None:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError(f"{index}: 'weight_map' must map tensor names to shard files")
         for shard in sorted({_shard_name(index, value) for value in weight_map.values()}):
-            if not (folder / shard).is_file():
+            path = index.parent / shard
+            if not path.is_file():
                 raise FileNotFoundError(
-                    f"{index} names the shard {shard!r}, which is not in {folder}"
+                    f"{index} names the shard {shard!r}, which is not in {index.parent}"
                 )
-            found = self._open(folder / shard)
+            found = self._open(path)
             for name, home in weight_map.items():
                 if home == shard and name not in found:
                     raise ValueError(f"{index} places tensor {name!r} in {shard!r}, which lacks it")
@@ -193,13 +145,13 @@ class Checkpoint:
                 f" weights must be one of {', '.join(_DTYPES)}"
             )
         self.names_read.add(name)
-        raw = self._read_raw(entry, _DTYPES[entry.dtype])
+        raw = entry.read(_DTYPES[entry.dtype])
         tensor = _widen_bfloat16(raw) if entry.dtype == "BF16" else raw
         with np.errstate(over="ignore", invalid="ignore"):
             tensor = tensor.astype(np.float32, copy=False)
             # A NaN or an infinity survives a sum, so a finite sum clears all elements in one pass.
             if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
-                bad = math.prod(entry.shape) - int(np.isfinite(tensor).sum())
+                bad = entry.num_elements() - int(np.isfinite(tensor).sum())
                 raise ValueError(
                     f"tensor {name!r} in {entry.file.path} holds {bad} values that are NaN or"
                     " infinite; the file may be damaged: download it again"
@@ -213,20 +165,25 @@ class Checkpoint:
             raise ValueError(
                 f"tensor {name!r} in {entry.file.path} has dtype {entry.dtype}, expected {dtype}"
             )
-        return self._read_raw(entry, _INTEGERS[dtype])
+        return entry.read(_INTEGERS[dtype])
 
     def path(self, name: str) -> Path:
         """The file that holds a tensor."""
         return self._entries[name].file.path
 
+    def files(self) -> list[Path]:
+        """The files that the tensors are in."""
+        return [file.path for file in self._files]
+
     def num_bytes(self) -> int:
         """The size of the files."""
-        return sum(os.fstat(file.fd).st_size for file in self._files)
+        return sum(file.size() for file in self._files)
 
-    def _read_raw(self, entry: _Entry, dtype: str) -> Array:
-        raw = np.empty(entry.shape, dtype=dtype)
-        entry.file.read_into(raw.reshape(-1).view(np.uint8).data, entry.offset)
-        return raw
+    def num_parameters(self) -> int:
+        """The elements of all floating-point tensors."""
+        # Not buffers of positions, which are integers.
+        floats = [entry for entry in self._entries.values() if entry.dtype in _DTYPES]
+        return sum(entry.num_elements() for entry in floats)
 
 
 class Weights:
@@ -419,20 +376,18 @@ def _modern_name(name: str) -> str:
     return name
 
 
+def _find_weights(folder: Path) -> Path:
+    for name in _FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"no {', '.join(_FILES[:-1])} or {_FILES[-1]} in {folder}")
+
+
 def _shard_name(index: Path, value: object) -> str:
     # A shard name comes with the model: "../../etc/x" must not leave the folder.
     if not isinstance(value, str) or value != Path(value).name or "\\" in value:
         raise ValueError(f"{index}: shard names must be plain file names, got {value!r}")
-    if not value.endswith(".safetensors"):
-        raise ValueError(f"{index}: shards must be .safetensors files, got {value!r}")
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    if not value.endswith(suffix):
+        raise ValueError(f"{index}: shards must be {suffix} files, got {value!r}")
     return value
-
-
-def _no_weights(folder: Path) -> str:
-    message = f"no {_SINGLE} or {_INDEX} in {folder}"
-    if (folder / "pytorch_model.bin").is_file():
-        message += (
-            "; pytorch_model.bin is a pickle, which can run code and is never read:"
-            " convert it to safetensors"
-        )
-    return message

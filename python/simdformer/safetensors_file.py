@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of a safetensors file."""
+
+from __future__ import annotations
+
+import json
+
+from safetensors import SafetensorError, safe_open
+
+from simdformer.tensor_file import Entry, TensorFile
+
+
+def safetensors_entries(file: TensorFile) -> dict[str, Entry]:
+    """Where each tensor lies. ValueError names the file if it is damaged."""
+    try:
+        # The library's parser refuses truncated files, overlapping or missing ranges, sizes that
+        # overflow and headers that lie; it opens the file but no tensor is read through it.
+        with safe_open(file.path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{file.path}: not a valid safetensors file: {error}") from error
+    length = int.from_bytes(file.read(8, 0), "little")
+    header = json.loads(file.read(length, 8))
+    header.pop("__metadata__", None)
+    start = 8 + length
+    return {
+        name: Entry(file, info["dtype"], tuple(info["shape"]), start + info["data_offsets"][0])
+        for name, info in header.items()
+    }

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tensors the pickle of a torch.save names. It is never unpickled.
+
+A pickle is a program, and Python's machine for it calls whatever the program names. The machine here knows
+those instructions that torch.save writes for a dict of tensors, and nothing to call but three functions
+of its own: it imports nothing, sets no attribute and makes only constants, tuples, dicts and
+StoredTensors. The instructions are described in Python's pickletools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+# torch's storages by safetensors' names of their numbers.
+_STORAGES = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+}
+_MOST_AXES = 32  # NumPy 1's limit
+_LONGEST_NAME = 1000  # bytes; errors quote it
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """A class of storages."""
+
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An array in the file, which tensors are views of. size: in numbers."""
+
+    dtype: str
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor: a view of a storage. Offset and strides count numbers, not bytes."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_state_dict(pickled: bytes) -> dict[str, StoredTensor]:
+    """The tensors of a state_dict by name.
+
+    ValueError with the reason alone for everything else that a pickle may hold or do. Takes time and
+    memory of at most a hundred bytes for one of the pickle.
+    """
+    state = _Machine(pickled).run()
+    if type(state) is not dict:
+        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
+    for name, value in state.items():
+        if type(value) is not StoredTensor:
+            raise ValueError(f"{name!r} is a {type(value).__name__}, not a tensor")
+    return state
+
+
+class _Machine:
+    """Runs the instructions. Values are never compared or shown: they may be nested without end."""
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+        self._at = 0
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self) -> object:
+        """What the program leaves on the stack when it stops."""
+        while (code := self._bytes(1)) != _STOP:
+            if code not in _INSTRUCTIONS:
+                raise ValueError(
+                    f"the pickle has the instruction {code!r} at byte {self._at - 1}, which a dict of"
+                    " tensors does not need; it is not run"
+                )
+            _INSTRUCTIONS[code](self)
+        return self._pop()
+
+    def _bytes(self, count: int) -> bytes:
+        taken = self._pickled[self._at : self._at + count]
+        if len(taken) < count:
+            raise ValueError("the pickle is cut short")
+        self._at += count
+        return taken
+
+    def _line(self) -> str:
+        end = self._pickled.find(b"\n", self._at, self._at + _LONGEST_NAME)
+        if end < 0:
+            raise ValueError("the pickle has a name without an end")
+        return self._bytes(end + 1 - self._at)[:-1].decode("utf-8", errors="replace")
+
+    def _int(self, count: int, *, signed: bool = False) -> int:
+        return int.from_bytes(self._bytes(count), "little", signed=signed)
+
+    def _pop(self) -> Any:
+        # What lies below a mark belongs to it.
+        if len(self._stack) <= (self._marks[-1] if self._marks else 0):
+            raise ValueError("the pickle takes a value where there is none")
+        return self._stack.pop()
+
+    def _pop_to_mark(self) -> list[Any]:
+        if not self._marks:
+            raise ValueError("the pickle takes a mark where there is none")
+        mark = self._marks.pop()
+        items = self._stack[mark:]
+        del self._stack[mark:]
+        return items
+
+    def push(self, value: object) -> None:
+        """A constant."""
+        self._stack.append(value)
+
+    def protocol(self) -> None:
+        """The version of the instructions."""
+        version = self._int(1)
+        if version != 2:
+            raise ValueError(f"a pickle of protocol {version}; torch.save writes 2")
+
+    def mark(self) -> None:
+        """Begin a tuple or the items of a dict."""
+        self._marks.append(len(self._stack))
+
+    def integer(self, count: int, *, signed: bool = False) -> None:
+        """A number of so many bytes."""
+        self._stack.append(self._int(count, signed=signed))
+
+    def long(self) -> None:
+        """A number behind its length."""
+        self._stack.append(self._int(self._int(1), signed=True))
+
+    def text(self) -> None:
+        """A string in UTF-8 behind its length."""
+        size = self._int(4)
+        if size > _LONGEST_NAME:
+            raise ValueError(
+                f"a name of {size} bytes in the pickle; at most {_LONGEST_NAME} are read"
+            )
+        try:
+            self._stack.append(self._bytes(size).decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"a name in the pickle is not UTF-8: {error.reason}") from error
+
+    def put(self, count: int) -> None:
+        """Keep the topmost value under a number."""
+        value = self._pop()
+        self._stack.append(value)
+        self._memo[self._int(count)] = value
+
+    def get(self, count: int) -> None:
+        """A value that was kept."""
+        number = self._int(count)
+        if number not in self._memo:
+            raise ValueError(f"the pickle takes a value {number} that it did not keep")
+        self._stack.append(self._memo[number])
+
+    def tuple_of(self, count: int) -> None:
+        """The topmost values as a tuple."""
+        items = [self._pop() for _ in range(count)]
+        self._stack.append(tuple(reversed(items)))
+
+    def marked_tuple(self) -> None:
+        """The values since the mark as a tuple."""
+        self._stack.append(tuple(self._pop_to_mark()))
+
+    def set_items(self, items: list[Any]) -> None:
+        """Put keys and values by turns into the topmost dict."""
+        target = self._pop()
+        if type(target) is not dict or len(items) % 2:
+            raise ValueError("the pickle puts items into what is no dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Before it is hashed: a tuple nested a million deep would end the process.
+            if type(key) is not str:
+                raise ValueError(f"a dict in it has a {type(key).__name__} as its key, not a name")
+            target[key] = value
+        self._stack.append(target)
+
+    def marked_items(self) -> None:
+        """All since the mark."""
+        self.set_items(self._pop_to_mark())
+
+    def one_item(self) -> None:
+        """A key and a value."""
+        value, key = self._pop(), self._pop()
+        self.set_items([key, value])
+
+    def attributes(self) -> None:
+        """An object's attributes. A state_dict has one, _metadata, and nobody asks for it."""
+        self._pop()
+        target = self._pop()
+        if type(target) is not dict:
+            raise ValueError("the pickle sets attributes of what is no dict")
+        self._stack.append(target)
+
+    def name(self) -> None:
+        """A name from a module: one of those that we have something of our own for."""
+        module, name = self._line(), self._line()
+        if (module, name) not in _NAMES:
+            raise ValueError(
+                f"the pickle asks for {f'{module}.{name}'!r}, which no dict of tensors needs; it is"
+                " neither imported nor run"
+            )
+        self._stack.append(_NAMES[module, name])
+
+    def storage(self) -> None:
+        """An array beside the pickle."""
+        match self._pop():
+            case ("storage", StorageType(dtype), str(key), str(), size) if _is_size(size):
+                self._stack.append(Storage(dtype, key, size))
+            case _:
+                raise ValueError("the pickle describes a storage in a way that torch.save does not")
+
+    def call(self) -> None:
+        """Call one of our functions."""
+        arguments, function = self._pop(), self._pop()
+        if not isinstance(function, FunctionType) or type(arguments) is not tuple:
+            raise ValueError("the pickle calls what is no function")
+        self._stack.append(function(*arguments))
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_shape(value: object) -> bool:
+    return type(value) is tuple and len(value) <= _MOST_AXES and all(map(_is_size, value))
+
+
+def _tensor(*arguments: Any) -> StoredTensor:
+    """torch._utils._rebuild_tensor_v2: storage, offset, shape, strides, requires_grad, hooks and, if
+    a tensor is conjugated or negated, a note of that."""
+    match arguments:
+        case (Storage() as storage, offset, shape, strides, bool(), dict()) if (
+            _is_size(offset) and _is_shape(shape) and _is_shape(strides)
+        ):
+            if len(shape) == len(strides):
+                return StoredTensor(storage, offset, shape, strides)
+    raise ValueError("the pickle describes a tensor in a way that torch.save does not")
+
+
+def _parameter(*arguments: Any) -> StoredTensor:
+    """torch._utils._rebuild_parameter: a tensor, requires_grad, hooks."""
+    match arguments:
+        case (StoredTensor() as tensor, bool(), dict()):
+            return tensor
+    raise ValueError("the pickle describes a parameter in a way that torch.save does not")
+
+
+def _dict(*arguments: Any) -> dict[str, Any]:
+    """collections.OrderedDict, empty."""
+    if arguments:
+        raise ValueError("the pickle fills an OrderedDict in a way that torch.save does not")
+    return {}
+
+
+_NAMES: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): _dict,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
+}
+
+_STOP = b"."
+_INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
+    b"\x80": _Machine.protocol,
+    b"(": _Machine.mark,
+    b"N": lambda machine: machine.push(None),
+    b"\x88": lambda machine: machine.push(True),
+    b"\x89": lambda machine: machine.push(False),
+    b")": lambda machine: machine.push(()),
+    b"}": lambda machine: machine.push({}),
+    b"K": lambda machine: machine.integer(1),
+    b"M": lambda machine: machine.integer(2),
+    b"J": lambda machine: machine.integer(4, signed=True),
+    b"\x8a": _Machine.long,
+    b"X": _Machine.text,
+    b"q": lambda machine: machine.put(1),
+    b"r": lambda machine: machine.put(4),
+    b"h": lambda machine: machine.get(1),
+    b"j": lambda machine: machine.get(4),
+    b"\x85": lambda machine: machine.tuple_of(1),
+    b"\x86": lambda machine: machine.tuple_of(2),
+    b"\x87": lambda machine: machine.tuple_of(3),
+    b"t": _Machine.marked_tuple,
+    b"s": _Machine.one_item,
+    b"u": _Machine.marked_items,
+    b"b": _Machine.attributes,
+    b"c": _Machine.name,
+    b"Q": _Machine.storage,
+    b"R": _Machine.call,
+}

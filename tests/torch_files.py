@@ -1,0 +1,78 @@
+"""Writes what torch.save writes, without torch: the pickle instruction by instruction, so that any other
+can be put in its place, and the zip archive around it."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+
+STORAGES = {"float64": "Double", "float32": "Float", "float16": "Half", "int64": "Long"}
+
+
+def text(value):
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def number(value):
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def name(module, attribute):
+    return f"c{module}\n{attribute}\n".encode()
+
+
+def tuple_of(*parts):
+    return b"(" + b"".join(parts) + b"t"
+
+
+def call(module, attribute, *arguments):
+    return name(module, attribute) + tuple_of(*arguments) + b"R"
+
+
+def ordered_dict():
+    return name("collections", "OrderedDict") + b")R"
+
+
+def storage(kind="Float", key="0", size=6):
+    parts = (text("storage"), name("torch", f"{kind}Storage"), text(key), text("cpu"), number(size))
+    return tuple_of(*parts) + b"Q"
+
+
+def tensor(shape=(2, 3), strides=(3, 1), offset=0, stored=None):
+    sizes = [tuple_of(*map(number, values)) for values in (shape, strides)]
+    stored = storage() if stored is None else stored
+    arguments = (stored, number(offset), *sizes, b"\x89", ordered_dict())
+    return call("torch._utils", "_rebuild_tensor_v2", *arguments)
+
+
+def state_dict(items, end=b"."):
+    """A pickle of names to values, which are instructions already."""
+    pairs = b"".join(text(key) + value for key, value in items.items())
+    return b"\x80\x02" + ordered_dict() + b"(" + pairs + b"u" + end
+
+
+def write_archive(
+    path, pickled, storages=(), *, folder="pytorch_model", order=b"little", **options
+):
+    """The archive around a pickle; storages: the bytes of 0, 1, ..."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.writestr(f"{folder}/data.pkl", pickled)
+        if order is not None:
+            archive.writestr(f"{folder}/byteorder", order)
+        for key, data in enumerate(storages):
+            archive.writestr(f"{folder}/data/{key}", data)
+    return path
+
+
+def write_torch(path, tensors, *, end=b".", **options):
+    """The arrays by name, each of them in a storage of its own."""
+    items, storages = {}, []
+    for i, (key, array) in enumerate(tensors.items()):
+        stored = storage(STORAGES[array.dtype.name], str(i), array.size)
+        strides = np.empty(array.shape, np.uint8).strides
+        items[key] = tensor(array.shape, strides, stored=stored)
+        storages.append(array.tobytes())
+    return write_archive(path, state_dict(items, end), storages, **options)
