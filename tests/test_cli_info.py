@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 from model_fixtures import (
+    TINY,
     classifier_weights,
     config_json,
     modules_json,
     write_cross_encoder,
+    write_dense,
     write_model,
 )
 from simdformer import CrossEncoder, SentenceTransformer, __version__, show_config
 from simdformer.cli import info, main
+from tiny_bert import random_weights
+from torch_files import write_torch
 
 MODEL = "all-MiniLM-L6-v2"
 
@@ -56,6 +60,22 @@ def test_info_lists_the_files_with_their_sizes(capsys):
     for name, size in shown["files"].items():
         assert (Path(shown["folder"]) / name).stat().st_size == size
     assert {"config.json", "tokenizer.json", "modules.json"} <= shown["files"].keys()
+
+
+def test_info_counts_and_lists_the_weights_that_are_read(tmp_path, capsys):
+    """Not another format's of the same numbers."""
+    folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
+    weight, bias = write_dense(folder / "2_Dense", TINY.hidden_size, 7)
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    write_torch(
+        folder / "2_Dense" / "pytorch_model.bin", {"linear.weight": weight, "linear.bias": bias}
+    )
+    write_torch(folder / "pytorch_model.bin", random_weights())
+    shown = described(capsys, str(folder))["model"]
+    expected = sum(w.size for w in random_weights().values()) + weight.size + bias.size
+    assert shown["parameters"] == expected
+    weights = {"model.safetensors", "2_Dense/pytorch_model.bin"}
+    assert weights == {name for name in shown["files"] if not name.endswith(".json")}
 
 
 def printed_lines(capsys, folder):

@@ -24,6 +24,7 @@ from simdformer.checkpoint import Checkpoint
 from simdformer.models.classification import build_head
 from support import assert_same_bits
 from tiny_bert import native_encoder, random_weights
+from torch_files import write_torch
 
 QUERY = "a cab"
 DOCUMENTS = ["deed", "", "the quick brown fox", "z", "deed", "a cab"]
@@ -360,6 +361,14 @@ def test_heads_of_other_architectures(tmp_path, architecture, names, activation)
     expected = oracle.linear(activation(oracle.linear(states, *first)), *last)
     logits = _core.SentenceEncoder(encoder, [head.pooling], head.dense).forward(ids, cu_seqlens)
     np.testing.assert_allclose(logits, expected, **CLOSE)
+
+
+def test_a_checkpoint_of_pytorchs_gives_the_same_scores(tmp_path):
+    write_cross_encoder(tmp_path, 3)
+    expected = CrossEncoder(tmp_path).predict(PAIRS)
+    (tmp_path / "model.safetensors").unlink()
+    write_torch(tmp_path / "pytorch_model.bin", classifier_weights(3))
+    assert_same_bits(CrossEncoder(tmp_path).predict(PAIRS), expected)
 
 
 # Precision

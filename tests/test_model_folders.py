@@ -24,6 +24,7 @@ from model_fixtures import (
 from simdformer import SentenceTransformer
 from support import assert_same_bits
 from tiny_bert import random_weights
+from torch_files import write_torch
 
 # Pooling and the modules after it
 
@@ -156,6 +157,24 @@ def test_a_sharded_checkpoint_gives_the_same_vectors(tmp_path, model):
         save_file(part, folder / shard)
     write_files(folder, {"model.safetensors.index.json": {"weight_map": shards}})
     assert_same_bits(SentenceTransformer(folder).encode(TEXTS), model.encode(TEXTS))
+
+
+def test_a_checkpoint_of_pytorchs_gives_the_same_vectors(tmp_path, model):
+    folder = write_model(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    positions = {"embeddings.position_ids": np.arange(130)[None]}
+    write_torch(folder / "pytorch_model.bin", random_weights() | positions)
+    assert_same_bits(SentenceTransformer(folder).encode(TEXTS), model.encode(TEXTS))
+
+
+def test_a_dense_module_may_be_in_pytorchs_format(tmp_path):
+    folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
+    weight, bias = write_dense(folder / "2_Dense", 20, 12)
+    expected = SentenceTransformer(folder).encode(TEXTS)
+    (folder / "2_Dense" / "model.safetensors").unlink()
+    tensors = {"linear.weight": weight, "linear.bias": bias}
+    write_torch(folder / "2_Dense" / "pytorch_model.bin", tensors)
+    assert_same_bits(SentenceTransformer(folder).encode(TEXTS), expected)
 
 
 def test_a_float16_checkpoint_is_computed_in_float32(tmp_path):

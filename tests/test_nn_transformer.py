@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 import nn_oracle
 from simdformer import nn
 from support import TESTS, assert_same_bits, normal
+from torch_files import write_torch
 
 TOLERANCE = 2e-6  # of the output's largest element
 GOLDEN = json.loads((TESTS / "data" / "torch_transformer.json").read_text())
@@ -370,6 +371,15 @@ def test_state_dict_goes_round_by_safetensors(rng, tmp_path):
     save_file(state, tmp_path / "layer.safetensors")
     other = nn.TransformerEncoderLayer(24, 4, 37, batch_first=True, norm="batch")
     other.load_state_dict(tmp_path / "layer.safetensors")
+    x = normal(rng, 2, 5, 24)
+    assert_same_bits(other(x), layer(x))
+
+
+def test_state_dict_is_read_from_pytorchs_file(rng, tmp_path):
+    layer, state = encoder(rng, norm="batch")
+    write_torch(tmp_path / "layer.pt", state)
+    other = nn.TransformerEncoderLayer(24, 4, 37, batch_first=True, norm="batch")
+    other.load_state_dict(tmp_path / "layer.pt")
     x = normal(rng, 2, 5, 24)
     assert_same_bits(other(x), layer(x))
 

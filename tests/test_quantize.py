@@ -17,6 +17,7 @@ from simdformer.new_folder import new_folder
 from simdformer.resolve import resolve_model
 from support import assert_same_bits
 from tiny_bert import Config, random_weights
+from torch_files import write_torch
 
 TEXTS = ["abc", "a b c d", "hello world", "z" * 30, ""]
 WEIGHTS, DECLARATION = "model-int8.safetensors", "quantization_config.json"
@@ -87,6 +88,21 @@ def test_a_saved_model_keeps_dense_modules_and_plain_files(tmp_path):
     assert (tmp_path / "saved" / "README.md").read_text() == "card"
     assert (tmp_path / "saved" / "LICENSE").read_text() == "licence"
     assert not (tmp_path / "saved" / "model.safetensors").exists()
+
+
+def test_a_saved_model_keeps_a_dense_module_in_pytorchs_format(tmp_path):
+    dense = write_model(tmp_path / "dense", kinds=("Transformer", "Pooling", "Dense"))
+    weight, bias = write_dense(dense / "2_Dense", TINY.hidden_size, 7)
+    before = encode(dense, compute_type="int8")
+    (dense / "2_Dense" / "model.safetensors").unlink()
+    (dense / "model.safetensors").unlink()
+    tensors = {"linear.weight": weight, "linear.bias": bias}
+    write_torch(dense / "2_Dense" / "pytorch_model.bin", tensors)
+    write_torch(dense / "pytorch_model.bin", random_weights())
+    quantize_model(dense, tmp_path / "saved")
+    assert_same_bits(encode(tmp_path / "saved"), before)
+    kept = [path.relative_to(tmp_path / "saved") for path in (tmp_path / "saved").rglob("*.bin")]
+    assert list(map(str, kept)) == ["2_Dense/pytorch_model.bin"]
 
 
 def test_a_task_model_is_saved_under_its_own_names(tmp_path):

@@ -127,6 +127,14 @@ def test_an_unfinished_download_is_not_a_model(tmp_path):
         resolve_model("org/name")
 
 
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "0_Transformer/pytorch_model-1-of-2.bin"])
+def test_weights_in_the_cache_may_be_pytorchs(tmp_path, name):
+    snapshot = write_cached(tmp_path / "hf_home" / "hub", "org/name")
+    (snapshot / "model.safetensors").unlink()
+    write_files(snapshot, {name: b"x"})
+    assert resolve_model("org/name") == snapshot
+
+
 def test_an_unknown_name_says_what_was_looked_for_and_where(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(FileNotFoundError) as error:
@@ -156,9 +164,13 @@ def test_what_is_no_name_is_a_type_error(name):
         resolve_model(name)
 
 
+FILES = ["config.json", "model.safetensors", "modeling.py", "pytorch_model.bin", "tf_model.h5"]
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """Stands in for huggingface_hub: records what it is asked, and gives out a folder."""
+    """Stands in for huggingface_hub: records what it is asked, and gives out a folder. The repository
+    holds FILES."""
     asked = []
     module = types.ModuleType("huggingface_hub")
 
@@ -168,7 +180,12 @@ def hub(monkeypatch, tmp_path):
             raise OSError("404: no such repository\nmore lines")
         return str(tmp_path)
 
+    def list_repo_files(name, **options):
+        assert options == {"revision": "v2", "token": "secret"} or not any(options.values())
+        return [] if "missing" in name else FILES
+
     module.snapshot_download = snapshot_download
+    module.list_repo_files = list_repo_files
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     return asked
@@ -180,7 +197,36 @@ def test_the_hub_is_asked_last_and_for_data_only(hub, tmp_path):
     assert name == "org/name"
     assert options["revision"] == "v2"
     assert options["token"] == "secret"
-    assert options["allow_patterns"] == ["*.json", "*.safetensors"]
+    assert options["allow_patterns"] == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("files", "unwanted"),
+    [
+        (["config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors"], []),
+        (["model-1-of-2.safetensors", "model.safetensors.index.json"], ["pytorch_model-1-of-9.bin"]),
+        (["pytorch_model.bin"], ["tf_model.h5", "flax_model.msgpack", "rust_model.ot"]),
+        (["pytorch_model-1-of-2.bin", "pytorch_model.bin.index.json"], []),
+        # A folder may have safetensors where another has none.
+        (["model.safetensors", "2_Dense/pytorch_model.bin"], ["pytorch_model.bin"]),
+        (["pytorch_model.bin", "2_Dense/model.safetensors"], ["2_Dense/pytorch_model.bin"]),
+        (["pytorch_model.bin", "adapter_model.safetensors"], ["adapter_model.bin"]),
+        ([], ["onnx/model.onnx", "onnx/config.json", "openvino/pytorch_model.bin"]),
+        (
+            ["pytorch_model.bin"],
+            ["optimizer.pt", "training_args.bin", "scheduler.pt", "rng_state.pth", "colbert_linear.pt"],
+        ),
+        (["tokenizer.json"], ["vocab.txt", "merges.txt", "sentencepiece.bpe.model"]),
+        (["vocab.txt", "merges.txt", "vocab.json"], ["README.md", "run.py", "words.txt"]),
+        (["0_Transformer/vocab.txt", "tokenizer.json"], ["vocab.txt"]),
+    ],
+    ids=lambda files: ", ".join(files)[:50],
+)  # fmt: skip
+def test_the_hub_is_asked_for_what_a_model_is_read_from(hub, monkeypatch, files, unwanted):
+    monkeypatch.setattr(sys.modules[__name__], "FILES", files + unwanted)
+    resolve_model("org/name")
+    ((_, options),) = hub
+    assert options["allow_patterns"] == files
 
 
 def test_the_hub_is_not_asked_for_what_the_cache_holds(hub, tmp_path):

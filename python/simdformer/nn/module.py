@@ -101,7 +101,7 @@ class Module:
     def load_state_dict(
         self, state_dict: State | str | Path, strict: bool = True
     ) -> IncompatibleKeys:
-        """Take parameters from `{name: array}`, a safetensors file, or a folder with one.
+        """Take parameters from `{name: array}`, a safetensors or PyTorch file, or a folder with one.
 
         Arrays are float16, float32 or float64 and are copied; CPU tensors count as arrays.
         Errors: ValueError names all missing, unexpected and misshapen keys, and nothing has been
@@ -196,7 +196,7 @@ class ModuleList(Module):
 
 
 def read_state(source: State | str | Path) -> State:
-    """`{name: array}` as it is given, or read from safetensors."""
+    """`{name: array}` as it is given, or read from a checkpoint."""
     if isinstance(source, Mapping):
         return source
     if not isinstance(source, (str, Path)):
