@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from simdformer.checkpoint import read_json
+from simdformer.tokenizer_files import read_tokenizer
 
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
 _NO_LIMIT = 10**9
@@ -181,20 +182,14 @@ def load_tokenizer(
 
     Errors: FileNotFoundError or ValueError, naming the file.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no tokenizer.json in {folder}; other tokenizer files are not read"
-        )
     config_path = folder / "tokenizer_config.json"
     config = read_json(config_path) if config_path.is_file() else {}
-    limit = max_seq_length if max_seq_length is not None else config.get("model_max_length")
+    limit = max_seq_length
+    if limit is None:
+        limit = config.get("model_max_length", config.get("max_len"))  # the second before 2020
     if not isinstance(limit, (int, float)) or not 0 < limit < _NO_LIMIT:
         limit = max_positions
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself
-        raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
+    tokenizer = read_tokenizer(folder, config)
     _adjust_normalizer(tokenizer, config, do_lower_case)
     _adjust_pre_tokenizer(tokenizer, config)
     return Tokenizer(
