@@ -180,12 +180,12 @@ def hub(monkeypatch, tmp_path):
             raise OSError("404: no such repository\nmore lines")
         return str(tmp_path)
 
-    def list_repo_files(name, **options):
-        assert options == {"revision": "v2", "token": "secret"} or not any(options.values())
-        return [] if "missing" in name else FILES
+    def model_info(name, **options):  # noqa: ARG001
+        assert options.keys() == {"revision", "token"}
+        return types.SimpleNamespace(siblings=[types.SimpleNamespace(rfilename=f) for f in FILES])
 
     module.snapshot_download = snapshot_download
-    module.list_repo_files = list_repo_files
+    module.model_info = model_info
     monkeypatch.setitem(sys.modules, "huggingface_hub", module)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     return asked
@@ -238,6 +238,16 @@ def test_the_hub_is_not_asked_for_what_the_cache_holds(hub, tmp_path):
 def test_the_hub_is_not_asked_if_only_local_files_may_be_used(hub):
     with pytest.raises(FileNotFoundError, match="not asked, for local_files_only=True"):
         resolve_model("org/name", local_files_only=True)
+    assert hub == []
+
+
+def test_an_error_of_the_hubs_http_library_is_passed_on(hub, monkeypatch):
+    def model_info(name, **options):  # noqa: ARG001
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "model_info", model_info)
+    with pytest.raises(FileNotFoundError, match=r"hub, org/name: RuntimeError: no network"):
+        resolve_model("org/name")
     assert hub == []
 
 

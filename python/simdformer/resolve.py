@@ -149,17 +149,19 @@ def _on_hub(
         return None
     for name in names:
         try:
-            files = huggingface_hub.list_repo_files(name, revision=revision, token=token)
+            # list_repo_files would ask six times where there is no network.
+            info = huggingface_hub.model_info(name, revision=revision, token=token)
             return Path(
                 huggingface_hub.snapshot_download(
                     name,
                     revision=revision,
                     cache_dir=cache,
                     token=token,
-                    allow_patterns=_wanted(files),
+                    allow_patterns=_wanted([file.rfilename for file in info.siblings or []]),
                 )
             )
-        except (OSError, ValueError) as error:  # no such name, no access, no network
+        # No such name, no access, no network: errors of its own and of its HTTP library.
+        except Exception as error:  # noqa: BLE001
             first_line = str(error).strip().partition("\n")[0]
             tried.append(f"the Hugging Face hub, {name}: {type(error).__name__}: {first_line}")
     return None
