@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simdformer.arguments import check_device, positive_int
 from simdformer.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.loading import COMPUTE_TYPES
-from simdformer.tokenization import Text, Tokenizer
+from simdformer.tokenization import Text, Tokenizer, Tokens
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
@@ -166,10 +166,16 @@ class TextModel:
         for tokens in map_ahead(self._tokenizer, chunks(texts)):
             if tokens.num_truncated:
                 self._count_truncated(tokens.num_truncated)
-            ids, type_ids = tokens.input_ids, tokens.type_ids
-            for part in split_by_tokens(map(len, ids), self._max_batch_tokens):
-                batch = pack(ids[part], None if type_ids is None else type_ids[part])
-                yield self._counted(batch, forward)
+            yield from self._run_tokens(tokens, forward)
+
+    def _run_tokens(
+        self, tokens: Tokens, forward: Callable[[TokenBatch], Any]
+    ) -> Generator[Any, None, None]:
+        """`forward` of consecutive batches of what is tokenised already."""
+        ids, type_ids = tokens.input_ids, tokens.type_ids
+        for part in split_by_tokens(map(len, ids), self._max_batch_tokens):
+            batch = pack(ids[part], None if type_ids is None else type_ids[part])
+            yield self._counted(batch, forward)
 
     def _count_truncated(self, count: int) -> None:
         with self._counting:

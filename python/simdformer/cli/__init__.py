@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `simdformer` command: embed texts into vectors, search and rerank them, look into a model,
-quantise it.
+quantise it, serve it.
 
 Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
-130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM.
+130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM. For a server
+to be stopped is to be done.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, info, quantize, rerank, search
+from simdformer.cli import embed, info, quantize, rerank, search, serve
 from simdformer.cli.errors import CliError, UsageError, say
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ examples:
   simdformer rerank "open a file" --in docs.txt --model cross-encoder/ms-marco-MiniLM-L6-v2
   simdformer info all-MiniLM-L6-v2
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
+  simdformer serve all-MiniLM-L6-v2
 
 `simdformer COMMAND --help` says more.
 """
@@ -72,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action=_VersionAction, nargs=0, help="show the version and exit"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (embed, search, rerank, info, quantize):
+    for command in (embed, search, rerank, info, quantize, serve):
         command.add_parser(commands)
     return parser
 
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("default")
             for category in _FOR_DEVELOPERS:
                 warnings.simplefilter("ignore", category)
-            # embed, search and rerank count them themselves and say so at the end.
+            # embed, search and rerank count them themselves and say so at the end; serve cuts in silence.
             warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning
             args.run(args)

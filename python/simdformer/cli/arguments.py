@@ -65,6 +65,16 @@ def add_model_arguments(
         metavar="M",
         help="a model's folder or name" + (f" (default: {default})" if default else ""),
     )
+    add_execution_arguments(group)
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="the progress bar on standard error (default: when that is a terminal)",
+    )
+
+
+def add_execution_arguments(group: argparse._ArgumentGroup) -> None:
+    """How a model runs."""
     group.add_argument(
         "--compute-type",
         choices=("default", "auto", "float32", "bfloat16", "int8"),
@@ -84,9 +94,4 @@ def add_model_arguments(
         default=16384,
         metavar="N",
         help="tokens in one forward pass; bounds the memory (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        help="the progress bar on standard error (default: when that is a terminal)",
     )

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An HTTP server for embeddings and rankings: the extra `server` (starlette, uvicorn).
+
+`create_app` makes an ASGI application, `simdformer serve` runs it.
+"""
+
+from __future__ import annotations
+
+from simdformer.server.app import create_app
+
+__all__ = ["create_app"]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenAI's forms of requests and responses for embeddings, and TEI's plain one."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Hashable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simdformer.server.batcher import Float32, Output
+from simdformer.server.errors import invalid
+from simdformer.server.fields import Fields, checked_text, is_integer
+from simdformer.server.served import Embedder, TextOrIds
+
+EMBEDDINGS_FIELDS = ("input", "model", "encoding_format", "dimensions", "user", "prompt_name")
+
+
+class Items(NamedTuple):
+    """What is to be embedded: texts, prompt included, or token ids; group: see Batcher.submit."""
+
+    items: list[TextOrIds]
+    group: Hashable
+
+
+def read_items(fields: Fields, name: str, embedder: Embedder, max_items: int) -> Items:
+    """A member that is a text, a list of texts, a text's token ids or a list of those.
+
+    Ids are taken as they are, special tokens included. ApiError for what cannot be embedded.
+    """
+    value = fields.any(name)
+    prompt_name = fields.text("prompt_name")
+    prompt = embedder.prompt(prompt_name)
+    if isinstance(value, list) and value and is_integer(value[0]):
+        value = [value]
+    rows = value if isinstance(value, list) else [value]
+    check_number(rows, name, max_items)
+    if isinstance(rows[0], list):
+        if prompt_name is not None:
+            raise invalid("prompt_name goes with texts, not with token ids", "prompt_name")
+        return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], "")
+    single = not isinstance(value, list)
+    texts = [checked_text(row, name if single else f"{name}[{i}]") for i, row in enumerate(rows)]
+    if not all(texts):
+        raise invalid(f"{name} must not be or hold an empty string", name)
+    return Items([prompt + text for text in texts], embedder.group(prompt))
+
+
+def check_number(rows: list[Any], name: str, most: int) -> None:
+    """ApiError for no items, and for more than a request may have."""
+    if not rows:
+        raise invalid(f"{name} must not be empty", name)
+    if len(rows) > most:
+        raise invalid(f"{name} has {len(rows)} items, at most {most} are allowed", name)
+
+
+def _ids(row: object, place: str, embedder: Embedder) -> list[int]:
+    if not isinstance(row, list) or not row or not all(map(is_integer, row)):
+        raise invalid(f"{place} must be an array of token ids, like those before it", place)
+    embedder.check_ids(row, place)
+    return row
+
+
+def embeddings_json(output: Output, encoding_format: str, model: str) -> bytes:
+    """The answer to /v1/embeddings. Written by hand: json.dumps takes longer than the model."""
+    texts = _base64_rows(output.rows) if encoding_format == "base64" else _float_rows(output.rows)
+    data = ",".join(
+        [
+            f'{{"object":"embedding","index":{index},"embedding":{text}}}'
+            for index, text in enumerate(texts)
+        ]
+    )
+    usage = f'{{"prompt_tokens":{output.num_tokens},"total_tokens":{output.num_tokens}}}'
+    return (
+        f'{{"object":"list","data":[{data}],"model":{json.dumps(model)},"usage":{usage}}}'
+    ).encode()
+
+
+def plain_json(rows: Float32) -> bytes:
+    """The answer to /embed: an array of arrays."""
+    return f"[{','.join(_float_rows(rows))}]".encode()
+
+
+def _float_rows(rows: Float32) -> Iterator[str]:
+    """Each row as a JSON array. Nine digits give back every float32 to the bit."""
+    form = "[" + ",".join(["%.9g"] * rows.shape[1]) + "]"
+    return (form % tuple(row.tolist()) for row in rows)
+
+
+def _base64_rows(rows: Float32) -> Iterator[str]:
+    little_endian = np.ascontiguousarray(rows, "<f4")
+    return (f'"{base64.b64encode(row).decode()}"' for row in little_endian)

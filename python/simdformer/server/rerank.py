@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The forms of requests and responses for rankings that Cohere (v2) and Jina share."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import NamedTuple
+
+from simdformer.server.batcher import Output
+from simdformer.server.fields import Fields, checked_text
+from simdformer.server.openai import check_number
+
+RERANK_FIELDS = ("model", "query", "documents", "top_n", "return_documents")
+
+
+class Ranking(NamedTuple):
+    """What is to be ranked."""
+
+    query: str
+    documents: list[str]
+    top_n: int | None
+    return_documents: bool
+
+
+def read_ranking(fields: Fields, max_items: int) -> Ranking:
+    """A request's members, checked. A document is a text, or an object that holds one as "text"."""
+    query = checked_text(fields.any("query"), "query")
+    rows = fields.array("documents")
+    check_number(rows, "documents", max_items)
+    return Ranking(
+        query,
+        [_document(row, f"documents[{index}]") for index, row in enumerate(rows)],
+        fields.integer("top_n", 1),
+        fields.flag("return_documents", default=False),
+    )
+
+
+def ranking_json(ranking: Ranking, output: Output, model: str) -> bytes:
+    """The answer, the best first; of equal scores the earlier document. output.rows: (n, 1)."""
+    scores = output.rows[:, 0].tolist()
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])[: ranking.top_n]
+    results = [
+        {"index": index, "relevance_score": scores[index]}
+        | ({"document": {"text": ranking.documents[index]}} if ranking.return_documents else {})
+        for index in order
+    ]
+    usage = {"prompt_tokens": output.num_tokens, "total_tokens": output.num_tokens}
+    answer = {
+        "id": f"rerank-{uuid.uuid4().hex}",
+        "model": model,
+        "results": results,
+        "usage": usage,
+    }
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+def _document(row: object, place: str) -> str:
+    if isinstance(row, dict):
+        return checked_text(row.get("text"), f"{place}.text")
+    return checked_text(row, place)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The models as the server runs them: items in, rows and numbers of tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from simdformer.cross_encoder import CrossEncoder
+from simdformer.sentence_transformer import SentenceTransformer
+from simdformer.server.batcher import Float32
+from simdformer.server.errors import ApiError, invalid, shown
+from simdformer.text_model import TextModel
+from simdformer.tokenization import Pair, Tokens, num_characters
+
+# A text, or the ids of its tokens.
+TextOrIds = str | list[int]
+
+# English has about four characters a token.
+_CHARACTERS_PER_TOKEN = 4
+
+
+class ServedName:
+    """The names that a request may call a model by."""
+
+    def __init__(self, name: str) -> None:
+        """name: a model's folder or name, as the server was started with."""
+        base = Path(name).resolve().name
+        # Where a folder lies is nobody's business.
+        self.id = base if Path(name).is_dir() else name
+        self.all = frozenset({name, self.id, base})
+
+
+class Embedder:
+    """A SentenceTransformer behind the queue. Items are texts, prompt included, or token ids."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.model = model
+        self.dimension = model.get_embedding_dimension()
+
+    def prompt(self, name: str | None) -> str:
+        """The text of a prompt, of the model's default one for None. ApiError if it is unknown."""
+        if name is not None and name not in self.model.prompts:
+            known = ", ".join(self.model.prompts)
+            raise invalid(f"unknown prompt_name {shown(name)}; known: {known}", "prompt_name")
+        return self.model._resolve_prompt(None, name) or ""
+
+    def group(self, prompt: str) -> Hashable:
+        """What may be computed together: a prompt that pooling leaves out keeps to itself."""
+        return "" if self.model._include_prompt else prompt
+
+    def check_ids(self, ids: list[int], param: str) -> None:
+        """ApiError if ids cannot be a text of this model."""
+        limit = self.model._encoder.vocab_size
+        if wrong := [i for i in ids if not 0 <= i < limit]:
+            raise invalid(
+                f"{param} holds {shown(wrong[0])}, expected ids of the model's own tokenizer,"
+                f" 0 to {limit - 1}",
+                param,
+            )
+        if len(ids) > self.model.max_seq_length:
+            raise invalid(
+                f"{param} has {len(ids)} tokens, the model reads {self.model.max_seq_length}",
+                param,
+            )
+
+    def size(self, item: TextOrIds) -> int:
+        """About how many characters an item has."""
+        return len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
+
+    def run(self, items: Sequence[TextOrIds], group: Hashable) -> tuple[Float32, list[int]]:
+        """The vectors that `encode` gives, float32 (n, dimension), and each item's tokens."""
+        tokens = _tokenize(self.model, [item for item in items if isinstance(item, str)])
+        if len(tokens.input_ids) < len(items):
+            tokens = _with_ids(tokens, items)
+        forward = self.model._sentence_forward(str(group))
+        rows = np.concatenate([*self.model._run_tokens(tokens, forward)])
+        return rows[:, : self.dimension], [len(ids) for ids in tokens.input_ids]
+
+
+class Reranker:
+    """A CrossEncoder of one score a pair behind the queue. Items are pairs, prompt included."""
+
+    def __init__(self, model: CrossEncoder) -> None:
+        """ValueError for a model of several scores."""
+        if model.num_labels != 1:
+            raise ValueError(
+                f"the model gives {model.num_labels} scores a pair; rerank needs a model of one"
+            )
+        self.model = model
+        self.prompt = model._resolve_prompt(None, None) or ""
+
+    def size(self, item: Pair) -> int:
+        """How many characters a pair has."""
+        return num_characters(item)
+
+    def run(self, items: Sequence[Pair], group: Hashable) -> tuple[Float32, list[int]]:  # noqa: ARG002
+        """The scores that `predict` gives, float32 (n, 1), and each pair's tokens."""
+        tokens = _tokenize(self.model, items)
+        logits = np.concatenate([*self.model._run_tokens(tokens, self.model._forward)])
+        scores = np.asarray(self.model.activation_fn(logits), np.float32)
+        return scores, [len(ids) for ids in tokens.input_ids]
+
+
+def check_finite(rows: Float32) -> None:
+    """ApiError for NaN and infinity, which JSON cannot say and no client expects."""
+    if not np.isfinite(rows).all():
+        raise ApiError(500, "the model's output is not finite", code="not_finite")
+
+
+def _tokenize(model: TextModel, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
+    # Nothing counts the texts that are cut, as `encode` does: its warning is for a program's author.
+    return model.tokenizer(texts) if texts else Tokens([], None, 0)
+
+
+def _with_ids(tokens: Tokens, items: Sequence[TextOrIds]) -> Tokens:
+    """Token ids put in between what was tokenised, in the order of the items, of token type 0."""
+    types = tokens.type_ids
+    next_ids, next_types = iter(tokens.input_ids), iter(types or [])
+    input_ids = [next(next_ids) if isinstance(item, str) else item for item in items]
+    type_ids = None
+    if types is not None:
+        type_ids = [
+            next(next_types) if isinstance(item, str) else [0] * len(item) for item in items
+        ]
+    return Tokens(input_ids, type_ids, tokens.num_truncated)
