@@ -108,6 +108,11 @@ def test_a_body_that_is_too_long_is_refused(app):
     assert_error(ask(app, PATH, {"input": "a" * 4000}), 413, "longer than 4000 bytes")
 
 
+def test_a_text_that_is_far_too_long_is_refused(model):
+    answer = ask(create_app(model), PATH, {"input": ["a", "b" * 1_000_001]})
+    assert_error(answer, 400, "input[1] has 1000001 characters, at most", param="input[1]")
+
+
 def test_a_body_that_grows_too_long_is_refused(app):
     async def parts():
         for _ in range(5):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,7 +25,7 @@ pytest.importorskip("uvicorn")
 from model_fixtures import write_cross_encoder, write_model
 from simdformer import CrossEncoder, SentenceTransformer
 from simdformer.cli import main
-from support import TESTS
+from support import ROOT, TESTS
 
 WATCHDOG = 60
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
@@ -120,6 +122,18 @@ def test_a_signal_in_the_middle_of_work_is_answered_soon(folder):
     assert codes <= {"stopping"}
 
 
+def test_a_client_in_the_middle_of_its_body_keeps_nobody_up(folder):
+    with serving(folder) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), WATCHDOG) as client:
+            client.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            assert "data" in post(f"{url}/v1/embeddings", {"input": "deed"})  # it has come by now
+            process.send_signal(signal.SIGTERM)
+            assert client.recv(100).startswith(b"HTTP/1.1 503 ")
+            assert process.wait(WATCHDOG) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
 def test_an_address_that_is_taken_is_said(folder, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -166,6 +180,31 @@ def test_wrong_usage_is_said(arguments, message, capsys):
         main(["serve", *arguments])
     assert leaving.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def readme(language):
+    """README's section about the server has one block of each language, and no other has any."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return block
+
+
+def test_the_commands_of_readme_work():
+    program, curl = map(shlex.split, readme("bash").splitlines())
+    assert program[:2] == ["simdformer", "serve"]
+    assert curl[0] == "curl"
+    assert curl[1].startswith("http://127.0.0.1:8080/")  # where it listens by default
+    with serving(*program[2:]) as (_, url):
+        answer = post(curl[1].replace("http://127.0.0.1:8080", url), json.loads(curl[3]))
+    assert len(answer["data"][0]["embedding"]) == 384
+
+
+@pytest.mark.parity
+def test_the_client_of_readme_works(capsys):
+    pytest.importorskip("openai")
+    with serving("all-MiniLM-L6-v2") as (_, url):
+        exec(readme("py").replace("http://127.0.0.1:8080", url))  # noqa: S102
+    assert capsys.readouterr().out == "384\n"
 
 
 @pytest.mark.parity

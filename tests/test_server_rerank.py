@@ -114,6 +114,7 @@ def test_without_a_reranker_there_is_nothing_to_ask(model):
     [
         ({"query": None}, "query", "missing"),
         ({"query": ["a"]}, "query", "must be a string, got an array"),
+        ({"query": "a" * 65537}, "query", "has 65537 characters, at most 65536"),
         ({"documents": None}, "documents", "missing"),
         ({"documents": []}, "documents", "must not be empty"),
         ({"documents": "b"}, "documents", "must be an array, got a string"),

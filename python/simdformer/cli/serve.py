@@ -166,7 +166,11 @@ def _serve(app: Starlette, listener: socket.socket) -> None:
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS
+        app,
+        log_config=None,
+        log_level="error",  # not a line for whatever knocks at the port
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = Server(config)
     try:

@@ -192,6 +192,10 @@ class _Service:
                 return await handler(request)
             except ApiError as error:
                 return error.response()
+            except asyncio.CancelledError:
+                if not self._batcher.stopped:
+                    raise
+                return _stopping().response()  # the server waits no longer for this client
             except ClientDisconnect:  # in the middle of its body
                 return Response(status_code=_CLIENT_GONE)
             except Exception:
@@ -294,5 +298,5 @@ async def _no_route(request: Request, error: Exception) -> Response:
     """What starlette itself answers (404, 405), in the form of all errors."""
     if not isinstance(error, HTTPException):
         raise error
-    message = f"{error.detail}: {request.method} {shown(request.url.path)[1:-1]}"
+    message = f"{error.detail}: {request.method} {request.url.path[:80]}"
     return ApiError(error.status_code, message, headers=error.headers).response()

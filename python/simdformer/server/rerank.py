@@ -11,6 +11,9 @@ from simdformer.server.batcher import Output
 from simdformer.server.fields import Fields, checked_text
 from simdformer.server.openai import check_number
 
+# It is read once for every document.
+_MAX_QUERY_CHARACTERS = 65536
+
 RERANK_FIELDS = ("model", "query", "documents", "top_n", "return_documents")
 
 
@@ -25,7 +28,7 @@ class Ranking(NamedTuple):
 
 def read_ranking(fields: Fields, max_items: int) -> Ranking:
     """A request's members, checked. A document is a text, or an object that holds one as "text"."""
-    query = checked_text(fields.any("query"), "query")
+    query = checked_text(fields.any("query"), "query", _MAX_QUERY_CHARACTERS)
     rows = fields.array("documents")
     check_number(rows, "documents", max_items)
     return Ranking(

@@ -111,7 +111,7 @@ def check_finite(rows: Float32) -> None:
 
 
 def _tokenize(model: TextModel, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
-    # Nothing counts the texts that are cut, as `encode` does: its warning is for a program's author.
+    # Unlike in `encode`, nothing counts the texts that are cut: its warning is for a program's author.
     return model.tokenizer(texts) if texts else Tokens([], None, 0)
 
 
