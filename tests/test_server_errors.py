@@ -184,8 +184,7 @@ def test_what_would_overfill_the_queue_is_told_to_try_again(model, monkeypatch):
 
 
 def test_a_client_that_goes_takes_its_texts_out_of_the_queue(model, monkeypatch):
-    release = threading.Event()
-    computed = []
+    release, computed = threading.Event(), []
 
     def run(_, items, *__):
         computed.extend(items)
@@ -194,30 +193,11 @@ def test_a_client_that_goes_takes_its_texts_out_of_the_queue(model, monkeypatch)
 
     monkeypatch.setattr(Embedder, "run", run)
     app = create_app(model)
-    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
-
-    async def request(text, *, goes):
-        body = json.dumps({"input": text}).encode()
-        messages = [{"type": "http.request", "body": body}]
-        sent = []
-
-        async def receive():
-            if messages:
-                return messages.pop()
-            if not goes:
-                await asyncio.Event().wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message):
-            sent.append(message)
-
-        await app(scope, receive, send)
-        return sent[0]["status"]
 
     async def both():
-        first = asyncio.ensure_future(request("stays", goes=False))
+        first = asyncio.ensure_future(status(app, "stays", goes=False))
         await asyncio.sleep(0)
-        gone = await request("goes", goes=True)
+        gone = await status(app, "goes", goes=True)
         await asyncio.sleep(0)
         waiting = app.state.batcher.num_waiting
         release.set()
@@ -225,6 +205,26 @@ def test_a_client_that_goes_takes_its_texts_out_of_the_queue(model, monkeypatch)
 
     assert asyncio.run(both()) == (499, 0, 200)
     assert computed == ["stays"]
+
+
+async def status(app, text, *, goes):
+    """The status of an answer to a client that stays or goes as soon as it has asked."""
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
+    messages = [{"type": "http.request", "body": json.dumps({"input": text}).encode()}]
+    sent = []
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        if not goes:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"]
 
 
 def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, model):

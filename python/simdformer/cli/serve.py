@@ -44,7 +44,26 @@ def add_parser(commands: SubParsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model_arguments(parser)
-    group = parser.add_argument_group("server")
+    _add_server_arguments(parser.add_argument_group("server"))
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        help="what embeds: a model's folder or name (default: %(default)s)",
+    )
+    group.add_argument(
+        "--reranker", metavar="M", help="what ranks: a cross-encoder's folder or name"
+    )
+    add_execution_arguments(group)
+
+
+def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="where to listen (default: %(default)s)"
     )
@@ -74,22 +93,6 @@ def add_parser(commands: SubParsers) -> None:
         metavar="KEY",
         help=f"what requests must carry as a bearer token (default: {API_KEY_VARIABLE}, else none)",
     )
-    parser.set_defaults(run=run, parser=parser)
-
-
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model")
-    parser.add_argument(
-        "model",
-        nargs="?",
-        default=DEFAULT_MODEL,
-        metavar="MODEL",
-        help="what embeds: a model's folder or name (default: %(default)s)",
-    )
-    group.add_argument(
-        "--reranker", metavar="M", help="what ranks: a cross-encoder's folder or name"
-    )
-    add_execution_arguments(group)
 
 
 def run(args: argparse.Namespace) -> None:

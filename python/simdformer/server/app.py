@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import time
@@ -24,6 +23,7 @@ from simdformer.sentence_transformer import SentenceTransformer
 from simdformer.server.batcher import Batcher, Output, QueueFullError, Runner, StoppedError
 from simdformer.server.errors import ApiError, shown
 from simdformer.server.fields import Fields
+from simdformer.server.incoming import check_key, disconnected, read_body
 from simdformer.server.openai import EMBEDDINGS_FIELDS, embeddings_json, plain_json, read_items
 from simdformer.server.rerank import RERANK_FIELDS, ranking_json, read_ranking
 from simdformer.server.served import Embedder, Reranker, ServedName, check_finite
@@ -144,7 +144,7 @@ class _Service:
         return _json({"object": "list", "data": models})
 
     async def _embeddings(self, request: Request) -> Response:
-        fields = Fields(await self._body(request), EMBEDDINGS_FIELDS)
+        fields = Fields(await read_body(request, self._max_body_bytes), EMBEDDINGS_FIELDS)
         _check_model(fields, self._embedder_name)
         form = fields.choice("encoding_format", ("float", "base64"))
         dimensions = fields.integer("dimensions", 1, self._embedder.dimension)
@@ -157,7 +157,7 @@ class _Service:
     async def _embed(self, request: Request) -> Response:
         """TEI's plain form."""
         known = ("inputs", "normalize", "truncate", "prompt_name")
-        fields = Fields(await self._body(request), known)
+        fields = Fields(await read_body(request, self._max_body_bytes), known)
         fields.choice("truncate", (True,))  # as everywhere here; false would have to fail
         unit = fields.flag("normalize", default=True)
         items = read_items(fields, "inputs", self._embedder, self._max_client_batch)
@@ -166,7 +166,7 @@ class _Service:
         return await _written(output, lambda: plain_json(rows))
 
     async def _rerank(self, request: Request) -> Response:
-        body = await self._body(request)
+        body = await read_body(request, self._max_body_bytes)
         if self._reranker is None:
             raise ApiError(
                 404, "no reranker is served: start with --reranker", code="model_not_found"
@@ -188,7 +188,7 @@ class _Service:
         async def endpoint(request: Request) -> Response:
             try:
                 if not public:
-                    self._check_key(request)
+                    check_key(request, self._api_key)
                 return await handler(request)
             except ApiError as error:
                 return error.response()
@@ -204,42 +204,13 @@ class _Service:
 
         return endpoint
 
-    def _check_key(self, request: Request) -> None:
-        if self._api_key is None:
-            return
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        # Starlette decodes headers by latin-1; comparing takes the same time for any wrong key.
-        right = hmac.compare_digest(token.strip().encode("latin-1"), self._api_key)
-        if scheme.lower() != "bearer" or not right:
-            raise ApiError(
-                401,
-                "missing or wrong API key: send Authorization: Bearer KEY",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-
-    async def _body(self, request: Request) -> bytes:
-        """The whole body. ApiError as soon as it is known to be too long."""
-        limit = self._max_body_bytes
-        too_long = ApiError(413, f"the body is longer than {limit} bytes", code="body_too_large")
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > limit:
-            raise too_long
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_long
-            parts.append(part)
-        return b"".join(parts)
-
     async def _compute(
         self, request: Request, runner: Runner, items: Sequence[Any], group: Hashable
     ) -> Output:
         """What the model makes of the items; a client that goes takes them out of the queue."""
         try:
             done = self._batcher.submit(runner, items, group)
-            gone = asyncio.ensure_future(_disconnected(request))
+            gone = asyncio.ensure_future(disconnected(request))
             try:
                 await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not done.done():
@@ -275,12 +246,6 @@ def _check_model(fields: Fields, name: ServedName) -> None:
             param="model",
             code="model_not_found",
         )
-
-
-async def _disconnected(request: Request) -> None:
-    """Returns when the client has gone. The body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _written(output: Output, write: Callable[[], bytes]) -> Response:
