@@ -16,12 +16,13 @@ from simdformer import SentenceTransformer, quantize_model
 from simdformer.cli import main
 from simdformer.models import REGISTRY
 from support import assert_same_bits
-from tiny_models import ARCHITECTURES, BY_NAME, RELATIVE_BIAS, TEXTS, TINY, WIDE
+from tiny_models import ARCHITECTURES, BY_NAME, RELATIVE_BIAS, RELATIVES, TEXTS, TINY, WIDE
 
 pytestmark = pytest.mark.filterwarnings("ignore:texts longer than max_seq_length")
 
 each = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
 beside_bert = pytest.mark.parametrize("architecture", ARCHITECTURES[1:], ids=lambda a: a.model_type)
+each_relative = pytest.mark.parametrize("architecture", RELATIVES, ids=lambda a: a.model_type)
 MPNET = BY_NAME["mpnet"]
 
 
@@ -77,7 +78,7 @@ def test_a_task_models_prefix_and_heads_are_passed_over(tmp_path, architecture):
     weights = architecture.renamed(architecture.weights())
     task = {architecture.prefix + name: tensor for name, tensor in weights.items()}
     task |= {name: np.ones((3, 20), np.float32) for name in architecture.heads}
-    task[architecture.prefix + "embeddings.position_ids"] = np.arange(130)
+    task |= {architecture.prefix + name: np.arange(130) for name in architecture.buffers}
     expected = SentenceTransformer(architecture.write(tmp_path / "m")).encode(TEXTS)
     found = SentenceTransformer(architecture.write(tmp_path / "task", weights=task)).encode(TEXTS)
     assert_same_bits(found, expected)
@@ -85,18 +86,14 @@ def test_a_task_models_prefix_and_heads_are_passed_over(tmp_path, architecture):
 
 @beside_bert
 def test_eps_is_that_of_the_config_if_it_has_one(tmp_path, architecture):
-    vectors = [
-        SentenceTransformer(
-            architecture.write(
-                tmp_path / str(eps),
-                files={"config.json": architecture.fields(layer_norm_eps=eps)},
-            )
-        ).encode(TEXTS)
-        for eps in (architecture.eps, 0.1)
-    ]
+    field = architecture.eps_field
+    vectors = []
+    for eps in (architecture.eps, 0.1):
+        files = {"config.json": architecture.fields(**{field or "layer_norm_eps": eps})}
+        folder = architecture.write(tmp_path / str(eps), files=files)
+        vectors.append(SentenceTransformer(folder).encode(TEXTS))
     # DistilBERT's is no field of its config.
-    same = architecture.model_type == "distilbert"
-    assert (np.abs(vectors[0] - vectors[1]).max() < 1e-6) == same
+    assert (np.abs(vectors[0] - vectors[1]).max() < 1e-6) == (field is None)
 
 
 def test_a_padding_token_that_a_text_spells_is_not_counted(tmp_path):
@@ -121,11 +118,10 @@ def test_mpnets_bias_matters(tmp_path):
 def test_tokenize_gives_its_tokenizers_ids(tmp_path, architecture):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     tokens = model.tokenize(TEXTS)
-    pad = 0 if architecture.padding_idx is None else architecture.padding_idx
     for text, ids, mask in zip(TEXTS, tokens["input_ids"], tokens["attention_mask"], strict=True):
         expected = architecture.ids(text)
         np.testing.assert_array_equal(ids[: len(expected)], expected)
-        assert (ids[len(expected) :] == pad).all()
+        assert (ids[len(expected) :] == architecture.pad_id).all()
         assert mask.sum() == len(expected)
     assert not tokens["token_type_ids"].any()
     assert model.tokenizer(TEXTS).type_ids is None
@@ -189,7 +185,7 @@ def test_a_saved_int8_model_is_that_of_loading_as_int8(tmp_path, architecture, t
     quantize_model(folder, tmp_path / "saved", texts=texts)
     saved = SentenceTransformer(tmp_path / "saved")
     assert saved.compute_type == "int8"
-    assert len(saved.part_types) == 1 + 4 * WIDE.num_layers
+    assert len(saved.part_types) == architecture.num_parts(WIDE)
     assert cosines(saved.encode(TEXTS), SentenceTransformer(folder).encode(TEXTS)).min() > 0.998
     if texts is None:
         at_load = SentenceTransformer(folder, compute_type="int8")
@@ -211,11 +207,9 @@ def test_info_tells_its_make(tmp_path, architecture, capsys):
     assert main(["info", str(folder), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["model"]
     assert shown["architecture"] == architecture.model_type
-    names = ["num_hidden_layers", "num_attention_heads", "hidden_size"]
-    if architecture.model_type == "distilbert":
-        names = ["n_layers", "n_heads", "dim"]
-    sizes = [shown[name] for name in names]
-    assert sizes == [TINY.num_layers, TINY.num_heads, TINY.hidden_size]
+    sizes = [shown[name] for name in architecture.size_fields]
+    config = architecture.sized(TINY)
+    assert sizes == [config.num_layers, config.num_heads, config.hidden_size]
     assert shown["parameters"] == sum(t.size for t in architecture.weights().values())
 
 
@@ -235,18 +229,32 @@ def refused(folder, match):
         ("add_cross_attention", True, "unknown add_cross_attention True; known: False"),
         ("adapters", {"adapters": {"x": "y"}}, "config.json: adapters is not supported, got"),
         ("pruned_heads", {"0": [1]}, "config.json: pruned_heads is not supported, got"),
-        ("vocab_size", 7, r"'embeddings.word_embeddings.weight' .* \(vocab_size=7, "),
         (
             "max_position_embeddings",
             131,
             r"'embeddings.position_embeddings.weight' in .* has shape",
         ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+@each_relative
+def test_a_config_of_another_computation_is_refused(tmp_path, architecture, field, value, match):
+    files = {"config.json": architecture.fields(**{field: value})}
+    refused(architecture.write(tmp_path / "m", files=files), match)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("vocab_size", 7, r"embed\w*\.weight' .* \(vocab_size=7, "),
+        ("vocab_size", None, "vocab_size is missing"),
         ("max_position_embeddings", 0, "max_position_embeddings must be an int in 1"),
+        ("max_position_embeddings", None, "max_position_embeddings is missing"),
     ],
     ids=lambda value: str(value)[:30],
 )
 @each
-def test_a_config_of_another_computation_is_refused(tmp_path, architecture, field, value, match):
+def test_a_size_of_another_model_is_refused(tmp_path, architecture, field, value, match):
     files = {"config.json": architecture.fields(**{field: value})}
     refused(architecture.write(tmp_path / "m", files=files), match)
 
@@ -299,16 +307,16 @@ def test_a_field_of_its_own_is_refused_by_name(tmp_path, model_type, field, valu
 def test_a_missing_tensor_and_one_too_many_are_named(tmp_path, architecture):
     folder = architecture.write(tmp_path / "m")
     weights = load_file(folder / "model.safetensors")
-    name = architecture.renamed({"encoder.layer.1.attention.self.key.bias": None}).popitem()[0]
-    bias = weights.pop(name)
+    name = next(name for name in sorted(weights) if ".1." in name)
+    tensor = weights.pop(name)
     save_file(weights, folder / "model.safetensors")
     refused(folder, f"tensor '{re.escape(name)}' is missing from the checkpoint")
-    extra = {"encoder.layer.0.adapter.weight": bias}
-    save_file(weights | {name: bias} | extra, folder / "model.safetensors")
+    extra = {"encoder.layer.0.adapter.weight": tensor}
+    save_file(weights | {name: tensor} | extra, folder / "model.safetensors")
     refused(folder, "leaves no place for: 'encoder.layer.0.adapter.weight'")
 
 
 def test_a_model_of_another_architecture_lists_the_known_ones(tmp_path):
     files = {"config.json": MPNET.fields(model_type="t5")}
-    known = "bert, camembert, distilbert, mpnet, roberta, xlm-roberta"
-    refused(MPNET.write(tmp_path / "m", files=files), f"model_type='t5'; known: {known}")
+    known = "bert, camembert, distilbert, eurobert, gte, modernbert, mpnet, nomic_bert, qwen3, roberta"
+    refused(MPNET.write(tmp_path / "m", files=files), f"model_type='t5'; known: {known}, xlm-roberta$")

@@ -3,6 +3,8 @@ quantising at load."""
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -49,33 +51,52 @@ def saved(source, tmp_path):
     return tmp_path / "saved"
 
 
-def write_wide(folder, architecture, classes):
+def write_wide(folder, architecture):
     """A wide model of three labels, with outliers in its first layer, as transformers saves it."""
-    head, d = HEADS[classes], WIDE.hidden_size
+    classes = class_of(architecture)
     weights = architecture.weights(WIDE)
-    weights["embeddings.LayerNorm.weight"][[3, 40, 77]] = 25
+    weights[architecture.first_norm][[3, 40, 77]] = 25
     tensors = {architecture.prefix + n: t for n, t in architecture.renamed(weights).items()}
-    rng = np.random.default_rng(3)
-    for name, rows in ((head.dense, d), (head.classifier, 3)):
-        tensors[f"{name}.weight"] = (rng.standard_normal((rows, d)) * d**-0.5).astype(np.float32)
-        tensors[f"{name}.bias"] = rng.standard_normal(rows).astype(np.float32)
+    tensors |= head_weights(HEADS[classes], WIDE.hidden_size, 3)
     labels = {str(i): f"LABEL_{i}" for i in range(3)}
     config = architecture.fields(WIDE, architectures=[classes], id2label=labels)
     return architecture.write(folder, WIDE, weights=tensors, files={"config.json": config} | PLAIN)
 
 
+def head_weights(head, d, labels):
+    """What a head needs, where config.json says nothing of its biases."""
+    rng = np.random.default_rng(3)
+    layers = [(head.dense, d, head.bias is True)] if head.dense else []
+    layers.append((head.classifier, labels, head.classifier_bias))
+    tensors = {}
+    for name, rows, bias in layers:
+        tensors[f"{name}.weight"] = rng.standard_normal((rows, d)) * d**-0.5
+        if bias:
+            tensors[f"{name}.bias"] = rng.standard_normal(rows)
+    if head.norm:
+        tensors[f"{head.norm}.weight"] = 1 + rng.standard_normal(d) * 0.1
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
 def class_of(architecture):
-    """The head's name, which spells the architecture's without a hyphen."""
-    stem = architecture.model_type.replace("-", "")
-    return next(name for name in HEADS if name.lower().startswith(f"{stem}for"))
+    """The head's name, which spells the architecture's without a hyphen; None if there is none."""
+    stem = re.sub("[-_]", "", architecture.model_type)
+    return next((name for name in HEADS if name.lower().startswith(f"{stem}for")), None)
+
+
+WITH_A_HEAD = [architecture for architecture in ARCHITECTURES if class_of(architecture)]
 
 
 # What is saved
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
+def test_every_known_head_is_tested():
+    assert {class_of(architecture) for architecture in WITH_A_HEAD} == set(HEADS)
+
+
+@pytest.mark.parametrize("architecture", WITH_A_HEAD, ids=lambda a: a.model_type)
 def test_a_saved_model_has_the_bits_of_quantising_at_load(tmp_path, architecture):
-    source = write_wide(tmp_path / "source", architecture, class_of(architecture))
+    source = write_wide(tmp_path / "source", architecture)
     quantize_model(source, tmp_path / "saved")
     scores = predict(tmp_path / "saved")
     assert_same_bits(scores, predict(source, compute_type="int8"))
