@@ -36,8 +36,16 @@ def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
     return default if value is None else value
 
 
-def token_id(config: Mapping[str, Any], name: str, default: int) -> int:
-    """An id in the vocabulary: an int in 0..2**31-1."""
+def mapping(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object; null is one of nothing."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"config.json: {name} must be an object, got {value!r}")
+    return value or {}
+
+
+def non_negative_int(config: Mapping[str, Any], name: str, default: int) -> int:
+    """A count or an id: an int in 0..2**31-1."""
     value = _get(config, name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:
         raise ValueError(f"config.json: {name} must be an int in 0..{_LARGEST}, got {value!r}")

@@ -13,14 +13,17 @@ from typing import Any
 from simdformer._core import Encoder
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
-from simdformer.models.fields import flag, one_of, positive_float, positive_int
+from simdformer.models.fields import flag, mapping, positive_float, positive_int
 from simdformer.models.rotary import (
     EVERYWHERE,
+    GLOBAL,
+    LOCAL,
     LayerKind,
     LayerNames,
     Part,
     RotaryParts,
     biased,
+    layer_types,
     read_sizes,
     rope_parameters,
     rotary_table,
@@ -39,7 +42,6 @@ LAYER = LayerNames(
     feed_forward_norm="mlp_norm",
 )
 
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
 # Of the rotations: field before transformers 5, and what it is where config.json does not say.
 _THETAS = {GLOBAL: ("global_rope_theta", 160000.0), LOCAL: ("local_rope_theta", 10000.0)}
 
@@ -62,7 +64,7 @@ def build(
     )
     parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("model.",))
     embeddings = parts.embeddings("embeddings.tok_embeddings", norm="embeddings.norm")
-    types = layer_types(config, sizes["num_hidden_layers"])
+    types = _layer_types(config, sizes["num_hidden_layers"])
     tables = {name: rotary_table(sizes, _rope_parameters(config, name)) for name in set(types)}
     near = sizes["local_attention"] // 2
     layers = [
@@ -79,22 +81,16 @@ def build(
     return Encoder(embeddings, layers, norm)
 
 
-def layer_types(config: Mapping[str, Any], count: int) -> list[str]:
-    """What each layer sees. Before transformers 5: one in global_attn_every_n_layers sees all."""
-    types = config.get("layer_types")
-    if types is None:
-        every = positive_int(config, "global_attn_every_n_layers", 3)
-        return [LOCAL if i % every else GLOBAL for i in range(count)]
-    if not isinstance(types, list) or len(types) != count:
-        raise ValueError(f"config.json: layer_types must be a list of {count} names, got {types!r}")
-    return [
-        str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types
-    ]
+def _layer_types(config: Mapping[str, Any], count: int) -> list[str]:
+    """Before transformers 5: of every global_attn_every_n_layers, the first sees all."""
+    every = positive_int(config, "global_attn_every_n_layers", 3)
+    return layer_types(config, [LOCAL if i % every else GLOBAL for i in range(count)])
 
 
 def _rope_parameters(config: Mapping[str, Any], layer_type: str) -> Mapping[str, Any]:
     field, default = _THETAS[layer_type]
-    by_type = config.get("rope_parameters")
-    inner = by_type.get(layer_type) if isinstance(by_type, Mapping) else by_type
-    theta = positive_float(config, field, default)
-    return rope_parameters({"rope_parameters": {} if inner is None else inner}, theta)
+    inner = {
+        "rope_scaling": config.get("rope_scaling"),
+        "rope_parameters": mapping(config, "rope_parameters").get(layer_type),
+    }
+    return rope_parameters(inner, positive_float(config, field, default))

@@ -51,6 +51,7 @@ _GPT2_FIELDS = {
 # What its code can do and the published models do not.
 _FIXED = {
     "activation_function": "swiglu",
+    "causal": False,
     "mlp_fc1_bias": False,
     "mlp_fc2_bias": False,
     "num_experts": 0,

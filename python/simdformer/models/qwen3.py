@@ -13,13 +13,16 @@ from typing import Any
 from simdformer._core import Encoder
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
-from simdformer.models.fields import flag, one_of, positive_float, positive_int
+from simdformer.models.fields import flag, non_negative_int, one_of, positive_float, positive_int
 from simdformer.models.rotary import (
+    GLOBAL,
+    LOCAL,
     LayerKind,
     LayerNames,
     Part,
     RotaryParts,
     biased,
+    layer_types,
     read_sizes,
     rope_parameters,
     rotary_table,
@@ -74,10 +77,13 @@ def build(
 
 
 def _windows(config: Mapping[str, Any], count: int) -> list[tuple[int, int]]:
-    """What each layer's queries see: no key behind them, and of the last layers, if use_sliding_window
-    says so, only sliding_window keys."""
-    if not flag(config, "use_sliding_window", False):
+    """What each layer's queries see: no key behind them, and in LOCAL layers only sliding_window keys.
+    Before transformers 5 those are the last ones, if use_sliding_window says so."""
+    first = count
+    if flag(config, "use_sliding_window", False):
+        first = non_negative_int(config, "max_window_layers", 28)
+    types = layer_types(config, [LOCAL if i >= first else GLOBAL for i in range(count)])
+    if LOCAL not in types:
         return [BACKWARDS] * count
-    first = positive_int(config, "max_window_layers", 28)
     near = (positive_int(config, "sliding_window", 4096) - 1, 0)
-    return [near if i >= first else BACKWARDS for i in range(count)]
+    return [near if name == LOCAL else BACKWARDS for name in types]

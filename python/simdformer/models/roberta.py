@@ -13,7 +13,7 @@ from typing import Any
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
 from simdformer.models.bert import LAYER
-from simdformer.models.fields import token_id
+from simdformer.models.fields import non_negative_int
 from simdformer.models.post_norm import PostNorm, PostNormConfig
 from simdformer.precision import FLOAT32, Precision
 
@@ -27,7 +27,7 @@ def build(
     """A RoBERTa encoder from config.json and its weights."""
     roberta = PostNormConfig.from_dict(config, type_vocab_size=2)
     parts = PostNorm(roberta, checkpoint, precision, prefixes=("roberta.",))
-    embeddings = parts.embeddings(padding_idx=token_id(config, "pad_token_id", 1))
+    embeddings = parts.embeddings(padding_idx=non_negative_int(config, "pad_token_id", 1))
     layers = parts.layers("encoder.layer", LAYER)
     parts.weights.refuse_unread(_IGNORED)
     return Encoder(embeddings, layers)

@@ -24,11 +24,13 @@ from simdformer._core import (
 )
 from simdformer.checkpoint import Checkpoint, Weights
 from simdformer.functional import rotary_frequencies
-from simdformer.models.fields import flag, positive_int
+from simdformer.models.fields import flag, mapping, one_of, positive_int
 from simdformer.precision import Float32, Precision
 
 # Keys before and behind a query that it sees; -1: all.
 EVERYWHERE = (-1, -1)
+# What config.json's layer_types calls layers that see all, and those that see a window.
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
 class Part(NamedTuple):
@@ -112,12 +114,21 @@ def read_sizes(config: Mapping[str, Any], **defaults: int) -> dict[str, int]:
 
 def rope_parameters(config: Mapping[str, Any], theta: float) -> Mapping[str, Any]:
     """rope_parameters, or rope_theta and rope_scaling of configurations before transformers 5."""
-    given = config.get("rope_parameters")
-    if given is None:
-        given = {"rope_theta": config.get("rope_theta"), **(config.get("rope_scaling") or {})}
-    if not isinstance(given, Mapping):
-        raise ValueError(f"config.json: rope_parameters must be an object, got {given!r}")  # noqa: TRY004  (the file is wrong, not the call)
-    return {**given, "rope_theta": given.get("rope_theta") or theta}
+    given = {**mapping(config, "rope_scaling"), **mapping(config, "rope_parameters")}
+    thetas = (given.get("rope_theta"), config.get("rope_theta"))
+    return {**given, "rope_theta": next((value for value in thetas if value is not None), theta)}
+
+
+def layer_types(config: Mapping[str, Any], default: list[str]) -> list[str]:
+    """What each layer sees, GLOBAL or LOCAL; default, one a layer, where config.json does not say."""
+    types = config.get("layer_types")
+    if types is None:
+        return default
+    if not isinstance(types, list) or len(types) != len(default):
+        raise ValueError(
+            f"config.json: layer_types must be a list of {len(default)} names, got {types!r}"
+        )
+    return [str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types]
 
 
 def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> RotaryTable:
