@@ -16,7 +16,16 @@ from tiny_bert import random_weights
 from tiny_rotary import ROTARY
 from tiny_tokenizers import byte_level_json, camembert_json, unigram_json, wordpiece_json
 
-__all__ = ["ARCHITECTURES", "BY_NAME", "RELATIVES", "RELATIVE_BIAS", "ROTARY", "TEXTS", "TINY", "WIDE"]
+__all__ = [
+    "ARCHITECTURES",
+    "BY_NAME",
+    "RELATIVES",
+    "RELATIVE_BIAS",
+    "ROTARY",
+    "TEXTS",
+    "TINY",
+    "WIDE",
+]
 
 # From the tensors of BERT to those of the architecture.
 DISTILBERT_NAMES = (

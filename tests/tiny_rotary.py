@@ -116,7 +116,7 @@ class Rotary(Architecture):
             "num_hidden_layers": config.num_layers,
             "pad_token_id": self.pad_id,
             "vocab_size": config.vocab_size,
-            **({self.eps_field: self.eps}),
+            self.eps_field: self.eps,
             **({"type_vocab_size": self.num_token_types} if self.num_token_types else {}),
             **self.config,
             **changes,
@@ -293,3 +293,8 @@ EUROBERT = replace(
     },
 )
 ROTARY = [MODERNBERT, NOMIC_BERT, GTE, QWEN3, EUROBERT]
+
+
+def without(fields, *names):
+    """config.json that lacks some fields."""
+    return {name: value for name, value in fields.items() if name not in names}
