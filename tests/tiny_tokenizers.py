@@ -54,7 +54,9 @@ def roberta_special(tokenizer, special):
     tokenizer.add_special_tokens(special)
     first, last = (tokenizer.token_to_id(token) for token in ("<s>", "</s>"))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", first), ("</s>", last)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", first), ("</s>", last)],
     )
     tokenizer.enable_truncation(5)
     tokenizer.enable_padding(pad_id=1, pad_token="<pad>", length=9)
