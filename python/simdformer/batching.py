@@ -8,7 +8,7 @@ caller's order from end to end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, islice, pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -50,6 +50,18 @@ def pack(
         cu_seqlens,
         None if type_ids is None else _flatten(type_ids, int(cu_seqlens[-1])),
     )
+
+
+def without_padding(batch: TokenBatch, pad_id: int) -> TokenBatch:
+    """Without the padding tokens that sequences end with; one of nothing else keeps its first token."""
+    ids, cu_seqlens, type_ids = batch
+    kept = np.zeros(len(ids), dtype=bool)
+    for begin, end in pairwise(cu_seqlens):
+        others = np.flatnonzero(ids[begin:end] != pad_id)
+        last = others[-1] if len(others) else 0
+        kept[begin : min(begin + last + 1, end)] = True
+    ends = np.concatenate([[0], np.cumsum(kept)])[cu_seqlens].astype(np.int32)
+    return TokenBatch(ids[kept], ends, None if type_ids is None else type_ids[kept])
 
 
 def split_by_tokens(lengths: Iterable[int], max_batch_tokens: int) -> Iterator[slice]:

@@ -20,7 +20,7 @@ from simdformer.arguments import (
     positive_int,
     refuse_unknown,
 )
-from simdformer.batching import TokenBatch
+from simdformer.batching import TokenBatch, without_padding
 from simdformer.functional import softmax
 from simdformer.functional.rows import activate
 from simdformer.loading import load_cross_encoder
@@ -113,6 +113,7 @@ class CrossEncoder(TextModel):
             default_prompt_name or loaded.defaults.default_prompt_name,
         )
         self._classifier = loaded.classifier
+        self._pad_token_id = loaded.pad_token_id
         self.num_labels = loaded.num_labels
         if num_labels not in (None, self.num_labels):
             raise ValueError(f"num_labels={num_labels!r}, but {folder} has {self.num_labels}")
@@ -267,6 +268,8 @@ class CrossEncoder(TextModel):
         return scores[:, 0] if self.num_labels == 1 else scores
 
     def _forward(self, batch: TokenBatch) -> Float32:
+        if self._pad_token_id is not None:  # a causal model: what stands before does not see it
+            batch = without_padding(batch, self._pad_token_id)
         return self._classifier.forward(*batch, num_threads=self._num_threads)
 
 

@@ -62,12 +62,13 @@ class LoadedModel(NamedTuple):
 class LoadedCrossEncoder(NamedTuple):
     """A tokenizer of pairs, the encoder alone, and with its classification head: logits.
 
-    config: config.json. compute_type, part_types: as LoadedModel's.
+    pad_token_id: as BuiltHead's. config: config.json. compute_type, part_types: as LoadedModel's.
     """
 
     tokenizer: Tokenizer
     encoder: Encoder
     classifier: SentenceEncoder
+    pad_token_id: int | None
     num_labels: int
     config: Mapping[str, Any]
     defaults: Defaults
@@ -250,6 +251,7 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
         model.tokenizer(encoder, pairs=True),
         encoder,
         SentenceEncoder(encoder, [head.pooling], head.dense),
+        head.pad_token_id,
         count_labels(model.config),
         model.config,
         model.defaults,

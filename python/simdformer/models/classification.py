@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from simdformer._core import Dense, LayerNorm, Linear
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint, Weights
-from simdformer.models.fields import flag, one_of, positive_float, positive_int
+from simdformer.models.fields import flag, non_negative_int, one_of, positive_float, positive_int
 
 
 class Head(NamedTuple):
@@ -32,10 +32,12 @@ class Head(NamedTuple):
 
 
 class BuiltHead(NamedTuple):
-    """pooling: how a sequence's hidden states become a vector. dense: from that to logits."""
+    """pooling: how a sequence's hidden states become a vector. dense: from that to logits. pad_token_id:
+    of the padding tokens before which the last token is looked for; None if they count too."""
 
     pooling: str
     dense: list[Dense]
+    pad_token_id: int | None = None
 
 
 # BERT's first layer is its pooler, which belongs to the encoder in the checkpoint.
@@ -121,7 +123,11 @@ def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
         first = linear(head.dense, hidden, has_bias)
         norm = _norm(config, weights, head.norm, hidden) if head.norm else None
         dense.insert(0, Dense(first, activation=_activation(config, head.activation), norm=norm))
-    return BuiltHead(_pooling(config, head.pooling), dense)
+    pooling = _pooling(config, head.pooling)
+    padded = pooling == "lasttoken" and config.get("pad_token_id") is not None
+    return BuiltHead(
+        pooling, dense, non_negative_int(config, "pad_token_id", 0) if padded else None
+    )
 
 
 def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:

@@ -128,7 +128,9 @@ def layer_types(config: Mapping[str, Any], default: list[str]) -> list[str]:
         raise ValueError(
             f"config.json: layer_types must be a list of {len(default)} names, got {types!r}"
         )
-    return [str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types]
+    return [
+        str(one_of({"layer_types": name}, "layer_types", [GLOBAL, LOCAL], None)) for name in types
+    ]
 
 
 def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> RotaryTable:
