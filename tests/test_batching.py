@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simdformer.batching import chunks, map_ahead, pack, split_by_tokens
+from simdformer.batching import chunks, map_ahead, pack, split_by_tokens, without_padding
 
 LENGTHS = st.lists(st.integers(0, 50), max_size=60)
 
@@ -50,6 +50,25 @@ def test_token_types_are_packed_like_ids():
     batch = pack([[5, 6], [7]], [[0, 1], [1]])
     assert batch.token_type_ids.tolist() == [0, 1, 1]
     assert batch.token_type_ids.dtype == np.int32
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=9))
+def test_padding_is_dropped_at_the_end_of_a_sequence_only(sequences):
+    expected = []
+    for ids in sequences:
+        kept = list(ids)
+        while len(kept) > 1 and kept[-1] == 0:
+            kept.pop()
+        expected.append(kept)
+    types = [list(range(len(ids))) for ids in sequences]
+    batch = without_padding(pack(sequences, types), 0)
+    assert batch.cu_seqlens.dtype == np.int32
+    parts = list(pairwise(batch.cu_seqlens))
+    assert [batch.input_ids[a:b].tolist() for a, b in parts] == expected
+    assert [batch.token_type_ids[a:b].tolist() for a, b in parts] == [
+        list(range(len(ids))) for ids in expected
+    ]
+    assert without_padding(pack(sequences), 0).token_type_ids is None
 
 
 @given(st.lists(st.text(max_size=20), max_size=40), st.integers(1, 5), st.integers(1, 50))

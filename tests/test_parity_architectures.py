@@ -8,10 +8,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-import tokenizers
 from safetensors.numpy import load_file, save_file
-from tokenizers import models, pre_tokenizers, trainers
 
+from parity_models import KINDS, save_plain
 from simdformer import CrossEncoder, SentenceTransformer, quantize_model
 from simdformer.models import REGISTRY
 from support import assert_same_bits
@@ -23,37 +22,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-SIZES = {
-    "vocab_size": 700,
-    "hidden_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 192,
-    "max_position_embeddings": 302,
-}
-ROBERTA = {**SIZES, "layer_norm_eps": 1e-5, "type_vocab_size": 1}
-DISTILBERT = {
-    "vocab_size": 700,
-    "dim": 96,
-    "n_layers": 3,
-    "n_heads": 4,
-    "hidden_dim": 192,
-    "max_position_embeddings": 302,
-}
-# model_type: the stem of transformers' classes, config.json's fields, the kind of tokenizer.
-KINDS = {
-    "bert": ("Bert", SIZES, "wordpiece"),
-    "roberta": ("Roberta", ROBERTA, "byte level"),
-    "xlm-roberta": ("XLMRoberta", {**SIZES, "layer_norm_eps": 1e-5}, "unigram"),
-    "camembert": ("Camembert", {**ROBERTA, "pad_token_id": 1}, "unigram"),
-    "distilbert": ("DistilBert", DISTILBERT, "wordpiece"),
-    "distilbert, sinusoidal": (
-        "DistilBert",
-        {**DISTILBERT, "sinusoidal_pos_embds": True},
-        "wordpiece",
-    ),
-    "mpnet": ("MPNet", SIZES, "wordpiece"),
-}
+# What config.json may leave out in every architecture, or does not have.
+OPTIONAL = (
+    "activation",
+    "hidden_act",
+    "hidden_activation",
+    "layer_norm_eps",
+    "layer_types",
+    "norm_eps",
+    "rms_norm_eps",
+    "rope_parameters",
+)
+
+
+def is_table(name):
+    return "_embeddings" in name or "embed_tokens" in name
 
 
 def test_every_architecture_is_compared():
@@ -68,6 +51,10 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def texts():
+    return parity_texts()
+
+
+def parity_texts():
     """Docstrings, single words, many docstrings in a row, and texts that spell special tokens."""
     whole = [text for _, text in zip(range(600), docstrings(), strict=False)]
     words = [text.split()[0] for text in whole[:60]]
@@ -77,63 +64,6 @@ def texts():
     return [*whole[:300], *words, *rows, *odd]
 
 
-def trained(kind, special, texts):
-    """A vocabulary of one kind: what transformers' tokenizer classes are made of."""
-    if kind == "byte level":
-        tokenizer = tokenizers.Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=650, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-        )
-    elif kind == "unigram":
-        tokenizer = tokenizers.Tokenizer(models.Unigram())
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        trainer = trainers.UnigramTrainer(
-            vocab_size=650, special_tokens=special, unk_token="<unk>", show_progress=False
-        )
-    else:
-        tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=650, special_tokens=special, show_progress=False
-        )
-    tokenizer.train_from_iterator([text.lower() for text in texts], trainer)
-    return tokenizer
-
-
-def tokenizer_of(transformers, stem, kind, texts):
-    """A tokenizer of the architecture's class."""
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    if stem in ("Bert", "DistilBert"):
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    if stem == "MPNet":
-        special = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
-    tokenizer = trained(kind, special, texts)
-    make = getattr(transformers, f"{stem}Tokenizer")
-    if kind == "unigram":
-        pieces = json.loads(tokenizer.to_str())["model"]["vocab"]
-        return make(vocab=[tuple(piece) for piece in pieces])
-    if kind == "byte level":
-        merges = json.loads(tokenizer.to_str())["model"]["merges"]
-        return make(vocab=tokenizer.get_vocab(), merges=[tuple(merge) for merge in merges])
-    return make(vocab=tokenizer.get_vocab())
-
-
-def randomize(model):
-    """Weights with which every part matters: transformers' own begin near 0."""
-    import torch
-
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2:
-                is_table = "embeddings" in name or "relative" in name
-                parameter.normal_(0, 0.5 if is_table else parameter.shape[1] ** -0.5)
-            else:
-                parameter.normal_(0, 0.1).add_(float("norm.weight" in name.lower()))
-
-
 @pytest.fixture(scope="module")
 def saved(theirs, texts, tmp_path_factory):
     """A function from a kind to its folders: transformers' own, and sentence-transformers'."""
@@ -141,15 +71,7 @@ def saved(theirs, texts, tmp_path_factory):
 
     @cache
     def save(name):
-        stem, fields, kind = KINDS[name]
-        plain = tmp_path_factory.mktemp("plain") / "m"
-        model = getattr(transformers, f"{stem}Model")(
-            getattr(transformers, f"{stem}Config")(**fields)
-        )
-        if not fields.get("sinusoidal_pos_embds"):
-            randomize(model)
-        model.save_pretrained(plain)
-        tokenizer_of(transformers, stem, kind, texts).save_pretrained(plain)
+        plain = save_plain(transformers, KINDS[name], texts, tmp_path_factory.mktemp("plain") / "m")
         modules = theirs.sentence_transformer.modules
         transformer = modules.Transformer(str(plain), max_seq_length=128)
         width = transformer.get_embedding_dimension()
@@ -174,6 +96,7 @@ def expected(theirs, saved, texts):
 
 
 each = pytest.mark.parametrize("kind", KINDS)
+each_with_a_head = pytest.mark.parametrize("kind", [k for k in KINDS if KINDS[k].has_head])
 
 
 @each
@@ -191,8 +114,7 @@ def test_unit_vectors_are_the_same_at_the_full_length(theirs, saved, texts, kind
     """As many tokens as there are positions: more would be an error of transformers."""
     ours = SentenceTransformer(saved(kind)[1])
     ours.max_seq_length = None
-    counted = kind.partition(",")[0] not in ("bert", "distilbert")
-    assert ours.max_seq_length == (300 if counted else 302)
+    assert ours.max_seq_length == KINDS[kind].longest
     reference = theirs.SentenceTransformer(str(saved(kind)[1]), device="cpu")
     reference.max_seq_length = ours.max_seq_length
     longest = sorted(texts, key=len)[-20:]
@@ -274,30 +196,34 @@ def test_a_task_models_checkpoint_is_read(saved, texts, tmp_path, kind):
     """Its encoder's names have a prefix, and its head is passed over."""
     import transformers
 
-    stem, plain = KINDS[kind][0], saved(kind)[0]
-    task = getattr(transformers, f"{stem}ForMaskedLM").from_pretrained(plain)
+    stem, plain = KINDS[kind].stem, saved(kind)[0]
+    task = getattr(transformers, stem + KINDS[kind].task).from_pretrained(plain)
     task.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((plain / name).read_bytes())
-    expected = SentenceTransformer(plain).encode(texts[:20])
-    assert_same_bits(SentenceTransformer(tmp_path).encode(texts[:20]), expected)
+    found, expected = (
+        SentenceTransformer(folder).encode(texts[:20], output_value="token_embeddings")
+        for folder in (tmp_path, plain)
+    )
+    for a, b in zip(found, expected, strict=True):
+        assert_same_bits(a, b)
 
 
 @pytest.mark.parametrize("num_labels", [1, 3])
-@each
+@each_with_a_head
 def test_a_classification_head_gives_the_same_logits(
     theirs, saved, texts, tmp_path, kind, num_labels
 ):
     import torch
     import transformers
 
-    stem, plain = KINDS[kind][0], saved(kind)[0]
+    stem, plain = KINDS[kind].stem, saved(kind)[0]
     classes = f"{stem}ForSequenceClassification"
     model = getattr(transformers, classes).from_pretrained(plain, num_labels=num_labels)
     torch.manual_seed(num_labels)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "classifier" in name or "pooler" in name:
+            if any(part in name for part in ("classifier", "pooler", "score", "head.")):
                 parameter.normal_(0, 0.1)
     model.save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(plain).save_pretrained(tmp_path)
@@ -322,11 +248,13 @@ def test_fields_that_are_missing_mean_the_same(saved, texts, tmp_path, kind):
     for path in plain.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     weights = load_file(tmp_path / "model.safetensors")
-    small = {name: tensor * 1e-3 for name, tensor in weights.items() if "_embeddings" in name}
+    small = {name: tensor * 1e-3 for name, tensor in weights.items() if is_table(name)}
     save_file(weights | small, tmp_path / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((plain / "config.json").read_text())
-    for field in ("layer_norm_eps", "hidden_act", "activation", "pad_token_id"):
+    for field in OPTIONAL:
         config.pop(field, None)
+    if config.get("pad_token_id") != 0:  # else its default is beyond so small a vocabulary
+        config.pop("pad_token_id", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = transformers.AutoModel.from_pretrained(tmp_path).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -89,6 +89,17 @@ def test_a_decoders_head_reads_the_last_token(tmp_path):
     np.testing.assert_allclose(CrossEncoder(folder).predict(PAIRS), expected, **CLOSE)
 
 
+def test_a_decoders_head_passes_over_the_padding_at_the_end(tmp_path):
+    """As transformers does: the last token is the last that is not pad_token_id."""
+    head = {"score.weight": normal(np.random.default_rng(3), LABELS, D, scale=D**-0.5)}
+    classes, end = "Qwen3ForSequenceClassification", QWEN3.ids("")[-1]
+    folder = write(tmp_path, QWEN3, classes, head, pad_token_id=int(end))
+    last = np.array([states[-2] for states in states_of_pairs(QWEN3)])
+    pairs = [pair for pair in PAIRS if pair[1]]  # else two such tokens stand at the end
+    expected = oracle.linear(last, head["score.weight"])[[bool(pair[1]) for pair in PAIRS]]
+    np.testing.assert_allclose(CrossEncoder(folder).predict(pairs), expected, **CLOSE)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [

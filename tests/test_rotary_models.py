@@ -252,8 +252,10 @@ def test_rope_scaling_means_the_same_as_rope_parameters(tmp_path, architecture):
     config = without(architecture.fields(), "rope_parameters")
     thetas = {kind: {**HALF, "rope_theta": theta} for kind, theta in architecture.thetas.items()}
     new = {"rope_parameters": thetas if architecture is MODERNBERT else thetas[ALL]}
+    # ModernBERT came when "type" had become "rope_type".
+    kind = "rope_type" if architecture is MODERNBERT else "type"
     old = {
-        "rope_scaling": {"type": "linear", "factor": 2.0},
+        "rope_scaling": {kind: "linear", "factor": 2.0},
         "rope_theta": architecture.thetas[ALL],
     }
     expected = loaded(tmp_path / "new", architecture, config | new).encode(TEXTS)

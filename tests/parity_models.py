@@ -1,0 +1,178 @@
+"""Models of every architecture as transformers makes them: random weights, trained tokenizers. Needs the
+extra [parity]."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, processors, trainers
+
+SIZES = {
+    "vocab_size": 700,
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 192,
+    "max_position_embeddings": 302,
+}
+ROBERTA = {**SIZES, "layer_norm_eps": 1e-5, "type_vocab_size": 1}
+DISTILBERT = {
+    "vocab_size": 700,
+    "dim": 96,
+    "n_layers": 3,
+    "n_heads": 4,
+    "hidden_dim": 192,
+    "max_position_embeddings": 302,
+}
+# Token ids below the vocabulary's size, where the defaults are those of the published models.
+IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+class Kind(NamedTuple):
+    """stem: of transformers' classes. fields: of config.json. tokenizer: what kind, and its class where
+    it has another stem. named, frame: the roles of special tokens, and what stands around a text or a
+    pair, if the class does not say. task: what else transformers makes of the encoder. longest: text in
+    tokens. has_head: whether a classification head is known."""
+
+    stem: str
+    fields: dict
+    tokenizer: str
+    tokenizer_class: str | None = None
+    special: tuple[str, ...] = ROBERTA_SPECIAL
+    named: dict | None = None
+    frame: tuple[str, str] | None = None
+    task: str = "ForMaskedLM"
+    longest: int = 302
+    has_head: bool = True
+
+
+KINDS = {
+    "bert": Kind("Bert", SIZES, "wordpiece", special=BERT_SPECIAL),
+    "roberta": Kind("Roberta", ROBERTA, "byte level", longest=300),
+    "xlm-roberta": Kind("XLMRoberta", {**SIZES, "layer_norm_eps": 1e-5}, "unigram", longest=300),
+    "camembert": Kind("Camembert", {**ROBERTA, "pad_token_id": 1}, "unigram", longest=300),
+    "distilbert": Kind("DistilBert", DISTILBERT, "wordpiece", special=BERT_SPECIAL),
+    "distilbert, sinusoidal": Kind(
+        "DistilBert",
+        {**DISTILBERT, "sinusoidal_pos_embds": True},
+        "wordpiece",
+        special=BERT_SPECIAL,
+    ),
+    "mpnet": Kind(
+        "MPNet",
+        SIZES,
+        "wordpiece",
+        special=("<s>", "<pad>", "</s>", "[UNK]", "<mask>"),
+        longest=300,
+    ),
+    "modernbert": Kind(
+        "ModernBert",
+        {**SIZES, **IDS, "num_hidden_layers": 4, "local_attention": 32},
+        "byte level",
+        "PreTrainedTokenizerFast",
+        special=BERT_SPECIAL,
+        named={"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
+        frame=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
+    ),
+    "nomic_bert": Kind("NomicBert", SIZES, "wordpiece", "BertTokenizer", special=BERT_SPECIAL),
+    "gte": Kind("Gte", SIZES, "unigram", "XLMRobertaTokenizer"),
+    "qwen3": Kind(
+        "Qwen3",
+        {**SIZES, **IDS, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 24},
+        "byte level",
+        "Qwen2Tokenizer",
+        special=("<pad>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        named={"pad_token": "<pad>"},
+        frame=("$A <|endoftext|>", "$A $B <|endoftext|>"),
+        task="ForCausalLM",
+    ),
+    "eurobert": Kind(
+        "EuroBert",
+        {**SIZES, **IDS, "num_key_value_heads": 2},
+        "byte level",
+        "PreTrainedTokenizerFast",
+        special=("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+        named={"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"},
+        frame=("<s> $A </s>", "<s> $A </s> $B </s>"),
+        has_head=False,
+    ),
+}
+
+
+def trained(kind, texts):
+    """A vocabulary of one kind: what transformers' tokenizer classes are made of."""
+    special = list(kind.special)
+    if kind.tokenizer == "byte level":
+        tokenizer = tokenizers.Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=650, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
+    elif kind.tokenizer == "unigram":
+        tokenizer = tokenizers.Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=650, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
+    else:
+        tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=650, special_tokens=special, show_progress=False
+        )
+    tokenizer.train_from_iterator([text.lower() for text in texts], trainer)
+    return tokenizer
+
+
+def tokenizer_of(transformers, kind, texts):
+    """A tokenizer of the architecture's class."""
+    tokenizer = trained(kind, texts)
+    name = kind.tokenizer_class or f"{kind.stem}Tokenizer"
+    parsed = json.loads(tokenizer.to_str())["model"]
+    if name == "PreTrainedTokenizerFast":
+        content = {"tokenizer_object": tokenizer}
+    elif kind.tokenizer == "unigram":
+        # So short that every reader gets the same number: else a tie may be broken in two ways.
+        content = {"vocab": [(piece, round(score, 6)) for piece, score in parsed["vocab"]]}
+    else:
+        content = {"vocab": tokenizer.get_vocab()}
+    if "vocab" in content and kind.tokenizer == "byte level":
+        content["merges"] = [tuple(merge) for merge in parsed["merges"]]
+    made = getattr(transformers, name)(**content, **(kind.named or {}))
+    if kind.frame:
+        single, pair = kind.frame
+        ids = [(token, tokenizer.token_to_id(token)) for token in kind.special]
+        made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair, special_tokens=ids
+        )
+    return made
+
+
+def randomize(model):
+    """Weights with which every part matters: transformers' own begin near 0."""
+    import torch
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2:
+                is_table = "embed" in name or "relative" in name
+                parameter.normal_(0, 0.5 if is_table else parameter.shape[1] ** -0.5)
+            else:
+                parameter.normal_(0, 0.1).add_(float("norm.weight" in name.lower()))
+
+
+def save_plain(transformers, kind, texts, folder, **fields):
+    """A model of one kind as transformers saves it. fields: beside the kind's, in config.json."""
+    config = getattr(transformers, f"{kind.stem}Config")(**kind.fields, **fields)
+    model = getattr(transformers, f"{kind.stem}Model")(config)
+    if not kind.fields.get("sinusoidal_pos_embds"):
+        randomize(model)
+    model.save_pretrained(folder)
+    tokenizer_of(transformers, kind, texts).save_pretrained(folder)
+    return folder
