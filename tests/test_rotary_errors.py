@@ -41,6 +41,7 @@ def refused(folder, architecture, config, match):
         ({"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": None}, "hidden_size=20 is not a multiple of num_attention_heads=3"),
         ({"head_dim": 5}, "head_dim must be even to be rotated, got 5"),
         ({"hidden_size": 0}, "hidden_size must be an int in 1"),
+        ({"max_position_embeddings": 2**31 - 1}, "max_position_embeddings=2147483647 with head_dim="),
         ({"rope_parameters": "x", "rope_scaling": None}, "rope_parameters must be an object, got 'x'"),
         ({"rope_scaling": "linear"}, "rope_scaling must be an object, got 'linear'"),
     ],

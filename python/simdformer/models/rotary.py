@@ -29,6 +29,8 @@ from simdformer.precision import Float32, Precision
 
 # Keys before and behind a query that it sees; -1: all.
 EVERYWHERE = (-1, -1)
+# Two million positions of 128 features, in 1 GB: no tensor's shape says that there are fewer.
+_LARGEST_TABLE = 2**28
 # What config.json's layer_types calls layers that see all, and those that see a window.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
@@ -147,6 +149,11 @@ def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> Rot
             " longest text beside it"
         )
     length, dim = sizes["max_position_embeddings"], sizes["head_dim"]
+    if length * dim > _LARGEST_TABLE:
+        raise ValueError(
+            f"config.json: max_position_embeddings={length} with head_dim={dim} needs a table of"
+            f" rotations of more than {_LARGEST_TABLE} numbers"
+        )
     try:
         frequencies, factor = rotary_frequencies(dim, scaling=parameters)
     except (TypeError, ValueError) as error:
