@@ -3,6 +3,7 @@ oracle, and the spellings of their fields. test_rotary_errors.py has what is ref
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from model_fixtures import CLOSE
 from simdformer import SentenceTransformer
+from simdformer.cli import main
 from simdformer.loading import load_model
 from support import assert_same_bits
 from tiny_models import BY_NAME, ROTARY, TEXTS
@@ -245,6 +247,14 @@ def test_another_spelling_means_the_same(tmp_path, architecture, left_out, said)
     config = without(architecture.fields(), *left_out) | said
     expected = loaded(tmp_path / "new", architecture).encode(TEXTS)
     assert_same_bits(loaded(tmp_path / "old", architecture, config).encode(TEXTS), expected)
+
+
+def test_info_shows_sizes_in_nomic_embed_texts_own_words(tmp_path, capsys):
+    _, left_out, said = SPELLINGS["nomic_bert"]
+    files = {"config.json": without(NOMIC_BERT.fields(), *left_out) | said}
+    assert main(["info", str(NOMIC_BERT.write(tmp_path / "m", files=files)), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["model"]
+    assert shown | {old: said[old] for old in GPT2 if old != "layer_norm_epsilon"} == shown
 
 
 @each

@@ -24,20 +24,30 @@ examples:
   simdformer info ./my-model --json
 """
 
-# The fields of config.json that say how large a model is; the last five are DistilBERT's.
+# The fields of config.json that say how large a model is, in the words of BERT, of decoders, of DistilBERT
+# and of nomic-embed-text.
 _SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
     "hidden_size",
     "intermediate_size",
     "vocab_size",
     "max_position_embeddings",
     "hidden_act",
+    "hidden_activation",
     "n_layers",
     "n_heads",
     "dim",
     "hidden_dim",
     "activation",
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "n_inner",
+    "n_positions",
+    "activation_function",
 )
 
 # Files of tokenizers that are no JSON.
