@@ -10,12 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from model_fixtures import PAIRS, TEXTS, write_cross_encoder, write_dense, write_model
+from parity_models import KINDS, tokenizer_of
 from simdformer import CrossEncoder, SentenceTransformer
 from simdformer.checkpoint import Checkpoint
 from simdformer.tokenization import load_tokenizer
 from support import assert_same_bits
 from test_parity import docstrings
-from test_parity_architectures import tokenizer_of
 
 pytestmark = [
     pytest.mark.parity,
@@ -144,10 +144,10 @@ def test_a_models_own_state_dict_is_read(torch, transformers, tmp_path, dtype):
 # Tokenizers
 
 CLASSES = {
-    "Bert": ("bert", "wordpiece"),
-    "DistilBert": ("distilbert", "wordpiece"),
-    "MPNet": ("mpnet", "wordpiece"),
-    "Roberta": ("roberta", "byte level"),
+    "Bert": "bert",
+    "DistilBert": "distilbert",
+    "MPNet": "mpnet",
+    "Roberta": "roberta",
 }
 X, Y = "[X]", "<y>"
 TOKEN = {"lstrip": True, "rstrip": False, "normalized": True, "single_word": False}
@@ -213,9 +213,9 @@ def texts():
 def vocabularies(transformers, texts, tmp_path_factory):
     """A folder of each class, without tokenizer.json."""
     folders = {}
-    for stem, (model_type, kind) in CLASSES.items():
+    for stem, model_type in CLASSES.items():
         folder = folders[stem] = tmp_path_factory.mktemp(stem)
-        tokenizer = tokenizer_of(transformers, stem, kind, texts)
+        tokenizer = tokenizer_of(transformers, KINDS[model_type], texts)
         tokenizer.save_pretrained(folder)
         tokenizer.backend_tokenizer.model.save(str(folder))
         (folder / "tokenizer.json").unlink()
