@@ -141,8 +141,8 @@ class TextModel:
         return result
 
     def _run_one(self, text: Text, forward: Callable[[TokenBatch], Float32]) -> Float32:
-        """_run of a single text. A pass over the weights empties the caches, and without the generators
-        the way there and back takes 0.1 ms less."""
+        """_run of a single text, without the generators that batches need: a pass over the weights empties
+        the caches, and every function on the way costs microseconds (0.04 ms of 1 to 2)."""
         tokens = self._tokenizer([text])
         if tokens.num_truncated:
             self._count_truncated(tokens.num_truncated)
