@@ -56,6 +56,7 @@ def test_the_commands_run(tmp_path, monkeypatch):
         "docs/architecture.md",
         "docs/attention.md",
         "docs/layers.md",
+        "docs/models.md",
         "docs/server.md",
     ],
 )
