@@ -46,7 +46,16 @@ CORE_USERS = (
     "quantize.py",
     "quantized_checkpoint.py",
 )
-MODELS_USE = ("_core", "activations", "checkpoint", "functional", "models", "nn", "precision")
+MODELS_USE = (
+    "_core",
+    "activations",
+    "checkpoint",
+    "functional",
+    "models",
+    "nn",
+    "precision",
+    "weights",
+)
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.precision import Int8Matrix, num_groups
 from simdformer.safetensors_file import safetensors_entries
 from simdformer.tensor_file import Entry, TensorFile
 from simdformer.torch_checkpoint import torch_entries
@@ -24,8 +21,6 @@ Array = NDArray[Any]
 # bfloat16 has no NumPy dtype: it is read as its bits and widened.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _INTEGERS = {"I8": "<i1", "I32": "<i4"}
-# What stands for a matrix in int8.
-_INT8_PARTS = ("weight", "weight_scale", "outliers", "outlier_weight")
 
 # Where a folder's weights are, the first that is there: in one file, or in shards that an index names.
 _FILES = (
@@ -184,184 +179,6 @@ class Checkpoint:
         # Not buffers of positions, which are integers.
         floats = [entry for entry in self._entries.values() if entry.dtype in _DTYPES]
         return sum(entry.num_elements() for entry in floats)
-
-
-class Weights:
-    """The tensors of one architecture, each checked against the sizes that config.json states.
-
-    `sizes` maps config fields to their values. `prefixes` are names that a task model puts before
-    its encoder's ("bert." in BertForMaskedLM); the first that occurs in the checkpoint is used.
-    """
-
-    def __init__(
-        self, checkpoint: Checkpoint, sizes: Mapping[str, Any], prefixes: Sequence[str] = ()
-    ) -> None:
-        names = checkpoint.names()
-        self._checkpoint = checkpoint
-        self._sizes = sizes
-        self._unread = set(names)
-        self._prefix = next((p for p in prefixes if any(n.startswith(p) for n in names)), "")
-
-    def __call__(self, name: str, *fields: str) -> Float32:
-        """The tensor `name`, whose dimensions must equal the named config fields, in order."""
-        return self._checkpoint.read(self.checked(name, fields, self.shape(fields)))
-
-    def matrix(
-        self,
-        name: str,
-        rows: str,
-        cols: str,
-        *,
-        parts: Sequence[str] = (),
-        share: tuple[int, int] = (0, 1),
-    ) -> CheckpointMatrix:
-        """The matrix `name`.weight, or those of `parts` below one another; checked now, read later.
-
-        rows and cols name the fields that each part's shape must equal. share: (index, count) if each
-        part holds `count` matrices of that shape below one another, of which this is one.
-        """
-        found = CheckpointMatrix(self, name, tuple(parts) or (name,), (rows, cols), share)
-        self._unread.difference_update(found.tensors)
-        int8 = {f"{found.name}.{part}" for part in _INT8_PARTS}
-        self._unread -= int8
-        if not (int8 - set(found.tensors)).intersection(self._checkpoint.names()):
-            for part in parts or (name,):
-                found.check_part(part)
-        return found
-
-    def share(self, name: str, field: str, share: tuple[int, int]) -> Float32:
-        """A vector that is one of several of one length in the tensor `name`; see matrix."""
-        index, count = share
-        (size,) = self.shape((field,))
-        whole = self._checkpoint.read(self.checked(name, (field,), (count * size,)))
-        return whole[index * size :][:size]
-
-    def shape(self, fields: Sequence[str]) -> tuple[int, ...]:
-        """The sizes that fields of config.json name."""
-        return tuple(self._sizes[field] for field in fields)
-
-    def checked(self, name: str, fields: Sequence[str], shape: tuple[int, ...]) -> str:
-        """The full name of a tensor of that shape, which follows from those fields."""
-        name = self._prefix + name
-        given = ", ".join(f"{field}={self._sizes[field]}" for field in dict.fromkeys(fields))
-        if name not in self._checkpoint:
-            raise ValueError(
-                f"tensor {name!r} is missing from the checkpoint {self._checkpoint.location};"
-                f" config.json ({given}) needs it with shape {shape}"
-            )
-        found = self._checkpoint.shape(name)
-        if found != shape:
-            raise ValueError(
-                f"tensor {name!r} in {self._checkpoint.path(name).name} has shape {found};"
-                f" config.json ({given}) needs {shape}"
-            )
-        self._unread.discard(name)
-        return name
-
-    @property
-    def prefix(self) -> str:
-        """What the checkpoint puts before the encoder's names."""
-        return self._prefix
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Where the tensors are."""
-        return self._checkpoint
-
-    def refuse_unread(self, ignored: Sequence[str]) -> None:
-        """ValueError if tensors are left that the architecture did not ask for.
-
-        `ignored`: beginnings of names, with or without the prefix, of parts that embeddings do not
-        use (a pooler, a classifier).
-        """
-        beginnings = tuple(ignored) + tuple(self._prefix + name for name in ignored)
-        left = sorted(name for name in self._unread if not name.startswith(beginnings))
-        if left:
-            shown = ", ".join(repr(name) for name in left[:5]) + (", ..." if left[5:] else "")
-            raise ValueError(
-                f"the checkpoint holds {len(left)} tensors that config.json leaves no place for:"
-                f" {shown}"
-            )
-
-
-class CheckpointMatrix:
-    """A matrix that one tensor, a share of its rows, or several below one another hold;
-    precision.Matrix."""
-
-    def __init__(
-        self,
-        weights: Weights,
-        name: str,
-        parts: tuple[str, ...],
-        fields: tuple[str, str],
-        share: tuple[int, int],
-    ) -> None:
-        self._weights = weights
-        self._name = name
-        self._parts = parts
-        self._fields = fields
-        self._share = share
-
-    @property
-    def name(self) -> str:
-        """The full name, without ".weight"."""
-        return self._weights.prefix + self._name
-
-    @property
-    def tensors(self) -> list[str]:
-        """The names of the tensors that hold it in float32."""
-        return [f"{self._weights.prefix}{part}.weight" for part in self._parts]
-
-    def float32(self) -> Float32:
-        """Its numbers: (rows, cols)."""
-        index, _ = self._share
-        rows, _ = self._weights.shape(self._fields)
-        wholes = [self._weights.checkpoint.read(self.check_part(part)) for part in self._parts]
-        parts = [whole[index * rows :][:rows] for whole in wholes]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def check_part(self, part: str) -> str:
-        """The full name of a part's tensor. ValueError if it is missing or of another shape."""
-        _, count = self._share
-        rows, cols = self._weights.shape(self._fields)
-        return self._weights.checked(f"{part}.weight", self._fields, (count * rows, cols))
-
-    def int8(self) -> Int8Matrix:
-        """As quantize_model stores it: in one piece, scales and outliers beside the codes.
-
-        ValueError names the file and the tensor that is missing or cannot be right.
-        """
-        rows, cols = self._weights.shape(self._fields)
-        rows *= len(self._parts)
-        groups = num_groups(cols)
-        values = self._read_integers("weight", "I8", (rows, cols))
-        scale = self._read("weight_scale", (rows, groups))
-        self._require("weight_scale", bool((scale > 0).all()), "scales must be above 0")
-        count = min(cols, math.prod(self._shape("outliers")))
-        outliers = self._read_integers("outliers", "I32", (count,))
-        ascending = bool((np.diff(outliers, prepend=-1, append=cols) > 0).all())
-        self._require("outliers", ascending, f"columns must ascend within [0, {cols})")
-        return Int8Matrix(values, scale, outliers, self._read("outlier_weight", (rows, count)))
-
-    def _shape(self, part: str) -> tuple[int, ...]:
-        """As found; () if there is no such tensor, which is refused when it is read."""
-        name, checkpoint = f"{self.name}.{part}", self._weights.checkpoint
-        return checkpoint.shape(name) if name in checkpoint else ()
-
-    def _checked(self, part: str, shape: tuple[int, ...]) -> str:
-        return self._weights.checked(f"{self._name}.{part}", self._fields, shape)
-
-    def _read(self, part: str, shape: tuple[int, ...]) -> Float32:
-        return self._weights.checkpoint.read(self._checked(part, shape))
-
-    def _read_integers(self, part: str, dtype: str, shape: tuple[int, ...]) -> Array:
-        return self._weights.checkpoint.read_integers(self._checked(part, shape), dtype)
-
-    def _require(self, part: str, holds: bool, what: str) -> None:
-        if not holds:
-            name = f"{self.name}.{part}"
-            path = self._weights.checkpoint.path(name)
-            raise ValueError(f"tensor {name!r} in {path}: {what}; the file is damaged")
 
 
 def _widen_bfloat16(bits: NDArray[Any]) -> Float32:

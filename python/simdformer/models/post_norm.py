@@ -20,9 +20,10 @@ from simdformer._core import (
     SelfAttention,
 )
 from simdformer.activations import from_hidden_act
-from simdformer.checkpoint import Checkpoint, Weights
+from simdformer.checkpoint import Checkpoint
 from simdformer.models.fields import empty, one_of, positive_float, positive_int
 from simdformer.precision import Precision
+from simdformer.weights import Weights
 
 
 class FieldNames(NamedTuple):
