@@ -93,7 +93,7 @@ sanitize: $(STAMPS)/venv  ## Run the kernel and layer tests under ASan and UBSan
 $(STAMPS)/sanitized: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/sanitize -C cmake.build-type=RelWithDebInfo \
 	  -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
-	  -C cmake.define.SIMDFORMER_SANITIZE=ON ".[test]"
+	  -C cmake.define.SIMDFORMER_SANITIZE=ON -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
 	@touch $@
 
 clean:  ## Remove .venv and everything built

@@ -28,7 +28,12 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-SCALINGS = {"linear": {"rope_type": "linear", "factor": 3.0}, "yarn": YARN, "llama3": LLAMA3}
+SCALINGS = {
+    "linear": {"rope_type": "linear", "factor": 3.0},
+    "yarn": YARN,
+    "yarn, of all positions": {"rope_type": "yarn", "factor": 4.0},
+    "llama3": LLAMA3,
+}
 
 
 @pytest.fixture(scope="module")

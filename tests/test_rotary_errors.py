@@ -107,6 +107,7 @@ def test_rotations_that_cannot_be_are_refused_by_name(tmp_path, architecture, pa
         (NOMIC_BERT, {"use_rms_norm": True}, "unknown use_rms_norm True; known: False"),
         (NOMIC_BERT, {"type_vocab_size": 0}, "type_vocab_size must be an int in 1"),
         (GTE, {"type_vocab_size": 2}, r"\(type_vocab_size=2, hidden_size=20\) needs \(2, 20\)"),
+        (QWEN3, {"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
         (QWEN3, {"is_causal": False}, "unknown is_causal False; known: True"),
         (QWEN3, {"attention_bias": "no"}, "attention_bias must be true or false, got 'no'"),
         (QWEN3, {"use_sliding_window": 1}, "use_sliding_window must be true or false, got 1"),

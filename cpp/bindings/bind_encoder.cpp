@@ -70,8 +70,7 @@ std::shared_ptr<SentenceEncoder> make_sentence_encoder(const std::shared_ptr<Enc
       encoder, SentenceHead(encoder->hidden_size(), modes, dense, normalize));
 }
 
-std::shared_ptr<RotaryTable> make_rotary_table(const py::object& cos, const py::object& sin,
-                                               bool interleaved) {
+std::shared_ptr<RotaryTable> make_rotary_table(const py::object& cos, const py::object& sin) {
   const FloatArray c = float_array("cos", cos, 2);
   const FloatArray s = float_array("sin", sin, 2);
   check(s.shape(0) == c.shape(0) && s.shape(1) == c.shape(1), "cos has shape ", shape_of(c),
@@ -80,8 +79,7 @@ std::shared_ptr<RotaryTable> make_rotary_table(const py::object& cos, const py::
   return std::make_shared<RotaryTable>(RotaryTable{.cos = copied(c),
                                                    .sin = copied(s),
                                                    .positions = static_cast<size_t>(c.shape(0)),
-                                                   .pairs = static_cast<size_t>(c.shape(1)),
-                                                   .interleaved = interleaved});
+                                                   .pairs = static_cast<size_t>(c.shape(1))});
 }
 
 void bind_encoder_layers(py::module_& module) {
@@ -99,8 +97,7 @@ void bind_encoder_layers(py::module_& module) {
            arg("feed_forward").none(false), arg("output_norm").none(false));
 
   py::class_<RotaryTable, std::shared_ptr<RotaryTable>>(module, "RotaryTable")
-      .def(py::init(&make_rotary_table), arg("cos"), arg("sin"), py::kw_only(),
-           arg("interleaved") = false);
+      .def(py::init(&make_rotary_table), arg("cos"), arg("sin"));
 
   py::class_<RotaryLayer, EncoderLayer, std::shared_ptr<RotaryLayer>>(module, "RotaryLayer")
       .def(

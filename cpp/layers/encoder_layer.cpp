@@ -46,10 +46,7 @@ RotaryLayer::RotaryLayer(std::shared_ptr<const TransformerLayer> layer,
 }
 
 PositionTables RotaryLayer::position() const {
-  return {.cos = table_->cos.data(),
-          .sin = table_->sin.data(),
-          .rotary_dim = 2 * table_->pairs,
-          .rotary_interleaved = table_->interleaved};
+  return {.cos = table_->cos.data(), .sin = table_->sin.data(), .rotary_dim = 2 * table_->pairs};
 }
 
 void RotaryLayer::reserve(Scratch scratch, size_t tokens, size_t max_seqlen) const {

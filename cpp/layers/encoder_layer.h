@@ -48,13 +48,12 @@ class PostNormLayer final : public EncoderLayer {
   std::shared_ptr<const LayerNorm> output_norm_;
 };
 
-// cos and sin of each position and pair of features, (positions, pairs) contiguous.
+// cos and sin of each position and pair of features (j, j + pairs), (positions, pairs) contiguous.
 struct RotaryTable {
   Buffer<float> cos;
   Buffer<float> sin;
   size_t positions = 0;
   size_t pairs = 0;
-  bool interleaved = false;
 };
 
 // Any layer of self-attention, with queries and keys turned by their positions.

@@ -24,10 +24,10 @@ struct AttentionPattern {
   std::span<const int32_t> cu_q;
   std::span<const int32_t> cu_k;
   bool causal = false;  // query i sees key j <= i + (keys in the cache before this call)
-  Strided<const uint8_t> key_mask;   // (sequence, 1, num_keys) in rows, 0 = masked
-  Strided<const float> key_bias;     // (sequence, 1, num_keys)
-  Strided<const uint8_t> pair_mask;  // (sequence, head, num_queries, num_keys), 0 = masked
-  Strided<const float> pair_bias;    // (sequence, head, num_queries, num_keys)
+  Strided<const uint8_t> key_mask = {};   // (sequence, 1, num_keys) in rows, 0 = masked
+  Strided<const float> key_bias = {};     // (sequence, 1, num_keys)
+  Strided<const uint8_t> pair_mask = {};  // (sequence, head, num_queries, num_keys), 0 = masked
+  Strided<const float> pair_bias = {};    // (sequence, head, num_queries, num_keys)
 };
 
 // What one layer knows of positions. Absent: null.

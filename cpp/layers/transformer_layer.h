@@ -51,9 +51,9 @@ class TransformerLayer {
   struct Place {
     size_t layer = 0;  // in the caches
     PositionTables position;
-    Strided<const float> head_mask;  // of self-attention
-    Strided<float> self_weights;
-    Strided<float> cross_weights;
+    Strided<const float> head_mask = {};  // of self-attention
+    Strided<float> self_weights = {};
+    Strided<float> cross_weights = {};
   };
 
   TransformerLayer(Parts parts, const SublayerOptions& options);

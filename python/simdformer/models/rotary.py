@@ -118,6 +118,8 @@ def read_sizes(config: Mapping[str, Any], **defaults: int) -> dict[str, int]:
 def rope_parameters(config: Mapping[str, Any], theta: float) -> Mapping[str, Any]:
     """rope_parameters, or rope_theta and rope_scaling of configurations before transformers 5."""
     given = {**mapping(config, "rope_scaling"), **mapping(config, "rope_parameters")}
+    if config.get("partial_rotary_factor") is not None:
+        given.setdefault("partial_rotary_factor", config["partial_rotary_factor"])
     thetas = (given.get("rope_theta"), config.get("rope_theta"))
     return {**given, "rope_theta": next((value for value in thetas if value is not None), theta)}
 
@@ -144,7 +146,8 @@ def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> Rot
     parameters = dict(parameters)
     if parameters.pop("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError("config.json: partial_rotary_factor is not supported")
-    if parameters.get("rope_type", parameters.get("type")) == "dynamic":
+    kind = parameters.get("rope_type", parameters.get("type"))
+    if kind == "dynamic":
         raise ValueError(
             "config.json: rope_type 'dynamic' is not supported: a text's vector would depend on the"
             " longest text beside it"
@@ -155,6 +158,8 @@ def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> Rot
             f"config.json: max_position_embeddings={length} with head_dim={dim} needs a table of"
             f" rotations of more than {_LARGEST_TABLE} numbers"
         )
+    if kind in ("yarn", "llama3"):  # as transformers
+        parameters.setdefault("original_max_position_embeddings", length)
     try:
         frequencies, factor = rotary_frequencies(dim, scaling=parameters)
     except (TypeError, ValueError) as error:
