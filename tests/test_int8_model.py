@@ -79,6 +79,7 @@ def test_int8_keeps_the_nearest_neighbours(model, texts, float32_vectors):
     assert np.mean(kept) >= 9.7
 
 
+@pytest.mark.slow
 def test_texts_take_away_a_quarter_of_the_loss_on_other_texts(
     folder, model, texts, float32_vectors, tmp_path
 ):
