@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from model_fixtures import write_files
 from simdformer.checkpoint import Checkpoint
-from simdformer.weights import Weights
+from simdformer.checkpoint.weights import Weights
 
 rng = np.random.default_rng(5)
 TENSORS = {

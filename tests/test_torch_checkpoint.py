@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 
 from model_fixtures import write_files
 from simdformer.checkpoint import Checkpoint
-from simdformer.stored_zip import StoredZip
-from simdformer.tensor_file import TensorFile
-from simdformer.torch_pickle import read_state_dict
+from simdformer.checkpoint.stored_zip import StoredZip
+from simdformer.checkpoint.tensor_file import TensorFile
+from simdformer.checkpoint.torch_pickle import read_state_dict
 from support import assert_same_bits
 from torch_files import (
     call,

@@ -46,16 +46,7 @@ CORE_USERS = (
     "quantize.py",
     "quantized_checkpoint.py",
 )
-MODELS_USE = (
-    "_core",
-    "activations",
-    "checkpoint",
-    "functional",
-    "models",
-    "nn",
-    "precision",
-    "weights",
-)
+MODELS_USE = ("_core", "activations", "checkpoint", "functional", "models", "nn", "precision")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)

@@ -15,8 +15,8 @@ from typing import Any
 from simdformer import _core
 from simdformer.activations import from_torch_class
 from simdformer.checkpoint import Checkpoint, read_any_json, read_json
+from simdformer.checkpoint.weights import Weights
 from simdformer.models.fields import positive_int
-from simdformer.weights import Weights
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 

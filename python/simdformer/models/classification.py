@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from simdformer._core import Dense, LayerNorm, Linear
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.weights import Weights
 from simdformer.models.fields import flag, non_negative_int, one_of, positive_float, positive_int
-from simdformer.weights import Weights
 
 
 class Head(NamedTuple):

@@ -21,9 +21,9 @@ from simdformer._core import (
 )
 from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.weights import Weights
 from simdformer.models.fields import empty, one_of, positive_float, positive_int
 from simdformer.precision import Precision
-from simdformer.weights import Weights
 
 
 class FieldNames(NamedTuple):

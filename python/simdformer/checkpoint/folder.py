@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.safetensors_file import safetensors_entries
-from simdformer.tensor_file import Entry, TensorFile
-from simdformer.torch_checkpoint import torch_entries
+from simdformer.checkpoint.safetensors_file import safetensors_entries
+from simdformer.checkpoint.tensor_file import Entry, TensorFile
+from simdformer.checkpoint.torch_file import torch_entries
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]

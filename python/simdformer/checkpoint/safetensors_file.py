@@ -7,7 +7,7 @@ import json
 
 from safetensors import SafetensorError, safe_open
 
-from simdformer.tensor_file import Entry, TensorFile
+from simdformer.checkpoint.tensor_file import Entry, TensorFile
 
 
 def safetensors_entries(file: TensorFile) -> dict[str, Entry]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.folder import Checkpoint
 from simdformer.precision import Int8Matrix, num_groups
 
 Float32 = NDArray[np.float32]

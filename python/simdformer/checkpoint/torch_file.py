@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from simdformer.stored_zip import StoredZip
-from simdformer.tensor_file import Entry, TensorFile
-from simdformer.torch_pickle import StoredTensor, read_state_dict
+from simdformer.checkpoint.stored_zip import StoredZip
+from simdformer.checkpoint.tensor_file import Entry, TensorFile
+from simdformer.checkpoint.torch_pickle import StoredTensor, read_state_dict
 
 _ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Any, NamedTuple
 
-from simdformer.tensor_file import TensorFile
+from simdformer.checkpoint.tensor_file import TensorFile
 
 # Records by their names in APPNOTE.TXT, little-endian.
 _LOCAL_HEADER = Struct("<4s22xHH")  # signature, lengths of name and extra field
