@@ -25,7 +25,7 @@ class Embeddings {
   // The longest sequence that the position table serves; no table, no limit: 0.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
 
-  // Throws std::invalid_argument for ids and lengths beyond the tables.
+  // Throws std::out_of_range for ids beyond the tables. Lengths are the Encoder's to check.
   void check_batch(const Batch& batch) const;
 
   // y: (block.tokens, hidden_size)
