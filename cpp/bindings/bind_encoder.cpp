@@ -5,7 +5,7 @@
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
-#include "layers/encoder.h"
+#include "layers/stack/encoder.h"
 
 namespace simdformer::bindings {
 namespace {

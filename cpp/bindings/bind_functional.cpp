@@ -7,7 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/operands.h"
-#include "layers/rows.h"
+#include "layers/parts/rows.h"
 
 namespace simdformer::bindings {
 namespace {

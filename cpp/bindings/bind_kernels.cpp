@@ -9,8 +9,8 @@
 #include "bindings/kernel_table.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
-#include "layers/linear.h"
-#include "layers/packed_bf16.h"
+#include "layers/parts/linear.h"
+#include "layers/parts/packed_bf16.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -5,10 +5,10 @@
 #include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/s8_arrays.h"
-#include "layers/attention.h"
-#include "layers/embeddings.h"
-#include "layers/feed_forward.h"
-#include "layers/pooling.h"
+#include "layers/attention/attention.h"
+#include "layers/parts/embeddings.h"
+#include "layers/parts/feed_forward.h"
+#include "layers/parts/pooling.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "bindings/bindings.h"
 #include "bindings/numpy.h"
-#include "layers/linear.h"
-#include "layers/transformer_norm.h"
+#include "layers/parts/linear.h"
+#include "layers/parts/norm.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -5,7 +5,7 @@
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/nn_arguments.h"
-#include "layers/attention_module.h"
+#include "layers/attention/attention_module.h"
 
 namespace simdformer::bindings {
 namespace {

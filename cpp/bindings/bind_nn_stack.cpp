@@ -4,8 +4,8 @@
 
 #include "bindings/bindings.h"
 #include "bindings/nn_arguments.h"
-#include "layers/attention_module.h"
-#include "layers/transformer_stack.h"
+#include "layers/attention/attention_module.h"
+#include "layers/stack/transformer_stack.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -4,9 +4,9 @@
 
 #include "bindings/bindings.h"
 #include "bindings/operands.h"
-#include "layers/positions.h"
-#include "layers/relative.h"
-#include "layers/rows.h"
+#include "layers/attention/relative.h"
+#include "layers/parts/positions.h"
+#include "layers/parts/rows.h"
 
 namespace simdformer::bindings {
 namespace {

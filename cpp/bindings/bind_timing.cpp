@@ -8,8 +8,8 @@
 #include "bindings/kernel_table.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
-#include "layers/packed_bf16.h"
-#include "layers/quantized.h"
+#include "layers/parts/packed_bf16.h"
+#include "layers/parts/quantized.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "bindings/strided.h"
-#include "layers/multihead_attention.h"
-#include "layers/sequence_rows.h"
+#include "layers/attention/multihead_attention.h"
+#include "layers/stack/sequence_rows.h"
 
 namespace simdformer::bindings {
 

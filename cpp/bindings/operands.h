@@ -3,7 +3,7 @@
 #pragma once
 
 #include "bindings/strided.h"
-#include "layers/score_inputs.h"
+#include "layers/attention/score_inputs.h"
 
 namespace simdformer::bindings {
 

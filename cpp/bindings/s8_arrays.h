@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "bindings/numpy.h"
-#include "layers/quantized.h"
+#include "layers/parts/quantized.h"
 
 namespace simdformer::bindings {
 

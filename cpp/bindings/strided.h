@@ -7,7 +7,7 @@
 #include <ostream>
 
 #include "bindings/numpy.h"
-#include "layers/attention_call.h"
+#include "layers/attention/attention_call.h"
 
 namespace simdformer::bindings {
 

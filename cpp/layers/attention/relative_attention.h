@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention with positions that depend on content: rows of tables, picked by the distance between
+// query and key, meet the queries, the keys or the weights (Shaw et al. 2018, Dai et al. 2019, He
+// et al. 2021).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "layers/parts/linear.h"
+
+namespace simdformer {
+
+// Of a query i and a key j, with r = rows[center + j - i]:
+//   score[i, j] = scale ((q[i] + content_bias) . k[j]
+//                        + (q[i] + position_bias) . query_table[r] + k[j] . key_table[r])
+//   out[i] = sum_j weight[i, j] (v[j] + value_table[r])
+// What is empty is left out. Tables are one a head, or one for all.
+struct RelativeEmbeddings {
+  std::vector<Linear> query_tables;  // weight: (table rows, head_dim)
+  std::vector<Linear> key_tables;
+  std::vector<Linear> value_tables;  // weight: the table's transpose, (value_dim, table rows)
+  Buffer<float> content_bias;        // (num_heads, head_dim)
+  Buffer<float> position_bias;
+  std::vector<int32_t> rows;
+  size_t center = 0;
+};
+
+// Floats of scratch that attend_relative needs.
+size_t relative_scratch(const RelativeEmbeddings& embeddings, size_t max_keys, size_t head_dim);
+
+// One head of one sequence: args as for the attention kernel. past: the position of its first
+// query; that of its first key is 0.
+void attend_relative(const Kernels& kernels, const RelativeEmbeddings& embeddings, size_t head,
+                     size_t past, const AttentionArgs& args, float* scratch);
+
+}  // namespace simdformer

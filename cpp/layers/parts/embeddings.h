@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "layers/parts/norm.h"
+#include "layers/stack/batch.h"
+
+namespace simdformer {
+
+// norm(word[id] + position[i] + token_type[type]) for token i of a sequence. With a padding_idx
+// positions are counted as RoBERTa's: the first is padding_idx + 1, and a token whose id is
+// padding_idx (a text may spell it) stands at padding_idx and is not counted.
+class Embeddings {
+ public:
+  // Tables: (.., hidden_size), copied; position, token_type (no rows) and norm (null) may be
+  // absent.
+  Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
+             std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx);
+
+  size_t hidden_size() const { return hidden_size_; }
+  size_t vocab_size() const { return word_.size() / hidden_size_; }
+  size_t num_token_types() const { return token_type_.size() / hidden_size_; }
+  // The longest sequence that the position table serves; no table, no limit: 0.
+  size_t max_positions() const { return position_ids_.size() - first_position_; }
+
+  // Throws std::out_of_range for ids beyond the tables. Lengths are the Encoder's to check.
+  void check_batch(const Batch& batch) const;
+
+  // y: (block.tokens, hidden_size)
+  void forward(Team& team, const Batch& batch, const Block& block, Matrix y) const;
+
+ private:
+  void sum(const Batch& batch, size_t token, size_t position, Matrix y) const;
+  void sum_counted(const Batch& batch, size_t token, Matrix y) const;
+
+  const Kernels& kernels_;
+  size_t hidden_size_;
+  Buffer<float> word_;
+  Buffer<float> position_;
+  Buffer<float> token_type_;
+  std::optional<size_t> padding_idx_;
+  size_t first_position_;
+  Buffer<int32_t> position_ids_;  // 0, 1, ...
+  std::shared_ptr<const LayerNorm> norm_;
+};
+
+}  // namespace simdformer

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/parts/linear.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace simdformer {
+
+size_t num_row_blocks(size_t rows, size_t team_size) {
+  if (rows < kMinRowsPerMember * team_size) return 1;
+  const size_t blocks = (rows + kRowBlock - 1) / kRowBlock;
+  return (blocks + team_size - 1) / team_size * team_size;
+}
+
+Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
+    : kernels_(active_kernels()),
+      in_features_(weight.cols),
+      out_features_(weight.rows),
+      bias_(bias ? weight.rows : 0) {
+  check(weight.rows > 0 && weight.cols > 0, "Linear: weight is empty, its shape is (", weight.rows,
+        ", ", weight.cols, ")");
+  if (storage == Storage::kBfloat16) {
+    packed_bf16_ = PackedBf16(kernels_, weight);
+  } else {
+    packed_ = Buffer<float>(kernels_.packed_size(weight.rows, weight.cols), Use::kReadOften);
+    kernels_.pack_weight(out_features_, in_features_, weight.data, weight.stride, 0, num_panels(),
+                         packed_.data());
+  }
+  if (bias) std::copy_n(bias, out_features_, bias_.data());
+}
+
+Linear::Linear(const S8Matrix& weight, const float* bias)
+    : kernels_(active_kernels()),
+      in_features_(weight.cols),
+      out_features_(weight.rows),
+      packed_s8_(kernels_, weight),
+      bias_(bias ? weight.rows : 0) {
+  if (bias) std::copy_n(bias, out_features_, bias_.data());
+}
+
+std::vector<float> Linear::take_inputs() {
+  recording_ = false;
+  return std::exchange(recorded_, {});
+}
+
+// A row comes once for each chunk of k, in order, and once for each range of panels.
+void Linear::record(const GemmArgs& args) const {
+  if (args.panel_begin > 0) return;
+  if (args.k_begin == 0) recorded_.resize(recorded_.size() + args.m * in_features_);
+  float* rows = recorded_.data() + recorded_.size() - args.m * in_features_;
+  for (size_t i = 0; i < args.m; ++i) {
+    std::copy_n(args.a + i * args.lda, args.k, rows + i * in_features_ + args.k_begin);
+  }
+}
+
+// The one way to the kernels.
+void Linear::gemm(const GemmArgs& args) const {
+  if (recording_) record(args);
+  if (packed_.size() > 0) return kernels_.gemm(args);
+  if (!packed_bf16_.empty()) return packed_bf16_.gemm(kernels_, args);
+  kernels_.gemm_s8(args, packed_s8_.view());
+}
+
+size_t Linear::num_panels() const { return simdformer::num_panels(kernels_, out_features_); }
+
+GemmArgs Linear::gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
+  GemmArgs args;
+  args.m = x.rows;
+  args.n = out_features_;
+  args.k = x.cols;
+  args.a = x.data;
+  args.lda = x.stride;
+  args.packed_weight = packed_.data();
+  args.packed_k = in_features_;
+  args.panel_end = num_panels();
+  args.c = y.data;
+  args.ldc = y.stride;
+  args.bias = bias_.data();
+  args.activation = epilogue.activation;
+  args.residual = epilogue.residual.data;
+  args.ldr = epilogue.residual.stride;
+  if (epilogue.norm) {
+    args.norm_weight = epilogue.norm->weight();
+    args.norm_bias = epilogue.norm->bias();
+    args.norm_eps = epilogue.norm->eps();
+  }
+  return args;
+}
+
+void Linear::forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
+  const size_t blocks = num_row_blocks(x.rows, team.size());
+  if (blocks >= team.size()) {
+    team.for_each(blocks, [&](size_t i) {
+      const size_t row = i * x.rows / blocks;
+      const size_t count = (i + 1) * x.rows / blocks - row;
+      Epilogue local = epilogue;
+      if (local.residual.data) local.residual = local.residual.slice(row, count);
+      forward_rows(x.slice(row, count), y.slice(row, count), local);
+    });
+    return;
+  }
+  team.for_each(team.size(), [&](size_t i) {
+    GemmArgs args = gemm_args(x, y, epilogue);
+    args.panel_begin = i * num_panels() / team.size();
+    args.panel_end = (i + 1) * num_panels() / team.size();
+    args.norm_weight = nullptr;  // a row is complete only behind the barrier
+    gemm(args);
+  });
+  if (epilogue.norm) epilogue.norm->forward(team, y, y);
+}
+
+void Linear::forward_rows(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
+  gemm(gemm_args(x, y, epilogue));
+}
+
+void Linear::forward_panels(ConstMatrix x, size_t begin, size_t end, Activation activation,
+                            Matrix y) const {
+  GemmArgs args = gemm_args(x, y, {.activation = activation});
+  args.c_begin = begin * kernels_.gemm_nr;
+  args.panel_begin = begin;
+  args.panel_end = end;
+  gemm(args);
+}
+
+void Linear::forward_chunk(ConstMatrix x, size_t k_begin, Matrix y,
+                           const Epilogue& epilogue) const {
+  GemmArgs args = gemm_args(x, y, epilogue);
+  args.k_begin = k_begin;
+  args.accumulate = k_begin > 0;
+  args.finish = k_begin + x.cols == in_features_;
+  gemm(args);
+}
+
+void forward_all(Team& team, std::span<const Projection> projections) {
+  size_t panels = 0;
+  bool few_rows = team.size() > 1;
+  for (const Projection& p : projections) {
+    panels += p.linear->num_panels();
+    few_rows = few_rows && num_row_blocks(p.x.rows, team.size()) < team.size();
+  }
+  if (!few_rows) {
+    for (const Projection& p : projections) p.linear->forward(team, p.x, p.y);
+    return;
+  }
+  team.for_each(team.size(), [&](size_t i) {
+    const size_t begin = i * panels / team.size();
+    const size_t end = (i + 1) * panels / team.size();
+    size_t first = 0;
+    for (const auto& [linear, x, y] : projections) {
+      const size_t count = linear->num_panels();
+      const size_t from = std::clamp(begin, first, first + count) - first;
+      const size_t to = std::clamp(end, first, first + count) - first;
+      const size_t column = from * linear->kernels().gemm_nr;
+      if (from < to) {
+        linear->forward_panels(x, from, to, Activation::kIdentity,
+                               {y.data + column, y.rows, y.cols, y.stride});
+      }
+      first += count;
+    }
+  });
+}
+
+}  // namespace simdformer

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/parallel.h"
+#include "isa/dispatch.h"
+#include "layers/parts/norm.h"
+#include "layers/parts/packed_bf16.h"
+#include "layers/parts/quantized.h"
+
+namespace simdformer {
+
+// Rows that share one sweep over the weights: a block's activations stay in L2.
+constexpr size_t kRowBlock = 128;
+// With fewer rows than this a member, a team splits columns: sweeping the weights once each would
+// cost more than the barriers.
+constexpr size_t kMinRowsPerMember = 32;
+
+// Even blocks of at most kRowBlock rows, as many as fill the team or, with few rows, one.
+size_t num_row_blocks(size_t rows, size_t team_size);
+
+// What happens to a linear layer's output while it is in cache, in this order.
+struct Epilogue {
+  Activation activation = Activation::kIdentity;
+  ConstMatrix residual = {};
+  const LayerNorm* norm = nullptr;
+};
+
+// How a Linear keeps weights that are not int8.
+enum class Storage { kFloat32, kBfloat16 };
+
+// y = x W^T + b, W packed at construction for the active ISA level, in float32, bfloat16 or int8.
+class Linear {
+ public:
+  // weight: (out_features, in_features); bias: (out_features) or null.
+  Linear(ConstMatrix weight, const float* bias, Storage storage = Storage::kFloat32);
+  Linear(const S8Matrix& weight, const float* bias);
+
+  size_t in_features() const { return in_features_; }
+  size_t out_features() const { return out_features_; }
+  size_t num_panels() const;
+  const Kernels& kernels() const { return kernels_; }
+  bool is_int8() const { return !packed_s8_.empty(); }
+
+  // x: (rows, in_features), y: (rows, out_features); y may be the residual if the activation is the
+  // identity and the weights are float32. Split over the team by rows if there are enough, else by
+  // columns.
+  void forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
+
+  // forward on this thread alone.
+  void forward_rows(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
+
+  // Rows on this thread alone: output panels [begin, end), written at y's column 0 on.
+  void forward_panels(ConstMatrix x, size_t begin, size_t end, Activation activation,
+                      Matrix y) const;
+
+  // Rows on this thread alone, one chunk of in_features: x holds columns [k_begin, k_begin +
+  // x.cols). The chunks come in order; the last one applies bias and epilogue. y is not the
+  // residual.
+  void forward_chunk(ConstMatrix x, size_t k_begin, Matrix y, const Epilogue& epilogue) const;
+
+  // From now on, keeps every row of x. On one thread only.
+  void record_inputs() { recording_ = true; }
+  // The rows kept, (rows, in_features); no more are.
+  std::vector<float> take_inputs();
+
+ private:
+  GemmArgs gemm_args(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
+  void gemm(const GemmArgs& args) const;
+  void record(const GemmArgs& args) const;
+
+  const Kernels& kernels_;
+  size_t in_features_;
+  size_t out_features_;
+  // Of the three, two are empty.
+  Buffer<float> packed_;
+  PackedBf16 packed_bf16_;
+  PackedS8 packed_s8_;
+  Buffer<float> bias_;
+  bool recording_ = false;
+  mutable std::vector<float> recorded_;
+};
+
+// y = linear(x)
+struct Projection {
+  const Linear* linear;
+  ConstMatrix x;
+  Matrix y;
+};
+
+// Every projection. Few rows split the panels of all of them over the team, with one barrier.
+void forward_all(Team& team, std::span<const Projection> projections);
+
+}  // namespace simdformer

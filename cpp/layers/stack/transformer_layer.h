@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "layers/attention/multihead_attention.h"
+#include "layers/parts/feed_forward.h"
+#include "layers/parts/norm.h"
+
+namespace simdformer {
+
+// Around each sublayer f, with alpha = 1 but for DeepNorm (Wang et al. 2022) and without the
+// residual term if residual is false:
+//   post-norm: y = norm(alpha x + f(x))
+//   pre-norm:  y = alpha x + f(norm(x))    (Xiong et al. 2020)
+struct SublayerOptions {
+  bool norm_first = false;
+  bool residual = true;
+  float alpha = 1.0f;
+};
+
+// Self-attention, cross-attention to a memory if there is one, feed-forward: the encoder and the
+// decoder layer of Vaswani et al. 2017, section 3.1.
+class TransformerLayer {
+ public:
+  struct Parts {
+    std::shared_ptr<const MultiheadAttention> self_attention;
+    std::shared_ptr<const MultiheadAttention> cross_attention;  // null: an encoder's layer
+    std::shared_ptr<const FeedForward> feed_forward;
+    std::shared_ptr<const Norm> self_norm;  // null: none
+    std::shared_ptr<const Norm> cross_norm;
+    std::shared_ptr<const Norm> feed_forward_norm;
+  };
+  // The largest block that a workspace is made for.
+  struct Sizes {
+    size_t tokens = 0;
+    size_t max_keys = 0;
+    size_t memory_tokens = 0;
+    size_t max_memory = 0;
+  };
+  // What the layers of a call have in common.
+  struct Call {
+    const AttentionPattern& self;
+    const AttentionPattern& cross;
+    ConstMatrix memory;  // no rows if cross_cache holds its keys already
+    KVCache* self_cache = nullptr;
+    KVCache* cross_cache = nullptr;
+  };
+  // What is this layer's own.
+  struct Place {
+    size_t layer = 0;  // in the caches
+    PositionTables position;
+    Strided<const float> head_mask = {};  // of self-attention
+    Strided<float> self_weights = {};
+    Strided<float> cross_weights = {};
+  };
+
+  TransformerLayer(Parts parts, const SublayerOptions& options);
+
+  size_t hidden_size() const { return parts_.feed_forward->hidden_size(); }
+  const MultiheadAttention& self_attention() const { return *parts_.self_attention; }
+  const MultiheadAttention* cross_attention() const { return parts_.cross_attention.get(); }
+
+  void reserve(Scratch scratch, const Sizes& sizes, const PositionTables& position) const;
+
+  // x, y: (block.tokens, hidden_size), no overlap; x holds the input. Both are overwritten; returns
+  // the one that holds the output.
+  Matrix forward(Team& team, const Call& call, const Place& place, const Block& block, Matrix x,
+                 Scratch scratch, Matrix y) const;
+
+ private:
+  template <typename Sub>
+  void add_sublayer(Team& team, const Norm* norm, ConstMatrix x, Scratch scratch, Matrix y,
+                    Sub&& sublayer) const;
+  ConstMatrix scaled(Team& team, ConstMatrix x, Scratch scratch) const;
+
+  Parts parts_;
+  SublayerOptions options_;
+};
+
+}  // namespace simdformer
