@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simdformer.batching import chunks, map_ahead, pack, split_by_tokens, without_padding
+from simdformer.text.batching import chunks, map_ahead, pack, split_by_tokens, without_padding
 
 LENGTHS = st.lists(st.integers(0, 50), max_size=60)
 

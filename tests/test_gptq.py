@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simdformer import _core, gptq
+from simdformer import _core
+from simdformer.int8 import gptq
 from support import normal
 
 GROUP = _core.s8_group()

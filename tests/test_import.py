@@ -81,3 +81,23 @@ def test_nothing_is_printed_by(work):
 def test_every_name_in_all_is_there():
     code = "import simdformer\nprint(all(hasattr(simdformer, n) for n in simdformer.__all__))"
     assert output_of(code) == "True"
+
+
+def test_the_older_name_of_util_warns_and_gives_the_same_function():
+    code = (
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    from simdformer.quantization import quantize_embeddings\n"
+        "import simdformer.util\n"
+        "[warning] = caught\n"
+        "print(quantize_embeddings is simdformer.util.quantize_embeddings,"
+        " warning.category.__name__, warning.filename, 'simdformer.util' in str(warning.message))"
+    )
+    assert output_of(code) == "True DeprecationWarning <string> True"
+
+
+@pytest.mark.parametrize("name", ["SentenceTransformer", "quantize_embeddings"])
+def test_what_is_at_the_top_does_not_import_the_older_name(name):
+    code = f"import sys, simdformer\nsimdformer.{name}\nprint('simdformer.quantization' in sys.modules)"
+    assert output_of(code) == "False"

@@ -12,8 +12,9 @@ import pytest
 
 import oracle
 from model_fixtures import write_model
-from simdformer import SentenceTransformer, int8, quantize_model
-from simdformer.resolve import resolve_model
+from simdformer import SentenceTransformer, quantize_model
+from simdformer.folder.resolve import resolve_model
+from simdformer.int8 import calibration
 from support import assert_same_bits
 from tiny_bert import Config, native_encoder, random_batch, random_weights
 
@@ -112,7 +113,7 @@ def test_loading_twice_gives_the_same_bits(folder, model, texts):
 def test_without_outlier_columns_int8_would_be_worse(
     folder, model, texts, float32_vectors, monkeypatch
 ):
-    monkeypatch.setattr(int8, "_NUM_OUTLIERS", 0)
+    monkeypatch.setattr(calibration, "_NUM_OUTLIERS", 0)
     without = SentenceTransformer(folder, compute_type="int8").encode(texts[:40])
     loss = 1 - cosines(without, float32_vectors[:40]).mean()
     assert loss > 1.2 * (1 - cosines(model.encode(texts[:40]), float32_vectors[:40]).mean())
@@ -122,13 +123,13 @@ def test_outliers_are_the_columns_far_beyond_the_median():
     largest = np.ones(256, np.float32)
     largest[[200, 7]] = 3.1, 50
     largest[90] = 2.9
-    assert int8._outliers(largest).tolist() == [7, 200]
+    assert calibration._outliers(largest).tolist() == [7, 200]
 
 
 def test_no_more_than_the_eight_largest_columns_are_outliers():
     largest = np.ones(256, np.float32)
     largest[:20] = np.arange(10, 30)
-    assert int8._outliers(largest).tolist() == list(range(12, 20))
+    assert calibration._outliers(largest).tolist() == list(range(12, 20))
 
 
 def test_the_compute_type_can_be_asked(model, tmp_path):
@@ -141,7 +142,7 @@ def test_the_compute_type_can_be_asked(model, tmp_path):
 
 def int8_encoder(config, weights):
     """native_encoder in int8, by the way a model file goes."""
-    return int8.quantize_encoder(lambda p: native_encoder(config, weights, p)).encoder
+    return calibration.quantize_encoder(lambda p: native_encoder(config, weights, p)).encoder
 
 
 WIDE = Config(hidden_size=128, num_heads=4, intermediate_size=512, num_layers=4)

@@ -7,7 +7,7 @@ import pytest
 
 import oracle
 from simdformer import SentenceTransformer
-from simdformer.resolve import resolve_model
+from simdformer.folder.resolve import resolve_model
 from support import TINY, assert_same_bits, assert_within, gamma, normal, sizes_around
 
 

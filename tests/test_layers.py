@@ -9,7 +9,7 @@ import oracle
 import tiny_bert
 from oracle_positions import roberta_position_ids, t5_bias, t5_bucket
 from simdformer import _core
-from simdformer.precision import FLOAT32
+from simdformer.checkpoint.precision import FLOAT32
 from support import EPS, assert_same_bits, assert_within, every_other, misaligned, normal
 from tiny_bert import Config, native_embeddings, native_encoder, random_batch, random_weights
 

@@ -13,7 +13,7 @@ from model_fixtures import PAIRS, TEXTS, write_cross_encoder, write_dense, write
 from parity_models import KINDS, tokenizer_of
 from simdformer import CrossEncoder, SentenceTransformer
 from simdformer.checkpoint import Checkpoint
-from simdformer.tokenization import load_tokenizer
+from simdformer.text.tokenizer import load_tokenizer
 from support import assert_same_bits
 from test_parity import docstrings
 

@@ -13,7 +13,7 @@ import pytest
 
 from model_fixtures import NEW_TYPES, OLD_TYPES, write_dense, write_files, write_model
 from simdformer import SentenceTransformer, quantize_embeddings
-from simdformer.resolve import resolve_model
+from simdformer.folder.resolve import resolve_model
 
 pytestmark = [
     pytest.mark.parity,

@@ -11,10 +11,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from model_fixtures import TINY, config_json, write_dense, write_model
-from simdformer import SentenceTransformer, _core, int8, quantize_model, quantized_checkpoint
+from simdformer import SentenceTransformer, _core, quantize_model
 from simdformer.cli import main
-from simdformer.new_folder import new_folder
-from simdformer.resolve import resolve_model
+from simdformer.folder.new_folder import new_folder
+from simdformer.folder.resolve import resolve_model
+from simdformer.int8 import calibration
 from support import assert_same_bits
 from tiny_bert import Config, random_weights
 from torch_files import write_torch
@@ -189,12 +190,12 @@ def test_more_outlier_channels_than_columns_for_them_fall_back_to_float32(tmp_pa
 
     model = SentenceTransformer(source, compute_type="int8")
     assert "float32" in model.part_types.values()
-    assert smallest_cosine() >= int8.MIN_COSINE
+    assert smallest_cosine() >= calibration.MIN_COSINE
     quantize_model(source, tmp_path / "saved")
     assert_same_bits(encode(tmp_path / "saved"), model.encode(TEXTS))
-    defaults = int8.quantize_encoder.__kwdefaults__ | {"min_cosine": 0.0}
-    monkeypatch.setattr(int8.quantize_encoder, "__kwdefaults__", defaults)
-    assert smallest_cosine() < int8.MIN_COSINE
+    defaults = calibration.quantize_encoder.__kwdefaults__ | {"min_cosine": 0.0}
+    monkeypatch.setattr(calibration.quantize_encoder, "__kwdefaults__", defaults)
+    assert smallest_cosine() < calibration.MIN_COSINE
 
 
 def test_texts_measure_the_loss_and_find_the_outliers(source, tmp_path):
@@ -369,7 +370,7 @@ def test_an_interruption_leaves_nothing(source, tmp_path, monkeypatch, interrupt
     def interrupted(*_):
         raise interruption
 
-    monkeypatch.setattr(quantized_checkpoint, "save", interrupted)
+    monkeypatch.setattr("simdformer.int8.saved.save", interrupted)
     with pytest.raises(interruption):
         quantize_model(source, tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

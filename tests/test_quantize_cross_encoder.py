@@ -18,11 +18,11 @@ from model_fixtures import (
     write_model,
 )
 from simdformer import CrossEncoder, SentenceTransformer, quantize_model
-from simdformer.batching import pack
 from simdformer.cli import main
-from simdformer.int8 import Sample
-from simdformer.loading import CrossEncoderFolder, load_cross_encoder
+from simdformer.folder.loading import CrossEncoderFolder, load_cross_encoder
+from simdformer.int8.calibration import Sample
 from simdformer.models.classification import HEADS
+from simdformer.text.batching import pack
 from support import assert_same_bits
 from tiny_models import ARCHITECTURES, WIDE
 

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from model_fixtures import write_files
-from simdformer.resolve import resolve_model
+from simdformer.folder.resolve import resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

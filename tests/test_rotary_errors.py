@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simdformer import SentenceTransformer
-from simdformer.loading import load_model
+from simdformer.folder.loading import load_model
 from tiny_models import ROTARY
 from tiny_rotary import (
     ALL,

@@ -12,7 +12,7 @@ import pytest
 from model_fixtures import CLOSE
 from simdformer import SentenceTransformer
 from simdformer.cli import main
-from simdformer.loading import load_model
+from simdformer.folder.loading import load_model
 from support import assert_same_bits
 from tiny_models import BY_NAME, ROTARY, TEXTS
 from tiny_rotary import (

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 from simdformer import SentenceTransformer, quantize_model
 from simdformer.checkpoint import Checkpoint
-from simdformer.int8 import quantize_encoder
+from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.int8.calibration import quantize_encoder
 from simdformer.models import build_encoder
-from simdformer.precision import Int8Matrix
 from support import assert_same_bits, assert_within
 from tiny_models import TEXTS, WIDE
 from tiny_rotary import GTE, MODERNBERT, NOMIC_BERT

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simdformer import SentenceTransformer
-from simdformer.resolve import resolve_model
+from simdformer.folder.resolve import resolve_model
 from support import assert_same_bits
 
 DATA = Path(__file__).parent / "data"

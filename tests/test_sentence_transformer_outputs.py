@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simdformer import quantize_embeddings
-from simdformer.similarity import SIMILARITIES, normalize
+from simdformer.util.similarity import SIMILARITIES, normalize_embeddings
 
 rng = np.random.default_rng(11)
 A = rng.standard_normal((7, 33)).astype(np.float32)
@@ -61,7 +61,7 @@ def test_float64_stays_float64():
 def test_a_zero_vector_is_unlike_everything_and_stays_zero():
     zero = np.zeros((1, 33), np.float32)
     assert (SIMILARITIES["cosine"][0](zero, B) == 0).all()
-    assert (normalize(zero) == 0).all()
+    assert (normalize_embeddings(zero) == 0).all()
 
 
 def test_near_neighbours_keep_their_distance():

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import processors
 
 from model_fixtures import tokenizer_json
-from simdformer.tokenization import Tokenizer
+from simdformer.text.tokenizer import Tokenizer
 
 TEMPLATES = {
     "bert": processors.TemplateProcessing(

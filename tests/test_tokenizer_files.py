@@ -10,7 +10,7 @@ import tokenizers
 
 from model_fixtures import LETTERS, PAIRS, TEXTS, VOCABULARY, write_files, write_model
 from simdformer import SentenceTransformer
-from simdformer.tokenization import load_tokenizer
+from simdformer.text.tokenizer import load_tokenizer
 from support import assert_same_bits
 
 VOCAB_TXT = "\n".join(VOCABULARY) + "\n"

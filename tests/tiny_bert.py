@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simdformer import _core
-from simdformer.precision import FLOAT32
+from simdformer.checkpoint.precision import FLOAT32
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from simdformer import _core as _core
 if TYPE_CHECKING:
     from simdformer.build_info import show_config
     from simdformer.cross_encoder import CrossEncoder
-    from simdformer.quantization import quantize_embeddings
-    from simdformer.quantize import quantize_model
+    from simdformer.int8.quantize_model import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
+    from simdformer.util import quantize_embeddings
 
     __version__: str
 
@@ -31,8 +31,8 @@ __all__ = [
 _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "SentenceTransformer": "simdformer.sentence_transformer",
-    "quantize_embeddings": "simdformer.quantization",
-    "quantize_model": "simdformer.quantize",
+    "quantize_embeddings": "simdformer.util",
+    "quantize_model": "simdformer.int8.quantize_model",
     "show_config": "simdformer.build_info",
 }
 

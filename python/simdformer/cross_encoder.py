@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.activations import from_torch_class
-from simdformer.arguments import (
+from simdformer.folder.loading import load_cross_encoder
+from simdformer.folder.modules import read_activation
+from simdformer.folder.resolve import resolve_model
+from simdformer.functional import softmax
+from simdformer.functional.arrays import positive_int
+from simdformer.functional.rows import activate
+from simdformer.models.activations import from_torch_class
+from simdformer.text.batching import TokenBatch, without_padding
+from simdformer.text.inputs import (
     check_execution,
     document_list,
     merge_prompts,
     old_name,
     pair_list,
-    positive_int,
     refuse_unknown,
 )
-from simdformer.batching import TokenBatch, without_padding
-from simdformer.functional import softmax
-from simdformer.functional.rows import activate
-from simdformer.loading import load_cross_encoder
-from simdformer.modules import read_activation
-from simdformer.resolve import resolve_model
+from simdformer.text.tokenizer import Pair, check_text
 from simdformer.text_model import Array, Float32, TextModel, convert, progress_bar
-from simdformer.tokenization import Pair, check_text
 
 # What older releases of sentence-transformers took, and newer ones ignore.
 _NO_EFFECT = frozenset({"num_workers"})

@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simdformer.arguments import (
+from simdformer.folder.loading import load_model
+from simdformer.folder.modules import Defaults
+from simdformer.folder.resolve import resolve_model
+from simdformer.text.batching import TokenBatch
+from simdformer.text.inputs import (
     check_arguments,
     checked_truncate_dim,
     document_prompt,
@@ -19,14 +23,11 @@ from simdformer.arguments import (
     old_name,
     text_list,
 )
-from simdformer.batching import TokenBatch
-from simdformer.loading import load_model
-from simdformer.modules import Defaults
-from simdformer.quantization import quantize_embeddings
-from simdformer.resolve import resolve_model
-from simdformer.similarity import SIMILARITIES, normalize
+from simdformer.text.tokenizer import check_text
 from simdformer.text_model import Array, Float32, TextModel, convert, progress_bar
-from simdformer.tokenization import check_text
+from simdformer.util import similarity
+from simdformer.util.embedding_precision import check_precision, quantize_embeddings
+from simdformer.util.similarity import SIMILARITIES
 
 
 class SentenceTransformer(TextModel):
@@ -158,7 +159,8 @@ class SentenceTransformer(TextModel):
         holds a lone surrogate, and for unknown names and values, listing the known ones.
         """
         inputs = old_name(inputs, kwargs)
-        check_arguments(batch_size, output_value, precision, device, pool, chunk_size, kwargs)
+        check_precision(precision)
+        check_arguments(batch_size, output_value, device, pool, chunk_size, kwargs)
         prompt = self._resolve_prompt(prompt, prompt_name)
         single = isinstance(inputs, str)
         texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
@@ -356,7 +358,7 @@ def _finisher(truncate_dim: int | None, normalize_embeddings: bool) -> Callable[
 
     def finish(embeddings: Float32) -> Float32:
         embeddings = embeddings[:, :truncate_dim]
-        return normalize(embeddings) if normalize_embeddings else embeddings
+        return similarity.normalize_embeddings(embeddings) if normalize_embeddings else embeddings
 
     return finish
 

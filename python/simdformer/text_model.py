@@ -17,10 +17,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.arguments import check_device, positive_int
-from simdformer.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
-from simdformer.loading import COMPUTE_TYPES
-from simdformer.tokenization import Text, Tokenizer, Tokens
+from simdformer.folder.loading import COMPUTE_TYPES
+from simdformer.functional.arrays import positive_int
+from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
+from simdformer.text.inputs import check_device
+from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]

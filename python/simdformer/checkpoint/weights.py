@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer.checkpoint.folder import Checkpoint
-from simdformer.precision import Int8Matrix, num_groups
+from simdformer.checkpoint.precision import Int8Matrix, num_groups
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]

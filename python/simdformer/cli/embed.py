@@ -7,12 +7,12 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from simdformer.cli.arguments import add_input_arguments, add_model_arguments
 from simdformer.cli.errors import UsageError
+from simdformer.cli.options import add_input_arguments, add_model_arguments
 from simdformer.cli.texts import TextSource, text_format
 
 if TYPE_CHECKING:
-    from simdformer.cli.arguments import SubParsers
+    from simdformer.cli.options import SubParsers
 
 _EPILOG = """\
 INPUT   .txt: a text a line. .jsonl: an object a line. .csv: a header and rows. -: standard input.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from simdformer import CrossEncoder, SentenceTransformer
-    from simdformer.cli.arguments import SubParsers
-    from simdformer.loading import CrossEncoderFolder, ModelFolder
+    from simdformer.cli.options import SubParsers
+    from simdformer.folder.loading import CrossEncoderFolder, ModelFolder
 
 _EPILOG = """\
 examples:
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> None:
 def describe_model(name: str) -> dict[str, Any]:
     """Load the model and say what it is. Errors: those of loading it."""
     from simdformer import CrossEncoder, SentenceTransformer
-    from simdformer.loading import CrossEncoderFolder, open_folder
-    from simdformer.resolve import resolve_model
+    from simdformer.folder.loading import CrossEncoderFolder, open_folder
+    from simdformer.folder.resolve import resolve_model
 
     folder = resolve_model(name)
     opened = open_folder(folder)
@@ -130,8 +130,8 @@ def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
 
 def _head(opened: CrossEncoderFolder, model: CrossEncoder) -> dict[str, Any]:
     """What stands behind that of a cross-encoder."""
+    from simdformer.folder.modules import read_activation
     from simdformer.models.classification import named_head
-    from simdformer.modules import read_activation
 
     return {
         "head": named_head(opened.config),

@@ -7,13 +7,13 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from simdformer.cli.arguments import add_input_arguments
 from simdformer.cli.errors import CliError
+from simdformer.cli.options import add_input_arguments
 from simdformer.cli.texts import TextSource, text_format
 
 if TYPE_CHECKING:
-    from simdformer.cli.arguments import SubParsers
-    from simdformer.quantize import QuantizationReport
+    from simdformer.cli.options import SubParsers
+    from simdformer.int8.quantize_model import QuantizationReport
 
 _EPILOG = """\
 FOLDER is loaded like any model and runs in int8. It appears whole or not at all.
@@ -57,8 +57,8 @@ def add_parser(commands: SubParsers) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the texts, quantise, print the report."""
     from simdformer.cli.output import write_text
-    from simdformer.int8 import MIN_COSINE
-    from simdformer.quantize import quantize_model
+    from simdformer.int8.calibration import MIN_COSINE
+    from simdformer.int8.quantize_model import quantize_model
 
     try:
         report = quantize_model(
@@ -96,7 +96,7 @@ def as_text(report: QuantizationReport) -> str:
 
 
 def _texts(args: argparse.Namespace) -> list[str] | None:
-    from simdformer.quantize import MAX_TEXTS
+    from simdformer.int8.quantize_model import MAX_TEXTS
 
     if args.texts is None:
         return None

@@ -7,20 +7,20 @@ import argparse
 from collections import deque
 from typing import TYPE_CHECKING
 
-from simdformer.cli.arguments import (
+from simdformer.cli.errors import CliError
+from simdformer.cli.matches import TopMatches, as_json, as_text
+from simdformer.cli.options import (
     add_input_arguments,
     add_model_arguments,
     add_query_arguments,
 )
-from simdformer.cli.errors import CliError
-from simdformer.cli.matches import TopMatches, as_json, as_text
 from simdformer.cli.texts import TextSource, text_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from simdformer import CrossEncoder
-    from simdformer.cli.arguments import SubParsers
+    from simdformer.cli.options import SubParsers
     from simdformer.cli.texts import Record
 
 _EPILOG = """\
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     from simdformer.cli.embedding import load_cross_encoder, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
-    from simdformer.tokenization import check_text
+    from simdformer.text.tokenizer import check_text
 
     format_ = text_format(args.corpus, args.format)
     with TextSource(args.corpus, format_, args.field) as source:
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
     """Consecutive records, few enough and short enough to be scored in one go."""
-    from simdformer.batching import chunks
     from simdformer.cli.embedding import texts_of
+    from simdformer.text.batching import chunks
 
     waiting: deque[Record] = deque()
     for group in chunks(texts_of(records, waiting), _TEXTS):

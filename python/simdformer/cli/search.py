@@ -7,13 +7,13 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from simdformer.cli.arguments import (
+from simdformer.cli.errors import CliError
+from simdformer.cli.matches import TopMatches, as_json, as_text
+from simdformer.cli.options import (
     add_input_arguments,
     add_model_arguments,
     add_query_arguments,
 )
-from simdformer.cli.errors import CliError
-from simdformer.cli.matches import TopMatches, as_json, as_text
 from simdformer.cli.texts import TextSource, text_format
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simdformer import SentenceTransformer
-    from simdformer.cli.arguments import SubParsers
     from simdformer.cli.embedding import Chunk
+    from simdformer.cli.options import SubParsers
     from simdformer.cli.texts import Record
 
 _EPILOG = """\
@@ -63,10 +63,10 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Embed the queries, walk over the corpus once, print."""
-    from simdformer.arguments import document_prompt
     from simdformer.cli.embedding import embed_records, load_model, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
+    from simdformer.text.inputs import document_prompt
 
     format_ = text_format(args.corpus, args.format)
     with TextSource(args.corpus, format_, args.field) as source:

@@ -8,13 +8,13 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from simdformer.cli.arguments import DEFAULT_MODEL, add_execution_arguments, positive_int
 from simdformer.cli.errors import CliError, UsageError, say
+from simdformer.cli.options import DEFAULT_MODEL, add_execution_arguments, positive_int
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from simdformer.cli.arguments import SubParsers
+    from simdformer.cli.options import SubParsers
 
 API_KEY_VARIABLE = "SIMDFORMER_API_KEY"
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models import (
     bert,
     distilbert,
@@ -19,7 +20,6 @@ from simdformer.models import (
     qwen3,
     roberta,
 )
-from simdformer.precision import FLOAT32, Precision
 
 
 class Architecture(Protocol):

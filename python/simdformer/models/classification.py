@@ -9,10 +9,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from simdformer._core import Dense, LayerNorm, Linear
-from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.weights import Weights
-from simdformer.models.fields import flag, non_negative_int, one_of, positive_float, positive_int
+from simdformer.models.activations import from_hidden_act
+from simdformer.models.config_fields import (
+    flag,
+    non_negative_int,
+    one_of,
+    positive_float,
+    positive_int,
+)
 
 
 class Head(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.post_norm import FieldNames, LayerNames, PostNorm, PostNormConfig
-from simdformer.precision import FLOAT32, Precision
 
 FIELDS = FieldNames(
     hidden_size="dim",

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from simdformer._core import Encoder
-from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
-from simdformer.models.fields import positive_float
+from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer.models.activations import from_hidden_act
+from simdformer.models.config_fields import positive_float
 from simdformer.models.qwen3 import LAYER
 from simdformer.models.rotary import (
     LayerKind,
@@ -22,7 +23,6 @@ from simdformer.models.rotary import (
     rope_parameters,
     rotary_table,
 )
-from simdformer.precision import FLOAT32, Precision
 
 # Parts that sentence embeddings do not use: the heads.
 _IGNORED = ("lm_head.", "dense.", "classifier.")

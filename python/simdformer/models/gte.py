@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from simdformer._core import Encoder
-from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
-from simdformer.models.fields import positive_float
+from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer.models.activations import from_hidden_act
+from simdformer.models.config_fields import positive_float
 from simdformer.models.rotary import (
     LayerKind,
     LayerNames,
@@ -23,7 +24,6 @@ from simdformer.models.rotary import (
     rope_parameters,
     rotary_table,
 )
-from simdformer.precision import FLOAT32, Precision
 
 LAYER = LayerNames(
     query=Part("attention.qkv_proj", (0, 3)),

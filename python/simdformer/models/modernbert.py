@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from simdformer._core import Encoder
-from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
-from simdformer.models.fields import flag, mapping, positive_float, positive_int
+from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer.models.activations import from_hidden_act
+from simdformer.models.config_fields import flag, mapping, positive_float, positive_int
 from simdformer.models.rotary import (
     EVERYWHERE,
     GLOBAL,
@@ -28,7 +29,6 @@ from simdformer.models.rotary import (
     rope_parameters,
     rotary_table,
 )
-from simdformer.precision import FLOAT32, Precision
 
 LAYER = LayerNames(
     query=Part("attn.Wqkv", (0, 3)),

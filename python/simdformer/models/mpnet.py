@@ -12,10 +12,10 @@ from typing import Any
 
 from simdformer._core import Encoder, RelativeBias
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.functional import t5_relative_bias
-from simdformer.models.fields import one_of
+from simdformer.models.config_fields import one_of
 from simdformer.models.post_norm import LayerNames, PostNorm, PostNormConfig
-from simdformer.precision import FLOAT32, Precision
 
 LAYER = LayerNames(
     qkv="attention.attn.qkv",

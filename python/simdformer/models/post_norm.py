@@ -19,11 +19,11 @@ from simdformer._core import (
     RelativeBias,
     SelfAttention,
 )
-from simdformer.activations import from_hidden_act
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import Precision
 from simdformer.checkpoint.weights import Weights
-from simdformer.models.fields import empty, one_of, positive_float, positive_int
-from simdformer.precision import Precision
+from simdformer.models.activations import from_hidden_act
+from simdformer.models.config_fields import empty, one_of, positive_float, positive_int
 
 
 class FieldNames(NamedTuple):

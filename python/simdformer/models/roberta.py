@@ -12,10 +12,10 @@ from typing import Any
 
 from simdformer._core import Encoder
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.bert import LAYER
-from simdformer.models.fields import non_negative_int
+from simdformer.models.config_fields import non_negative_int
 from simdformer.models.post_norm import PostNorm, PostNormConfig
-from simdformer.precision import FLOAT32, Precision
 
 # Parts that sentence embeddings do not use: buffers, the pooler and the heads.
 _IGNORED = ("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs.")

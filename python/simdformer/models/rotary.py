@@ -23,10 +23,10 @@ from simdformer._core import (
     sin_cos,
 )
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import Float32, Precision
 from simdformer.checkpoint.weights import Weights
 from simdformer.functional import rotary_frequencies
-from simdformer.models.fields import flag, mapping, one_of, positive_int
-from simdformer.precision import Float32, Precision
+from simdformer.models.config_fields import flag, mapping, one_of, positive_int
 
 # Keys before and behind a query that it sees; -1: all.
 EVERYWHERE = (-1, -1)

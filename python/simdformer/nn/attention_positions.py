@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from simdformer import _core
-from simdformer.arguments import positive_int
 from simdformer.functional import alibi_bias, rotary_frequencies, t5_relative_bias
+from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn.module import Module
 

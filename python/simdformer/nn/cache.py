@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from simdformer import _core
-from simdformer.arguments import positive_int
+from simdformer.functional.arrays import positive_int
 
 
 class DecoderCache:

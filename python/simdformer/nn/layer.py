@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from simdformer import _core
-from simdformer.arguments import positive_int
+from simdformer.functional.arrays import positive_int
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.attention_options import AttentionOptions, check_dropout
 from simdformer.nn.linear import Linear, check_placement

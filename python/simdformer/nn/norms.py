@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simdformer import _core
-from simdformer.arguments import positive_int
+from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn.linear import check_placement
 from simdformer.nn.module import Float32, Module, float_input

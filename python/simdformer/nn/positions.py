@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from simdformer.arguments import positive_int
 from simdformer.functional import sinusoidal_position_encoding
+from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import layout
 from simdformer.nn.linear import look_up

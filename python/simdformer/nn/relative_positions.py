@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simdformer import _core
-from simdformer.arguments import positive_int
+from simdformer.functional.arrays import positive_int
 from simdformer.functional.positions import sinusoidal_position_encoding
 from simdformer.functional.relative import deberta_bucket
 from simdformer.nn import initialization as init

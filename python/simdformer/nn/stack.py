@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simdformer import _core
-from simdformer.arguments import positive_int
+from simdformer.functional.arrays import positive_int
 from simdformer.nn import layout
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.attention_positions import position_arguments

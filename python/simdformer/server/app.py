@@ -22,12 +22,12 @@ from simdformer.cross_encoder import CrossEncoder
 from simdformer.sentence_transformer import SentenceTransformer
 from simdformer.server.batcher import Batcher, Output, QueueFullError, Runner, StoppedError
 from simdformer.server.errors import ApiError, shown
-from simdformer.server.fields import Fields
 from simdformer.server.incoming import check_key, disconnected, read_body
 from simdformer.server.openai import EMBEDDINGS_FIELDS, embeddings_json, plain_json, read_items
+from simdformer.server.request_fields import Fields
 from simdformer.server.rerank import RERANK_FIELDS, ranking_json, read_ranking
 from simdformer.server.served import Embedder, Reranker, ServedName, check_finite
-from simdformer.similarity import normalize
+from simdformer.util.similarity import normalize_embeddings
 
 _logger = logging.getLogger("simdformer")
 
@@ -151,7 +151,7 @@ class _Service:
         items = read_items(fields, "input", self._embedder, self._max_client_batch)
         output = await self._compute(request, self._embedder, *items)
         if dimensions not in (None, self._embedder.dimension):
-            output = output._replace(rows=normalize(output.rows[:, :dimensions]))
+            output = output._replace(rows=normalize_embeddings(output.rows[:, :dimensions]))
         return await _written(output, lambda: embeddings_json(output, form, self._embedder_name.id))
 
     async def _embed(self, request: Request) -> Response:
@@ -162,7 +162,7 @@ class _Service:
         unit = fields.flag("normalize", default=True)
         items = read_items(fields, "inputs", self._embedder, self._max_client_batch)
         output = await self._compute(request, self._embedder, *items)
-        rows = normalize(output.rows) if unit else output.rows
+        rows = normalize_embeddings(output.rows) if unit else output.rows
         return await _written(output, lambda: plain_json(rows))
 
     async def _rerank(self, request: Request) -> Response:

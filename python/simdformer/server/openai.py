@@ -12,7 +12,7 @@ import numpy as np
 
 from simdformer.server.batcher import Float32, Output
 from simdformer.server.errors import invalid
-from simdformer.server.fields import Fields, checked_text, is_integer
+from simdformer.server.request_fields import Fields, checked_text, is_integer
 from simdformer.server.served import Embedder, TextOrIds
 
 EMBEDDINGS_FIELDS = ("input", "model", "encoding_format", "dimensions", "user", "prompt_name")

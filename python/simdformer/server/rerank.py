@@ -8,8 +8,8 @@ import uuid
 from typing import NamedTuple
 
 from simdformer.server.batcher import Output
-from simdformer.server.fields import Fields, checked_text
 from simdformer.server.openai import check_number
+from simdformer.server.request_fields import Fields, checked_text
 
 # It is read once for every document.
 _MAX_QUERY_CHARACTERS = 65536

@@ -12,8 +12,8 @@ from simdformer.cross_encoder import CrossEncoder
 from simdformer.sentence_transformer import SentenceTransformer
 from simdformer.server.batcher import Float32
 from simdformer.server.errors import ApiError, invalid, shown
+from simdformer.text.tokenizer import Pair, Tokens, num_characters
 from simdformer.text_model import TextModel
-from simdformer.tokenization import Pair, Tokens, num_characters
 
 # A text, or the ids of its tokens.
 TextOrIds = str | list[int]

@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from simdformer.checkpoint import read_json
-from simdformer.tokenizer_files import read_tokenizer
+from simdformer.text.tokenizer_files import read_tokenizer
 
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
 _NO_LIMIT = 10**9

@@ -19,7 +19,7 @@ Similarity = Callable[[ArrayLike, ArrayLike], Array]
 _SMALLEST_NORM = 1e-12
 
 
-def normalize(embeddings: Array) -> Array:
+def normalize_embeddings(embeddings: Array) -> Array:
     """Each row divided by its L2 norm, in its own precision; rows do not affect each other.
 
     embeddings: floating point (..., dim). Returns: the same shape and dtype.
@@ -29,20 +29,20 @@ def normalize(embeddings: Array) -> Array:
     return result
 
 
-def cosine(a: ArrayLike, b: ArrayLike) -> Array:
+def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Cosine of the angle. a: (n, dim) or (dim,), b: (m, dim) or (dim,). Returns: (n, m)."""
     a, b = _matrices(a, b)
-    return np.asarray(normalize(a) @ normalize(b).T)
+    return np.asarray(normalize_embeddings(a) @ normalize_embeddings(b).T)
 
 
-def dot(a: ArrayLike, b: ArrayLike) -> Array:
-    """Dot product. Shapes as for cosine."""
+def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
+    """Dot product. Shapes as for cos_sim."""
     a, b = _matrices(a, b)
     return np.asarray(a @ b.T)
 
 
-def euclidean(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated Euclidean distance. Shapes as for cosine.
+def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated Euclidean distance. Shapes as for cos_sim.
 
     |a|^2 - 2ab + |b|^2 cancels for near neighbours, so it is summed in float64.
     """
@@ -53,8 +53,8 @@ def euclidean(a: ArrayLike, b: ArrayLike) -> Array:
     return np.asarray(-distances.astype(a.dtype))
 
 
-def manhattan(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated L1 distance. Shapes as for cosine; row by row, for an (n, m, dim) array may be huge."""
+def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated L1 distance. Shapes as for cos_sim; row by row, for an (n, m, dim) array may be huge."""
     a, b = _matrices(a, b)
     result = np.empty((len(a), len(b)), dtype=a.dtype)
     for i, row in enumerate(a):
@@ -62,35 +62,35 @@ def manhattan(a: ArrayLike, b: ArrayLike) -> Array:
     return result
 
 
-def pairwise_cosine(a: ArrayLike, b: ArrayLike) -> Array:
+def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Cosine of a[i] and b[i]. a, b: (n, dim) or (dim,). Returns: (n,) or ()."""
     a, b = _pairs(a, b)
-    return np.asarray((normalize(a) * normalize(b)).sum(axis=-1))
+    return np.asarray((normalize_embeddings(a) * normalize_embeddings(b)).sum(axis=-1))
 
 
-def pairwise_dot(a: ArrayLike, b: ArrayLike) -> Array:
-    """Dot product of a[i] and b[i]. Shapes as for pairwise_cosine."""
+def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
+    """Dot product of a[i] and b[i]. Shapes as for pairwise_cos_sim."""
     a, b = _pairs(a, b)
     return np.asarray((a * b).sum(axis=-1))
 
 
-def pairwise_euclidean(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated Euclidean distance of a[i] and b[i]. Shapes as for pairwise_cosine."""
+def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated Euclidean distance of a[i] and b[i]. Shapes as for pairwise_cos_sim."""
     a, b = _pairs(a, b)
     return np.asarray(-np.sqrt(np.square(a - b).sum(axis=-1)))
 
 
-def pairwise_manhattan(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated L1 distance of a[i] and b[i]. Shapes as for pairwise_cosine."""
+def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negated L1 distance of a[i] and b[i]. Shapes as for pairwise_cos_sim."""
     a, b = _pairs(a, b)
     return np.asarray(-np.abs(a - b).sum(axis=-1))
 
 
 SIMILARITIES: dict[str, tuple[Similarity, Similarity]] = {
-    "cosine": (cosine, pairwise_cosine),
-    "dot": (dot, pairwise_dot),
-    "euclidean": (euclidean, pairwise_euclidean),
-    "manhattan": (manhattan, pairwise_manhattan),
+    "cosine": (cos_sim, pairwise_cos_sim),
+    "dot": (dot_score, pairwise_dot_score),
+    "euclidean": (euclidean_sim, pairwise_euclidean_sim),
+    "manhattan": (manhattan_sim, pairwise_manhattan_sim),
 }
 
 

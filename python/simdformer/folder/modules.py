@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from simdformer import _core
-from simdformer.activations import from_torch_class
 from simdformer.checkpoint import Checkpoint, read_any_json, read_json
 from simdformer.checkpoint.weights import Weights
-from simdformer.models.fields import positive_int
+from simdformer.models.activations import from_torch_class
+from simdformer.models.config_fields import positive_int
 
 POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 

@@ -27,8 +27,8 @@ from simdformer._core import (
     quantize_weight,
     s8_group,
 )
-from simdformer.gptq import Float64, quantize_weight_for
-from simdformer.precision import Float32, Int8Matrix, Int32, Matrix, Precision
+from simdformer.checkpoint.precision import Float32, Int8Matrix, Int32, Matrix, Precision
+from simdformer.int8.gptq import Float64, quantize_weight_for
 
 # The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
@@ -129,7 +129,7 @@ def quantize_encoder(
     """Quantise what `build` makes, a float32 encoder being its measure.
 
     build: called several times, with one precision or another. sample: real texts' tokens for the
-    float32 encoder, which the weights are then rounded for (simdformer.gptq); if None, ids from all
+    float32 encoder, which the weights are then rounded for (simdformer.int8.gptq); if None, ids from all
     over the vocabulary, and weights are rounded each by itself. with_losses: also if no part has to
     be kept.
     """

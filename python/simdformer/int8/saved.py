@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from simdformer._core import Linear, s8_group
 from simdformer.checkpoint import read_json
-from simdformer.precision import Float32, Int8Matrix, Matrix
+from simdformer.checkpoint.precision import Float32, Int8Matrix, Matrix
 
 WEIGHTS_FILE = "model-int8.safetensors"
 CONFIG_FILE = "quantization_config.json"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from simdformer.quantization import check_precision
-from simdformer.tokenization import Pair, check_text
+from simdformer.functional.arrays import positive_int
+from simdformer.text.tokenizer import Pair, check_text
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
 
@@ -104,7 +104,6 @@ def old_name(
 def check_arguments(
     batch_size: int,
     output_value: str,
-    precision: str,
     device: object,
     pool: object,
     chunk_size: object,
@@ -115,7 +114,6 @@ def check_arguments(
         raise ValueError(
             f"unknown output_value {output_value!r}; known: {', '.join(OUTPUT_VALUES)}"
         )
-    check_precision(precision)
     check_execution(batch_size, device, pool, chunk_size)
     # A task chooses a route in models with several; these have one.
     refuse_unknown("encode", kwargs, {"task"})
@@ -141,13 +139,6 @@ def check_device(device: object) -> None:
     """ValueError unless the device is a CPU's, or None."""
     if device is not None and str(device) != "cpu":
         raise ValueError(f"device must be None or 'cpu', got {device!r}")
-
-
-def positive_int(name: str, value: object) -> int:
-    """The value, which must be an int (or a NumPy one) of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)
 
 
 def checked_truncate_dim(given: int | None, default: int | None) -> int | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.tokenization import Text, num_characters
+from simdformer.text.tokenizer import Text, num_characters
 
 Int32 = NDArray[np.int32]
 T = TypeVar("T")

@@ -13,16 +13,8 @@ from simdformer import _core
 from simdformer._core import Encoder, SentenceEncoder
 from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
-from simdformer.int8 import Pool, quantize_encoder
-from simdformer.models import build_encoder
-from simdformer.models.classification import (
-    BuiltHead,
-    build_head,
-    count_labels,
-    head_tensors,
-    named_head,
-)
-from simdformer.modules import (
+from simdformer.checkpoint.precision import BFLOAT16, FLOAT32
+from simdformer.folder.modules import (
     Defaults,
     TransformerSettings,
     has_other_modules,
@@ -32,13 +24,21 @@ from simdformer.modules import (
     read_modules,
     read_transformer_settings,
 )
-from simdformer.precision import BFLOAT16, FLOAT32
-from simdformer.quantized_checkpoint import (
+from simdformer.int8.calibration import Pool, quantize_encoder
+from simdformer.int8.saved import (
     WEIGHTS_FILE,
     SavedPrecision,
     read_quantization_config,
 )
-from simdformer.tokenization import Tokenizer, load_tokenizer
+from simdformer.models import build_encoder
+from simdformer.models.classification import (
+    BuiltHead,
+    build_head,
+    count_labels,
+    head_tensors,
+    named_head,
+)
+from simdformer.text.tokenizer import Tokenizer, load_tokenizer
 
 COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
 

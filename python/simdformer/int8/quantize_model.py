@@ -15,21 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer._core import Encoder
-from simdformer.arguments import pair_list, text_list
-from simdformer.batching import pack
 from simdformer.checkpoint import Checkpoint, find_weights
-from simdformer.int8 import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
-from simdformer.loading import TransformerFolder, open_folder
-from simdformer.models import build_encoder
-from simdformer.new_folder import new_folder
-from simdformer.quantized_checkpoint import (
+from simdformer.folder.loading import TransformerFolder, open_folder
+from simdformer.folder.new_folder import new_folder
+from simdformer.folder.resolve import resolve_model
+from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
+from simdformer.int8.saved import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     checkpoint_tensors,
     write_quantized,
 )
-from simdformer.resolve import resolve_model
-from simdformer.tokenization import Pair, check_text
+from simdformer.models import build_encoder
+from simdformer.text.batching import pack
+from simdformer.text.inputs import pair_list, text_list
+from simdformer.text.tokenizer import Pair, check_text
 
 # More texts than this say nothing new of a model, and the sample runs several times.
 MAX_TEXTS = 1000
@@ -93,7 +93,7 @@ def quantize_model(
 
     output: the folder to make; it appears whole or not at all.
     texts: what the model will be used on, a hundred or more; for a cross-encoder best pairs. The
-      weights are rounded so that their errors cancel on these (simdformer.gptq), and the first 1,000
+      weights are rounded so that their errors cancel on these (simdformer.int8.gptq), and the first 1,000
       measure the loss. None for plain rounding, and ids from all over the vocabulary.
     min_cosine: what the least cosine to float32 over the sample must be; parts stay in float32
       until it holds. 1 keeps them all.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from simdformer.server.errors import invalid, shown
-from simdformer.tokenization import check_text
+from simdformer.text.tokenizer import check_text
 
 # A model reads the beginning of such a text only, but the tokenizer all of it: a second's work, 0.2 GB.
 _MAX_CHARACTERS = 1_000_000

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Beam search over a batch of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simdformer.generation.config import GenerationConfig
+from simdformer.generation.scores import Float64, log_softmax, penalized
+from simdformer.generation.sequences import Sequences
+from simdformer.nn.layout import cumulative
+
+
+@dataclass
+class _Beam:
+    """One prompt's search: the running beams' new tokens and sums, and finished hypotheses."""
+
+    tokens: list[list[int]]
+    sums: list[float]
+    finished: list[tuple[float, list[int]]] = field(default_factory=list)
+    done: bool = False
+
+    def finish(self, total: float, tokens: list[int], config: GenerationConfig) -> None:
+        score = total / len(tokens) ** config.length_penalty
+        self.finished.append((score, tokens))
+        self.finished.sort(key=lambda pair: -pair[0])
+        del self.finished[config.num_beams :]
+
+    def cannot_improve(self, config: GenerationConfig) -> bool:
+        """Whether no running beam can still beat the worst of num_beams finished hypotheses."""
+        if len(self.finished) < config.num_beams:
+            return False
+        if config.early_stopping is True:
+            return True
+        length = len(self.tokens[0])
+        if config.early_stopping == "never" and config.length_penalty > 0:
+            length = config.max_new_tokens
+        return bool(self.finished[-1][0] >= max(self.sums) / length**config.length_penalty)
+
+
+def beam_search(state: Sequences, config: GenerationConfig) -> list[list[int]]:
+    """Beams of one prompt lie side by side; prompts that are done leave the batch."""
+    beams = [_Beam([[]], [0.0]) for _ in state.prompts]
+    rows = list(range(len(beams)))  # the first row in the batch of each prompt that is searched
+    active = list(range(len(beams)))
+    while active:
+        origins: list[int] = []
+        tokens: list[int] = []
+        going: list[int] = []
+        for i, first in zip(active, rows, strict=True):
+            parents = _extend(beams[i], state.logits[first:], state.prompts[i], config)
+            if beams[i].done:
+                continue
+            going.append(i)
+            origins += [first + parent for parent in parents]
+            tokens += [beam[-1] for beam in beams[i].tokens]
+        if not going:
+            break
+        state.select(origins)
+        state.step(tokens)
+        counts = [len(beams[i].tokens) for i in going]
+        rows = [int(row) for row in cumulative(counts)[:-1]]
+        active = going
+    return [beam.finished[0][1] for beam in beams]
+
+
+def _extend(
+    beam: _Beam, logits: Float64, prompt: Sequence[int], config: GenerationConfig
+) -> list[int]:
+    """One step of a prompt's search. Returns the beams that the new ones come from."""
+    sums = np.array(
+        [
+            total + penalized(log_softmax(logits[b]), prompt, beam.tokens[b], config)
+            for b, total in enumerate(beam.sums)
+        ]
+    )
+    # Of twice as many candidates at least num_beams go on, whatever ends.
+    wanted = min((1 + max(1, len(config.eos))) * config.num_beams, sums.size)
+    best = np.argsort(-sums, axis=None, kind="stable")[:wanted]
+    tokens: list[list[int]] = []
+    totals: list[float] = []
+    parents: list[int] = []
+    for rank, candidate in enumerate(best):
+        parent, token = divmod(int(candidate), sums.shape[1])
+        total = float(sums[parent, token])
+        if total == -np.inf or len(tokens) == config.num_beams:
+            break
+        sequence = [*beam.tokens[parent], token]
+        if config.ends(sequence):
+            # An end that would not have been among the beams does not count, but for the last step.
+            if rank < config.num_beams or len(sequence) >= config.max_new_tokens:
+                beam.finish(total, sequence, config)
+            continue
+        tokens.append(sequence)
+        totals.append(total)
+        parents.append(parent)
+    beam.tokens, beam.sums = tokens, totals
+    beam.done = not tokens or beam.cannot_improve(config)
+    return parents

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`generate` and `stream`: greedy and sampling here, beams in beam_search.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from simdformer.generation.beam_search import beam_search
+from simdformer.generation.config import GenerationConfig, Prompts
+from simdformer.generation.scores import draw, penalized
+from simdformer.generation.sequences import Sequences, start
+from simdformer.nn.language_model import LanguageModel
+
+
+def generate(
+    model: LanguageModel,
+    input_ids: Prompts,
+    *,
+    memory: Any = None,
+    memory_cu_seqlens: Any = None,
+    **options: Any,
+) -> list[list[int]]:
+    """New tokens after each prompt, the one that ends it included.
+
+    input_ids: a list of prompts, each a non-empty list of ids. memory, memory_cu_seqlens: what a
+    decoder attends to, float32 (total, E) packed, one sequence a prompt. options: GenerationConfig's.
+    """
+    config = GenerationConfig(**options)
+    state = start(model, input_ids, memory, memory_cu_seqlens, config)
+    if config.num_beams > 1:
+        return beam_search(state, config)
+    results: list[list[int]] = [[] for _ in state.prompts]
+    for index, token in _stream(state, config):
+        results[index].append(token)
+    return results
+
+
+def stream(
+    model: LanguageModel,
+    input_ids: Prompts,
+    *,
+    memory: Any = None,
+    memory_cu_seqlens: Any = None,
+    **options: Any,
+) -> Iterator[tuple[int, int]]:
+    """Pairs (prompt's number, token) as they are chosen: what `generate` collects.
+
+    Errors: ValueError with num_beams > 1, where no token is certain before the end.
+    """
+    config = GenerationConfig(**options)
+    if config.num_beams > 1:
+        raise ValueError(f"stream needs num_beams=1, got {config.num_beams}")
+    return _stream(start(model, input_ids, memory, memory_cu_seqlens, config), config)
+
+
+def _stream(state: Sequences, config: GenerationConfig) -> Iterator[tuple[int, int]]:
+    generators = [np.random.default_rng(None if config.seed is None else [config.seed, i])
+                  for i in range(len(state.prompts))]  # fmt: skip
+    new: list[list[int]] = [[] for _ in state.prompts]
+    active = list(range(len(state.prompts)))
+    while True:
+        tokens = []
+        for row, i in enumerate(active):
+            scores = penalized(state.logits[row], state.prompts[i], new[i], config)
+            token = (
+                draw(scores, config, generators[i]) if config.do_sample else int(scores.argmax())
+            )
+            new[i].append(token)
+            tokens.append(token)
+            yield i, token
+        going = [row for row, i in enumerate(active) if not config.ends(new[i])]
+        if not going:
+            return
+        if len(going) < len(active):
+            state.select(going)
+        active = [active[row] for row in going]
+        state.step([tokens[row] for row in going])

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The next token's scores: penalties, the distribution that sampling draws from, a draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer.generation.config import GenerationConfig
+
+Float64: TypeAlias = NDArray[np.float64]
+
+
+def penalized(
+    scores: Float64, prompt: Sequence[int], new: Sequence[int], config: GenerationConfig
+) -> Float64:
+    """Scores of the next token after the repetition penalty and, too early, without an end."""
+    scores = scores.copy()
+    if config.repetition_penalty != 1.0:
+        seen = np.unique([*prompt, *new])
+        penalty = config.repetition_penalty
+        scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
+    if len(new) < config.min_new_tokens and config.eos:
+        scores[list(config.eos)] = -np.inf
+    return scores
+
+
+def distribution(scores: Float64, config: GenerationConfig) -> Float64:
+    """Probabilities that sampling draws from: temperature, top_k, top_p, min_p, in this order."""
+    scores = scores / config.temperature
+    if 0 < config.top_k < len(scores):
+        scores[scores < np.partition(scores, -config.top_k)[-config.top_k]] = -np.inf
+    if config.top_p < 1.0:
+        order = np.argsort(-scores, kind="stable")
+        before = np.cumsum(_softmax(scores[order])) - _softmax(scores[order])
+        scores[order[before >= config.top_p]] = -np.inf
+    if config.min_p > 0.0:
+        p = _softmax(scores)
+        scores[p < config.min_p * p.max()] = -np.inf
+    return _softmax(scores)
+
+
+def draw(scores: Float64, config: GenerationConfig, generator: np.random.Generator) -> int:
+    """One token, by the inverse of the cumulated distribution."""
+    cumulated = np.cumsum(distribution(scores, config))
+    return int(np.searchsorted(cumulated, generator.random() * cumulated[-1], side="right"))
+
+
+def _softmax(x: Float64) -> Float64:
+    e = np.exp(x - x.max())
+    p: Float64 = e / e.sum()
+    return p
+
+
+def log_softmax(x: Float64) -> Float64:
+    shifted = x - x.max()
+    y: Float64 = shifted - np.log(np.exp(shifted).sum())
+    return y

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Smaller embeddings for storage and search: sentence-transformers' five precisions."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+
+Array = NDArray[Any]
+
+# Below this many embeddings, the extremes of one call say little about the next.
+_FEW_EMBEDDINGS = 100
+
+
+def quantize_embeddings(
+    embeddings: Array,
+    precision: str,
+    ranges: Array | None = None,
+    calibration_embeddings: Array | None = None,
+) -> Array:
+    """Embeddings in another precision.
+
+    embeddings: floating point (n, dim) or (dim,).
+    precision:
+      "float32": unchanged.
+      "int8", "uint8": 255 equal steps between each dimension's least and greatest value, taken from
+        `ranges` (2, dim), else from `calibration_embeddings` (m, dim), else from `embeddings`.
+        Returns: (n, dim); int8 is uint8 - 128.
+      "ubinary": a bit a dimension, 1 where the value is above 0, packed. Returns: (n, ceil(dim / 8))
+        uint8. "binary" is that - 128 as int8.
+
+    Errors: ValueError for an unknown precision, embeddings that are not floating point, and int8 or
+    uint8 of one embedding without ranges. Warns if the ranges come from fewer than 100 embeddings.
+    """
+    check_precision(precision)
+    if embeddings.dtype.kind != "f":
+        raise ValueError(f"embeddings must be floating point, got {embeddings.dtype}")
+    if precision == "float32":
+        return np.asarray(embeddings, dtype=np.float32)
+    if precision in ("binary", "ubinary"):
+        bits: Array = np.packbits(embeddings > 0, axis=-1)
+        return bits if precision == "ubinary" else (bits ^ 0x80).view(np.int8)
+    if ranges is None:
+        source = embeddings if calibration_embeddings is None else calibration_embeddings
+        ranges = value_ranges(source, precision)
+    least, greatest = np.asarray(ranges, dtype=np.float32)
+    steps = (greatest - least) / 255
+    steps = np.where(steps == 0, 1, steps)
+    codes: Array = np.clip(np.floor((embeddings - least) / steps), 0, 255).astype(np.uint8)
+    return codes if precision == "uint8" else (codes ^ 0x80).view(np.int8)
+
+
+def value_ranges(embeddings: Array, precision: str) -> Array:
+    """Each dimension's least and greatest value. embeddings: (n, dim), n >= 2. Returns: (2, dim)."""
+    if embeddings.ndim == 1 or len(embeddings) < 2:
+        raise ValueError(
+            f"precision={precision!r} needs the range of each dimension, which one embedding does"
+            " not have; use quantize_embeddings with ranges or calibration_embeddings"
+        )
+    if len(embeddings) < _FEW_EMBEDDINGS:
+        warnings.warn(
+            f"{precision} ranges are computed from {len(embeddings)} embeddings; they are more"
+            " stable from more, or given as ranges or calibration_embeddings",
+            stacklevel=3,
+        )
+    return np.stack((embeddings.min(axis=0), embeddings.max(axis=0)))
+
+
+def check_precision(precision: object) -> None:
+    """ValueError unless `precision` is one of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
