@@ -19,6 +19,7 @@ def test_the_dict_holds_what_the_native_module_says():
     assert config["threads"] == {
         "count": _core.num_threads(),
         "source": _core.num_threads_source(),
+        "provider": _core.thread_provider(),
     }
     assert config["auto_compute_type"] == ("int8" if "_" in _core.active_isa() else "float32")
     assert config["compiler"] == _core.compiler()

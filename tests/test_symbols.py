@@ -4,8 +4,8 @@ An inline function compiled with AVX-512 and left as a weak symbol can be the co
 keeps for everybody: an illegal instruction on older CPUs (numpy #25274, xsimd #1311). So each ISA
 object exports its table and nothing else, and AVX stands in ISA objects only.
 
-The objects are those of the build that made the extension: the newest under build/, or the folder
-that SIMDFORMER_BUILD_DIR names. With that set, a missing build is a failure instead of a skip.
+The objects are those of the build that made the extension: the newest under build/ with its threads,
+or the folder that SIMDFORMER_BUILD_DIR names. With that set, a missing build is a failure instead of a skip.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ def build_dir():
     given = os.environ.get("SIMDFORMER_BUILD_DIR")
     if given:
         return Path(given)
+    threads = f"SIMDFORMER_THREADS:STRING={_core.thread_provider()}"
     builds = [
         cache
         for cache in ROOT.glob("build/*/CMakeCache.txt")
-        if "SIMDFORMER_SANITIZE:BOOL=ON" not in cache.read_text()
+        if "SIMDFORMER_SANITIZE:BOOL=ON" not in cache.read_text() and threads in cache.read_text()
     ]
     if not builds:
         pytest.skip("no build tree under build/: the extension was built elsewhere")
@@ -197,4 +198,6 @@ def test_extension_exports_its_module_and_nothing_else():
 def test_extension_needs_no_library_but_the_systems():
     needed = re.findall(r"NEEDED\s+(\S+)", run("objdump", "-p", _core.__file__))
     system = ("libstdc++.so", "libm.so", "libgcc_s.so", "libc.so", "ld-linux")
+    if _core.thread_provider() == "openmp":
+        system = (*system, "libgomp.so")
     assert [name for name in needed if not name.startswith(system)] == []

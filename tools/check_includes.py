@@ -32,7 +32,7 @@ CPP = {
 # copy that the linker keeps, and so bring AVX-512 to a CPU without it. Types and intrinsics only.
 ISA_OBJECTS = ("simd/", "kernels/", "isa/")
 BARE_HEADERS = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
-THREADS_FILE = "base/thread_pool.cpp"
+THREADS_FILES = ("base/workers_openmp.cpp", "base/workers_pool.cpp")
 
 # Likewise under python/simdformer/, by the names below simdformer.
 PUBLIC = (
@@ -80,6 +80,7 @@ FURTHER = {
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+MAKES_THREADS = re.compile(r"#\s*pragma\s+omp|<omp\.h>|<thread>|\bpthread_create\b")
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -97,8 +98,8 @@ def check_cpp(path: str, text: str) -> Iterator[str]:
             yield f"is compiled per ISA and may not include <{name}>"
     if bare and "std::" in text:
         yield "is compiled per ISA and may not use std::"
-    if path != THREADS_FILE and re.search(r"#\s*pragma\s+omp|<omp\.h>|<thread>|<pthread\.h>", text):
-        yield f"makes threads, which belong to {THREADS_FILE} alone"
+    if path not in THREADS_FILES and MAKES_THREADS.search(text):
+        yield f"makes threads, which belong to {' and '.join(THREADS_FILES)} alone"
 
 
 def imported_modules(text: str) -> Iterator[str]:

@@ -7,7 +7,8 @@
 
 #include "base/spin.h"
 #include "base/thread_count.h"
-#include "base/thread_pool.h"
+#include "base/thread_lease.h"
+#include "base/workers.h"
 
 namespace simdformer {
 
@@ -96,7 +97,7 @@ void run_team(int num_threads, const StopCheck& stop_check, FunctionRef<void(Tea
       .stop_check = stop_check,
       .next_check = Clock::now() + kCheckInterval,
       .shares = std::vector<Share>(lease.size() > 1 ? static_cast<size_t>(lease.size()) : 0)};
-  lease.run([&](int rank) {
+  run_with_workers(lease.size(), [&](int rank) {
     Team team(state, rank, lease.size());
     body(team);
   });

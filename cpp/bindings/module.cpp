@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "base/thread_count.h"
+#include "base/workers.h"
 #include "bindings/bindings.h"
 #include "isa/dispatch.h"
 
@@ -25,6 +26,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("set_active_isa", &set_active_isa, py::arg("isa"));
   module.def("num_threads", [] { return default_thread_count().count; });
   module.def("num_threads_source", [] { return default_thread_count().source; });
+  module.def("thread_provider", &thread_provider);
   module.def("cgroup_cpu_limit", &cgroup_cpu_limit, py::arg("root"));
   module.def("compiler", [] { return "gcc " __VERSION__; });
 

@@ -36,7 +36,11 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
             "available": _core.available_isas(),
             "compiled": _core.compiled_isas(),
         },
-        "threads": {"count": _core.num_threads(), "source": _core.num_threads_source()},
+        "threads": {
+            "count": _core.num_threads(),
+            "source": _core.num_threads_source(),
+            "provider": _core.thread_provider(),
+        },
         "auto_compute_type": auto_compute_type(),
         "compiler": _core.compiler(),
     }
@@ -46,7 +50,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         f"simdformer {__version__}\n"
         f"isa:      {_core.active_isa()} (available: {', '.join(_core.available_isas())};"
         f" compiled: {', '.join(_core.compiled_isas())})\n"
-        f"threads:  {_core.num_threads()} ({_core.num_threads_source()})\n"
+        f"threads:  {_core.num_threads()} ({_core.num_threads_source()}; {_core.thread_provider()})\n"
         f"compute_type auto: {auto_compute_type()}\n"
         f"compiler: {_core.compiler()}"
     )

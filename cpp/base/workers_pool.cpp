@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/thread_pool.h"
-
 #include <pthread.h>
 #include <signal.h>
 
@@ -15,7 +13,7 @@
 #include <vector>
 
 #include "base/spin.h"
-#include "base/thread_count.h"
+#include "base/workers.h"
 
 namespace simdformer {
 namespace {
@@ -46,16 +44,6 @@ class ThreadPool {
     body(0);
     withdraw(job);
   }
-
-  // At most wanted threads, and at least the caller's own.
-  int lease(int wanted) {
-    const int limit = std::max(wanted, default_thread_count().count);
-    const int used = leased_.fetch_add(wanted);
-    const int size = std::clamp(limit - used, 1, wanted);
-    leased_.fetch_sub(wanted - size);
-    return size;
-  }
-  void give_back(int size) { leased_.fetch_sub(size); }
 
   // Around a fork, so that the parent's pool is whole. The child makes a new one.
   void lock() { mutex_.lock(); }
@@ -155,7 +143,6 @@ class ThreadPool {
   size_t num_workers_ = 0;
   std::condition_variable left_;
   std::atomic<uint32_t> posted_{0};
-  std::atomic<int> leased_{0};
 };
 
 // Both when the library is loaded, so that no fork falls into the middle of it. Never destroyed:
@@ -166,11 +153,10 @@ ThreadPool* pool = new ThreadPool;
 
 }  // namespace
 
-ThreadLease::ThreadLease(int wanted) : size_(pool->lease(wanted)) {}
-ThreadLease::~ThreadLease() { pool->give_back(size_); }
+const char* thread_provider() { return "pool"; }
 
-void ThreadLease::run(FunctionRef<void(int rank)> body) const {
-  size_ == 1 ? body(0) : pool->run(size_, body);
+void run_with_workers(int size, FunctionRef<void(int rank)> body) {
+  size == 1 ? body(0) : pool->run(size, body);
 }
 
 }  // namespace simdformer

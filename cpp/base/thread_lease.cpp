@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/thread_lease.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/thread_count.h"
+
+namespace simdformer {
+namespace {
+
+std::atomic<int> leased{0};
+
+// The callers of other threads are not in a forked child.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { leased = 0; });
+
+}  // namespace
+
+ThreadLease::ThreadLease(int wanted) {
+  const int limit = std::max(wanted, default_thread_count().count);
+  const int used = leased.fetch_add(wanted);
+  size_ = std::clamp(limit - used, 1, wanted);
+  leased.fetch_sub(wanted - size_);
+}
+
+ThreadLease::~ThreadLease() { leased.fetch_sub(size_); }
+
+}  // namespace simdformer
