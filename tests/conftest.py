@@ -50,8 +50,8 @@ def active_isa(isa):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A tiny BERT with mean pooling; files about another model have a fixture of their own."""
-    from model_fixtures import write_model
     from simdformer import SentenceTransformer
+    from tests.support.model_fixtures import write_model
 
     return SentenceTransformer(write_model(tmp_path_factory.mktemp("models") / "tiny"))
 

@@ -1,0 +1,265 @@
+"""Files of models from before safetensors and tokenizer.json, as PyTorch and transformers write and read
+them. Needs the extra [parity]."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from simdformer import CrossEncoder, SentenceTransformer
+from simdformer.checkpoint import Checkpoint
+from simdformer.text.tokenizer import load_tokenizer
+from tests.support import assert_same_bits
+from tests.support.model_fixtures import PAIRS, TEXTS, write_cross_encoder, write_dense, write_model
+from tests.support.parity_models import KINDS, tokenizer_of
+from tests.support.parity_texts import docstrings
+
+pytestmark = [
+    pytest.mark.parity,
+    # Deprecations inside torch and transformers are not ours to fix.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    return pytest.importorskip("transformers")
+
+
+# Weights
+
+
+@pytest.fixture
+def state(torch):
+    """Every kind of float and of view, as modules and conversions leave them."""
+    torch.manual_seed(0)
+    table = torch.randn(5, 3)
+    return {
+        **torch.nn.TransformerEncoderLayer(8, 2, 16).state_dict(),
+        "float16": torch.randn(3, 4).half(),
+        "bfloat16": torch.randn(3, 4).bfloat16(),
+        "float64": torch.randn(3, 4).double(),
+        "tied": table,
+        "tied too": table,
+        "part": table[2:4],
+        "transposed": torch.randn(4, 6).T,
+        "permuted": torch.randn(2, 3, 4).permute(2, 0, 1),
+        "scalar": torch.tensor(1.5),
+        "empty": torch.zeros(0, 4),
+        "parameter": torch.nn.Parameter(torch.randn(2, 2)),
+        "x" * 300: torch.ones(1),
+    }
+
+
+def test_every_view_that_torch_saves_is_read(torch, state, tmp_path):
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.names() == list(state)
+        for name, tensor in state.items():
+            assert_same_bits(checkpoint.read(name), tensor.detach().float().contiguous().numpy())
+
+
+def test_a_state_dict_with_metadata_and_other_numbers_is_read(torch, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    with Checkpoint(tmp_path / "m.pt") as checkpoint:
+        assert checkpoint.names() == list(module.state_dict())
+        assert_same_bits(checkpoint.read("0.weight"), module[0].weight.detach().numpy())
+        with pytest.raises(ValueError, match="has dtype I64"):
+            checkpoint.read("1.num_batches_tracked")
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda torch: torch.nn.Linear(2, 2), r"asks for 'torch\.nn\.modules\.linear\.Linear'"),
+        (lambda torch: {"x": torch.ones(1, 3).expand(5, 3)}, "has gaps or overlaps"),
+        (lambda torch: {"x": torch.arange(10.0)[::2]}, "has gaps or overlaps"),
+        (lambda torch: {"x": torch.ones(2).to(torch.complex64)}, "ComplexFloatStorage"),
+        (lambda torch: {"x": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor"),
+        (lambda torch: {"x": torch.ones(2, dtype=torch.complex64).conj().imag}, "in a way that"),
+        (lambda torch: {"state_dict": {"x": torch.ones(2)}}, "'state_dict' is a dict"),
+        (lambda torch: [torch.ones(2)], "instruction"),
+        (lambda torch: torch.ones(2), "not tensors by name"),
+        (lambda torch: torch.optim.Adam([torch.ones(2)]).state_dict(), "instruction"),
+    ],
+)
+def test_whatever_else_torch_saves_is_refused(torch, tmp_path, make, match):
+    torch.save(make(torch), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=rf"pytorch_model\.bin: not a PyTorch .*{match}"):
+        Checkpoint(tmp_path)
+
+
+def test_the_format_of_before_1_6_is_refused(torch, state, tmp_path):
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(state, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"the format of PyTorch before 1\.6 is not read"):
+        Checkpoint(tmp_path)
+
+
+def to_bin(torch, folder):
+    """Replace a folder's safetensors by PyTorch's file."""
+    tensors = load_file(folder / "model.safetensors")
+    torch.save({k: torch.from_numpy(v) for k, v in tensors.items()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("compute_type", ["float32", "int8"])
+def test_a_model_has_the_bits_of_its_safetensors(torch, tmp_path, compute_type):
+    folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
+    write_dense(folder / "2_Dense", 20, 12)
+    expected = SentenceTransformer(folder, compute_type=compute_type).encode(TEXTS)
+    to_bin(torch, folder)
+    to_bin(torch, folder / "2_Dense")
+    model = SentenceTransformer(folder, compute_type=compute_type)
+    assert_same_bits(model.encode(TEXTS), expected)
+
+
+def test_a_cross_encoder_has_the_bits_of_its_safetensors(torch, tmp_path):
+    write_cross_encoder(tmp_path)
+    expected = CrossEncoder(tmp_path).predict(PAIRS)
+    to_bin(torch, tmp_path)
+    assert_same_bits(CrossEncoder(tmp_path).predict(PAIRS), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_models_own_state_dict_is_read(torch, transformers, tmp_path, dtype):
+    folder = write_model(tmp_path / "m")
+    model = transformers.AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
+    expected = SentenceTransformer(folder).encode(TEXTS)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    assert_same_bits(SentenceTransformer(folder).encode(TEXTS), expected)
+
+
+# Tokenizers
+
+CLASSES = {
+    "Bert": "bert",
+    "DistilBert": "distilbert",
+    "MPNet": "mpnet",
+    "Roberta": "roberta",
+}
+X, Y = "[X]", "<y>"
+TOKEN = {"lstrip": True, "rstrip": False, "normalized": True, "single_word": False}
+# None: tokenizer_config.json as transformers saves it.
+FILES = {
+    "as saved": {"tokenizer_config.json": None},
+    "no settings": {},
+    "case kept": {"tokenizer_config.json": {"do_lower_case": False}},
+    "accents kept": {"tokenizer_config.json": {"strip_accents": False}},
+    "Chinese as words": {"tokenizer_config.json": {"tokenize_chinese_chars": False}},
+    "blank put first": {"tokenizer_config.json": {"add_prefix_space": True}},
+    "extra tokens": {"tokenizer_config.json": {"additional_special_tokens": [X, Y]}},
+    "a map": {"special_tokens_map.json": {"cls_token": {"content": X, **TOKEN}, "pad_token": Y}},
+    "a map over settings": {
+        "tokenizer_config.json": {"sep_token": X, "mask_token": {"__type": "AddedToken", "content": Y, **TOKEN}},
+        "special_tokens_map.json": {"sep_token": Y},
+    },
+    "added tokens of old": {
+        "tokenizer_config.json": {"additional_special_tokens": [X]},
+        "added_tokens.json": {Y: 9000, X: 9001},
+    },
+    "added tokens of now": {
+        "tokenizer_config.json": {"added_tokens_decoder": {"9001": {"content": Y, **TOKEN}, "9000": {"content": X, "special": True, **TOKEN}}},
+        "special_tokens_map.json": {"sep_token": "not read"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Docstrings, and what tokenizers differ in."""
+    whole = [text for _, text in zip(range(200), docstrings(), strict=False)]
+    odd = [
+        "",
+        " ",
+        "a",
+        "  two  blanks ",
+        "É ﬁ 漢字kanji \N{GRINNING FACE}\n\ttab",
+        "don't (stop) 3.14",
+    ]
+    odd += [
+        "A<mask>B",
+        "a <pad> b <pad><pad>",
+        "[PAD] a [SEP] b",
+        "<s>x</s>",
+        "<S>X</S> a <MASK> <mask>",
+    ]
+    odd += [
+        "straße ÀÉÎ naïve Ünïcödé",
+        "한국어 日本語 ไทย",
+        "\u200b\ufeffa\0b\ac",
+        "\r\n\x85 \u2028x",
+    ]
+    odd += [
+        f"a {X} b{Y}{X}c {X.lower()} {Y.upper()}",
+        "x" * 100 + " " + "y" * 101,
+        "[mask] [UNK] <unk>",
+    ]
+    return [*whole, *odd]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vocabularies(transformers, texts, tmp_path_factory):
+    """A folder of each class, without tokenizer.json."""
+    folders = {}
+    for stem, model_type in CLASSES.items():
+        folder = folders[stem] = tmp_path_factory.mktemp(stem)
+        tokenizer = tokenizer_of(transformers, KINDS[model_type], texts)
+        tokenizer.save_pretrained(folder)
+        tokenizer.backend_tokenizer.model.save(str(folder))
+        (folder / "tokenizer.json").unlink()
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    return folders
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("stem", CLASSES)
+def test_token_ids_are_transformers(transformers, vocabularies, texts, tmp_path, stem, name):
+    for file in vocabularies[stem].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for file, content in ({"tokenizer_config.json": {}} | FILES[name]).items():
+        if content is not None:
+            (tmp_path / file).write_text(json.dumps(content))
+    theirs = getattr(transformers, f"{stem}TokenizerFast").from_pretrained(tmp_path)
+    automatic = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    options = {"max_seq_length": None, "max_positions": 10**6, "do_lower_case": False}
+    pairs = list(zip(texts, reversed(texts), strict=True))
+    for inputs in (texts, pairs):
+        found = load_tokenizer(tmp_path, pairs=inputs is pairs, **options)(inputs)
+        expected = theirs(inputs, return_token_type_ids=True)
+        assert found.input_ids == expected["input_ids"]
+        assert found.input_ids == automatic(inputs)["input_ids"]
+        zeros = [[0] * len(row) for row in found.input_ids]
+        assert (found.type_ids or zeros) == expected["token_type_ids"]
+    assert load_tokenizer(tmp_path, **options).pad_id == theirs.pad_token_id
+
+
+def test_a_whole_model_of_older_files_gives_transformers_token_vectors(
+    torch, transformers, vocabularies, texts, tmp_path
+):
+    for file in vocabularies["Bert"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.BertConfig(vocab_size=700, intermediate_size=128, **sizes)
+    model = transformers.BertModel(config).eval()
+    config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(tmp_path)
+    ours = SentenceTransformer(tmp_path)
+    for text in texts[::20]:
+        with torch.no_grad():
+            inputs = tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
+            expected = model(**inputs).last_hidden_state[0].numpy()
+        found = ours.encode(text, output_value="token_embeddings")
+        assert np.abs(found - expected).max() < 1e-5

@@ -1,0 +1,104 @@
+"""The reference of encoders with rotary positions; float64 NumPy, one sequence at a time.
+
+    n  tokens    d  hidden_size    h  query heads    g  key heads    e  head_dim    f  intermediate size
+
+`w` maps names to arrays; what it lacks (a bias, a norm, token types) is not there in the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.oracle import ACTIVATIONS, f64, layer_norm, linear
+from tests.oracle.positions import rotary
+from tests.oracle.scores import attend, repeat_heads, scaled_dot, window
+
+
+@dataclass(frozen=True)
+class Layer:
+    """inv_freq (e / 2,): radians a position. window: keys before and behind a query; -1: all."""
+
+    inv_freq: np.ndarray
+    window: tuple[int, int] = (-1, -1)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """rms: RMSNorm in place of LayerNorm. factor: of cos and sin, 1 but for some scalings."""
+
+    layers: tuple[Layer, ...]
+    num_heads: int
+    activation: str
+    eps: float
+    norm_first: bool
+    rms: bool = False
+    factor: float = 1.0
+
+
+def rms_norm(x, weight, eps):
+    """Zhang and Sennrich 2019, eps inside the root."""
+    x = f64(x)
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps) * f64(weight)
+
+
+def norm(x, w, name, definition):
+    weight, bias = w.get(f"{name}.weight"), w.get(f"{name}.bias")
+    if weight is None:
+        return f64(x)
+    if definition.rms:
+        return rms_norm(x, weight, definition.eps)
+    return layer_norm(x, weight, bias, definition.eps)
+
+
+def dense(x, w, name):
+    return linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+
+def attention(x, w, stem, layer, definition):
+    """Queries and keys are normed, then turned by their positions, head by head."""
+    n, h = len(x), definition.num_heads
+    head_dim = len(w[f"{stem}.query.weight"]) // h
+
+    def heads(name):  # (n, d) -> (h or g, n, e)
+        return dense(x, w, f"{stem}.{name}").reshape(n, -1, head_dim).swapaxes(0, 1)
+
+    def turned(name):
+        normed = norm(heads(name), w, f"{stem}.{name}_norm", definition)
+        return rotary(normed, np.arange(n), layer.inv_freq) * definition.factor
+
+    k, v = (repeat_heads(part, h) for part in (turned("key"), heads("value")))
+    out, _ = attend(scaled_dot(turned("query"), k), v, window(n, n, *layer.window))
+    return dense(out.swapaxes(0, 1).reshape(n, -1), w, f"{stem}.output")  # -> (n, d)
+
+
+def feed_forward(x, w, stem, definition):
+    """down(activation(gate(x)) up(x)): Shazeer 2020's GLU variants."""
+    gate = ACTIVATIONS[definition.activation](dense(x, w, f"{stem}.gate"))  # -> (n, f)
+    return dense(gate * dense(x, w, f"{stem}.up"), w, f"{stem}.down")  # -> (n, d)
+
+
+def encoder_layer(x, w, stem, layer, definition):
+    norms = f"{stem}.attention_norm", f"{stem}.feed_forward_norm"
+    parts = (
+        lambda x: attention(x, w, stem, layer, definition),
+        lambda x: feed_forward(x, w, stem, definition),
+    )
+    for part, name in zip(parts, norms, strict=True):
+        if definition.norm_first:
+            x = x + part(norm(x, w, name, definition))
+        else:
+            x = norm(x + part(x), w, name, definition)
+    return x
+
+
+def encoder(input_ids, w, definition):
+    """Ids in, hidden states out: (n,) -> (n, d). Every token is of type 0."""
+    x = f64(w["words.weight"])[input_ids]
+    if "token_types.weight" in w:
+        x = x + f64(w["token_types.weight"])[0]
+    x = norm(x, w, "words_norm", definition)
+    for i, layer in enumerate(definition.layers):
+        x = encoder_layer(x, w, f"layers.{i}", layer, definition)
+    return norm(x, w, "last_norm", definition)

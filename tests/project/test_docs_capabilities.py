@@ -1,0 +1,46 @@
+"""docs/capabilities.md: every line of code runs, every test it names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.support import ROOT, TESTS
+
+PAGE = (ROOT / "docs" / "capabilities.md").read_text()
+SETUP = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("|") and "::" in line
+]
+LINES = [cell[1:-1] for row in ROWS for cell in row if cell.startswith("`")]
+NAMED = sorted({name for row in ROWS for name in row[-1].split(", ")})
+
+
+@pytest.fixture(scope="module")
+def names():
+    """What the page's first block defines."""
+    defined = {}
+    exec(SETUP, defined)  # noqa: S102  (our own page)
+    return defined
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_line_runs(names, line):
+    assert eval(line, dict(names)) is not None
+
+
+def test_every_capability_has_its_line():
+    numbers = [int(row[0]) for row in ROWS if row[0].isdigit()]
+    assert sorted(numbers) == list(range(1, 46))
+    assert len(LINES) == len(numbers)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_test_exists(name):
+    file, function = name.split("::")
+    tree = ast.parse((TESTS / file).read_text())
+    assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

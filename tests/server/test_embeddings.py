@@ -1,0 +1,180 @@
+"""POST /v1/embeddings and /embed: OpenAI's and TEI's forms around the vectors of encode."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from tests.support import assert_same_bits
+from tests.support.model_fixtures import TEXTS, write_model
+
+pytest.importorskip("starlette")
+pytest.importorskip("httpx")
+
+from simdformer import SentenceTransformer
+from simdformer.server import batcher, create_app
+from simdformer.server.served import Embedder
+from tests.support.server_client import ask, ask_all, assert_error, vectors
+
+PATH = "/v1/embeddings"
+WORDS = [text for text in TEXTS if text]
+PROMPTS = {"prompts": {"query": "ask ", "cluster": "c "}, "default_prompt_name": "cluster"}
+
+
+@pytest.fixture(scope="module")
+def app(model):
+    return create_app(model, name="org/tiny")
+
+
+@pytest.mark.parametrize("form", ["float", "base64", None])
+def test_vectors_have_the_bits_of_encode(model, app, form):
+    answer = ask(app, PATH, {"input": WORDS, "encoding_format": form})
+    assert_same_bits(vectors(answer), model.encode(WORDS))
+
+
+def test_the_answer_has_openais_form(model, app):
+    answer = ask(app, PATH, {"input": WORDS, "model": "org/tiny", "user": "me"}).json()
+    tokens = sum(map(len, model.tokenizer(WORDS).input_ids))
+    assert set(answer) == {"object", "data", "model", "usage"}
+    assert answer["object"] == "list"
+    assert answer["model"] == "org/tiny"
+    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert [row["index"] for row in answer["data"]] == list(range(len(WORDS)))
+    assert {row["object"] for row in answer["data"]} == {"embedding"}
+
+
+def test_the_official_clients_request_is_answered(model, app):
+    """Byte for byte what openai's package sends for embeddings.create(input=..., model=...)."""
+    content = b'{"input":["a cab","deed"],"model":"tiny","encoding_format":"base64"}'
+    headers = {"authorization": "Bearer none", "content-type": "application/json"}
+    answer = ask(app, PATH, method="POST", content=content, headers=headers).json()
+    rows = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in answer["data"]]
+    assert_same_bits(np.array(rows), model.encode(["a cab", "deed"]))
+
+
+def test_a_single_text_is_a_list_of_one(model, app):
+    assert_same_bits(vectors(ask(app, PATH, {"input": "deed"})), model.encode(["deed"]))
+
+
+@pytest.mark.parametrize("wrap", [lambda ids: ids[0], list], ids=["one", "several"])
+def test_token_ids_give_the_vectors_of_their_texts(model, app, wrap):
+    value = wrap(model.tokenizer(WORDS).input_ids)
+    expected = model.encode(WORDS[:1] if value[0] == 2 else WORDS)
+    assert_same_bits(vectors(ask(app, PATH, {"input": value})), expected)
+
+
+def test_dimensions_truncate_and_renormalise(model, app):
+    expected = model.encode(WORDS, truncate_dim=7, normalize_embeddings=True)
+    assert_same_bits(vectors(ask(app, PATH, {"input": WORDS, "dimensions": 7})), expected)
+
+
+def test_all_dimensions_are_the_vectors_as_they_are(model, app):
+    answer = ask(app, PATH, {"input": WORDS, "dimensions": 20})
+    assert_same_bits(vectors(answer), model.encode(WORDS))
+
+
+def test_a_model_that_truncates_is_asked_for_no_more(tmp_path):
+    model = SentenceTransformer(write_model(tmp_path / "m"), truncate_dim=6)
+    app = create_app(model)
+    assert_same_bits(vectors(ask(app, PATH, {"input": WORDS})), model.encode(WORDS))
+    assert_error(ask(app, PATH, {"input": "a", "dimensions": 7}), 400, "1 to 6", param="dimensions")
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_prompts_are_those_of_encode(tmp_path, include_prompt):
+    pooling = {"word_embedding_dimension": 20, "include_prompt": include_prompt}
+    files = {"config_sentence_transformers.json": PROMPTS, "1_Pooling/config.json": pooling}
+    model = SentenceTransformer(write_model(tmp_path / "m", files=files))
+    names = ["query", "cluster", None, "document"]
+    bodies = [{"input": WORDS, "prompt_name": name} for name in names]
+    answers = ask_all(create_app(model), *(("POST", PATH, {"json": body}) for body in bodies))
+    for name, answer in zip(names, answers, strict=True):
+        assert_same_bits(vectors(answer), model.encode(WORDS, prompt_name=name))
+
+
+def test_requests_at_the_same_time_get_the_bits_of_encode_alone(model, app, monkeypatch):
+    passes = []
+    run = Embedder.run
+    monkeypatch.setattr(Embedder, "run", lambda *args: passes.append(1) or run(*args))
+    texts = [[f"{word} number {i}" for word in WORDS[: 1 + i % 4]] for i in range(40)]
+    answers = ask_all(app, *(("POST", PATH, {"json": {"input": text}}) for text in texts))
+    for text, answer in zip(texts, answers, strict=True):
+        for one, row in zip(text, vectors(answer), strict=True):
+            assert_same_bits(row, model.encode(one))
+    assert len(passes) < len(texts)  # they were computed together
+
+
+def test_a_request_of_several_passes_keeps_its_order(model, app, monkeypatch):
+    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 100)
+    texts = [f"{word} {i}" for i in range(20) for word in WORDS]
+    one, two = ask_all(app, *(("POST", PATH, {"json": {"input": t}}) for t in (texts, texts[::-1])))
+    assert_same_bits(vectors(one), model.encode(texts))
+    assert_same_bits(vectors(two), model.encode(texts[::-1]))
+
+
+def test_a_long_answer_is_complete(model, app):
+    texts = ["deed"] * 2048  # written in another thread
+    answer = vectors(ask(app, PATH, {"input": texts}))
+    assert_same_bits(answer, np.tile(model.encode("deed"), (2048, 1)))
+
+
+def test_a_text_that_is_too_long_is_cut_as_by_encode(model, app):
+    long = "a " * 300
+    answer = ask(app, PATH, {"input": [long, "deed"]})
+    assert answer.json()["usage"]["total_tokens"] == 100 + len(model.tokenizer(["deed"])[0][0])
+    fresh = SentenceTransformer(model._name)
+    with pytest.warns(UserWarning, match="truncated"):
+        expected = fresh.encode([long, "deed"])
+    assert_same_bits(vectors(answer), expected)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_embed_is_teis_form(model, app, unit):
+    answer = ask(app, "/embed", {"inputs": WORDS, "normalize": unit, "truncate": True})
+    rows = np.array(answer.json(), np.float32)
+    assert_same_bits(rows, model.encode(WORDS, normalize_embeddings=unit))
+
+
+def test_embed_normalizes_unless_told_otherwise(model, app):
+    rows = np.array(ask(app, "/embed", {"inputs": "deed"}).json(), np.float32)
+    assert_same_bits(rows, model.encode(["deed"], normalize_embeddings=True))
+
+
+def test_models_are_listed(app):
+    (entry,) = ask(app, "/v1/models").json()["data"]
+    assert entry["id"] == "org/tiny"
+    assert entry["object"] == "model"
+
+
+@pytest.mark.parametrize("asked", ["org/tiny", "tiny", None])
+def test_a_model_goes_by_its_name_and_the_last_part_of_it(app, asked):
+    assert ask(app, PATH, {"input": "a", "model": asked}).status_code == 200
+
+
+def test_where_a_folder_lies_is_not_told(model):
+    assert ask(create_app(model), "/v1/models").json()["data"][0]["id"] == "tiny"
+
+
+def test_name_version_and_health_are_told(app):
+    assert set(ask(app, "/").json()) == {"name", "version"}
+    assert ask(app, "/health").json() == {"status": "ok"}
+
+
+def test_the_end_of_the_application_is_the_end_of_its_health(model):
+    app = create_app(model)
+
+    async def live():
+        async with app.router.lifespan_context(app):
+            pass
+
+    asyncio.run(live())
+    assert_error(ask(app, "/health"), 503, "stopping")
+    assert_error(ask(app, PATH, {"input": "a"}), 503, "stopping", type="server_error")
+
+
+def test_unknown_members_that_are_null_do_not_matter(app):
+    assert ask(app, PATH, json.loads('{"input": "a", "dimensions": null, "x": null}')).is_success

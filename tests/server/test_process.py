@@ -1,0 +1,231 @@
+"""`simdformer serve` as a process: started, asked, stopped by signals. Watchdogs bound every wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+from simdformer import CrossEncoder, SentenceTransformer
+from simdformer.cli import main
+from tests.support import ROOT
+from tests.support.model_fixtures import write_cross_encoder, write_model
+
+WATCHDOG = 60
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+ENVIRONMENT.pop("SIMDFORMER_API_KEY", None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(write_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@contextmanager
+def serving(*arguments, **environment):
+    """The process and its address, once it says that it listens; killed if it outlives the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simdformer.cli", "serve", *arguments, "--port", "0"],
+        env={**ENVIRONMENT, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(WATCHDOG, process.kill)
+    watchdog.start()
+    with process:
+        try:
+            said = process.stderr.readline()
+            assert said.startswith("simdformer: serving on http://"), said + process.stderr.read()
+            yield process, said.split()[-1]
+        finally:
+            process.kill()
+            watchdog.cancel()
+
+
+def post(url, body, **headers):
+    """The answer's JSON, of an error too."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=WATCHDOG) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return json.load(error)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_answers_and_a_signal_ends_it(folder, number):
+    with serving(folder) as (process, url):
+        (row,) = post(f"{url}/v1/embeddings", {"input": "deed", "model": "tiny"})["data"]
+        process.send_signal(number)
+        assert process.wait(WATCHDOG) == 0
+        assert process.stderr.read() == ""
+    expected = SentenceTransformer(folder).encode("deed")
+    np.testing.assert_array_equal(np.array(row["embedding"], np.float32), expected)
+
+
+def test_a_reranker_is_served_beside_it(folder, tmp_path):
+    ranks = str(write_cross_encoder(tmp_path / "ranks"))
+    documents = ["a cab", "deed", "z"]
+    with serving(folder, "--reranker", ranks) as (_, url):
+        results = post(f"{url}/v1/rerank", {"query": "fox", "documents": documents})["results"]
+    expected = CrossEncoder(ranks).rank("fox", documents)
+    assert [(r["index"], r["relevance_score"]) for r in results] == [
+        (hit["corpus_id"], hit["score"]) for hit in expected
+    ]
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_the_key_is_asked_for(folder, by):
+    arguments = ["--api-key", "secret"] if by == "argument" else []
+    environment = {"SIMDFORMER_API_KEY": "secret"} if by == "environment" else {}
+    with serving(folder, *arguments, **environment) as (_, url):
+        body = {"input": "deed"}
+        assert post(f"{url}/v1/embeddings", body)["error"]["code"] == "invalid_api_key"
+        assert "data" in post(f"{url}/v1/embeddings", body, Authorization="Bearer secret")
+
+
+def test_a_signal_in_the_middle_of_work_is_answered_soon(folder):
+    """What waits is refused, what is computed may be answered; nobody is left without an answer."""
+    answers = []
+    with serving(folder) as (process, url):
+        body = {"input": ["the quick brown fox jumps over the lazy dog"] * 2048}
+        clients = [
+            threading.Thread(target=lambda: answers.append(post(f"{url}/v1/embeddings", body)))
+            for _ in range(4)
+        ]
+        for client in clients:
+            client.start()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WATCHDOG) == 0
+        for client in clients:
+            client.join(WATCHDOG)
+    assert len(answers) == 4
+    codes = {answer["error"]["code"] for answer in answers if "error" in answer}
+    assert codes <= {"stopping"}
+
+
+def test_a_client_in_the_middle_of_its_body_keeps_nobody_up(folder):
+    with serving(folder) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), WATCHDOG) as client:
+            client.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+            assert "data" in post(f"{url}/v1/embeddings", {"input": "deed"})  # it has come by now
+            process.send_signal(signal.SIGTERM)
+            assert client.recv(100).startswith(b"HTTP/1.1 503 ")
+            assert process.wait(WATCHDOG) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_an_address_that_is_taken_is_said(folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", folder, "--port", str(port)]) == 1
+    shown = capsys.readouterr().err
+    assert shown == (
+        f"simdformer: error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    )
+
+
+def test_a_host_that_is_unknown_is_said(folder, capsys):
+    assert main(["serve", folder, "--host", "no such host"]) == 1
+    assert "cannot listen on no such host:8080" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_said(tmp_path, capsys):
+    assert main(["serve", str(tmp_path / "none"), "--port", "0"]) == 1
+    assert "no model" in capsys.readouterr().err
+
+
+def test_a_reranker_of_several_scores_is_said(folder, tmp_path, capsys):
+    several = str(write_cross_encoder(tmp_path / "several", 3))
+    assert main(["serve", folder, "--port", "0", "--reranker", several]) == 1
+    assert f"{several}: the model gives 3 scores a pair" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["serve", folder]) == 1
+    assert "pip install 'simdformer[server]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-queue", "5"], "--max-queue must be at least --max-client-batch (2048)"),
+        (["--api-key", ""], "must not be empty"),
+        (["--port", "70000"], "expected a port, 0 to 65535"),
+    ],
+)
+def test_wrong_usage_is_said(arguments, message, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(["serve", *arguments])
+    assert leaving.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def readme(language):
+    """README's section about the server has one block of each language, and no other has any."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return block
+
+
+def test_the_commands_of_readme_work():
+    program, curl = map(shlex.split, readme("bash").splitlines())
+    assert program[:2] == ["simdformer", "serve"]
+    assert curl[0] == "curl"
+    assert curl[1].startswith("http://127.0.0.1:8080/")  # where it listens by default
+    with serving(*program[2:]) as (_, url):
+        answer = post(curl[1].replace("http://127.0.0.1:8080", url), json.loads(curl[3]))
+    assert len(answer["data"][0]["embedding"]) == 384
+
+
+@pytest.mark.parity
+def test_the_client_of_readme_works(capsys):
+    pytest.importorskip("openai")
+    with serving("all-MiniLM-L6-v2") as (_, url):
+        exec(readme("py").replace("http://127.0.0.1:8080", url))  # noqa: S102
+    assert capsys.readouterr().out == "384\n"
+
+
+@pytest.mark.parity
+def test_openais_package_gets_the_vectors_and_its_exceptions(folder):
+    openai = pytest.importorskip("openai")
+    model = SentenceTransformer(folder)
+    texts = ["deed", "a cab"]
+    with (
+        serving(folder, "--api-key", "secret") as (_, url),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="secret") as client,
+    ):
+        answer = client.embeddings.create(input=texts, model="tiny")
+        rows = np.array([row.embedding for row in answer.data], np.float32)
+        np.testing.assert_array_equal(rows, model.encode(texts))
+        assert [entry.id for entry in client.models.list()] == ["tiny"]
+        with pytest.raises(openai.NotFoundError, match="unknown model"):
+            client.embeddings.create(input=texts, model="gpt")
+        with pytest.raises(openai.BadRequestError, match="empty"):
+            client.embeddings.create(input="", model="tiny")
+        with (
+            openai.OpenAI(base_url=f"{url}/v1", api_key="wrong") as stranger,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            stranger.models.list()

@@ -1,0 +1,134 @@
+"""POST /v1/rerank: Cohere's and Jina's form around the scores of CrossEncoder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.support.model_fixtures import TEXTS, write_cross_encoder
+
+pytest.importorskip("starlette")
+pytest.importorskip("httpx")
+
+from simdformer import CrossEncoder
+from simdformer.server import create_app
+from tests.support.server_client import ask, ask_all, assert_error, vectors
+
+PATH = "/v1/rerank"
+QUERY = "fox"
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory):
+    return CrossEncoder(write_cross_encoder(tmp_path_factory.mktemp("models") / "ranks"))
+
+
+@pytest.fixture(scope="module")
+def app(model, reranker):
+    return create_app(model, reranker, max_client_batch=50)
+
+
+def expected(reranker, documents, query=QUERY, top_n=None):
+    return [
+        {"index": hit["corpus_id"], "relevance_score": hit["score"]}
+        for hit in reranker.rank(query, documents, top_k=top_n)
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
+def test_order_and_scores_are_those_of_rank(reranker, app, path):
+    answer = ask(app, path, {"query": QUERY, "documents": TEXTS, "model": "ranks"}).json()
+    assert answer["results"] == expected(reranker, TEXTS)
+    assert set(answer) == {"id", "model", "results", "usage"}
+
+
+def test_tokens_are_counted(reranker, app):
+    usage = ask(app, PATH, {"query": QUERY, "documents": TEXTS}).json()["usage"]
+    tokens = sum(map(len, reranker.tokenizer([(QUERY, text) for text in TEXTS]).input_ids))
+    assert usage == {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+@pytest.mark.parametrize("top_n", [1, 3, 100])
+def test_top_n_keeps_the_best(reranker, app, top_n):
+    answer = ask(app, PATH, {"query": QUERY, "documents": TEXTS, "top_n": top_n}).json()
+    assert answer["results"] == expected(reranker, TEXTS, top_n=top_n)
+
+
+def test_documents_may_be_objects_and_come_back_if_asked_for(reranker, app):
+    documents = [{"text": "a cab"}, "deed"]
+    body = {"query": QUERY, "documents": documents, "return_documents": True}
+    results = ask(app, PATH, body).json()["results"]
+    assert [{k: v for k, v in r.items() if k != "document"} for r in results] == expected(
+        reranker, ["a cab", "deed"]
+    )
+    assert all(r["document"] == {"text": ["a cab", "deed"][r["index"]]} for r in results)
+
+
+def test_equal_scores_stay_in_order(app):
+    results = ask(app, PATH, {"query": QUERY, "documents": ["z"] * 5}).json()["results"]
+    assert [result["index"] for result in results] == [0, 1, 2, 3, 4]
+
+
+def test_a_saved_prompt_stands_before_the_query(tmp_path, model):
+    config = {"prompts": {"query": "ask "}, "default_prompt_name": "query"}
+    files = {"config_sentence_transformers.json": config}
+    prompted = CrossEncoder(write_cross_encoder(tmp_path / "m", files=files))
+    answer = ask(create_app(model, prompted), PATH, {"query": QUERY, "documents": TEXTS}).json()
+    assert answer["results"] == expected(prompted, TEXTS)
+    assert answer["results"] != expected(prompted, TEXTS, query="x")
+
+
+def test_rankings_and_embeddings_at_the_same_time_are_those_alone(reranker, model, app):
+    requests = []
+    for i in range(10):
+        documents = [f"{text} {i}" for text in TEXTS]
+        requests.append(("POST", PATH, {"json": {"query": f"fox {i}", "documents": documents}}))
+        requests.append(("POST", "/v1/embeddings", {"json": {"input": documents}}))
+    answers = ask_all(app, *requests)
+    for i, (ranking, embeddings) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
+        documents = [f"{text} {i}" for text in TEXTS]
+        assert ranking.json()["results"] == expected(reranker, documents, query=f"fox {i}")
+        np.testing.assert_array_equal(vectors(embeddings), model.encode(documents))
+
+
+def test_both_models_are_listed(app):
+    assert [m["id"] for m in ask(app, "/v1/models").json()["data"]] == ["tiny", "ranks"]
+
+
+def test_each_model_does_its_own_work(app):
+    body = {"query": "a", "documents": ["b"], "model": "tiny"}
+    assert_error(ask(app, PATH, body), 404, "served here: ranks", code="model_not_found")
+    body = {"input": "a", "model": "ranks"}
+    assert_error(ask(app, "/v1/embeddings", body), 404, "served here: tiny")
+
+
+def test_without_a_reranker_there_is_nothing_to_ask(model):
+    answer = ask(create_app(model), PATH, {"query": "a", "documents": ["b"]})
+    assert_error(answer, 404, "no reranker is served", code="model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("members", "param", "message"),
+    [
+        ({"query": None}, "query", "missing"),
+        ({"query": ["a"]}, "query", "must be a string, got an array"),
+        ({"query": "a" * 65537}, "query", "has 65537 characters, at most 65536"),
+        ({"documents": None}, "documents", "missing"),
+        ({"documents": []}, "documents", "must not be empty"),
+        ({"documents": "b"}, "documents", "must be an array, got a string"),
+        ({"documents": ["b"] * 51}, "documents", "has 51 items, at most 50"),
+        ({"documents": ["b", 1]}, "documents[1]", "must be a string, got an integer"),
+        ({"documents": [{"txt": "b"}]}, "documents[0].text", "must be a string, got null"),
+        ({"documents": ["\udc00"]}, "documents[0]", "lone surrogate"),
+        ({"top_n": 0}, "top_n", "must be at least 1, got 0"),
+        ({"top_n": "1"}, "top_n", "must be an integer, got a string"),
+        ({"return_documents": 1}, "return_documents", "must be true or false"),
+        ({"rank_fields": ["x"]}, "rank_fields", "unknown member"),
+    ],
+)
+def test_a_wrong_member_is_named(app, members, param, message):
+    body = {"query": "a", "documents": ["b"], **members}
+    answer = ask(app, PATH, method="POST", content=json.dumps(body))
+    assert_error(answer, 400, message, param=param)

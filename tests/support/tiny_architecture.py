@@ -1,0 +1,119 @@
+"""What the tiny models of all architectures have in common: sizes, texts, and folders of them."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from tests.support.model_fixtures import write_model
+from tests.support.tiny_bert import Config
+
+TINY = Config()
+WIDE = Config(hidden_size=160, num_heads=5, intermediate_size=320)
+# The third is cut by a limit, the fifth one token without the special ones, the last spells <pad>.
+TEXTS = [
+    "a cab",
+    "deed",
+    "the quick brown fox jumps over the lazy dog " * 9,
+    "",
+    "z",
+    "fed <pad> bed <pad> <pad> ebb",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(ABC):
+    """One architecture with random weights.
+
+    Weights have the oracle's names; `names` are replacements that make them the architecture's own.
+    prefix, heads: of its task models' tensors, and of those that are passed over. buffers: names of
+    tensors that are no weights. first_norm: the oracle's name of the weight that the first norm
+    multiplies by. eps_field, size_fields: what config.json calls the norms' epsilon, if it has a
+    field for it, and the numbers of layers, heads and features. parts_per_layer: how many matrices
+    int8 tells apart.
+    """
+
+    model_type: str
+    prefix: str
+    heads: tuple[str, ...]
+    names: tuple[tuple[str, str], ...] = ()
+    buffers: tuple[str, ...] = ()
+    first_norm: str
+    tokenizer: Callable
+    pad_token: str = "[PAD]"
+    eps: float = 1e-12
+    eps_field: str | None = "layer_norm_eps"
+    size_fields: tuple[str, str, str] = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    parts_per_layer: int
+
+    @property
+    @abstractmethod
+    def max_positions(self):
+        """The longest text that a tiny model has positions for."""
+
+    @abstractmethod
+    def fields(self, config=TINY, **changes):
+        """config.json."""
+
+    @abstractmethod
+    def weights(self, config=TINY):
+        """The tensors, by the oracle's names."""
+
+    @abstractmethod
+    def states(self, text, config=TINY, limit=100):
+        """The oracle's token vectors of one text: float64 (tokens, hidden_size)."""
+
+    def sized(self, config):
+        """The config with the vocabulary of the tokenizer, and the norms' epsilon."""
+        return replace(config, vocab_size=self._tokenizer().get_vocab_size(), eps=self.eps)
+
+    def num_parts(self, config):
+        """How many matrices int8 tells apart: the layers', and the words."""
+        return 1 + self.parts_per_layer * self.sized(config).num_layers
+
+    @property
+    def pad_id(self):
+        """The id of the padding token."""
+        return self._tokenizer().token_to_id(self.pad_token)
+
+    def renamed(self, weights):
+        """By the architecture's own names; tensors of one name stand below one another."""
+        renamed = {}
+        for name, tensor in weights.items():
+            own = name
+            for old, new in self.names:
+                own = own.replace(old, new)
+            above = [renamed[own]] if own in renamed else []
+            renamed[own] = np.concatenate([*above, tensor])
+        return renamed
+
+    def write(self, folder, config=TINY, *, weights=None, files=None, **options):
+        """A folder of at most 100 tokens a text, with mean pooling."""
+        pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
+        contents = {
+            "config.json": self.fields(config),
+            "tokenizer.json": self.tokenizer(),
+            "tokenizer_config.json": {"model_max_length": 512, "pad_token": self.pad_token},
+            "1_Pooling/config.json": pooling,
+        }
+        weights = self.renamed(self.weights(config)) if weights is None else weights
+        return write_model(folder, weights=weights, files=contents | (files or {}), **options)
+
+    def ids(self, text, limit=100):
+        """As the tokenizers library itself gives them."""
+        tokenizer = self._tokenizer()
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(limit)
+        return np.array(tokenizer.encode(text).ids)
+
+    def pooled(self, texts, **options):
+        """Means of the states: float64 (texts, hidden_size)."""
+        return np.array([self.states(text, **options).mean(axis=0) for text in texts])
+
+    def _tokenizer(self):
+        return Tokenizer.from_str(json.dumps(self.tokenizer()))

@@ -1,0 +1,184 @@
+"""Small models of every architecture with random weights: folders as transformers saves them, each with
+a tokenizer of its family, and the oracle's vectors of texts. Here are BERT's relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tests import oracle
+from tests.oracle.positions import roberta_position_ids, t5_bias
+from tests.support.model_fixtures import config_json, tokenizer_json
+from tests.support.tiny_architecture import TEXTS, TINY, WIDE, Architecture
+from tests.support.tiny_bert import random_weights
+from tests.support.tiny_rotary import ROTARY
+from tests.support.tiny_tokenizers import (
+    byte_level_json,
+    camembert_json,
+    unigram_json,
+    wordpiece_json,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "BY_NAME",
+    "RELATIVES",
+    "RELATIVE_BIAS",
+    "ROTARY",
+    "TEXTS",
+    "TINY",
+    "WIDE",
+]
+
+# From the tensors of BERT to those of the architecture.
+DISTILBERT_NAMES = (
+    ("encoder.layer", "transformer.layer"),
+    ("attention.self.query", "attention.q_lin"),
+    ("attention.self.key", "attention.k_lin"),
+    ("attention.self.value", "attention.v_lin"),
+    ("attention.output.dense", "attention.out_lin"),
+    ("attention.output.LayerNorm", "sa_layer_norm"),
+    ("intermediate.dense", "ffn.lin1"),
+    ("output.dense", "ffn.lin2"),
+    ("output.LayerNorm", "output_layer_norm"),
+)
+MPNET_NAMES = (
+    ("attention.self.query", "attention.attn.q"),
+    ("attention.self.key", "attention.attn.k"),
+    ("attention.self.value", "attention.attn.v"),
+    ("attention.output.dense", "attention.attn.o"),
+    ("attention.output.LayerNorm", "attention.LayerNorm"),
+)
+RELATIVE_BIAS = "encoder.relative_attention_bias.weight"
+
+
+def roberta_config(config):
+    return config_json(config, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+
+
+def mpnet_config(config):
+    fields = roberta_config(config) | {"relative_attention_num_buckets": 32}
+    return {name: value for name, value in fields.items() if name != "type_vocab_size"}
+
+
+def distilbert_config(config):
+    return {
+        "model_type": "distilbert",
+        "activation": config.activation,
+        "dim": config.hidden_size,
+        "hidden_dim": config.intermediate_size,
+        "max_position_embeddings": config.max_positions,
+        "n_heads": config.num_heads,
+        "n_layers": config.num_layers,
+        "pad_token_id": 0,
+        "sinusoidal_pos_embds": False,
+        "vocab_size": config.vocab_size,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relative(Architecture):
+    """BERT or one of its relatives: a table of positions, and post-norm layers.
+
+    padding_idx: positions are counted from behind it.
+    """
+
+    config: Callable = config_json
+    tokenizer: Callable = tokenizer_json
+    num_token_types: int = 0
+    padding_idx: int | None = None
+    relative: bool = False
+    buffers: tuple[str, ...] = ("embeddings.position_ids",)
+    first_norm: str = "embeddings.LayerNorm.weight"
+    parts_per_layer: int = 4
+
+    @property
+    def max_positions(self):
+        return TINY.max_positions - (0 if self.padding_idx is None else self.padding_idx + 1)
+
+    def fields(self, config=TINY, **changes):
+        types = {"type_vocab_size": self.num_token_types} if self.num_token_types else {}
+        fields = self.config(self.sized(config)) | types
+        return {**fields, "model_type": self.model_type, **changes}
+
+    def weights(self, config=TINY):
+        """By BERT's names; the relative bias by its own."""
+        weights = random_weights(self.sized(config))
+        types = "embeddings.token_type_embeddings.weight"
+        weights[types] = weights[types][: self.num_token_types]
+        if self.num_token_types == 0:
+            del weights[types]
+        if self.relative:
+            table = np.random.default_rng(2).standard_normal((32, config.num_heads))
+            weights[RELATIVE_BIAS] = table.astype(np.float32)
+        return weights
+
+    def states(self, text, config=TINY, limit=100):
+        ids, weights = self.ids(text, limit), self.weights(config)
+        cu_seqlens, padding_idx = np.array([0, len(ids)]), self.padding_idx
+        positions = None
+        if padding_idx is not None:
+            positions = roberta_position_ids(ids, cu_seqlens, padding_idx)
+        table = weights.get(RELATIVE_BIAS)
+        return oracle.bert(
+            ids,
+            weights,
+            cu_seqlens,
+            config.num_layers,
+            config.num_heads,
+            eps=self.eps,
+            positions=positions,
+            bias=None if table is None else lambda length: t5_bias(table, length),
+        )
+
+
+BERT = Relative(
+    model_type="bert",
+    prefix="bert.",
+    heads=("cls.predictions.bias", "pooler.dense.weight"),
+    num_token_types=2,
+)
+ROBERTA = Relative(
+    model_type="roberta",
+    prefix="roberta.",
+    heads=("lm_head.bias", "classifier.dense.weight"),
+    config=roberta_config,
+    tokenizer=byte_level_json,
+    pad_token="<pad>",
+    num_token_types=1,
+    padding_idx=1,
+    eps=1e-5,
+)
+DISTILBERT = Relative(
+    model_type="distilbert",
+    prefix="distilbert.",
+    heads=("vocab_transform.bias", "pre_classifier.weight"),
+    names=DISTILBERT_NAMES,
+    config=distilbert_config,
+    eps_field=None,
+    size_fields=("n_layers", "n_heads", "dim"),
+)
+MPNET = Relative(
+    model_type="mpnet",
+    prefix="mpnet.",
+    heads=("lm_head.bias", "pooler.dense.weight"),
+    names=MPNET_NAMES,
+    config=mpnet_config,
+    tokenizer=wordpiece_json,
+    pad_token="<pad>",
+    padding_idx=1,
+    eps=1e-5,
+    relative=True,
+)
+RELATIVES = [
+    BERT,
+    ROBERTA,
+    replace(ROBERTA, model_type="xlm-roberta", tokenizer=unigram_json),
+    replace(ROBERTA, model_type="camembert", tokenizer=camembert_json, num_token_types=2),
+    DISTILBERT,
+    MPNET,
+]
+ARCHITECTURES = [*RELATIVES, *ROTARY]
+BY_NAME = {architecture.model_type: architecture for architecture in ARCHITECTURES}
