@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simdformer import nn
-from simdformer.nn.attention_options import SCORES
+from simdformer.nn.options import SCORES
 from tests import oracle
 from tests.oracle import nn as oracle_nn
 from tests.support import assert_same_bits, normal

@@ -7,22 +7,26 @@ counts as one. batch_first is False by default, as in torch.
 
 from __future__ import annotations
 
+from simdformer.nn.added_positions import (
+    LearnedPositionalEmbedding,
+    SinusoidalPositionalEncoding,
+)
 from simdformer.nn.attention import MultiheadAttention
-from simdformer.nn.attention_positions import ALiBi, RelativePositionBias, RotaryEmbedding
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.content_positions import (
+    DisentangledRelativePosition,
+    ShawRelativePosition,
+    TransformerXLRelativePosition,
+)
 from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
+from simdformer.nn.distance_bias import ALiBi, RelativePositionBias
 from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
 from simdformer.nn.initialization import manual_seed
 from simdformer.nn.language_model import LanguageModel
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import IncompatibleKeys, Module, ModuleList
 from simdformer.nn.norms import BatchNorm1d, Identity, LayerNorm, RMSNorm
-from simdformer.nn.positions import LearnedPositionalEmbedding, SinusoidalPositionalEncoding
-from simdformer.nn.relative_positions import (
-    DisentangledRelativePosition,
-    ShawRelativePosition,
-    TransformerXLRelativePosition,
-)
+from simdformer.nn.rotary import RotaryEmbedding
 from simdformer.nn.transformer import Transformer
 
 __all__ = [

@@ -12,24 +12,14 @@ import numpy as np
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
-from simdformer.nn import layout
-from simdformer.nn.attention_options import (
-    check_dropout,
-    check_options,
-    fold_bilinear,
-    native_options,
-)
-from simdformer.nn.attention_positions import Position, position_arguments
+from simdformer.nn import layout, packing
+from simdformer.nn import options as given
+from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear, check_placement
 from simdformer.nn.module import Float32, Module
-from simdformer.nn.pruning import prune_heads
-
-
-class _Projections(NamedTuple):
-    """Weights and biases of the query, key and value projections, apart."""
-
-    weights: tuple[Float32, Float32, Float32]
-    biases: tuple[Float32 | None, Float32 | None, Float32 | None]
+from simdformer.nn.position import NO_POSITIONS, Position
+from simdformer.nn.projections import Projection, Projections, fold_bilinear
+from simdformer.nn.pruning import kept_features, kept_parts
 
 
 class _Call(NamedTuple):
@@ -48,6 +38,7 @@ class MultiheadAttention(Module):
 
     num_kv_heads: heads of keys and values, each read by num_heads / num_kv_heads query heads
         (Ainslie et al. 2023); None for num_heads.
+    head_dim: features of each head; None for embed_dim / num_heads.
     score: how a query and a key are compared, head by head:
         "scaled_dot"  q.k / sqrt(head_dim)
         "dot"         q.k                                       (Luong et al. 2015)
@@ -71,7 +62,8 @@ class MultiheadAttention(Module):
 
     Parameters: in_proj_weight (3 E, E), or q_proj_weight, k_proj_weight (E, kdim) and v_proj_weight
     (E, vdim) if kdim or vdim differ from E; in_proj_bias (3 E); bias_k, bias_v (1, 1, E);
-    out_proj.weight, out_proj.bias.
+    out_proj.weight, out_proj.bias. With head_dim or num_kv_heads, num_heads * head_dim rows of
+    queries, and num_kv_heads * head_dim of keys and of values, stand for the E rows.
     """
 
     def __init__(
@@ -89,6 +81,7 @@ class MultiheadAttention(Module):
         dtype: object = None,
         *,
         num_kv_heads: int | None = None,
+        head_dim: int | None = None,
         score: str = "scaled_dot",
         scale: float | None = None,
         softcap: float = 0.0,
@@ -101,10 +94,10 @@ class MultiheadAttention(Module):
     ) -> None:
         super().__init__()
         check_placement(device, dtype)
-        check_dropout(dropout)
+        given.check_dropout(dropout)
         self.embed_dim = positive_int("embed_dim", embed_dim)
         self.num_heads = positive_int("num_heads", num_heads)
-        self.head_dim = embed_dim // num_heads
+        self.head_dim = _head_dim(embed_dim, num_heads, head_dim)
         self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads or num_heads)
         self.kdim = embed_dim if kdim is None else positive_int("kdim", kdim)
         self.vdim = embed_dim if vdim is None else positive_int("vdim", vdim)
@@ -116,34 +109,70 @@ class MultiheadAttention(Module):
         self.tie_qk = tie_qk
         self.masked_row = masked_row
         self.window_size = window_size
+        self._num_built = num_heads
         self._kept_heads = tuple(range(num_heads))  # positions know heads by their first numbers
-        check_options(self, position, qk_norm, logit_scale)
-        self._create_parameters(bias, add_bias_kv)
-        self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)
         self.q_norm, self.k_norm = copy.deepcopy(qk_norm), copy.deepcopy(qk_norm)
         self.position = position
+        self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)
+        self._check_options()
+        self._create_parameters(bias, add_bias_kv)
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """(left, right) of the keys that a query sees; to change it, set another pair."""
+        pair: tuple[int, int] = self._window_size
+        return pair
+
+    @window_size.setter
+    def window_size(self, value: tuple[int, int]) -> None:
+        self._window_size: Any = tuple(value)
+
+    @property
+    def heads(self) -> Heads:
+        """The heads as they are, as a value."""
+        return Heads(
+            embed_dim=self.embed_dim,
+            kdim=self.kdim,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            score=self.score,
+            num_built=self._num_built,
+            kept=self._kept_heads,
+        )
+
+    def _check_options(self) -> None:
+        """ValueError for options that cannot be, or not together."""
+        heads = self.heads
+        given.check_heads(heads, tie_qk=self.tie_qk)
+        given.check_rows(self.masked_row, self.window_size)
+        if self.position is not None:
+            self.position.check_heads(heads)
+        if (self.q_norm is None) != (self.k_norm is None):
+            raise ValueError("q_norm and k_norm must both be norms or both be None")
+        for norm in (self.q_norm, self.k_norm):
+            if norm is not None:
+                given.check_qk_norm(heads, norm)
+        if self.logit_scale is not None:
+            given.check_logit_scale(heads, self.scale)
 
     def _create_parameters(self, bias: bool, add_bias_kv: bool) -> None:
-        e = self.embed_dim
-        kv = self.num_kv_heads * self.head_dim
+        e, inner, kv = self.embed_dim, self.heads.query_dim, self.heads.key_dim
         if self.kdim == e and self.vdim == e:
-            self._register("in_proj_weight", init.xavier_uniform(e + 2 * kv, e))
+            self._register("in_proj_weight", init.xavier_uniform(inner + 2 * kv, e))
         else:
-            self._register("q_proj_weight", init.xavier_uniform(e, e))
+            self._register("q_proj_weight", init.xavier_uniform(inner, e))
             self._register("k_proj_weight", init.xavier_uniform(kv, self.kdim))
             self._register("v_proj_weight", init.xavier_uniform(kv, self.vdim))
-        self._register("in_proj_bias", init.zeros(e + 2 * kv) if bias else None)
+        self._register("in_proj_bias", init.zeros(inner + 2 * kv) if bias else None)
         self._register("bias_k", init.xavier_normal(1, 1, kv) if add_bias_kv else None)
         self._register("bias_v", init.xavier_normal(1, 1, kv) if add_bias_kv else None)
+        shape = (self.num_heads, self.head_dim)
         if self.score == "bilinear":
-            eye = np.broadcast_to(
-                np.eye(self.head_dim), (self.num_heads, self.head_dim, self.head_dim)
-            )
-            self._register("bilinear_weight", eye.astype(np.float32))
+            self._register("bilinear_weight", init.identities(*shape))
         if self.score == "additive":
-            bound = 1.0 / self.head_dim**0.5
-            self._register("additive_weight", init.uniform(bound, self.num_heads, self.head_dim))
-        self.out_proj = Linear(e, e, bias=bias)
+            self._register("additive_weight", init.uniform(self.head_dim**-0.5, *shape))
+        self.out_proj = Linear(inner, e, bias=bias)
         if bias:
             self.out_proj.bias = init.zeros(e)
 
@@ -152,32 +181,64 @@ class MultiheadAttention(Module):
         """Keys that add_bias_kv and add_zero_attn append to each sequence."""
         return int(self.bias_k is not None) + int(self.add_zero_attn)
 
-    def projections(self) -> _Projections:
-        """The query, key and value projections' weights and biases."""
-        inner = self.num_heads * self.head_dim
-        kv = self.num_kv_heads * self.head_dim
-        cuts = [inner, inner + kv]
-        if "in_proj_weight" in self._parameters:
-            q, k, v = np.split(self.in_proj_weight, cuts)
-        else:
-            q, k, v = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
-        bias = self.in_proj_bias
-        bq, bk, bv = (None, None, None) if bias is None else np.split(bias, cuts)
-        if self.tie_qk:
-            k, bk = q, bq
-        return _Projections((q, k, v), (bq, bk, bv))
+    def _projections(self) -> Projections:
+        return Projections(self._parameters, self.heads, tie_qk=self.tie_qk)
 
     def _pack(self) -> _core.MultiheadAttention:
-        (wq, wk, wv), (bq, bk, bv) = self.projections()
-        if self.score == "bilinear":
-            wq, bq = fold_bilinear(self.bilinear_weight, wq, bq)
+        self._check_options()
         return _core.MultiheadAttention(
-            _core.Linear(np.ascontiguousarray(wq), bq),
-            _core.Linear(np.ascontiguousarray(wk), bk),
-            _core.Linear(np.ascontiguousarray(wv), bv),
-            self.out_proj._native(),
-            **native_options(self),
+            *self._packed_projections(), self.out_proj.native(), **self._native_options()
         )
+
+    def _packed_projections(self) -> tuple[_core.Linear, _core.Linear, _core.Linear]:
+        """Query, key and value, which options that do not touch them leave packed."""
+        parts = self._projections()
+        folded = self.bilinear_weight if self.score == "bilinear" else None
+
+        def pack() -> tuple[_core.Linear, _core.Linear, _core.Linear]:
+            query = parts.query() if folded is None else fold_bilinear(folded, parts.query())
+            return _linear(query), _linear(parts.key()), _linear(parts.value())
+
+        return self._kept.get("projections", (*parts.inputs(), folded), pack)
+
+    def _native_options(self) -> dict[str, Any]:
+        """Keyword arguments of _core.MultiheadAttention."""
+        terms = 1 if self.position is None else self.position.terms
+        options: dict[str, Any] = {
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "softcap": self.softcap,
+            "masked_value": float("nan") if self.masked_row == "nan" else 0.0,
+            "normalize": self.score == "cosine",
+            "key_norm_bias": self.score == "euclidean",
+            "add_zero_attn": self.add_zero_attn,
+            "window": self.window_size,
+            **given.native_scales(self.heads, self.scale, self.logit_scale, terms),
+        }
+        if self.q_norm is not None and self.k_norm is not None:
+            options["query_norm"] = self.q_norm.native()
+            options["key_norm"] = self.k_norm.native()
+        if self.score == "additive":
+            options.update(score="additive", additive_weight=self.additive_weight)
+        if self.bias_k is not None:
+            options.update(bias_k=self.bias_k.reshape(-1), bias_v=self.bias_v.reshape(-1))
+        return options
+
+    def positions(self, length: int) -> _core.Positions:
+        """What a native call takes of the positions below `length`."""
+        if self.position is None:
+            return NO_POSITIONS
+        length = max(length, 1)
+        native: _core.Positions
+        mark, size, native = self._checked.get("positions", (None, 0, NO_POSITIONS))
+        if not self.position.serves(size, length):
+            size = self.position.size_for(length)
+        elif mark is packing.mark():
+            return native
+        mark = packing.mark()
+        native = self.position.positions(self.heads, self._projections(), size)
+        self._checked["positions"] = (mark, size, native)
+        return native
 
     def forward(
         self,
@@ -248,11 +309,11 @@ class MultiheadAttention(Module):
         self, call: _Call, features: int, head_mask: Any, num_threads: int, **outputs: Any
     ) -> Float32:
         out, view = call.query.empty_output(features)
-        self._native().forward(
+        self.native().forward(
             *call.arguments,
             view,
             masks=call.masks,
-            positions=position_arguments(self, max(call.query.length, call.num_keys)),
+            positions=self.positions(max(call.query.length, call.num_keys)),
             head_mask=layout.head_factors(head_mask, call.query.batch, self.num_heads),
             num_threads=num_threads,
             **outputs,
@@ -303,7 +364,27 @@ class MultiheadAttention(Module):
         Levy and Neubig 2019). ValueError for numbers out of range, for all heads, or with
         num_kv_heads.
         """
-        prune_heads(self, heads)
+        before = self.heads
+        after = before.without(heads)
+        with packing.lock():
+            for name, index in kept_parts(before, heads):
+                if self._parameters.get(name) is not None:
+                    self._register(name, self._parameters[name][index])
+            self.out_proj.keep_inputs(kept_features(before, heads))
+            self._kept_heads = after.kept
+            self.num_heads = self.num_kv_heads = after.num_heads
+
+
+def _head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> int:
+    if head_dim is not None:
+        return positive_int("head_dim", head_dim)
+    if embed_dim % num_heads:
+        raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+    return embed_dim // num_heads
+
+
+def _linear(projection: Projection) -> _core.Linear:
+    return _core.Linear(projection.weight, projection.bias)
 
 
 def _explicit(

@@ -49,7 +49,7 @@ class TransformerDecoderLayer(TransformerLayer):
         )
         masks = Masks(tgt_mask, tgt_key_padding_mask, cu_seqlens)
         memory_masks = Masks(memory_mask, memory_key_padding_mask, memory_cu_seqlens)
-        return _decode(self._stack(), [self], (tgt, masks), (memory, memory_masks), options)
+        return _decode(self.stack(), [self], (tgt, masks), (memory, memory_masks), options)
 
 
 class TransformerDecoder(TransformerStack):
@@ -107,7 +107,7 @@ class TransformerDecoder(TransformerStack):
         masks = Masks(tgt_mask, tgt_key_padding_mask, cu_seqlens)
         memory_masks = Masks(memory_mask, memory_key_padding_mask, memory_cu_seqlens)
         layers = list(self.layers)
-        return _decode(self._native(), layers, (tgt, masks), (memory, memory_masks), options)
+        return _decode(self.native(), layers, (tgt, masks), (memory, memory_masks), options)
 
 
 def _decode(

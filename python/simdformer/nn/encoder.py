@@ -50,7 +50,7 @@ class TransformerEncoderLayer(TransformerLayer):
             None if head_mask is None else [head_mask], need_weights, cache, num_threads
         )
         masks = Masks(src_mask, src_key_padding_mask, cu_seqlens)
-        return _encode(self._stack(), [self], src, masks, options)
+        return _encode(self.stack(), [self], src, masks, options)
 
 
 class TransformerEncoder(TransformerStack):
@@ -105,7 +105,7 @@ class TransformerEncoder(TransformerStack):
         check_hint("mask", mask, bool(is_causal))
         options = CallOptions(head_mask, need_weights, cache, num_threads)
         masks = Masks(mask, src_key_padding_mask, cu_seqlens)
-        return _encode(self._native(), list(self.layers), src, masks, options)
+        return _encode(self.native(), list(self.layers), src, masks, options)
 
 
 def _encode(

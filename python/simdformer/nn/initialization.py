@@ -52,3 +52,8 @@ def full(value: float, *shape: int) -> Float32:
 def ones(*shape: int) -> Float32:
     """All 1."""
     return np.ones(shape, np.float32)
+
+
+def identities(count: int, size: int) -> Float32:
+    """count identity matrices."""
+    return np.tile(np.eye(size, dtype=np.float32), (count, 1, 1))

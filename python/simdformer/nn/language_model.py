@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from simdformer import _core
+from simdformer.nn import packing
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.decoder import TransformerDecoder
 from simdformer.nn.encoder import TransformerEncoder
@@ -42,15 +43,9 @@ class LanguageModel(Module):
         if lm_head is not None and lm_head.in_features != d_model:
             raise ValueError(f"lm_head takes {lm_head.in_features} features, the stack {d_model}")
         self.embedding = embedding
-        if position is not None:
-            self.position = position
-        else:
-            object.__setattr__(self, "position", None)
+        self.position = position
         self.stack = stack
-        if lm_head is not None:
-            self.lm_head = lm_head
-        else:
-            object.__setattr__(self, "lm_head", None)
+        self.lm_head = lm_head
         self.scale = scale
 
     @property
@@ -59,11 +54,14 @@ class LanguageModel(Module):
         head = self.embedding.num_embeddings if self.lm_head is None else self.lm_head.out_features
         return int(head)
 
-    def _pack(self) -> _core.Linear:
-        return _core.Linear(self.embedding.weight)
-
-    def _native_inputs(self) -> Any:
-        yield self.embedding.weight
+    def _head(self) -> _core.Linear:
+        """What gives the logits."""
+        if self.lm_head is not None:
+            own: _core.Linear = self.lm_head.native()
+            return own
+        weight = self.embedding.weight
+        with packing.lock():
+            return self._kept.get("head", (weight,), lambda: _core.Linear(weight))
 
     def forward(
         self,
@@ -96,5 +94,4 @@ class LanguageModel(Module):
             hidden = self.stack(x, **options)
         if last_only:
             hidden = hidden[cu[1:] - 1]
-        head = self._native() if self.lm_head is None else self.lm_head._native()
-        return _core.linear_forward(head, hidden, num_threads=num_threads)
+        return _core.linear_forward(self._head(), hidden, num_threads=num_threads)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn.attention import MultiheadAttention
-from simdformer.nn.attention_options import AttentionOptions, check_dropout
 from simdformer.nn.linear import Linear, check_placement
 from simdformer.nn.module import Module
 from simdformer.nn.norms import make_norm
+from simdformer.nn.options import AttentionOptions, check_dropout
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,7 +69,8 @@ class TransformerLayer(Module):
         self.norm_first = norm_first
         self.residual = residual
         self.alpha = alpha
-        self.activation = _check_activation(activation)
+        self.activation = activation
+        _check_activation(activation)
         options: dict[str, Any] = {"bias": bias, "batch_first": batch_first}
         self.self_attn = MultiheadAttention(d_model, nhead, **options, **attention)
         if self._has_cross_attention:
@@ -87,43 +88,49 @@ class TransformerLayer(Module):
         return "norm3" in self._norms
 
     def _pack(self) -> _core.TransformerLayer:
-        gated = self.activation in GATED
-        cross = self._has_cross_attention
-        feed_forward = _core.FeedForward(
-            self.linear1._native(),
-            self.linear2._native(),
-            activation=GATED[self.activation] if gated else self.activation,
-            gate=self.linear_gate._native() if gated else None,
-        )
-        norms = [self._children[name]._native() for name in self._norms]
+        _check_activation(self.activation)
+        cross = self.multihead_attn.native() if self._has_cross_attention else None
+        norms = [self._norm(name) for name in self._norms]
         return _core.TransformerLayer(
-            self.self_attn._native(),
-            self.multihead_attn._native() if cross else None,
-            feed_forward,
+            self.self_attn.native(),
+            cross,
+            self._feed_forward(),
             norms[0],
-            norms[1] if cross else None,
+            None if cross is None else norms[1],
             norms[-1],
             norm_first=self.norm_first,
             residual=self.residual,
             alpha=self.alpha,
         )
 
-    def _stack(self) -> _core.TransformerStack:
-        """The layer as a stack of one, kept with its packed form."""
-        layer = self._native()
-        kept = self.__dict__.get("_stack_of_one")
-        if kept is None or kept[0] is not layer:
-            kept = (layer, _core.TransformerStack([layer]))
-            object.__setattr__(self, "_stack_of_one", kept)
-        stack: _core.TransformerStack = kept[1]
-        return stack
+    def _feed_forward(self) -> _core.FeedForward:
+        gated = self.activation in GATED
+        if gated != hasattr(self, "linear_gate"):
+            raise ValueError(
+                f"activation {self.activation!r} is{'' if gated else ' not'} gated, but the layer was"
+                f" built with{'out' if gated else ''} linear_gate"
+            )
+        return _core.FeedForward(
+            self.linear1.native(),
+            self.linear2.native(),
+            activation=GATED[self.activation] if gated else self.activation,
+            gate=self.linear_gate.native() if gated else None,
+        )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_stack_of_one": None}
+    def _norm(self, name: str) -> _core.Norm | None:
+        norm = getattr(self, name)
+        if norm is None:
+            raise ValueError(f"{name} is None; nn.Identity() leaves a norm out")
+        native: _core.Norm | None = norm.native()
+        return native
+
+    def stack(self) -> _core.TransformerStack:
+        """The layer as a stack of one."""
+        layer = self.native()
+        return self._kept.get("stack", (layer,), lambda: _core.TransformerStack([layer]))
 
 
-def _check_activation(name: object) -> str:
+def _check_activation(name: object) -> None:
     known = [*_core.activations(), *GATED]
     if not isinstance(name, str) or name not in known:
         raise ValueError(f"unknown activation {name!r}; known: {', '.join(known)}")
-    return name

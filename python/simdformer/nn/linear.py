@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
+from simdformer.nn import packing
 from simdformer.nn.module import Float32, Module, float_input
 
 
@@ -38,11 +40,17 @@ class Linear(Module):
     def _pack(self) -> _core.Linear:
         return _core.Linear(self.weight, self.bias)
 
+    def keep_inputs(self, features: NDArray[np.int64]) -> None:
+        """Leave out all other input features for good."""
+        with packing.lock():
+            self._register("weight", np.ascontiguousarray(self.weight[:, features]))
+            self.in_features = len(features)
+
     def forward(self, input: Any, *, num_threads: int = 0) -> Float32:
         """input: float32 (..., in_features). Returns: (..., out_features)."""
         x = float_input("input", input, self.in_features)
         rows = np.ascontiguousarray(x.reshape(-1, self.in_features))
-        y = _core.linear_forward(self._native(), rows, num_threads=num_threads)
+        y = _core.linear_forward(self.native(), rows, num_threads=num_threads)
         return y.reshape(*x.shape[:-1], self.out_features)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer.checkpoint import Checkpoint
+from simdformer.nn import packing
 
 Float32: TypeAlias = NDArray[np.float32]
 State: TypeAlias = Mapping[str, Any]
@@ -19,6 +20,8 @@ State: TypeAlias = Mapping[str, Any]
 _FLOATS = ("float16", "float32", "float64")
 # A counter of training that torch's BatchNorm saves: kept if it is there, never needed.
 _COUNTER = "num_batches_tracked"
+# What is no part of what a module is: see Module.shaping.
+_BOOKKEEPING = frozenset({"_parameters", "_children", "_kept", "_checked"})
 
 
 class IncompatibleKeys(NamedTuple):
@@ -38,11 +41,11 @@ class Module:
 
     _parameters: dict[str, Any]
     _children: dict[str, Module]
-    _packed: tuple[tuple[Any, ...], Any] | None
+    _kept: packing.Kept
+    _checked: dict[str, Any]  # what was compared, and the mark under which it was
 
     def __init__(self) -> None:
-        for name, value in (("_parameters", {}), ("_children", {}), ("_packed", None)):
-            object.__setattr__(self, name, value)
+        self.__dict__.update(_parameters={}, _children={}, _kept=packing.Kept(), _checked={})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
@@ -60,11 +63,24 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._parameters:
             self._set(name, name, value)
-        elif isinstance(value, Module):
+            return
+        if isinstance(value, Module):
             self._children[name] = value
-            object.__setattr__(self, name, value)
-        else:
-            object.__setattr__(self, name, value)
+        elif name in self._children:
+            if value is not None:
+                raise TypeError(
+                    f"{name} of {type(self).__name__} must be a Module or None, got"
+                    f" {type(value).__name__}"
+                )
+            del self._children[name]
+        object.__setattr__(self, name, value)
+        packing.mark_change()
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._parameters or name in self._children:
+            raise AttributeError(f"{name} of {type(self).__name__} can't be deleted")
+        object.__delattr__(self, name)
+        packing.mark_change()
 
     def _register(self, name: str, value: NDArray[Any] | None) -> None:
         """A parameter: None if the layer was built without it."""
@@ -80,11 +96,17 @@ class Module:
         self._set_parameter(name, array)
 
     def _set_parameter(self, name: str, value: Any) -> None:
-        self._parameters[name] = value
+        with packing.lock():
+            self._parameters[name] = value
+            packing.mark_change()
 
     def children(self) -> Iterator[Module]:
         """The modules that this one is made of, in the order of their names' creation."""
         return iter(self._children.values())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Their names too."""
+        return iter(self._children.items())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
         """Dotted names and arrays of this module and those below it, in torch's order."""
@@ -139,30 +161,34 @@ class Module:
             module = module._children[part]
         return module
 
-    def _native(self) -> Any:
-        """The packed form for the kernels, made when it is first needed and kept until a parameter
-        of this module or one below it changes."""
-        parts = tuple(self._native_inputs())
-        kept = self.__dict__["_packed"]
-        if (
-            kept is None
-            or len(kept[0]) != len(parts)
-            or any(a is not b for a, b in zip(kept[0], parts, strict=True))
-        ):
-            kept = (parts, self._pack())
-            object.__setattr__(self, "_packed", kept)
-        return kept[1]
+    def native(self) -> Any:
+        """The packed form for the kernels, made when it is first needed and kept until something
+        that shapes it changes: a parameter or an attribute of this module or of one below it."""
+        checked, mark = self._checked.get("native"), packing.mark()
+        if checked is not None and checked[0] is mark:
+            return checked[1]
+        with packing.lock():
+            packed = self._kept.get("native", tuple(self.shaping()), self._pack)
+            self._checked["native"] = (mark, packed)
+        return packed
 
-    def _native_inputs(self) -> Iterator[Any]:
-        yield from self._parameters.values()
-        for child in self._children.values():
-            yield from child._native_inputs()
+    def shaping(self) -> Iterator[object]:
+        """All objects that make this module and those below it what they are."""
+        yield type(self)
+        for name, value in list(vars(self).items()):
+            if name not in _BOOKKEEPING and not isinstance(value, Module):
+                yield name
+                yield value
+        yield from list(self._parameters.values())
+        for name, child in list(self._children.items()):
+            yield name
+            yield from child.shaping()
 
     def _pack(self) -> Any:
         raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}
+        return {**self.__dict__, "_kept": packing.Kept(), "_checked": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -171,9 +197,14 @@ class Module:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         for name, value in self.__getstate__().items():
-            # Parameters are read-only and so may be shared until one of the two loads others.
-            copied = dict(value) if name == "_parameters" else copy.deepcopy(value, memo)
-            object.__setattr__(other, name, copied)
+            # Parameters are read-only, and what was packed of them does not change: both copies use
+            # them until one of the two loads others.
+            if name == "_parameters":
+                other.__dict__[name] = dict(value)
+            elif name == "_kept":
+                other.__dict__[name] = self._kept.copy()
+            else:
+                other.__dict__[name] = copy.deepcopy(value, memo)
         return other
 
 
@@ -193,6 +224,12 @@ class ModuleList(Module):
 
     def __getitem__(self, index: int) -> Any:
         return list(self._children.values())[index]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"a ModuleList holds Modules, got {type(module).__name__}")
+        self._children[list(self._children)[index]] = module
+        packing.mark_change()
 
 
 def read_state(source: State | str | Path) -> State:

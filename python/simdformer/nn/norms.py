@@ -27,7 +27,7 @@ class _RowNorm(Module):
         if x.shape[x.ndim - len(shape) :] != shape:
             raise ValueError(f"input must end with the dimensions {shape}, got shape {x.shape}")
         rows = np.ascontiguousarray(x.reshape(-1, int(np.prod(shape))))
-        y: Float32 = self._native().forward(rows, num_threads=num_threads)
+        y: Float32 = self.native().forward(rows, num_threads=num_threads)
         return y.reshape(x.shape)
 
     def _set_shape(self, normalized_shape: int | Sequence[int]) -> int:
@@ -144,7 +144,7 @@ class BatchNorm1d(Module):
                 f" got {x.shape}"
             )
         rows = np.moveaxis(x, 1, -1).reshape(-1, self.num_features)
-        y = self._native().forward(np.ascontiguousarray(rows), num_threads=num_threads)
+        y = self.native().forward(np.ascontiguousarray(rows), num_threads=num_threads)
         if x.ndim == 2:
             result: Float32 = y
             return result

@@ -13,7 +13,6 @@ from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import layout
 from simdformer.nn.attention import MultiheadAttention
-from simdformer.nn.attention_positions import position_arguments
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Float32, Module, ModuleList
@@ -33,10 +32,7 @@ class TransformerStack(Module):
             raise ValueError(f"there must be from 1 to num_layers={count} layers, got {len(kinds)}")
         self.layers = ModuleList([copy.deepcopy(kinds[i % len(kinds)]) for i in range(count)])
         self.num_layers = count
-        if norm is not None:
-            self.norm = norm
-        else:
-            object.__setattr__(self, "norm", None)
+        self.norm = norm
 
     def _check_layer(self, layer: Any, first: Any) -> None:
         if not isinstance(layer, self._layer):
@@ -51,8 +47,8 @@ class TransformerStack(Module):
                 )
 
     def _pack(self) -> _core.TransformerStack:
-        norm = None if self.norm is None else self.norm._native()
-        return _core.TransformerStack([layer._native() for layer in self.layers], norm)
+        norm = None if self.norm is None else self.norm.native()
+        return _core.TransformerStack([layer.native() for layer in self.layers], norm)
 
 
 class Masks(NamedTuple):
@@ -117,7 +113,7 @@ class StackCall:
         """What is each layer's own."""
         attentions = [layer.self_attn for layer in self._layers]
         if any(attention.position is not None for attention in attentions):
-            self.arguments["positions"] = [position_arguments(a, keys) for a in attentions]
+            self.arguments["positions"] = [a.positions(keys) for a in attentions]
         head_mask = self._options.head_mask
         if head_mask is None:
             return

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,26 +13,22 @@ from simdformer.functional.arrays import positive_int
 from simdformer.functional.positions import sinusoidal_position_encoding
 from simdformer.functional.relative import deberta_bucket
 from simdformer.nn import initialization as init
-from simdformer.nn.attention_positions import Position, check_num_heads
+from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear
 from simdformer.nn.module import Float32
-
-if TYPE_CHECKING:
-    from simdformer.nn.attention import MultiheadAttention
+from simdformer.nn.position import Position, check_embed_dim, check_num_heads
+from simdformer.nn.projections import Projections
 
 
 class _ContentPosition(Position):
     """Positions whose scores are products: with a query as it meets the keys."""
 
-    def check_attention(self, attention: MultiheadAttention) -> None:
+    def check_heads(self, heads: Heads) -> None:
         """ValueError for another score than a product of queries and keys."""
-        if attention.score not in ("scaled_dot", "dot"):
+        if heads.score not in ("scaled_dot", "dot"):
             raise ValueError(
-                f"{type(self).__name__} needs score 'scaled_dot' or 'dot', got {attention.score!r}"
+                f"{type(self).__name__} needs score 'scaled_dot' or 'dot', got {heads.score!r}"
             )
-
-    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:  # noqa: ARG002
-        return tuple(self._native_inputs())
 
 
 class ShawRelativePosition(_ContentPosition):
@@ -56,24 +52,25 @@ class ShawRelativePosition(_ContentPosition):
         self._register("keys", init.xavier_uniform(rows, head_dim))
         self._register("values", init.xavier_uniform(rows, head_dim) if values else None)
 
-    def check_attention(self, attention: MultiheadAttention) -> None:
+    def check_heads(self, heads: Heads) -> None:
         """ValueError for another head_dim or score."""
-        super().check_attention(attention)
-        if attention.head_dim != self.head_dim:
+        super().check_heads(heads)
+        if heads.head_dim != self.head_dim:
             raise ValueError(
                 f"ShawRelativePosition has head_dim {self.head_dim}, the attention has"
-                f" {attention.head_dim}"
+                f" {heads.head_dim}"
             )
 
     def _tables(
         self,
-        attention: MultiheadAttention,  # noqa: ARG002
-        length: int,
+        heads: Heads,  # noqa: ARG002
+        projections: Projections,  # noqa: ARG002
+        size: int,
     ) -> dict[str, Any]:
-        clipped = np.clip(_distances(length), -self.max_left, self.max_right)
+        clipped = np.clip(_distances(size), -self.max_left, self.max_right)
         values = None if self.values is None else np.ascontiguousarray(self.values.T)[None]
         return _embeddings(
-            clipped + self.max_left, length, query_table=self.keys[None], value_table=values
+            clipped + self.max_left, size, query_table=self.keys[None], value_table=values
         )
 
 
@@ -97,24 +94,34 @@ class TransformerXLRelativePosition(_ContentPosition):
         self._register("position_bias", init.normal(0.02, num_heads, head_dim))
         self.projection = Linear(embed_dim, embed_dim, bias=False)
 
-    def check_attention(self, attention: MultiheadAttention) -> None:
+    def check_heads(self, heads: Heads) -> None:
         """ValueError for other sizes or another score."""
-        super().check_attention(attention)
-        _check_sizes(self, self.embed_dim, self.num_heads, attention)
+        super().check_heads(heads)
+        check_num_heads(self, self.num_heads, heads)
+        check_embed_dim(self, self.embed_dim, heads)
 
-    def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
-        distances = _distances(length)
+    def _tables(
+        self,
+        heads: Heads,
+        projections: Projections,  # noqa: ARG002
+        size: int,
+    ) -> dict[str, Any]:
+        distances = _distances(size)
         encoded = sinusoidal_position_encoding(
             -distances, self.embed_dim, base=self.base, layout="concat"
         )
-        kept = list(attention._kept_heads)
+        kept = list(heads.kept)
         return _embeddings(
-            distances + length - 1,
-            length,
+            distances + size - 1,
+            size,
             query_table=_per_head(encoded, self.projection.weight, None, self.num_heads)[kept],
             content_bias=np.ascontiguousarray(self.content_bias[kept]),
             position_bias=np.ascontiguousarray(self.position_bias[kept]),
         )
+
+
+# Projections of the table, if the attention's own are not used, and the terms that need them.
+_OWN = {"pos_key_proj": "c2p", "pos_query_proj": "p2c"}
 
 
 class DisentangledRelativePosition(_ContentPosition):
@@ -149,54 +156,63 @@ class DisentangledRelativePosition(_ContentPosition):
         self.max_relative_positions = positive_int("max_relative_positions", max_relative_positions)
         self.position_buckets = max(position_buckets, 0)
         self.pos_att_type = tuple(pos_att_type)
-        self.terms = 1 + len(self.pos_att_type)
         self.share_att_key = share_att_key
-        self._span = self.position_buckets or self.max_relative_positions
         self._bucket(np.zeros(1, np.int64))
         self._register("weight", init.normal(0.02, 2 * self._span, embed_dim))
         if not share_att_key:
-            for name, term in (("pos_key_proj", "c2p"), ("pos_query_proj", "p2c")):
+            for name, term in _OWN.items():
                 if term in self.pos_att_type:
                     setattr(self, name, Linear(embed_dim, embed_dim))
 
-    def check_attention(self, attention: MultiheadAttention) -> None:
+    def check_heads(self, heads: Heads) -> None:
         """ValueError for other sizes or another score."""
-        super().check_attention(attention)
-        _check_sizes(self, self.embed_dim, self.num_heads, attention)
-        if self.share_att_key and attention.kdim != self.embed_dim:
-            raise ValueError(
-                f"share_att_key needs keys of embed_dim features, got {attention.kdim}"
-            )
+        super().check_heads(heads)
+        check_num_heads(self, self.num_heads, heads)
+        check_embed_dim(self, self.embed_dim, heads)
+        if len(self.weight) != 2 * self._span:
+            raise ValueError(f"weight has {len(self.weight)} rows, 2 * {self._span} are needed")
+        for name, term in _OWN.items():
+            if not self.share_att_key and term in self.pos_att_type and not hasattr(self, name):
+                raise ValueError(f"share_att_key=False needs {name}, which there is none of")
+        if self.share_att_key and heads.kdim != self.embed_dim:
+            raise ValueError(f"share_att_key needs keys of embed_dim features, got {heads.kdim}")
 
-    def _table_inputs(self, attention: MultiheadAttention) -> tuple[Any, ...]:
-        shared = attention._parameters.values() if self.share_att_key else ()
-        return (*super()._table_inputs(attention), *shared)
+    @property
+    def _span(self) -> int:
+        return self.position_buckets or self.max_relative_positions
 
-    def _tables(self, attention: MultiheadAttention, length: int) -> dict[str, Any]:
-        rows = np.clip(self._bucket(-_distances(length)) + self._span, 0, 2 * self._span - 1)
+    @property
+    def terms(self) -> int:
+        """Content to content and those of pos_att_type."""
+        return 1 + len(self.pos_att_type)
+
+    def _inputs(self, heads: Heads, projections: Projections) -> tuple[object, ...]:
+        return (*heads.kept, *(projections.inputs() if self.share_att_key else ()))
+
+    def _tables(self, heads: Heads, projections: Projections, size: int) -> dict[str, Any]:
+        rows = np.clip(self._bucket(-_distances(size)) + self._span, 0, 2 * self._span - 1)
         tables: dict[str, Any] = {}
         if "c2p" in self.pos_att_type:
-            tables["query_table"] = self._projected(attention, "key")
+            tables["query_table"] = self._projected(heads, projections, "key")
         if "p2c" in self.pos_att_type:
-            tables["key_table"] = self._projected(attention, "query")
-        return _embeddings(rows, length, **tables)
+            tables["key_table"] = self._projected(heads, projections, "query")
+        return _embeddings(rows, size, **tables)
 
     def _bucket(self, distances: Any) -> Any:
         if not self.position_buckets:
             return distances
         return deberta_bucket(distances, self.position_buckets, self.max_relative_positions)
 
-    def _projected(self, attention: MultiheadAttention, kind: str) -> Float32:
+    def _projected(self, heads: Heads, projections: Projections, kind: str) -> Float32:
         """The table as the heads' keys or queries, (num_heads, 2 span, head_dim)."""
         if not self.share_att_key:
-            projection = getattr(self, f"pos_{kind}_proj")
-            table = _per_head(self.weight, projection.weight, projection.bias, self.num_heads)
-            return np.ascontiguousarray(table[list(attention._kept_heads)])
-        weights, biases = attention.projections()
-        which = 0 if kind == "query" else 1
-        heads = attention.num_heads if kind == "query" else attention.num_kv_heads
-        table = _per_head(self.weight, weights[which], biases[which], heads)
-        return np.repeat(table, attention.num_heads // heads, axis=0)
+            own = getattr(self, f"pos_{kind}_proj")
+            table = _per_head(self.weight, own.weight, own.bias, self.num_heads)
+            return np.ascontiguousarray(table[list(heads.kept)])
+        shared = projections.query() if kind == "query" else projections.key()
+        count = heads.num_heads if kind == "query" else heads.num_kv_heads
+        table = _per_head(self.weight, shared.weight, shared.bias, count)
+        return np.repeat(table, heads.num_heads // count, axis=0)
 
 
 def _distances(length: int) -> Any:
@@ -217,14 +233,3 @@ def _per_head(rows: Float32, weight: Float32, bias: Float32 | None, num_heads: i
         projected += bias
     heads = projected.reshape(len(rows), num_heads, -1).swapaxes(0, 1)
     return np.ascontiguousarray(heads, np.float32)
-
-
-def _check_sizes(
-    position: Position, embed_dim: int, num_heads: int, attention: MultiheadAttention
-) -> None:
-    check_num_heads(position, num_heads, attention)
-    if embed_dim != attention.embed_dim:
-        raise ValueError(
-            f"{type(position).__name__} has embed_dim {embed_dim}, the attention has"
-            f" {attention.embed_dim}"
-        )

@@ -74,8 +74,11 @@ class SinusoidalPositionalEncoding(_AddedPositions):
         super().__init__()
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
         self.batch_first = batch_first
-        self._options = {"base": base, "freq": freq, "layout": layout, "offset": first}
-        self._options["scale"] = scale
+        self.base = base
+        self.freq = freq
+        self.layout = layout
+        self.first = first
+        self.scale = scale
         self.encode(np.zeros(1))
 
     def encode(self, positions: Any) -> Float32:
@@ -83,7 +86,11 @@ class SinusoidalPositionalEncoding(_AddedPositions):
         return sinusoidal_position_encoding(
             np.asarray(positions),
             self.embedding_dim,
-            **self._options,  # type: ignore[arg-type]
+            base=self.base,
+            freq=self.freq,
+            layout=self.layout,
+            offset=self.first,
+            scale=self.scale,
         )
 
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that torch's attention lacks: their names, their checks, what they mean natively."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import numpy as np
+
+from simdformer.functional.call import MASKED_ROWS, Window
+from simdformer.nn.heads import Heads
+from simdformer.nn.module import Float32, Module
+from simdformer.nn.norms import LayerNorm, RMSNorm
+from simdformer.nn.position import Position
+
+LARGEST_LOGIT_SCALE = 100.0  # Swin Transformer V2, Liu et al. 2022
+SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
+
+
+class AttentionOptions(TypedDict, total=False):
+    """Keyword arguments of MultiheadAttention beyond torch's, which layers hand on to it."""
+
+    num_kv_heads: int | None
+    head_dim: int | None
+    score: str
+    scale: float | None
+    softcap: float
+    tie_qk: bool
+    position: Position | None
+    masked_row: str
+    window_size: tuple[int, int]
+    qk_norm: Module | None
+    logit_scale: bool
+
+
+def check_heads(heads: Heads, *, tie_qk: bool) -> None:
+    """ValueError for heads that cannot be."""
+    if heads.num_heads % heads.num_kv_heads:
+        raise ValueError(
+            f"num_heads {heads.num_heads} is not a multiple of num_kv_heads {heads.num_kv_heads}"
+        )
+    if heads.score not in SCORES:
+        raise ValueError(f"unknown score {heads.score!r}; known: {', '.join(SCORES)}")
+    if tie_qk and (heads.kdim != heads.embed_dim or heads.num_kv_heads != heads.num_heads):
+        raise ValueError("tie_qk needs keys of embed_dim features and num_heads heads")
+
+
+def check_rows(masked_row: str, window_size: tuple[int, int]) -> None:
+    """ValueError for other values than these options have."""
+    if masked_row not in MASKED_ROWS:
+        raise ValueError(f"masked_row must be 'zero' or 'nan', got {masked_row!r}")
+    Window.of(False, window_size, "upper_left")
+
+
+def check_qk_norm(heads: Heads, norm: Module) -> None:
+    """TypeError and ValueError for another norm than one of head_dim features."""
+    if not isinstance(norm, (LayerNorm, RMSNorm)):
+        raise TypeError(f"qk_norm must be a LayerNorm or RMSNorm, got {type(norm).__name__}")
+    if norm.normalized_shape != (heads.head_dim,):
+        raise ValueError(
+            f"qk_norm must be of head_dim={heads.head_dim} features, got {norm.normalized_shape}"
+        )
+    if heads.score == "bilinear":
+        raise ValueError("qk_norm and score 'bilinear' exclude each other")
+
+
+def check_logit_scale(heads: Heads, scale: float | None) -> None:
+    """ValueError for what a learned scale does not go with."""
+    if scale is not None:
+        raise ValueError("scale and logit_scale exclude each other: give one of them")
+    if heads.score == "euclidean" and heads.num_kv_heads != heads.num_heads:
+        raise ValueError("logit_scale of score 'euclidean' needs num_kv_heads equal to num_heads")
+
+
+def check_dropout(dropout: float) -> None:
+    """torch's dropout, which inference leaves out."""
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout must be in [0, 1], got {dropout}")
+
+
+def native_scales(
+    heads: Heads, scale: float | None, logit_scale: Float32 | None, terms: int
+) -> dict[str, Any]:
+    """What _core.MultiheadAttention multiplies the scores by, one number or one a head.
+
+    terms: how many terms of one size the scores are sums of.
+    """
+    # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2, whose last term no softmax sees.
+    factor = 2.0 if heads.score == "euclidean" else 1.0
+    if logit_scale is not None:
+        logs = np.minimum(logit_scale.astype(np.float64), np.log(LARGEST_LOGIT_SCALE))
+        return {
+            "softmax_scale": 1.0,
+            "head_scales": (factor * np.exp(logs)).astype(np.float32),
+        }
+    if scale is None:
+        by_dim = heads.score in ("scaled_dot", "euclidean")
+        scale = 1.0 / (terms * heads.head_dim) ** 0.5 if by_dim else 1.0
+    return {"softmax_scale": factor * scale}

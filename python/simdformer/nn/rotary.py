@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Positions as rotations of queries and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from simdformer import _core
+from simdformer.functional import rotary_frequencies
+from simdformer.functional.arrays import positive_int
+from simdformer.nn.heads import Heads
+from simdformer.nn.position import Position
+from simdformer.nn.projections import Projections
+
+
+class _Scaling(Mapping[str, Any]):
+    """A mapping that cannot change, so that what was made of it is right until another is set."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
+class RotaryEmbedding(Position):
+    """Rotation of queries and keys by their positions (Su et al. 2021).
+
+    dim: how many features of each head are rotated. base, interleaved, scaling: as of
+    functional.rotary_embedding. With "dynamic" scaling the frequencies follow the longest sequence
+    of the call, as in transformers, and a cache keeps what earlier calls rotated.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        base: float = 10000.0,
+        interleaved: bool = False,
+        scaling: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim = positive_int("dim", dim)
+        if dim % 2:
+            raise ValueError(f"dim must be even, got {dim}")
+        self.base = base
+        self.interleaved = interleaved
+        self.scaling = scaling
+        rotary_frequencies(dim, base=base, scaling=scaling, seq_len=1)
+
+    @property
+    def scaling(self) -> Mapping[str, Any] | None:
+        """How the frequencies are scaled; to change it, set another mapping."""
+        return self._scaling
+
+    @scaling.setter
+    def scaling(self, value: Mapping[str, Any] | None) -> None:
+        self._scaling = None if value is None else _Scaling(value)
+
+    def check_heads(self, heads: Heads) -> None:
+        """ValueError if a head has fewer features than are rotated."""
+        if self.dim > heads.head_dim:
+            raise ValueError(
+                f"RotaryEmbedding rotates {self.dim} features, heads have {heads.head_dim}"
+            )
+
+    @property
+    def _is_dynamic(self) -> bool:
+        scaling = self.scaling or {}
+        return bool(scaling.get("rope_type", scaling.get("type")) == "dynamic")
+
+    def size_for(self, length: int) -> int:
+        """With "dynamic" scaling, whose frequencies depend on it, exactly as many as there are."""
+        return length if self._is_dynamic else super().size_for(length)
+
+    def serves(self, size: int, length: int) -> bool:
+        """With "dynamic" scaling, for its own length alone."""
+        return size == length if self._is_dynamic else size >= length
+
+    def _inputs(self, heads: Heads, projections: Projections) -> tuple[object, ...]:  # noqa: ARG002
+        return ()
+
+    def _tables(
+        self,
+        heads: Heads,  # noqa: ARG002
+        projections: Projections,  # noqa: ARG002
+        size: int,
+    ) -> dict[str, Any]:
+        inv_freq, factor = rotary_frequencies(
+            self.dim, base=self.base, scaling=self.scaling, seq_len=size
+        )
+        cos = np.empty((size, self.dim // 2), np.float32)
+        sin = np.empty_like(cos)
+        _core.sin_cos(np.arange(size, dtype=np.float64), inv_freq, factor, sin, cos)
+        return {"cos": cos, "sin": sin, "interleaved": self.interleaved}
