@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "bindings/bindings.h"
 #include "bindings/gemm_epilogue.h"
@@ -42,20 +43,51 @@ FloatArray gemm(const KernelTable& self, const py::object& a_object,
   return out;
 }
 
-template <Products products>
-FloatArray attention(const KernelTable& self, const py::object& q_object,
-                     const py::object& k_object, const py::object& v_object, float softmax_scale) {
+// weights: None, or an array that is filled.
+FloatArray attention(Products products, const KernelTable& self, const py::object& q_object,
+                     const py::object& k_object, const py::object& v_object, float softmax_scale,
+                     const py::object& bias, std::optional<FloatArray> weights, float q_magnitude) {
   const FloatArray q = float_array("q", q_object, 2);
   const FloatArray k = float_array("k", k_object, 2);
   const FloatArray v = float_array("v", v_object, 2);
   check(q.shape(1) == k.shape(1), "k has head_dim ", k.shape(1), ", q has ", q.shape(1));
   check(k.shape(0) == v.shape(0), "v has ", v.shape(0), " rows, k has ", k.shape(0));
   check(softmax_scale > 0, "softmax_scale must be positive, got ", softmax_scale);
+  const size_t distances = matrix(q).rows + matrix(k).rows;
+  const OptionalVector relative_bias("relative_bias", bias, distances ? distances - 1 : 0);
   FloatArray out = empty_matrix(matrix(q).rows, matrix(v).cols);
   Buffer<float> scratch(self.scratch_size(products, matrix(k), matrix(v)));
-  self.attention(products, matrix(q), matrix(k), matrix(v), softmax_scale, scratch,
-                 mutable_matrix(out));
+  AttentionArgs args = self.attention_args(matrix(q), matrix(k), matrix(v), softmax_scale, scratch,
+                                           mutable_matrix(out));
+  args.relative_bias = relative_bias.data();
+  args.q_magnitude = q_magnitude;
+  if (weights) {
+    check(
+        weights->ndim() == 2 && weights->shape(0) == q.shape(0) && weights->shape(1) == k.shape(0),
+        "weights must have shape (", q.shape(0), ", ", k.shape(0), "), got ", shape_of(*weights));
+    args.weights = weights->mutable_data();
+    args.ld_weights = matrix(k).rows;
+  }
+  self.attention(products, args);
   return out;
+}
+
+FloatArray attention_f32(const KernelTable& self, const py::object& q, const py::object& k,
+                         const py::object& v, float softmax_scale, const py::object& relative_bias,
+                         const std::optional<FloatArray>& weights) {
+  return attention(Products::kFloat32, self, q, k, v, softmax_scale, relative_bias, weights, 0.0f);
+}
+
+FloatArray attention_s16(const KernelTable& self, const py::object& q, const py::object& k,
+                         const py::object& v, float softmax_scale, const py::object& relative_bias,
+                         const std::optional<FloatArray>& weights, float q_magnitude) {
+  return attention(Products::kS16, self, q, k, v, softmax_scale, relative_bias, weights,
+                   q_magnitude);
+}
+
+float largest_magnitude(const KernelTable& self, const py::object& x_object) {
+  const FloatArray x = float_array("x", x_object, 2);
+  return self.kernels.largest_magnitude(matrix(x).rows, matrix(x).cols, x.data(), matrix(x).stride);
 }
 
 FloatArray layer_norm(const KernelTable& self, const py::object& x_object,
@@ -207,10 +239,13 @@ void bind_kernels(py::module_& module) {
            arg("bias") = py::none(), py::kw_only(), arg("activation") = "identity",
            arg("residual") = py::none(), arg("norm_weight") = py::none(),
            arg("norm_bias") = py::none(), arg("eps") = 1e-5f)
-      .def("attention", &attention<Products::kFloat32>, arg("q"), arg("k"), arg("v"), py::kw_only(),
-           arg("softmax_scale"))
-      .def("attention_s16", &attention<Products::kS16>, arg("q"), arg("k"), arg("v"), py::kw_only(),
-           arg("softmax_scale"))
+      .def("attention", &attention_f32, arg("q"), arg("k"), arg("v"), py::kw_only(),
+           arg("softmax_scale"), arg("relative_bias") = py::none(),
+           arg("weights").noconvert() = py::none())
+      .def("attention_s16", &attention_s16, arg("q"), arg("k"), arg("v"), py::kw_only(),
+           arg("softmax_scale"), arg("relative_bias") = py::none(),
+           arg("weights").noconvert() = py::none(), arg("q_magnitude") = 0.0f)
+      .def("largest_magnitude", &largest_magnitude, arg("x"))
       .def("layer_norm", &layer_norm, arg("x"), arg("weight"), arg("bias") = py::none(),
            py::kw_only(), arg("eps") = 1e-5f)
       .def("softmax", &softmax, arg("x"))

@@ -104,9 +104,8 @@ double time_attention(const KernelTable& self, size_t num_queries, size_t num_ke
   const TestMatrix v(num_keys, head_dim);
   const TestMatrix out(num_queries, head_dim);
   Buffer<float> scratch(self.scratch_size(products, k.view, v.view));
-  return warm_seconds_per_call(repeats, [&] {
-    self.attention(products, q.view, k.view, v.view, 0.125f, scratch, out.view);
-  });
+  const AttentionArgs args = self.attention_args(q.view, k.view, v.view, 0.125f, scratch, out.view);
+  return warm_seconds_per_call(repeats, [&] { self.attention(products, args); });
 }
 
 // A kernel that goes over rows of contiguous data, x -> y.

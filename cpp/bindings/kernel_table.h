@@ -46,10 +46,9 @@ struct KernelTable {
     return size(k.rows, k.cols, v.cols);
   }
 
-  void attention(Products products, ConstMatrix q, ConstMatrix k, ConstMatrix v,
-                 float softmax_scale, Buffer<float>& scratch, Matrix out) const {
-    const auto attend = products == Products::kS16 ? kernels.attention_s16 : kernels.attention;
-    attend({.num_queries = q.rows,
+  AttentionArgs attention_args(ConstMatrix q, ConstMatrix k, ConstMatrix v, float softmax_scale,
+                               Buffer<float>& scratch, Matrix out) const {
+    return {.num_queries = q.rows,
             .num_keys = k.rows,
             .head_dim = q.cols,
             .value_dim = v.cols,
@@ -62,7 +61,11 @@ struct KernelTable {
             .ldv = v.stride,
             .out = out.data,
             .ldo = out.stride,
-            .scratch = scratch.data()});
+            .scratch = scratch.data()};
+  }
+
+  void attention(Products products, const AttentionArgs& args) const {
+    (products == Products::kS16 ? kernels.attention_s16 : kernels.attention)(args);
   }
 };
 

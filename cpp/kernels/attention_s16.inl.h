@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/attention.inl.h"
+#include "kernels/attention_s16_softmax.inl.h"
 #include "kernels/gemm_s16.inl.h"
 #include "kernels/quantize.inl.h"
 
@@ -15,19 +16,11 @@ namespace {
 // All stays within int32: the difference of two scores, 2 x 2047^2 x kS16HeadDim, and a sum of
 // values, 8192 x 2047 x 2 kS16Keys.
 constexpr float kS16Steps = 2047.0f;
-constexpr float kS16Log2One = 13.0f;  // an exponential of 1 is 2^13
 constexpr size_t kS16HeadDim = 256;
 constexpr size_t kS16Keys = 64;  // pairs of keys in one sum
 
-SIMDFORMER_INLINE VecI32 broadcast_int(int32_t x) {
-  float bits;
-  __builtin_memcpy(&bits, &x, sizeof(bits));
-  return as_ints(VecF32::broadcast(bits));
-}
-
-// The largest magnitude in x, as the bits of a float: those of infinity or NaN are above all
-// others.
-SIMDFORMER_INLINE int32_t largest_bits(size_t rows, size_t cols, const float* x, size_t ldx) {
+// By the bits of floats as integers: those of infinity and NaN are above all others.
+float largest_magnitude(size_t rows, size_t cols, const float* x, size_t ldx) {
   VecI32 even = VecI32::zero();
   VecI32 odd = VecI32::zero();
   for (size_t i = 0; i < rows; ++i, x += ldx) {
@@ -38,18 +31,14 @@ SIMDFORMER_INLINE int32_t largest_bits(size_t rows, size_t cols, const float* x,
     }
     for (; j < cols; j += kLanes) even = max(as_ints(abs(load_first(x + j, cols - j))), even);
   }
-  return reduce_max(max(even, odd));
-}
-
-// What one step of x stands for if it goes to kS16Steps; not finite if x is not.
-SIMDFORMER_INLINE float step_of(size_t rows, size_t cols, const float* x, size_t ldx) {
-  const int32_t bits = largest_bits(rows, cols, x, ldx);
+  const int32_t bits = reduce_max(max(even, odd));
   float largest;
   __builtin_memcpy(&largest, &bits, sizeof(largest));
-  return usable_step(largest * (1.0f / kS16Steps));
+  return largest;
 }
 
-SIMDFORMER_INLINE size_t half_of(size_t n) { return ceil_div(n, 2); }
+// What one step stands for if the largest number goes to kS16Steps; not finite if that is not.
+SIMDFORMER_INLINE float step_of(float largest) { return usable_step(largest * (1.0f / kS16Steps)); }
 
 // pairs[i] = (x[i], x[half + i]) in steps; whole vectors are written.
 SIMDFORMER_INLINE void pair_halves(size_t n, const float* x, float step, float* pairs) {
@@ -97,6 +86,8 @@ struct OperandsS16 {
   float step_q;
   float step_k;
   float step_v;
+  float score_unit;  // what a score's unit stands for
+  bool finite_bias;
 };
 
 // Places in scratch, and how long it is.
@@ -128,44 +119,6 @@ size_t attention_s16_scratch(size_t num_keys, size_t head_dim, size_t value_dim)
   return max_size(size, attention_scratch(num_keys, head_dim, value_dim));
 }
 
-SIMDFORMER_INLINE int32_t max_score(size_t n, const float* scores) {
-  const VecI32 lowest = broadcast_int(INT32_MIN);
-  VecI32 largest = lowest;
-  size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) largest = max(as_ints(VecF32::load(scores + i)), largest);
-  if (i < n) {
-    const VecF32 v = select_first(n - i, VecF32::load(scores + i), as_floats(lowest));
-    largest = max(as_ints(v), largest);
-  }
-  return reduce_max(largest);
-}
-
-// Scores of a row -> pairs of exponentials in their place; returns their sum. scale: log2(e) times
-// what a score's unit stands for.
-SIMDFORMER_INLINE float exp_pairs(size_t n, float scale, int32_t max_value, float* x) {
-  const size_t half = half_of(n);
-  const VecI32 largest = broadcast_int(max_value);
-  const VecF32 scale_v = VecF32::broadcast(scale);
-  const VecI32 ones = broadcast_int(0x00010001);
-  VecI32 sum = VecI32::zero();
-  const auto exp_of = [&](const float* p) {
-    const VecF32 difference = to_float(as_ints(VecF32::load(p)) - largest);
-    return exp2_coarse(fma(difference, scale_v, VecF32::broadcast(kS16Log2One)));
-  };
-  for (size_t i = 0; i < half; i += kLanes) {
-    VecF32 low = exp_of(x + i);
-    VecF32 high = exp_of(x + half + i);
-    if (half + i + kLanes > n) {
-      low = select_first(min_size(kLanes, half - i), low, VecF32::zero());
-      high = select_first(min_size(kLanes, n - min_size(n, half + i)), high, VecF32::zero());
-    }
-    const VecI32 pairs = pair_s16(low, high);
-    sum = dot_s16(sum, pairs, ones);
-    as_floats(pairs).store(x + i);
-  }
-  return reduce_add(to_float(sum));
-}
-
 // sums[i, :] = exponentials . v in steps of v, over all keys.
 SIMDFORMER_INLINE void sum_values(const AttentionArgs& a, const OperandsS16& o, size_t rows) {
   for (size_t k = 0; k < o.half_keys; k += kS16Keys) {
@@ -183,18 +136,50 @@ SIMDFORMER_INLINE void sum_values(const AttentionArgs& a, const OperandsS16& o, 
   }
 }
 
-// In two sweeps, as softmax_strip. factor: what the sums of values are to be multiplied by.
+// In two sweeps, as softmax_strip: scores -> pairs of exponentials and their sum.
 SIMDFORMER_NOINLINE void softmax_strip_s16(const AttentionArgs& a, const OperandsS16& o,
-                                           size_t rows, float* factor) {
-  constexpr float kLog2E = 1.44269504f;
-  const float scale = o.step_q * o.step_k * a.softmax_scale * kLog2E;
+                                           size_t rows, float* sum) {
   int32_t largest[kStripRows];
   for (size_t i = 0; i < rows; ++i) {
     largest[i] = max_score(a.num_keys, o.scores + i * o.ld_scores);
   }
   for (size_t i = 0; i < rows; ++i) {
-    factor[i] = o.step_v / exp_pairs(a.num_keys, scale, largest[i], o.scores + i * o.ld_scores);
+    sum[i] = exp_scores(a.num_keys, o.score_unit, largest[i], o.scores + i * o.ld_scores);
   }
+}
+
+// The same with relative_bias. A row without a key gets an infinite sum.
+SIMDFORMER_NOINLINE void biased_softmax_strip_s16(const AttentionArgs& a, const OperandsS16& o,
+                                                  size_t row, size_t rows, float* sum) {
+  float largest[kStripRows];
+  for (size_t i = 0; i < rows; ++i) {
+    const float* bias = a.relative_bias + (a.num_queries - 1 - row - i);
+    largest[i] = bias_scores(a.num_keys, o.score_unit, bias, o.scores + i * o.ld_scores);
+  }
+  for (size_t i = 0; i < rows; ++i) {
+    float* x = o.scores + i * o.ld_scores;
+    if (largest[i] == kInfinity || (!o.finite_bias && has_nan(a.num_keys, x))) {
+      sum[i] = __builtin_nanf("");
+    } else if (largest[i] == -kInfinity) {
+      sum[i] = kInfinity;
+    } else {
+      sum[i] = exp_biased_scores(a.num_keys, largest[i], x);
+    }
+  }
+}
+
+// A row's out and weights from its sums of values and its exponentials.
+SIMDFORMER_INLINE void finish_row_s16(const AttentionArgs& a, const OperandsS16& o, size_t row,
+                                      size_t i, float sum) {
+  float* out = a.out + (row + i) * a.ldo;
+  float* weights = a.weights ? a.weights + (row + i) * a.ld_weights : nullptr;
+  if (sum == kInfinity) {
+    fill_row(a.value_dim, a.masked_value, out);
+    if (weights) fill_row(a.num_keys, a.masked_value, weights);
+    return;
+  }
+  scale_row(a.value_dim, o.step_v / sum, o.sums + i * o.ld_sums, out);
+  if (weights) scale_pairs(a.num_keys, 1.0f / sum, o.scores + i * o.ld_scores, weights);
 }
 
 SIMDFORMER_INLINE void attend_strip_s16(const AttentionArgs& a, const OperandsS16& o, size_t row,
@@ -211,23 +196,45 @@ SIMDFORMER_INLINE void attend_strip_s16(const AttentionArgs& a, const OperandsS1
             .packed_k = o.half_dim,
             .c = o.scores,
             .ldc = o.ld_scores});
-  float factor[kStripRows];
-  softmax_strip_s16(a, o, rows, factor);
-  sum_values(a, o, rows);
-  for (size_t i = 0; i < rows; ++i) {
-    scale_row(a.value_dim, factor[i], o.sums + i * o.ld_sums, a.out + (row + i) * a.ldo);
+  float sum[kStripRows];
+  if (a.relative_bias) {
+    biased_softmax_strip_s16(a, o, row, rows, sum);
+  } else {
+    softmax_strip_s16(a, o, rows, sum);
   }
+  sum_values(a, o, rows);
+  for (size_t i = 0; i < rows; ++i) finish_row_s16(a, o, row, i, sum[i]);
+}
+
+// Whether a call asks for nothing that these products do not give.
+SIMDFORMER_INLINE bool is_for_s16(const AttentionArgs& a) {
+  return a.score == Score::kDot && a.softmax_scale > 0 && !(a.softcap > 0) && !a.packed_k &&
+         !a.key_bias && !a.pair_bias && !a.key_mask && !a.pair_mask && !limits_distance(a) &&
+         !(a.weights && a.weights_stage != WeightsStage::kSoftmax) && a.num_keys > 0 &&
+         a.head_dim <= kS16HeadDim;
+}
+
+SIMDFORMER_INLINE void find_steps(const AttentionArgs& a, OperandsS16& o) {
+  // Not "> 0": a NaN that the caller found is the caller's.
+  const float largest_q = a.q_magnitude <= 0.0f
+                              ? largest_magnitude(a.num_queries, a.head_dim, a.q, a.ldq)
+                              : a.q_magnitude;
+  o.step_q = step_of(largest_q);
+  o.step_k = step_of(largest_magnitude(a.num_keys, a.head_dim, a.k, a.ldk));
+  o.step_v = step_of(largest_magnitude(a.num_keys, a.value_dim, a.v, a.ldv));
+  o.score_unit = o.step_q * o.step_k * a.softmax_scale;
 }
 
 void attention_s16(const AttentionArgs& a) {
+  if (!is_for_s16(a)) return attention(a);
   OperandsS16 o;
   place_s16(a.num_keys, a.head_dim, a.value_dim, a.scratch, o);
-  o.step_q = step_of(a.num_queries, a.head_dim, a.q, a.ldq);
-  o.step_k = step_of(a.num_keys, a.head_dim, a.k, a.ldk);
-  o.step_v = step_of(a.num_keys, a.value_dim, a.v, a.ldv);
-  // A product of scales beyond float32 goes the same way as what is not finite.
-  const bool finite = o.step_q * o.step_k * a.softmax_scale < kInfinity && o.step_v < kInfinity;
-  if (!finite || a.num_keys == 0 || a.head_dim > kS16HeadDim) return attention(a);
+  find_steps(a, o);
+  // A product of scales beyond float32 goes the same way as what is not finite; with a bias, so
+  // does the largest score that it might be added to.
+  const float largest_score = a.relative_bias ? 0x1p31f * o.score_unit : o.score_unit;
+  if (!(largest_score < kInfinity && o.step_v < kInfinity)) return attention(a);
+  o.finite_bias = !a.relative_bias || all_finite(a.relative_bias, a.num_queries + a.num_keys - 1);
   for (size_t j = 0; j < a.num_keys; ++j) {
     pair_halves(a.head_dim, a.k + j * a.ldk, o.step_k, o.rows + j * o.ld_q);
   }

@@ -173,6 +173,9 @@ struct AttentionArgs {
   float* weights = nullptr;  // (num_queries, num_keys)
   size_t ld_weights = 0;
   WeightsStage weights_stage = WeightsStage::kSoftmax;
+  // For attention_s16: the largest |q| of all queries that share a step, so that those of a head
+  // may come in several calls. 0 or less: that of this call's q.
+  float q_magnitude = 0.0f;
   // attention_scratch(num_keys, head_dim, value_dim) floats: linear in num_keys.
   float* scratch = nullptr;
 };
@@ -307,13 +310,16 @@ struct Kernels {
 
   size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
   void (*attention)(const AttentionArgs& args);
-  // attention's softmax(softmax_scale q k^T) v, and nothing else of it, with both products in s16
-  // and exact sums: q, k and v to 2047 steps of their largest magnitude, a row's exponentials to
-  // 8192 of its largest one. So the bits of a row depend on the other rows of q, unlike
-  // attention's. What is not finite, and head_dim > 256, is left to attention. The scratch is for
-  // either.
+  // attention's softmax(softmax_scale q k^T + relative_bias) v, and its weights, with both products
+  // in s16 and exact sums: q to 2047 steps of q_magnitude, k and v to 2047 of their largest
+  // magnitude, a row's exponentials to 8192 of its largest one. The bits of a row depend on
+  // q_magnitude, but on no other row. What is not finite, head_dim > 256, a softmax_scale that is
+  // not above 0, and calls that ask for anything else of attention are left to it. The scratch is
+  // for either.
   size_t (*attention_s16_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
   void (*attention_s16)(const AttentionArgs& args);
+  // max |x[i, j]|, 0 of nothing, not finite if an x is not. x: (rows, cols), row stride ldx.
+  float (*largest_magnitude)(size_t rows, size_t cols, const float* x, size_t ldx);
   // Rows [begin, end) of k: (.., head_dim) or v: (.., value_dim) into the layout that attention
   // reads, with room for capacity keys (a multiple of gemm_nr). Floats: capacity * head_dim, and
   // capacity * value_dim rounded up to whole vectors.

@@ -45,6 +45,7 @@ constexpr Kernels make_table(Bf16Tiles bf16_tiles = {}) {
       .attention = attention,
       .attention_s16_scratch = attention_s16_scratch,
       .attention_s16 = attention_s16,
+      .largest_magnitude = largest_magnitude,
       .pack_keys = pack_keys,
       .pack_values = pack_values,
       .layer_norm = layer_norm,

@@ -214,10 +214,29 @@ class KernelTable:
         norm_bias: Float32 | None = None,
         eps: float = 1e-5,
     ) -> Float32: ...
-    def attention(self, q: Float32, k: Float32, v: Float32, *, softmax_scale: float) -> Float32: ...
-    def attention_s16(
-        self, q: Float32, k: Float32, v: Float32, *, softmax_scale: float
+    # relative_bias (queries + keys - 1,); weights (queries, keys) is filled.
+    def attention(
+        self,
+        q: Float32,
+        k: Float32,
+        v: Float32,
+        *,
+        softmax_scale: float,
+        relative_bias: Float32 | None = None,
+        weights: Float32 | None = None,
     ) -> Float32: ...
+    def attention_s16(
+        self,
+        q: Float32,
+        k: Float32,
+        v: Float32,
+        *,
+        softmax_scale: float,
+        relative_bias: Float32 | None = None,
+        weights: Float32 | None = None,
+        q_magnitude: float = 0.0,
+    ) -> Float32: ...
+    def largest_magnitude(self, x: Float32) -> float: ...
     def layer_norm(
         self, x: Float32, weight: Float32, bias: Float32 | None = None, *, eps: float = 1e-5
     ) -> Float32: ...

@@ -9,24 +9,51 @@ from hypothesis import strategies as st
 
 from simdformer import _core
 from tests import oracle
-from tests.support import LAYOUTS, assert_same_bits, assert_within, normal, random_qkv, sizes_around
+from tests.support import (
+    LAYOUTS,
+    TINY,
+    assert_same_bits,
+    assert_within,
+    gamma,
+    normal,
+    random_qkv,
+    sizes_around,
+)
 
 STEPS = 2047
 ONE = 8192
 
 
-def bound(q, k, v, scale):
-    """Half a step of each number, and of each exponential; a score's error is a relative error of
-    its exponential and, through the sum, of every weight of the row."""
+def spread(bias, queries, keys):
+    """bias[j - i + queries - 1] at (i, j)."""
+    return bias[np.arange(keys) - np.arange(queries)[:, None] + queries - 1].astype(np.float64)
+
+
+def weights_bound(q, k, scale, bias=0.0):
+    """Exact weights, and how far from them each may be, apart from what rounding its exponential to
+    half a step adds: a relative error of each row, and how much of 1 a row loses by that rounding.
+
+    Half a step of each number; a score's error is a relative error of its exponential and, through
+    the sum, of every weight of the row. Beside a bias, scores go through eight roundings of float32.
+    """
     head_dim, keys = q.shape[1], k.shape[0]
-    step_q, step_k, step_v = (max(np.abs(x).max() / STEPS, 2.0**-126) for x in (q, k, v))
+    step_q, step_k = (max(np.abs(x).max() / STEPS, TINY) for x in (q, k))
     rounding = 0.5 * (step_q * np.abs(k).sum(axis=1).max() + step_k * np.abs(q).sum(axis=1))
     in_exponent = scale * (rounding + 0.25 * head_dim * step_q * step_k) * 1.001
-    weights = oracle.softmax(oracle.linear(q, k) * scale)
+    scores = oracle.linear(q, k) * scale
+    if np.any(bias):
+        largest_bias = np.abs(np.where(np.isneginf(bias), 0.0, bias)).max(axis=1)
+        in_exponent += gamma(8) * (np.abs(scores).max(axis=1) + largest_bias)
+    weights = oracle.softmax(scores + bias)
     # A weight of 1 / sum at most: the largest exponential is 1, of which 0.5 + 0.03 steps are lost.
     lost = 0.53 * keys / ONE * weights.max(axis=1)
-    relative = 2 * np.expm1(in_exponent)
+    return weights, 2 * np.expm1(in_exponent), lost
+
+
+def bound(q, k, v, scale, bias=0.0):
+    weights, relative, lost = weights_bound(q, k, scale, bias)
     largest = np.abs(v).max()
+    step_v = max(largest / STEPS, TINY)
     return relative[:, None] * (weights @ np.abs(v)) + 2.1 * lost[:, None] * largest + 0.51 * step_v
 
 
@@ -34,6 +61,16 @@ def check(table, q, k, v, scale):
     out = table.attention_s16(q, k, v, softmax_scale=scale)
     assert out.shape == (len(q), v.shape[1])
     assert_within(out, oracle.attention(q, k, v, scale), bound(q, k, v, scale))
+
+
+def check_bias_and_weights(table, q, k, v, scale, bias):
+    weights = np.full((len(q), len(k)), np.nan, np.float32)
+    out = table.attention_s16(q, k, v, softmax_scale=scale, relative_bias=bias, weights=weights)
+    added = spread(bias, len(q), len(k))
+    assert_within(out, oracle.attention(q, k, v, scale, added), bound(q, k, v, scale, added))
+    exact, relative, lost = weights_bound(q, k, scale, added)
+    own = 2.1 * (lost / len(k))[:, None]  # half a step of this exponential alone
+    assert_within(weights, exact, relative[:, None] * exact + 2.1 * lost[:, None] * exact + own)
 
 
 def test_is_within_its_bound_around_the_tile(table, rng):
@@ -140,3 +177,148 @@ def test_takes_any_memory_layout(table, rng, layout):
     q, k, v = random_qkv(rng, 11, 37, 20)
     out = table.attention_s16(layout(q), layout(k), layout(v), softmax_scale=0.2)
     assert_same_bits(out, table.attention_s16(q, k, v, softmax_scale=0.2))
+
+
+def test_a_bias_by_distance_and_weights_are_within_their_bounds_around_the_tile(table, rng):
+    mr, nr = table.gemm_tile
+    for queries in sizes_around(mr, 4 * mr)[1:]:
+        for keys in sizes_around(table.lanes, 2 * table.lanes, nr, 2 * nr)[1:]:
+            qkv = random_qkv(rng, queries, keys, 12)
+            bias = normal(rng, queries + keys - 1, scale=2.0)
+            check_bias_and_weights(table, *qkv, 0.3, bias)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_a_bias_by_distance_and_weights_are_within_their_bounds_for_any_shape(
+    isa, queries, keys, head_dim, seed
+):
+    rng = np.random.default_rng(seed)
+    qkv = random_qkv(rng, queries, keys, head_dim)
+    bias = normal(rng, queries + keys - 1)
+    check_bias_and_weights(_core.KernelTable(isa), *qkv, head_dim**-0.5, bias)
+
+
+@pytest.mark.parametrize("keys", [127, 129, 1025])
+@pytest.mark.parametrize("size", [0.0, 30.0, 1e4])
+def test_a_bias_of_any_size_is_within_its_bound(table, rng, keys, size):
+    qkv = random_qkv(rng, 9, keys, 32)
+    check_bias_and_weights(table, *qkv, 32**-0.5, normal(rng, 8 + keys, scale=size))
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_weights_change_no_bit_of_the_output(table, rng, biased):
+    q, k, v = random_qkv(rng, 37, 53, 20)
+    bias = normal(rng, 89) if biased else None
+    weights = np.empty((37, 53), np.float32)
+    out = table.attention_s16(q, k, v, softmax_scale=0.2, relative_bias=bias, weights=weights)
+    assert_same_bits(out, table.attention_s16(q, k, v, softmax_scale=0.2, relative_bias=bias))
+
+
+@pytest.mark.parametrize("keys", [1, 2, 17, 64, 129])
+def test_unbiased_weights_are_what_multiplies_v(table, rng, keys):
+    q, k, _ = random_qkv(rng, 21, keys, 20)
+    weights = np.empty((21, keys), np.float32)
+    out = table.attention_s16(
+        q, k, np.eye(keys, dtype=np.float32), softmax_scale=0.2, weights=weights
+    )
+    # 1 is 2047 steps of 1 / 2047; dividing and multiplying by them rounds a few times.
+    np.testing.assert_allclose(weights, out, rtol=gamma(5))
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("cut", [1, 7, 8, 24, 33, 63])
+def test_queries_in_two_calls_have_the_bits_of_one(table, rng, biased, cut):
+    queries, keys = 64, 75
+    q, k, v = random_qkv(rng, queries, keys, 20)
+    q[5] *= 3  # the largest query is in one of the calls alone
+    bias = normal(rng, queries + keys - 1) if biased else None
+    step = {"softmax_scale": 0.2, "q_magnitude": table.largest_magnitude(q)}
+
+    def attend(begin, end):
+        part = None if bias is None else bias[queries - end : queries - begin + keys - 1]
+        weights = np.empty((end - begin, keys), np.float32)
+        out = table.attention_s16(q[begin:end], k, v, relative_bias=part, weights=weights, **step)
+        return np.hstack([out, weights])
+
+    assert_same_bits(np.vstack([attend(0, cut), attend(cut, queries)]), attend(0, queries))
+
+
+def test_the_magnitude_of_all_queries_is_the_default(table, rng):
+    q, k, v = random_qkv(rng, 19, 30, 16)
+    magnitude = table.largest_magnitude(q)
+    given = table.attention_s16(q, k, v, softmax_scale=0.2, q_magnitude=magnitude)
+    assert_same_bits(given, table.attention_s16(q, k, v, softmax_scale=0.2))
+
+
+def test_a_larger_magnitude_makes_coarser_steps(table, rng):
+    q, k, v = random_qkv(rng, 19, 30, 16)
+    large = np.float32(2**6) * table.largest_magnitude(q)
+    out = table.attention_s16(q, k, v, softmax_scale=0.2, q_magnitude=large)
+    widened = np.vstack([q, np.full((1, 16), large, np.float32)])
+    assert_same_bits(out, table.attention_s16(widened, k, v, softmax_scale=0.2)[:-1])
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_magnitude_that_is_not_finite_leaves_all_to_float32(table, rng, poison):
+    q, k, v = random_qkv(rng, 19, 30, 16)
+    out = table.attention_s16(q, k, v, softmax_scale=0.2, q_magnitude=poison)
+    assert_same_bits(out, table.attention(q, k, v, softmax_scale=0.2))
+
+
+def test_the_largest_magnitude_is_exact_for_any_shape(table, rng):
+    for cols in sizes_around(table.lanes, 2 * table.lanes, 3 * table.lanes):
+        for rows in (0, 1, 5):
+            x = normal(rng, rows, cols)
+            assert table.largest_magnitude(x) == np.abs(x).max(initial=0.0)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_the_largest_magnitude_is_not_finite_where_a_number_is_not(table, rng, poison):
+    for column in range(2 * table.lanes + 3):
+        x = normal(rng, 3, 2 * table.lanes + 3)
+        x[1, column] = poison
+        assert not np.isfinite(table.largest_magnitude(x))
+
+
+def test_a_bias_of_minus_infinity_masks(table, rng):
+    queries, keys = 20, 33
+    bias = normal(rng, queries + keys - 1)
+    bias[30:] = -np.inf  # row i sees keys below i + 11
+    check_bias_and_weights(table, *random_qkv(rng, queries, keys, 16), 0.2, bias)
+
+
+def assert_numbers_as_in_float32(table, q, k, v, scale, bias):
+    """NaN in the same places, and rows without a key with the same bits."""
+    weights, expected_weights = np.empty((2, len(q), len(k)), np.float32)
+    options = {"softmax_scale": scale, "relative_bias": bias}
+    out = table.attention_s16(q, k, v, weights=weights, **options)
+    expected = table.attention(q, k, v, weights=expected_weights, **options)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(expected))
+    np.testing.assert_array_equal(np.isnan(weights), np.isnan(expected_weights))
+    empty = (expected_weights == 0).all(axis=1)
+    assert_same_bits(out[empty], expected[empty])
+    assert_same_bits(weights[empty], expected_weights[empty])
+    return np.isnan(expected).any(axis=1).sum(), empty.sum()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_bias_that_is_no_number_spoils_its_rows_alone(table, rng, poison):
+    bias = normal(rng, 48)
+    bias[20] = poison  # at (i, i - 19)
+    spoilt = assert_numbers_as_in_float32(table, *random_qkv(rng, 40, 9, 16), 0.2, bias)
+    assert spoilt == (9, 0)
+
+
+def test_a_row_whose_biases_are_all_minus_infinity_has_no_key(table, rng):
+    bias = normal(rng, 48)
+    bias[:20] = -np.inf
+    bias[3] = np.nan  # nor is a row with a NaN among them one without keys
+    spoilt = assert_numbers_as_in_float32(table, *random_qkv(rng, 40, 9, 16), 0.2, bias)
+    assert spoilt == (4, 8)
+
+
+def test_a_biased_score_beyond_float32_spoils_its_row_alone(table, rng):
+    q, k, v = random_qkv(rng, 40, 9, 16)
+    q[30] = k[0] = 40.0
+    bias = np.full(48, 3.4e38, np.float32)
+    assert assert_numbers_as_in_float32(table, q, k, v, 4e32, bias) == (1, 0)
