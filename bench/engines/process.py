@@ -1,19 +1,14 @@
-"""The benchmark's side of a worker: starts it, asks it, and stops it while others compute."""
+"""The benchmark's side of an engine: starts its process and loads its model."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from texts import TextSet
-
-BENCH = Path(__file__).resolve().parent.parent
+from worker_process import WorkerProcess
 
 # How each runtime is held to an instruction set. ONNX Runtime has no such switch.
 _ISA_VARIABLES = {
@@ -24,49 +19,15 @@ _ISA_VARIABLES = {
 }
 
 
-class EngineError(RuntimeError):
-    """A worker's request failed; the message is the worker's traceback."""
-
-
-class EngineProcess:
-    """One engine in its own process, suspended except during a request.
-
-    Runtimes keep their threads spinning for a while after work; a suspended process cannot.
-    """
+class EngineProcess(WorkerProcess):
+    """One engine in its own process."""
 
     def __init__(
         self, name: str, threads: int, isa: str | None = None, peer_isa: str | None = None
     ) -> None:
-        self.name = name
         self.threads = threads
-        self._connection, remote = multiprocessing.Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "engines.worker", name, str(remote.fileno())],
-            cwd=BENCH,
-            env=_environment(name, threads, isa, peer_isa),
-            pass_fds=[remote.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        remote.close()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def request(self, method: str, **arguments: Any) -> Any:
-        self._process.send_signal(signal.SIGCONT)
-        try:
-            self._connection.send((method, arguments))
-            answer = self._connection.recv()
-        except (EOFError, BrokenPipeError) as error:
-            code = self._process.wait()
-            raise EngineError(f"{self.name}: the worker died with exit code {code}") from error
-        finally:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGSTOP)
-        if "error" in answer:
-            raise EngineError(f"{self.name}: {answer['error']}")
-        return answer["result"]
+        environment = _environment(name, threads, isa, peer_isa)
+        super().__init__(name, "engines.worker", [name], environment)
 
     def load(
         self,
@@ -89,11 +50,6 @@ class EngineProcess:
             },
             sets={name: (list(s.texts), s.call_size) for name, s in sets.items()},
         )
-
-    def close(self) -> None:
-        self._connection.close()
-        self._process.kill()
-        self._process.wait()
 
 
 def _environment(name: str, threads: int, isa: str | None, peer_isa: str | None) -> dict[str, str]:

@@ -10,7 +10,6 @@ import os
 import resource
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from engines.base import Engine, EngineOptions, Float32
+from worker_process import serve
 
 
 class Worker:
@@ -68,18 +68,6 @@ class Worker:
 def _calls(texts: list[str], call_size: int | None) -> list[list[str]]:
     size = call_size or len(texts)
     return [texts[start : start + size] for start in range(0, len(texts), size)]
-
-
-def serve(worker: Worker, connection: Connection) -> None:
-    while True:
-        try:
-            method, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            connection.send({"result": getattr(worker, method)(**arguments)})
-        except Exception:  # noqa: BLE001 - whatever an engine raises goes to the parent
-            connection.send({"error": traceback.format_exc()})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Loads one model: python -m builds.memory_worker COPY MODEL COMPUTE_TYPE SMALL, prints JSON.
+
+SMALL is a model that is loaded first, so that all imports are done and the threads' stacks are there.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+from builds import copy
+
+
+def status(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def main(folder: str, model: str, compute_type: str, small: str) -> None:
+    copy.check(Path(folder))
+    from tokenizers import Tokenizer
+
+    from simdformer import SentenceTransformer
+
+    first = SentenceTransformer(small, compute_type=compute_type)
+    first.encode("a text")
+    gc.collect()
+    imported = status("VmRSS")
+    tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
+    tokenizer.encode("a text")
+    before = status("VmRSS")
+    # Resets VmHWM, which may be higher than what is there now.
+    Path("/proc/self/clear_refs").write_text("5")
+    loaded = SentenceTransformer(model, compute_type=compute_type)
+    peak = status("VmHWM")
+    gc.collect()
+    after = status("VmRSS")
+    # The model has a tokenizer of its own, as large as the one that was measured.
+    above = before + before - imported
+    print(json.dumps({"peak": peak - above, "resident": after - above}))
+    del first, loaded, tokenizer
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,84 @@
+"""Hold two installed copies of simdformer against each other: bits, speed, memory, kernels.
+
+    python bench/compare_builds.py bits    OLD NEW [--allow PATTERN] [--only PATTERN] [--isa LEVEL]
+    python bench/compare_builds.py speed   OLD NEW [--rounds 20] [--threads 2] [--only PATTERN]
+    python bench/compare_builds.py memory  OLD NEW
+    python bench/compare_builds.py kernels OLD NEW [--rounds 15] [--threshold 0.1]
+
+OLD and NEW are folders that hold an installed `simdformer`, as `pip install --no-deps --target FOLDER .`
+makes them; what it depends on comes from the interpreter that runs this. Each copy has processes of
+its own and is asked through its public face (`kernels` alone looks inside). The tests' helpers write
+the models, in a process that imports NEW.
+
+bits     Every case at every level that NEW and the machine have, with 1, 2 and 16 threads: vectors of
+         all-MiniLM-L6-v2 and of tiny models of all architectures, logits, layers, generation and
+         functions. Fails on a difference that no --allow pattern names ("LEVEL/CASE/ARRAY"), on an
+         error, and on bits that depend on the number of threads. int8 that is allowed to differ is
+         held against float32 in both copies.
+speed    The ratio of both copies' times in each of many rounds; its median's 95% interval has to reach
+         --reach. Also by CPU seconds, which other work on the machine moves less.
+memory   Peak and resident memory of loading. Fails if NEW's peak exceeds its resident model plus twice
+         its largest tensor plus 64 MB.
+kernels  The kernels one by one, single-threaded, by the thread's own clock.
+
+Prints a table, writes --output OUTPUT.json, and exits with 1 if something failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import report
+from builds import bits, kernels, memory, speed
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, **defaults: int) -> Any:
+        sub = commands.add_parser(name)
+        sub.add_argument("old", type=Path)
+        sub.add_argument("new", type=Path)
+        sub.add_argument("--output", type=Path, help="also write this file, JSON")
+        for option, value in defaults.items():
+            sub.add_argument(f"--{option}", type=int, default=value)
+        return sub.add_argument
+
+    add = command("bits", texts=1024)
+    add("--isa", action="append", default=[], help="a level; default: all, several may be given")
+    add("--only", default="*", help="a pattern of case names")
+    add("--allow", action="append", default=[], help="a pattern of LEVEL/CASE/ARRAY")
+    add = command("speed", rounds=20, threads=2)
+    add("--only", default="*", help="a pattern of case names")
+    add("--reach", type=float, default=0.98)
+    add("--clock", choices=speed.CLOCKS, default="wall", help="which one decides")
+    add = command("memory")
+    add("--only", default="*", help="one of the models' names")
+    add = command("kernels", rounds=15)
+    add("--threshold", type=float, default=0.10, help="how much more time is a loss")
+    parsed = parser.parse_args(arguments)
+    for folder in (parsed.old, parsed.new):
+        if not (folder / "simdformer" / "__init__.py").is_file():
+            parser.error(f"{folder} holds no installed simdformer")
+    return parsed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = vars(parse_arguments(arguments))
+    command, output = options.pop("command"), options.pop("output")
+    if command == "bits":
+        options["isas"] = options.pop("isa")
+    module = {"bits": bits, "speed": speed, "memory": memory, "kernels": kernels}[command]
+    result = module.run(options.pop("old").resolve(), options.pop("new").resolve(), **options)
+    if output is not None:
+        report.write_json(output, {"kind": f"compare_builds {command}", **result})
+    print(module.to_text(result))
+    return 1 if module.failed(result) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
