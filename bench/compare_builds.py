@@ -7,8 +7,8 @@
 
 OLD and NEW are folders that hold an installed `simdformer`, as `pip install --no-deps --target FOLDER .`
 makes them; what it depends on comes from the interpreter that runs this. Each copy has processes of
-its own and is asked through its public face (`kernels` alone looks inside). The tests' helpers write
-the models, in a process that imports NEW.
+its own and is asked through its public face (`kernels` alone looks inside). The models
+are written by the tests' helpers, once for both.
 
 bits     Every case at every level that NEW and the machine have, with 1, 2 and 16 threads: vectors of
          all-MiniLM-L6-v2 and of tiny models of all architectures, logits, layers, generation and

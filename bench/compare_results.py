@@ -1,6 +1,6 @@
 """Hold two result files of the same benchmark against each other.
 
-    python bench/compare.py BEFORE.json AFTER.json [--threshold 0.1] [--reference peak]
+    python bench/compare_results.py BEFORE.json AFTER.json [--threshold 0.1] [--reference peak]
 
 Every row becomes a rate relative to a reference of its own round, so that a slower hour or a slower
 machine cancels: "peak", the machine's limit measured just before the row, or in encode's files a

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from builds import copy
+from builds import installed
 from builds.case import THREADS, Arrays, Case
 from engines.cache import default_model
 
@@ -65,7 +65,7 @@ def compute(cases: list[Case], record: Record) -> None:
 
 
 def main(folder: str, fixtures: str, out: str, only: str) -> None:
-    copy.check(Path(folder))
+    installed.check(Path(folder))
     record = Record(Path(out))
     cases = all_cases(Path(fixtures))
     compute([case for case in cases if fnmatchcase(case.name, only)], record)

@@ -1,8 +1,6 @@
 """What both copies are given: texts and model folders, written once and read by both.
 
-    python -m builds.fixtures FOLDER      (in a process that finds the tests' helpers)
-
-FOLDER gets texts.json, tiny/NAME and cross/NAME of every architecture, timed/NAME of models large
+A folder of them has texts.json, tiny/NAME and cross/NAME of every architecture, timed/NAME of models large
 enough to time, and bert-base/ with random weights of that size. All from fixed seeds.
 """
 
@@ -10,15 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from builds import copy
 from engines.cache import default_model
 from worker_process import BENCH
 
@@ -57,14 +55,22 @@ HEADS = {
 }
 
 
-def write_for(build: Path, folder: Path, parts: tuple[str, ...], texts: int = 1024) -> None:
-    """Write the named parts in a process of its own: the tests' helpers import simdformer too."""
-    subprocess.run(
-        [sys.executable, "-m", "builds.fixtures", str(folder), str(texts), *parts],
-        cwd=BENCH,
-        env=copy.environment(build, helpers=True),
-        check=True,
-    )
+def write(folder: Path, parts: tuple[str, ...], texts: int = 1024) -> None:
+    """Write the named parts, with so many of the texts "many"."""
+    # The tests' helpers, which do not import simdformer: what they write is neither copy's.
+    with _importable(BENCH.parent):
+        write_texts(folder, texts)
+        for part in parts:
+            PARTS[part](folder)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def read_texts(folder: Path) -> dict[str, list[str]]:
@@ -106,7 +112,7 @@ def _of_all_lengths(texts: dict[str, list[str]], count: int) -> list[str]:
 
 def write_tiny(folder: Path) -> None:
     """Every architecture in two widths: one that no vector divides, and one of several vectors."""
-    from tiny_models import ARCHITECTURES, TINY, WIDE
+    from tests.support.tiny_models import ARCHITECTURES, TINY, WIDE
 
     for architecture in ARCHITECTURES:
         for name, config in (("narrow", TINY), ("wide", WIDE)):
@@ -114,7 +120,7 @@ def write_tiny(folder: Path) -> None:
 
 
 def write_cross(folder: Path) -> None:
-    from tiny_models import BY_NAME, TINY
+    from tests.support.tiny_models import BY_NAME, TINY
 
     for name, head in HEADS.items():
         architecture = BY_NAME[name]
@@ -143,7 +149,7 @@ def _head_weights(head: Head, size: int) -> dict[str, Any]:
 
 def write_timed(folder: Path) -> None:
     """A ModernBERT and a Qwen3 of 6 layers of 384 features, with texts of up to 100 letters."""
-    from tiny_models import BY_NAME, TINY
+    from tests.support.tiny_models import BY_NAME, TINY
 
     config = replace(TINY, hidden_size=384, intermediate_size=1152)
     modernbert = replace(BY_NAME["modernbert"], num_layers=6, num_heads=6)
@@ -157,8 +163,8 @@ def write_timed(folder: Path) -> None:
 
 
 def write_bert_base(folder: Path) -> None:
-    from model_fixtures import config_json, write_model
-    from tiny_bert import Config, random_weights
+    from tests.support.bert_weights import Config, random_weights
+    from tests.support.model_fixtures import config_json, write_model
 
     config = Config(30522, 512, 768, 12, 12, 3072)
     model = folder / "bert-base"
@@ -174,10 +180,3 @@ PARTS = {
     "timed": write_timed,
     "bert-base": write_bert_base,
 }
-
-
-if __name__ == "__main__":
-    target, count, *names = sys.argv[1:]
-    write_texts(Path(target), int(count))
-    for part in names:
-        PARTS[part](Path(target))

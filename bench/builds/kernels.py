@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from builds import copy
+from builds import installed
 from worker_process import WorkerProcess, serve
 
 _CASES = {
@@ -70,7 +70,7 @@ def run(old: Path, new: Path, *, rounds: int, threshold: float) -> dict[str, Any
     with ExitStack() as stack:
         builds = []
         for name, folder in (("old", old), ("new", new)):
-            environment = copy.environment(folder)
+            environment = installed.environment(folder)
             builds.append(WorkerProcess(name, "builds.kernels", [str(folder)], environment))
             stack.callback(builds[-1].close)
         isas = builds[1].request("isas")
@@ -98,5 +98,5 @@ def to_text(result: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     os.dup2(2, 1)  # what a build prints must not mix with the table
-    copy.check(Path(sys.argv[1]))
+    installed.check(Path(sys.argv[1]))
     serve(Worker(), Connection(int(sys.argv[2])))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import report
-from builds import copy, fixtures
+from builds import fixtures, installed
 from builds.model_cases import COMPUTE_TYPES
 from engines.cache import default_model
 from worker_process import BENCH
@@ -39,7 +39,7 @@ def measure(folder: Path, model: Path, compute_type: str, small: Path) -> dict[s
         done = subprocess.run(
             [sys.executable, "-m", "builds.memory_worker", *arguments],
             cwd=BENCH,
-            env=copy.environment(folder),
+            env=installed.environment(folder),
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -52,7 +52,7 @@ def run(old: Path, new: Path, *, only: str) -> dict[str, Any]:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         given = Path(temporary)
-        fixtures.write_for(new, given, ("tiny", "bert-base"))
+        fixtures.write(given, ("tiny", "bert-base"))
         models = {"all-MiniLM-L6-v2": default_model(), "random BERT-base": given / "bert-base"}
         for name, model in models.items():
             if only not in ("*", name):

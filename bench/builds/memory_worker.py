@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from builds import copy
+from builds import installed
 
 
 def status(field: str) -> int:
@@ -20,7 +20,7 @@ def status(field: str) -> int:
 
 
 def main(folder: str, model: str, compute_type: str, small: str) -> None:
-    copy.check(Path(folder))
+    installed.check(Path(folder))
     from tokenizers import Tokenizer
 
     from simdformer import SentenceTransformer

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import report
-from builds import copy, fixtures
+from builds import fixtures, installed
 from worker_process import WorkerProcess
 
 _RESAMPLES = 10_000
@@ -45,12 +45,12 @@ def run(
     """Both copies stay alive, one computing at a time; who begins alternates from round to round."""
     with ExitStack() as stack:
         given = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fixtures.write_for(new, given, ("timed",))
+        fixtures.write(given, ("timed",))
         workers = {}
         for which, folder in (("old", old), ("new", new)):
             arguments = [str(folder.resolve()), str(given), str(threads)]
             workers[which] = WorkerProcess(
-                which, "builds.speed_worker", arguments, copy.environment(folder)
+                which, "builds.speed_worker", arguments, installed.environment(folder)
             )
             stack.callback(workers[which].close)
         names = [n for n in workers["old"].request("names") if fnmatchcase(n, only)]

@@ -8,7 +8,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from builds import copy, timed_cases
+from builds import installed, timed_cases
 from builds.timed_cases import Timed
 from worker_process import serve
 
@@ -44,5 +44,5 @@ class Worker:
 if __name__ == "__main__":
     folder, given, count, descriptor = sys.argv[1:]
     os.dup2(2, 1)  # what a copy prints must not mix with the table
-    copy.check(Path(folder))
+    installed.check(Path(folder))
     serve(Worker(Path(given), int(count)), Connection(int(descriptor)))

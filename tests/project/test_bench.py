@@ -53,9 +53,9 @@ def result_with(rates, *, peak=100.0, name="mixed/simdformer"):
 
 
 def verdict_of(before, after, threshold=0.1):
-    import compare
+    import compare_results
 
-    return compare.compare({"row": before}, {"row": after}, threshold)[0].verdict
+    return compare_results.compare({"row": before}, {"row": after}, threshold)[0].verdict
 
 
 def test_the_same_texts_are_drawn_every_time(make_sets):
@@ -159,42 +159,42 @@ def test_verdict(after, verdict):
 
 
 def test_a_row_that_disappeared_is_missing_and_an_added_one_new():
-    import compare
+    import compare_results
 
-    found = compare.compare({"a": [1.0]}, {"b": [1.0]}, 0.1)
+    found = compare_results.compare({"a": [1.0]}, {"b": [1.0]}, 0.1)
     assert [(c.name, c.verdict) for c in found] == [("a", "missing"), ("b", "new")]
 
 
 def test_a_slower_machine_is_not_a_loss():
-    import compare
+    import compare_results
 
-    before = compare.relative_rates(result_with([50.0, 51.0], peak=100.0), "peak")
-    after = compare.relative_rates(result_with([25.0, 25.5], peak=50.0), "peak")
+    before = compare_results.relative_rates(result_with([50.0, 51.0], peak=100.0), "peak")
+    after = compare_results.relative_rates(result_with([25.0, 25.5], peak=50.0), "peak")
     assert before == after
 
 
 def test_a_peer_can_be_the_reference():
-    import compare
+    import compare_results
 
     result = result_with([60.0, 80.0])
     result["rows"] += result_with([30.0, 20.0], name="mixed/openvino")["rows"]
-    assert compare.relative_rates(result, "openvino") == {"mixed/simdformer": [2.0, 4.0]}
+    assert compare_results.relative_rates(result, "openvino") == {"mixed/simdformer": [2.0, 4.0]}
 
 
 def test_an_unknown_reference_lists_the_known_ones():
-    import compare
+    import compare_results
 
     with pytest.raises(ValueError, match=r"'peak' or one of \['simdformer'\], got 'nobody'"):
-        compare.relative_rates(result_with([1.0]), "nobody")
+        compare_results.relative_rates(result_with([1.0]), "nobody")
 
 
 @pytest.mark.parametrize(("rate", "code"), [(50.0, 0), (40.0, 1)])
-def test_compare_exits_with_1_only_after_a_loss(tmp_path, capsys, rate, code):
-    import compare
+def test_compare_results_exits_with_1_only_after_a_loss(tmp_path, capsys, rate, code):
+    import compare_results
 
     for name, rates in (("before", [50.0, 50.5]), ("after", [rate, rate])):
         (tmp_path / name).write_text(json.dumps(result_with(rates)))
-    assert compare.main([str(tmp_path / "before"), str(tmp_path / "after")]) == code
+    assert compare_results.main([str(tmp_path / "before"), str(tmp_path / "after")]) == code
     assert "mixed/simdformer" in capsys.readouterr().out
 
 
@@ -227,11 +227,12 @@ def test_padding_puts_each_row_at_the_left():
 
 
 def test_a_failing_engine_says_so_with_its_name(tmp_path):
-    from engines.process import EngineError, EngineProcess
+    from engines.process import EngineProcess
+    from worker_process import WorkerError
 
     process = EngineProcess("no-such-engine", 1, None, None)
     try:
-        with pytest.raises(EngineError, match=r"(?s)no-such-engine: .*ModuleNotFoundError"):
+        with pytest.raises(WorkerError, match=r"(?s)no-such-engine: .*ModuleNotFoundError"):
             process.request(
                 "load", options={"model": str(tmp_path), "converted": str(tmp_path)}, sets={}
             )

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tokenizers import Tokenizer
 
+from tests.support.bert_weights import Config
 from tests.support.model_fixtures import write_model
-from tests.support.tiny_bert import Config
 
 TINY = Config()
 WIDE = Config(hidden_size=160, num_heads=5, intermediate_size=320)

@@ -10,9 +10,9 @@ import numpy as np
 
 from tests import oracle
 from tests.oracle.positions import roberta_position_ids, t5_bias
+from tests.support.bert_weights import random_weights
 from tests.support.model_fixtures import config_json, tokenizer_json
 from tests.support.tiny_architecture import TEXTS, TINY, WIDE, Architecture
-from tests.support.tiny_bert import random_weights
 from tests.support.tiny_rotary import ROTARY
 from tests.support.tiny_tokenizers import (
     byte_level_json,
