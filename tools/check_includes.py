@@ -18,13 +18,14 @@ from pathlib import Path
 
 # A file is ruled by the longest of these names that its path under cpp/ begins with, and may include
 # what begins with one of the names on the right.
-TABLE = ("kernels/kernels.h", "isa/dispatch.h")
+TABLE = ("kernels/kernels.h", "kernels/kernels.inc", "isa/dispatch.h")
 CPP = {
     "base/": ("base/",),
     "simd/": ("simd/",),
     "kernels/": ("kernels/", "simd/"),
     "isa/": ("isa/tables.h", "kernels/", "simd/"),
     "isa/dispatch": ("isa/", "kernels/kernels.h", "base/"),
+    "isa/levels": ("isa/", "kernels/kernels.h", "base/"),
     "layers/": ("layers/", "base/", *TABLE),
     "bindings/": ("bindings/", "layers/", "base/", *TABLE),
 }
@@ -80,6 +81,8 @@ FURTHER = {
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+# What one architecture has stands in files that are named for it, and in simd and the levels.
+ONE_ARCHITECTURE = re.compile(r"<cpuid\.h>|__builtin_ia32_|\b__asm__\b|\bbase/arch_\w+\.h")
 MAKES_THREADS = re.compile(r"#\s*pragma\s+omp|<omp\.h>|<thread>|\bpthread_create\b")
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
@@ -90,7 +93,7 @@ def check_cpp(path: str, text: str) -> Iterator[str]:
         yield "stands in no folder of the house"
         return
     text = COMMENT.sub("", text)
-    bare = path.startswith(ISA_OBJECTS) and rule != "isa/dispatch"
+    bare = path.startswith(ISA_OBJECTS) and rule not in ("isa/dispatch", "isa/levels")
     for bracket, name in INCLUDE.findall(text):
         if bracket == '"' and not name.startswith(CPP[rule]):
             yield f'may not include "{name}"'
@@ -98,6 +101,8 @@ def check_cpp(path: str, text: str) -> Iterator[str]:
             yield f"is compiled per ISA and may not include <{name}>"
     if bare and "std::" in text:
         yield "is compiled per ISA and may not use std::"
+    if not (bare or path.endswith(("_x86.cpp", "_x86.h"))) and ONE_ARCHITECTURE.search(text):
+        yield "holds for one architecture, which belongs into a file named for it"
     if path not in THREADS_FILES and MAKES_THREADS.search(text):
         yield f"makes threads, which belong to {' and '.join(THREADS_FILES)} alone"
 
@@ -131,7 +136,7 @@ def check_python(path: str, text: str) -> Iterator[str]:
 
 
 def violations(root: Path) -> Iterator[str]:
-    trees = (("cpp", ("*.h", "*.cpp"), check_cpp), ("python/simdformer", ("*.py",), check_python))
+    trees = (("cpp", ("*.h", "*.inc", "*.cpp"), check_cpp), ("python/simdformer", ("*.py",), check_python))
     for folder, patterns, check in trees:
         top = root / folder
         for file in sorted(file for pattern in patterns for file in top.rglob(pattern)):

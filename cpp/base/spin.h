@@ -3,6 +3,8 @@
 
 #include <chrono>
 
+#include "base/arch.h"
+
 namespace simdformer {
 
 // Asks again and again for at most this long. Returns whether the answer was yes. A pause takes 40
@@ -14,7 +16,7 @@ bool spin_until(std::chrono::microseconds limit, const Condition& condition) {
   do {
     for (int i = 0; i < kPausesPerLook; ++i) {
       if (condition()) return true;
-      __builtin_ia32_pause();
+      spin_pause();
     }
   } while (std::chrono::steady_clock::now() < end);
   return condition();

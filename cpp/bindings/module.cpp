@@ -9,6 +9,16 @@
 
 namespace py = pybind11;
 
+namespace {
+
+#ifdef __clang__
+constexpr const char* kCompiler = "clang " __clang_version__;
+#else
+constexpr const char* kCompiler = "gcc " __VERSION__;
+#endif
+
+}  // namespace
+
 PYBIND11_MODULE(_core, module) {
   using namespace simdformer;
   module.doc() = "Native layers and kernels of simdformer.";
@@ -28,7 +38,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("num_threads_source", [] { return default_thread_count().source; });
   module.def("thread_provider", &thread_provider);
   module.def("cgroup_cpu_limit", &cgroup_cpu_limit, py::arg("root"));
-  module.def("compiler", [] { return "gcc " __VERSION__; });
+  module.def("compiler", [] { return kCompiler; });
 
   bindings::bind_kernels(module);
   bindings::bind_layers(module);

@@ -5,29 +5,13 @@
 #include <cstdlib>
 
 #include "base/check.h"
-#include "base/cpu.h"
-#include "isa/tables.h"
+#include "isa/levels.h"
 
 namespace simdformer {
 namespace {
 
-struct Level {
-  const Kernels* kernels;
-  bool supported;
-};
-
 const std::vector<Level>& levels() {
-  static const std::vector<Level> all = [] {
-    const CpuFeatures cpu = detect_cpu_features();
-    return std::vector<Level>{
-        {&kKernelsGeneric, true},
-        {&kKernelsAvx2, cpu.avx2},
-        {&kKernelsAvx2Vnni, cpu.avx2_vnni},
-        {&kKernelsAvx512, cpu.avx512},
-        {&kKernelsAvx512Vnni, cpu.avx512_vnni},
-        {&kKernelsAvx512Amx, cpu.avx512_amx && ask_for_tiles()},
-    };
-  }();
+  static const std::vector<Level> all = find_levels();
   return all;
 }
 
@@ -71,7 +55,7 @@ const Kernels& kernels_of(std::string_view isa) {
   }
   check(false, "ISA level '", isa, "' can't run here; this CPU has: ", join(available_isas()),
         "; this build has: ", join(compiled_isas()));
-  return kKernelsGeneric;  // not reached
+  return *levels().front().kernels;  // not reached
 }
 
 const Kernels& active_kernels() {

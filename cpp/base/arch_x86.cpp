@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/cpu.h"
+#include "base/arch_x86.h"
 
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdint>
+
+#include "base/arch.h"
 
 namespace simdformer {
 namespace {
@@ -31,6 +33,8 @@ uint64_t read_xcr0() {
 bool has(uint32_t reg, uint32_t bits) { return (reg & bits) == bits; }
 
 }  // namespace
+
+void spin_pause() { __builtin_ia32_pause(); }
 
 CpuFeatures detect_cpu_features() {
   const Registers leaf1 = cpuid(1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the CPU has (CPUID) and the operating system saves (XGETBV).
+// x86-64: what the CPU has (CPUID) and the operating system saves (XGETBV).
 #pragma once
 
 namespace simdformer {

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// The levels of the architecture that this build is for: levels_NAME.cpp.
+#pragma once
+
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace simdformer {
+
+struct Level {
+  const Kernels* kernels;
+  bool supported;  // by this CPU and its operating system
+};
+
+// Narrowest first; the first one runs on every CPU of the architecture.
+std::vector<Level> find_levels();
+
+}  // namespace simdformer
