@@ -16,7 +16,7 @@ DEMO_VECTORS := build/demo/docstrings.npy
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
            $(shell find cpp python -type f -not -path '*/__pycache__/*' -not -name '*.so' | LC_ALL=C sort)
 SANITIZE_TESTS ?= tests
-CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.cpp')
+CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -136,7 +136,10 @@ def check_python(path: str, text: str) -> Iterator[str]:
 
 
 def violations(root: Path) -> Iterator[str]:
-    trees = (("cpp", ("*.h", "*.inc", "*.cpp"), check_cpp), ("python/simdformer", ("*.py",), check_python))
+    trees = (
+        ("cpp", ("*.h", "*.inc", "*.cpp"), check_cpp),
+        ("python/simdformer", ("*.py",), check_python),
+    )
     for folder, patterns, check in trees:
         top = root / folder
         for file in sorted(file for pattern in patterns for file in top.rglob(pattern)):

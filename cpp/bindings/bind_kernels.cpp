@@ -43,48 +43,6 @@ FloatArray gemm(const KernelTable& self, const py::object& a_object,
   return out;
 }
 
-// weights: None, or an array that is filled.
-FloatArray attention(Products products, const KernelTable& self, const py::object& q_object,
-                     const py::object& k_object, const py::object& v_object, float softmax_scale,
-                     const py::object& bias, std::optional<FloatArray> weights, float q_magnitude) {
-  const FloatArray q = float_array("q", q_object, 2);
-  const FloatArray k = float_array("k", k_object, 2);
-  const FloatArray v = float_array("v", v_object, 2);
-  check(q.shape(1) == k.shape(1), "k has head_dim ", k.shape(1), ", q has ", q.shape(1));
-  check(k.shape(0) == v.shape(0), "v has ", v.shape(0), " rows, k has ", k.shape(0));
-  check(softmax_scale > 0, "softmax_scale must be positive, got ", softmax_scale);
-  const size_t distances = matrix(q).rows + matrix(k).rows;
-  const OptionalVector relative_bias("relative_bias", bias, distances ? distances - 1 : 0);
-  FloatArray out = empty_matrix(matrix(q).rows, matrix(v).cols);
-  Buffer<float> scratch(self.scratch_size(products, matrix(k), matrix(v)));
-  AttentionArgs args = self.attention_args(matrix(q), matrix(k), matrix(v), softmax_scale, scratch,
-                                           mutable_matrix(out));
-  args.relative_bias = relative_bias.data();
-  args.q_magnitude = q_magnitude;
-  if (weights) {
-    check(
-        weights->ndim() == 2 && weights->shape(0) == q.shape(0) && weights->shape(1) == k.shape(0),
-        "weights must have shape (", q.shape(0), ", ", k.shape(0), "), got ", shape_of(*weights));
-    args.weights = weights->mutable_data();
-    args.ld_weights = matrix(k).rows;
-  }
-  self.attention(products, args);
-  return out;
-}
-
-FloatArray attention_f32(const KernelTable& self, const py::object& q, const py::object& k,
-                         const py::object& v, float softmax_scale, const py::object& relative_bias,
-                         const std::optional<FloatArray>& weights) {
-  return attention(Products::kFloat32, self, q, k, v, softmax_scale, relative_bias, weights, 0.0f);
-}
-
-FloatArray attention_s16(const KernelTable& self, const py::object& q, const py::object& k,
-                         const py::object& v, float softmax_scale, const py::object& relative_bias,
-                         const std::optional<FloatArray>& weights, float q_magnitude) {
-  return attention(Products::kS16, self, q, k, v, softmax_scale, relative_bias, weights,
-                   q_magnitude);
-}
-
 float largest_magnitude(const KernelTable& self, const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 2);
   return self.kernels.largest_magnitude(matrix(x).rows, matrix(x).cols, x.data(), matrix(x).stride);
@@ -110,33 +68,12 @@ FloatArray layer_norm(const KernelTable& self, const py::object& x_object,
   return out;
 }
 
-FloatArray softmax(const KernelTable& self, const py::object& x_object) {
-  const FloatArray x = float_array("x", x_object, 2);
-  FloatArray out = empty_matrix(matrix(x).rows, matrix(x).cols);
-  self.kernels.softmax(matrix(x).rows, matrix(x).cols, x.data(), out.mutable_data());
-  return out;
-}
-
 FloatArray activation(const KernelTable& self, const std::string& name,
                       const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 1);
   FloatArray out(x.size());
   self.kernels.activation(by_name("activation", name, kActivations), static_cast<size_t>(x.size()),
                           x.data(), out.mutable_data());
-  return out;
-}
-
-FloatArray exp2_nonpositive(const KernelTable& self, const py::object& x_object) {
-  const FloatArray x = float_array("x", x_object, 1);
-  FloatArray out(x.size());
-  self.kernels.exp2_nonpositive(static_cast<size_t>(x.size()), x.data(), out.mutable_data());
-  return out;
-}
-
-FloatArray exp(const KernelTable& self, const py::object& x_object) {
-  const FloatArray x = float_array("x", x_object, 1);
-  FloatArray out(x.size());
-  self.kernels.exp(static_cast<size_t>(x.size()), x.data(), out.mutable_data());
   return out;
 }
 
@@ -208,6 +145,78 @@ FloatArray l2_normalize(const KernelTable& self, const py::object& x_object) {
   return out;
 }
 
+// weights: None, or an array that is filled.
+FloatArray attend(const KernelTable& self, AttentionKernel kernel, const py::object& q_object,
+                  const py::object& k_object, const py::object& v_object, float softmax_scale,
+                  const py::object& bias, std::optional<FloatArray> weights, float q_magnitude) {
+  const FloatArray q = float_array("q", q_object, 2);
+  const FloatArray k = float_array("k", k_object, 2);
+  const FloatArray v = float_array("v", v_object, 2);
+  check(q.shape(1) == k.shape(1), "k has head_dim ", k.shape(1), ", q has ", q.shape(1));
+  check(k.shape(0) == v.shape(0), "v has ", v.shape(0), " rows, k has ", k.shape(0));
+  check(softmax_scale > 0, "softmax_scale must be positive, got ", softmax_scale);
+  const size_t distances = matrix(q).rows + matrix(k).rows;
+  const OptionalVector relative_bias("relative_bias", bias, distances ? distances - 1 : 0);
+  FloatArray out = empty_matrix(matrix(q).rows, matrix(v).cols);
+  Buffer<float> scratch = self.attention_scratch(matrix(k), matrix(v));
+  AttentionArgs args = self.attention_args(matrix(q), matrix(k), matrix(v), softmax_scale, scratch,
+                                           mutable_matrix(out));
+  args.relative_bias = relative_bias.data();
+  args.q_magnitude = q_magnitude;
+  if (weights) {
+    check(
+        weights->ndim() == 2 && weights->shape(0) == q.shape(0) && weights->shape(1) == k.shape(0),
+        "weights must have shape (", q.shape(0), ", ", k.shape(0), "), got ", shape_of(*weights));
+    args.weights = weights->mutable_data();
+    args.ld_weights = matrix(k).rows;
+  }
+  kernel(args);
+  return out;
+}
+
+// What kernels.inc makes of a kernel's line: one function for all kernels of a form.
+void bind_form(KernelTableClass& table, const char* name, AttentionKernel Kernels::* kernel) {
+  table.def(
+      name,
+      [kernel](const KernelTable& self, const py::object& q, const py::object& k,
+               const py::object& v, float softmax_scale, const py::object& relative_bias,
+               const std::optional<FloatArray>& weights, float q_magnitude) {
+        return attend(self, self.kernels.*kernel, q, k, v, softmax_scale, relative_bias, weights,
+                      q_magnitude);
+      },
+      arg("q"), arg("k"), arg("v"), py::kw_only(), arg("softmax_scale"),
+      arg("relative_bias") = py::none(), arg("weights").noconvert() = py::none(),
+      arg("q_magnitude") = 0.0f);
+}
+
+void bind_form(KernelTableClass& table, const char* name, RowKernel Kernels::* kernel) {
+  table.def(
+      name,
+      [kernel](const KernelTable& self, const py::object& x_object) {
+        const FloatArray x = float_array("x", x_object, 2);
+        FloatArray out = empty_matrix(matrix(x).rows, matrix(x).cols);
+        (self.kernels.*kernel)(matrix(x).rows, matrix(x).cols, x.data(), out.mutable_data());
+        return out;
+      },
+      arg("x"));
+}
+
+void bind_form(KernelTableClass& table, const char* name, ElementKernel Kernels::* kernel) {
+  table.def(
+      name,
+      [kernel](const KernelTable& self, const py::object& x_object) {
+        const FloatArray x = float_array("x", x_object, 1);
+        FloatArray out(x.size());
+        (self.kernels.*kernel)(static_cast<size_t>(x.size()), x.data(), out.mutable_data());
+        return out;
+      },
+      arg("x"));
+}
+
+// Kernels of their own form are bound by name below, if they are called from tests.
+template <typename Other>
+void bind_form(KernelTableClass&, const char*, Other Kernels::*) {}
+
 template <typename Entries>
 std::vector<std::string> names_of(const Entries& entries) {
   std::vector<std::string> names;
@@ -239,23 +248,17 @@ void bind_kernels(py::module_& module) {
            arg("bias") = py::none(), py::kw_only(), arg("activation") = "identity",
            arg("residual") = py::none(), arg("norm_weight") = py::none(),
            arg("norm_bias") = py::none(), arg("eps") = 1e-5f)
-      .def("attention", &attention_f32, arg("q"), arg("k"), arg("v"), py::kw_only(),
-           arg("softmax_scale"), arg("relative_bias") = py::none(),
-           arg("weights").noconvert() = py::none())
-      .def("attention_s16", &attention_s16, arg("q"), arg("k"), arg("v"), py::kw_only(),
-           arg("softmax_scale"), arg("relative_bias") = py::none(),
-           arg("weights").noconvert() = py::none(), arg("q_magnitude") = 0.0f)
       .def("largest_magnitude", &largest_magnitude, arg("x"))
       .def("layer_norm", &layer_norm, arg("x"), arg("weight"), arg("bias") = py::none(),
            py::kw_only(), arg("eps") = 1e-5f)
-      .def("softmax", &softmax, arg("x"))
       .def("activation", &activation, arg("name"), arg("x"))
-      .def("exp", &exp, arg("x"))
-      .def("exp2_nonpositive", &exp2_nonpositive, arg("x"))
       .def("embedding_sum", &embedding_sum, arg("word"), arg("position"), arg("token_type"),
            arg("input_ids"), arg("position_ids"), arg("token_type_ids"))
       .def("pool", &pool, arg("mode"), arg("x"))
       .def("l2_normalize", &l2_normalize, arg("x"));
+#define SIMDFORMER_KERNEL(result, name, arguments) bind_form(table, #name, &Kernels::name);
+#include "kernels/kernels.inc"
+#undef SIMDFORMER_KERNEL
   bind_quantized(module, table);
   bind_timing(table);
 }

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 #include <time.h>
 
+#include <functional>
 #include <map>
 
 #include "bindings/kernel_table.h"
@@ -96,20 +97,21 @@ double time_gemm_s8(const KernelTable& self, size_t m, size_t n, size_t k, size_
   return warm_seconds_per_call(repeats, [&] { self.kernels.gemm_s8(args, packed.view()); });
 }
 
-template <Products products>
-double time_attention(const KernelTable& self, size_t num_queries, size_t num_keys, size_t head_dim,
-                      size_t repeats) {
+double time_attention(const KernelTable& self, AttentionKernel kernel, size_t num_queries,
+                      size_t num_keys, size_t head_dim, size_t repeats) {
   const TestMatrix q(num_queries, head_dim);
   const TestMatrix k(num_keys, head_dim);
   const TestMatrix v(num_keys, head_dim);
   const TestMatrix out(num_queries, head_dim);
-  Buffer<float> scratch(self.scratch_size(products, k.view, v.view));
+  Buffer<float> scratch = self.attention_scratch(k.view, v.view);
   const AttentionArgs args = self.attention_args(q.view, k.view, v.view, 0.125f, scratch, out.view);
-  return warm_seconds_per_call(repeats, [&] { self.attention(products, args); });
+  return warm_seconds_per_call(repeats, [&] { kernel(args); });
 }
 
-// A kernel that goes over rows of contiguous data, x -> y.
-using RowKernel = void (*)(const Kernels&, size_t rows, size_t cols, const float* x, float* y);
+// A call of a kernel that goes over rows of contiguous data, x -> y.
+using RowCall =
+    std::function<void(const Kernels&, size_t rows, size_t cols, const float* x, float* y)>;
+using RowCalls = std::map<std::string, RowCall>;
 
 void embedding_rows(const Kernels& kernels, size_t rows, size_t cols, const float* x, float* y) {
   std::vector<int32_t> ids(rows);
@@ -126,8 +128,30 @@ void embedding_rows(const Kernels& kernels, size_t rows, size_t cols, const floa
                          .ldy = cols});
 }
 
-const std::map<std::string, RowKernel>& row_kernels() {
-  static const std::map<std::string, RowKernel> kernels{
+// What kernels.inc makes of a kernel's line.
+void add_form(RowCalls& calls, const char* name, RowKernel Kernels::* kernel) {
+  calls[name] = [kernel](const Kernels& k, size_t rows, size_t cols, const float* x, float* y) {
+    (k.*kernel)(rows, cols, x, y);
+  };
+}
+
+void add_form(RowCalls& calls, const char* name, ElementKernel Kernels::* kernel) {
+  calls[name] = [kernel](const Kernels& k, size_t rows, size_t cols, const float* x, float* y) {
+    (k.*kernel)(rows * cols, x, y);
+  };
+}
+
+template <typename Other>
+void add_form(RowCalls&, const char*, Other Kernels::*) {}
+
+void add_activation(RowCalls& calls, const char* name, Activation kind) {
+  calls[name] = [kind](const Kernels& k, size_t rows, size_t cols, const float* x, float* y) {
+    k.activation(kind, rows * cols, x, y);
+  };
+}
+
+RowCalls make_row_calls() {
+  RowCalls calls{
       {"layer_norm",
        [](const Kernels& k, size_t rows, size_t cols, const float* x, float* y) {
          k.layer_norm({.rows = rows,
@@ -140,16 +164,6 @@ const std::map<std::string, RowKernel>& row_kernels() {
                        .y = y,
                        .ldy = cols});
        }},
-      {"softmax", [](const Kernels& k, size_t rows, size_t cols, const float* x,
-                     float* y) { k.softmax(rows, cols, x, y); }},
-      {"gelu", [](const Kernels& k, size_t rows, size_t cols, const float* x,
-                  float* y) { k.activation(Activation::kGelu, rows * cols, x, y); }},
-      {"gelu_tanh", [](const Kernels& k, size_t rows, size_t cols, const float* x,
-                       float* y) { k.activation(Activation::kGeluTanh, rows * cols, x, y); }},
-      {"silu", [](const Kernels& k, size_t rows, size_t cols, const float* x,
-                  float* y) { k.activation(Activation::kSilu, rows * cols, x, y); }},
-      {"exp", [](const Kernels& k, size_t rows, size_t cols, const float* x,
-                 float* y) { k.exp(rows * cols, x, y); }},
       {"pool_mean", [](const Kernels& k, size_t rows, size_t cols, const float* x,
                        float* y) { k.pool(Pooling::kMean, rows, cols, x, cols, 0, y); }},
       {"l2_normalize", [](const Kernels& k, size_t rows, size_t cols, const float* x,
@@ -158,22 +172,51 @@ const std::map<std::string, RowKernel>& row_kernels() {
       {"read_sum", [](const Kernels& k, size_t rows, size_t cols, const float* x,
                       float* y) { *y = k.probe_read(rows * cols, x); }},
   };
-  return kernels;
+  add_activation(calls, "gelu", Activation::kGelu);
+  add_activation(calls, "gelu_tanh", Activation::kGeluTanh);
+  add_activation(calls, "silu", Activation::kSilu);
+#define SIMDFORMER_KERNEL(result, name, arguments) add_form(calls, #name, &Kernels::name);
+#include "kernels/kernels.inc"
+#undef SIMDFORMER_KERNEL
+  return calls;
+}
+
+const RowCalls& row_calls() {
+  static const RowCalls calls = make_row_calls();
+  return calls;
 }
 
 double time_rows(const KernelTable& self, const std::string& name, size_t rows, size_t cols,
                  size_t repeats) {
-  const auto found = row_kernels().find(name);
-  check(found != row_kernels().end(), "no row kernel is named '", name, "'");
+  const auto found = row_calls().find(name);
+  check(found != row_calls().end(), "no row kernel is named '", name, "'");
   const Buffer<float> x = test_values(rows * cols);
   Buffer<float> y(rows * cols);
   return warm_seconds_per_call(
       repeats, [&] { found->second(self.kernels, rows, cols, x.data(), y.data()); });
 }
 
-std::vector<std::string> names(const KernelTable&) {
-  std::vector<std::string> all{"gemm", "gemm_bf16", "gemm_s8", "attention", "attention_s16"};
-  for (const auto& [name, kernel] : row_kernels()) all.push_back(name);
+void bind_form(KernelTableClass& table, const char* name, AttentionKernel Kernels::* kernel) {
+  table.def(
+      concat("time_", name).c_str(),
+      [kernel](const KernelTable& self, size_t num_queries, size_t num_keys, size_t head_dim,
+               size_t repeats) {
+        return time_attention(self, self.kernels.*kernel, num_queries, num_keys, head_dim, repeats);
+      },
+      arg("num_queries"), arg("num_keys"), arg("head_dim"), arg("repeats"));
+}
+
+template <typename Other>
+void bind_form(KernelTableClass&, const char*, Other Kernels::*) {}
+
+// What can be timed: by a function of its own, or by time_rows.
+std::vector<std::string> names(const py::object& self) {
+  std::vector<std::string> all;
+#define SIMDFORMER_KERNEL(result, name, arguments) \
+  if (py::hasattr(self, "time_" #name)) all.emplace_back(#name);
+#include "kernels/kernels.inc"
+#undef SIMDFORMER_KERNEL
+  for (const auto& [name, call] : row_calls()) all.push_back(name);
   return all;
 }
 
@@ -205,14 +248,13 @@ void bind_timing(KernelTableClass& table) {
            arg("activation") = "identity")
       .def("time_gemm_bf16", &time_gemm_bf16, arg("m"), arg("n"), arg("k"), arg("repeats"))
       .def("time_gemm_s8", &time_gemm_s8, arg("m"), arg("n"), arg("k"), arg("repeats"))
-      .def("time_attention", &time_attention<Products::kFloat32>, arg("num_queries"),
-           arg("num_keys"), arg("head_dim"), arg("repeats"))
-      .def("time_attention_s16", &time_attention<Products::kS16>, arg("num_queries"),
-           arg("num_keys"), arg("head_dim"), arg("repeats"))
       .def("time_rows", &time_rows, arg("name"), arg("rows"), arg("cols"), arg("repeats"))
       .def("fma_peak", &fma_peak, arg("iterations"))
       .def("dot_peak", &dot_peak, arg("iterations"))
       .def("read_sum", &read_sum, arg("x"));
+#define SIMDFORMER_KERNEL(result, name, arguments) bind_form(table, #name, &Kernels::name);
+#include "kernels/kernels.inc"
+#undef SIMDFORMER_KERNEL
 }
 
 }  // namespace simdformer::bindings

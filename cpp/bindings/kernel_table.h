@@ -12,8 +12,10 @@
 
 namespace simdformer::bindings {
 
-// What attention's two products are computed in.
-enum class Products { kFloat32, kS16 };
+// Arguments that several kernels have, and so one binding and one timing.
+using ElementKernel = void (*)(size_t n, const float* x, float* y);
+using RowKernel = void (*)(size_t rows, size_t cols, const float* x, float* y);
+using AttentionKernel = void (*)(const AttentionArgs& args);
 
 struct KernelTable {
   const Kernels& kernels;
@@ -40,10 +42,9 @@ struct KernelTable {
             .ldc = c.stride};
   }
 
-  size_t scratch_size(Products products, ConstMatrix k, ConstMatrix v) const {
-    const bool s16 = products == Products::kS16;
-    const auto size = s16 ? kernels.attention_s16_scratch : kernels.attention_scratch;
-    return size(k.rows, k.cols, v.cols);
+  // Room for any AttentionKernel.
+  Buffer<float> attention_scratch(ConstMatrix k, ConstMatrix v) const {
+    return Buffer<float>(kernels.attention_s16_scratch(k.rows, k.cols, v.cols));
   }
 
   AttentionArgs attention_args(ConstMatrix q, ConstMatrix k, ConstMatrix v, float softmax_scale,
@@ -62,10 +63,6 @@ struct KernelTable {
             .out = out.data,
             .ldo = out.stride,
             .scratch = scratch.data()};
-  }
-
-  void attention(Products products, const AttentionArgs& args) const {
-    (products == Products::kS16 ? kernels.attention_s16 : kernels.attention)(args);
   }
 };
 

@@ -71,7 +71,7 @@ void gated(Activation kind, size_t n, const float* gate, const float* x, float* 
   update_row(n, x, y, [](VecF32 g, VecF32 v) { return g * v; });
 }
 
-void exp_row(size_t n, const float* x, float* y) {
+void exp(size_t n, const float* x, float* y) {
   map_row(n, x, y, [](VecF32 v) { return exp(v); });
 }
 

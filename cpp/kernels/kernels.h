@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel table: every kernel's formula, shapes and aliasing. One table is compiled per ISA
-// level (isa/*.cpp); layers call through it. Kernels are single-threaded, never allocate, never
+// The kernel table: every kernel's formula, shapes and aliasing, here where it takes a struct and
+// in kernels.inc where it does not. One table is compiled per ISA level (isa/*.cpp); layers call
+// through it. Kernels are single-threaded, never allocate, never
 // throw and trust their arguments: shapes are checked by the layers. Matrices are row-major with a
 // row stride (ld...) in elements.
 //
@@ -278,92 +279,15 @@ struct Bf16Tiles {
 struct Kernels {
   const char* isa;
   size_t lanes;
-  size_t gemm_mr;  // rows of the register tile
-  size_t gemm_nr;  // columns of the register tile = columns of a packed panel
-
-  // Floats that pack_weight writes for a weight of (n, k).
-  size_t (*packed_size)(size_t n, size_t k);
-  // weight: (n, k), row stride ldw -> panels [ceil(n / NR)][k][NR]; the last panel is narrower, of
-  // whole vectors, zeros beyond n. Writes panels [panel_begin, panel_end).
-  void (*pack_weight)(size_t n, size_t k, const float* weight, size_t ldw, size_t panel_begin,
-                      size_t panel_end, float* packed);
-  void (*gemm)(const GemmArgs& args);
-
-  // The same panels with each number rounded to bfloat16, to nearest, ties to even; NaN stays NaN.
-  void (*pack_weight_bf16)(size_t n, size_t k, const float* weight, size_t ldw, size_t panel_begin,
-                           size_t panel_end, uint16_t* packed);
-  // gemm with such a weight, computed in float32; args.packed_weight is not read. c is not the
-  // residual.
-  void (*gemm_bf16)(const GemmArgs& args, const uint16_t* packed_weight);
-
+  size_t gemm_mr;        // rows of the register tile
+  size_t gemm_nr;        // columns of the register tile = columns of a packed panel
+  size_t probe_flops;    // of one iteration of probe_fma
+  size_t probe_dot_ops;  // int8 operations of one iteration of probe_dot
   Bf16Tiles bf16_tiles;
 
-  // Bytes and floats that pack_weight_s8 writes for a weight of (n, k).
-  size_t (*s8_packed_size)(size_t n, size_t k);
-  size_t (*s8_ranges_size)(size_t n, size_t k);
-  void (*pack_weight_s8)(const PackS8Args& args);
-  void (*quantize_rows)(const QuantizeArgs& args);
-  // gemm with the weight above and a quantised by quantize_rows; args.packed_weight is not read.
-  // The sums within a group are exact, at every level; with AMX minima, outliers and what they are
-  // multiplied with are taken to 16 bits. k_begin is a multiple of kS8Group.
-  void (*gemm_s8)(const GemmArgs& args, const S8Weight& weight);
-
-  size_t (*attention_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
-  void (*attention)(const AttentionArgs& args);
-  // attention's softmax(softmax_scale q k^T + relative_bias) v, and its weights, with both products
-  // in s16 and exact sums: q to 2047 steps of q_magnitude, k and v to 2047 of their largest
-  // magnitude, a row's exponentials to 8192 of its largest one. The bits of a row depend on
-  // q_magnitude, but on no other row. What is not finite, head_dim > 256, a softmax_scale that is
-  // not above 0, and calls that ask for anything else of attention are left to it. The scratch is
-  // for either.
-  size_t (*attention_s16_scratch)(size_t num_keys, size_t head_dim, size_t value_dim);
-  void (*attention_s16)(const AttentionArgs& args);
-  // max |x[i, j]|, 0 of nothing, not finite if an x is not. x: (rows, cols), row stride ldx.
-  float (*largest_magnitude)(size_t rows, size_t cols, const float* x, size_t ldx);
-  // Rows [begin, end) of k: (.., head_dim) or v: (.., value_dim) into the layout that attention
-  // reads, with room for capacity keys (a multiple of gemm_nr). Floats: capacity * head_dim, and
-  // capacity * value_dim rounded up to whole vectors.
-  void (*pack_keys)(size_t capacity, size_t head_dim, size_t begin, size_t end, const float* k,
-                    size_t ldk, float* packed);
-  void (*pack_values)(size_t capacity, size_t value_dim, size_t begin, size_t end, const float* v,
-                      size_t ldv, float* packed);
-
-  void (*layer_norm)(const LayerNormArgs& args);
-  void (*rms_norm)(const RmsNormArgs& args);
-  void (*norm_columns)(const NormColumnsArgs& args);
-  // mean[j] = sum_i x[i, j] / rows, variance[j] = sum_i (x[i, j] - mean[j])^2 / rows, in two
-  // passes. x: (rows, cols), row stride ldx, rows >= 1.
-  void (*column_moments)(size_t rows, size_t cols, const float* x, size_t ldx, float* mean,
-                         float* variance);
-  void (*rotary)(const RotaryArgs& args);
-  // y[i, :] = exp(x[i, :] - max) / sum; x, y: (rows, cols) contiguous, x == y allowed.
-  void (*softmax)(size_t rows, size_t cols, const float* x, float* y);
-  // y[i] = activation(x[i]), x == y allowed.
-  void (*activation)(Activation kind, size_t n, const float* x, float* y);
-  // y[i] = activation(gate[i]) x[i]; y == gate allowed, y == x not.
-  void (*gated)(Activation kind, size_t n, const float* gate, const float* x, float* y);
-  // y[i] = e^x[i], x == y allowed. The exp of the activations, for tests and benchmarks.
-  void (*exp)(size_t n, const float* x, float* y);
-  // y[i] = 2^x[i], x[i] <= 0, x == y allowed. What softmax is made of, for tests.
-  void (*exp2_nonpositive)(size_t n, const float* x, float* y);
-
-  void (*embedding_sum)(const EmbeddingArgs& args);
-  // x: (rows, cols), row stride ldx, rows >= 1 -> y: (cols)
-  // first: the place of x[0] in its sequence, which weighs in kWeightedMean alone.
-  void (*pool)(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, size_t first,
-               float* y);
-  // y[i, :] = x[i, :] / max(|x[i, :]|, eps); x, y: (rows, cols) contiguous, x == y allowed.
-  void (*l2_normalize)(size_t rows, size_t cols, float eps, const float* x, float* y);
-  // y[i] = sum_j x[i, j]^2; x: (rows, cols), row stride ldx; y: (rows).
-  void (*squared_norms)(size_t rows, size_t cols, const float* x, size_t ldx, float* y);
-
-  // Benchmark probes: iterations x probe_flops register-only flops, likewise the int8 operations of
-  // the level's dot product, and the sum of x (read once).
-  size_t probe_flops;
-  float (*probe_fma)(size_t iterations);
-  size_t probe_dot_ops;
-  float (*probe_dot)(size_t iterations);
-  float (*probe_read)(size_t n, const float* x);
+#define SIMDFORMER_KERNEL(result, name, arguments) result(*name) arguments;
+#include "kernels/kernels.inc"
+#undef SIMDFORMER_KERNEL
 };
 
 }  // namespace simdformer

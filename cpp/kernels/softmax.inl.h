@@ -66,7 +66,7 @@ SIMDFORMER_INLINE void scale_row(size_t n, float factor, const float* x, float* 
   map_row(n, x, y, [&](VecF32 v) { return v * f; });
 }
 
-void exp2_nonpositive_row(size_t n, const float* x, float* y) {
+void exp2_nonpositive(size_t n, const float* x, float* y) {
   map_row(n, x, y, [](VecF32 v) { return exp2_nonpositive(v); });
 }
 

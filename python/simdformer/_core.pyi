@@ -224,6 +224,7 @@ class KernelTable:
         softmax_scale: float,
         relative_bias: Float32 | None = None,
         weights: Float32 | None = None,
+        q_magnitude: float = 0.0,
     ) -> Float32: ...
     def attention_s16(
         self,

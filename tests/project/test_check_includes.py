@@ -39,7 +39,11 @@ VIOLATIONS = {
     "OpenMP in a layer": ("cpp/layers/linear.cpp", "#pragma omp parallel for", "threads"),
     "a thread in a layer": ("cpp/layers/linear.cpp", "#include <thread>", "threads"),
     "a pause of x86 in base": ("cpp/base/spin.h", "__builtin_ia32_pause();", "one architecture"),
-    "dispatch knows x86": ("cpp/isa/dispatch.cpp", '#include "base/arch_x86.h"', "one architecture"),
+    "dispatch knows x86": (
+        "cpp/isa/dispatch.cpp",
+        '#include "base/arch_x86.h"',
+        "one architecture",
+    ),
     "a POSIX thread in base": ("cpp/base/arch_x86.cpp", "pthread_create(&t, a, f, x);", "threads"),
     "a folder of its own": ("cpp/misc/x.cpp", "", "no folder"),
     "the command line knows _core": (
