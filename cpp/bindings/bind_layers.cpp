@@ -39,6 +39,50 @@ FloatArray take_inputs(Linear& self) {
   return rows;
 }
 
+FloatArray unpacked_weight(const Linear& self) {
+  FloatArray weight = empty_matrix(self.out_features(), self.in_features());
+  const Matrix rows = mutable_matrix(weight);
+  {
+    const py::gil_scoped_release release;
+    self.unpack(rows);
+  }
+  return weight;
+}
+
+py::object bias_of(const Linear& self) {
+  const std::span<const float> bias = self.bias();
+  if (bias.empty()) return py::none();
+  FloatArray copy(static_cast<py::ssize_t>(bias.size()));
+  std::copy(bias.begin(), bias.end(), copy.mutable_data());
+  return copy;
+}
+
+template <typename T>
+py::array_t<T> array_of(const Buffer<T>& buffer, std::vector<size_t> shape) {
+  py::array_t<T> array(shape);
+  std::copy_n(buffer.data(), buffer.size(), array.mutable_data());
+  return array;
+}
+
+// values, scale, outliers and outlier_weight, as from_int8 takes them.
+py::tuple unpacked_int8(const Linear& self) {
+  const S8Numbers numbers = [&] {
+    const py::gil_scoped_release release;
+    return self.unpack_int8();
+  }();
+  const size_t rows = self.out_features();
+  const size_t count = numbers.outliers.size();
+  return py::make_tuple(array_of(numbers.values, {rows, self.in_features()}),
+                        array_of(numbers.scale, {rows, num_s8_groups(self.in_features())}),
+                        array_of(numbers.outliers, {count}),
+                        array_of(numbers.outlier_weight, {rows, count}));
+}
+
+const char* compute_type(const Linear& self) {
+  if (self.is_int8()) return "int8";
+  return self.is_bfloat16() ? "bfloat16" : "float32";
+}
+
 std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::object& bias,
                                            float eps) {
   const FloatArray w = float_array("weight", weight, 1);
@@ -71,6 +115,10 @@ void bind_parts(py::module_& module) {
                   arg("outlier_weight") = py::none())
       .def("record_inputs", &Linear::record_inputs)
       .def("take_inputs", &take_inputs)
+      .def("weight", &unpacked_weight)
+      .def("bias", &bias_of)
+      .def("int8", &unpacked_int8)
+      .def_property_readonly("compute_type", &compute_type)
       .def_property_readonly("in_features", &Linear::in_features)
       .def_property_readonly("out_features", &Linear::out_features);
 

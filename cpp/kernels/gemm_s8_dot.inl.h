@@ -12,7 +12,9 @@ namespace {
 // 1%.
 constexpr size_t kS8Rows = 64;
 
-void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kTileVectors); }
+constexpr size_t kS8PanelVectors = kTileVectors;
+
+void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kS8PanelVectors); }
 
 // acc = the integer sums of one group.
 template <size_t MR, size_t NV>

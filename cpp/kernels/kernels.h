@@ -93,7 +93,7 @@ struct QuantizeArgs {
 
 // weight: (n, k) contiguous s8, scale: (n, groups) contiguous -> what S8Weight points to. packed:
 // panels [panels][groups][kS8Group / 4][width][4]; ranges: panels [panels][groups][2][width], each
-// group's scale and scale times the sum of its weights. width is gemm_nr or, with AMX, one vector.
+// group's scale and scale times the sum of its weights. width is s8_nr, the last one narrower.
 // Zeros fill k to whole groups and n to vectors.
 struct PackS8Args {
   size_t n = 0;
@@ -266,7 +266,9 @@ enum class Pooling : int32_t {
 // gemm_bf16 by AMX: within gemm's bound, but for products below 2^-126, which count as 0, and not
 // with its bits. All null at levels without AMX.
 struct Bf16Tiles {
-  // Numbers that pack_weight writes for a weight of (n, k).
+  // Numbers that pack_weight writes for a weight of (n, k): [ceil(n / 16)][ceil(k /
+  // 32)][16][16][2], where columns p and p + 16 of a step of 32 lie side by side: step, p, row,
+  // half.
   size_t (*packed_size)(size_t n, size_t k) = nullptr;
   // weight: (n, k), row stride ldw. False if it is to be left to gemm_bf16: it is not finite, or
   // has nothing but values below 2^-40.
@@ -281,6 +283,7 @@ struct Kernels {
   size_t lanes;
   size_t gemm_mr;        // rows of the register tile
   size_t gemm_nr;        // columns of the register tile = columns of a packed panel
+  size_t s8_nr;          // columns of a panel of pack_weight_s8
   size_t probe_flops;    // of one iteration of probe_fma
   size_t probe_dot_ops;  // int8 operations of one iteration of probe_dot
   Bf16Tiles bf16_tiles;

@@ -30,6 +30,7 @@ constexpr Kernels make_table(Bf16Tiles bf16_tiles = {}) {
       .lanes = kLanes,
       .gemm_mr = kTileRows,
       .gemm_nr = kNR,
+      .s8_nr = kS8PanelVectors * kLanes,
       .probe_flops = kProbeFlops,
       .probe_dot_ops = kProbeDotOps,
       .bf16_tiles = bf16_tiles,

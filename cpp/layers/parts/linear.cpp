@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "layers/parts/panels.h"
 
 namespace simdformer {
 
@@ -38,6 +39,18 @@ Linear::Linear(const S8Matrix& weight, const float* bias)
       packed_s8_(kernels_, weight),
       bias_(bias ? weight.rows : 0) {
   if (bias) std::copy_n(bias, out_features_, bias_.data());
+}
+
+void Linear::unpack(Matrix weight) const {
+  check(!is_int8(), "Linear: an int8 layer has no float32 weight");
+  if (is_bfloat16()) return packed_bf16_.unpack(kernels_, weight);
+  for_each_packed(out_features_, in_features_, kernels_.gemm_nr, kernels_.lanes,
+                  [&](size_t j, size_t p, size_t at) { weight.row(j)[p] = packed_[at]; });
+}
+
+S8Numbers Linear::unpack_int8() const {
+  check(is_int8(), "Linear: the layer is not in int8");
+  return packed_s8_.unpack(kernels_, out_features_, in_features_);
 }
 
 std::vector<float> Linear::take_inputs() {

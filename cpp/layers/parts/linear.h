@@ -44,6 +44,14 @@ class Linear {
   size_t num_panels() const;
   const Kernels& kernels() const { return kernels_; }
   bool is_int8() const { return !packed_s8_.empty(); }
+  bool is_bfloat16() const { return !packed_bf16_.empty(); }
+
+  // What was packed, in bfloat16 rounded. weight: (out_features, in_features). Not for int8.
+  void unpack(Matrix weight) const;
+  // For int8 alone.
+  S8Numbers unpack_int8() const;
+  // (out_features), or empty.
+  std::span<const float> bias() const { return {bias_.data(), bias_.size()}; }
 
   // x: (rows, in_features), y: (rows, out_features); y may be the residual if the activation is the
   // identity and the weights are float32. Split over the team by rows if there are enough, else by

@@ -16,6 +16,8 @@ class PackedBf16 {
   bool empty() const { return packed_.size() == 0; }
   // kernels: the same level's. k_begin is a multiple of 32, and c is not the residual.
   void gemm(const Kernels& kernels, const GemmArgs& args) const;
+  // The numbers, widened; weight has the shape that was packed.
+  void unpack(const Kernels& kernels, Matrix weight) const;
 
  private:
   Buffer<uint16_t> packed_;

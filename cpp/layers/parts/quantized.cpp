@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "layers/parts/panels.h"
 
 namespace simdformer {
 namespace {
@@ -83,6 +84,32 @@ PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
     kept_[column] = 0.0f;
     for (size_t g = column / kS8Group + 1; g < begin_.size(); ++g) ++begin_[g];
   }
+}
+
+S8Numbers PackedS8::unpack(const Kernels& kernels, size_t rows, size_t cols) const {
+  const size_t groups = num_s8_groups(cols);
+  const size_t count = column_.size();
+  S8Numbers numbers{.values = Buffer<int8_t>(rows * cols),
+                    .scale = Buffer<float>(rows * groups),
+                    .outliers = Buffer<int32_t>(count),
+                    .outlier_weight = Buffer<float>(rows * count)};
+  for (size_t j = 0; j < rows; ++j) {
+    const size_t panel = j / kernels.s8_nr * kernels.s8_nr;
+    const size_t width = panel_width(rows, kernels.s8_nr, kernels.lanes, panel);
+    const int8_t* packed = packed_.data() + panel * groups * kS8Group;
+    for (size_t p = 0; p < cols; ++p) {
+      numbers.values[j * cols + p] = packed[(p / 4 * width + j - panel) * 4 + p % 4];
+    }
+    const float* ranges = ranges_.data() + panel * groups * 2;
+    for (size_t group = 0; group < groups; ++group) {
+      numbers.scale[j * groups + group] = ranges[group * 2 * width + j - panel];
+    }
+  }
+  for (size_t i = 0; i < count; ++i) numbers.outliers[i] = static_cast<int32_t>(column_[i]);
+  for_each_packed(rows, count, kernels.gemm_nr, kernels.lanes, [&](size_t j, size_t p, size_t at) {
+    numbers.outlier_weight[j * count + p] = outlier_weight_[at];
+  });
+  return numbers;
 }
 
 S8Weight PackedS8::view() const {

@@ -28,6 +28,14 @@ struct S8Matrix {
   const float* outlier_weight = nullptr;
 };
 
+// A quantised weight that owns its numbers: as S8Matrix.
+struct S8Numbers {
+  Buffer<int8_t> values;
+  Buffer<float> scale;
+  Buffer<int32_t> outliers;
+  Buffer<float> outlier_weight;
+};
+
 // A quantised weight, packed for one ISA level.
 class PackedS8 {
  public:
@@ -36,6 +44,8 @@ class PackedS8 {
 
   bool empty() const { return packed_.size() == 0; }
   S8Weight view() const;
+  // What was packed: (rows, cols).
+  S8Numbers unpack(const Kernels& kernels, size_t rows, size_t cols) const;
   S8Outliers outliers() const { return {begin_.data(), column_.data(), kept_.data()}; }
 
  private:
