@@ -43,6 +43,7 @@ PUBLIC = (
     "cross_encoder",
     "quantize_embeddings",
     "quantize_model",
+    "register_threadpoolctl",
     "sentence_transformer",
     "show_config",
 )
@@ -62,10 +63,11 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "util/": ("folder", "util"),
     "quantization.py": ("util",),
     "build_info.py": ("_core", "__version__"),
+    "thread_limits.py": ("_core", "__version__"),
     "cross_encoder.py": ("folder", "functional", "text", "text_model", "util"),
     "sentence_transformer.py": ("folder", "functional", "text", "text_model", "util"),
     "text_model.py": ("folder", "functional", "text"),
-    "__init__.py": ("_core", "build_info", "int8", "util", *PUBLIC),
+    "__init__.py": ("_core", "build_info", "int8", "thread_limits", "util", *PUBLIC),
     "cli/": (*PUBLIC, "cli", "server", "util"),
     "server/": (*PUBLIC, "server", "util"),
 }

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
@@ -15,6 +16,9 @@
 
 namespace simdformer {
 namespace {
+
+constexpr int kMaxThreads = 1024;
+std::atomic<int> thread_limit{kMaxThreads};
 
 int affinity_cpus() {
   // The mask of a machine with more than 1024 CPUs needs a larger set: EINVAL until it fits.
@@ -119,6 +123,24 @@ double cgroup_cpu_limit(const std::string& root) {
 const ThreadCount& default_thread_count() {
   static const ThreadCount threads = read_thread_count();
   return threads;
+}
+
+void limit_threads(int limit) {
+  check(limit >= 1, "limit must be at least 1, got ", limit);
+  thread_limit = limit < default_thread_count().count ? limit : kMaxThreads;
+}
+
+ThreadCount thread_count() {
+  const int limit = thread_limit;
+  if (limit == kMaxThreads) return default_thread_count();
+  return {limit, concat("a limit of ", limit, " set in this process")};
+}
+
+int threads_of_call(int num_threads) {
+  check(num_threads >= 0 && num_threads <= kMaxThreads, "num_threads must be in [0, ", kMaxThreads,
+        "], got ", num_threads);
+  const int limit = thread_limit;
+  return std::min(limit, num_threads > 0 ? num_threads : default_thread_count().count);
 }
 
 }  // namespace simdformer

@@ -19,7 +19,7 @@ std::atomic<int> leased{0};
 }  // namespace
 
 ThreadLease::ThreadLease(int wanted) {
-  const int limit = std::max(wanted, default_thread_count().count);
+  const int limit = std::max(wanted, thread_count().count);
   const int used = leased.fetch_add(wanted);
   size_ = std::clamp(limit - used, 1, wanted);
   leased.fetch_sub(wanted - size_);

@@ -150,7 +150,7 @@ void attention(const py::object& query, const py::object& key, const py::object&
   call.out = strided_output("out", out, {q.batches, q.heads, q.num_rows, v.cols});
   set_terms(call, options, q, k);
   set_weights(call, options, q);
-  const int num_threads = options.number("num_threads", 0);
+  const int num_threads = threads_of_call(options.number("num_threads", 0));
   without_gil([&](const StopCheck& stop_check) { scored.run(num_threads, stop_check); });
 }
 

@@ -31,7 +31,7 @@ struct BatchArrays {
 FloatArray encoder_forward(const Encoder& self, const py::object& input_ids,
                            const py::object& cu_seqlens, const py::object& token_type_ids,
                            int num_threads) {
-  check_num_threads(num_threads);
+  num_threads = threads_of_call(num_threads);
   const BatchArrays arrays(input_ids, cu_seqlens, token_type_ids);
   const Batch batch = arrays.view();
   FloatArray out = empty_matrix(arrays.input_ids.size(), self.hidden_size());
@@ -50,7 +50,7 @@ FloatArray encoder_forward(const Encoder& self, const py::object& input_ids,
 FloatArray sentence_forward(const SentenceEncoder& self, const py::object& input_ids,
                             const py::object& cu_seqlens, const py::object& token_type_ids,
                             size_t pooling_start, int num_threads) {
-  check_num_threads(num_threads);
+  num_threads = threads_of_call(num_threads);
   const BatchArrays arrays(input_ids, cu_seqlens, token_type_ids);
   FloatArray out = empty_matrix(arrays.size(), self.embedding_dimension());
   const Matrix rows = mutable_matrix(out);

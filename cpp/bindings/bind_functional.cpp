@@ -20,10 +20,12 @@ Extents extents(const Operand& x) { return {x.batches, x.heads, x.num_rows, x.co
 template <typename Kernel>
 void map_rows(const Operand& x, const Strided<float>& y, Kernel&& kernel) {
   without_gil([&](const StopCheck& stop_check) {
-    for_row_blocks(x, 0, stop_check, [&](size_t batch, size_t head, size_t first, size_t rows) {
-      kernel(rows, x.rows.at(batch, head, first), static_cast<size_t>(x.rows.row_stride),
-             y.at(batch, head, first), static_cast<size_t>(y.row_stride));
-    });
+    for_row_blocks(x, threads_of_call(0), stop_check,
+                   [&](size_t batch, size_t head, size_t first, size_t rows) {
+                     kernel(rows, x.rows.at(batch, head, first),
+                            static_cast<size_t>(x.rows.row_stride), y.at(batch, head, first),
+                            static_cast<size_t>(y.row_stride));
+                   });
   });
 }
 
@@ -102,7 +104,7 @@ std::pair<FloatArray, FloatArray> column_moments(const py::object& x_object) {
   without_gil([&](const StopCheck& stop_check) {
     // Threads share out columns: a column's sum is never split. 64 are whole vectors at any level.
     constexpr size_t kColumns = 64;
-    const int threads = rows.rows * rows.cols < kSerialElements ? 1 : 0;
+    const int threads = rows.rows * rows.cols < kSerialElements ? 1 : threads_of_call(0);
     run_team(threads, stop_check, [&](Team& team) {
       team.for_each((rows.cols + kColumns - 1) / kColumns, [&](size_t block) {
         const size_t j = block * kColumns;
@@ -144,12 +146,13 @@ void gated(const std::string& name, const py::object& gate_object, const py::obj
   const Activation kind = by_name("activation", name, kActivations);
   const Kernels& kernels = active_kernels();
   without_gil([&](const StopCheck& stop_check) {
-    for_row_blocks(gate, 0, stop_check, [&](size_t batch, size_t head, size_t first, size_t rows) {
-      for (size_t i = first; i < first + rows; ++i) {
-        kernels.gated(kind, gate.cols, gate.rows.at(batch, head, i), x.at(batch, head, i),
-                      out.at(batch, head, i));
-      }
-    });
+    for_row_blocks(gate, threads_of_call(0), stop_check,
+                   [&](size_t batch, size_t head, size_t first, size_t rows) {
+                     for (size_t i = first; i < first + rows; ++i) {
+                       kernels.gated(kind, gate.cols, gate.rows.at(batch, head, i),
+                                     x.at(batch, head, i), out.at(batch, head, i));
+                     }
+                   });
   });
 }
 
@@ -164,7 +167,7 @@ void linear(const py::object& x_object, const py::object& weight_object,
   const Matrix y{out.data, matrix(x).rows, w.rows, static_cast<size_t>(out.row_stride)};
   without_gil([&](const StopCheck& stop_check) {
     const Linear layer(w, bias.data());
-    const int threads = y.rows * w.rows * w.cols < (size_t{1} << 20) ? 1 : 0;
+    const int threads = y.rows * w.rows * w.cols < (size_t{1} << 20) ? 1 : threads_of_call(0);
     run_team(threads, stop_check, [&](Team& team) { layer.forward(team, matrix(x), y); });
   });
 }
@@ -183,18 +186,19 @@ void embedding(const py::object& table_object, const py::object& ids_object,
   const Kernels& kernels = active_kernels();
   const Operand extent{{}, 1, 1, ids.size(), cols};
   without_gil([&](const StopCheck& stop_check) {
-    for_row_blocks(extent, 0, stop_check, [&](size_t, size_t, size_t first, size_t count) {
-      kernels.embedding_sum({.rows = count,
-                             .cols = cols,
-                             .word = table.data(),
-                             .position = nullptr,
-                             .token_type = nullptr,
-                             .input_ids = ids.data() + first,
-                             .position_ids = nullptr,
-                             .token_type_ids = nullptr,
-                             .y = out.at(0, 0, first),
-                             .ldy = static_cast<size_t>(out.row_stride)});
-    });
+    for_row_blocks(extent, threads_of_call(0), stop_check,
+                   [&](size_t, size_t, size_t first, size_t count) {
+                     kernels.embedding_sum({.rows = count,
+                                            .cols = cols,
+                                            .word = table.data(),
+                                            .position = nullptr,
+                                            .token_type = nullptr,
+                                            .input_ids = ids.data() + first,
+                                            .position_ids = nullptr,
+                                            .token_type_ids = nullptr,
+                                            .y = out.at(0, 0, first),
+                                            .ldy = static_cast<size_t>(out.row_stride)});
+                   });
   });
 }
 

@@ -19,7 +19,7 @@ template <Storage storage>
 std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& bias) {
   const FloatArray w = float_array("weight", weight, 2);
   const OptionalVector b("bias", bias, static_cast<size_t>(w.shape(0)));
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return std::make_shared<Linear>(matrix(w), b.data(), storage);
 }
 
@@ -28,7 +28,7 @@ std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::obj
                                          const py::object& outlier_weight) {
   const S8Arrays weight(values, scale, outliers, outlier_weight);
   const OptionalVector b("bias", bias, weight.rows());
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return std::make_shared<Linear>(weight.view(), b.data());
 }
 

@@ -23,7 +23,7 @@ std::span<const float> vector_of(const FloatArray& array) {
 template <typename Layer>
 FloatArray rows_forward(const Layer& layer, const py::object& x, size_t in, size_t out_features,
                         int num_threads) {
-  check_num_threads(num_threads);
+  num_threads = threads_of_call(num_threads);
   const FloatArray array = float_array("x", x, 2);
   const ConstMatrix rows = matrix(array);
   check(rows.cols == in, "x has ", rows.cols, " features, expected ", in);

@@ -62,7 +62,7 @@ void attention_forward(const AttentionModule& self, const py::object& query, con
                        const py::object& cu_seqlens_k, const py::object& out,
                        const py::object& weights, const Masks& masks, const Positions& positions,
                        const py::object& head_mask, bool head_outputs, int num_threads) {
-  check_num_threads(num_threads);
+  num_threads = threads_of_call(num_threads);
   const MultiheadAttention& attention = self.attention();
   const std::vector<int32_t> cu_q = offsets("cu_seqlens_q", cu_seqlens_q);
   const std::vector<int32_t> cu_k = offsets("cu_seqlens_k", cu_seqlens_k);

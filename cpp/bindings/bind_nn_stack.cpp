@@ -137,7 +137,7 @@ void stack_forward(const TransformerStack& self, const py::object& x, const py::
                    const std::vector<py::object>& self_weights,
                    const std::vector<py::object>& cross_weights, CacheHandle* self_cache,
                    CacheHandle* cross_cache, int num_threads) {
-  check_num_threads(num_threads);
+  num_threads = threads_of_call(num_threads);
   const CacheUse use_self(self_cache);
   const CacheUse use_cross(cross_cache);
   const std::vector<int32_t> cu = offsets("cu_seqlens", cu_seqlens);

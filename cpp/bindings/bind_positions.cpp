@@ -32,8 +32,9 @@ void sin_cos(const DoubleArray& positions, const DoubleArray& frequencies, doubl
   const std::span<const double> f(frequencies.data(), static_cast<size_t>(frequencies.size()));
   const TableView s = table_view("sines", sines, p.size(), f.size());
   const TableView c = table_view("cosines", cosines, p.size(), f.size());
-  without_gil(
-      [&](const StopCheck& stop_check) { sin_cos_table(p, f, scale, s, c, 0, stop_check); });
+  without_gil([&](const StopCheck& stop_check) {
+    sin_cos_table(p, f, scale, s, c, threads_of_call(0), stop_check);
+  });
 }
 
 void rotary(const py::object& x_object, const py::object& cos_object, const py::object& sin_object,
@@ -49,19 +50,20 @@ void rotary(const py::object& x_object, const py::object& cos_object, const py::
       strided_output("out", out_object, {x.batches, x.heads, x.num_rows, x.cols});
   const Kernels& kernels = active_kernels();
   without_gil([&](const StopCheck& stop_check) {
-    for_row_blocks(x, 0, stop_check, [&](size_t batch, size_t head, size_t first, size_t rows) {
-      kernels.rotary({.rows = rows,
-                      .cols = x.cols,
-                      .pairs = pairs,
-                      .interleaved = interleaved,
-                      .x = x.rows.at(batch, head, first),
-                      .ldx = static_cast<size_t>(x.rows.row_stride),
-                      .cos = cos.at(batch, head, first),
-                      .sin = sin.at(batch, head, first),
-                      .ld_table = static_cast<size_t>(cos.row_stride),
-                      .y = out.at(batch, head, first),
-                      .ldy = static_cast<size_t>(out.row_stride)});
-    });
+    for_row_blocks(x, threads_of_call(0), stop_check,
+                   [&](size_t batch, size_t head, size_t first, size_t rows) {
+                     kernels.rotary({.rows = rows,
+                                     .cols = x.cols,
+                                     .pairs = pairs,
+                                     .interleaved = interleaved,
+                                     .x = x.rows.at(batch, head, first),
+                                     .ldx = static_cast<size_t>(x.rows.row_stride),
+                                     .cos = cos.at(batch, head, first),
+                                     .sin = sin.at(batch, head, first),
+                                     .ld_table = static_cast<size_t>(cos.row_stride),
+                                     .y = out.at(batch, head, first),
+                                     .ldy = static_cast<size_t>(out.row_stride)});
+                   });
   });
 }
 
@@ -88,7 +90,7 @@ void relative_scores(const py::object& x_object, const py::object& table, const 
                                    : Extents{x.batches, x.heads, x.num_rows, cols};
   const Strided<float> out = strided_output("out", out_object, shape);
   without_gil([&](const StopCheck& stop_check) {
-    add_relative_scores(x, tables, at, scale, by_columns, out, 0, stop_check);
+    add_relative_scores(x, tables, at, scale, by_columns, out, threads_of_call(0), stop_check);
   });
 }
 
@@ -103,7 +105,7 @@ void relative_values(const py::object& weights_object, const py::object& table,
       "out", out_object,
       {weights.batches, weights.heads, weights.num_rows, tables.at(0).out_features()});
   without_gil([&](const StopCheck& stop_check) {
-    add_relative_values(weights, tables, at, out, 0, stop_check);
+    add_relative_values(weights, tables, at, out, threads_of_call(0), stop_check);
   });
 }
 

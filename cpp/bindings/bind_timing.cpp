@@ -48,7 +48,7 @@ double thread_seconds() {
 template <typename Call>
 double seconds_per_call(size_t repeats, Call&& call) {
   check(repeats > 0, "repeats must be positive");
-  const py::gil_scoped_release release;
+  const GilRelease release;
   const double start = thread_seconds();
   for (size_t i = 0; i < repeats; ++i) call();
   return (thread_seconds() - start) / static_cast<double>(repeats);
@@ -236,7 +236,7 @@ double dot_peak(const KernelTable& self, size_t iterations) {
 
 float read_sum(const KernelTable& self, const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 1);
-  const py::gil_scoped_release release;
+  const GilRelease release;
   return self.kernels.probe_read(static_cast<size_t>(x.size()), x.data());
 }
 

@@ -19,6 +19,11 @@ constexpr const char* kCompiler = "gcc " __VERSION__;
 
 }  // namespace
 
+// threadpoolctl knows a library by what it exports.
+extern "C" __attribute__((visibility("default"))) const char* simdformer_thread_provider() {
+  return simdformer::thread_provider();
+}
+
 PYBIND11_MODULE(_core, module) {
   using namespace simdformer;
   module.doc() = "Native layers and kernels of simdformer.";
@@ -34,8 +39,9 @@ PYBIND11_MODULE(_core, module) {
   module.def("available_isas", &available_isas);
   module.def("active_isa", [] { return active_kernels().isa; });
   module.def("set_active_isa", &set_active_isa, py::arg("isa"));
-  module.def("num_threads", [] { return default_thread_count().count; });
-  module.def("num_threads_source", [] { return default_thread_count().source; });
+  module.def("num_threads", [] { return thread_count().count; });
+  module.def("num_threads_source", [] { return thread_count().source; });
+  module.def("limit_threads", &limit_threads, py::arg("limit"));
   module.def("thread_provider", &thread_provider);
   module.def("cgroup_cpu_limit", &cgroup_cpu_limit, py::arg("root"));
   module.def("compiler", [] { return kCompiler; });

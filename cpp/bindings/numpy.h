@@ -14,6 +14,8 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/parallel.h"
+#include "base/thread_count.h"
+#include "bindings/gil.h"
 
 namespace simdformer::bindings {
 
@@ -99,11 +101,6 @@ class OptionalVector {
   bool present_ = false;
 };
 
-inline void check_num_threads(int num_threads) {
-  check(num_threads >= 0 && num_threads <= 1024, "num_threads must be in [0, 1024], got ",
-        num_threads);
-}
-
 // pybind11 holds layers as shared_ptr<T>; layers share each other as shared_ptr<const T>.
 template <typename T>
 std::vector<std::shared_ptr<const T>> constant(const char* name,
@@ -124,26 +121,6 @@ Value by_name(const char* what, const std::string& name,
     known += concat(known.empty() ? "" : ", ", entry);
   }
   throw py::value_error(concat("unknown ", what, " '", name, "'; known: ", known));
-}
-
-// Runs native work without the GIL. On the main thread a pending signal (Ctrl-C) ends it early and
-// its Python exception is raised.
-template <typename Work>
-void without_gil(Work&& work) {
-  const StopCheck signals_pending = [] {
-    const py::gil_scoped_acquire gil;
-    return PyErr_CheckSignals() != 0;
-  };
-  bool stopped = false;
-  {
-    const py::gil_scoped_release release;
-    try {
-      work(signals_pending);
-    } catch (const Stopped&) {
-      stopped = true;
-    }
-  }
-  if (stopped) throw py::error_already_set();
 }
 
 }  // namespace simdformer::bindings

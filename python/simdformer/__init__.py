@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from simdformer.cross_encoder import CrossEncoder
     from simdformer.int8.quantize_model import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
+    from simdformer.thread_limits import register_threadpoolctl
     from simdformer.util import quantize_embeddings
 
     __version__: str
@@ -24,6 +26,7 @@ __all__ = [
     "__version__",
     "quantize_embeddings",
     "quantize_model",
+    "register_threadpoolctl",
     "show_config",
 ]
 
@@ -33,6 +36,7 @@ _HOMES = {
     "SentenceTransformer": "simdformer.sentence_transformer",
     "quantize_embeddings": "simdformer.util",
     "quantize_model": "simdformer.int8.quantize_model",
+    "register_threadpoolctl": "simdformer.thread_limits",
     "show_config": "simdformer.build_info",
 }
 
@@ -60,3 +64,8 @@ def _version() -> str:
         return version("simdformer")
     except PackageNotFoundError:  # run from a source tree
         return "0+unknown"
+
+
+# Not imported for this: that changes the environment (KMP_DUPLICATE_LIB_OK).
+if hasattr(sys.modules.get("threadpoolctl"), "register"):
+    __getattr__("register_threadpoolctl")()
