@@ -2,25 +2,35 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
-STAMPS := $(VENV)/stamps
+BIN     = $(VENV)/bin
+STAMPS  = $(VENV)/stamps
 # Where pip finds PyTorch for `make parity` and `make bench`, e.g.
 #   make parity PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_FLAGS ?=
 
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Of `make demo`: default, auto, float32, bfloat16 or int8.
 COMPUTE_TYPE ?= default
 DEMO_TEXTS := build/demo/docstrings.jsonl
 DEMO_VECTORS := build/demo/docstrings.npy
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
            $(shell find cpp python -type f -not -path '*/__pycache__/*' -not -name '*.so' | LC_ALL=C sort)
+# Processes that share the tests: one a core is of use, and each takes up to 2 GB.
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+QUICK := -m "not slow and not parity"
+# What `make test` runs, such as tests/nn.
+TESTS ?=
 SANITIZE_TESTS ?= tests
+TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_fork.py tests/layers/test_packing.py
+# Of `make dev`: Release or Debug.
+BUILD_TYPE ?= Release
+DEV_BUILD := build/dev-$(BUILD_TYPE)
 CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test parity bench lint sanitize clean
+.PHONY: help demo dev test level slow parity bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,11 +73,33 @@ demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstri
 	  "find files that match a pattern" \
 	  "a number picked by chance"
 
-test: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the quick test suite
-	$(BIN)/python -m pytest -m "not slow and not parity"
+test: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the quick test suite, or TESTS of it
+	$(PYTEST) $(QUICK) $(TESTS)
+
+level: $(STAMPS)/extra-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
+	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity"
+
+slow: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
+	$(PYTEST) -m "slow and not parity"
+
+# An editable install: Python as it stands, the extension of the last `make dev`. Without isolation, since
+# the build goes on with the cmake that it began with.
+dev: VENV := .venv-dev
+dev:  ## Build what changed, for .venv-dev/bin/python (BUILD_TYPE=Debug for gdb)
+	@$(MAKE) --no-print-directory VENV=$(VENV) $(STAMPS)/dev-$(BUILD_TYPE) $(STAMPS)/model
+	$(BIN)/cmake --build $(DEV_BUILD)
+	@$(BIN)/cmake --install $(DEV_BUILD) \
+	  --prefix "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
+
+$(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
+	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10"
+	$(PIP) install --no-build-isolation -C build-dir=build/dev-$* -C cmake.build-type=$* \
+	  -C cmake.define.SIMDFORMER_WERROR=ON -C cmake.define.CMAKE_CXX_COMPILER_LAUNCHER="$$(command -v ccache)" \
+	  -e ".[dev,test]"
+	@touch $@
 
 parity: $(STAMPS)/extra-test $(STAMPS)/extra-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
-	$(BIN)/python -m pytest -m parity
+	$(PYTEST) -m parity
 
 bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
 	$(BIN)/python bench/kernels.py
@@ -84,17 +116,25 @@ lint: $(STAMPS)/extra-dev  ## Check format, style, types and include directions
 
 # Python itself is not instrumented, so the sanitizer's library has to come first. Leaks: the
 # interpreter's own would drown ours.
-sanitize: $(STAMPS)/venv  ## Run the kernel and layer tests under ASan and UBSan (in .venv-sanitize)
-	$(MAKE) VENV=.venv-sanitize .venv-sanitize/stamps/sanitized .venv-sanitize/stamps/model
+sanitize: VENV := .venv-sanitize
+sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv-sanitize)
+	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-address,undefined $(STAMPS)/model
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  .venv-sanitize/bin/python -m pytest -m "not slow and not parity" $(SANITIZE_TESTS)
+	  $(PYTEST) $(QUICK) $(SANITIZE_TESTS)
 
-$(STAMPS)/sanitized: $(STAMPS)/venv $(SOURCES)
-	$(PIP) install -C build-dir=build/sanitize -C cmake.build-type=RelWithDebInfo \
+# setarch: with random addresses, newer kernels map where the sanitizer keeps its shadows.
+tsan: VENV := .venv-tsan
+tsan:  ## Run TSAN_TESTS, those of the worker threads, under TSan (in .venv-tsan)
+	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-thread
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 \
+	  setarch -R $(PYTEST) $(QUICK) $(TSAN_TESTS)
+
+$(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install -C build-dir=build/sanitizer-$* -C cmake.build-type=RelWithDebInfo \
 	  -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
-	  -C cmake.define.SIMDFORMER_SANITIZE=ON -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
+	  -C cmake.define.SIMDFORMER_SANITIZE=$* -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
 	@touch $@
 
 clean:  ## Remove .venv and everything built
-	rm -rf $(VENV) .venv-sanitize build
+	rm -rf $(VENV) .venv-dev .venv-sanitize .venv-tsan build

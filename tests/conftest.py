@@ -21,6 +21,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Folders whose tests compute at the active level. Those that ask for `isa` visit every level anyway.
+LEVEL_FOLDERS = {"functional", "int8", "layers", "models", "nn", "pipeline"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        errors = item.path.stem.endswith("errors")
+        if item.path.parent.name in LEVEL_FOLDERS and "isa" not in item.fixturenames and not errors:
+            item.add_marker("level")
+
+
 def pytest_generate_tests(metafunc):
     if "isa" in metafunc.fixturenames:
         from simdformer import _core

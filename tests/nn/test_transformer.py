@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -275,7 +276,7 @@ def test_head_masks_are_one_a_layer(rng):
         {"score": "additive"},
         {"score": "bilinear", "softcap": 2.0},
     ],
-    ids=str,
+    ids=lambda options: re.sub(" object at 0x[0-9a-f]+", "", str(options)),
 )
 def test_cached_is_uncached_to_the_bit(rng, options):
     layer, _ = randomize(nn.TransformerDecoderLayer(24, 4, 37, batch_first=True, **options), rng)
