@@ -53,7 +53,9 @@ def run(
                 which, "builds.speed_worker", arguments, installed.environment(folder)
             )
             stack.callback(workers[which].close)
-        names = [n for n in workers["old"].request("names") if fnmatchcase(n, only)]
+        # Both are asked the same, always: where an array lies depends on all that went before.
+        known = [worker.request("names") for worker in workers.values()]
+        names = [name for name in known[0] if fnmatchcase(name, only)]
         for name in names:
             for worker in workers.values():
                 worker.request("time", name=name)
