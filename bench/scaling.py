@@ -42,24 +42,25 @@ def random_encoder() -> Any:
         return _core.LayerNorm(np.ones(HIDDEN, np.float32), weight(HIDDEN), eps=1e-12)
 
     def layer() -> Any:
-        return _core.PostNormLayer(
-            _core.SelfAttention(
-                _core.Linear(weight(3 * HIDDEN, HIDDEN), weight(3 * HIDDEN)),
-                _core.Linear(weight(HIDDEN, HIDDEN), weight(HIDDEN)),
-                num_heads=HEADS,
-            ),
-            norm(),
-            _core.FeedForward(
-                _core.Linear(weight(INNER, HIDDEN), weight(INNER)),
-                _core.Linear(weight(HIDDEN, INNER), weight(HIDDEN)),
-                activation="gelu",
-            ),
-            norm(),
+        attention = _core.MultiheadAttention(
+            [[_core.Linear(weight(3 * HIDDEN, HIDDEN), weight(3 * HIDDEN))]],
+            _core.Linear(weight(HIDDEN, HIDDEN), weight(HIDDEN)),
+            num_heads=HEADS,
+            num_kv_heads=HEADS,
+            softmax_scale=(HIDDEN // HEADS) ** -0.5,
+        )
+        feed_forward = _core.FeedForward(
+            _core.Linear(weight(INNER, HIDDEN), weight(INNER)),
+            _core.Linear(weight(HIDDEN, INNER), weight(HIDDEN)),
+            activation="gelu",
+        )
+        return _core.TransformerLayer(
+            attention, None, feed_forward, _core.Norm.layer(norm()), None, _core.Norm.layer(norm())
         )
 
     embeddings = _core.Embeddings(weight(VOCAB, HIDDEN), weight(MAX_POSITIONS, HIDDEN), norm=norm())
-    encoder = _core.Encoder(embeddings, [layer() for _ in range(LAYERS)])
-    return _core.SentenceEncoder(encoder, ["mean"], normalize=True)
+    stack = _core.TransformerStack([layer() for _ in range(LAYERS)], embeddings=embeddings)
+    return _core.PooledStack(stack, ["mean"], normalize=True)
 
 
 def flops(length: int) -> float:
@@ -76,7 +77,7 @@ def seconds(encoder: Any, length: int, count: int, threads: int) -> float:
         texts = min(per_call, count - first)
         cu_seqlens = np.arange(texts + 1, dtype=np.int32) * length
         part = ids[first * length : (first + texts) * length]
-        encoder.forward(part, cu_seqlens, num_threads=threads)
+        encoder.encode(part, cu_seqlens, num_threads=threads)
     return time.perf_counter() - start
 
 

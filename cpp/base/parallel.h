@@ -58,8 +58,10 @@ class Team {
     return team;
   }
 
- private:
+  // Whether a stop was asked for: what lasts long asks between its parts.
   bool stopping();
+
+ private:
   void run_shares(size_t shares, FunctionRef<void(size_t share)> run);
   bool all_done() const;
 

@@ -26,10 +26,12 @@ std::vector<Span> span_vector(const SpanArray& array, const Operand& q, const Op
     const int64_t* s = array.data(i, 0);
     check(inside(s[0], s[1], q.num_rows) && inside(s[2], s[3], k.num_rows), "span ", i,
           " is outside the operands");
-    spans.push_back({.q_begin = static_cast<size_t>(s[0]),
+    spans.push_back({.sequence = static_cast<size_t>(i),
+                     .q_begin = static_cast<size_t>(s[0]),
                      .num_queries = static_cast<size_t>(s[1]),
                      .k_begin = static_cast<size_t>(s[2]),
                      .num_keys = static_cast<size_t>(s[3]),
+                     .weights_begin = static_cast<size_t>(s[0]),
                      .min_distance = std::max(s[4], -AttentionArgs::kUnbounded),
                      .max_distance = std::min(s[5], AttentionArgs::kUnbounded),
                      .origin = s[6]});
@@ -58,10 +60,11 @@ class Options {
   const py::kwargs& kwargs_;
 };
 
-void check_relative_bias(const AttentionCall& call, const py::object& relative_bias) {
+void check_relative_bias(const AttentionCall& call, std::span<const Span> spans,
+                         const py::object& relative_bias) {
   if (relative_bias.is_none()) return;
   const auto size = static_cast<int64_t>(py::array::ensure(relative_bias).shape(3));
-  for (const Span& span : call.spans) {
+  for (const Span& span : spans) {
     if (span.num_queries == 0 || span.num_keys == 0) continue;
     const int64_t zero = static_cast<int64_t>(call.relative_zero) - span.origin;
     check(zero - static_cast<int64_t>(span.num_queries) + 1 >= 0 &&
@@ -70,8 +73,10 @@ void check_relative_bias(const AttentionCall& call, const py::object& relative_b
   }
 }
 
-void set_terms(AttentionCall& call, const Options& options, const Operand& q, const Operand& k) {
-  const size_t batches = call.spans.size();
+void set_terms(ScoredAttention& scored, const Options& options, const Operand& q,
+               const Operand& k) {
+  AttentionCall& call = scored.call;
+  const size_t batches = scored.spans.size();
   const size_t heads = q.heads;
   const Extents pairs{batches, heads, q.num_rows, k.num_rows};
   const Extents keys{batches, heads, 1, k.num_rows};
@@ -82,18 +87,19 @@ void set_terms(AttentionCall& call, const Options& options, const Operand& q, co
   call.key_bias.row_stride = 1;
   call.relative_bias = optional_strided<float>("relative_bias", options["relative_bias"],
                                                {batches, heads, 1, kAnyExtent});
-  check_relative_bias(call, options["relative_bias"]);
+  check_relative_bias(call, scored.spans, options["relative_bias"]);
   call.pair_bias = optional_strided<float>("pair_bias", options["pair_bias"], pairs);
   call.key_mask = optional_mask("key_mask", options["key_mask"], keys);
   call.key_mask.row_stride = 1;
   call.pair_mask = optional_mask("pair_mask", options["pair_mask"], pairs);
 }
 
-void set_weights(AttentionCall& call, const Options& options, const Operand& q) {
+void set_weights(ScoredAttention& scored, const Options& options, const Operand& q) {
+  AttentionCall& call = scored.call;
   const py::object weights = options["weights"];
   if (weights.is_none()) return;
   const auto cols = static_cast<size_t>(py::array::ensure(weights).shape(3));
-  for (const Span& span : call.spans) {
+  for (const Span& span : scored.spans) {
     check(span.num_keys <= cols, "weights has ", cols, " columns, a span has ", span.num_keys,
           " keys");
   }
@@ -122,7 +128,7 @@ ScoredAttention scored_attention(const Operand& q, const Operand& k, size_t valu
   call.num_kv_heads = k.heads;
   call.head_dim = scored.q_transform.cols(q);
   call.value_dim = value_dim;
-  call.spans = span_vector(spans, q, k);
+  scored.spans = span_vector(spans, q, k);
   call.score = by_name("score", options.text("score", "dot"), kScores);
   call.softmax_scale = options.number("softmax_scale", 1.0f);
   call.softcap = options.number("softcap", 0.0f);
@@ -143,13 +149,13 @@ void attention(const py::object& query, const py::object& key, const py::object&
   AttentionCall& call = scored.call;
   const OptionalVector head_scales("head_scales", options["head_scales"], q.heads);
   call.head_scales = head_scales.data();
-  const size_t batches = call.spans.size();
+  const size_t batches = scored.spans.size();
   call.q = strided<float>("query", query, {batches, q.heads, q.num_rows, q.cols});
   call.k = strided<float>("key", key, {batches, k.heads, k.num_rows, k.cols});
   call.v = strided<float>("value", value, {batches, k.heads, k.num_rows, v.cols});
   call.out = strided_output("out", out, {q.batches, q.heads, q.num_rows, v.cols});
-  set_terms(call, options, q, k);
-  set_weights(call, options, q);
+  set_terms(scored, options, q, k);
+  set_weights(scored, options, q);
   const int num_threads = threads_of_call(options.number("num_threads", 0));
   without_gil([&](const StopCheck& stop_check) { scored.run(num_threads, stop_check); });
 }

@@ -7,7 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/operands.h"
-#include "layers/parts/rows.h"
+#include "layers/attention/row_blocks.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -5,7 +5,6 @@
 #include "bindings/names.h"
 #include "bindings/numpy.h"
 #include "bindings/s8_arrays.h"
-#include "layers/attention/attention.h"
 #include "layers/parts/embeddings.h"
 #include "layers/parts/feed_forward.h"
 #include "layers/parts/pooling.h"
@@ -134,20 +133,6 @@ void bind_parts(py::module_& module) {
 }
 
 void bind_sublayers(py::module_& module) {
-  py::class_<RelativeBias, std::shared_ptr<RelativeBias>>(module, "RelativeBias")
-      .def(py::init([](const py::object& bias) {
-             return std::make_shared<RelativeBias>(matrix(float_array("bias", bias, 2)));
-           }),
-           arg("bias"));
-
-  py::class_<SelfAttention, std::shared_ptr<SelfAttention>>(module, "SelfAttention")
-      .def(py::init([](std::shared_ptr<Linear> qkv, std::shared_ptr<Linear> output,
-                       size_t num_heads, std::shared_ptr<RelativeBias> relative_bias) {
-             return std::make_shared<SelfAttention>(qkv, output, num_heads, relative_bias);
-           }),
-           arg("qkv").none(false), arg("output").none(false), py::kw_only(), arg("num_heads"),
-           arg("relative_bias") = py::none());
-
   py::class_<FeedForward, std::shared_ptr<FeedForward>>(module, "FeedForward")
       .def(py::init([](std::shared_ptr<Linear> up, std::shared_ptr<Linear> down,
                        const std::string& activation, std::shared_ptr<Linear> gate) {
@@ -155,7 +140,16 @@ void bind_sublayers(py::module_& module) {
                  up, down, by_name("activation", activation, kActivations), gate);
            }),
            arg("up").none(false), arg("down").none(false), py::kw_only(), arg("activation"),
-           arg("gate") = py::none());
+           arg("gate") = py::none())
+      .def_static(
+          "joined",
+          [](std::shared_ptr<Linear> gate_up, std::shared_ptr<Linear> down,
+             const std::string& activation) {
+            return std::make_shared<FeedForward>(FeedForward::joined(
+                gate_up, down, by_name("activation", activation, kActivations)));
+          },
+          arg("gate_up").none(false), arg("down").none(false), py::kw_only(), arg("activation"));
+  module.def("gated_rows", &FeedForward::gated_rows, arg("inner_size"));
 
   py::class_<Dense>(module, "Dense")
       .def(py::init([](std::shared_ptr<Linear> linear, const std::string& activation, bool residual,

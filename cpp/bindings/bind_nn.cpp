@@ -78,7 +78,7 @@ void bind_nn(py::module_& module) {
              arg("num_threads") = 0);
   bind_nn_arguments(module);
   bind_nn_attention(module);
-  bind_nn_stack(module);
+  bind_stack(module);
 }
 
 }  // namespace simdformer::bindings

@@ -16,7 +16,8 @@ size_t padded_length(const py::object& object) {
 
 std::vector<int32_t> offsets(const char* name, const py::object& object) {
   std::vector<int32_t> cu = id_vector(name, object);
-  check(!cu.empty() && cu.front() == 0, name, " must start at 0");
+  check(!cu.empty(), name, " must have at least one element, the leading 0");
+  check(cu.front() == 0, name, " must start at 0, got ", cu.front());
   for (size_t i = 1; i < cu.size(); ++i) {
     check(cu[i] >= cu[i - 1], name, " must not decrease, got ", cu[i - 1], " then ", cu[i],
           " at index ", i);
@@ -66,76 +67,51 @@ AttentionPattern Masks::pattern(const std::vector<int32_t>& cu_q, const std::vec
           .pair_bias = optional_strided<float>("pair_bias", pair_bias, pairs)};
 }
 
+const Positions* checked_position(const Shared<Positions>& position,
+                                  const MultiheadAttention& attention, size_t max_position) {
+  if (!position) return nullptr;
+  attention.check_position(*position);
+  check(position->max_length == 0 || position->max_length >= max_position, "positions serve ",
+        position->max_length, " tokens, the call needs ", max_position);
+  return position.get();
+}
+
 namespace {
 
-void check_embeddings(const RelativeEmbeddings& e, size_t num_heads, size_t head_dim,
-                      size_t max_position) {
-  const auto check_tables = [&](const char* name, const std::vector<Linear>& tables, bool values) {
-    if (tables.empty()) return;
-    const size_t size = values ? tables[0].out_features() : tables[0].in_features();
-    check(tables.size() == 1 || tables.size() == num_heads, name, " has ", tables.size(),
-          " heads, attention has ", num_heads);
-    check(size == head_dim, name, " has ", size, " columns, head_dim is ", head_dim);
+Shared<Positions> make_positions(const py::object& relative, size_t relative_center,
+                                 const py::object& cos, const py::object& sin, bool interleaved,
+                                 Shared<RelativeEmbeddings> embeddings) {
+  auto p = std::make_shared<Positions>();
+  p->max_length = SIZE_MAX;
+  // Distances -center .. size - center - 1 serve positions up to both ends.
+  const auto limit = [&](size_t center, size_t size) {
+    check(center < size, "there are ", size, " distances, distance 0 cannot be number ", center);
+    p->max_length = std::min({p->max_length, center + 1, size - center});
   };
-  check_tables("query_table", e.query_tables, false);
-  check_tables("key_table", e.key_tables, false);
-  check_tables("value_table", e.value_tables, true);
-  for (const Buffer<float>* bias : {&e.content_bias, &e.position_bias}) {
-    check(bias->size() == 0 || bias->size() == num_heads * head_dim, "a bias has ", bias->size(),
-          " elements, expected ", num_heads * head_dim);
+  if (!relative.is_none()) {
+    const FloatArray bias = float_array("relative", relative, 2);
+    p->relative = copied(bias);
+    p->relative_heads = static_cast<size_t>(bias.shape(0));
+    p->relative_size = static_cast<size_t>(bias.shape(1));
+    p->relative_center = relative_center;
+    limit(relative_center, p->relative_size);
   }
-  check(e.center + 1 >= max_position && e.center + max_position <= e.rows.size(),
-        "rows covers distances -", e.center, " to ", e.rows.size() - e.center - 1, ", ",
-        max_position, " positions need more");
-}
-
-}  // namespace
-
-PositionTables Positions::tables(size_t num_heads, size_t head_dim, size_t max_position) const {
-  PositionTables t;
-  if (relative) {
-    const auto size = static_cast<size_t>(relative->shape(1));
-    check(static_cast<size_t>(relative->shape(0)) == num_heads, "relative has ", relative->shape(0),
-          " heads, attention has ", num_heads);
-    check(relative_center + 1 >= max_position && relative_center + max_position <= size,
-          "relative covers distances -", relative_center, " to ", size - relative_center - 1, ", ",
-          max_position, " positions need more");
-    t = {.relative = relative->data(), .relative_size = size, .relative_center = relative_center};
-  }
-  if (cos) {
-    const auto pairs = static_cast<size_t>(cos->shape(1));
-    check(sin && sin->shape(0) == cos->shape(0) && sin->shape(1) == cos->shape(1),
-          "cos and sin must have one shape");
-    check(2 * pairs <= head_dim, "cos has ", pairs, " pairs, head_dim is ", head_dim);
-    check(static_cast<size_t>(cos->shape(0)) >= max_position, "cos covers ", cos->shape(0),
-          " positions, the call needs ", max_position);
-    t.cos = cos->data();
-    t.sin = sin->data();
-    t.rotary_dim = 2 * pairs;
-    t.rotary_interleaved = interleaved;
-  }
-  if (embeddings) {
-    check_embeddings(*embeddings, num_heads, head_dim, max_position);
-    t.embeddings = embeddings.get();
-  }
-  return t;
-}
-
-namespace {
-
-Positions make_positions(const py::object& relative, size_t relative_center, const py::object& cos,
-                         const py::object& sin, bool interleaved,
-                         Shared<RelativeEmbeddings> embeddings) {
-  Positions positions;
-  if (!relative.is_none()) positions.relative = float_array("relative", relative, 2);
-  positions.relative_center = relative_center;
   if (!cos.is_none()) {
-    positions.cos = float_array("cos", cos, 2);
-    positions.sin = float_array("sin", sin, 2);
+    const FloatArray c = float_array("cos", cos, 2);
+    const FloatArray s = float_array("sin", sin, 2);
+    check(s.shape(0) == c.shape(0) && s.shape(1) == c.shape(1), "cos has shape ", shape_of(c),
+          ", sin ", shape_of(s));
+    check(c.size() > 0, "cos is empty");
+    p->cos = copied(c);
+    p->sin = copied(s);
+    p->pairs = static_cast<size_t>(c.shape(1));
+    p->max_length = std::min(p->max_length, static_cast<size_t>(c.shape(0)));
   }
-  positions.interleaved = interleaved;
-  positions.embeddings = embeddings;
-  return positions;
+  p->interleaved = interleaved;
+  p->embeddings = embeddings;
+  if (embeddings) limit(embeddings->center, embeddings->rows.size());
+  if (p->max_length == SIZE_MAX) p->max_length = 0;
+  return p;
 }
 
 // A table, (heads or 1, table rows, features), as one Linear a head.
@@ -189,10 +165,11 @@ void bind_nn_arguments(py::module_& module) {
            arg("key_bias") = py::none(), arg("pair_mask") = py::none(),
            arg("pair_bias") = py::none());
 
-  py::class_<Positions>(module, "Positions")
+  py::class_<Positions, Shared<Positions>>(module, "Positions")
       .def(py::init(&make_positions), py::kw_only(), arg("relative") = py::none(),
            arg("relative_center") = 0, arg("cos") = py::none(), arg("sin") = py::none(),
-           arg("interleaved") = false, arg("embeddings") = py::none());
+           arg("interleaved") = false, arg("embeddings") = py::none())
+      .def_readonly("max_length", &Positions::max_length);
 
   py::class_<RelativeEmbeddings, Shared<RelativeEmbeddings>>(module, "RelativeEmbeddings")
       .def(py::init(&make_embeddings), py::kw_only(), arg("rows"), arg("center"),

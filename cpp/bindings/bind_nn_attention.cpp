@@ -5,29 +5,44 @@
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/nn_arguments.h"
-#include "layers/attention/attention_module.h"
+#include "layers/stack/single_attention.h"
 
 namespace simdformer::bindings {
 namespace {
 
 using py::arg;
 
-Shared<AttentionModule> make_attention(
-    Shared<Linear> query, Shared<Linear> key, Shared<Linear> value, Shared<Linear> output,
-    size_t num_heads, size_t num_kv_heads, const std::string& score, float softmax_scale,
-    float softcap, float masked_value, bool normalize, bool key_norm_bias,
-    const py::object& additive_weight, const py::object& bias_k, const py::object& bias_v,
-    bool add_zero_attn, const std::pair<int64_t, int64_t>& window, const py::object& head_scales,
-    Shared<Norm> query_norm, Shared<Norm> key_norm) {
-  MultiheadAttention::Parts parts{.query = query,
-                                  .key = key,
-                                  .value = value,
+std::vector<LinearGroup> projection_groups(
+    const std::vector<std::vector<Shared<Linear>>>& projections) {
+  std::vector<LinearGroup> groups;
+  for (const auto& group : projections) {
+    check(!group.empty(), "projections holds a group of nothing");
+    groups.push_back(constant("projections", group));
+    for (const auto& linear : group) {
+      check(linear->in_features() == group[0]->in_features(), "projections: a group's maps take ",
+            group[0]->in_features(), " and ", linear->in_features(), " features");
+    }
+  }
+  return groups;
+}
+
+Shared<SingleAttention> make_attention(const std::vector<std::vector<Shared<Linear>>>& projections,
+                                       Shared<Linear> output, size_t num_heads, size_t num_kv_heads,
+                                       const std::string& score, float softmax_scale, float softcap,
+                                       float masked_value, bool normalize, bool key_norm_bias,
+                                       const py::object& additive_weight, const py::object& bias_k,
+                                       const py::object& bias_v, bool add_zero_attn,
+                                       const std::pair<int64_t, int64_t>& window,
+                                       const py::object& head_scales, Shared<Norm> query_norm,
+                                       Shared<Norm> key_norm, Shared<Positions> position) {
+  MultiheadAttention::Parts parts{.projections = projection_groups(projections),
                                   .output = output,
                                   .additive_weight = {},
                                   .head_scales = {},
                                   .query_norm = query_norm,
                                   .key_norm = key_norm,
-                                  .extra = {}};
+                                  .extra = {},
+                                  .position = position};
   if (!head_scales.is_none()) {
     parts.head_scales = copied(float_array("head_scales", head_scales, 1));
   }
@@ -38,13 +53,9 @@ Shared<AttentionModule> make_attention(
   if (!bias_k.is_none()) {
     parts.extra.key = copied(float_array("bias_k", bias_k, 1));
     parts.extra.value = copied(float_array("bias_v", bias_v, 1));
-    check(parts.extra.key.size() == key->out_features(), "bias_k must have ", key->out_features(),
-          " elements, got ", parts.extra.key.size());
-    check(parts.extra.value.size() == value->out_features(), "bias_v must have ",
-          value->out_features(), " elements, got ", parts.extra.value.size());
   }
   parts.extra.zero = add_zero_attn;
-  return std::make_shared<AttentionModule>(std::make_shared<MultiheadAttention>(
+  return std::make_shared<SingleAttention>(std::make_shared<MultiheadAttention>(
       std::move(parts), AttentionOptions{.num_heads = num_heads,
                                          .num_kv_heads = num_kv_heads,
                                          .score = by_name("score", score, kScores),
@@ -57,11 +68,12 @@ Shared<AttentionModule> make_attention(
                                          .key_norm_bias = key_norm_bias}));
 }
 
-void attention_forward(const AttentionModule& self, const py::object& query, const py::object& key,
+void attention_forward(const SingleAttention& self, const py::object& query, const py::object& key,
                        const py::object& value, const py::object& cu_seqlens_q,
                        const py::object& cu_seqlens_k, const py::object& out,
-                       const py::object& weights, const Masks& masks, const Positions& positions,
-                       const py::object& head_mask, bool head_outputs, int num_threads) {
+                       const py::object& weights, const Masks& masks,
+                       const Shared<Positions>& positions, const py::object& head_mask,
+                       bool head_outputs, int num_threads) {
   num_threads = threads_of_call(num_threads);
   const MultiheadAttention& attention = self.attention();
   const std::vector<int32_t> cu_q = offsets("cu_seqlens_q", cu_seqlens_q);
@@ -73,7 +85,7 @@ void attention_forward(const AttentionModule& self, const py::object& query, con
     cu_all_keys.push_back(cu_k[s] + static_cast<int32_t>(s * attention.num_extra_keys()));
   }
   const size_t max_keys = longest_sequence(cu_all_keys);
-  AttentionModule::Call call{
+  SingleAttention::Call call{
       .query = sequence_rows<const float>("query", query, cu_q, attention.query_dim()),
       .key = sequence_rows<const float>("key", key, cu_k, attention.key_dim()),
       .value = sequence_rows<const float>("value", value, cu_k, attention.value_input_dim()),
@@ -82,8 +94,8 @@ void attention_forward(const AttentionModule& self, const py::object& query, con
       .padded_length = padded_length(out),
       .head_outputs = head_outputs,
       .pattern = masks.pattern(cu_q, cu_all_keys, max_keys, attention.num_heads()),
-      .position = positions.tables(attention.num_heads(), attention.head_dim(),
-                                   std::max(longest_sequence(cu_q), max_keys)),
+      .position =
+          checked_position(positions, attention, std::max(longest_sequence(cu_q), max_keys)),
       .head_mask = optional_strided<float>("head_mask", head_mask,
                                            {cu_q.size() - 1, attention.num_heads(), 1, 1}),
       .weights = {}};
@@ -95,18 +107,18 @@ void attention_forward(const AttentionModule& self, const py::object& query, con
 }  // namespace
 
 void bind_nn_attention(py::module_& module) {
-  py::class_<AttentionModule, Shared<AttentionModule>>(module, "MultiheadAttention")
-      .def(py::init(&make_attention), arg("query").none(false), arg("key").none(false),
-           arg("value").none(false), arg("output").none(false), py::kw_only(), arg("num_heads"),
-           arg("num_kv_heads"), arg("score") = "dot", arg("softmax_scale"), arg("softcap") = 0.0f,
-           arg("masked_value") = 0.0f, arg("normalize") = false, arg("key_norm_bias") = false,
-           arg("additive_weight") = py::none(), arg("bias_k") = py::none(),
-           arg("bias_v") = py::none(), arg("add_zero_attn") = false,
+  py::class_<SingleAttention, Shared<SingleAttention>>(module, "MultiheadAttention")
+      .def(py::init(&make_attention), arg("projections"), arg("output").none(false), py::kw_only(),
+           arg("num_heads"), arg("num_kv_heads"), arg("score") = "dot", arg("softmax_scale"),
+           arg("softcap") = 0.0f, arg("masked_value") = 0.0f, arg("normalize") = false,
+           arg("key_norm_bias") = false, arg("additive_weight") = py::none(),
+           arg("bias_k") = py::none(), arg("bias_v") = py::none(), arg("add_zero_attn") = false,
            arg("window") = std::pair<int64_t, int64_t>(-1, -1), arg("head_scales") = py::none(),
-           arg("query_norm") = py::none(), arg("key_norm") = py::none())
+           arg("query_norm") = py::none(), arg("key_norm") = py::none(),
+           arg("position") = py::none())
       .def("forward", &attention_forward, arg("query"), arg("key"), arg("value"),
            arg("cu_seqlens_q"), arg("cu_seqlens_k"), arg("out"), py::kw_only(),
-           arg("weights") = py::none(), arg("masks") = Masks{}, arg("positions") = Positions{},
+           arg("weights") = py::none(), arg("masks") = Masks{}, arg("positions") = py::none(),
            arg("head_mask") = py::none(), arg("head_outputs") = false, arg("num_threads") = 0);
 }
 

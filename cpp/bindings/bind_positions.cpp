@@ -4,9 +4,9 @@
 
 #include "bindings/bindings.h"
 #include "bindings/operands.h"
-#include "layers/attention/relative.h"
+#include "layers/attention/relative_scores.h"
+#include "layers/attention/row_blocks.h"
 #include "layers/parts/positions.h"
-#include "layers/parts/rows.h"
 
 namespace simdformer::bindings {
 namespace {

@@ -10,11 +10,10 @@ void bind_functional(pybind11::module_& module);
 void bind_positions(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
 void bind_layers(pybind11::module_& module);
-void bind_encoder(pybind11::module_& module);
 void bind_nn(pybind11::module_& module);
 // Its parts.
 void bind_nn_arguments(pybind11::module_& module);
 void bind_nn_attention(pybind11::module_& module);
-void bind_nn_stack(pybind11::module_& module);
+void bind_stack(pybind11::module_& module);
 
 }  // namespace simdformer::bindings

@@ -52,5 +52,4 @@ PYBIND11_MODULE(_core, module) {
   bindings::bind_functional(module);
   bindings::bind_positions(module);
   bindings::bind_nn(module);
-  bindings::bind_encoder(module);
 }

@@ -6,7 +6,7 @@
 
 #include "bindings/strided.h"
 #include "layers/attention/multihead_attention.h"
-#include "layers/stack/sequence_rows.h"
+#include "layers/parts/sequence_rows.h"
 
 namespace simdformer::bindings {
 
@@ -70,16 +70,8 @@ struct Masks {
                            size_t max_keys, size_t num_heads) const;
 };
 
-// A layer's positions for one call. The arrays live as long as this.
-struct Positions {
-  std::optional<FloatArray> relative;  // (num_heads, distances)
-  size_t relative_center = 0;
-  std::optional<FloatArray> cos;  // (positions, pairs)
-  std::optional<FloatArray> sin;
-  bool interleaved = false;
-  Shared<RelativeEmbeddings> embeddings;
-
-  PositionTables tables(size_t num_heads, size_t head_dim, size_t max_position) const;
-};
+// position, checked for an attention and the positions that a call needs; null for None.
+const Positions* checked_position(const Shared<Positions>& position,
+                                  const MultiheadAttention& attention, size_t max_position);
 
 }  // namespace simdformer::bindings

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "bindings/strided.h"
-#include "layers/attention/score_inputs.h"
+#include "layers/attention/scored_attention.h"
 
 namespace simdformer::bindings {
 

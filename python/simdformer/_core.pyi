@@ -81,62 +81,14 @@ class Embeddings:
     @property
     def max_positions(self) -> int: ...
 
-# bias: (num_heads, 2 n - 1) by distance of key from query, 0 in the middle; for up to n tokens.
-class RelativeBias:
-    def __init__(self, bias: Float32) -> None: ...
-
-class SelfAttention:
-    def __init__(
-        self,
-        qkv: Linear,
-        output: Linear,
-        *,
-        num_heads: int,
-        relative_bias: RelativeBias | None = None,
-    ) -> None: ...
-
 class FeedForward:
     def __init__(
         self, up: Linear, down: Linear, *, activation: str, gate: Linear | None = None
     ) -> None: ...
+    @staticmethod
+    def joined(gate_up: Linear, down: Linear, *, activation: str) -> FeedForward: ...
 
-class EncoderLayer: ...
-
-class PostNormLayer(EncoderLayer):
-    def __init__(
-        self,
-        attention: SelfAttention,
-        attention_norm: LayerNorm,
-        feed_forward: FeedForward,
-        output_norm: LayerNorm,
-    ) -> None: ...
-
-class RotaryTable:
-    def __init__(self, cos: Float32, sin: Float32) -> None: ...
-
-class RotaryLayer(EncoderLayer):
-    def __init__(self, layer: TransformerLayer, table: RotaryTable) -> None: ...
-
-class Encoder:
-    def __init__(
-        self, embeddings: Embeddings, layers: Sequence[EncoderLayer], norm: Norm | None = None
-    ) -> None: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def max_positions(self) -> int: ...
-    @property
-    def num_token_types(self) -> int: ...
-    def forward(
-        self,
-        input_ids: Int32,
-        cu_seqlens: Int32,
-        token_type_ids: Int32 | None = None,
-        *,
-        num_threads: int = 0,
-    ) -> Float32: ...
+def gated_rows(inner_size: int) -> list[int]: ...
 
 class Dense:
     def __init__(
@@ -148,10 +100,10 @@ class Dense:
         norm: LayerNorm | None = None,
     ) -> None: ...
 
-class SentenceEncoder:
+class PooledStack:
     def __init__(
         self,
-        encoder: Encoder,
+        stack: TransformerStack,
         pooling: Sequence[str],
         dense: Sequence[Dense] = (),
         *,
@@ -159,7 +111,7 @@ class SentenceEncoder:
     ) -> None: ...
     @property
     def embedding_dimension(self) -> int: ...
-    def forward(
+    def encode(
         self,
         input_ids: Int32,
         cu_seqlens: Int32,
@@ -379,6 +331,8 @@ class Positions:
         interleaved: bool = False,
         embeddings: RelativeEmbeddings | None = None,
     ) -> None: ...
+    @property
+    def max_length(self) -> int: ...
 
 class RelativeEmbeddings:
     def __init__(
@@ -401,9 +355,7 @@ class KVCache:
 class MultiheadAttention:
     def __init__(
         self,
-        query: Linear,
-        key: Linear,
-        value: Linear,
+        projections: Sequence[Sequence[Linear]],
         output: Linear,
         *,
         num_heads: int,
@@ -422,6 +374,7 @@ class MultiheadAttention:
         head_scales: Float32 | None = None,
         query_norm: Norm | None = None,
         key_norm: Norm | None = None,
+        position: Positions | None = None,
     ) -> None: ...
     def forward(
         self,
@@ -434,7 +387,7 @@ class MultiheadAttention:
         *,
         weights: Float32 | None = None,
         masks: Masks = ...,
-        positions: Positions = ...,
+        positions: Positions | None = None,
         head_mask: Float32 | None = None,
         head_outputs: bool = False,
         num_threads: int = 0,
@@ -456,22 +409,52 @@ class TransformerLayer:
     ) -> None: ...
 
 class TransformerStack:
-    def __init__(self, layers: Sequence[TransformerLayer], norm: Norm | None = None) -> None: ...
+    def __init__(
+        self,
+        layers: Sequence[TransformerLayer],
+        norm: Norm | None = None,
+        embeddings: Embeddings | None = None,
+    ) -> None: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_token_types(self) -> int: ...
+    def encode(
+        self,
+        input_ids: Int32,
+        cu_seqlens: Int32,
+        token_type_ids: Int32 | None = None,
+        *,
+        num_threads: int = 0,
+    ) -> Float32: ...
+    # x: rows, or int32 ids for a stack with embeddings. out: rows, or logits with lm_head.
     def forward(
         self,
-        x: Float32,
+        x: Float32 | Int32,
         cu_seqlens: Int32,
         out: Float32,
         *,
+        token_type_ids: Int32 | None = None,
         memory: Float32 | None = None,
         memory_cu_seqlens: Int32 | None = None,
         masks: Masks = ...,
         memory_masks: Masks = ...,
         positions: Sequence[Positions] = (),
         head_masks: Sequence[Float32 | None] = (),
-        self_weights: Sequence[Float32] = (),
+        self_weights: Sequence[Float32 | None] = (),
         cross_weights: Sequence[Float32] = (),
+        head_outputs: Sequence[Float32 | None] = (),
+        weights_heads: Sequence[Sequence[int]] = (),
+        hidden_states: Sequence[Float32 | None] = (),
         self_cache: KVCache | None = None,
         cross_cache: KVCache | None = None,
+        lm_head: Linear | None = None,
+        last_only: bool = False,
         num_threads: int = 0,
     ) -> None: ...

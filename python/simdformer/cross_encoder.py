@@ -270,7 +270,7 @@ class CrossEncoder(TextModel):
     def _forward(self, batch: TokenBatch) -> Float32:
         if self._pad_token_id is not None:  # a causal model: what stands before does not see it
             batch = without_padding(batch, self._pad_token_id)
-        return self._classifier.forward(*batch, num_threads=self._num_threads)
+        return self._classifier.encode(*batch, num_threads=self._num_threads)
 
 
 def _prompted(pairs: list[Pair], prompt: str | None) -> list[Pair]:

@@ -336,14 +336,14 @@ class SentenceTransformer(TextModel):
             pooling_start = self._tokenizer.prompt_length(prompt)
 
         def forward(batch: TokenBatch) -> Float32:
-            return self._sentence_encoder.forward(
+            return self._sentence_encoder.encode(
                 *batch, pooling_start=pooling_start, num_threads=self._num_threads
             )
 
         return forward
 
     def _token_forward(self, batch: TokenBatch) -> list[Float32]:
-        hidden_states = self._encoder.forward(*batch, num_threads=self._num_threads)
+        hidden_states = self._encoder.encode(*batch, num_threads=self._num_threads)
         return np.split(hidden_states, batch.cu_seqlens[1:-1])
 
 

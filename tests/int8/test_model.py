@@ -155,8 +155,8 @@ def test_planted_outlier_channels_cost_nothing(num_planted):
         if name.endswith("LayerNorm.weight"):
             tensor[17 : 17 + num_planted] *= 40
     ids, cu_seqlens = random_batch([9, 30, 2, 64], WIDE.vocab_size)
-    exact = native_encoder(WIDE, weights).forward(ids, cu_seqlens)
-    found = cosines(int8_encoder(WIDE, weights).forward(ids, cu_seqlens), exact)
+    exact = native_encoder(WIDE, weights).encode(ids, cu_seqlens)
+    found = cosines(int8_encoder(WIDE, weights).encode(ids, cu_seqlens), exact)
     assert found.mean() >= 0.9995
 
 
@@ -165,9 +165,9 @@ def test_int8_states_have_the_same_bits_alone_and_in_a_batch(active_isa, num_thr
     encoder = int8_encoder(WIDE, random_weights(WIDE))
     lengths = [3, 120, 1, 40, 77, 5]
     ids, cu_seqlens = random_batch(lengths, WIDE.vocab_size)
-    whole = encoder.forward(ids, cu_seqlens, num_threads=num_threads)
+    whole = encoder.encode(ids, cu_seqlens, num_threads=num_threads)
     for begin, end in pairwise(cu_seqlens):
-        alone = encoder.forward(ids[begin:end], np.array([0, end - begin]), num_threads=1)
+        alone = encoder.encode(ids[begin:end], np.array([0, end - begin]), num_threads=1)
         assert_same_bits(alone, whole[begin:end])
 
 
@@ -175,6 +175,6 @@ def test_int8_takes_sizes_that_no_group_divides():
     config = Config(num_layers=1)
     weights = random_weights(config)
     ids, cu_seqlens = random_batch([9, 30])
-    exact = native_encoder(config, weights).forward(ids, cu_seqlens)
-    found = int8_encoder(config, weights).forward(ids, cu_seqlens)
+    exact = native_encoder(config, weights).encode(ids, cu_seqlens)
+    found = int8_encoder(config, weights).encode(ids, cu_seqlens)
     assert cosines(found, exact).min() >= 0.999

@@ -78,5 +78,5 @@ def test_a_tensor_stays_as_long_as_one_of_its_parts_is_kept(
         build = partial(build_encoder, architecture.fields(WIDE), checkpoint)
         encoder = quantize_encoder(build, min_cosine=least).encoder
     ids = architecture.ids(TEXTS[0])
-    expected = encoder.forward(ids, [0, len(ids)])
+    expected = encoder.encode(ids, [0, len(ids)])
     assert_same_bits(model.encode(TEXTS[0], output_value="token_embeddings"), expected)

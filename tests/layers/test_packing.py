@@ -31,24 +31,24 @@ def split(cu_seqlens):
 
 def alone(encoder, ids, **options):
     """The states of one sequence in a batch of its own."""
-    return encoder.forward(np.ascontiguousarray(ids), np.array([0, len(ids)], np.int32), **options)
+    return encoder.encode(np.ascontiguousarray(ids), np.array([0, len(ids)], np.int32), **options)
 
 
 def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(encoder):
     ids, cu_seqlens = random_batch(LENGTHS)
-    whole = encoder.forward(ids, cu_seqlens)
+    whole = encoder.encode(ids, cu_seqlens)
     for tokens in split(cu_seqlens):
         assert_same_bits(alone(encoder, ids[tokens]), whole[tokens])
 
 
 def test_a_sequence_has_the_same_bits_in_any_order(encoder):
     ids, cu_seqlens = random_batch(LENGTHS)
-    whole = encoder.forward(ids, cu_seqlens)
+    whole = encoder.encode(ids, cu_seqlens)
     order = np.random.default_rng(3).permutation(len(LENGTHS))
     texts = [split(cu_seqlens)[i] for i in order]
     shuffled_ids = np.concatenate([ids[tokens] for tokens in texts])
     shuffled_cu_seqlens = np.concatenate([[0], np.cumsum(np.array(LENGTHS)[order])])
-    shuffled = encoder.forward(shuffled_ids, shuffled_cu_seqlens.astype(np.int32))
+    shuffled = encoder.encode(shuffled_ids, shuffled_cu_seqlens.astype(np.int32))
     assert_same_bits(shuffled, np.concatenate([whole[tokens] for tokens in texts]))
 
 
@@ -56,8 +56,8 @@ def test_a_sequence_has_the_same_bits_in_any_order(encoder):
 def test_the_bits_do_not_depend_on_the_number_of_threads(encoder, num_threads):
     for lengths in (LENGTHS, [1], [130], [30, 1], [1] * 100):
         ids, cu_seqlens = random_batch(lengths)
-        one = encoder.forward(ids, cu_seqlens, num_threads=1)
-        assert_same_bits(encoder.forward(ids, cu_seqlens, num_threads=num_threads), one)
+        one = encoder.encode(ids, cu_seqlens, num_threads=1)
+        assert_same_bits(encoder.encode(ids, cu_seqlens, num_threads=num_threads), one)
 
 
 @settings(max_examples=30)
@@ -69,7 +69,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(encoder, num_threads):
 def test_any_batch_has_the_bits_of_its_sequences_alone(lengths, num_threads, seed):
     encoder = native_encoder_once()
     ids, cu_seqlens = random_batch(lengths, seed=seed)
-    whole = encoder.forward(ids, cu_seqlens, num_threads=num_threads)
+    whole = encoder.encode(ids, cu_seqlens, num_threads=num_threads)
     for tokens in split(cu_seqlens):
         assert_same_bits(alone(encoder, ids[tokens], num_threads=1), whole[tokens])
 
@@ -84,23 +84,23 @@ def native_encoder_once():
 def test_the_bits_are_the_same_at_every_call(encoder):
     # Scratch that is reused, or read beyond what was written, would show here.
     ids, cu_seqlens = random_batch(LENGTHS)
-    first = encoder.forward(ids, cu_seqlens)
+    first = encoder.encode(ids, cu_seqlens)
     alone(encoder, ids[:130])
     for _ in range(10):
-        assert_same_bits(encoder.forward(ids, cu_seqlens), first)
+        assert_same_bits(encoder.encode(ids, cu_seqlens), first)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_bad_value_in_one_sequence_never_reaches_a_neighbour(active_isa, poison):  # noqa: ARG001
     w = random_weights()
     ids, cu_seqlens = random_batch(LENGTHS, vocab_size=60)
-    clean = native_encoder(w=w).forward(ids, cu_seqlens)
+    clean = native_encoder(w=w).encode(ids, cu_seqlens)
     w["embeddings.word_embeddings.weight"][60] = poison
     encoder = native_encoder(w=w)
     for sequence, tokens in enumerate(split(cu_seqlens)):
         bad = ids.copy()
         bad[tokens.start] = 60
-        out = encoder.forward(bad, cu_seqlens)
+        out = encoder.encode(bad, cu_seqlens)
         assert np.isnan(out[tokens]).any(), f"sequence {sequence} does not show its own {poison}"
         out[tokens] = clean[tokens]
         assert_same_bits(out, clean)
@@ -108,8 +108,8 @@ def test_a_bad_value_in_one_sequence_never_reaches_a_neighbour(active_isa, poiso
 
 @pytest.mark.parametrize("mode", _core.pooling_modes())
 def test_sentence_embeddings_have_the_same_bits_alone_and_in_a_batch(active_isa, mode):  # noqa: ARG001
-    encoder = _core.SentenceEncoder(native_encoder(), [mode], normalize=True)
+    encoder = _core.PooledStack(native_encoder(), [mode], normalize=True)
     ids, cu_seqlens = random_batch(LENGTHS)
-    whole = encoder.forward(ids, cu_seqlens, num_threads=2)
+    whole = encoder.encode(ids, cu_seqlens, num_threads=2)
     for row, tokens in enumerate(split(cu_seqlens)):
         assert_same_bits(alone(encoder, ids[tokens], num_threads=1), whole[row : row + 1])

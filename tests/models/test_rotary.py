@@ -43,7 +43,7 @@ def test_hidden_states_follow_the_oracle_at_every_level(tmp_path, architecture, 
     ids = [architecture.ids(text) for text in TEXTS]
     cu_seqlens = np.cumsum([0, *map(len, ids)])
     expected = np.concatenate([architecture.states(text) for text in TEXTS])
-    np.testing.assert_allclose(encoder.forward(np.concatenate(ids), cu_seqlens), expected, **CLOSE)
+    np.testing.assert_allclose(encoder.encode(np.concatenate(ids), cu_seqlens), expected, **CLOSE)
 
 
 # Options

@@ -177,9 +177,9 @@ def test_a_sequence_longer_than_max_position_embeddings_is_refused(tmp_path, arc
     encoder = load_model(architecture.write(tmp_path / "m")).encoder
     ids = np.zeros(131, np.int32)
     assert encoder.max_positions == 130
-    assert encoder.forward(ids[:130], [0, 130]).shape == (130, 20)
+    assert encoder.encode(ids[:130], [0, 130]).shape == (130, 20)
     with pytest.raises(ValueError, match="has 131 tokens, the model serves 130 positions"):
-        encoder.forward(ids, [0, 131])
+        encoder.encode(ids, [0, 131])
 
 
 @each

@@ -357,9 +357,9 @@ def test_heads_of_other_architectures(tmp_path, architecture, names, activation)
         head = build_head(config, checkpoint)
     encoder = native_encoder(w=random_weights())
     ids, cu_seqlens = np.array([2, 7, 8, 3], np.int32), np.array([0, 4], np.int32)
-    states = encoder.forward(ids, cu_seqlens)[:1].astype(np.float64)
+    states = encoder.encode(ids, cu_seqlens)[:1].astype(np.float64)
     expected = oracle.linear(activation(oracle.linear(states, *first)), *last)
-    logits = _core.SentenceEncoder(encoder, [head.pooling], head.dense).forward(ids, cu_seqlens)
+    logits = _core.PooledStack(encoder, [head.pooling], head.dense).encode(ids, cu_seqlens)
     np.testing.assert_allclose(logits, expected, **CLOSE)
 
 

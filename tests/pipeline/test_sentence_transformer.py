@@ -103,11 +103,11 @@ def test_the_nan_of_one_sequence_never_reaches_another():
     # Loading refuses a NaN, so the layers are put together by hand; token 5 is the poisoned one.
     weights = random_weights()
     weights["embeddings.word_embeddings.weight"][5] = np.nan
-    encoder = _core.SentenceEncoder(native_encoder(w=weights), MODES, normalize=True)
+    encoder = _core.PooledStack(native_encoder(w=weights), MODES, normalize=True)
     ids = np.array([2, 5, 3, 2, 6, 3, 2, 5, 5, 3, 2, 7, 8, 3], np.int32)
-    embeddings = encoder.forward(ids, np.array([0, 3, 6, 10, 14], np.int32))
+    embeddings = encoder.encode(ids, np.array([0, 3, 6, 10, 14], np.int32))
     assert np.isnan(embeddings[[0, 2]]).any(axis=1).all()
-    clean = encoder.forward(ids[[3, 4, 5, 10, 11, 12, 13]], np.array([0, 3, 7], np.int32))
+    clean = encoder.encode(ids[[3, 4, 5, 10, 11, 12, 13]], np.array([0, 3, 7], np.int32))
     assert_same_bits(embeddings[[1, 3]], clean)
 
 

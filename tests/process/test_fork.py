@@ -14,7 +14,7 @@ from tests.support.tiny_bert import Config, native_encoder, random_batch
 batch = random_batch([30, 7, 100] * 20)
 
 def bits(encoder):
-    return encoder.forward(*batch, num_threads=2).tobytes()
+    return encoder.encode(*batch, num_threads=2).tobytes()
 """
 
 FIFTY_FORKS = (
@@ -76,7 +76,7 @@ POOL = (
     COMMON
     + """
 def in_child(seed):
-    return native_encoder().forward(*batch, num_threads=2).tobytes()
+    return native_encoder().encode(*batch, num_threads=2).tobytes()
 
 if __name__ == "__main__":
     expected = bits(native_encoder())

@@ -27,7 +27,7 @@ def status(*keys):
 
 COMPUTE = """
 from tests.support.tiny_bert import native_encoder, random_batch
-native_encoder().forward(*random_batch([30] * 50), num_threads=2)
+native_encoder().encode(*random_batch([30] * 50), num_threads=2)
 """
 
 

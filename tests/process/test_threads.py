@@ -117,12 +117,12 @@ def test_cgroup_quota_is_read(tmp_path, files, expected):
 def test_sixteen_python_threads_share_one_encoder():
     encoder = native_encoder(Config(hidden_size=64, num_heads=4, intermediate_size=256))
     batches = [random_batch([1 + i, 40, 3 * i + 1], seed=i) for i in range(16)]
-    expected = [encoder.forward(*batch) for batch in batches]
+    expected = [encoder.encode(*batch) for batch in batches]
     together = threading.Barrier(16)
 
     def work(i):
         together.wait()
-        return [encoder.forward(*batches[i]) for _ in range(20)]
+        return [encoder.encode(*batches[i]) for _ in range(20)]
 
     with ThreadPoolExecutor(16) as pool:
         for i, results in enumerate(pool.map(work, range(16))):
@@ -132,11 +132,11 @@ def test_sixteen_python_threads_share_one_encoder():
 
 def test_layers_may_be_built_in_many_threads():
     batch = random_batch([30, 7])
-    expected = native_encoder().forward(*batch)
+    expected = native_encoder().encode(*batch)
     with ThreadPoolExecutor(8) as pool:
         encoders = pool.map(lambda _: native_encoder(), range(24))
     for encoder in encoders:
-        assert_same_bits(encoder.forward(*batch), expected)
+        assert_same_bits(encoder.encode(*batch), expected)
 
 
 def test_other_python_threads_run_during_a_forward_pass():
@@ -147,7 +147,7 @@ def test_other_python_threads_run_during_a_forward_pass():
 
     def forward():
         running.set()
-        encoder.forward(*batch, num_threads=1)
+        encoder.encode(*batch, num_threads=1)
         running.clear()
 
     thread = threading.Thread(target=forward)
@@ -164,10 +164,10 @@ def test_other_python_threads_run_during_a_forward_pass():
 def test_a_thread_may_end_and_another_go_on():
     # Scratch that belongs to a thread must not be freed under the next one.
     encoder, batch = native_encoder(), random_batch([30, 7])
-    expected = encoder.forward(*batch)
+    expected = encoder.encode(*batch)
     results = []
     for _ in range(20):
-        thread = threading.Thread(target=lambda: results.append(encoder.forward(*batch)))
+        thread = threading.Thread(target=lambda: results.append(encoder.encode(*batch)))
         thread.start()
         thread.join()
     assert len(results) == 20
@@ -183,10 +183,10 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from tests.support.tiny_bert import native_encoder, random_batch
 encoder = native_encoder()
 batches = [random_batch(lengths, seed=7) for lengths in ([3], [30, 7], [100] * 9, [1] * 40)]
-expected = [encoder.forward(*batch, num_threads=1).tobytes() for batch in batches]
+expected = [encoder.encode(*batch, num_threads=1).tobytes() for batch in batches]
 for _ in range(50):
     for batch, bits in zip(batches, expected):
-        assert encoder.forward(*batch, num_threads=16).tobytes() == bits
+        assert encoder.encode(*batch, num_threads=16).tobytes() == bits
 print("done")
 """
 
@@ -194,12 +194,12 @@ NO_THREADS_TO_HAVE = """
 import os, resource
 from tests.support.tiny_bert import native_encoder, random_batch
 encoder, batch = native_encoder(), random_batch([5])
-expected = encoder.forward(*batch, num_threads=1).tobytes()
+expected = encoder.encode(*batch, num_threads=1).tobytes()
 with open("/proc/self/statm") as statm:
     used = int(statm.read().split()[0]) * resource.getpagesize()
 limit = used + 900_000  # less than a worker's stack
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-assert encoder.forward(*batch, num_threads=2).tobytes() == expected
+assert encoder.encode(*batch, num_threads=2).tobytes() == expected
 print(len(os.listdir("/proc/self/task")))
 """
 
@@ -225,9 +225,9 @@ encoder = native_encoder(MINILM)
 batch = random_batch([512] * 1000, MINILM.vocab_size)
 print("ready", flush=True)
 try:
-    encoder.forward(*batch)
+    encoder.encode(*batch)
 except KeyboardInterrupt:
-    out = encoder.forward(*random_batch([5], MINILM.vocab_size))  # and it still works
+    out = encoder.encode(*random_batch([5], MINILM.vocab_size))  # and it still works
     print("interrupted", out.shape)
 else:
     print("finished")

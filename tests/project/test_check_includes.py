@@ -48,7 +48,7 @@ VIOLATIONS = {
     "a folder of its own": ("cpp/misc/x.cpp", "", "no folder"),
     "the command line knows _core": (
         "python/simdformer/cli/embed.py",
-        "from simdformer._core import Encoder",
+        "from simdformer._core import TransformerStack",
         "_core",
     ),
     "the checkpoint knows nn": (
@@ -99,7 +99,7 @@ def test_comments_and_permitted_directions_pass(tmp_path):
         "cpp/layers/norm.cpp": '#include <vector>\n#include "base/check.h"',
         "cpp/base/workers_pool.cpp": "int made = pthread_create(&thread, nullptr, enter, nullptr);",
         "cpp/base/workers_openmp.cpp": "#include <omp.h>\n#pragma omp parallel num_threads(2)",
-        "python/simdformer/models/bert.py": "from simdformer._core import Encoder\nimport numpy",
+        "python/simdformer/models/bert.py": "from simdformer._core import TransformerStack\nimport numpy",
         "python/simdformer/cli/embed.py": "from simdformer import SentenceTransformer",
         "python/simdformer/int8/quantize_model.py": "from simdformer.folder.loading import f",
     }

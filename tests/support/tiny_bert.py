@@ -37,7 +37,25 @@ class ArrayMatrix:
         return self.array
 
 
-def native_layer(config, w, prefix, precision, relative_bias=None):
+def self_attention(qkv, output, num_heads, position=None):
+    """As BERT's: queries, keys and values in one matrix."""
+    head_dim = np.float32(output.in_features // max(num_heads, 1))
+    return _core.MultiheadAttention(
+        [[qkv]],
+        output,
+        num_heads=num_heads,
+        num_kv_heads=num_heads,
+        softmax_scale=float(1 / np.sqrt(head_dim)),
+        position=position,
+    )
+
+
+def post_norm_layer(attention, attention_norm, feed_forward, output_norm):
+    norms = _core.Norm.layer(attention_norm), None, _core.Norm.layer(output_norm)
+    return _core.TransformerLayer(attention, None, feed_forward, *norms)
+
+
+def native_layer(config, w, prefix, precision, position=None):
     def linear(name):
         full = f"{prefix}.{name}"
         return precision.linear(ArrayMatrix(full, w[f"{full}.weight"]), w[f"{full}.bias"])
@@ -50,12 +68,12 @@ def native_layer(config, w, prefix, precision, relative_bias=None):
         names = [f"{prefix}.attention.self.{name}.{kind}" for name in ("query", "key", "value")]
         return np.concatenate([w[name] for name in names])
 
-    return _core.PostNormLayer(
-        _core.SelfAttention(
+    return post_norm_layer(
+        self_attention(
             precision.linear(ArrayMatrix(f"{prefix}.qkv", joined("weight")), joined("bias")),
             linear("attention.output.dense"),
-            num_heads=config.num_heads,
-            relative_bias=relative_bias,
+            config.num_heads,
+            position,
         ),
         norm("attention.output.LayerNorm"),
         _core.FeedForward(
@@ -77,13 +95,13 @@ def native_embeddings(config, w, precision=FLOAT32):
 _SMALL = Config()
 
 
-def native_encoder(config=_SMALL, w=None, precision=FLOAT32, relative_bias=None):
+def native_encoder(config=_SMALL, w=None, precision=FLOAT32, position=None):
     w = random_weights(config) if w is None else w
     layers = [
-        native_layer(config, w, f"encoder.layer.{i}", precision, relative_bias)
+        native_layer(config, w, f"encoder.layer.{i}", precision, position)
         for i in range(config.num_layers)
     ]
-    return _core.Encoder(native_embeddings(config, w, precision), layers)
+    return _core.TransformerStack(layers, embeddings=native_embeddings(config, w, precision))
 
 
 def random_batch(lengths, vocab_size=61, seed=0):

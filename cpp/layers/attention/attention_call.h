@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over many sequences and heads given as strided views: what functional calls and layers
-// with caches share. The formula is at AttentionArgs.
+// The one way to the attention kernels: attention over many sequences and heads given as strided
+// views, with a cache or without. The formula is at AttentionArgs.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "base/buffer.h"
+#include "base/function_ref.h"
 #include "base/parallel.h"
 #include "isa/dispatch.h"
+#include "layers/attention/kv_cache.h"
+#include "layers/attention/relative_embeddings.h"
+#include "layers/parts/workspace.h"
 
 namespace simdformer {
 
@@ -34,48 +38,73 @@ struct Strided {
 
 // One sequence's rows: queries [q_begin, q_begin + num_queries), keys likewise.
 struct Span {
+  size_t sequence = 0;  // its number in masks, biases, weights and the cache
   size_t q_begin = 0;
   size_t num_queries = 0;
   size_t k_begin = 0;
-  size_t num_keys = 0;
+  size_t num_keys = 0;                                // with those of the cache
+  size_t weights_begin = 0;                           // the first query's row in weights
   int64_t min_distance = -AttentionArgs::kUnbounded;  // of j - i, both from the span's own start
   int64_t max_distance = AttentionArgs::kUnbounded;
   int64_t origin = 0;  // the j - i that relative_bias counts as distance 0
 };
+
+struct NoSpans {
+  Span operator()(size_t) const { return {}; }
+};
+inline constexpr NoSpans kNoSpans;
 
 struct AttentionCall {
   size_t num_heads = 0;
   size_t num_kv_heads = 0;  // query head h reads key head h / (num_heads / num_kv_heads)
   size_t head_dim = 0;
   size_t value_dim = 0;
-  std::vector<Span> spans;
+  size_t num_spans = 0;
+  FunctionRef<Span(size_t)> span = kNoSpans;  // of each number below num_spans
   Score score = Score::kDot;
   float softmax_scale = 1.0f;
   const float* head_scales = nullptr;  // (num_heads): in place of softmax_scale
   float softcap = 0.0f;
   float masked_value = 0.0f;
-  Strided<const float> q;
-  Strided<const float> k;
-  Strided<const float> v;
-  Strided<float> out;
-  Strided<const float> additive_weight;  // (num_heads, head_dim)
+  Strided<const float> q = {};
+  Strided<const float> k = {};
+  Strided<const float> v = {};
+  Strided<float> out = {};
+  Strided<const float> additive_weight = {};  // (num_heads, head_dim)
   bool exact_tanh = false;
-  Strided<const float> key_bias;       // (.., heads, keys): row_stride 1, or 0 if k_begin is 0
-  Strided<const float> relative_bias;  // (heads, distances); distance 0 stands at relative_zero
+  Strided<const float> key_bias = {};       // (.., heads, keys): row_stride 1, or 0 if k_begin is 0
+  bool key_bias_by_kv_head = false;         // its heads are those of the keys
+  Strided<const float> relative_bias = {};  // (heads, distances); distance 0 is at relative_zero
   size_t relative_zero = 0;
-  Strided<const float> pair_bias;    // (.., heads, num_queries, num_keys)
-  Strided<const uint8_t> key_mask;   // as key_bias
-  Strided<const uint8_t> pair_mask;  // (.., heads, num_queries, num_keys)
-  Strided<float> weights;            // (.., heads, rows of q, num_keys)
+  const RelativeEmbeddings* embeddings = nullptr;
+  Strided<const float> pair_bias = {};    // (.., heads, num_queries, num_keys)
+  Strided<const uint8_t> key_mask = {};   // as key_bias
+  Strided<const uint8_t> pair_mask = {};  // (.., heads, num_queries, num_keys)
+  Strided<float> weights = {};            // (.., heads, rows of q, num_keys)
+  const int32_t* weights_head = nullptr;  // (num_heads): place of a head in weights, -1: none
   WeightsStage weights_stage = WeightsStage::kSoftmax;
+  const KVCache* cache = nullptr;  // gives keys and values in place of k and v
+  size_t cache_layer = 0;
+  KVShape cache_shape = {};
+  // Both products in 16-bit integers, where nothing but relative_bias and weights is asked for.
+  bool in_s16 = false;
 };
 
-// One scratch buffer a member.
-using AttentionScratch = std::vector<Buffer<float>>;
-void reserve_scratch(const Kernels& kernels, const AttentionCall& call, AttentionScratch& scratch);
+// The sizes that scratch depends on.
+struct AttentionSizes {
+  size_t max_keys = 0;  // of a span
+  size_t head_dim = 0;
+  size_t value_dim = 0;
+  bool in_s16 = false;  // in 16-bit integers or float32, as each call says
+  const RelativeEmbeddings* embeddings = nullptr;
+};
+// Scratch of each member.
+void reserve_attention(const Kernels& kernels, const AttentionSizes& sizes,
+                       std::span<MemberScratch> members);
 
-// Every head of every span, shared out over the team; with few of them, their queries as well.
-void run_attention(Team& team, const Kernels& kernels, const AttentionCall& call,
-                   AttentionScratch& scratch);
+// Every head of every span, shared out over the team; queries of a head are split where the heads
+// do not go round evenly. A row's bits do not depend on that.
+void attend(Team& team, const Kernels& kernels, const AttentionCall& call,
+            std::span<MemberScratch> members);
 
 }  // namespace simdformer

@@ -99,6 +99,48 @@ void KVCache::reserve(std::span<const size_t> counts, std::span<const KVShape> l
   }
 }
 
+void KVCache::store(size_t s, size_t l, const KVShape& shape, size_t kv_head, const Rows& rows) {
+  Sequence& sequence = *sequences_[s];
+  Layer& layer = sequence.layers[l];
+  const size_t begin = sequence.length;
+  if (shape.packed) {
+    shape.kernels->pack_keys(sequence.capacity, shape.head_dim, begin, begin + rows.count, rows.k,
+                             rows.ldk,
+                             layer.keys.data() + kv_head * shape.key_floats(sequence.capacity));
+    shape.kernels->pack_values(
+        sequence.capacity, shape.value_dim, begin, begin + rows.count, rows.v, rows.ldv,
+        layer.values.data() + kv_head * shape.value_floats(sequence.capacity));
+    if (shape.key_bias) {
+      std::copy_n(rows.key_bias, rows.count,
+                  layer.key_bias.data() + kv_head * sequence.capacity + begin);
+    }
+    return;
+  }
+  for (size_t j = 0; j < rows.count; ++j) {
+    const size_t token = (begin + j) * shape.num_kv_heads + kv_head;
+    std::copy_n(rows.k + j * rows.ldk, shape.head_dim, layer.keys.data() + token * shape.head_dim);
+    std::copy_n(rows.v + j * rows.ldv, shape.value_dim,
+                layer.values.data() + token * shape.value_dim);
+  }
+}
+
+void KVCache::read(size_t s, size_t l, const KVShape& shape, size_t kv_head,
+                   AttentionArgs& args) const {
+  const Sequence& sequence = *sequences_[s];
+  const Layer& layer = sequence.layers[l];
+  if (!shape.packed) {
+    args.k = layer.keys.data() + kv_head * shape.head_dim;
+    args.ldk = shape.num_kv_heads * shape.head_dim;
+    args.v = layer.values.data() + kv_head * shape.value_dim;
+    args.ldv = shape.num_kv_heads * shape.value_dim;
+    return;
+  }
+  args.packed_k = layer.keys.data() + kv_head * shape.key_floats(sequence.capacity);
+  args.packed_v = layer.values.data() + kv_head * shape.value_floats(sequence.capacity);
+  args.packed_capacity = sequence.capacity;
+  if (shape.key_bias) args.key_bias = layer.key_bias.data() + kv_head * sequence.capacity;
+}
+
 void KVCache::advance(std::span<const size_t> counts) {
   for (size_t s = 0; s < size(); ++s) {
     if (counts[s] > 0) sequences_[s]->length += counts[s];

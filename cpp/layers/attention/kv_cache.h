@@ -50,6 +50,19 @@ class KVCache {
 
   // Room for counts[s] more tokens of each sequence. The first call fixes the layers.
   void reserve(std::span<const size_t> counts, std::span<const KVShape> layers);
+  // One head's new keys and values, behind those that the sequence has.
+  struct Rows {
+    size_t count = 0;
+    const float* k = nullptr;  // (count, head_dim)
+    size_t ldk = 0;
+    const float* v = nullptr;  // (count, value_dim)
+    size_t ldv = 0;
+    const float* key_bias = nullptr;  // (count), if the shape has it
+  };
+  void store(size_t sequence, size_t layer, const KVShape& shape, size_t kv_head, const Rows& rows);
+  // Points args at a head's keys, values and biases.
+  void read(size_t sequence, size_t layer, const KVShape& shape, size_t kv_head,
+            AttentionArgs& args) const;
   // Says that counts[s] tokens have been written.
   void advance(std::span<const size_t> counts);
   // Sequence i becomes a copy of the present sequence indices[i]; data is shared until one of its

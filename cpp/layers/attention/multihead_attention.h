@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Multi-head attention with every option: self or cross, grouped queries, biases and masks, all
-// dot-like scores, additive scores, a cache. layers/attention/attention.h is the lean form for
-// BERT.
+// Multi-head attention (Vaswani et al. 2017, section 3.2.2) with every option: self or cross,
+// grouped queries, biases and masks, all dot-like scores, additive scores, positions, a cache.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "layers/attention/attention_call.h"
 #include "layers/attention/kv_cache.h"
-#include "layers/attention/relative_attention.h"
+#include "layers/attention/positions.h"
+#include "layers/parts/batch.h"
 #include "layers/parts/linear.h"
 #include "layers/parts/norm.h"
-#include "layers/stack/batch.h"
-#include "layers/stack/workspace.h"
+#include "layers/parts/workspace.h"
 
 namespace simdformer {
 
@@ -29,18 +29,9 @@ struct AttentionPattern {
   Strided<const float> key_bias = {};     // (sequence, 1, num_keys)
   Strided<const uint8_t> pair_mask = {};  // (sequence, head, num_queries, num_keys), 0 = masked
   Strided<const float> pair_bias = {};    // (sequence, head, num_queries, num_keys)
-};
 
-// What one layer knows of positions. Absent: null.
-struct PositionTables {
-  const float* relative = nullptr;  // (num_heads, relative_size): bias of distance j - i
-  size_t relative_size = 0;
-  size_t relative_center = 0;  // column of distance 0
-  const float* cos = nullptr;  // (positions, rotary_dim / 2), for queries and keys
-  const float* sin = nullptr;
-  size_t rotary_dim = 0;
-  bool rotary_interleaved = false;
-  const RelativeEmbeddings* embeddings = nullptr;
+  // Whether all keys are seen as they are.
+  bool plain() const { return !causal && !key_mask && !key_bias && !pair_mask && !pair_bias; }
 };
 
 struct AttentionOptions {
@@ -67,44 +58,53 @@ class MultiheadAttention {
     size_t count() const { return (key.size() ? 1u : 0u) + (zero ? 1u : 0u); }
   };
   struct Parts {
-    std::shared_ptr<const Linear> query;
-    std::shared_ptr<const Linear> key;
-    std::shared_ptr<const Linear> value;
+    // Of rows that are read together, side by side: {QKV}, where keys and values are the queries'
+    // rows; {Q, KV}; or {Q, K, V}.
+    std::vector<LinearGroup> projections;
     std::shared_ptr<const Linear> output;
     Buffer<float> additive_weight;           // (num_heads, head_dim), for kAdditive
     Buffer<float> head_scales;               // (num_heads), in place of softmax_scale, or empty
     std::shared_ptr<const Norm> query_norm;  // of each head's features, or null
     std::shared_ptr<const Norm> key_norm;
     ExtraKeys extra;
+    std::shared_ptr<const Positions> position;  // null: none
   };
   // What one call reads and where it leaves its traces.
   struct Inputs {
     ConstMatrix query;
-    ConstMatrix key;  // rows of extra keys hold anything
-    ConstMatrix value;
-    const PositionTables* position = nullptr;
+    const Positions* position = nullptr;  // in place of the parts' own
+    ConstMatrix key = {};      // read if projected apart; rows of extra keys hold anything
+    ConstMatrix value = {};    // likewise
     KVCache* cache = nullptr;  // gives the keys, after the rows of key have been added to it
     size_t cache_layer = 0;
-    Strided<const float> head_mask = {};  // (sequence, head): factor of its output and weights
-    bool context_only = false;            // y takes the heads' outputs, side by side, unprojected
-    Strided<float> weights = {};          // (sequence, head, num_queries, num_keys)
+    Strided<const float> head_mask = {};    // (sequence, head): factor of its output and weights
+    bool context_only = false;              // y takes the heads' outputs, side by side, unprojected
+    Strided<float> weights = {};            // (sequence, head, num_queries, num_keys)
+    const int32_t* weights_head = nullptr;  // (num_heads): place of a head in weights, -1: none
+    // Where the heads' outputs are copied to, packed rows of the whole batch, or no data.
+    Matrix head_outputs = {};
   };
 
   MultiheadAttention(Parts parts, const AttentionOptions& options);
 
   size_t embed_dim() const { return parts_.output->out_features(); }
-  size_t query_dim() const { return parts_.query->in_features(); }
-  size_t key_dim() const { return parts_.key->in_features(); }
-  size_t value_input_dim() const { return parts_.value->in_features(); }
+  size_t query_dim() const { return in_features(parts_.projections[0]); }
+  size_t key_dim() const { return in_features(key_group()); }
+  size_t value_input_dim() const { return in_features(parts_.projections.back()); }
+  // How many matrices the inputs are: 1 if keys and values are the queries' rows.
+  size_t num_inputs() const { return parts_.projections.size(); }
   size_t num_heads() const { return options_.num_heads; }
   size_t head_dim() const { return head_dim_; }
   size_t num_extra_keys() const { return parts_.extra.count(); }
   size_t context_dim() const { return parts_.output->in_features(); }
+  const Positions* position() const { return parts_.position.get(); }
   KVShape kv_shape() const;
+  // Throws std::invalid_argument unless they fit its heads.
+  void check_position(const Positions& position) const;
 
   // Scratch for blocks of up to q_tokens queries and k_tokens keys, max_keys of them a sequence.
   void reserve(Scratch scratch, size_t q_tokens, size_t k_tokens, size_t max_keys,
-               const PositionTables& position) const;
+               const Positions* position = nullptr) const;
 
   // y = epilogue(attention(..)); queries are rows of the block, keys those of its sequences.
   void forward(Team& team, const AttentionPattern& pattern, const Block& block,
@@ -113,25 +113,29 @@ class MultiheadAttention {
  private:
   struct Step;  // one call's matrices
 
-  void check_scales_and_norms() const;
-  void project(Team& team, const Inputs& inputs, const Step& step) const;
+  const LinearGroup& key_group() const { return parts_.projections[num_inputs() == 1 ? 0 : 1]; }
+  void check_projections();
+  void check_parts() const;
+  Step make_step(const AttentionPattern& pattern, const Block& block, const Inputs& inputs,
+                 Scratch scratch, Matrix y) const;
+  void project(Team& team, const Step& step) const;
   void place_extra_keys(Team& team, const Step& step) const;
   void transform(Team& team, const Step& step) const;
-  void transform_head(Team& alone, const Norm* norm, const PositionTables* tables, size_t position,
-                      Matrix x) const;
+  void transform_rows(Team& alone, const Norm* norm, const Positions* position,
+                      size_t first_position, Matrix x) const;
   void add_key_biases(Team& team, const Step& step) const;
   void store(Team& team, const Step& step) const;
   float scale_of(size_t head) const;
-  void attend(Team& team, const Step& step) const;
-  AttentionArgs head_args(const Step& step, size_t sequence, size_t head) const;
-  void read_cache(const Step& step, size_t sequence, size_t kv_head, AttentionArgs& args) const;
-  void set_window(const Step& step, size_t sequence, AttentionArgs& args) const;
+  Span span_of(const Step& step, size_t i) const;
+  bool in_s16(const Step& step) const;
+  void attend_all(Team& team, const Step& step) const;
   void scale_heads(Team& team, const Step& step) const;
 
   Parts parts_;
   AttentionOptions options_;
-  size_t head_dim_;
-  size_t value_dim_;
+  size_t head_dim_ = 0;
+  size_t value_dim_ = 0;
+  bool int8_ = false;  // all of the projections
 };
 
 }  // namespace simdformer

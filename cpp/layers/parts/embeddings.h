@@ -4,8 +4,8 @@
 #include <memory>
 #include <optional>
 
+#include "layers/parts/batch.h"
 #include "layers/parts/norm.h"
-#include "layers/stack/batch.h"
 
 namespace simdformer {
 
@@ -25,7 +25,7 @@ class Embeddings {
   // The longest sequence that the position table serves; no table, no limit: 0.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
 
-  // Throws std::out_of_range for ids beyond the tables. Lengths are the Encoder's to check.
+  // Throws std::out_of_range for ids beyond the tables. Lengths are the stack's to check.
   void check_batch(const Batch& batch) const;
 
   // y: (block.tokens, hidden_size)

@@ -15,6 +15,43 @@ size_t num_row_blocks(size_t rows, size_t team_size) {
   return (blocks + team_size - 1) / team_size * team_size;
 }
 
+// As few as leave no member with more than a quarter beyond the mean, of at least kLeastRows each.
+size_t panel_row_blocks(size_t rows, size_t panels, size_t team_size) {
+  constexpr size_t kLeastRows = 8;
+  const size_t most = std::max<size_t>(1, rows / kLeastRows);
+  const auto excess = [&](size_t blocks) {
+    const size_t items = blocks * panels;
+    return static_cast<double>((items + team_size - 1) / team_size * team_size) /
+           static_cast<double>(items);
+  };
+  size_t best = 1;
+  for (size_t blocks = 1; blocks <= most && excess(best) > 1.25; ++blocks) {
+    if (excess(blocks) < excess(best)) best = blocks;
+  }
+  return best;
+}
+
+namespace {
+
+// body(block, begin, end): panels [begin, end) of a block of rows, in contiguous shares of
+// row_blocks * panels items, one a member.
+template <typename Body>
+void for_each_panel_share(Team& team, size_t row_blocks, size_t panels, Body&& body) {
+  const size_t items = row_blocks * panels;
+  const size_t shares = std::min(items, team.size());
+  team.for_each(shares, [&](size_t share) {
+    const size_t last = (share + 1) * items / shares;
+    for (size_t item = share * items / shares; item < last;) {
+      const size_t block = item / panels;
+      const size_t end = std::min(last, (block + 1) * panels);
+      body(block, item - block * panels, end - block * panels);
+      item = end;
+    }
+  });
+}
+
+}  // namespace
+
 Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
     : kernels_(active_kernels()),
       in_features_(weight.cols),
@@ -114,11 +151,16 @@ void Linear::forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilog
     });
     return;
   }
-  team.for_each(team.size(), [&](size_t i) {
-    GemmArgs args = gemm_args(x, y, epilogue);
-    args.panel_begin = i * num_panels() / team.size();
-    args.panel_end = (i + 1) * num_panels() / team.size();
-    args.norm_weight = nullptr;  // a row is complete only behind the barrier
+  const size_t row_blocks = panel_row_blocks(x.rows, num_panels(), team.size());
+  for_each_panel_share(team, row_blocks, num_panels(), [&](size_t block, size_t begin, size_t end) {
+    const size_t row = block * x.rows / row_blocks;
+    const size_t rows = (block + 1) * x.rows / row_blocks - row;
+    Epilogue local = epilogue;
+    local.norm = nullptr;  // a row is complete only behind the barrier
+    if (local.residual.data) local.residual = local.residual.slice(row, rows);
+    GemmArgs args = gemm_args(x.slice(row, rows), y.slice(row, rows), local);
+    args.panel_begin = begin;
+    args.panel_end = end;
     gemm(args);
   });
   if (epilogue.norm) epilogue.norm->forward(team, y, y);
@@ -146,33 +188,71 @@ void Linear::forward_chunk(ConstMatrix x, size_t k_begin, Matrix y,
   gemm(args);
 }
 
-void forward_all(Team& team, std::span<const Projection> projections) {
+size_t in_features(const LinearGroup& group) { return group.front()->in_features(); }
+
+size_t out_features(const LinearGroup& group) {
+  size_t features = 0;
+  for (const auto& linear : group) features += linear->out_features();
+  return features;
+}
+
+bool is_int8(const LinearGroup& group) {
+  return std::all_of(group.begin(), group.end(), [](const auto& l) { return l->is_int8(); });
+}
+
+namespace {
+
+// body(linear, x, y) for each map of a group.
+template <typename Body>
+void for_each_linear(const GroupProjection& p, Body&& body) {
+  size_t column = 0;
+  for (const auto& linear : *p.group) {
+    const size_t features = linear->out_features();
+    body(*linear, p.x, Matrix{p.y.data + column, p.y.rows, features, p.y.stride});
+    column += features;
+  }
+}
+
+}  // namespace
+
+void forward_all(Team& team, std::span<const GroupProjection> projections) {
   size_t panels = 0;
+  size_t fewest_rows = SIZE_MAX;
   bool few_rows = team.size() > 1;
-  for (const Projection& p : projections) {
-    panels += p.linear->num_panels();
+  for (const GroupProjection& p : projections) {
+    for (const auto& linear : *p.group) panels += linear->num_panels();
+    fewest_rows = std::min(fewest_rows, p.x.rows);
     few_rows = few_rows && num_row_blocks(p.x.rows, team.size()) < team.size();
   }
   if (!few_rows) {
-    for (const Projection& p : projections) p.linear->forward(team, p.x, p.y);
+    for (const GroupProjection& p : projections) {
+      for_each_linear(
+          p, [&](const Linear& linear, ConstMatrix x, Matrix y) { linear.forward(team, x, y); });
+    }
     return;
   }
-  team.for_each(team.size(), [&](size_t i) {
-    const size_t begin = i * panels / team.size();
-    const size_t end = (i + 1) * panels / team.size();
+  const size_t row_blocks = panel_row_blocks(fewest_rows, panels, team.size());
+  for_each_panel_share(team, row_blocks, panels, [&](size_t block, size_t begin, size_t end) {
     size_t first = 0;
-    for (const auto& [linear, x, y] : projections) {
-      const size_t count = linear->num_panels();
+    const auto multiply = [&](const Linear& linear, ConstMatrix x, Matrix y) {
+      const size_t count = linear.num_panels();
       const size_t from = std::clamp(begin, first, first + count) - first;
       const size_t to = std::clamp(end, first, first + count) - first;
-      const size_t column = from * linear->kernels().gemm_nr;
+      const size_t row = block * x.rows / row_blocks;
+      const size_t rows = (block + 1) * x.rows / row_blocks - row;
+      const size_t column = from * linear.kernels().gemm_nr;
       if (from < to) {
-        linear->forward_panels(x, from, to, Activation::kIdentity,
-                               {y.data + column, y.rows, y.cols, y.stride});
+        linear.forward_panels(x.slice(row, rows), from, to, Activation::kIdentity,
+                              {y.row(row) + column, rows, y.cols, y.stride});
       }
       first += count;
-    }
+    };
+    for (const GroupProjection& p : projections) for_each_linear(p, multiply);
   });
+}
+
+void copy_rows(Team& team, ConstMatrix x, Matrix y) {
+  team.for_each(x.rows, [&](size_t i) { std::copy_n(x.row(i), x.cols, y.row(i)); });
 }
 
 }  // namespace simdformer

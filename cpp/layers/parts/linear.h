@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -92,14 +93,29 @@ class Linear {
   mutable std::vector<float> recorded_;
 };
 
-// y = linear(x)
-struct Projection {
-  const Linear* linear;
-  ConstMatrix x;
-  Matrix y;
+// Linear maps of the same rows, their outputs side by side. One, as a rule; several where they are
+// stored apart.
+using LinearGroup = std::vector<std::shared_ptr<const Linear>>;
+
+size_t in_features(const LinearGroup& group);
+size_t out_features(const LinearGroup& group);
+bool is_int8(const LinearGroup& group);
+
+// y = [linear(x) for each of the group], y: (x.rows, out_features(*group))
+struct GroupProjection {
+  const LinearGroup* group = nullptr;
+  ConstMatrix x = {};
+  Matrix y = {};
 };
 
 // Every projection. Few rows split the panels of all of them over the team, with one barrier.
-void forward_all(Team& team, std::span<const Projection> projections);
+void forward_all(Team& team, std::span<const GroupProjection> projections);
+
+// How a team shares a product of few rows: items, row_blocks times as many as there are panels, go
+// round in order, each a panel's columns of a block of rows.
+size_t panel_row_blocks(size_t rows, size_t panels, size_t team_size);
+
+// y = x
+void copy_rows(Team& team, ConstMatrix x, Matrix y);
 
 }  // namespace simdformer

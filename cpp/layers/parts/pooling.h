@@ -19,10 +19,10 @@ struct Dense {
 
 // Token vectors of one sequence to its embedding: the poolings' results side by side, then the
 // dense layers, then L2 normalisation.
-class SentenceHead {
+class PoolingHead {
  public:
-  SentenceHead(size_t hidden_size, std::vector<Pooling> pooling, std::vector<Dense> dense,
-               bool normalize);
+  PoolingHead(size_t hidden_size, std::vector<Pooling> pooling, std::vector<Dense> dense,
+              bool normalize);
 
   size_t embedding_dimension() const;
   // Floats of scratch that forward needs.

@@ -17,20 +17,23 @@ TransformerLayer::TransformerLayer(Parts parts, const SublayerOptions& options)
     check(attention.num_extra_keys() == 0, "TransformerLayer: ", part, " has extra keys");
   };
   check_attention("self_attention", *parts_.self_attention);
-  check_size("self_attention's key", parts_.self_attention->key_dim());
-  check_size("self_attention's value", parts_.self_attention->value_input_dim());
   if (parts_.cross_attention) check_attention("cross_attention", *parts_.cross_attention);
   if (parts_.self_norm) check_size("self_norm", parts_.self_norm->size());
   if (parts_.cross_norm) check_size("cross_norm", parts_.cross_norm->size());
   if (parts_.feed_forward_norm) check_size("feed_forward_norm", parts_.feed_forward_norm->size());
 }
 
+size_t TransformerLayer::max_length() const {
+  const Positions* position = parts_.self_attention->position();
+  return position ? position->max_length : 0;
+}
+
 void TransformerLayer::reserve(Scratch scratch, const Sizes& sizes,
-                               const PositionTables& position) const {
+                               const Positions* position) const {
   const size_t tokens = sizes.tokens;
   parts_.self_attention->reserve(scratch, tokens, tokens, sizes.max_keys, position);
   if (parts_.cross_attention) {
-    parts_.cross_attention->reserve(scratch, tokens, sizes.memory_tokens, sizes.max_memory, {});
+    parts_.cross_attention->reserve(scratch, tokens, sizes.memory_tokens, sizes.max_memory);
   }
   parts_.feed_forward->reserve(scratch, tokens);
   if (options_.norm_first) reserve_matrix(scratch.block.normed, tokens, hidden_size());
@@ -64,10 +67,11 @@ void TransformerLayer::add_sublayer(Team& team, const Norm* norm, ConstMatrix x,
   if (norm_last && !epilogue.norm) norm->forward(team, y, y);
 }
 
-Matrix TransformerLayer::forward(Team& team, const Call& call, const Place& place,
+Matrix TransformerLayer::forward(Team& team, const Call& call, size_t index, const Taps& taps,
                                  const Block& block, Matrix x, Scratch scratch, Matrix y) const {
   const auto attend = [&](const MultiheadAttention& attention, const AttentionPattern& pattern,
                           MultiheadAttention::Inputs inputs, const Norm* norm) {
+    inputs.cache_layer = index;
     add_sublayer(team, norm, x, scratch, y, [&](ConstMatrix input, const Epilogue& epilogue) {
       inputs.query = input;
       if (&attention == parts_.self_attention.get()) inputs.key = inputs.value = input;
@@ -75,20 +79,23 @@ Matrix TransformerLayer::forward(Team& team, const Call& call, const Place& plac
     });
     std::swap(x, y);
   };
-  MultiheadAttention::Inputs inputs;
-  inputs.position = &place.position;
-  inputs.cache = call.self_cache;
-  inputs.cache_layer = place.layer;
-  inputs.head_mask = place.head_mask;
-  inputs.weights = place.self_weights;
-  attend(*parts_.self_attention, call.self, inputs, parts_.self_norm.get());
+  attend(*parts_.self_attention, call.self,
+         {.query = {},
+          .position = taps.position,
+          .cache = call.self_cache,
+          .head_mask = taps.head_mask,
+          .weights = taps.self_weights,
+          .weights_head = taps.weights_head,
+          .head_outputs = taps.head_outputs},
+         parts_.self_norm.get());
   if (parts_.cross_attention) {
-    inputs = {};
-    inputs.key = inputs.value = call.memory;
-    inputs.cache = call.cross_cache;
-    inputs.cache_layer = place.layer;
-    inputs.weights = place.cross_weights;
-    attend(*parts_.cross_attention, call.cross, inputs, parts_.cross_norm.get());
+    attend(*parts_.cross_attention, call.cross,
+           {.query = {},
+            .key = call.memory,
+            .value = call.memory,
+            .cache = call.cross_cache,
+            .weights = taps.cross_weights},
+           parts_.cross_norm.get());
   }
   add_sublayer(team, parts_.feed_forward_norm.get(), x, scratch, y,
                [&](ConstMatrix input, const Epilogue& epilogue) {

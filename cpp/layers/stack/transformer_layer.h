@@ -2,11 +2,9 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "layers/attention/multihead_attention.h"
 #include "layers/parts/feed_forward.h"
-#include "layers/parts/norm.h"
 
 namespace simdformer {
 
@@ -43,31 +41,34 @@ class TransformerLayer {
   struct Call {
     const AttentionPattern& self;
     const AttentionPattern& cross;
-    ConstMatrix memory;  // no rows if cross_cache holds its keys already
+    ConstMatrix memory;  // the block's; no rows if cross_cache holds its keys already
     KVCache* self_cache = nullptr;
     KVCache* cross_cache = nullptr;
   };
-  // What is this layer's own.
-  struct Place {
-    size_t layer = 0;  // in the caches
-    PositionTables position;
-    Strided<const float> head_mask = {};  // of self-attention
-    Strided<float> self_weights = {};
-    Strided<float> cross_weights = {};
+  // Where one layer leaves what is asked for besides its output, and its head mask. Absent: null.
+  struct Taps {
+    const Positions* position = nullptr;    // in place of the attention's own
+    Strided<const float> head_mask = {};    // (sequence, head): of self-attention
+    Strided<float> self_weights = {};       // (sequence, place of head, query, key)
+    const int32_t* weights_head = nullptr;  // (num_heads): a head's place, -1: none; null: itself
+    Strided<float> cross_weights = {};      // (sequence, head, query, key)
+    Matrix head_outputs = {};               // (tokens of the batch, context_dim), packed
   };
 
   TransformerLayer(Parts parts, const SublayerOptions& options);
 
   size_t hidden_size() const { return parts_.feed_forward->hidden_size(); }
+  // The longest sequence that its positions serve; 0: any.
+  size_t max_length() const;
   const MultiheadAttention& self_attention() const { return *parts_.self_attention; }
   const MultiheadAttention* cross_attention() const { return parts_.cross_attention.get(); }
 
-  void reserve(Scratch scratch, const Sizes& sizes, const PositionTables& position) const;
+  void reserve(Scratch scratch, const Sizes& sizes, const Positions* position = nullptr) const;
 
-  // x, y: (block.tokens, hidden_size), no overlap; x holds the input. Both are overwritten; returns
-  // the one that holds the output.
-  Matrix forward(Team& team, const Call& call, const Place& place, const Block& block, Matrix x,
-                 Scratch scratch, Matrix y) const;
+  // The layer with this number in the caches. x, y: (block.tokens, hidden_size), no overlap; x
+  // holds the input. Both are overwritten; returns the one that holds the output.
+  Matrix forward(Team& team, const Call& call, size_t index, const Taps& taps, const Block& block,
+                 Matrix x, Scratch scratch, Matrix y) const;
 
  private:
   template <typename Sub>

@@ -4,50 +4,64 @@
 #include <memory>
 #include <vector>
 
-#include "layers/stack/schedule.h"
-#include "layers/stack/sequence_rows.h"
+#include "layers/parts/embeddings.h"
+#include "layers/parts/sequence_rows.h"
+#include "layers/stack/blocks.h"
+#include "layers/stack/sink.h"
 #include "layers/stack/transformer_layer.h"
 
 namespace simdformer {
 
-// Layers one after another in one call, with a last norm if there is one.
+// Layers one after another in one call: a source (token ids through embeddings, or rows), the
+// layers, a last norm if there is one, and a sink.
 class TransformerStack {
  public:
   struct Call {
-    SequenceRows<const float> x;  // lengths by self.cu_q
-    SequenceRows<float> y;
-    size_t padded_length = 0;          // rows of y a sequence; those behind its length become 0
+    // Lengths by self.cu_q. One of the two is given:
+    const Batch* ids = nullptr;        // for a stack with embeddings
+    SequenceRows<const float> rows;    // (.., hidden_size)
     AttentionPattern self;             // cu_k is cu_q
     SequenceRows<const float> memory;  // lengths by cross.cu_k
     AttentionPattern cross;
     KVCache* self_cache = nullptr;
-    KVCache* cross_cache = nullptr;               // filled by the call that finds it empty
-    std::vector<TransformerLayer::Place> places;  // one a layer
+    KVCache* cross_cache = nullptr;            // filled by the call that finds it empty
+    std::vector<TransformerLayer::Taps> taps;  // none, or one a layer
+    std::vector<Matrix> hidden_states;         // none, or each layer's input, packed, and the
+                                               // last output, as the sink gets it; no data: none
   };
 
-  // All layers, and norm (null: none), of one hidden size.
+  // All layers, norm (null: none) and embeddings (null: the source is rows), of one hidden size.
   TransformerStack(std::vector<std::shared_ptr<const TransformerLayer>> layers,
-                   std::shared_ptr<const Norm> norm);
+                   std::shared_ptr<const Norm> norm, std::shared_ptr<const Embeddings> embeddings);
   ~TransformerStack();
 
-  size_t hidden_size() const { return layers_.front()->hidden_size(); }
+  size_t hidden_size() const { return hidden_size_; }
   size_t num_layers() const { return layers_.size(); }
   const TransformerLayer& layer(size_t i) const { return *layers_[i]; }
-  bool has_cross_attention() const;
+  const Embeddings* embeddings() const { return embeddings_.get(); }
+  bool has_cross_attention() const { return !layers_.empty() && layers_[0]->cross_attention(); }
+  // The longest sequence that embeddings and layers serve; 0: any.
+  size_t max_length() const { return max_length_; }
 
-  // Throws Stopped, and std::invalid_argument. A cache is used by one call at a time.
-  void forward(const Call& call, int num_threads, const StopCheck& stop_check) const;
+  // Throws Stopped, std::invalid_argument and std::out_of_range (of ids). A cache is used by one
+  // call at a time; everything else by any number of threads. num_threads = 0: the default.
+  void forward(const Call& call, int num_threads, const StopCheck& stop_check, Sink& sink) const;
 
  private:
   using Sizes = TransformerLayer::Sizes;
+  void check_call(const Call& call) const;
   Sizes sizes_of(const Call& call, const Schedule& schedule) const;
   void reserve(Scratch scratch, const Call& call, const Sizes& sizes) const;
   void reserve_caches(const Call& call) const;
-  void forward_block(Team& team, const Call& call, const Block& block, Scratch scratch) const;
+  void forward_block(Team& team, const Call& call, const Block& block, Scratch scratch,
+                     Sink& sink) const;
   bool reads_memory(const Call& call) const;
 
   std::vector<std::shared_ptr<const TransformerLayer>> layers_;
   std::shared_ptr<const Norm> norm_;
+  std::shared_ptr<const Embeddings> embeddings_;
+  size_t hidden_size_ = 0;
+  size_t max_length_ = 0;
   std::unique_ptr<WorkspacePool> workspaces_;
 };
 

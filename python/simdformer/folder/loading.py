@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from simdformer import _core
-from simdformer._core import Encoder, SentenceEncoder
+from simdformer._core import PooledStack, TransformerStack
 from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
 from simdformer.checkpoint.precision import BFLOAT16, FLOAT32
@@ -51,8 +51,8 @@ class LoadedModel(NamedTuple):
     """
 
     tokenizer: Tokenizer
-    encoder: Encoder
-    sentence_encoder: SentenceEncoder
+    encoder: TransformerStack
+    sentence_encoder: PooledStack
     include_prompt: bool
     defaults: Defaults
     compute_type: str
@@ -66,8 +66,8 @@ class LoadedCrossEncoder(NamedTuple):
     """
 
     tokenizer: Tokenizer
-    encoder: Encoder
-    classifier: SentenceEncoder
+    encoder: TransformerStack
+    classifier: PooledStack
     pad_token_id: int | None
     num_labels: int
     config: Mapping[str, Any]
@@ -115,7 +115,7 @@ class TransformerFolder(ABC):
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
 
-    def tokenizer(self, encoder: Encoder, *, pairs: bool = False) -> Tokenizer:
+    def tokenizer(self, encoder: TransformerStack, *, pairs: bool = False) -> Tokenizer:
         """The tokenizer of texts, or of pairs, for an encoder."""
         return load_tokenizer(
             self.transformer,
@@ -157,7 +157,7 @@ class ModelFolder(TransformerFolder):
         """The embeddings; dense modules have files of their own."""
         return self.sentence_encoder
 
-    def sentence_encoder(self, encoder: Encoder) -> SentenceEncoder:
+    def sentence_encoder(self, encoder: TransformerStack) -> PooledStack:
         """The encoder with the modules behind it."""
         pooling = self.modules.pooling
         if pooling.embedding_dimension not in (None, encoder.hidden_size):
@@ -176,7 +176,7 @@ class ModelFolder(TransformerFolder):
                 )
             layers.append(layer)
             width = out_features
-        return SentenceEncoder(encoder, pooling.modes, layers, normalize=self.modules.normalize)
+        return PooledStack(encoder, pooling.modes, layers, normalize=self.modules.normalize)
 
 
 class CrossEncoderFolder(TransformerFolder):
@@ -195,7 +195,7 @@ class CrossEncoderFolder(TransformerFolder):
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What the classifier sees: a logit has no direction to compare."""
         head = self.head(checkpoint)
-        return partial(SentenceEncoder, pooling=[head.pooling], dense=head.dense[:-1])
+        return partial(PooledStack, pooling=[head.pooling], dense=head.dense[:-1])
 
     def head(self, checkpoint: Checkpoint) -> BuiltHead:
         """The head. ValueError if there is none in a quantised folder."""
@@ -250,7 +250,7 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
     return LoadedCrossEncoder(
         model.tokenizer(encoder, pairs=True),
         encoder,
-        SentenceEncoder(encoder, [head.pooling], head.dense),
+        PooledStack(encoder, [head.pooling], head.dense),
         head.pad_token_id,
         count_labels(model.config),
         model.config,
@@ -262,7 +262,7 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
 
 def _load_encoder(
     model: TransformerFolder, checkpoint: Checkpoint, compute_type: str
-) -> tuple[Encoder, Mapping[str, str]]:
+) -> tuple[TransformerStack, Mapping[str, str]]:
     """The encoder and the types of its parts."""
     build = partial(build_encoder, model.config, checkpoint)
     if model.quantization is not None:

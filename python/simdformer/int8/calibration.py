@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from simdformer._core import (
-    Encoder,
     Linear,
-    SentenceEncoder,
+    PooledStack,
+    TransformerStack,
     linear_forward,
     quantize_weight,
     s8_group,
@@ -43,8 +43,8 @@ _FEW_TOKENS = 1024
 # Tokens whose inputs the weights are rounded for.
 _MOMENT_TOKENS = 16384
 
-Build = Callable[[Precision], Encoder]
-Pool = Callable[[Encoder], SentenceEncoder]
+Build = Callable[[Precision], TransformerStack]
+Pool = Callable[[TransformerStack], PooledStack]
 
 
 class Sample(NamedTuple):
@@ -96,7 +96,7 @@ class QuantizedEncoder:
     float32. losses: of all; empty if nobody had to know.
     """
 
-    encoder: Encoder
+    encoder: TransformerStack
     cosines: Float32
     parts: Mapping[str, Int8Matrix]
     replaced: frozenset[str] = frozenset()
@@ -113,16 +113,16 @@ class QuantizedEncoder:
         return bool(self.cosines.min() >= min_cosine)
 
 
-def mean_pooled(encoder: Encoder) -> SentenceEncoder:
+def mean_pooled(encoder: TransformerStack) -> PooledStack:
     """How sequences become the vectors to compare, if nothing else is said."""
-    return SentenceEncoder(encoder, ["mean"])
+    return PooledStack(encoder, ["mean"])
 
 
 def quantize_encoder(
     build: Build,
     pool: Pool = mean_pooled,
     *,
-    sample: Callable[[Encoder], Sample] | None = None,
+    sample: Callable[[TransformerStack], Sample] | None = None,
     min_cosine: float = MIN_COSINE,
     with_losses: bool = False,
 ) -> QuantizedEncoder:
@@ -136,7 +136,7 @@ def quantize_encoder(
     layers = _Float32Layers()
     encoder = build(layers)
     tokens = (sample or vocabulary_sample)(encoder)
-    exact = pool(encoder).forward(*tokens)
+    exact = pool(encoder).encode(*tokens)
     few = tokens.first(_FEW_TOKENS)
     moments = layers.moments(encoder, tokens.first(_MOMENT_TOKENS)) if sample else {}
     parts = _Parts(layers, layers.record(encoder, few), moments)
@@ -144,7 +144,7 @@ def quantize_encoder(
     def attempt(kept: Sequence[str], tokens: Sample = tokens) -> QuantizedEncoder:
         parts.kept = frozenset(kept)
         encoder = build(parts)
-        vectors = pool(encoder).forward(*tokens)
+        vectors = pool(encoder).encode(*tokens)
         cosines = _cosines(vectors, exact[: len(vectors)])
         return QuantizedEncoder(encoder, cosines, *parts.quantized(), tuple(kept))
 
@@ -190,14 +190,14 @@ class _Float32Layers:
     def table(self, weight: Matrix) -> Float32:
         return weight.float32()
 
-    def record(self, encoder: Encoder, sample: Sample) -> dict[str, Float32]:
+    def record(self, encoder: TransformerStack, sample: Sample) -> dict[str, Float32]:
         """Each layer's inputs, (tokens, in_features)."""
         for layer in self.layers.values():
             layer.record_inputs()
-        encoder.forward(*sample, num_threads=1)
+        encoder.encode(*sample, num_threads=1)
         return {name: layer.take_inputs() for name, layer in self.layers.items()}
 
-    def moments(self, encoder: Encoder, sample: Sample) -> dict[str, Float64]:
+    def moments(self, encoder: TransformerStack, sample: Sample) -> dict[str, Float64]:
         """The sum of x^T x over each layer's inputs x, (in_features, in_features)."""
         sums: dict[str, Float64] = {}
         for piece in sample.pieces(_FEW_TOKENS):
@@ -291,7 +291,7 @@ def _cosines(a: Float32, b: Float32) -> Float32:
     return cosines
 
 
-def vocabulary_sample(encoder: Encoder) -> Sample:
+def vocabulary_sample(encoder: TransformerStack) -> Sample:
     """Sequences of ids from all over the vocabulary, the same each time."""
     vocab_size, longest = encoder.vocab_size, encoder.max_positions or max(_SAMPLE_LENGTHS)
     lengths = [min(length, longest) for length in _SAMPLE_LENGTHS]

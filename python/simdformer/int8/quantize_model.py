@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint, find_weights
 from simdformer.folder.loading import TransformerFolder, open_folder
 from simdformer.folder.new_folder import new_folder
@@ -151,7 +151,7 @@ def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pa
 
 
 def _text_sample(
-    model: TransformerFolder, texts: list[str] | list[Pair], encoder: Encoder
+    model: TransformerFolder, texts: list[str] | list[Pair], encoder: TransformerStack
 ) -> Sample:
     pairs = not isinstance(texts[0], str)
     tokens = model.tokenizer(encoder, pairs=pairs)(texts)

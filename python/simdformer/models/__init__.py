@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models import (
@@ -30,7 +30,7 @@ class Architecture(Protocol):
         config: Mapping[str, Any],
         checkpoint: Checkpoint,
         precision: Precision = FLOAT32,
-    ) -> Encoder:
+    ) -> TransformerStack:
         """The encoder that config.json describes, with the checkpoint's weights."""
 
 
@@ -51,7 +51,7 @@ REGISTRY: dict[str, Architecture] = {
 
 def build_encoder(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """Build the encoder of a model folder.
 
     config: the content of config.json. precision: makes layers of its weights.

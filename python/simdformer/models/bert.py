@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.post_norm import LayerNames, PostNorm, PostNormConfig
@@ -32,11 +32,11 @@ _IGNORED = ("embeddings.position_ids", "pooler.", "cls.", "classifier.", "qa_out
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A BERT encoder from config.json and its weights."""
     bert = PostNormConfig.from_dict(config, type_vocab_size=2)
     parts = PostNorm(bert, checkpoint, precision, prefixes=("bert.",))
     embeddings = parts.embeddings()
     layers = parts.layers("encoder.layer", LAYER)
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers)
+    return TransformerStack(layers, embeddings=embeddings)

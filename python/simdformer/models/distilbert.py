@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.post_norm import FieldNames, LayerNames, PostNorm, PostNormConfig
@@ -49,7 +49,7 @@ _IGNORED = (
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A DistilBERT encoder from config.json and its weights."""
     # The epsilon of its norms is no field of config.json.
     distilbert = PostNormConfig.from_dict(config, fields=FIELDS, eps=1e-12)
@@ -57,4 +57,4 @@ def build(
     embeddings = parts.embeddings()
     layers = parts.layers("transformer.layer", LAYER)
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers)
+    return TransformerStack(layers, embeddings=embeddings)

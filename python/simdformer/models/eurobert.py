@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.activations import from_hidden_act
@@ -30,7 +30,7 @@ _IGNORED = ("lm_head.", "dense.", "classifier.")
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A EuroBERT encoder from config.json and its weights."""
     sizes = read_sizes(config)
     kind = LayerKind(
@@ -47,4 +47,4 @@ def build(
     layers = [parts.layer(f"layers.{i}", table) for i in range(sizes["num_hidden_layers"])]
     norm = parts.norm("norm")
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers, norm)
+    return TransformerStack(layers, norm, embeddings)

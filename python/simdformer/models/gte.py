@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.activations import from_hidden_act
@@ -43,7 +43,7 @@ _IGNORED = ("pooler.", "lm_head.", "classifier.")
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A GTE encoder from config.json and its weights."""
     typed = config.get("type_vocab_size", 1) != 0
     sizes = read_sizes(config, **({"type_vocab_size": 1} if typed else {}))
@@ -65,4 +65,4 @@ def build(
     count = sizes["num_hidden_layers"]
     layers = [parts.layer(f"encoder.layer.{i}", table) for i in range(count)]
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers)
+    return TransformerStack(layers, embeddings=embeddings)

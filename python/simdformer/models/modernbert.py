@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.activations import from_hidden_act
@@ -51,7 +51,7 @@ _IGNORED = ("head.", "decoder.", "classifier.")
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A ModernBERT encoder from config.json and its weights."""
     sizes = read_sizes(config, local_attention=128)
     kind = LayerKind(
@@ -78,7 +78,7 @@ def build(
     ]
     norm = parts.norm("final_norm")
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers, norm)
+    return TransformerStack(layers, norm, embeddings)
 
 
 def _layer_types(config: Mapping[str, Any], count: int) -> list[str]:

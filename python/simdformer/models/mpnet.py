@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder, RelativeBias
+from simdformer._core import Positions, TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.functional import t5_relative_bias
@@ -41,7 +41,7 @@ _IGNORED = ("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """An MPNet encoder from config.json and its weights."""
     one_of(config, "relative_attention_num_buckets", [NUM_BUCKETS], NUM_BUCKETS)
     mpnet = PostNormConfig.from_dict(config, relative_attention_num_buckets=NUM_BUCKETS)
@@ -53,7 +53,8 @@ def build(
         "num_attention_heads",
     )
     longest = embeddings.max_positions
-    bias = RelativeBias(t5_relative_bias(table, longest, longest, max_distance=MAX_DISTANCE))
-    layers = parts.layers("encoder.layer", LAYER, bias)
+    bias = t5_relative_bias(table, longest, longest, max_distance=MAX_DISTANCE)
+    position = Positions(relative=bias, relative_center=longest - 1)
+    layers = parts.layers("encoder.layer", LAYER, position)
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers)
+    return TransformerStack(layers, embeddings=embeddings)

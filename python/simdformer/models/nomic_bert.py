@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.activations import from_hidden_act
@@ -71,7 +71,7 @@ _IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.")
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A NomicBERT encoder from config.json and its weights."""
     for name, value in _FIXED.items():
         one_of(config, name, [value, None], value)
@@ -93,4 +93,4 @@ def build(
     count = sizes["num_hidden_layers"]
     layers = [parts.layer(f"encoder.layers.{i}", table) for i in range(count)]
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers)
+    return TransformerStack(layers, embeddings=embeddings)

@@ -11,13 +11,13 @@ import numpy as np
 
 from simdformer._core import (
     Embeddings,
-    EncoderLayer,
     FeedForward,
     LayerNorm,
     Linear,
-    PostNormLayer,
-    RelativeBias,
-    SelfAttention,
+    MultiheadAttention,
+    Norm,
+    Positions,
+    TransformerLayer,
 )
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import Precision
@@ -143,30 +143,37 @@ class PostNorm:
         )
 
     def layers(
-        self, stem: str, names: LayerNames, relative_bias: RelativeBias | None = None
-    ) -> list[EncoderLayer]:
+        self, stem: str, names: LayerNames, position: Positions | None = None
+    ) -> list[TransformerLayer]:
         """The layers stem.0, stem.1, ..."""
         count = self._config.sizes[self._config.fields.num_layers]
-        return [self._layer(f"{stem}.{index}", names, relative_bias) for index in range(count)]
+        return [self._layer(f"{stem}.{index}", names, position) for index in range(count)]
 
-    def _layer(
-        self, name: str, names: LayerNames, relative_bias: RelativeBias | None
-    ) -> EncoderLayer:
+    def _layer(self, name: str, names: LayerNames, position: Positions | None) -> TransformerLayer:
         hidden, inner, _, heads, _ = self._config.fields
         full = LayerNames(*(f"{name}.{part}" for part in names))
-        attention = SelfAttention(
-            self._qkv(full),
+        num_heads = self._config.sizes[heads]
+        head_dim = self._config.sizes[hidden] // num_heads
+        attention = MultiheadAttention(
+            [[self._qkv(full)]],
             self._linear(full.attention_output, hidden, hidden),
-            num_heads=self._config.sizes[heads],
-            relative_bias=relative_bias,
+            num_heads=num_heads,
+            num_kv_heads=num_heads,
+            softmax_scale=float(1 / np.sqrt(np.float32(head_dim))),
+            position=position,
         )
         feed_forward = FeedForward(
             self._linear(full.up, inner, hidden),
             self._linear(full.down, hidden, inner),
             activation=self._config.activation,
         )
-        return PostNormLayer(
-            attention, self._norm(full.attention_norm), feed_forward, self._norm(full.output_norm)
+        return TransformerLayer(
+            attention,
+            None,
+            feed_forward,
+            Norm.layer(self._norm(full.attention_norm)),
+            None,
+            Norm.layer(self._norm(full.output_norm)),
         )
 
     def _qkv(self, names: LayerNames) -> Linear:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.activations import from_hidden_act
@@ -57,7 +57,7 @@ _IGNORED = ("lm_head.", "score.")
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A Qwen3 model, without a head, from config.json and its weights."""
     one_of(config, "is_causal", [True, None], True)
     # Where config.json says nothing, a head has 128 features.
@@ -79,7 +79,7 @@ def build(
     ]
     norm = parts.norm("norm")
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers, norm)
+    return TransformerStack(layers, norm, embeddings)
 
 
 def _windows(config: Mapping[str, Any], count: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Encoder
+from simdformer._core import TransformerStack
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.precision import FLOAT32, Precision
 from simdformer.models.bert import LAYER
@@ -23,11 +23,11 @@ _IGNORED = ("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa
 
 def build(
     config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> Encoder:
+) -> TransformerStack:
     """A RoBERTa encoder from config.json and its weights."""
     roberta = PostNormConfig.from_dict(config, type_vocab_size=2)
     parts = PostNorm(roberta, checkpoint, precision, prefixes=("roberta.",))
     embeddings = parts.embeddings(padding_idx=non_negative_int(config, "pad_token_id", 1))
     layers = parts.layers("encoder.layer", LAYER)
     parts.weights.refuse_unread(_IGNORED)
-    return Encoder(embeddings, layers)
+    return TransformerStack(layers, embeddings=embeddings)

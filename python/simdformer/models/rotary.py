@@ -17,8 +17,7 @@ from simdformer._core import (
     Linear,
     MultiheadAttention,
     Norm,
-    RotaryLayer,
-    RotaryTable,
+    Positions,
     TransformerLayer,
     sin_cos,
 )
@@ -138,7 +137,7 @@ def layer_types(config: Mapping[str, Any], default: list[str]) -> list[str]:
     ]
 
 
-def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> RotaryTable:
+def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> Positions:
     """The rotations of all positions.
 
     The angles are exact; transformers' are products in float32, off by some 1e-7 of themselves.
@@ -166,7 +165,7 @@ def rotary_table(sizes: Mapping[str, int], parameters: Mapping[str, Any]) -> Rot
         raise ValueError(f"config.json: rotary positions: {error}") from error
     cos, sin = (np.empty((length, dim // 2), np.float32) for _ in range(2))
     sin_cos(np.arange(length, dtype=np.float64), frequencies, factor, sin, cos)
-    return RotaryTable(cos, sin)
+    return Positions(cos=cos, sin=sin)
 
 
 class RotaryParts:
@@ -208,11 +207,11 @@ class RotaryParts:
     def layer(
         self,
         stem: str,
-        table: RotaryTable,
+        table: Positions,
         *,
         window: tuple[int, int] = EVERYWHERE,
         attention_norm: bool = True,
-    ) -> RotaryLayer:
+    ) -> TransformerLayer:
         """One layer. window: keys that a query sees, before and behind it."""
         kind, names = self._kind, self._kind.names
         feed_forward = FeedForward(
@@ -221,8 +220,8 @@ class RotaryParts:
             activation=kind.activation,
             gate=self._linear(stem, "gate", "intermediate_size", "hidden_size"),
         )
-        layer = TransformerLayer(
-            self._attention(stem, window),
+        return TransformerLayer(
+            self._attention(stem, window, table),
             None,
             feed_forward,
             self.norm(f"{stem}.{names.attention_norm}") if attention_norm else None,
@@ -230,9 +229,10 @@ class RotaryParts:
             self.norm(f"{stem}.{names.feed_forward_norm}"),
             norm_first=kind.norm_first,
         )
-        return RotaryLayer(layer, table)
 
-    def _attention(self, stem: str, window: tuple[int, int]) -> MultiheadAttention:
+    def _attention(
+        self, stem: str, window: tuple[int, int], table: Positions
+    ) -> MultiheadAttention:
         queries, keys = (f"num_{kind}_heads * head_dim" for kind in ("attention", "key_value"))
         norms: list[Norm | None] = [None, None]
         if self._kind.names.head_norms:
@@ -240,9 +240,13 @@ class RotaryParts:
                 self.norm(f"{stem}.{name}", "head_dim") for name in self._kind.names.head_norms
             ]
         return MultiheadAttention(
-            self._linear(stem, "query", queries, "hidden_size"),
-            self._linear(stem, "key", keys, "hidden_size"),
-            self._linear(stem, "value", keys, "hidden_size"),
+            [
+                [
+                    self._linear(stem, "query", queries, "hidden_size"),
+                    self._linear(stem, "key", keys, "hidden_size"),
+                    self._linear(stem, "value", keys, "hidden_size"),
+                ]
+            ],
             self._linear(stem, "output", "hidden_size", queries),
             num_heads=self._sizes["num_attention_heads"],
             num_kv_heads=self._sizes["num_key_value_heads"],
@@ -250,6 +254,7 @@ class RotaryParts:
             window=window,
             query_norm=norms[0],
             key_norm=norms[1],
+            position=table,
         )
 
     def _linear(self, stem: str, part: str, out_features: str, in_features: str) -> Linear:

@@ -187,7 +187,9 @@ class MultiheadAttention(Module):
     def _pack(self) -> _core.MultiheadAttention:
         self._check_options()
         return _core.MultiheadAttention(
-            *self._packed_projections(), self.out_proj.native(), **self._native_options()
+            [[linear] for linear in self._packed_projections()],
+            self.out_proj.native(),
+            **self._native_options(),
         )
 
     def _packed_projections(self) -> tuple[_core.Linear, _core.Linear, _core.Linear]:

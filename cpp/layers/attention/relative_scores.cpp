@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/attention/relative.h"
+#include "layers/attention/relative_scores.h"
 
 #include <algorithm>
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "layers/attention/score_inputs.h"
+#include "layers/attention/scored_attention.h"
 #include "layers/parts/linear.h"
 
 namespace simdformer {

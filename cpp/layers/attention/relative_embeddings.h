@@ -26,6 +26,9 @@ struct RelativeEmbeddings {
   size_t center = 0;
 };
 
+// Throws std::invalid_argument unless the tables fit an attention of these sizes.
+void check_sizes(const RelativeEmbeddings& embeddings, size_t num_heads, size_t head_dim);
+
 // Floats of scratch that attend_relative needs.
 size_t relative_scratch(const RelativeEmbeddings& embeddings, size_t max_keys, size_t head_dim);
 

@@ -19,22 +19,21 @@ struct MemberScratch {
   Buffer<float> intermediate;  // a row block's chunk of the feed-forward's inner activations
   Buffer<float> gate;          // likewise, of a gated feed-forward
   Buffer<float> relative;      // of a head's relative positions
+  Buffer<float> pooled;        // a sequence's vector between pooling and the last dense layer
 };
 
 // What a block of tokens needs while it passes through the layers.
 struct BlockScratch {
   std::array<Buffer<float>, 2> hidden_states;  // a layer reads one and writes the other
-  Buffer<float> attention_output;              // after residual and norm
-  Buffer<float> qkv;
+  std::array<Buffer<float>, 3> projected;      // of an attention's inputs
   Buffer<float> context;
   Buffer<float> intermediate;  // of a block too small to be split by rows
   Buffer<float> gate;          // likewise, of a gated feed-forward
   Buffer<float> normed;        // a sublayer's input behind its norm
   Buffer<float> residual;      // a scaled residual
   Buffer<float> memory;        // what cross-attention reads
-  Buffer<float> keys;          // K and V of all tokens that are attended to
-  Buffer<float> values;
   Buffer<float> key_bias;
+  Buffer<float> last_rows;  // those of the last tokens
 };
 
 // A block's scratch as a team's layers see it.

@@ -72,6 +72,7 @@ class KeyNormBias {
 // An attention call with what its score asks of the operands beforehand.
 struct ScoredAttention {
   AttentionCall call;  // q and k as given; head_dim is that of the transformed rows
+  std::vector<Span> spans;
   Operand q;
   Operand k;
   RowTransform q_transform;

@@ -10,7 +10,7 @@
 
 #include "base/buffer.h"
 #include "base/parallel.h"
-#include "layers/stack/batch.h"
+#include "layers/parts/batch.h"
 
 namespace simdformer {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/stack/schedule.h"
+#include "layers/stack/blocks.h"
 
 #include <algorithm>
 #include <numeric>
@@ -10,9 +10,17 @@
 namespace simdformer {
 namespace {
 
+struct Sequences {
+  std::span<const int32_t> cu;
+
+  size_t size() const { return cu.size() - 1; }
+  size_t begin(size_t s) const { return static_cast<size_t>(cu[s]); }
+  size_t length(size_t s) const { return begin(s + 1) - begin(s); }
+};
+
 size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
-std::vector<Block> cut_into_blocks(const Batch& batch, size_t team_size) {
+std::vector<Block> cut_into_blocks(const Sequences& batch, size_t team_size) {
   const size_t total = batch.begin(batch.size());
   size_t count = ceil_div(total, kRowBlock);
   if (total >= kMinRowsPerMember * team_size) count = ceil_div(count, team_size) * team_size;
@@ -32,7 +40,7 @@ std::vector<Block> cut_into_blocks(const Batch& batch, size_t team_size) {
 
 // Multiply-adds of one layer, up to a factor: linear layers 12 h^2 a token (with the usual inner
 // size 4 h), attention 2 h a pair of tokens.
-double cost(const Batch& batch, const Block& block, size_t hidden_size) {
+double cost(const Sequences& batch, const Block& block, size_t hidden_size) {
   const double h = static_cast<double>(hidden_size);
   double pairs = 0;
   for (size_t s = block.first_sequence; s < block.last_sequence; ++s) {
@@ -61,7 +69,18 @@ size_t Schedule::max_tokens() const {
   return tokens;
 }
 
-Schedule make_schedule(const Batch& batch, size_t hidden_size, size_t team_size) {
+size_t Schedule::max_tokens_of(std::span<const int32_t> cu_seqlens) const {
+  int32_t tokens = 0;
+  for (const auto* blocks : {&together, &side_by_side}) {
+    for (const Block& block : *blocks) {
+      tokens = std::max(tokens, cu_seqlens[block.last_sequence] - cu_seqlens[block.first_sequence]);
+    }
+  }
+  return static_cast<size_t>(tokens);
+}
+
+Schedule make_schedule(std::span<const int32_t> cu_seqlens, size_t hidden_size, size_t team_size) {
+  const Sequences batch{cu_seqlens};
   std::vector<Block> blocks = cut_into_blocks(batch, team_size);
   std::vector<std::pair<double, Block>> costed;
   for (const Block& block : blocks) costed.emplace_back(cost(batch, block, hidden_size), block);
@@ -79,6 +98,29 @@ Schedule make_schedule(const Batch& batch, size_t hidden_size, size_t team_size)
     (i < together ? schedule.together : schedule.side_by_side).push_back(costed[i].second);
   }
   return schedule;
+}
+
+void run_blocks(WorkspacePool& workspaces, std::span<const int32_t> cu_seqlens, size_t hidden_size,
+                int num_threads, const StopCheck& stop_check,
+                FunctionRef<void(Scratch, const Schedule&)> reserve,
+                FunctionRef<void(Team&, const Block&, Scratch)> forward) {
+  const auto size = static_cast<size_t>(team_size(num_threads));
+  const Schedule schedule = make_schedule(cu_seqlens, hidden_size, size);
+  const auto& blocks = schedule.side_by_side;
+  std::unique_ptr<Workspace> workspace = workspaces.take(size);
+  if (!schedule.together.empty()) reserve(workspace->shared(), schedule);
+  for (size_t rank = 0; rank < size && !blocks.empty(); ++rank) {
+    reserve(workspace->of_member(rank), schedule);
+  }
+  run_team(num_threads, stop_check, [&](Team& team) {
+    for (const Block& block : schedule.together) forward(team, block, workspace->shared());
+    Team alone = team.alone();
+    for (size_t i = team.next_task(blocks.size()); i < blocks.size();
+         i = team.next_task(blocks.size())) {
+      forward(alone, blocks[i], workspace->of_member(team.rank()));
+    }
+  });
+  workspaces.give_back(std::move(workspace));
 }
 
 }  // namespace simdformer

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/attention/score_inputs.h"
+#include "layers/attention/scored_attention.h"
 
 #include <algorithm>
 #include <cmath>
@@ -85,9 +85,9 @@ namespace {
 // Below this many floating point operations, waking other threads costs more than it saves.
 constexpr double kSerialFlops = 2e6;
 
-double flops(const AttentionCall& call) {
+double flops(const AttentionCall& call, std::span<const Span> spans) {
   double pairs = 0;
-  for (const Span& span : call.spans) {
+  for (const Span& span : spans) {
     pairs += static_cast<double>(span.num_queries) * static_cast<double>(span.num_keys);
   }
   const double dims = static_cast<double>(call.head_dim + call.value_dim);
@@ -115,18 +115,25 @@ void ScoredAttention::run(int num_threads, const StopCheck& stop_check) const {
   std::optional<KeyNormBias> norm_bias;
   if (key_norms) {
     const Operand keys{ready.k, k.batches, k.heads, k.num_rows, call.head_dim};
-    const size_t batches = call.key_bias.batch_stride != 0 ? call.spans.size() : k.batches;
+    const size_t batches = call.key_bias.batch_stride != 0 ? spans.size() : k.batches;
     norm_bias.emplace(keys, batches, q.heads, norm_factors(call), call.key_bias);
     ready.key_bias = norm_bias->bias();
   }
-  const int threads = flops(call) < kSerialFlops ? 1 : num_threads;
-  AttentionScratch scratch(static_cast<size_t>(team_size(threads)));
-  reserve_scratch(kernels, ready, scratch);
+  const auto span_of = [&](size_t i) { return spans[i]; };
+  ready.num_spans = spans.size();
+  ready.span = span_of;
+  size_t max_keys = 0;
+  for (const Span& span : spans) max_keys = std::max(max_keys, span.num_keys);
+  const int threads = flops(call, spans) < kSerialFlops ? 1 : num_threads;
+  std::vector<MemberScratch> members(static_cast<size_t>(team_size(threads)));
+  reserve_attention(kernels,
+                    {.max_keys = max_keys, .head_dim = call.head_dim, .value_dim = call.value_dim},
+                    members);
   run_team(threads, stop_check, [&](Team& team) {
     q_rows.run(team, kernels);
     k_rows.run(team, kernels);
     if (norm_bias) norm_bias->run(team, kernels);
-    run_attention(team, kernels, ready, scratch);
+    attend(team, kernels, ready, members);
   });
 }
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "layers/attention/score_inputs.h"
+#include "layers/attention/scored_attention.h"
 
 namespace simdformer {
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/attention/relative_attention.h"
+#include "layers/attention/relative_embeddings.h"
 
 #include <algorithm>
 #include <cmath>
+
+#include "base/check.h"
 
 namespace simdformer {
 namespace {
@@ -186,6 +188,23 @@ class RelativeStrip {
 };
 
 }  // namespace
+
+void check_sizes(const RelativeEmbeddings& e, size_t num_heads, size_t head_dim) {
+  const auto check_tables = [&](const char* name, const std::vector<Linear>& tables, bool values) {
+    if (tables.empty()) return;
+    const size_t size = values ? tables[0].out_features() : tables[0].in_features();
+    check(tables.size() == 1 || tables.size() == num_heads, name, " has ", tables.size(),
+          " heads, attention has ", num_heads);
+    check(size == head_dim, name, " has ", size, " columns, head_dim is ", head_dim);
+  };
+  check_tables("query_table", e.query_tables, false);
+  check_tables("key_table", e.key_tables, false);
+  check_tables("value_table", e.value_tables, true);
+  for (const Buffer<float>* bias : {&e.content_bias, &e.position_bias}) {
+    check(bias->size() == 0 || bias->size() == num_heads * head_dim, "a bias has ", bias->size(),
+          " elements, expected ", num_heads * head_dim);
+  }
+}
 
 size_t relative_scratch(const RelativeEmbeddings& embeddings, size_t max_keys, size_t head_dim) {
   const Sizes sizes = sizes_of(embeddings, max_keys, head_dim);

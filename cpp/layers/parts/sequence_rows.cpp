@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/stack/sequence_rows.h"
+#include "layers/parts/sequence_rows.h"
 
 #include <algorithm>
 

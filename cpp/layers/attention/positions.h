@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "base/buffer.h"
+#include "layers/attention/relative_embeddings.h"
+
+namespace simdformer {
+
+// What an attention knows of positions; what is empty is left out. One value may serve any number
+// of layers, and every sequence of at most max_length tokens.
+struct Positions {
+  // Bias of query i and key j by their distance: relative[head, relative_center + j - i]
+  // (T5, MPNet; ALiBi).
+  Buffer<float> relative;  // (relative_heads, relative_size)
+  size_t relative_heads = 0;
+  size_t relative_size = 0;
+  size_t relative_center = 0;
+  // Rotation of queries and keys (Su et al. 2021): cos and sin of each position and pair.
+  Buffer<float> cos;  // (max_length, pairs)
+  Buffer<float> sin;
+  size_t pairs = 0;
+  bool interleaved = false;
+  // Products with embeddings of distances (Shaw et al. 2018, Transformer-XL, DeBERTa).
+  std::shared_ptr<const RelativeEmbeddings> embeddings;
+  size_t max_length = 0;  // 0: any
+
+  bool rotary() const { return pairs > 0; }
+};
+
+}  // namespace simdformer

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// What becomes of a stack's last hidden states.
+#pragma once
+
+#include "layers/parts/pooling.h"
+#include "layers/parts/sequence_rows.h"
+#include "layers/parts/workspace.h"
+
+namespace simdformer {
+
+class Sink {
+ public:
+  virtual ~Sink() = default;
+  // Scratch for blocks of up to tokens.
+  virtual void reserve(Scratch scratch, size_t tokens) const = 0;
+  // x: (block.tokens, hidden_size)
+  virtual void take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) = 0;
+};
+
+// The rows themselves. Rows behind a sequence's length, up to padded_length, become 0.
+class RowsSink final : public Sink {
+ public:
+  RowsSink(std::span<const int32_t> cu_seqlens, SequenceRows<float> out, size_t padded_length)
+      : cu_seqlens_(cu_seqlens), out_(std::move(out)), padded_length_(padded_length) {}
+  void reserve(Scratch, size_t) const override {}
+  void take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) override;
+
+ private:
+  std::span<const int32_t> cu_seqlens_;
+  SequenceRows<float> out_;
+  size_t padded_length_;
+};
+
+// One vector a sequence. out: (batch, embedding_dimension).
+class PooledSink final : public Sink {
+ public:
+  PooledSink(std::span<const int32_t> cu_seqlens, const PoolingHead& head, size_t pooling_start,
+             Matrix out)
+      : cu_seqlens_(cu_seqlens), head_(head), pooling_start_(pooling_start), out_(out) {}
+  void reserve(Scratch scratch, size_t tokens) const override;
+  void take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) override;
+
+ private:
+  std::span<const int32_t> cu_seqlens_;
+  const PoolingHead& head_;
+  size_t pooling_start_;
+  Matrix out_;
+};
+
+// lm_head(x) of all tokens, out: (total_tokens, vocab_size), or of each sequence's last one, out:
+// (batch, vocab_size); then no sequence is empty.
+class LogitsSink final : public Sink {
+ public:
+  LogitsSink(std::span<const int32_t> cu_seqlens, const Linear& lm_head, bool last_only, Matrix out)
+      : cu_seqlens_(cu_seqlens), lm_head_(lm_head), last_only_(last_only), out_(out) {}
+  void reserve(Scratch scratch, size_t tokens) const override;
+  void take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) override;
+
+ private:
+  std::span<const int32_t> cu_seqlens_;
+  const Linear& lm_head_;
+  bool last_only_;
+  Matrix out_;
+};
+
+}  // namespace simdformer
