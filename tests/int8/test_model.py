@@ -13,6 +13,7 @@ import pytest
 from simdformer import SentenceTransformer, quantize_model
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8 import calibration
+from simdformer.nn import compute_types
 from tests import oracle
 from tests.support import assert_same_bits
 from tests.support.model_fixtures import write_model
@@ -113,7 +114,7 @@ def test_loading_twice_gives_the_same_bits(folder, model, texts):
 def test_without_outlier_columns_int8_would_be_worse(
     folder, model, texts, float32_vectors, monkeypatch
 ):
-    monkeypatch.setattr(calibration, "_NUM_OUTLIERS", 0)
+    monkeypatch.setattr(compute_types, "_NUM_OUTLIERS", 0)
     without = SentenceTransformer(folder, compute_type="int8").encode(texts[:40])
     loss = 1 - cosines(without, float32_vectors[:40]).mean()
     assert loss > 1.2 * (1 - cosines(model.encode(texts[:40]), float32_vectors[:40]).mean())
@@ -123,13 +124,13 @@ def test_outliers_are_the_columns_far_beyond_the_median():
     largest = np.ones(256, np.float32)
     largest[[200, 7]] = 3.1, 50
     largest[90] = 2.9
-    assert calibration._outliers(largest).tolist() == [7, 200]
+    assert compute_types.outlier_columns(largest).tolist() == [7, 200]
 
 
 def test_no_more_than_the_eight_largest_columns_are_outliers():
     largest = np.ones(256, np.float32)
     largest[:20] = np.arange(10, 30)
-    assert calibration._outliers(largest).tolist() == list(range(12, 20))
+    assert compute_types.outlier_columns(largest).tolist() == list(range(12, 20))
 
 
 def test_the_compute_type_can_be_asked(model, tmp_path):

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,36 @@ class Int8Matrix(NamedTuple):
     scale: Float32
     outliers: Int32
     outlier_weight: Float32
+
+    @classmethod
+    def joined(cls, parts: Sequence[Int8Matrix]) -> Int8Matrix:
+        """Matrices with the same outliers, below one another."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.scale for part in parts]),
+            parts[0].outliers,
+            np.concatenate([part.outlier_weight for part in parts]),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        rows, cols = self.values.shape
+        return rows, cols
+
+    def rows(self, rows: Any) -> Int8Matrix:
+        """Some rows, as an index says."""
+        return Int8Matrix(
+            self.values[rows], self.scale[rows], self.outliers, self.outlier_weight[rows]
+        )
+
+    def float32(self) -> Float32:
+        """The matrix that it stands for, (rows, cols)."""
+        wide = self.widened()
+        wide[:, self.outliers] = self.outlier_weight
+        return wide
 
     def linear(self, bias: Float32 | None) -> Linear:
         """The layer that computes with it."""

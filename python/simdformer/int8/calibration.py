@@ -24,20 +24,21 @@ from simdformer._core import (
     PooledStack,
     TransformerStack,
     linear_forward,
-    quantize_weight,
     s8_group,
 )
 from simdformer.checkpoint.precision import Float32, Int8Matrix, Int32, Matrix, Precision
 from simdformer.int8.gptq import Float64, quantize_weight_for
+from simdformer.nn.compute_types import (
+    SAMPLE_LENGTHS,
+    outlier_columns,
+    quantized,
+    sample_ids,
+    sample_offsets,
+)
 
 # The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
 
-# Outliers are the columns beyond so many times the median, at most so many; of narrow layers, at most
-# one in 16. Always 8: a mean cosine of 0.99982 in place of 0.99981, 3-5% slower.
-_OUTLIER_RATIO = 3.0
-_NUM_OUTLIERS = 8
-_SAMPLE_LENGTHS = (6, 10, 14, 18, 25, 40, 60, 100)
 # Tokens that are kept on their way through every layer, and that run once a part.
 _FEW_TOKENS = 1024
 # Tokens whose inputs the weights are rounded for.
@@ -229,7 +230,7 @@ class _Parts:
         if name in self.kept:
             return self._exact[name]
         if name not in self._layers:
-            outliers = _outliers(np.abs(self._inputs[name]).max(axis=0))
+            outliers = outlier_columns(np.abs(self._inputs[name]).max(axis=0))
             moments = self._moments.get(name)
             self._matrices[name] = _quantize(weight.float32(), outliers, moments)
             self._layers[name] = self._matrices[name].linear(bias)
@@ -266,17 +267,9 @@ class _Parts:
 
 def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None = None) -> Int8Matrix:
     if moments is None:
-        values, scale = quantize_weight(weight, outliers)
-    else:
-        values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
+        return quantized(weight, outliers)
+    values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
-
-
-def _outliers(largest: Float32) -> Int32:
-    """Of each column's largest value, the indices of those far beyond the others, ascending."""
-    candidates = np.argsort(-largest, kind="stable")[: min(_NUM_OUTLIERS, len(largest) // 16)]
-    far = largest[candidates] > _OUTLIER_RATIO * np.median(largest)
-    return np.sort(candidates[far]).astype(np.int32)
 
 
 def _distance(found: Float32, exact: Float32) -> float:
@@ -293,10 +286,5 @@ def _cosines(a: Float32, b: Float32) -> Float32:
 
 def vocabulary_sample(encoder: TransformerStack) -> Sample:
     """Sequences of ids from all over the vocabulary, the same each time."""
-    vocab_size, longest = encoder.vocab_size, encoder.max_positions or max(_SAMPLE_LENGTHS)
-    lengths = [min(length, longest) for length in _SAMPLE_LENGTHS]
-    cu_seqlens = np.cumsum([0, *lengths]).astype(np.int32)
-    # Knuth's multiplicative hash (The Art of Computer Programming 3, section 6.4).
-    hashes = np.arange(1, cu_seqlens[-1] + 1, dtype=np.uint64) * np.uint64(2654435769)
-    ids = (hashes % np.uint64(2**32)) * np.uint64(vocab_size) // np.uint64(2**32)
-    return Sample(ids.astype(np.int32), cu_seqlens)
+    cu_seqlens = sample_offsets(encoder.max_positions or max(SAMPLE_LENGTHS))
+    return Sample(sample_ids(encoder.vocab_size, int(cu_seqlens[-1])), cu_seqlens)

@@ -24,9 +24,10 @@ from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
 from simdformer.nn.initialization import manual_seed
 from simdformer.nn.language_model import LanguageModel
 from simdformer.nn.linear import Embedding, Linear
-from simdformer.nn.module import IncompatibleKeys, Module, ModuleList
+from simdformer.nn.module import Module, ModuleList
 from simdformer.nn.norms import BatchNorm1d, Identity, LayerNorm, RMSNorm
 from simdformer.nn.rotary import RotaryEmbedding
+from simdformer.nn.state import IncompatibleKeys
 from simdformer.nn.transformer import Transformer
 
 __all__ = [

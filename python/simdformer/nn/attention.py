@@ -14,11 +14,13 @@ from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import layout, packing
 from simdformer.nn import options as given
+from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear, check_placement
 from simdformer.nn.module import Float32, Module
+from simdformer.nn.parameters import indexed
 from simdformer.nn.position import NO_POSITIONS, Position
-from simdformer.nn.projections import Projection, Projections, fold_bilinear
+from simdformer.nn.projections import APART, JOINED, Projections, is_identity
 from simdformer.nn.pruning import kept_features, kept_parts
 
 
@@ -65,6 +67,8 @@ class MultiheadAttention(Module):
     out_proj.weight, out_proj.bias. With head_dim or num_kv_heads, num_heads * head_dim rows of
     queries, and num_kv_heads * head_dim of keys and of values, stand for the E rows.
     """
+
+    matrix_names = (JOINED, *APART)
 
     def __init__(
         self,
@@ -153,7 +157,7 @@ class MultiheadAttention(Module):
         for norm in (self.q_norm, self.k_norm):
             if norm is not None:
                 given.check_qk_norm(heads, norm)
-        if self.logit_scale is not None:
+        if self.has("logit_scale"):
             given.check_logit_scale(heads, self.scale)
 
     def _create_parameters(self, bias: bool, add_bias_kv: bool) -> None:
@@ -179,29 +183,56 @@ class MultiheadAttention(Module):
     @property
     def num_extra_keys(self) -> int:
         """Keys that add_bias_kv and add_zero_attn append to each sequence."""
-        return int(self.bias_k is not None) + int(self.add_zero_attn)
+        return int(self.has("bias_k")) + int(self.add_zero_attn)
 
     def _projections(self) -> Projections:
         return Projections(self._parameters, self.heads, tie_qk=self.tie_qk)
 
     def _pack(self) -> _core.MultiheadAttention:
         self._check_options()
+        query, key, value = self._packed_projections()
         return _core.MultiheadAttention(
-            [[linear] for linear in self._packed_projections()],
+            [[query], [query if self.tie_qk else key], [value]],
             self.out_proj.native(),
             **self._native_options(),
         )
 
-    def _packed_projections(self) -> tuple[_core.Linear, _core.Linear, _core.Linear]:
-        """Query, key and value, which options that do not touch them leave packed."""
+    def _packed_projections(self) -> tuple[_core.Linear, ...]:
+        """Of queries, keys and values; options that do not touch them leave them packed."""
         parts = self._projections()
-        folded = self.bilinear_weight if self.score == "bilinear" else None
+        bilinear: Float32 | None = None
+        if self.score == "bilinear":
+            if not self.has("bilinear_weight"):
+                raise ValueError("score 'bilinear' needs bilinear_weight, which there is none of")
+            bilinear = self._value("bilinear_weight")
+        inputs = (*parts.inputs(), bilinear)
+        return self._kept.get("projections", inputs, lambda: parts.pack(bilinear))
 
-        def pack() -> tuple[_core.Linear, _core.Linear, _core.Linear]:
-            query = parts.query() if folded is None else fold_bilinear(folded, parts.query())
-            return _linear(query), _linear(parts.key()), _linear(parts.value())
+    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
+        """Those of the projections."""
+        return self._projections().packed_in(self._packed_projections())
 
-        return self._kept.get("projections", (*parts.inputs(), folded), pack)
+    def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
+        """Give a projection another compute type. A bilinear score becomes part of the queries'."""
+        bilinear = self._value("bilinear_weight") if self.score == "bilinear" else None
+        if bilinear is not None and not is_identity(bilinear):
+            with packing.lock():
+                for key, value in self._projections().folded(bilinear).items():
+                    setattr(self, key, value)
+                self._register("bilinear_weight", init.identities(*bilinear.shape[:2]))
+        super().set_type(name, compute_type, outliers)
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        rows = [
+            sample_rows(n, seed) for seed, n in enumerate((self.embed_dim, self.kdim, self.vdim))
+        ]
+        own = self.kdim == self.vdim == self.embed_dim
+        return Sample((rows[0],) * 3 if own else tuple(rows), {"cu_seqlens": sample_offsets()})
+
+    def _call_with(self, sample: Sample) -> None:
+        args = sample.args * 3 if len(sample.args) == 1 else sample.args
+        super()._call_with(Sample(args, sample.options))
 
     def _native_options(self) -> dict[str, Any]:
         """Keyword arguments of _core.MultiheadAttention."""
@@ -368,11 +399,13 @@ class MultiheadAttention(Module):
         """
         before = self.heads
         after = before.without(heads)
+        if "int8" in self._types():
+            raise ValueError("heads of an attention in int8 can't be left out; do it before")
         with packing.lock():
-            for name, index in kept_parts(before, heads):
-                if self._parameters.get(name) is not None:
-                    self._register(name, self._parameters[name][index])
             self.out_proj.keep_inputs(kept_features(before, heads))
+            for name, index in kept_parts(before, heads):
+                if self.has(name):
+                    self._place(name, indexed(self._parameters[name], index))
             self._kept_heads = after.kept
             self.num_heads = self.num_kv_heads = after.num_heads
 
@@ -383,10 +416,6 @@ def _head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> int:
     if embed_dim % num_heads:
         raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
     return embed_dim // num_heads
-
-
-def _linear(projection: Projection) -> _core.Linear:
-    return _core.Linear(projection.weight, projection.bias)
 
 
 def _explicit(

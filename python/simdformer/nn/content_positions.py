@@ -16,6 +16,7 @@ from simdformer.nn import initialization as init
 from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear
 from simdformer.nn.module import Float32
+from simdformer.nn.parameters import float32_of, shape_of
 from simdformer.nn.position import Position, check_embed_dim, check_num_heads
 from simdformer.nn.projections import Projections
 
@@ -169,8 +170,9 @@ class DisentangledRelativePosition(_ContentPosition):
         super().check_heads(heads)
         check_num_heads(self, self.num_heads, heads)
         check_embed_dim(self, self.embed_dim, heads)
-        if len(self.weight) != 2 * self._span:
-            raise ValueError(f"weight has {len(self.weight)} rows, 2 * {self._span} are needed")
+        rows = shape_of(self._parameters["weight"])[0]
+        if rows != 2 * self._span:
+            raise ValueError(f"weight has {rows} rows, 2 * {self._span} are needed")
         for name, term in _OWN.items():
             if not self.share_att_key and term in self.pos_att_type and not hasattr(self, name):
                 raise ValueError(f"share_att_key=False needs {name}, which there is none of")
@@ -187,7 +189,8 @@ class DisentangledRelativePosition(_ContentPosition):
         return 1 + len(self.pos_att_type)
 
     def _inputs(self, heads: Heads, projections: Projections) -> tuple[object, ...]:
-        return (*heads.kept, *(projections.inputs() if self.share_att_key else ()))
+        shared = (*projections.inputs(), projections.tie_qk) if self.share_att_key else ()
+        return (*heads.kept, *shared)
 
     def _tables(self, heads: Heads, projections: Projections, size: int) -> dict[str, Any]:
         rows = np.clip(self._bucket(-_distances(size)) + self._span, 0, 2 * self._span - 1)
@@ -211,7 +214,7 @@ class DisentangledRelativePosition(_ContentPosition):
             return np.ascontiguousarray(table[list(heads.kept)])
         shared = projections.query() if kind == "query" else projections.key()
         count = heads.num_heads if kind == "query" else heads.num_kv_heads
-        table = _per_head(self.weight, shared.weight, shared.bias, count)
+        table = _per_head(self.weight, float32_of(shared.weight), shared.bias, count)
         return np.repeat(table, heads.num_heads // count, axis=0)
 
 

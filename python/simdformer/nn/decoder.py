@@ -9,6 +9,7 @@ from typing import Any
 from simdformer import _core
 from simdformer.nn import layout
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Module
 from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack, check_hint
@@ -22,6 +23,12 @@ class TransformerDecoderLayer(TransformerLayer):
     """
 
     _norms = ("norm1", "norm2", "norm3")
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        offsets = sample_offsets()
+        rows = (sample_rows(self.d_model), sample_rows(self.d_model, 1))
+        return Sample(rows, {"cu_seqlens": offsets, "memory_cu_seqlens": offsets})
 
     def forward(
         self,

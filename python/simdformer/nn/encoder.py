@@ -8,6 +8,7 @@ from typing import Any
 
 from simdformer import _core
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Module
 from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack, check_hint
@@ -30,6 +31,10 @@ class TransformerEncoderLayer(TransformerLayer):
     """
 
     _norms = ("norm1", "norm2")
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        return Sample((sample_rows(self.d_model),), {"cu_seqlens": sample_offsets()})
 
     def forward(
         self,

@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
-Float32 = NDArray[np.float32]
+from simdformer.nn.parameters import Empty
+
+Initial: TypeAlias = "NDArray[np.float32] | Empty"
 
 _generator = np.random.default_rng()
+_deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 
 
 def manual_seed(seed: int) -> None:
@@ -17,43 +25,57 @@ def manual_seed(seed: int) -> None:
     _generator = np.random.default_rng(seed)
 
 
-def uniform(bound: float, *shape: int) -> Float32:
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Modules that are built in this block have no numbers: their parameters are to be loaded."""
+    before = _deferred.set(True)
+    try:
+        yield
+    finally:
+        _deferred.reset(before)
+
+
+def _made(shape: tuple[int, ...], make: Callable[[], NDArray[Any]]) -> Initial:
+    return Empty(shape) if _deferred.get() else make().astype(np.float32, copy=False)
+
+
+def uniform(bound: float, *shape: int) -> Initial:
     """Numbers in [-bound, bound)."""
-    return _generator.uniform(-bound, bound, shape).astype(np.float32)
+    return _made(shape, lambda: _generator.uniform(-bound, bound, shape))
 
 
-def xavier_uniform(*shape: int) -> Float32:
+def xavier_uniform(*shape: int) -> Initial:
     """Glorot and Bengio 2010: uniform with bound sqrt(6 / (in + out)). shape: (out, in)."""
     return uniform(float(np.sqrt(6.0 / (shape[0] + shape[1]))), *shape)
 
 
-def xavier_normal(*shape: int) -> Float32:
+def xavier_normal(*shape: int) -> Initial:
     """Glorot and Bengio 2010: normal of variance 2 / (fan_in + fan_out), as torch counts fans."""
     receptive = int(np.prod(shape[2:]))
     deviation = np.sqrt(2.0 / ((shape[0] + shape[1]) * receptive))
     return normal(float(deviation), *shape)
 
 
-def normal(deviation: float, *shape: int) -> Float32:
+def normal(deviation: float, *shape: int) -> Initial:
     """Normal numbers of mean 0."""
-    return (_generator.standard_normal(shape) * deviation).astype(np.float32)
+    return _made(shape, lambda: _generator.standard_normal(shape) * deviation)
 
 
-def zeros(*shape: int) -> Float32:
-    """All 0."""
-    return np.zeros(shape, np.float32)
-
-
-def full(value: float, *shape: int) -> Float32:
+def full(value: float, *shape: int) -> Initial:
     """All of one value."""
-    return np.full(shape, value, np.float32)
+    return _made(shape, lambda: np.full(shape, value, np.float32))
 
 
-def ones(*shape: int) -> Float32:
+def zeros(*shape: int) -> Initial:
+    """All 0."""
+    return full(0.0, *shape)
+
+
+def ones(*shape: int) -> Initial:
     """All 1."""
-    return np.ones(shape, np.float32)
+    return full(1.0, *shape)
 
 
-def identities(count: int, size: int) -> Float32:
+def identities(count: int, size: int) -> Initial:
     """count identity matrices."""
-    return np.tile(np.eye(size, dtype=np.float32), (count, 1, 1))
+    return _made((count, size, size), lambda: np.tile(np.eye(size), (count, 1, 1)))

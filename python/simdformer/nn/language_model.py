@@ -10,10 +10,18 @@ import numpy as np
 from simdformer import _core
 from simdformer.nn import packing
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.compute_types import (
+    Sample,
+    quantized,
+    sample_ids,
+    sample_offsets,
+    sample_rows,
+)
 from simdformer.nn.decoder import TransformerDecoder
 from simdformer.nn.encoder import TransformerEncoder
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Float32, Module
+from simdformer.nn.parameters import pack_matrix
 
 
 class LanguageModel(Module):
@@ -47,6 +55,8 @@ class LanguageModel(Module):
         self.stack = stack
         self.lm_head = lm_head
         self.scale = scale
+        self._head_type = "float32"  # of a tied head
+        self._head_outliers: Any = None
 
     @property
     def vocab_size(self) -> int:
@@ -59,9 +69,46 @@ class LanguageModel(Module):
         if self.lm_head is not None:
             own: _core.Linear = self.lm_head.native()
             return own
-        weight = self.embedding.weight
+        weight, outliers = self.embedding.weight, self._head_outliers
         with packing.lock():
-            return self._kept.get("head", (weight,), lambda: _core.Linear(weight))
+            return self._kept.get("head", (weight, self._head_type, outliers), self._tied_head)
+
+    def _tied_head(self) -> _core.Linear:
+        weight: Any = self.embedding.weight
+        if self._head_outliers is not None:
+            weight = quantized(weight, self._head_outliers)
+        return pack_matrix(weight, None, self._head_type)
+
+    def _pack_all(self) -> None:
+        super()._pack_all()
+        self._head()
+
+    def matrices(self) -> list[str]:
+        """The tied head, which is the embedding's table, packed once more."""
+        return ["head"] if self.lm_head is None else []
+
+    def type_of(self, name: str) -> str:  # noqa: ARG002
+        """The head's compute type; the embedding itself stays in float32."""
+        return self._head_type
+
+    def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:  # noqa: ARG002
+        """Give the head another."""
+        self._head_outliers = outliers
+        self._head_type = compute_type
+
+    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
+        """The tied head's."""
+        return {"head": (self._head(),)} if self.lm_head is None else {}
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        cu_seqlens = sample_offsets()
+        ids = sample_ids(self.embedding.num_embeddings, int(cu_seqlens[-1]))
+        options: dict[str, Any] = {}
+        if isinstance(self.stack, TransformerDecoder):
+            d_model = self.embedding.embedding_dim
+            options = {"memory": sample_rows(d_model), "memory_cu_seqlens": cu_seqlens}
+        return Sample((ids, cu_seqlens), options)
 
     def forward(
         self,

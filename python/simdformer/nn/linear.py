@@ -12,7 +12,9 @@ from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import packing
+from simdformer.nn.compute_types import Sample, sample_rows
 from simdformer.nn.module import Float32, Module, float_input
+from simdformer.nn.parameters import compute_type_of, indexed, leave_to, pack_matrix, to_pack
 
 
 class Linear(Module):
@@ -20,6 +22,8 @@ class Linear(Module):
 
     weight: (out_features, in_features), bias: (out_features).
     """
+
+    matrix_names = ("weight",)
 
     def __init__(
         self,
@@ -38,12 +42,23 @@ class Linear(Module):
         self._register("bias", init.uniform(bound, out_features) if bias else None)
 
     def _pack(self) -> _core.Linear:
-        return _core.Linear(self.weight, self.bias)
+        place = self._parameters["weight"]
+        packed = pack_matrix(to_pack(place), self.bias, compute_type_of(place))
+        leave_to(place, (packed,))
+        return packed
+
+    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
+        """The weight's."""
+        return {"weight": (self.native(),)}
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        return Sample((sample_rows(self.in_features),), {})
 
     def keep_inputs(self, features: NDArray[np.int64]) -> None:
         """Leave out all other input features for good."""
         with packing.lock():
-            self._register("weight", np.ascontiguousarray(self.weight[:, features]))
+            self._place("weight", indexed(self._parameters["weight"], (slice(None), features)))
             self.in_features = len(features)
 
     def forward(self, input: Any, *, num_threads: int = 0) -> Float32:
@@ -78,7 +93,8 @@ class Embedding(Module):
                 raise ValueError(
                     f"padding_idx must be within {num_embeddings} embeddings, got {padding_idx}"
                 )
-            weight[padding_idx] = 0.0
+            if isinstance(weight, np.ndarray):
+                weight[padding_idx] = 0.0
         self.padding_idx = padding_idx
         self._register("weight", weight)
 

@@ -4,31 +4,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.checkpoint import Checkpoint
+from simdformer import _core
 from simdformer.nn import packing
+from simdformer.nn.compute_types import Recorder, Sample, check_compute_type, quantized_place
+from simdformer.nn.parameters import (
+    Deferred,
+    Empty,
+    Stored,
+    as_slot,
+    compute_type_of,
+    in_type,
+    read_only,
+    value_of,
+)
+from simdformer.nn.state import IncompatibleKeys, State, Wanted, match_state, opened_state
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Float32: TypeAlias = NDArray[np.float32]
-State: TypeAlias = Mapping[str, Any]
 
-_FLOATS = ("float16", "float32", "float64")
-# A counter of training that torch's BatchNorm saves: kept if it is there, never needed.
-_COUNTER = "num_batches_tracked"
 # What is no part of what a module is: see Module.shaping.
 _BOOKKEEPING = frozenset({"_parameters", "_children", "_kept", "_checked"})
-
-
-class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict(strict=False)` could not match."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Module:
@@ -36,8 +40,11 @@ class Module:
 
     Parameters are read-only float32 arrays. They change by `load_state_dict`, or by assigning a
     whole array (`layer.weight = array`) of the same shape. A parameter that a layer was built
-    without is None and has no key.
+    without is None and has no key. A matrix in int8 is an Int8Matrix.
     """
+
+    # The parameters that layers multiply with: what compute types are about.
+    matrix_names: ClassVar[tuple[str, ...]] = ()
 
     _parameters: dict[str, Any]
     _children: dict[str, Module]
@@ -57,12 +64,15 @@ class Module:
     def __getattr__(self, name: str) -> Any:
         parameters = self.__dict__.get("_parameters", {})
         if name in parameters:
-            return parameters[name]
+            return self._value(name)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self._parameters:
-            self._set(name, name, value)
+            old = self._parameters[name]
+            if old is None:
+                raise ValueError(f"{type(self).__name__} was built without {name}")
+            self._place(name, as_slot(name, value, old, is_matrix=name in self.matrix_names))
             return
         if isinstance(value, Module):
             self._children[name] = value
@@ -82,22 +92,28 @@ class Module:
         object.__delattr__(self, name)
         packing.mark_change()
 
-    def _register(self, name: str, value: NDArray[Any] | None) -> None:
+    def _value(self, name: str) -> Any:
+        """A parameter as it is read. What is no matrix is at hand from then on."""
+        slot = self._parameters[name]
+        if isinstance(slot, Empty):
+            raise ValueError(  # noqa: TRY004
+                f"{name} of {type(self).__name__} was built without numbers; load a state_dict first"
+            )
+        if isinstance(slot, Stored) and name not in self.matrix_names:
+            return slot.keep()
+        return value_of(slot)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a parameter of this name; it is not read."""
+        return self._parameters.get(name) is not None
+
+    def _register(self, name: str, value: NDArray[Any] | Deferred | None) -> None:
         """A parameter: None if the layer was built without it."""
-        self._parameters[name] = None if value is None else _read_only(value)
+        self._place(name, read_only(value) if isinstance(value, np.ndarray) else value)
 
-    def _set(self, name: str, key: str, value: Any) -> None:
-        old = self._parameters[name]
-        if old is None:
-            raise ValueError(f"{type(self).__name__} was built without {key}")
-        array = _as_parameter(key, value, old.dtype)
-        if array.shape != old.shape:
-            raise ValueError(f"{key} must have shape {old.shape}, got {array.shape}")
-        self._set_parameter(name, array)
-
-    def _set_parameter(self, name: str, value: Any) -> None:
+    def _place(self, name: str, slot: Any) -> None:
         with packing.lock():
-            self._parameters[name] = value
+            self._parameters[name] = slot
             packing.mark_change()
 
     def children(self) -> Iterator[Module]:
@@ -108,15 +124,26 @@ class Module:
         """Their names too."""
         return iter(self._children.items())
 
-    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, NDArray[Any]]]:
-        """Dotted names and arrays of this module and those below it, in torch's order."""
-        for name, value in self._parameters.items():
-            if value is not None:
-                yield prefix + name, value
-        for name, child in self._children.items():
-            yield from child.named_parameters(f"{prefix}{name}.")
+    def modules(self) -> Iterator[Module]:
+        """This module and all those below it."""
+        yield self
+        for child in self._children.values():
+            yield from child.modules()
 
-    def state_dict(self) -> dict[str, NDArray[Any]]:
+    def _owners(self, prefix: str = "") -> Iterator[tuple[str, Module, str]]:
+        """Dotted name, module and name in it of each parameter, in torch's order. None is read."""
+        for name, slot in self._parameters.items():
+            if slot is not None:
+                yield prefix + name, self, name
+        for name, child in self._children.items():
+            yield from child._owners(f"{prefix}{name}.")
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Dotted names and arrays of this module and those below it, in torch's order."""
+        for dotted, owner, name in self._owners(prefix):
+            yield dotted, owner._value(name)
+
+    def state_dict(self) -> dict[str, Any]:
         """All parameters by name. The arrays are read-only; copy them to change them."""
         return dict(self.named_parameters())
 
@@ -125,41 +152,22 @@ class Module:
     ) -> IncompatibleKeys:
         """Take parameters from `{name: array}`, a safetensors or PyTorch file, or a folder with one.
 
-        Arrays are float16, float32 or float64 and are copied; CPU tensors count as arrays.
+        Arrays are float16, float32 or float64 and are copied; CPU tensors count as arrays. A matrix
+        may be an Int8Matrix, and is one for a module in int8.
         Errors: ValueError names all missing, unexpected and misshapen keys, and nothing has been
         changed then. With strict=False the missing and unexpected ones are returned instead.
         """
-        state = read_state(state_dict)
-        wanted = self.state_dict()
-        missing = [n for n in wanted if n not in state and not n.endswith(_COUNTER)]
-        unexpected = [name for name in state if name not in wanted]
-        problems = []
-        if strict and missing:
-            problems.append(f"missing keys: {', '.join(missing)}")
-        if strict and unexpected:
-            problems.append(f"unexpected keys: {', '.join(unexpected)}")
-        loaded = {}
-        for name, old in wanted.items():
-            if name not in state:
-                continue
-            loaded[name] = _as_parameter(name, state[name], old.dtype)
-            if loaded[name].shape != old.shape:
-                problems.append(
-                    f"{name} has shape {loaded[name].shape}, the module needs {old.shape}"
-                )
-        if problems:
-            raise ValueError(
-                f"state_dict does not fit {type(self).__name__}: {'; '.join(problems)}"
-            )
-        for name, array in loaded.items():
-            self._owner(name)._set_parameter(name.rpartition(".")[2], array)
-        return IncompatibleKeys(missing, unexpected)
-
-    def _owner(self, name: str) -> Module:
-        module = self
-        for part in name.split(".")[:-1]:
-            module = module._children[part]
-        return module
+        owners = {dotted: (owner, name) for dotted, owner, name in self._owners()}
+        wanted = {
+            dotted: Wanted(owner._parameters[name], name in owner.matrix_names)
+            for dotted, (owner, name) in owners.items()
+        }
+        with opened_state(state_dict) as state:
+            slots, keys = match_state(wanted, state, strict=strict, kind=type(self).__name__)
+        for dotted, slot in slots.items():
+            owner, name = owners[dotted]
+            owner._place(name, slot)
+        return keys
 
     def native(self) -> Any:
         """The packed form for the kernels, made when it is first needed and kept until something
@@ -171,6 +179,110 @@ class Module:
             packed = self._kept.get("native", tuple(self.shaping()), self._pack)
             self._checked["native"] = (mark, packed)
         return packed
+
+    def pack(self) -> None:
+        """Do now what the first call does, and read every parameter that is stored elsewhere: what
+        it was stored in may be closed. One tensor after another: each is let go once it is packed.
+        """
+        self._pack_all()
+        for module in self.modules():
+            for slot in module._parameters.values():
+                if isinstance(slot, Stored) and not slot.is_packed:
+                    slot.keep()
+
+    def _pack_all(self) -> None:
+        """The packed forms that a call needs: its own, or if it has none those of its parts."""
+        if type(self)._pack is not Module._pack:
+            self.native()
+            return
+        for child in self.children():
+            child._pack_all()
+
+    @property
+    def compute_type(self) -> str:
+        """What matrices are multiplied with in: "float32", "bfloat16" or "int8"; "mixed" if not all
+        are in one type."""
+        types = self._types() or {"float32"}
+        return types.pop() if len(types) == 1 else "mixed"
+
+    def _types(self) -> set[str]:
+        return {owner.type_of(name) for owner in self._multiplying() for name in owner.matrices()}
+
+    def to_compute_type(self, compute_type: str, sample: Any = None) -> Self:
+        """Multiply with all matrices in float32, bfloat16 or int8 from now on. Returns the module.
+
+        bfloat16 rounds them; int8 quantises them and leaves the columns in float32 that have far
+        larger inputs than the others on `sample`: what the module is called with, as one argument, a
+        tuple of them or a mapping of names to them. None for standard normal rows, or ids from all
+        over the vocabulary, the same each time. The float32 numbers are let go.
+        No other thread may use the module meanwhile.
+        Errors: ValueError for an unknown type, for weights that are not finite, and out of int8.
+        """
+        present = self._types()
+        check_compute_type(compute_type, present)
+        if present <= {compute_type}:
+            return self
+        owners = [(owner, name) for owner in self._multiplying() for name in owner.matrices()]
+        outliers: dict[tuple[int, str], Any] = {}
+        if compute_type == "int8":
+            outliers = self._outliers(Sample.of(sample) if sample is not None else self.sample())
+        before = [(owner, dict(owner._parameters)) for owner, _ in owners]
+        try:
+            for owner, name in owners:
+                owner.set_type(name, compute_type, outliers.get((id(owner), name)))
+        except ValueError:
+            for owner, places in before:
+                owner._parameters.update(places)
+            raise
+        for module in self.modules():  # what is packed otherwise now
+            module.__dict__.update(_kept=packing.Kept(), _checked={})
+        return self
+
+    def _outliers(self, sample: Sample) -> dict[tuple[int, str], Any]:
+        """The outlier columns of each matrix, by its module's id and name."""
+        self._pack_all()
+        packed = {
+            (id(owner), name): linears
+            for owner in self._multiplying()
+            for name, linears in owner.packed_matrices().items()
+        }
+        with packing.lock(), Recorder(x for linears in packed.values() for x in linears) as inputs:
+            self._call_with(sample)
+        return {key: inputs.outliers(linears) for key, linears in packed.items()}
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        raise ValueError(f"{type(self).__name__} needs a sample to be quantised")
+
+    def _call_with(self, sample: Sample) -> None:
+        self(*sample.args, **{**sample.options, "num_threads": 1})
+
+    def _multiplying(self) -> Iterator[Module]:
+        """This module and those below it whose matrices compute types are about."""
+        yield self
+        for child in self._children.values():
+            yield from child._multiplying()
+
+    def matrices(self) -> list[str]:
+        """The names of its own matrices that are multiplied with."""
+        return [name for name in self.matrix_names if self._parameters.get(name) is not None]
+
+    def type_of(self, name: str) -> str:
+        """The compute type of one of them."""
+        return compute_type_of(self._parameters[name])
+
+    def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
+        """Give one of them another compute type. outliers: columns, for int8."""
+        place = self._parameters[name]
+        if compute_type == "int8":
+            if self.type_of(name) != "int8":
+                self._place(name, quantized_place(name, self._value(name), outliers))
+            return
+        self._place(name, in_type(place, compute_type))
+
+    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
+        """What its own matrices are packed in: layers whose rows lie below one another."""
+        return {}
 
     def shaping(self) -> Iterator[object]:
         """All objects that make this module and those below it what they are."""
@@ -230,31 +342,6 @@ class ModuleList(Module):
             raise TypeError(f"a ModuleList holds Modules, got {type(module).__name__}")
         self._children[list(self._children)[index]] = module
         packing.mark_change()
-
-
-def read_state(source: State | str | Path) -> State:
-    """`{name: array}` as it is given, or read from a checkpoint."""
-    if isinstance(source, Mapping):
-        return source
-    if not isinstance(source, (str, Path)):
-        raise TypeError(
-            f"state_dict must map names to arrays or be a path, got {type(source).__name__}"
-        )
-    with Checkpoint(Path(source)) as checkpoint:
-        names = [name for name in checkpoint.names() if not name.endswith(_COUNTER)]
-        return {name: checkpoint.read(name) for name in names}
-
-
-def _as_parameter(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    array = np.asarray(value)
-    if dtype == np.float32 and array.dtype.name not in _FLOATS:
-        raise TypeError(f"{name} must be an array of floats, got {array.dtype}")
-    return _read_only(np.array(array, dtype=dtype, order="C"))
-
-
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    array.flags.writeable = False
-    return array
 
 
 def float_input(name: str, value: Any, features: int | None = None) -> Float32:

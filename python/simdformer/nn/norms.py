@@ -65,7 +65,7 @@ class LayerNorm(_RowNorm):
 
     def _pack(self) -> _core.Norm:
         size = int(np.prod(self.normalized_shape))
-        weight = init.ones(size) if self.weight is None else self.weight.reshape(size)
+        weight = np.ones(size, np.float32) if self.weight is None else self.weight.reshape(size)
         bias = None if self.bias is None else self.bias.reshape(size)
         return _core.Norm.layer(_core.LayerNorm(weight, bias, eps=self.eps))
 
@@ -93,7 +93,7 @@ class RMSNorm(_RowNorm):
 
     def _pack(self) -> _core.Norm:
         size = int(np.prod(self.normalized_shape))
-        weight = init.ones(size) if self.weight is None else self.weight.reshape(size)
+        weight = np.ones(size, np.float32) if self.weight is None else self.weight.reshape(size)
         eps = float(np.finfo(np.float32).eps) if self.eps is None else self.eps
         return _core.Norm.rms(weight, eps=eps)
 
@@ -131,8 +131,8 @@ class BatchNorm1d(Module):
         self._register("num_batches_tracked", np.array(0, np.int64))
 
     def _pack(self) -> _core.Norm:
-        weight = init.ones(self.num_features) if self.weight is None else self.weight
-        bias = init.zeros(self.num_features) if self.bias is None else self.bias
+        weight = np.ones(self.num_features, np.float32) if self.weight is None else self.weight
+        bias = np.zeros(self.num_features, np.float32) if self.bias is None else self.bias
         return _core.Norm.batch(weight, bias, self.running_mean, self.running_var, eps=self.eps)
 
     def forward(self, input: Any, *, num_threads: int = 0) -> Float32:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from simdformer import _core
@@ -22,6 +23,9 @@ class Position(Module):
         """How many terms of one size the scores are sums of: their scale is
         1 / sqrt(terms head_dim)."""
         return 1
+
+    def _multiplying(self) -> Iterator[Module]:
+        return iter(())  # tables are made of its matrices, in float64
 
     def check_heads(self, heads: Heads) -> None:
         """ValueError if an attention with these heads can't use it."""

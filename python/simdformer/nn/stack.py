@@ -14,6 +14,7 @@ from simdformer.functional.arrays import positive_int
 from simdformer.nn import layout
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.compute_types import Sample
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Float32, Module, ModuleList
 
@@ -45,6 +46,11 @@ class TransformerStack(Module):
                     f"layers must have one {name}, got {getattr(first, name)} and"
                     f" {getattr(layer, name)}"
                 )
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        layer: TransformerLayer = self.layers[0]
+        return layer.sample()
 
     def _pack(self) -> _core.TransformerStack:
         norm = None if self.norm is None else self.norm.native()

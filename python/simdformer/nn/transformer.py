@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
 from simdformer.nn.linear import check_placement
@@ -68,6 +69,12 @@ class Transformer(Module):
         self.d_model = d_model
         self.nhead = nhead
         self.batch_first = batch_first
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        offsets = sample_offsets()
+        rows = (sample_rows(self.d_model), sample_rows(self.d_model, 1))
+        return Sample(rows, {"src_cu_seqlens": offsets, "tgt_cu_seqlens": offsets})
 
     def forward(
         self,

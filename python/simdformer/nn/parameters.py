@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a parameter's place in a module holds: an array, or where its numbers are.
+
+None      the module was built without it
+an array  read-only
+Empty     the module was built without numbers (initialization.deferred)
+Stored    numbers that are read when they are asked for: of a checkpoint, later, once they are
+          packed, of the packed form
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer import _core
+from simdformer.checkpoint.precision import Int8Matrix
+
+Float32: TypeAlias = NDArray[np.float32]
+Value: TypeAlias = "NDArray[Any] | Int8Matrix"
+
+COMPUTE_TYPES = ("float32", "bfloat16", "int8")
+_FLOATS = ("float16", "float32", "float64")
+
+
+class Deferred:
+    """A parameter that is no array. compute_type: in what a matrix is packed."""
+
+    def __init__(self, shape: Sequence[int], compute_type: str = "float32") -> None:
+        self.shape = tuple(shape)
+        self.compute_type = compute_type
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the numbers: float32, or int8 for codes."""
+        return np.dtype(np.int8 if self.compute_type == "int8" else np.float32)
+
+    def array(self) -> Value:
+        """The numbers: float32, or for compute_type "int8" an Int8Matrix."""
+        raise NotImplementedError
+
+    def in_type(self, compute_type: str) -> Deferred:
+        """The same numbers, to be packed in another type, float32 or bfloat16."""
+        raise NotImplementedError
+
+
+class Empty(Deferred):
+    """A shape without numbers, to be loaded."""
+
+    def array(self) -> Value:
+        """ValueError: there are none."""
+        raise ValueError("a parameter was built without numbers; load a state_dict first")
+
+    def in_type(self, compute_type: str) -> Empty:
+        """To be packed in another type when it is loaded."""
+        return Empty(self.shape, compute_type)
+
+
+class Stored(Deferred):
+    """Numbers that `read` gives, float32 or an Int8Matrix. Copies of a module share them."""
+
+    def __init__(
+        self, shape: Sequence[int], read: Callable[[], Value], compute_type: str = "float32"
+    ) -> None:
+        super().__init__(shape, compute_type)
+        self._read = read
+        self._kept = False
+        self.is_packed = False
+
+    @classmethod
+    def of(cls, value: Value, compute_type: str) -> Stored:
+        """What is at hand, to be packed."""
+        return cls(value.shape, lambda: value, compute_type)
+
+    def array(self) -> Value:
+        """The numbers as they are multiplied with, read or unpacked anew unless they are kept."""
+        value: Value = self.to_pack()
+        if self.compute_type == "bfloat16" and not self.is_packed:
+            return read_only(_core.Linear.in_bfloat16(float32_of(value)).weight())
+        return value
+
+    def to_pack(self) -> Any:
+        """The numbers for packing, which rounds them."""
+        value = self._read()
+        if value.shape != self.shape:
+            raise ValueError(f"a tensor of shape {self.shape} was read with shape {value.shape}")
+        return value if isinstance(value, Int8Matrix) else read_only(value)
+
+    def keep(self) -> Value:
+        """The numbers, which are at hand from now on."""
+        value = self.array()
+        if not self._kept:
+            self._read, self._kept = lambda: value, True
+        return value
+
+    def leave_to(self, linears: Sequence[_core.Linear]) -> None:
+        """From now on what these hold, whose rows lie below one another, is unpacked."""
+        if not self._kept:
+            self._read, self.is_packed = lambda: unpacked(linears), True
+
+    def in_type(self, compute_type: str) -> Stored:
+        """The same numbers, read and packed once more."""
+        return Stored(self.shape, self.array, compute_type)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stored.of, (self.array(), self.compute_type)
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself, which nobody can change by accident any more."""
+    array.flags.writeable = False
+    return array
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a place's numbers, which are not read, or of what is given for them."""
+    known = isinstance(value, (Deferred, Int8Matrix))
+    return tuple(value.shape if known else np.shape(value))
+
+
+def value_of(slot: Any) -> Any:
+    """The numbers of a parameter's place; None for none."""
+    return slot.array() if isinstance(slot, Deferred) else slot
+
+
+def to_pack(slot: Any) -> Any:
+    """The numbers of a matrix's place for packing."""
+    return slot.to_pack() if isinstance(slot, Stored) else value_of(slot)
+
+
+def kept_value(slot: Any) -> Any:
+    """The same, at hand from now on."""
+    return slot.keep() if isinstance(slot, Stored) else value_of(slot)
+
+
+def compute_type_of(slot: Any) -> str:
+    """In what a matrix is packed."""
+    return slot.compute_type if isinstance(slot, Deferred) else "float32"
+
+
+def in_type(slot: Any, compute_type: str) -> Any:
+    """The place of a matrix that is to be packed in float32 or bfloat16."""
+    return (
+        slot.in_type(compute_type) if isinstance(slot, Deferred) else Stored.of(slot, compute_type)
+    )
+
+
+def indexed(slot: Any, index: Any) -> Any:
+    """The place of a part of a parameter that is not in int8, which keeps its compute type."""
+    part = read_only(np.ascontiguousarray(value_of(slot)[index]))
+    compute_type = compute_type_of(slot)
+    return part if compute_type == "float32" else Stored.of(part, compute_type)
+
+
+def leave_to(slot: Any, linears: Sequence[_core.Linear]) -> None:
+    """The numbers of a stored parameter are in these layers from now on; an array stays one."""
+    if isinstance(slot, Stored):
+        slot.leave_to(linears)
+
+
+def float32_of(value: Value) -> Float32:
+    """A matrix in float32; of int8, what its codes and outliers stand for."""
+    return value.float32() if isinstance(value, Int8Matrix) else value
+
+
+def pack_matrix(value: Value, bias: Float32 | None, compute_type: str) -> _core.Linear:
+    """The layer that computes with a matrix (out_features, in_features)."""
+    if isinstance(value, Int8Matrix):
+        return value.linear(bias)
+    pack = _core.Linear.in_bfloat16 if compute_type == "bfloat16" else _core.Linear
+    return pack(np.ascontiguousarray(value), bias)
+
+
+def unpacked(linears: Sequence[_core.Linear]) -> Value:
+    """The weights of layers, below one another."""
+    if linears[0].compute_type != "int8":
+        weights = [linear.weight() for linear in linears]
+        return weights[0] if len(weights) == 1 else np.concatenate(weights)
+    return Int8Matrix.joined([Int8Matrix(*linear.int8()) for linear in linears])
+
+
+def as_slot(name: str, value: Any, old: Any, *, is_matrix: bool) -> Any:
+    """What the place of a parameter `old` holds for a value that is given for it: checked, copied.
+
+    is_matrix: whether it may be an Int8Matrix. TypeError and ValueError name the parameter.
+    """
+    new: Any = value
+    if isinstance(value, Int8Matrix):
+        if not is_matrix:
+            raise TypeError(f"{name} must be an array of floats, got an Int8Matrix")
+        new = Stored.of(value, "int8")
+    elif not isinstance(value, Deferred):
+        new = _as_array(name, value, old.dtype)
+    if shape_of(new) != shape_of(old):
+        raise ValueError(f"{name} must have shape {shape_of(old)}, got {shape_of(new)}")
+    given, wanted = compute_type_of(new), compute_type_of(old)
+    if wanted == "int8" and given != "int8":
+        raise ValueError(
+            f"{name} is in int8: give an Int8Matrix, or load floats into a module in float32 and call"
+            " to_compute_type"
+        )
+    if wanted == "bfloat16" and given == "float32":
+        return in_type(new, wanted)
+    return new
+
+
+def _as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.dtype.name not in _FLOATS and not np.issubdtype(dtype, np.integer):
+        raise TypeError(f"{name} must be an array of floats, got {array.dtype}")
+    wanted = np.float32 if dtype == np.int8 else dtype
+    return read_only(np.array(array, dtype=wanted, order="C"))

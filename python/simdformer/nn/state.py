@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `load_state_dict` takes, matched with what a module has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from simdformer.checkpoint import Checkpoint
+from simdformer.nn.parameters import Stored, as_slot, shape_of
+
+State: TypeAlias = Mapping[str, Any]
+
+# A counter of training that torch's BatchNorm saves: kept if it is there, never needed.
+_COUNTER = "num_batches_tracked"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Wanted(NamedTuple):
+    """A parameter of the module: what its place holds, and whether it may be an Int8Matrix."""
+
+    slot: Any
+    is_matrix: bool
+
+
+@contextmanager
+def opened_state(source: State | str | Path) -> Iterator[State]:
+    """`{name: array}` as it is given, or of a checkpoint, whose tensors are read one by one."""
+    if isinstance(source, Mapping):
+        yield source
+        return
+    if not isinstance(source, (str, Path)):
+        raise TypeError(
+            f"state_dict must map names to arrays or be a path, got {type(source).__name__}"
+        )
+    with Checkpoint(Path(source)) as checkpoint:
+        names = [name for name in checkpoint.names() if not name.endswith(_COUNTER)]
+        yield {
+            name: _InFile(checkpoint.shape(name), partial(checkpoint.read, name)) for name in names
+        }
+
+
+class _InFile(Stored):
+    """A tensor of a file that is open during the call alone."""
+
+
+def match_state(
+    wanted: Mapping[str, Wanted], state: State, *, strict: bool, kind: str
+) -> tuple[dict[str, Any], IncompatibleKeys]:
+    """What the places of the module's parameters are to hold, and what could not be matched.
+
+    ValueError names everything that does not fit.
+    """
+    missing = [n for n in wanted if n not in state and not n.endswith(_COUNTER)]
+    unexpected = [name for name in state if name not in wanted]
+    problems = []
+    if strict and missing:
+        problems.append(f"missing keys: {', '.join(missing)}")
+    if strict and unexpected:
+        problems.append(f"unexpected keys: {', '.join(unexpected)}")
+    given = [name for name in wanted if name in state]
+    for name in given:
+        found, needed = shape_of(state[name]), shape_of(wanted[name].slot)
+        if found != needed:
+            problems.append(f"{name} has shape {found}, the module needs {needed}")
+    if problems:
+        raise ValueError(f"state_dict does not fit {kind}: {'; '.join(problems)}")
+    slots = {name: _slot(name, state[name], *wanted[name]) for name in given}
+    return slots, IncompatibleKeys(missing, unexpected)
+
+
+def _slot(name: str, value: Any, old: Any, is_matrix: bool) -> Any:
+    if isinstance(value, _InFile):
+        value = value.array()
+    return as_slot(name, value, old, is_matrix=is_matrix)
