@@ -8,6 +8,7 @@
 #include "layers/parts/embeddings.h"
 #include "layers/parts/feed_forward.h"
 #include "layers/parts/pooling.h"
+#include "layers/parts/row_shares.h"
 
 namespace simdformer::bindings {
 namespace {
@@ -104,7 +105,51 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
                                       table("token_type", token_type), norm, padding_idx);
 }
 
+// What each share of a product of rows with panels costs, in rows times panels, whichever way a
+// team of that size splits it.
+std::vector<size_t> product_shares(size_t rows, size_t panels, size_t team_size) {
+  check(rows > 0 && panels > 0 && team_size > 0, "product_shares: sizes must be positive");
+  const size_t blocks = num_row_blocks(rows, team_size);
+  std::vector<size_t> costs;
+  if (blocks >= team_size) {
+    for (size_t share = 0; share < team_size; ++share) {
+      const size_t first = blocks * share / team_size * rows / blocks;
+      const size_t last = blocks * (share + 1) / team_size * rows / blocks;
+      costs.push_back((last - first) * panels);
+    }
+    return costs;
+  }
+  const PanelShares split(rows, panels, team_size);
+  for (size_t share = 0; share < split.shares; ++share) {
+    size_t cost = 0;
+    for (size_t item = split.first_item(share); item < split.first_item(share + 1); ++item) {
+      const size_t block = item / panels;
+      cost += split.first_row(block + 1, rows) - split.first_row(block, rows);
+    }
+    costs.push_back(cost);
+  }
+  return costs;
+}
+
+// Likewise of the rows of `items` items of so many rows each.
+std::vector<size_t> row_shares(size_t items, size_t rows, size_t team_size) {
+  check(items > 0 && team_size > 0, "row_shares: sizes must be positive");
+  const RowShares split{items, team_size};
+  std::vector<size_t> costs;
+  for (size_t share = 0; share < split.shares; ++share) {
+    size_t cost = 0;
+    for (size_t item = split.first_item(share); split.reaches(share, item); ++item) {
+      cost += split.rows_in(share, item, rows).rows;
+    }
+    costs.push_back(cost);
+  }
+  return costs;
+}
+
 void bind_parts(py::module_& module) {
+  module.def("product_shares", &product_shares, arg("rows"), arg("panels"), arg("team_size"));
+  module.def("row_shares", &row_shares, arg("items"), arg("rows"), arg("team_size"));
+
   py::class_<Linear, std::shared_ptr<Linear>>(module, "Linear")
       .def(py::init(&make_linear<Storage::kFloat32>), arg("weight"), arg("bias") = py::none())
       .def_static("in_bfloat16", &make_linear<Storage::kBfloat16>, arg("weight"),

@@ -90,6 +90,10 @@ class FeedForward:
 
 def gated_rows(inner_size: int) -> list[int]: ...
 
+# What each share costs that a team takes of a product, in rows times panels, and of items of rows.
+def product_shares(rows: int, panels: int, team_size: int) -> list[int]: ...
+def row_shares(items: int, rows: int, team_size: int) -> list[int]: ...
+
 class Dense:
     def __init__(
         self,

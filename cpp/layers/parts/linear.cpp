@@ -15,7 +15,8 @@ size_t num_row_blocks(size_t rows, size_t team_size) {
   return (blocks + team_size - 1) / team_size * team_size;
 }
 
-// As few as leave no member with more than a quarter beyond the mean, of at least kLeastRows each.
+namespace {
+
 size_t panel_row_blocks(size_t rows, size_t panels, size_t team_size) {
   constexpr size_t kLeastRows = 8;
   const size_t most = std::max<size_t>(1, rows / kLeastRows);
@@ -24,33 +25,35 @@ size_t panel_row_blocks(size_t rows, size_t panels, size_t team_size) {
     return static_cast<double>((items + team_size - 1) / team_size * team_size) /
            static_cast<double>(items);
   };
+  const auto idle = [&](size_t blocks) { return blocks * panels < team_size; };
   size_t best = 1;
-  for (size_t blocks = 1; blocks <= most && excess(best) > 1.25; ++blocks) {
-    if (excess(blocks) < excess(best)) best = blocks;
+  for (size_t blocks = 1; blocks <= most && (idle(best) || excess(best) > 1.25); ++blocks) {
+    if (idle(best) || excess(blocks) < excess(best)) best = blocks;
   }
   return best;
 }
 
-namespace {
-
-// body(block, begin, end): panels [begin, end) of a block of rows, in contiguous shares of
-// row_blocks * panels items, one a member.
+// body(block, begin, end): panels [begin, end) of a block of rows.
 template <typename Body>
-void for_each_panel_share(Team& team, size_t row_blocks, size_t panels, Body&& body) {
-  const size_t items = row_blocks * panels;
-  const size_t shares = std::min(items, team.size());
-  team.for_each(shares, [&](size_t share) {
-    const size_t last = (share + 1) * items / shares;
-    for (size_t item = share * items / shares; item < last;) {
-      const size_t block = item / panels;
-      const size_t end = std::min(last, (block + 1) * panels);
-      body(block, item - block * panels, end - block * panels);
+void for_each_panel_share(Team& team, const PanelShares& split, Body&& body) {
+  team.for_each(split.shares, [&](size_t share) {
+    const size_t last = split.first_item(share + 1);
+    for (size_t item = split.first_item(share); item < last;) {
+      const size_t block = item / split.panels;
+      const size_t end = std::min(last, (block + 1) * split.panels);
+      body(block, item - block * split.panels, end - block * split.panels);
       item = end;
     }
   });
 }
 
 }  // namespace
+
+PanelShares::PanelShares(size_t num_rows, size_t num_panels, size_t team_size)
+    : rows(num_rows),
+      panels(num_panels),
+      row_blocks(panel_row_blocks(num_rows, num_panels, team_size)),
+      shares(std::min(row_blocks * num_panels, team_size)) {}
 
 Linear::Linear(ConstMatrix weight, const float* bias, Storage storage)
     : kernels_(active_kernels()),
@@ -151,10 +154,10 @@ void Linear::forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilog
     });
     return;
   }
-  const size_t row_blocks = panel_row_blocks(x.rows, num_panels(), team.size());
-  for_each_panel_share(team, row_blocks, num_panels(), [&](size_t block, size_t begin, size_t end) {
-    const size_t row = block * x.rows / row_blocks;
-    const size_t rows = (block + 1) * x.rows / row_blocks - row;
+  const PanelShares split(x.rows, num_panels(), team.size());
+  for_each_panel_share(team, split, [&](size_t block, size_t begin, size_t end) {
+    const size_t row = split.first_row(block, x.rows);
+    const size_t rows = split.first_row(block + 1, x.rows) - row;
     Epilogue local = epilogue;
     local.norm = nullptr;  // a row is complete only behind the barrier
     if (local.residual.data) local.residual = local.residual.slice(row, rows);
@@ -231,15 +234,15 @@ void forward_all(Team& team, std::span<const GroupProjection> projections) {
     }
     return;
   }
-  const size_t row_blocks = panel_row_blocks(fewest_rows, panels, team.size());
-  for_each_panel_share(team, row_blocks, panels, [&](size_t block, size_t begin, size_t end) {
+  const PanelShares split(fewest_rows, panels, team.size());
+  for_each_panel_share(team, split, [&](size_t block, size_t begin, size_t end) {
     size_t first = 0;
     const auto multiply = [&](const Linear& linear, ConstMatrix x, Matrix y) {
       const size_t count = linear.num_panels();
       const size_t from = std::clamp(begin, first, first + count) - first;
       const size_t to = std::clamp(end, first, first + count) - first;
-      const size_t row = block * x.rows / row_blocks;
-      const size_t rows = (block + 1) * x.rows / row_blocks - row;
+      const size_t row = split.first_row(block, x.rows);
+      const size_t rows = split.first_row(block + 1, x.rows) - row;
       const size_t column = from * linear.kernels().gemm_nr;
       if (from < to) {
         linear.forward_panels(x.slice(row, rows), from, to, Activation::kIdentity,

@@ -111,9 +111,18 @@ struct GroupProjection {
 // Every projection. Few rows split the panels of all of them over the team, with one barrier.
 void forward_all(Team& team, std::span<const GroupProjection> projections);
 
-// How a team shares a product of few rows: items, row_blocks times as many as there are panels, go
-// round in order, each a panel's columns of a block of rows.
-size_t panel_row_blocks(size_t rows, size_t panels, size_t team_size);
+// How a team shares a product of few rows: items, each a panel's columns of a block of rows, go
+// round in order. As few row blocks as leave no share with more than a quarter beyond the mean.
+struct PanelShares {
+  size_t rows;
+  size_t panels;
+  size_t row_blocks;
+  size_t shares;
+
+  PanelShares(size_t rows, size_t panels, size_t team_size);
+  size_t first_item(size_t share) const { return share * row_blocks * panels / shares; }
+  size_t first_row(size_t block, size_t of) const { return block * of / row_blocks; }
+};
 
 // y = x
 void copy_rows(Team& team, ConstMatrix x, Matrix y);

@@ -8,21 +8,40 @@
 
 namespace simdformer {
 
-// body(item, first, rows) over the rows of every item, in contiguous shares of the same number of
-// items, one a member; where that is no whole number, an item's rows are split in proportion.
-// rows_of(item): how many it has. The shares depend on sizes alone.
+// Rows [first, first + rows) of an item.
+struct RowRange {
+  size_t first;
+  size_t rows;
+};
+
+// Items in contiguous shares of the same number; where that is no whole number, an item's rows are
+// split in proportion.
+struct RowShares {
+  size_t items;
+  size_t shares;
+
+  size_t first_item(size_t share) const { return share * items / shares; }
+  bool reaches(size_t share, size_t item) const { return item * shares < (share + 1) * items; }
+  // Of an item with that many rows, what belongs to the share.
+  RowRange rows_in(size_t share, size_t item, size_t rows) const {
+    // In units of an item's shares-th part.
+    const size_t begin = item * shares;
+    const size_t first = rows * (std::max(share * items, begin) - begin) / shares;
+    const size_t last = rows * (std::min((share + 1) * items, begin + shares) - begin) / shares;
+    return {first, last - first};
+  }
+};
+
+// body(item, first, rows) over the rows of every item, a share a member. rows_of(item): how many it
+// has. The shares depend on sizes alone.
 template <typename RowsOf, typename Body>
 void for_each_rows(Team& team, size_t items, RowsOf&& rows_of, Body&& body) {
-  const size_t shares = items == 0 ? 0 : team.size();
-  team.for_each(shares, [&](size_t share) {
-    // In units of an item's shares-th part.
-    const size_t begin = share * items;
-    const size_t end = begin + items;
-    for (size_t item = begin / shares; item * shares < end && !team.stopping(); ++item) {
-      const size_t rows = rows_of(item);
-      const size_t first = rows * (std::max(begin, item * shares) - item * shares) / shares;
-      const size_t last = rows * (std::min(end, (item + 1) * shares) - item * shares) / shares;
-      if (last > first) body(item, first, last - first);
+  const RowShares split{items, items == 0 ? 0 : team.size()};
+  team.for_each(split.shares, [&](size_t share) {
+    for (size_t item = split.first_item(share); split.reaches(share, item) && !team.stopping();
+         ++item) {
+      const RowRange range = split.rows_in(share, item, rows_of(item));
+      if (range.rows > 0) body(item, range.first, range.rows);
     }
   });
 }
