@@ -146,6 +146,16 @@ std::vector<size_t> row_shares(size_t items, size_t rows, size_t team_size) {
   return costs;
 }
 
+// A table where it lies, read-only; None for none.
+template <ConstMatrix (Embeddings::*table)() const>
+py::object table_of(const py::object& self) {
+  const ConstMatrix rows = (self.cast<const Embeddings&>().*table)();
+  if (rows.rows == 0) return py::none();
+  FloatArray view({rows.rows, rows.cols}, rows.data, self);
+  view.attr("setflags")(arg("write") = false);
+  return view;
+}
+
 void bind_parts(py::module_& module) {
   module.def("product_shares", &product_shares, arg("rows"), arg("panels"), arg("team_size"));
   module.def("row_shares", &row_shares, arg("items"), arg("rows"), arg("team_size"));
@@ -174,6 +184,9 @@ void bind_parts(py::module_& module) {
       .def(py::init(&make_embeddings), arg("word"), arg("position") = py::none(),
            arg("token_type") = py::none(), arg("norm") = py::none(), py::kw_only(),
            arg("padding_idx") = py::none())
+      .def("word", &table_of<&Embeddings::word>)
+      .def("position", &table_of<&Embeddings::position>)
+      .def("token_type", &table_of<&Embeddings::token_type>)
       .def_property_readonly("max_positions", &Embeddings::max_positions);
 }
 

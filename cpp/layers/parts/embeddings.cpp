@@ -51,6 +51,10 @@ Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token
   std::iota(position_ids_.data(), position_ids_.data() + position_ids_.size(), 0);
 }
 
+ConstMatrix Embeddings::table(const Buffer<float>& rows) const {
+  return {rows.data(), rows.size() / hidden_size_, hidden_size_, hidden_size_};
+}
+
 void Embeddings::check_batch(const Batch& batch) const {
   check_ids("input_ids", batch.input_ids, vocab_size());
   check_ids("token_type_ids", batch.token_type_ids, std::max<size_t>(1, num_token_types()));

@@ -24,6 +24,10 @@ class Embeddings {
   size_t num_token_types() const { return token_type_.size() / hidden_size_; }
   // The longest sequence that the position table serves; no table, no limit: 0.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
+  // (.., hidden_size); no rows: there is none.
+  ConstMatrix word() const { return table(word_); }
+  ConstMatrix position() const { return table(position_); }
+  ConstMatrix token_type() const { return table(token_type_); }
 
   // Throws std::out_of_range for ids beyond the tables. Lengths are the stack's to check.
   void check_batch(const Batch& batch) const;
@@ -32,6 +36,7 @@ class Embeddings {
   void forward(Team& team, const Batch& batch, const Block& block, Matrix y) const;
 
  private:
+  ConstMatrix table(const Buffer<float>& rows) const;
   void sum(const Batch& batch, size_t token, size_t position, Matrix y) const;
   void sum_counted(const Batch& batch, size_t token, Matrix y) const;
 

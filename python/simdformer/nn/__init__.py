@@ -28,6 +28,7 @@ from simdformer.nn.module import Module, ModuleList
 from simdformer.nn.norms import BatchNorm1d, Identity, LayerNorm, RMSNorm
 from simdformer.nn.rotary import RotaryEmbedding
 from simdformer.nn.state import IncompatibleKeys
+from simdformer.nn.text_encoder import TextEmbeddings, TextEncoder
 from simdformer.nn.transformer import Transformer
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "RotaryEmbedding",
     "ShawRelativePosition",
     "SinusoidalPositionalEncoding",
+    "TextEmbeddings",
+    "TextEncoder",
     "Transformer",
     "TransformerDecoder",
     "TransformerDecoderLayer",

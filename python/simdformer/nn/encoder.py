@@ -21,7 +21,7 @@ class TransformerEncoderLayer(TransformerLayer):
 
     activation: relu, gelu (the erf form), gelu_tanh, silu, quick_gelu, tanh, sigmoid, identity, or
         gated, linear2(activation(linear_gate(x)) * linear1(x)): glu, bilinear, reglu, geglu,
-        geglu_tanh, swiglu.
+        geglu_tanh, quick_geglu, swiglu, tanh_glu.
     norm: "layer", "rms" (Zhang and Sennrich 2019) or "batch", by running statistics.
     residual: False leaves the residual connections out.
     alpha: factor of the residual term: DeepNorm's (Wang et al. 2022).

@@ -23,7 +23,9 @@ GATED = {
     "reglu": "relu",
     "geglu": "gelu",
     "geglu_tanh": "gelu_tanh",
+    "quick_geglu": "quick_gelu",
     "swiglu": "silu",
+    "tanh_glu": "tanh",
 }
 
 # What only self-attention is told.

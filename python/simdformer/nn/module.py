@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -22,6 +23,7 @@ from simdformer.nn.parameters import (
     compute_type_of,
     in_type,
     read_only,
+    shape_of,
     value_of,
 )
 from simdformer.nn.state import IncompatibleKeys, State, Wanted, match_state, opened_state
@@ -115,6 +117,26 @@ class Module:
         with packing.lock():
             self._parameters[name] = slot
             packing.mark_change()
+
+    def __repr__(self) -> str:
+        own = ", ".join(
+            f"{name}={shape_of(slot)}{'' if kind == 'float32' else ' ' + kind}"
+            for name, slot in self._parameters.items()
+            if slot is not None
+            for kind in [compute_type_of(slot)]
+        )
+        lines = [f"  {line}" for line in self._lines_of_children()]
+        if not lines:
+            return f"{type(self).__name__}({own})"
+        return "\n".join([f"{type(self).__name__}({own}", *lines, ")"])
+
+    def _lines_of_children(self) -> Iterator[str]:
+        """Children that are written alike, one behind another, are written once, as torch does."""
+        alike = groupby(self._children.items(), lambda item: repr(item[1]))
+        for text, items in alike:
+            names = [name for name, _ in items]
+            count = f"({names[0]}-{names[-1]}): {len(names)} x " if names[1:] else f"({names[0]}): "
+            yield from (count + text).splitlines()
 
     def children(self) -> Iterator[Module]:
         """The modules that this one is made of, in the order of their names' creation."""

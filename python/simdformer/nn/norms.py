@@ -63,11 +63,15 @@ class LayerNorm(_RowNorm):
         self._register("weight", init.ones(*shape) if elementwise_affine else None)
         self._register("bias", init.zeros(*shape) if elementwise_affine and bias else None)
 
-    def _pack(self) -> _core.Norm:
+    def layer_norm(self) -> _core.LayerNorm:
+        """What embeddings take."""
         size = int(np.prod(self.normalized_shape))
         weight = np.ones(size, np.float32) if self.weight is None else self.weight.reshape(size)
         bias = None if self.bias is None else self.bias.reshape(size)
-        return _core.Norm.layer(_core.LayerNorm(weight, bias, eps=self.eps))
+        return _core.LayerNorm(weight, bias, eps=self.eps)
+
+    def _pack(self) -> _core.Norm:
+        return _core.Norm.layer(self.layer_norm())
 
 
 class RMSNorm(_RowNorm):

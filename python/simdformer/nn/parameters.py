@@ -96,10 +96,14 @@ class Stored(Deferred):
             self._read, self._kept = lambda: value, True
         return value
 
+    def moved(self, read: Callable[[], Value]) -> None:
+        """From now on `read`, of a packed form, gives the numbers."""
+        if not self._kept:
+            self._read, self.is_packed = read, True
+
     def leave_to(self, linears: Sequence[_core.Linear]) -> None:
         """From now on what these hold, whose rows lie below one another, is unpacked."""
-        if not self._kept:
-            self._read, self.is_packed = lambda: unpacked(linears), True
+        self.moved(lambda: unpacked(linears))
 
     def in_type(self, compute_type: str) -> Stored:
         """The same numbers, read and packed once more."""

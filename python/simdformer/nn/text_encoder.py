@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encoders whose input is token ids: embeddings, layers, a last norm. What a model folder is loaded as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from simdformer import _core
+from simdformer.functional.arrays import positive_int
+from simdformer.nn.cache import DecoderCache
+from simdformer.nn.compute_types import SAMPLE_LENGTHS, Sample, sample_ids, sample_offsets
+from simdformer.nn.encoder import TransformerEncoderLayer
+from simdformer.nn.linear import Embedding
+from simdformer.nn.module import Float32, Module, ModuleList
+from simdformer.nn.norms import LayerNorm
+from simdformer.nn.parameters import Stored, to_pack
+
+
+class TextEmbeddings(Module):
+    """norm(word[id] + position[i] + token_type[type]) for token i of a sequence, as BERT's.
+
+    max_positions: rows of the table of positions, type_vocab_size: of token types; None for no such
+    table. norm: a LayerNorm or None. padding_idx: positions are counted as RoBERTa's: the first is
+    padding_idx + 1, and a token whose id is padding_idx stands at padding_idx and is not counted.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        hidden_size: int,
+        max_positions: int | None = None,
+        type_vocab_size: int | None = None,
+        norm: LayerNorm | None = None,
+        padding_idx: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.padding_idx = padding_idx
+        self.word_embeddings = Embedding(vocab_size, hidden_size)
+        self.position_embeddings = _table(max_positions, hidden_size)
+        self.token_type_embeddings = _table(type_vocab_size, hidden_size)
+        self.norm = norm
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that the table of positions serves; None for no table."""
+        if self.position_embeddings is None:
+            return None
+        first = 0 if self.padding_idx is None else self.padding_idx + 1
+        return self.position_embeddings.num_embeddings - first
+
+    @property
+    def num_token_types(self) -> int:
+        """Rows of the table of token types, 0 for no table."""
+        table = self.token_type_embeddings
+        return 0 if table is None else table.num_embeddings
+
+    def _pack(self) -> _core.Embeddings:
+        tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
+        slots = [None if table is None else table.place() for table in tables]
+        word, position, token_type = map(to_pack, slots)
+        native = _core.Embeddings(
+            word,
+            position,
+            token_type,
+            None if self.norm is None else self.norm.layer_norm(),
+            padding_idx=self.padding_idx,
+        )
+        views: tuple[Callable[[], Any], ...] = (native.word, native.position, native.token_type)
+        for slot, view in zip(slots, views, strict=True):
+            if isinstance(slot, Stored):
+                slot.moved(view)
+        return native
+
+
+def _table(rows: int | None, features: int) -> Embedding | None:
+    return None if rows is None else Embedding(rows, features)
+
+
+class TextEncoder(Module):
+    """Token ids through embeddings, layers and a last norm: one native call.
+
+    embeddings: a TextEmbeddings. layers: TransformerEncoderLayers, of which each may be of another
+    make; they may share a position. norm: a last norm, or None.
+    """
+
+    def __init__(
+        self,
+        embeddings: TextEmbeddings,
+        layers: Sequence[TransformerEncoderLayer],
+        norm: Module | None = None,
+    ) -> None:
+        super().__init__()
+        for layer in layers:
+            if not isinstance(layer, TransformerEncoderLayer):
+                raise TypeError(
+                    f"TextEncoder takes TransformerEncoderLayers, got {type(layer).__name__}"
+                )
+            if layer.d_model != embeddings.hidden_size:
+                raise ValueError(
+                    f"layers must have d_model {embeddings.hidden_size}, the embeddings' features,"
+                    f" got {layer.d_model}"
+                )
+        self.embeddings = embeddings
+        self.layers = ModuleList(list(layers))
+        self.norm = norm
+
+    @property
+    def max_positions(self) -> int:
+        """The longest sequence that is served, 0 for any."""
+        return int(self.native().max_positions)
+
+    @property
+    def hidden_size(self) -> int:
+        """Features of a token's row."""
+        return int(self.embeddings.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids that there are."""
+        return int(self.embeddings.word_embeddings.num_embeddings)
+
+    @property
+    def num_token_types(self) -> int:
+        """Token types that there are, 0 if the embeddings have no table of them."""
+        return int(self.embeddings.num_token_types)
+
+    def _pack(self) -> _core.TransformerStack:
+        return _core.TransformerStack(
+            [layer.native() for layer in self.layers],
+            None if self.norm is None else self.norm.native(),
+            self.embeddings.native(),
+        )
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        cu_seqlens = sample_offsets(self.max_positions or max(SAMPLE_LENGTHS))
+        return Sample((sample_ids(self.vocab_size, int(cu_seqlens[-1])), cu_seqlens), {})
+
+    def forward(
+        self,
+        input_ids: Any,
+        cu_seqlens: Any,
+        token_type_ids: Any = None,
+        *,
+        cache: DecoderCache | None = None,
+        num_threads: int = 0,
+    ) -> Float32:
+        """Hidden states of packed sequences.
+
+        input_ids: integers (total,). cu_seqlens: integers (batch + 1,), offsets of the sequences.
+        token_type_ids: integers (total,), None for all 0. cache: keys and values of the tokens before
+        these, to which theirs are added; attention is then causal.
+        Returns: float32 (total, hidden_size).
+        Errors: IndexError for ids out of range, ValueError for a sequence that is longer than
+        max_positions.
+        """
+        cu = np.asarray(cu_seqlens, np.int32)
+        options: dict[str, Any] = {"token_type_ids": token_type_ids, "num_threads": num_threads}
+        past = 0
+        if cache is not None:
+            past = cache.max_length
+            options.update(masks=_core.Masks(causal=True), self_cache=cache.self_cache)
+        longest = past + int(np.diff(cu).max(initial=0))
+        positions = [layer.self_attn.positions(longest) for layer in self.layers]
+        if any(layer.self_attn.position is not None for layer in self.layers):
+            options["positions"] = positions
+        out = np.empty((len(input_ids), self.hidden_size), np.float32)
+        self.native().forward(np.asarray(input_ids), cu, out, **options)
+        return out

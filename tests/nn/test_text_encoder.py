@@ -1,0 +1,110 @@
+"""nn.TextEncoder: token ids through embeddings, layers and a last norm."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from simdformer import _core, nn
+from simdformer.nn import initialization
+from simdformer.nn.parameters import Stored
+from tests.support import assert_same_bits
+
+E, H, F, VOCAB, LONGEST = 16, 2, 32, 50, 20
+CU = [0, 5, 12]
+
+
+@pytest.fixture
+def ids(rng):
+    return rng.integers(0, VOCAB, CU[-1])
+
+
+def layer(**options):
+    return nn.TransformerEncoderLayer(E, H, F, **options)
+
+
+def bert(padding_idx=None):
+    embeddings = nn.TextEmbeddings(VOCAB, E, LONGEST, 2, nn.LayerNorm(E), padding_idx)
+    return nn.TextEncoder(embeddings, [layer() for _ in range(3)], nn.LayerNorm(E))
+
+
+def test_it_is_its_parts_one_after_another(ids):
+    model, types = bert(), np.arange(CU[-1]) % 2
+    positions = np.concatenate([np.arange(5), np.arange(7)])
+    parts = model.embeddings
+    x = parts.word_embeddings(ids) + parts.position_embeddings(positions)
+    x = parts.norm(x + parts.token_type_embeddings(types))
+    for each in model.layers:
+        x = each(x, cu_seqlens=CU)
+    np.testing.assert_allclose(model(ids, CU, types), model.norm(x), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_tables_bound_a_sequence():
+    assert bert().max_positions == LONGEST
+    assert bert(padding_idx=1).max_positions == LONGEST - 2
+    with pytest.raises(ValueError, match="sequence 0 has 21 tokens, the model serves 20 positions"):
+        bert()(np.zeros(21, np.int32), [0, 21])
+    with pytest.raises(IndexError, match=r"input_ids\[1\] is 50"):
+        bert()([1, VOCAB], [0, 2])
+
+
+def test_cached_tokens_have_the_bits_of_one_call(ids):
+    rotary = nn.RotaryEmbedding(E // H)
+    layers = [layer(position=rotary, window_size=(-1, 0)) for _ in range(3)]
+    model, cache = nn.TextEncoder(nn.TextEmbeddings(VOCAB, E), layers), nn.DecoderCache(1)
+    steps = [model(ids[i : i + 4], [0, 4], cache=cache) for i in (0, 4, 8)]
+    assert_same_bits(np.concatenate(steps), model(ids, [0, 12]))
+    assert model.max_positions == 0
+
+
+def test_stored_tables_are_read_once_and_then_out_of_the_packed_form():
+    read = []
+
+    def numbers(name, shape):
+        read.append(name)
+        return np.full(shape, len(read), np.float32)
+
+    with initialization.deferred():
+        model = bert()
+    shapes = {n: value.shape for n, value in bert().named_parameters()}
+    model.load_state_dict({n: Stored(s, partial(numbers, n, s)) for n, s in shapes.items()})
+    model.pack()
+    assert sorted(read) == sorted(shapes)
+    words = model.embeddings.word_embeddings.weight
+    assert words.shape == (VOCAB, E)
+    assert not words.flags.writeable
+    assert np.shares_memory(words, model.embeddings.native().word())
+    assert len(read) == len(shapes)
+
+
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_it_runs_in_each_compute_type_and_keeps_its_tables(ids, compute_type):
+    model = bert()
+    exact, words = model(ids, CU), model.embeddings.word_embeddings.weight
+    found = model.to_compute_type(compute_type)(ids, CU)
+    assert 0 < np.abs(found - exact).max() < 0.2
+    assert_same_bits(model.embeddings.word_embeddings.weight, words)
+
+
+def test_repr_shows_the_structure():
+    text = repr(bert())
+    assert "(word_embeddings): Embedding(weight=(50, 16))" in text
+    assert "(0-2): 3 x TransformerEncoderLayer(" in text
+    assert "(out_proj): Linear(weight=(16, 16), bias=(16,))" in text
+
+
+def test_layers_of_another_make_are_refused():
+    embeddings = nn.TextEmbeddings(VOCAB, E)
+    with pytest.raises(TypeError, match="takes TransformerEncoderLayers, got Linear"):
+        nn.TextEncoder(embeddings, [nn.Linear(E, E)])
+    with pytest.raises(ValueError, match="must have d_model 16, the embeddings' features, got 8"):
+        nn.TextEncoder(embeddings, [nn.TransformerEncoderLayer(8, H, F)])
+
+
+def test_native_tables_are_none_where_there_are_none():
+    native = _core.Embeddings(np.ones((3, 4), np.float32))
+    assert native.position() is None
+    assert native.token_type() is None
+    assert_same_bits(native.word(), np.ones((3, 4), np.float32))
