@@ -69,10 +69,10 @@ AttentionPattern Masks::pattern(const std::vector<int32_t>& cu_q, const std::vec
 
 const Positions* checked_position(const Shared<Positions>& position,
                                   const MultiheadAttention& attention, size_t max_position) {
-  if (!position) return nullptr;
-  attention.check_position(*position);
-  check(position->max_length == 0 || position->max_length >= max_position, "positions serve ",
-        position->max_length, " tokens, the call needs ", max_position);
+  const Positions* used = position ? position.get() : attention.position();
+  check(!used || used->max_length == 0 || used->max_length >= max_position, "positions serve ",
+        used ? used->max_length : 0, " tokens, the call needs ", max_position);
+  if (position) attention.check_position(*position);
   return position.get();
 }
 

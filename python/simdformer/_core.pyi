@@ -453,7 +453,7 @@ class TransformerStack:
         memory_cu_seqlens: Int32 | None = None,
         masks: Masks = ...,
         memory_masks: Masks = ...,
-        positions: Sequence[Positions] = (),
+        positions: Sequence[Positions | None] = (),
         head_masks: Sequence[Float32 | None] = (),
         self_weights: Sequence[Float32 | None] = (),
         cross_weights: Sequence[Float32] = (),

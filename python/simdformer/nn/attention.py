@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +17,10 @@ from simdformer.nn import options as given
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear, check_placement
-from simdformer.nn.module import Float32, Module
+from simdformer.nn.module import Float32, Module, PackedMatrix
 from simdformer.nn.parameters import indexed
-from simdformer.nn.position import NO_POSITIONS, Position
-from simdformer.nn.projections import APART, JOINED, Projections, is_identity
+from simdformer.nn.position import Position
+from simdformer.nn.projections import APART, JOINED, Packed, Projections, is_identity
 from simdformer.nn.pruning import kept_features, kept_parts
 
 
@@ -189,15 +189,24 @@ class MultiheadAttention(Module):
         return Projections(self._parameters, self.heads, tie_qk=self.tie_qk)
 
     def _pack(self) -> _core.MultiheadAttention:
+        return self._pack_as("apart")
+
+    def packed_as(self, form: str) -> _core.MultiheadAttention:
+        """What a layer packs: projections of the rows that it reads together are one matrix.
+
+        form: "self", where keys and values are the queries' rows, or "cross", where values are keys.
+        """
+        native: _core.MultiheadAttention = self._packed(form, lambda: self._pack_as(form))
+        return native
+
+    def _pack_as(self, form: str) -> _core.MultiheadAttention:
         self._check_options()
-        query, key, value = self._packed_projections()
+        groups = self._packed_projections(form).groups
         return _core.MultiheadAttention(
-            [[query], [query if self.tie_qk else key], [value]],
-            self.out_proj.native(),
-            **self._native_options(),
+            groups, self.out_proj.native(), **self._native_options(), position=self._own_positions()
         )
 
-    def _packed_projections(self) -> tuple[_core.Linear, ...]:
+    def _packed_projections(self, form: str) -> Packed:
         """Of queries, keys and values; options that do not touch them leave them packed."""
         parts = self._projections()
         bilinear: Float32 | None = None
@@ -206,11 +215,13 @@ class MultiheadAttention(Module):
                 raise ValueError("score 'bilinear' needs bilinear_weight, which there is none of")
             bilinear = self._value("bilinear_weight")
         inputs = (*parts.inputs(), bilinear)
-        return self._kept.get("projections", inputs, lambda: parts.pack(bilinear))
+        return self._kept.get(f"{form} rows", inputs, lambda: parts.pack(form, bilinear))
 
-    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
-        """Those of the projections."""
-        return self._projections().packed_in(self._packed_projections())
+    def packed_matrices(self, form: str = "apart") -> Iterator[PackedMatrix]:
+        """The projections as they are packed for a form, and out_proj."""
+        for name, linears in self._packed_projections(form).linears.items():
+            yield PackedMatrix(self, name, linears)
+        yield from self.out_proj.packed_matrices()
 
     def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
         """Give a projection another compute type. A bilinear score becomes part of the queries'."""
@@ -257,19 +268,27 @@ class MultiheadAttention(Module):
             options.update(bias_k=self.bias_k.reshape(-1), bias_v=self.bias_v.reshape(-1))
         return options
 
-    def positions(self, length: int) -> _core.Positions:
-        """What a native call takes of the positions below `length`."""
-        if self.position is None:
-            return NO_POSITIONS
+    def _own_positions(self) -> _core.Positions | None:
+        """The positions, if there is a longest sequence to make them for once and for all."""
+        position = self.position
+        if position is None or position.max_positions is None:
+            return None
+        return position.positions(self.heads, self._projections(), position.max_positions)
+
+    def positions(self, length: int) -> _core.Positions | None:
+        """What a call over positions below `length` takes; None if the packed form has them."""
+        position = self.position
+        if position is None or position.max_positions is not None:
+            return None
         length = max(length, 1)
         native: _core.Positions
-        mark, size, native = self._checked.get("positions", (None, 0, NO_POSITIONS))
-        if not self.position.serves(size, length):
-            size = self.position.size_for(length)
+        mark, size, native = self._checked.get("positions", (None, 0, None))
+        if not position.serves(size, length):
+            size = position.size_for(length)
         elif mark is packing.mark():
             return native
         mark = packing.mark()
-        native = self.position.positions(self.heads, self._projections(), size)
+        native = position.positions(self.heads, self._projections(), size)
         self._checked["positions"] = (mark, size, native)
         return native
 

@@ -16,8 +16,10 @@ from simdformer.nn.projections import Projections
 class ALiBi(Position):
     """-slope |j - i| added to the scores of query i and key j (Press et al. 2022)."""
 
-    def __init__(self, num_heads: int, *, max_bias: float = 8.0) -> None:
-        super().__init__()
+    def __init__(
+        self, num_heads: int, *, max_bias: float = 8.0, max_positions: int | None = None
+    ) -> None:
+        super().__init__(max_positions)
         self.num_heads = positive_int("num_heads", num_heads)
         self.max_bias = max_bias
 
@@ -48,8 +50,9 @@ class RelativePositionBias(Position):
         num_buckets: int = 32,
         max_distance: int = 128,
         bidirectional: bool = True,
+        max_positions: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(max_positions)
         self.num_heads = positive_int("num_heads", num_heads)
         self.max_distance = positive_int("max_distance", max_distance)
         self.bidirectional = bidirectional

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from simdformer.nn.compute_types import (
 from simdformer.nn.decoder import TransformerDecoder
 from simdformer.nn.encoder import TransformerEncoder
 from simdformer.nn.linear import Embedding, Linear
-from simdformer.nn.module import Float32, Module
-from simdformer.nn.parameters import pack_matrix
+from simdformer.nn.module import Float32, Module, PackedMatrix
+from simdformer.nn.parameters import Matrix
 
 
 class LanguageModel(Module):
@@ -77,7 +78,7 @@ class LanguageModel(Module):
         weight: Any = self.embedding.weight
         if self._head_outliers is not None:
             weight = quantized(weight, self._head_outliers)
-        return pack_matrix(weight, None, self._head_type)
+        return Matrix(weight, None, self._head_type).pack()
 
     def _pack_all(self) -> None:
         super()._pack_all()
@@ -96,9 +97,11 @@ class LanguageModel(Module):
         self._head_outliers = outliers
         self._head_type = compute_type
 
-    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
-        """The tied head's."""
-        return {"head": (self._head(),)} if self.lm_head is None else {}
+    def packed_matrices(self) -> Iterator[PackedMatrix]:
+        """The stack's and the head."""
+        yield from super().packed_matrices()
+        if self.lm_head is None:
+            yield PackedMatrix(self, "head", (self._head(),))
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""

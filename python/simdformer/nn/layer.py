@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn.attention import MultiheadAttention
-from simdformer.nn.linear import Linear, check_placement
-from simdformer.nn.module import Module
+from simdformer.nn.linear import Linear, check_placement, join_gate
+from simdformer.nn.module import Module, PackedMatrix
 from simdformer.nn.norms import make_norm
 from simdformer.nn.options import AttentionOptions, check_dropout
 
@@ -91,10 +92,10 @@ class TransformerLayer(Module):
 
     def _pack(self) -> _core.TransformerLayer:
         _check_activation(self.activation)
-        cross = self.multihead_attn.native() if self._has_cross_attention else None
+        cross = self.multihead_attn.packed_as("cross") if self._has_cross_attention else None
         norms = [self._norm(name) for name in self._norms]
         return _core.TransformerLayer(
-            self.self_attn.native(),
+            self.self_attn.packed_as("self"),
             cross,
             self._feed_forward(),
             norms[0],
@@ -106,18 +107,42 @@ class TransformerLayer(Module):
         )
 
     def _feed_forward(self) -> _core.FeedForward:
+        up, down = self.linear1, self.linear2
+        if not self._is_gated():
+            return _core.FeedForward(up.native(), down.native(), activation=self.activation)
+        activation, joined = GATED[self.activation], self._gate_up()
+        if joined is not None:
+            return _core.FeedForward.joined(joined, down.native(), activation=activation)
+        gate = self.linear_gate.native()
+        return _core.FeedForward(up.native(), down.native(), activation=activation, gate=gate)
+
+    def _is_gated(self) -> bool:
         gated = self.activation in GATED
         if gated != hasattr(self, "linear_gate"):
             raise ValueError(
                 f"activation {self.activation!r} is{'' if gated else ' not'} gated, but the layer was"
                 f" built with{'out' if gated else ''} linear_gate"
             )
-        return _core.FeedForward(
-            self.linear1.native(),
-            self.linear2.native(),
-            activation=GATED[self.activation] if gated else self.activation,
-            gate=self.linear_gate.native() if gated else None,
-        )
+        return gated
+
+    def _gate_up(self) -> _core.Linear | None:
+        """linear_gate and linear1 as one matrix, if they can be."""
+        gate, up = self.linear_gate, self.linear1
+        inputs = (*gate.shaping(), *up.shaping())
+        return self._kept.get("gate and up", inputs, lambda: join_gate(gate, up))
+
+    def packed_matrices(self) -> Iterator[PackedMatrix]:
+        """Those of the attentions and the feed-forward, as the layer packs them."""
+        yield from self.self_attn.packed_matrices("self")
+        if self._has_cross_attention:
+            yield from self.multihead_attn.packed_matrices("cross")
+        joined = self._gate_up() if self._is_gated() else None
+        for linear in (self.linear1, *([self.linear_gate] if self._is_gated() else [])):
+            if joined is None:
+                yield from linear.packed_matrices()
+            else:
+                yield PackedMatrix(linear, "weight", (joined,))
+        yield from self.linear2.packed_matrices()
 
     def _norm(self, name: str) -> _core.Norm | None:
         norm = getattr(self, name)

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
+from simdformer.checkpoint.precision import Int8Matrix
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import packing
 from simdformer.nn.compute_types import Sample, sample_rows
-from simdformer.nn.module import Float32, Module, float_input
-from simdformer.nn.parameters import compute_type_of, indexed, leave_to, pack_matrix, to_pack
+from simdformer.nn.module import Float32, Module, PackedMatrix, float_input
+from simdformer.nn.parameters import Matrix, compute_type_of, indexed, join, leave_to, to_pack
 
 
 class Linear(Module):
@@ -42,14 +44,17 @@ class Linear(Module):
         self._register("bias", init.uniform(bound, out_features) if bias else None)
 
     def _pack(self) -> _core.Linear:
-        place = self._parameters["weight"]
-        packed = pack_matrix(to_pack(place), self.bias, compute_type_of(place))
-        leave_to(place, (packed,))
+        packed = self._matrix().pack()
+        leave_to(self._parameters["weight"], (packed,))
         return packed
 
-    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
-        """The weight's."""
-        return {"weight": (self.native(),)}
+    def _matrix(self) -> Matrix:
+        place = self._parameters["weight"]
+        return Matrix(to_pack(place), self.bias, compute_type_of(place))
+
+    def packed_matrices(self) -> Iterator[PackedMatrix]:
+        """The weight."""
+        yield PackedMatrix(self, "weight", (self.native(),))
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
@@ -67,6 +72,44 @@ class Linear(Module):
         rows = np.ascontiguousarray(x.reshape(-1, self.in_features))
         y = _core.linear_forward(self.native(), rows, num_threads=num_threads)
         return y.reshape(*x.shape[:-1], self.out_features)
+
+
+def join_gate(gate: Linear, up: Linear) -> _core.Linear | None:
+    """Both as FeedForward.joined takes them, or None if they can't be one matrix: of several compute
+    types, or in int8 with other outliers."""
+    first, second = gate._matrix(), up._matrix()
+    if first.weight.shape != second.weight.shape:
+        raise ValueError(
+            f"linear_gate has shape {first.weight.shape}, linear1 {second.weight.shape}"
+        )
+    inner = first.weight.shape[0]
+    order = np.array(_core.gated_rows(inner))
+    joined = join([first, second, _zero_row(first)])  # order -1 is the last row
+    if joined is None:
+        return None
+    weight, bias, compute_type = joined
+    rows = weight.rows(order) if isinstance(weight, Int8Matrix) else weight[order]
+    packed = Matrix(rows, None if bias is None else bias[order], compute_type).pack()
+    places = np.empty(2 * inner, np.int64)
+    places[order[order >= 0]] = np.flatnonzero(order >= 0)
+    leave_to(gate._parameters["weight"], (packed,), places[:inner])
+    leave_to(up._parameters["weight"], (packed,), places[inner:])
+    return packed
+
+
+def _zero_row(like: Matrix) -> Matrix:
+    """A row of zeros for matrices of the same type."""
+    weight = like.weight
+    if isinstance(weight, Int8Matrix):
+        one = weight.rows(slice(0, 1))
+        none = Int8Matrix(
+            np.zeros_like(one.values),
+            np.zeros_like(one.scale),
+            one.outliers,
+            np.zeros_like(one.outlier_weight),
+        )
+        return Matrix(none, None, like.compute_type)
+    return Matrix(np.zeros((1, weight.shape[1]), np.float32), None, like.compute_type)
 
 
 class Embedding(Module):

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,14 @@ Float32: TypeAlias = NDArray[np.float32]
 
 # What is no part of what a module is: see Module.shaping.
 _BOOKKEEPING = frozenset({"_parameters", "_children", "_kept", "_checked"})
+
+
+class PackedMatrix(NamedTuple):
+    """A matrix of a module, and the layers that it is packed in."""
+
+    owner: Module
+    name: str
+    linears: tuple[_core.Linear, ...]
 
 
 class Module:
@@ -194,12 +202,15 @@ class Module:
     def native(self) -> Any:
         """The packed form for the kernels, made when it is first needed and kept until something
         that shapes it changes: a parameter or an attribute of this module or of one below it."""
-        checked, mark = self._checked.get("native"), packing.mark()
+        return self._packed("native", self._pack)
+
+    def _packed(self, form: str, pack: Callable[[], Any]) -> Any:
+        checked, mark = self._checked.get(form), packing.mark()
         if checked is not None and checked[0] is mark:
             return checked[1]
         with packing.lock():
-            packed = self._kept.get("native", tuple(self.shaping()), self._pack)
-            self._checked["native"] = (mark, packed)
+            packed = self._kept.get(form, tuple(self.shaping()), pack)
+            self._checked[form] = (mark, packed)
         return packed
 
     def pack(self) -> None:
@@ -263,14 +274,10 @@ class Module:
     def _outliers(self, sample: Sample) -> dict[tuple[int, str], Any]:
         """The outlier columns of each matrix, by its module's id and name."""
         self._pack_all()
-        packed = {
-            (id(owner), name): linears
-            for owner in self._multiplying()
-            for name, linears in owner.packed_matrices().items()
-        }
-        with packing.lock(), Recorder(x for linears in packed.values() for x in linears) as inputs:
+        packed = list(self.packed_matrices())
+        with packing.lock(), Recorder(x for _, _, linears in packed for x in linears) as inputs:
             self._call_with(sample)
-        return {key: inputs.outliers(linears) for key, linears in packed.items()}
+        return {(id(owner), name): inputs.outliers(linears) for owner, name, linears in packed}
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
@@ -302,9 +309,10 @@ class Module:
             return
         self._place(name, in_type(place, compute_type))
 
-    def packed_matrices(self) -> dict[str, tuple[_core.Linear, ...]]:
-        """What its own matrices are packed in: layers whose rows lie below one another."""
-        return {}
+    def packed_matrices(self) -> Iterator[PackedMatrix]:
+        """What its matrices and those below it are packed in for a call."""
+        for child in self._children.values():
+            yield from child.packed_matrices()
 
     def shaping(self) -> Iterator[object]:
         """All objects that make this module and those below it what they are."""

@@ -11,7 +11,7 @@ Stored    numbers that are read when they are asked for: of a checkpoint, later,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,9 +101,10 @@ class Stored(Deferred):
         if not self._kept:
             self._read, self.is_packed = read, True
 
-    def leave_to(self, linears: Sequence[_core.Linear]) -> None:
-        """From now on what these hold, whose rows lie below one another, is unpacked."""
-        self.moved(lambda: unpacked(linears))
+    def leave_to(self, linears: Sequence[_core.Linear], rows: Any = None) -> None:
+        """From now on what these hold, whose rows lie below one another, is unpacked. rows: what
+        indexes its own, None for all."""
+        self.moved(lambda: unpacked(linears, rows))
 
     def in_type(self, compute_type: str) -> Stored:
         """The same numbers, read and packed once more."""
@@ -159,10 +160,10 @@ def indexed(slot: Any, index: Any) -> Any:
     return part if compute_type == "float32" else Stored.of(part, compute_type)
 
 
-def leave_to(slot: Any, linears: Sequence[_core.Linear]) -> None:
+def leave_to(slot: Any, linears: Sequence[_core.Linear], rows: Any = None) -> None:
     """The numbers of a stored parameter are in these layers from now on; an array stays one."""
     if isinstance(slot, Stored):
-        slot.leave_to(linears)
+        slot.leave_to(linears, rows)
 
 
 def float32_of(value: Value) -> Float32:
@@ -170,20 +171,54 @@ def float32_of(value: Value) -> Float32:
     return value.float32() if isinstance(value, Int8Matrix) else value
 
 
-def pack_matrix(value: Value, bias: Float32 | None, compute_type: str) -> _core.Linear:
-    """The layer that computes with a matrix (out_features, in_features)."""
-    if isinstance(value, Int8Matrix):
-        return value.linear(bias)
-    pack = _core.Linear.in_bfloat16 if compute_type == "bfloat16" else _core.Linear
-    return pack(np.ascontiguousarray(value), bias)
+class Matrix(NamedTuple):
+    """A matrix to be packed: weight (out_features, in_features), bias (out_features) or None."""
+
+    weight: Value
+    bias: Float32 | None
+    compute_type: str
+
+    def pack(self) -> _core.Linear:
+        """The layer that computes with it."""
+        if isinstance(self.weight, Int8Matrix):
+            return self.weight.linear(self.bias)
+        bfloat16 = self.compute_type == "bfloat16"
+        make = _core.Linear.in_bfloat16 if bfloat16 else _core.Linear
+        return make(np.ascontiguousarray(self.weight), self.bias)
 
 
-def unpacked(linears: Sequence[_core.Linear]) -> Value:
-    """The weights of layers, below one another."""
-    if linears[0].compute_type != "int8":
-        weights = [linear.weight() for linear in linears]
-        return weights[0] if len(weights) == 1 else np.concatenate(weights)
-    return Int8Matrix.joined([Int8Matrix(*linear.int8()) for linear in linears])
+def join(matrices: Sequence[Matrix]) -> Matrix | None:
+    """Matrices below one another, or None if they are of several types or have other outliers."""
+    first = matrices[0]
+    if len(matrices) == 1:
+        return first
+    if any(matrix.compute_type != first.compute_type for matrix in matrices):
+        return None
+    bias = None
+    if any(matrix.bias is not None for matrix in matrices):
+        biases = [_zeros(m) if m.bias is None else m.bias for m in matrices]
+        bias = np.concatenate(biases)
+    weights = [matrix.weight for matrix in matrices]
+    codes = [weight for weight in weights if isinstance(weight, Int8Matrix)]
+    if not codes:
+        return Matrix(np.concatenate(weights), bias, first.compute_type)
+    if any(not np.array_equal(part.outliers, codes[0].outliers) for part in codes):
+        return None
+    return Matrix(Int8Matrix.joined(codes), bias, first.compute_type)
+
+
+def _zeros(matrix: Matrix) -> Float32:
+    return np.zeros(matrix.weight.shape[0], np.float32)
+
+
+def unpacked(linears: Sequence[_core.Linear], rows: Any = None) -> Value:
+    """The weights of layers, below one another, or some rows of them."""
+    if linears[0].compute_type == "int8":
+        whole = Int8Matrix.joined([Int8Matrix(*linear.int8()) for linear in linears])
+        return whole if rows is None else whole.rows(rows)
+    weights = [linear.weight() for linear in linears]
+    weight = weights[0] if len(weights) == 1 else np.concatenate(weights)
+    return weight if rows is None else weight[rows]
 
 
 def as_slot(name: str, value: Any, old: Any, *, is_matrix: bool) -> Any:

@@ -9,14 +9,20 @@ from typing import Any
 from simdformer import _core
 from simdformer.nn import packing
 from simdformer.nn.heads import Heads
-from simdformer.nn.module import Module
+from simdformer.nn.module import Module, PackedMatrix
 from simdformer.nn.projections import Projections
-
-NO_POSITIONS = _core.Positions()
 
 
 class Position(Module):
-    """What positions of one kind are: given to an attention, or to several, as `position=`."""
+    """What positions of one kind are: given to an attention, or to several, as `position=`.
+
+    max_positions: the longest sequence, for which what a call needs is made once; longer ones are
+        refused. None: any length, tables grow as they are needed.
+    """
+
+    def __init__(self, max_positions: int | None = None) -> None:
+        super().__init__()
+        self.max_positions = max_positions
 
     @property
     def terms(self) -> int:
@@ -26,6 +32,10 @@ class Position(Module):
 
     def _multiplying(self) -> Iterator[Module]:
         return iter(())  # tables are made of its matrices, in float64
+
+    def packed_matrices(self) -> Iterator[PackedMatrix]:
+        """None: it has tables."""
+        return iter(())
 
     def check_heads(self, heads: Heads) -> None:
         """ValueError if an attention with these heads can't use it."""

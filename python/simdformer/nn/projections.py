@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The query, key and value projections of an attention: which rows of its parameters they are."""
+"""The query, key and value projections of an attention: which rows of its parameters they are, and
+how they are packed: joined where they read the same rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from simdformer.checkpoint.precision import Int8Matrix
 from simdformer.nn.heads import Heads
 from simdformer.nn.parameters import (
     Float32,
+    Matrix,
     Value,
     compute_type_of,
     float32_of,
+    join,
     kept_value,
     leave_to,
-    pack_matrix,
     to_pack,
     value_of,
 )
@@ -28,104 +30,125 @@ JOINED = "in_proj_weight"
 APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 BIAS = "in_proj_bias"
 
+# Which of queries (0), keys (1) and values (2) read the same rows.
+FORMS = {
+    "apart": ((0,), (1,), (2,)),
+    "cross": ((0,), (1, 2)),
+    "self": ((0, 1, 2),),
+}
+Groups: TypeAlias = list[list[_core.Linear]]
 
-class Projection(NamedTuple):
-    """weight: (out_features, in_features). bias: (out_features), None for none."""
 
-    weight: Value
-    bias: Float32 | None
+class Packed(NamedTuple):
+    """groups: the layers that read the same rows, side by side. linears: by parameter, those whose
+    rows are its own, below one another."""
+
+    groups: Groups
+    linears: Mapping[str, tuple[_core.Linear, ...]]
 
 
 class Projections:
     """The projections of one attention, of its parameters as they are at the time.
 
-    places: what the parameters' places hold, by name.
+    places: what the parameters' places hold, by name. tie_qk: keys are projected as queries are.
     """
 
     def __init__(self, places: Mapping[str, Any], heads: Heads, *, tie_qk: bool) -> None:
-        self._places = places
         self.tie_qk = tie_qk
+        self._places = places
+        self._joined = places.get(JOINED) is not None
         self._cuts = (0, heads.query_dim, heads.query_dim + heads.key_dim, None)
 
     def inputs(self) -> tuple[object, ...]:
         """The objects that all of them are made of."""
-        return (*(self._places.get(name) for name in (JOINED, *APART, BIAS)), *self._cuts)
+        places = (self._places.get(name) for name in (JOINED, *APART, BIAS))
+        return (*places, *self._cuts, self.tie_qk)
 
-    def parts(self) -> Iterator[Projection]:
-        """Of the rows for queries, keys and values, one after another, to be packed."""
-        joined = self._joined(to_pack)
-        for index in range(3):
-            yield self._part(index, to_pack, joined)
+    def query(self) -> Matrix:
+        """That of the queries, in float32."""
+        return self._in_float32(0)
 
-    def pack(self, bilinear: Float32 | None = None) -> tuple[_core.Linear, ...]:
-        """Those of parts(), each in its place's compute type. The numbers are there alone from then
-        on, if they were not at hand. bilinear: what goes into the queries' projection.
+    def key(self) -> Matrix:
+        """That of the keys, in float32."""
+        return self._in_float32(0 if self.tie_qk else 1)
+
+    def pack(self, form: str, bilinear: Float32 | None = None) -> Packed:
+        """All of them, grouped as FORMS says; only the packed form has their numbers then, unless they
+        were at hand. bilinear: what goes into the queries' projection.
         """
-        if bilinear is not None and not is_identity(bilinear):
-            return self._pack_folded(bilinear)
-        linears = tuple(
-            pack_matrix(part.weight, part.bias, compute_type_of(self._place(i)))
-            for i, part in enumerate(self.parts())
-        )
-        for name, packed in self.packed_in(linears).items():
-            leave_to(self._places[name], packed)
-        return linears
+        parts = list(self._parts(to_pack))
+        folded = bilinear is not None and not is_identity(bilinear)
+        if bilinear is not None and folded:
+            parts[0] = self._with_bilinear(parts[0], bilinear)
+        members = FORMS["apart" if self.tie_qk else form]
+        groups = [_pack_group([parts[i] for i in group]) for group in members]
+        linears = self._linears(groups, members, [part.weight.shape[0] for part in parts])
+        for name, (packed, rows) in linears.items():
+            if not folded:
+                leave_to(self._places[name], packed, rows)
+        if self.tie_qk:  # the rows for keys are packed, but not used
+            (query,), _, (value,) = groups
+            groups = [[query, query, value]] if form == "self" else [[query], [query], [value]]
+        return Packed(groups, {name: packed for name, (packed, _) in linears.items()})
 
-    def _pack_folded(self, bilinear: Float32) -> tuple[_core.Linear, ...]:
-        if compute_type_of(self._place(0)) == "int8":
+    def _linears(
+        self, groups: Groups, members: tuple[tuple[int, ...], ...], sizes: list[int]
+    ) -> dict[str, tuple[tuple[_core.Linear, ...], Any]]:
+        """By parameter, the layers that have its rows, and what indexes these; None for all."""
+        if self._joined:
+            return {JOINED: (tuple(linear for group in groups for linear in group), None)}
+        result: dict[str, tuple[tuple[_core.Linear, ...], Any]] = {}
+        for group, indices in zip(groups, members, strict=True):
+            begin = 0
+            for place, i in enumerate(indices):
+                if len(group) == len(indices):
+                    result[APART[i]] = ((group[place],), None)
+                else:
+                    result[APART[i]] = ((group[0],), slice(begin, begin + sizes[i]))
+                begin += sizes[i]
+        return result
+
+    def _with_bilinear(self, query: Matrix, bilinear: Float32) -> Matrix:
+        if query.compute_type == "int8":
             raise ValueError("bilinear_weight of an attention in int8 must be identity matrices")
         for index in range(3):
             kept_value(self._place(index))  # the packed form has them no more
-        query, *others = self.parts()
-        return tuple(
-            pack_matrix(part.weight, part.bias, compute_type_of(self._place(i)))
-            for i, part in enumerate((fold_bilinear(bilinear, query), *others))
-        )
+        return fold_bilinear(bilinear, query)
 
     def folded(self, bilinear: Float32) -> dict[str, Float32]:
         """What parameters become when a bilinear score's matrices go into the queries' projection."""
-        weight, bias = fold_bilinear(bilinear, self.query())
-        name = JOINED if self._places.get(JOINED) is not None else APART[0]
+        weight, bias, _ = fold_bilinear(bilinear, self.query())
+        name = JOINED if self._joined else APART[0]
         new = {name: np.concatenate([weight, value_of(self._places[name])[len(weight) :]])}
         if bias is not None:
             new[BIAS] = np.concatenate([bias, kept_value(self._places[BIAS])[len(bias) :]])
         return new
 
-    def packed_in(self, linears: tuple[_core.Linear, ...]) -> dict[str, tuple[_core.Linear, ...]]:
-        """The names of the parameters, with the packed parts that they are."""
-        if self._places.get(JOINED) is not None:
-            return {JOINED: linears}
-        return {name: (linear,) for name, linear in zip(APART, linears, strict=True)}
+    def _in_float32(self, index: int) -> Matrix:
+        part = list(self._parts(value_of))[index]
+        return part._replace(weight=float32_of(part.weight))
+
+    def _parts(self, read: Callable[[Any], Value]) -> Iterator[Matrix]:
+        """Of the queries, the keys and the values."""
+        bias = kept_value(self._places[BIAS])
+        joined = read(self._places[JOINED]) if self._joined else None
+        for index in range(3):
+            rows = slice(self._cuts[index], self._cuts[index + 1])
+            cut = None if bias is None else bias[rows]
+            place = self._place(index)
+            if joined is None:
+                weight = read(place)
+            else:
+                weight = joined.rows(rows) if isinstance(joined, Int8Matrix) else joined[rows]
+            yield Matrix(weight, cut, compute_type_of(place))
 
     def _place(self, index: int) -> Any:
-        joined = self._places.get(JOINED)
-        return self._places[APART[index]] if joined is None else joined
+        return self._places[JOINED if self._joined else APART[index]]
 
-    def query(self) -> Projection:
-        """That of the queries, in float32."""
-        return self._in_float32(0)
 
-    def key(self) -> Projection:
-        """That of the keys, in float32."""
-        return self._in_float32(0 if self.tie_qk else 1)
-
-    def _in_float32(self, index: int) -> Projection:
-        weight, bias = self._part(index, value_of, self._joined(value_of))
-        return Projection(float32_of(weight), bias)
-
-    def _joined(self, read: Callable[[Any], Value]) -> Value | None:
-        joined = self._places.get(JOINED)
-        return None if joined is None else read(joined)
-
-    def _part(self, index: int, read: Callable[[Any], Value], joined: Value | None) -> Projection:
-        """joined: all of them, which are read once."""
-        rows = slice(self._cuts[index], self._cuts[index + 1])
-        bias = kept_value(self._places[BIAS])
-        cut = None if bias is None else bias[rows]
-        if joined is None:
-            return Projection(read(self._places[APART[index]]), cut)
-        part = joined.rows(rows) if isinstance(joined, Int8Matrix) else joined[rows]
-        return Projection(part, cut)
+def _pack_group(parts: list[Matrix]) -> list[_core.Linear]:
+    joined = join(parts)
+    return [part.pack() for part in parts] if joined is None else [joined.pack()]
 
 
 def is_identity(bilinear: Float32) -> bool:
@@ -133,16 +156,17 @@ def is_identity(bilinear: Float32) -> bool:
     return bool((bilinear == np.eye(bilinear.shape[-1], dtype=np.float32)).all())
 
 
-def fold_bilinear(weight: Float32, query: Projection) -> Projection:
+def fold_bilinear(bilinear: Float32, query: Matrix) -> Matrix:
     """q^T W k = (W^T q)^T k: W (heads, head_dim, head_dim) goes into the query projection, once, in
     float64.
     """
-    w = weight.astype(np.float64)
+    w = bilinear.astype(np.float64)
     count, head_dim = w.shape[:2]
     own = float32_of(query.weight)
     rows = own.astype(np.float64).reshape(count, head_dim, -1)
     folded = np.einsum("hij,hie->hje", w, rows).reshape(own.shape).astype(np.float32)
     if query.bias is None:
-        return Projection(folded, None)
+        return query._replace(weight=folded)
     bias = query.bias.astype(np.float64).reshape(count, head_dim)
-    return Projection(folded, np.einsum("hij,hi->hj", w, bias).reshape(-1).astype(np.float32))
+    cut = np.einsum("hij,hi->hj", w, bias).reshape(-1).astype(np.float32)
+    return query._replace(weight=folded, bias=cut)

@@ -41,6 +41,7 @@ class RotaryEmbedding(Position):
     dim: how many features of each head are rotated. base, interleaved, scaling: as of
     functional.rotary_embedding. With "dynamic" scaling the frequencies follow the longest sequence
     of the call, as in transformers, and a cache keeps what earlier calls rotated.
+    max_positions: as of all positions.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class RotaryEmbedding(Position):
         base: float = 10000.0,
         interleaved: bool = False,
         scaling: Mapping[str, Any] | None = None,
+        max_positions: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(max_positions)
         self.dim = positive_int("dim", dim)
         if dim % 2:
             raise ValueError(f"dim must be even, got {dim}")

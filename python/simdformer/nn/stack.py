@@ -118,8 +118,9 @@ class StackCall:
     def _set_layers(self, keys: int) -> None:
         """What is each layer's own."""
         attentions = [layer.self_attn for layer in self._layers]
-        if any(attention.position is not None for attention in attentions):
-            self.arguments["positions"] = [a.positions(keys) for a in attentions]
+        positions = [attention.positions(keys) for attention in attentions]
+        if any(given is not None for given in positions):
+            self.arguments["positions"] = positions
         head_mask = self._options.head_mask
         if head_mask is None:
             return

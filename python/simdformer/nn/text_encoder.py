@@ -166,7 +166,7 @@ class TextEncoder(Module):
             options.update(masks=_core.Masks(causal=True), self_cache=cache.self_cache)
         longest = past + int(np.diff(cu).max(initial=0))
         positions = [layer.self_attn.positions(longest) for layer in self.layers]
-        if any(layer.self_attn.position is not None for layer in self.layers):
+        if any(given is not None for given in positions):
             options["positions"] = positions
         out = np.empty((len(input_ids), self.hidden_size), np.float32)
         self.native().forward(np.asarray(input_ids), cu, out, **options)
