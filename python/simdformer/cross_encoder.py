@@ -10,24 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.folder.loading import load_cross_encoder
+from simdformer.folder.loading import COMPUTE_TYPES, load_cross_encoder
 from simdformer.folder.modules import read_activation
 from simdformer.folder.resolve import resolve_model
 from simdformer.functional import softmax
 from simdformer.functional.arrays import positive_int
 from simdformer.functional.rows import activate
 from simdformer.models.activations import from_torch_class
-from simdformer.text.batching import TokenBatch, without_padding
 from simdformer.text.inputs import (
     check_execution,
+    check_known,
+    checked_budget,
     document_list,
     merge_prompts,
     old_name,
     pair_list,
     refuse_unknown,
 )
+from simdformer.text.model import TextModel, convert, progress_bar
+from simdformer.text.pipeline import Array, Float32, TextPipeline
 from simdformer.text.tokenizer import Pair, check_text
-from simdformer.text_model import Array, Float32, TextModel, convert, progress_bar
 
 # What older releases of sentence-transformers took, and newer ones ignore.
 _NO_EFFECT = frozenset({"num_workers"})
@@ -42,6 +44,8 @@ class CrossEncoder(TextModel):
     Any number of Python threads may use one model at once.
 
     Attributes:
+      name_or_path: what it was loaded by.
+      pipeline: its tokenizer, native model and token budget; what `predict` and the server run.
       num_labels: how many scores a pair has.
       activation_fn: what the scores go through unless the call says otherwise.
       compute_type: what the linear layers run in.
@@ -90,12 +94,8 @@ class CrossEncoder(TextModel):
         ValueError naming the file, field or tensor if its folder is damaged or not supported, or
         has no classification head.
         """
-        super().__init__(
-            compute_type=compute_type,
-            num_threads=num_threads,
-            max_batch_tokens=max_batch_tokens,
-            device=device,
-        )
+        check_known("compute_type", compute_type, COMPUTE_TYPES)
+        budget = checked_budget(max_batch_tokens, num_threads, device)
         given = None if activation_fn is None else _as_function(activation_fn)
         folder = resolve_model(
             model_name_or_path,
@@ -106,19 +106,25 @@ class CrossEncoder(TextModel):
             organisation="cross-encoder",
         )
         loaded = load_cross_encoder(folder, compute_type)
-        self._take(
+        super().__init__(
             model_name_or_path,
-            loaded,
-            merge_prompts(prompts, loaded.defaults.prompts),
-            default_prompt_name or loaded.defaults.default_prompt_name,
+            TextPipeline(
+                loaded.tokenizer,
+                loaded.encoder,
+                loaded.classifier,
+                budget,
+                padding=loaded.pad_token_id,  # of a causal model: what stands before does not see it
+            ),
+            compute_type=loaded.compute_type,
+            part_types=loaded.part_types,
+            prompts=merge_prompts(prompts, loaded.defaults.prompts),
+            default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
         )
-        self._classifier = loaded.classifier
-        self._pad_token_id = loaded.pad_token_id
         self.num_labels = loaded.num_labels
         if num_labels not in (None, self.num_labels):
             raise ValueError(f"num_labels={num_labels!r}, but {folder} has {self.num_labels}")
         if max_length is not None:
-            self._limit_length("max_length", max_length)
+            self.max_length = max_length
         # A saved activation is read only if it counts: an unknown one can be overridden.
         self.activation_fn = given or _kernel(
             read_activation(loaded.config, loaded.defaults, self.num_labels)
@@ -126,7 +132,7 @@ class CrossEncoder(TextModel):
 
     def __repr__(self) -> str:
         return (
-            f"CrossEncoder({self._name!r}, num_labels={self.num_labels},"
+            f"CrossEncoder({self.name_or_path!r}, num_labels={self.num_labels},"
             f" max_seq_length={self.max_seq_length})"
         )
 
@@ -137,7 +143,7 @@ class CrossEncoder(TextModel):
 
     @max_length.setter
     def max_length(self, value: int) -> None:
-        self._limit_length("max_length", value)
+        self.pipeline.limit_length("max_length", value)
 
     def predict(
         self,
@@ -177,7 +183,7 @@ class CrossEncoder(TextModel):
         activation_fn = old_name(activation_fn, kwargs, "activation_fct", "activation_fn")
         check_execution(batch_size, device, pool, chunk_size)
         refuse_unknown("predict", kwargs, _NO_EFFECT)
-        prompt = self._resolve_prompt(prompt, prompt_name)
+        prompt = self.resolve_prompt(prompt, prompt_name)
         pairs, single = pair_list(inputs)
         scores = self._scores(pairs, prompt, show_progress_bar, activation_fn)
         if apply_softmax and scores.ndim > 1:
@@ -222,7 +228,7 @@ class CrossEncoder(TextModel):
                 f"rank needs a model with one score a pair, this one has {self.num_labels}:"
                 " use predict"
             )
-        prompt = self._resolve_prompt(prompt, prompt_name)
+        prompt = self.resolve_prompt(prompt, prompt_name)
         query = check_text(query, None, "query")
         texts = document_list(documents)
         pairs = [(query, text) for text in texts]
@@ -240,7 +246,7 @@ class CrossEncoder(TextModel):
     ) -> dict[str, Array]:
         """The model's view of pairs: as SentenceTransformer.tokenize, of texts."""
         pairs, _ = pair_list(inputs)
-        return self._padded_tokens(_prompted(pairs, prompt))
+        return self.pipeline.padded_tokens(_prompted(pairs, prompt))
 
     preprocess = tokenize
 
@@ -258,7 +264,7 @@ class CrossEncoder(TextModel):
         bar = progress_bar(len(pairs), show_progress_bar, "pair")
         try:
             shape = (len(pairs), self.num_labels)
-            logits = self._matrix(_prompted(pairs, prompt), self._forward, shape, bar)
+            logits = self.pipeline.matrix(_prompted(pairs, prompt), shape, bar=bar)
         finally:
             if bar is not None:
                 bar.close()
@@ -266,11 +272,6 @@ class CrossEncoder(TextModel):
         if scores.shape != shape:
             raise ValueError(f"activation_fn must keep the shape {shape}, got {scores.shape}")
         return scores[:, 0] if self.num_labels == 1 else scores
-
-    def _forward(self, batch: TokenBatch) -> Float32:
-        if self._pad_token_id is not None:  # a causal model: what stands before does not see it
-            batch = without_padding(batch, self._pad_token_id)
-        return self._classifier.encode(*batch, num_threads=self._num_threads)
 
 
 def _prompted(pairs: list[Pair], prompt: str | None) -> list[Pair]:

@@ -4,30 +4,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from simdformer.folder.loading import load_model
+from simdformer.folder.loading import COMPUTE_TYPES, load_model
 from simdformer.folder.modules import Defaults
 from simdformer.folder.resolve import resolve_model
-from simdformer.text.batching import TokenBatch
 from simdformer.text.inputs import (
     check_arguments,
+    check_known,
+    checked_budget,
     checked_truncate_dim,
     document_prompt,
     merge_prompts,
     old_name,
     text_list,
 )
+from simdformer.text.model import TextModel, convert, progress_bar
+from simdformer.text.pipeline import Array, Float32, TextPipeline
 from simdformer.text.tokenizer import check_text
-from simdformer.text_model import Array, Float32, TextModel, convert, progress_bar
 from simdformer.util import similarity
 from simdformer.util.embedding_precision import check_precision, quantize_embeddings
 from simdformer.util.similarity import SIMILARITIES
+
+# Vectors that are normalized at a time.
+_ROWS = 4096
 
 
 class SentenceTransformer(TextModel):
@@ -37,6 +42,8 @@ class SentenceTransformer(TextModel):
     Any number of Python threads may use one model at once.
 
     Attributes:
+      name_or_path: what it was loaded by.
+      pipeline: its tokenizer, native model and token budget; what `encode` and the server run.
       compute_type: what the linear layers run in.
       part_types: by name, the compute type of each part that was quantised or kept from it.
       prompts: dict from prompt name to the text put before each input.
@@ -85,12 +92,8 @@ class SentenceTransformer(TextModel):
         Errors: FileNotFoundError if there is no such model (it says where it was looked for);
         ValueError naming the file, field or tensor if its folder is damaged or not supported.
         """
-        super().__init__(
-            compute_type=compute_type,
-            num_threads=num_threads,
-            max_batch_tokens=max_batch_tokens,
-            device=device,
-        )
+        check_known("compute_type", compute_type, COMPUTE_TYPES)
+        budget = checked_budget(max_batch_tokens, num_threads, device)
         folder = resolve_model(
             model_name_or_path,
             cache_folder=cache_folder,
@@ -99,21 +102,26 @@ class SentenceTransformer(TextModel):
             token=token,
         )
         loaded = load_model(folder, compute_type)
-        self._take(
+        super().__init__(
             model_name_or_path,
-            loaded,
-            merge_prompts(prompts, loaded.defaults.prompts, always=("query", "document")),
-            default_prompt_name or loaded.defaults.default_prompt_name,
+            TextPipeline(
+                loaded.tokenizer,
+                loaded.encoder,
+                loaded.sentence_encoder,
+                budget,
+                include_prompt=loaded.include_prompt,
+            ),
+            compute_type=loaded.compute_type,
+            part_types=loaded.part_types,
+            prompts=merge_prompts(prompts, loaded.defaults.prompts, always=("query", "document")),
+            default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
         )
-        self._encoder = loaded.encoder
-        self._sentence_encoder = loaded.sentence_encoder
-        self._include_prompt = loaded.include_prompt
         self.truncate_dim = checked_truncate_dim(truncate_dim, loaded.defaults.truncate_dim)
         self.similarity_fn_name = similarity_fn_name or _saved_similarity(loaded.defaults)
 
     def __repr__(self) -> str:
         return (
-            f"SentenceTransformer({self._name!r}, dim={self.get_embedding_dimension()},"
+            f"SentenceTransformer({self.name_or_path!r}, dim={self.get_embedding_dimension()},"
             f" max_seq_length={self.max_seq_length})"
         )
 
@@ -161,7 +169,7 @@ class SentenceTransformer(TextModel):
         inputs = old_name(inputs, kwargs)
         check_precision(precision)
         check_arguments(batch_size, output_value, device, pool, chunk_size, kwargs)
-        prompt = self._resolve_prompt(prompt, prompt_name)
+        prompt = self.resolve_prompt(prompt, prompt_name)
         single = isinstance(inputs, str)
         texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
         bar = progress_bar(len(texts), show_progress_bar, "text")
@@ -223,14 +231,12 @@ class SentenceTransformer(TextModel):
         texts at most ahead of the vectors. Yields float32 arrays (k, dim) with k >= 1 that hold the
         vectors in order. Arguments are checked at once, texts when they are reached.
         """
-        prompt = self._resolve_prompt(prompt, prompt_name)
+        prompt = self.resolve_prompt(prompt, prompt_name)
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TypeError(f"texts must be an iterable of str, got {type(texts).__name__}")
-        finish = _finisher(
-            checked_truncate_dim(truncate_dim, self.truncate_dim), normalize_embeddings
-        )
-        forward = self._sentence_forward(prompt)
-        return (finish(part) for part in self._run(_prompted(texts, prompt), forward))
+        truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
+        rows = self.pipeline.rows(_prompted(texts, prompt), self.pipeline.pooling_start(prompt))
+        return _finished(rows, truncate_dim, normalize_embeddings)
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> dict[str, Array]:
         """The model's view of texts, as sentence-transformers' `tokenize` and `preprocess` have it.
@@ -238,9 +244,7 @@ class SentenceTransformer(TextModel):
         Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
         on the right. `encode` uses none of this: it does not pad.
         """
-        return self._padded_tokens(
-            [(prompt or "") + check_text(text, i) for i, text in enumerate(texts)]
-        )
+        return self.pipeline.padded_tokens(list(_prompted(texts, prompt)))
 
     preprocess = tokenize
 
@@ -275,7 +279,7 @@ class SentenceTransformer(TextModel):
 
     def get_embedding_dimension(self) -> int:
         """The length of the vectors that `encode` returns."""
-        full = self._sentence_encoder.embedding_dimension
+        full = self.pipeline.width
         return full if self.truncate_dim is None else min(full, self.truncate_dim)
 
     get_sentence_embedding_dimension = get_embedding_dimension
@@ -286,7 +290,7 @@ class SentenceTransformer(TextModel):
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
-        self._include_prompt = include_prompt
+        self.pipeline.include_prompt = include_prompt
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
@@ -309,42 +313,29 @@ class SentenceTransformer(TextModel):
         truncate_dim: int | None,
     ) -> Array:
         truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
-        finish = _finisher(truncate_dim, normalize_embeddings)
         if not texts:
             return np.asarray([])
-        full = self._sentence_encoder.embedding_dimension
-        forward = self._sentence_forward(prompt)
-        return self._matrix(
+        width = self.pipeline.width
+        embeddings = self.pipeline.matrix(
             _prompted(texts, prompt),
-            lambda batch: finish(forward(batch)),
-            (len(texts), min(full, truncate_dim or full)),
-            bar,
+            (len(texts), min(width, truncate_dim or width)),
+            pooling_start=self.pipeline.pooling_start(prompt),
+            bar=bar,
         )
+        if normalize_embeddings:  # some rows at a time: their squares need memory too
+            for begin in range(0, len(texts), _ROWS):
+                rows = embeddings[begin : begin + _ROWS]
+                rows[:] = similarity.normalize_embeddings(rows)
+        return embeddings
 
     def _encode_tokens(self, texts: list[str], prompt: str | None, bar: Any) -> list[Array]:
         result: list[Array] = []
-        with closing(self._run(_prompted(texts, prompt), self._token_forward)) as parts:
+        with closing(self.pipeline.token_rows(_prompted(texts, prompt))) as parts:
             for part in parts:
                 result.extend(part)
                 if bar is not None:
                     bar.update(len(part))
         return result
-
-    def _sentence_forward(self, prompt: str | None) -> Callable[[TokenBatch], Float32]:
-        pooling_start = 0
-        if prompt and not self._include_prompt:
-            pooling_start = self._tokenizer.prompt_length(prompt)
-
-        def forward(batch: TokenBatch) -> Float32:
-            return self._sentence_encoder.encode(
-                *batch, pooling_start=pooling_start, num_threads=self._num_threads
-            )
-
-        return forward
-
-    def _token_forward(self, batch: TokenBatch) -> list[Float32]:
-        hidden_states = self._encoder.encode(*batch, num_threads=self._num_threads)
-        return np.split(hidden_states, batch.cu_seqlens[1:-1])
 
 
 def _saved_similarity(defaults: Defaults) -> str:
@@ -353,14 +344,14 @@ def _saved_similarity(defaults: Defaults) -> str:
     return saved if saved in SIMILARITIES else "cosine"
 
 
-def _finisher(truncate_dim: int | None, normalize_embeddings: bool) -> Callable[[Float32], Float32]:
+def _finished(
+    parts: Generator[Float32, None, None], truncate_dim: int | None, normalize_embeddings: bool
+) -> Iterator[Float32]:
     """What comes after the modules, in sentence-transformers' order: slice, then normalize."""
-
-    def finish(embeddings: Float32) -> Float32:
-        embeddings = embeddings[:, :truncate_dim]
-        return similarity.normalize_embeddings(embeddings) if normalize_embeddings else embeddings
-
-    return finish
+    with closing(parts):
+        for part in parts:
+            rows = part[:, :truncate_dim]
+            yield similarity.normalize_embeddings(rows) if normalize_embeddings else rows
 
 
 def _quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
@@ -373,5 +364,6 @@ def _quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
 
 def _prompted(texts: Iterable[str], prompt: str | None) -> Iterator[str]:
     """Each text, checked when it is reached, behind the prompt."""
-    checked = (check_text(text, index) for index, text in enumerate(texts))
-    return (prompt + text for text in checked) if prompt else checked
+    prefix = prompt or ""
+    for index, text in enumerate(texts):
+        yield prefix + check_text(text, index)

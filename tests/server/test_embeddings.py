@@ -126,7 +126,7 @@ def test_a_text_that_is_too_long_is_cut_as_by_encode(model, app):
     long = "a " * 300
     answer = ask(app, PATH, {"input": [long, "deed"]})
     assert answer.json()["usage"]["total_tokens"] == 100 + len(model.tokenizer(["deed"])[0][0])
-    fresh = SentenceTransformer(model._name)
+    fresh = SentenceTransformer(model.name_or_path)
     with pytest.warns(UserWarning, match="truncated"):
         expected = fresh.encode([long, "deed"])
     assert_same_bits(vectors(answer), expected)

@@ -69,10 +69,10 @@ def create_app(
     if api_key == "":
         raise ValueError("api_key must not be empty; None for no check")
     service = _Service(
-        (Embedder(model), ServedName(name or model._name)),
+        (Embedder(model), ServedName(name or model.name_or_path)),
         None
         if reranker is None
-        else (Reranker(reranker), ServedName(reranker_name or reranker._name)),
+        else (Reranker(reranker), ServedName(reranker_name or reranker.name_or_path)),
         Batcher(max_queue),
         max_client_batch,
         max_body_bytes,

@@ -40,7 +40,7 @@ def read_items(fields: Fields, name: str, embedder: Embedder, max_items: int) ->
     if isinstance(rows[0], list):
         if prompt_name is not None:
             raise invalid("prompt_name goes with texts, not with token ids", "prompt_name")
-        return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], "")
+        return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], 0)
     single = not isinstance(value, list)
     texts = [checked_text(row, name if single else f"{name}[{i}]") for i, row in enumerate(rows)]
     if not all(texts):

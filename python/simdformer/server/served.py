@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from simdformer.sentence_transformer import SentenceTransformer
 from simdformer.server.batcher import Float32
 from simdformer.server.errors import ApiError, invalid, shown
 from simdformer.text.tokenizer import Pair, Tokens, num_characters
-from simdformer.text_model import TextModel
 
 # A text, or the ids of its tokens.
 TextOrIds = str | list[int]
@@ -39,21 +39,22 @@ class Embedder:
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
         self.dimension = model.get_embedding_dimension()
+        self._pipeline = model.pipeline
 
     def prompt(self, name: str | None) -> str:
         """The text of a prompt, of the model's default one for None. ApiError if it is unknown."""
         if name is not None and name not in self.model.prompts:
             known = ", ".join(self.model.prompts)
             raise invalid(f"unknown prompt_name {shown(name)}; known: {known}", "prompt_name")
-        return self.model._resolve_prompt(None, name) or ""
+        return self.model.resolve_prompt(None, name) or ""
 
     def group(self, prompt: str) -> Hashable:
-        """What may be computed together: a prompt that pooling leaves out keeps to itself."""
-        return "" if self.model._include_prompt else prompt
+        """What may be computed together: texts whose pooling begins at the same token."""
+        return self._pipeline.pooling_start(prompt)
 
     def check_ids(self, ids: list[int], param: str) -> None:
         """ApiError if ids cannot be a text of this model."""
-        limit = self.model._encoder.vocab_size
+        limit = self._pipeline.encoder.vocab_size
         if wrong := [i for i in ids if not 0 <= i < limit]:
             raise invalid(
                 f"{param} holds {shown(wrong[0])}, expected ids of the model's own tokenizer,"
@@ -70,13 +71,13 @@ class Embedder:
         """About how many characters an item has."""
         return len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
 
-    def run(self, items: Sequence[TextOrIds], group: Hashable) -> tuple[Float32, list[int]]:
+    def run(self, items: Sequence[TextOrIds], group: Any) -> tuple[Float32, list[int]]:
         """The vectors that `encode` gives, float32 (n, dimension), and each item's tokens."""
-        tokens = _tokenize(self.model, [item for item in items if isinstance(item, str)])
-        if len(tokens.input_ids) < len(items):
+        texts = [item for item in items if isinstance(item, str)]
+        tokens = self._pipeline.tokenizer(texts) if texts else Tokens([], None, 0)
+        if len(texts) < len(items):
             tokens = _with_ids(tokens, items)
-        forward = self.model._sentence_forward(str(group))
-        rows = np.concatenate([*self.model._run_tokens(tokens, forward)])
+        rows = self._pipeline.rows_of_tokens(tokens, group)
         return rows[:, : self.dimension], [len(ids) for ids in tokens.input_ids]
 
 
@@ -90,7 +91,7 @@ class Reranker:
                 f"the model gives {model.num_labels} scores a pair; rerank needs a model of one"
             )
         self.model = model
-        self.prompt = model._resolve_prompt(None, None) or ""
+        self.prompt = model.resolve_prompt() or ""
 
     def size(self, item: Pair) -> int:
         """How many characters a pair has."""
@@ -98,8 +99,8 @@ class Reranker:
 
     def run(self, items: Sequence[Pair], group: Hashable) -> tuple[Float32, list[int]]:  # noqa: ARG002
         """The scores that `predict` gives, float32 (n, 1), and each pair's tokens."""
-        tokens = _tokenize(self.model, items)
-        logits = np.concatenate([*self.model._run_tokens(tokens, self.model._forward)])
+        tokens = self.model.tokenizer(items)
+        logits = self.model.pipeline.rows_of_tokens(tokens)
         scores = np.asarray(self.model.activation_fn(logits), np.float32)
         return scores, [len(ids) for ids in tokens.input_ids]
 
@@ -108,11 +109,6 @@ def check_finite(rows: Float32) -> None:
     """ApiError for NaN and infinity, which JSON cannot say and no client expects."""
     if not np.isfinite(rows).all():
         raise ApiError(500, "the model's output is not finite", code="not_finite")
-
-
-def _tokenize(model: TextModel, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
-    # Unlike in `encode`, nothing counts the texts that are cut: its warning is for a program's author.
-    return model.tokenizer(texts) if texts else Tokens([], None, 0)
 
 
 def _with_ids(tokens: Tokens, items: Sequence[TextOrIds]) -> Tokens:

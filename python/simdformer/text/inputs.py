@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,27 @@ from simdformer.functional.arrays import positive_int
 from simdformer.text.tokenizer import Pair, check_text
 
 OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
+
+
+class Budget(NamedTuple):
+    """What one pass over a model may take: tokens, unless a single text has more, and threads
+    (0: as many as the process may use)."""
+
+    max_batch_tokens: int
+    num_threads: int
+
+
+def checked_budget(max_batch_tokens: int, num_threads: int | None, device: object) -> Budget:
+    """How a model is to be run. ValueError for what cannot be."""
+    check_device(device)
+    threads = 0 if num_threads is None else positive_int("num_threads", num_threads)
+    return Budget(positive_int("max_batch_tokens", max_batch_tokens), threads)
+
+
+def check_known(argument: str, value: object, known: Collection[str]) -> None:
+    """ValueError, listing what is known, for anything else."""
+    if value not in known:
+        raise ValueError(f"unknown {argument} {value!r}; known: {', '.join(known)}")
 
 
 def merge_prompts(
@@ -110,10 +131,7 @@ def check_arguments(
     kwargs: Mapping[str, Any],
 ) -> None:
     """ValueError for the first argument of `encode` that cannot be, listing what can."""
-    if output_value not in OUTPUT_VALUES:
-        raise ValueError(
-            f"unknown output_value {output_value!r}; known: {', '.join(OUTPUT_VALUES)}"
-        )
+    check_known("output_value", output_value, OUTPUT_VALUES)
     check_execution(batch_size, device, pool, chunk_size)
     # A task chooses a route in models with several; these have one.
     refuse_unknown("encode", kwargs, {"task"})

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way of a text: a tokenizer, batches of so many tokens, native calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer._core import PooledStack, TransformerStack
+from simdformer.functional.arrays import positive_int
+from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
+from simdformer.text.batching import without_padding as cut_padding
+from simdformer.text.inputs import Budget
+from simdformer.text.tokenizer import Text, Tokenizer, Tokens
+from simdformer.text.warning import warn_caller
+
+Array = NDArray[Any]
+Float32 = NDArray[np.float32]
+R = TypeVar("R")
+
+
+class TextPipeline:
+    """A tokenizer, a native model, and how many tokens one pass over it takes.
+
+    Any number of Python threads may use one at once. A text's numbers have the same bits in any company.
+
+    Attributes:
+      tokenizer: its limit is fixed. A call reads this attribute once: a new one does not change a call
+        that runs.
+      encoder: the model without its head.
+      include_prompt: whether pooling takes in the tokens of the prompt.
+      num_tokens: how many tokens have been computed.
+      truncated_texts: how many texts were longer than the tokenizer's limit. The first call that
+        meets one warns; no other does.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        encoder: TransformerStack,
+        model: PooledStack,
+        budget: Budget,
+        *,
+        include_prompt: bool = True,
+        padding: int | None = None,
+    ) -> None:
+        """model: the encoder with its head, which gives a row for each text.
+
+        padding: the token of which a text loses those that it ends with; None for none.
+        """
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+        self.include_prompt = include_prompt
+        self.num_tokens = 0
+        self.truncated_texts = 0
+        self._model = model
+        self._budget = budget
+        self._padding = padding
+        self._counting = threading.Lock()
+
+    # --- settings ---
+
+    @property
+    def width(self) -> int:
+        """The length of a text's row."""
+        return self._model.embedding_dimension
+
+    def limit_length(self, argument: str, value: int) -> None:
+        """Set the longest text in tokens. ValueError that names the argument."""
+        most = self.encoder.max_positions
+        value = positive_int(argument, value)
+        if value > most:
+            raise ValueError(
+                f"{argument} must be at most {most}, the model's positions, got {value}"
+            )
+        self.tokenizer = self.tokenizer.with_max_seq_length(value)
+
+    def pooling_start(self, prompt: str | None) -> int:
+        """The first token of a text behind this prompt that pooling takes in."""
+        return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
+
+    # --- texts to rows ---
+
+    def matrix(
+        self,
+        texts: Iterable[Text],
+        shape: tuple[int, int],
+        *,
+        pooling_start: int = 0,
+        bar: Any = None,
+    ) -> Float32:
+        """The rows of all texts: float32 of this shape, (number of texts, how many columns to keep).
+
+        bar: what is told how many texts are done, as tqdm's bar.
+        """
+        if shape[0] == 1:
+            (text,) = texts
+            result = self._row(text, pooling_start)[:, : shape[1]]
+            if bar is not None:
+                bar.update(1)
+            return result
+        result = np.empty(shape, dtype=np.float32)
+        begin = 0
+        with closing(self.rows(texts, pooling_start)) as parts:
+            for part in parts:
+                result[begin : begin + len(part)] = part[:, : shape[1]]
+                begin += len(part)
+                if bar is not None:
+                    bar.update(len(part))
+        return result
+
+    def rows(self, texts: Iterable[Text], pooling_start: int = 0) -> Generator[Float32, None, None]:
+        """The same as float32 (k, width) of consecutive texts, in bounded memory."""
+        return self.passes(texts, partial(self._rows, pooling_start=pooling_start))
+
+    def token_rows(self, texts: Iterable[Text]) -> Generator[list[Float32], None, None]:
+        """What pooling would see: float32 (tokens, hidden_size) for each of consecutive texts."""
+        return self.passes(texts, self._token_rows)
+
+    def passes(
+        self, texts: Iterable[Text], compute: Callable[[TokenBatch], R]
+    ) -> Generator[R, None, None]:
+        """`compute` of consecutive batches of texts; the next ones are tokenised meanwhile.
+
+        Closing it ends the tokenizing thread, also when an exception keeps its frame alive.
+        """
+        tokenizer = self.tokenizer
+        for batches, truncated in map_ahead(partial(self._batches, tokenizer), chunks(texts)):
+            if truncated:
+                self._count_truncated(truncated, tokenizer)
+            for batch in batches:
+                yield self._counted(compute(batch), batch)
+
+    def rows_of_tokens(self, tokens: Tokens, pooling_start: int = 0) -> Float32:
+        """The rows of what is tokenised already, float32 (n, width). Does not count truncated texts."""
+        parts = [
+            self._counted(self._rows(batch, pooling_start), batch) for batch in self._cut(tokens)
+        ]
+        return np.concatenate(parts)
+
+    def padded_tokens(self, texts: Sequence[Text]) -> dict[str, Array]:
+        """The model's view of texts, padded on the right: int64 (n, longest) each."""
+        tokens = self.tokenizer(texts)
+        ids = tokens.input_ids
+        type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
+        ones = [[1] * len(row) for row in ids]
+        return {
+            "input_ids": _padded(ids, self.tokenizer.pad_id),
+            "token_type_ids": _padded(type_ids, 0),
+            "attention_mask": _padded(ones, 0),
+        }
+
+    # --- a batch ---
+
+    def _row(self, text: Text, pooling_start: int) -> Float32:
+        """The row of a single text, without the generators that many need: a pass over the weights
+        empties the caches, and every function on the way costs microseconds (0.04 ms of 1 to 2)."""
+        tokenizer = self.tokenizer
+        tokens = tokenizer([text])
+        if tokens.num_truncated:
+            self._count_truncated(tokens.num_truncated, tokenizer)
+        batch = pack(tokens.input_ids, tokens.type_ids)
+        return self._counted(self._rows(batch, pooling_start), batch)
+
+    def _rows(self, batch: TokenBatch, pooling_start: int) -> Float32:
+        if self._padding is not None:
+            batch = cut_padding(batch, self._padding)
+        return self._model.encode(
+            *batch, pooling_start=pooling_start, num_threads=self._budget.num_threads
+        )
+
+    def _token_rows(self, batch: TokenBatch) -> list[Float32]:
+        rows = self.encoder.encode(*batch, num_threads=self._budget.num_threads)
+        return np.split(rows, batch.cu_seqlens[1:-1])
+
+    def _batches(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[list[TokenBatch], int]:
+        """What the tokenizing thread makes of a chunk: batches, and how many texts were too long."""
+        tokens = tokenizer(texts)
+        return self._cut(tokens), tokens.num_truncated
+
+    def _cut(self, tokens: Tokens) -> list[TokenBatch]:
+        ids, type_ids = tokens.input_ids, tokens.type_ids
+        return [
+            pack(ids[part], None if type_ids is None else type_ids[part])
+            for part in split_by_tokens(map(len, ids), self._budget.max_batch_tokens)
+        ]
+
+    # --- counters ---
+
+    def _counted(self, output: R, batch: TokenBatch) -> R:
+        """The output of a batch, whose tokens count now that it is there."""
+        with self._counting:
+            self.num_tokens += len(batch.input_ids)
+        return output
+
+    def _count_truncated(self, count: int, tokenizer: Tokenizer) -> None:
+        with self._counting:
+            first = self.truncated_texts == 0
+            self.truncated_texts += count
+        if first:
+            warn_caller(
+                f"texts longer than max_seq_length={tokenizer.max_seq_length} tokens are truncated"
+                f" ({count} so far; the model's truncated_texts counts on, without a warning)"
+            )
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> Array:
+    width = max(map(len, rows), default=0)
+    return np.array([[*row, *[fill] * (width - len(row))] for row in rows], dtype=np.int64).reshape(
+        len(rows), width
+    )

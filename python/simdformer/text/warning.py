@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warnings that point at the code that called the library, however deep in it they arise."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+
+def warn_caller(message: str) -> None:
+    """Warn; the place that is shown is the last one outside simdformer."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and str(frame.f_globals.get("__name__")).startswith("simdformer."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
