@@ -5,7 +5,7 @@
 The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
 bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn;
 models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; public classes, util -> folder;
-cli, server -> public classes, text.
+cli, server -> public classes, text, and of both what has no underscore.
 """
 
 from __future__ import annotations
@@ -74,8 +74,12 @@ PYTHON: dict[str, tuple[str, ...]] = {
 FURTHER = {
     "cli/info.py": ("checkpoint", "folder", "models"),
     "cli/quantize.py": ("int8",),
-    "cross_encoder.py": ("models",),
 }
+
+# They stand on the public classes as any program does. The names on the right have an underscore
+# and are documented all the same.
+USES_PUBLIC_MEMBERS = ("cli/", "server/")
+DOCUMENTED = ("_ArgumentGroup", "_SubParsersAction", "_exit", "_replace")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 # What one architecture has stands in files that are named for it, and in simd and the levels.
@@ -117,11 +121,24 @@ def imported_modules(text: str) -> Iterator[str]:
         yield from names
 
 
+def private_members(text: str) -> Iterator[str]:
+    """Attributes with an underscore that are read or set of anything but the object itself."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Attribute) or node.attr in DOCUMENTED:
+            continue
+        own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+        if node.attr.startswith("_") and not node.attr.startswith("__") and not own:
+            yield ast.unparse(node)
+
+
 def check_python(path: str, text: str) -> Iterator[str]:
     rule = max((name for name in PYTHON if path.startswith(name)), key=len, default=None)
     if rule is None:
         yield "stands in no folder of the house"
         return
+    if path.startswith(USES_PUBLIC_MEMBERS):
+        for member in private_members(text):
+            yield f"uses {member}, a private member"
     allowed = (*PYTHON[rule], *FURTHER.get(path, ()))
     for name in imported_modules(text):
         if name.startswith("."):

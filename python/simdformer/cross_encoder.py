@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simdformer.folder.activation import activation_function, activation_kernel
 from simdformer.folder.loading import COMPUTE_TYPES, load_cross_encoder
 from simdformer.folder.modules import read_activation
 from simdformer.folder.resolve import resolve_model
 from simdformer.functional import softmax
 from simdformer.functional.arrays import positive_int
-from simdformer.functional.rows import activate
-from simdformer.models.activations import from_torch_class
 from simdformer.text.inputs import (
     check_execution,
     check_known,
@@ -96,7 +95,7 @@ class CrossEncoder(TextModel):
         """
         check_known("compute_type", compute_type, COMPUTE_TYPES)
         budget = checked_budget(max_batch_tokens, num_threads, device)
-        given = None if activation_fn is None else _as_function(activation_fn)
+        given = None if activation_fn is None else activation_function(activation_fn)
         folder = resolve_model(
             model_name_or_path,
             cache_folder=cache_folder,
@@ -126,7 +125,7 @@ class CrossEncoder(TextModel):
         if max_length is not None:
             self.max_length = max_length
         # A saved activation is read only if it counts: an unknown one can be overridden.
-        self.activation_fn = given or _kernel(
+        self.activation_fn = given or activation_kernel(
             read_activation(loaded.config, loaded.defaults, self.num_labels)
         )
 
@@ -258,7 +257,9 @@ class CrossEncoder(TextModel):
         activation_fn: object,
     ) -> Float32:
         """float32 (n, num_labels), or (n,) if there is one label or no pair."""
-        function = _as_function(self.activation_fn if activation_fn is None else activation_fn)
+        function = activation_function(
+            self.activation_fn if activation_fn is None else activation_fn
+        )
         if not pairs:
             return np.empty(0, np.float32)
         bar = progress_bar(len(pairs), show_progress_bar, "pair")
@@ -276,30 +277,3 @@ class CrossEncoder(TextModel):
 
 def _prompted(pairs: list[Pair], prompt: str | None) -> list[Pair]:
     return [(prompt + first, second) for first, second in pairs] if prompt else pairs
-
-
-def _kernel(name: str) -> Callable[[Float32], Float32]:
-    """An activation as a function of arrays; an element's result does not depend on its place."""
-
-    def function(logits: Float32) -> Float32:
-        return logits if name == "identity" else activate(name, logits, None)
-
-    function.__name__ = function.__qualname__ = name
-    return function
-
-
-def _as_function(activation_fn: object) -> Callable[[Float32], Any]:
-    """What was given as an activation. Modules of torch.nn are known by their class, not called."""
-    if isinstance(activation_fn, str):
-        return _kernel(from_torch_class(activation_fn, "activation_fn"))
-    kind = type(activation_fn)
-    if kind.__module__.startswith("torch.nn."):
-        # A module with options (GELU(approximate='tanh')) shows them.
-        shown = repr(activation_fn).removesuffix("(approximate='none')").removesuffix("()")
-        return _kernel(from_torch_class(f"{kind.__module__}.{shown}", "activation_fn"))
-    if not callable(activation_fn):
-        raise TypeError(
-            f"activation_fn must be a name of torch.nn or a function, got {kind.__name__}"
-        )
-    function: Callable[[Float32], Any] = activation_fn
-    return function

@@ -71,6 +71,11 @@ VIOLATIONS = {
         "from simdformer.nnx import f",
         "nnx",
     ),
+    "the server uses a private member": (
+        "python/simdformer/server/served.py",
+        "def f(model):\n    return model._encoder",
+        "model._encoder",
+    ),
     "a module of its own": ("python/simdformer/misc.py", "", "no folder"),
     "a relative import": ("python/simdformer/models/bert.py", "from ..cli import main", "..cli"),
 }
@@ -101,6 +106,7 @@ def test_comments_and_permitted_directions_pass(tmp_path):
         "cpp/base/workers_openmp.cpp": "#include <omp.h>\n#pragma omp parallel num_threads(2)",
         "python/simdformer/models/bert.py": "from simdformer._core import TransformerStack\nimport numpy",
         "python/simdformer/cli/embed.py": "from simdformer import SentenceTransformer",
+        "python/simdformer/server/app.py": "class A:\n    def f(self):\n        self._x = 1",
         "python/simdformer/int8/quantize_model.py": "from simdformer.folder.loading import f",
     }
     for path, text in files.items():
