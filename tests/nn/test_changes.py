@@ -61,6 +61,16 @@ def sinusoidal_language_model():
     return language_model(position=nn.SinusoidalPositionalEncoding(SIZE))
 
 
+def text_encoder(max_positions=None):
+    embeddings = nn.TextEmbeddings(30, SIZE, 12, 2, nn.LayerNorm(SIZE), padding_idx=1)
+    position = nn.RotaryEmbedding(4, max_positions=max_positions)
+    layers = [
+        nn.TransformerEncoderLayer(SIZE, HEADS, 32, position=position, activation=activation)
+        for activation in ("gelu", "geglu")
+    ]
+    return nn.TextEncoder(embeddings, layers, nn.LayerNorm(SIZE))
+
+
 def logits(module):
     return module(np.arange(7), [0, 3, 7])
 
@@ -115,6 +125,8 @@ MODULES = {
     ),
     "language model": (learned_language_model, logits),
     "tied language model": (sinusoidal_language_model, logits),
+    "text encoder": (text_encoder, logits),
+    "text model": (lambda: nn.LanguageModel(text_encoder(9)), logits),
     "linear": (lambda: nn.Linear(SIZE, 3), on_rows),
     "layer norm": (lambda: nn.LayerNorm((5, SIZE)), on_rows),
     "embedding": (lambda: nn.Embedding(9, 4, padding_idx=2), lambda m: m([1, 2])),
@@ -140,7 +152,10 @@ OTHERS = {
     "pos_att_type": [("c2p",), ("p2c",)],
     "freq": ["tensor2tensor", "?"],
     "layout": ["concat", "?"],
-    "padding_idx": [3],
+    "padding_idx": [3, None],
+    "position_embeddings": [nn.Embedding(20, SIZE), None],
+    "token_type_embeddings": [nn.Embedding(3, SIZE), None],
+    "embedding": [nn.Embedding(30, SIZE), None],
     "linear_gate": [nn.Linear(SIZE, 32)],
     "num_batches_tracked": [np.array(3)],
 }

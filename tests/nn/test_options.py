@@ -336,3 +336,34 @@ def test_every_gate(rng, gate):
     layer.load_state_dict(w)
     x = normal(rng, 1, 7, E)
     assert_close(layer(x)[0], oracle_nn.layer(x[0], w, H, gate=GATED[gate]))
+
+
+# head_dim
+
+
+@pytest.mark.usefixtures("active_isa")
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("head_dim", [3, 10])
+def test_heads_may_have_any_size(rng, head_dim, kv_heads):
+    module, w = attention(rng, head_dim=head_dim, num_kv_heads=kv_heads)
+    inner, kv = H * head_dim, kv_heads * head_dim
+    assert w["in_proj_weight"].shape == (inner + 2 * kv, E)
+    assert w["out_proj.weight"].shape == (E, inner)
+    x = normal(rng, 7, E)
+    out, weights = module(x, x, x, average_attn_weights=False)
+    projected = f64(x) @ f64(w["in_proj_weight"]).T + w["in_proj_bias"]
+    cut = np.split(projected, [inner, inner + kv], axis=1)
+    q, k, v = (part.reshape(7, -1, head_dim).swapaxes(0, 1) for part in cut)
+    k, v = (np.repeat(part, H // kv_heads, axis=0) for part in (k, v))
+    exact = oracle.softmax(q @ k.swapaxes(1, 2) / head_dim**0.5)
+    assert_close(weights, exact)
+    heads = (exact @ v).swapaxes(0, 1).reshape(7, inner)
+    assert_close(out, heads @ f64(w["out_proj.weight"]).T + w["out_proj.bias"])
+    shape = module.head_outputs(x, x, x).shape
+    assert shape == (7, H, head_dim)
+
+
+def test_positions_that_share_out_embed_dim_refuse_other_heads():
+    for position in (nn.TransformerXLRelativePosition(E, H), nn.DisentangledRelativePosition(E, H)):
+        with pytest.raises(ValueError, match="needs heads of embed_dim / num_heads features"):
+            nn.MultiheadAttention(E, H, head_dim=10, position=position)

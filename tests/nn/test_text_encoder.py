@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simdformer import _core, nn
+from simdformer.generation import generate
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
 from tests.support import assert_same_bits
@@ -108,3 +109,60 @@ def test_native_tables_are_none_where_there_are_none():
     assert native.position() is None
     assert native.token_type() is None
     assert_same_bits(native.word(), np.ones((3, 4), np.float32))
+
+
+def causal():
+    rotary = nn.RotaryEmbedding(E // H, max_positions=LONGEST)
+    shared = {"position": rotary, "norm": "rms", "norm_first": True, "activation": "swiglu"}
+    layers = [layer(qk_norm=nn.RMSNorm(E // H), **shared) for _ in range(2)]
+    return nn.TextEncoder(nn.TextEmbeddings(VOCAB, E), layers, nn.RMSNorm(E))
+
+
+@pytest.mark.parametrize("lm_head", [None, nn.Linear(E, VOCAB, bias=False)])
+def test_a_language_model_of_a_text_encoder_is_that_of_its_parts(ids, lm_head):
+    encoder = causal()
+    parts = nn.LanguageModel(
+        encoder.embeddings.word_embeddings,
+        nn.TransformerEncoder(list(encoder.layers), 2, encoder.norm),
+        lm_head=lm_head,
+    )
+    model = nn.LanguageModel(encoder, lm_head=lm_head)
+    assert model.vocab_size == VOCAB
+    assert_same_bits(model(ids, CU), parts(ids, CU))
+    assert_same_bits(model(ids, CU, last_only=True), parts(ids, CU)[[4, 11]])
+
+
+@pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
+def test_generation_with_a_text_encoder_takes_the_tokens_of_whole_passes(compute_type):
+    model = nn.LanguageModel(causal()).to_compute_type(compute_type)
+    assert model.compute_type == compute_type
+    (tokens,) = generate(model, [[3, 1, 4]], max_new_tokens=8)
+    sequence = [3, 1, 4]
+    for token in tokens:
+        logits = model(np.array(sequence), [0, len(sequence)], last_only=True)
+        assert token == logits[0].argmax()
+        sequence.append(int(token))
+    assert len(tokens) == 8
+
+
+def test_a_longer_sequence_than_the_positions_serve_is_refused():
+    model = nn.LanguageModel(causal())
+    with pytest.raises(ValueError, match="has 21 tokens, the model serves 20 positions"):
+        model(np.zeros(21, np.int32), [0, 21])
+
+
+def test_a_text_encoder_stands_for_embedding_and_stack_alone():
+    with pytest.raises(ValueError, match="can't be given with a TextEncoder"):
+        nn.LanguageModel(causal(), scale=2.0)
+    with pytest.raises(ValueError, match="stack must be given"):
+        nn.LanguageModel(nn.Embedding(3, 4))
+    with pytest.raises(ValueError, match="a TextEncoder attends to none"):
+        nn.LanguageModel(causal())([1], [0, 1], memory=np.zeros((1, E), np.float32))
+
+
+def test_layers_may_share_a_position():
+    model = causal()
+    model([1, 2], [0, 2])
+    first, second = (each.self_attn for each in model.layers)
+    assert first.position is second.position
+    assert first._own_positions() is second._own_positions()

@@ -29,7 +29,6 @@ from simdformer._core import (
 from simdformer.checkpoint.precision import Float32, Int8Matrix, Int32, Matrix, Precision
 from simdformer.int8.gptq import Float64, quantize_weight_for
 from simdformer.nn.compute_types import (
-    SAMPLE_LENGTHS,
     outlier_columns,
     quantized,
     sample_ids,
@@ -286,5 +285,5 @@ def _cosines(a: Float32, b: Float32) -> Float32:
 
 def vocabulary_sample(encoder: TransformerStack) -> Sample:
     """Sequences of ids from all over the vocabulary, the same each time."""
-    cu_seqlens = sample_offsets(encoder.max_positions or max(SAMPLE_LENGTHS))
+    cu_seqlens = sample_offsets(encoder.max_positions)
     return Sample(sample_ids(encoder.vocab_size, int(cu_seqlens[-1])), cu_seqlens)

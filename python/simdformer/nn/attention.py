@@ -235,11 +235,11 @@ class MultiheadAttention(Module):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        rows = [
-            sample_rows(n, seed) for seed, n in enumerate((self.embed_dim, self.kdim, self.vdim))
-        ]
+        cu = sample_offsets(self.max_positions)
+        sizes = (self.embed_dim, self.kdim, self.vdim)
+        rows = [sample_rows(size, cu, seed) for seed, size in enumerate(sizes)]
         own = self.kdim == self.vdim == self.embed_dim
-        return Sample((rows[0],) * 3 if own else tuple(rows), {"cu_seqlens": sample_offsets()})
+        return Sample((rows[0],) * 3 if own else tuple(rows), {"cu_seqlens": cu})
 
     def _call_with(self, sample: Sample) -> None:
         args = sample.args * 3 if len(sample.args) == 1 else sample.args
@@ -267,6 +267,11 @@ class MultiheadAttention(Module):
         if self.bias_k is not None:
             options.update(bias_k=self.bias_k.reshape(-1), bias_v=self.bias_v.reshape(-1))
         return options
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that its positions serve, None for any."""
+        return None if self.position is None else self.position.max_positions
 
     def _own_positions(self) -> _core.Positions | None:
         """The positions, if there is a longest sequence to make them for once and for all."""

@@ -103,15 +103,15 @@ class Recorder:
         return columns
 
 
-def sample_offsets(longest: int = max(SAMPLE_LENGTHS)) -> NDArray[np.int32]:
-    """cu_seqlens of the sample that is taken if none is given."""
-    lengths = [min(length, longest) for length in SAMPLE_LENGTHS]
+def sample_offsets(longest: int | None = None) -> NDArray[np.int32]:
+    """cu_seqlens of the sample that is taken if none is given. longest: that can be served."""
+    lengths = [min(length, longest or length) for length in SAMPLE_LENGTHS]
     return np.cumsum([0, *lengths]).astype(np.int32)
 
 
-def sample_rows(features: int, seed: int = 0) -> Float32:
+def sample_rows(features: int, cu_seqlens: NDArray[np.int32], seed: int = 0) -> Float32:
     """Its rows, standard normal: the same each time."""
-    shape = (sum(SAMPLE_LENGTHS), features)
+    shape = (int(cu_seqlens[-1]), features)
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 

@@ -26,9 +26,9 @@ class TransformerDecoderLayer(TransformerLayer):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        offsets = sample_offsets()
-        rows = (sample_rows(self.d_model), sample_rows(self.d_model, 1))
-        return Sample(rows, {"cu_seqlens": offsets, "memory_cu_seqlens": offsets})
+        cu = sample_offsets(self.self_attn.max_positions)
+        rows = (sample_rows(self.d_model, cu), sample_rows(self.d_model, cu, 1))
+        return Sample(rows, {"cu_seqlens": cu, "memory_cu_seqlens": cu})
 
     def forward(
         self,

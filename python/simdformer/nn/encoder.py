@@ -34,7 +34,8 @@ class TransformerEncoderLayer(TransformerLayer):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        return Sample((sample_rows(self.d_model),), {"cu_seqlens": sample_offsets()})
+        cu = sample_offsets(self.self_attn.max_positions)
+        return Sample((sample_rows(self.d_model, cu),), {"cu_seqlens": cu})
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 
 from simdformer import _core
 from simdformer.nn import packing
+from simdformer.nn.added_positions import LearnedPositionalEmbedding
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.compute_types import (
     Sample,
@@ -23,6 +24,7 @@ from simdformer.nn.encoder import TransformerEncoder
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Float32, Module, PackedMatrix
 from simdformer.nn.parameters import Matrix
+from simdformer.nn.text_encoder import TextEncoder
 
 
 class LanguageModel(Module):
@@ -32,28 +34,32 @@ class LanguageModel(Module):
     a TransformerDecoder, which attends to a memory. position: SinusoidalPositionalEncoding,
     LearnedPositionalEmbedding or None. lm_head: None ties it to the embedding (Press and Wolf 2017).
     scale: sqrt(d_model) in Vaswani et al. 2017. What `simdformer.generation` drives.
+
+    A TextEncoder stands for embedding and stack: `LanguageModel(text_encoder)`, which becomes the
+    module's `stack` and is used causally.
     """
 
     def __init__(
         self,
-        embedding: Embedding,
-        stack: TransformerEncoder | TransformerDecoder,
+        embedding: Embedding | TextEncoder,
+        stack: TransformerEncoder | TransformerDecoder | None = None,
         *,
         position: Module | None = None,
         lm_head: Linear | None = None,
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        d_model = stack.layers[0].d_model
-        if embedding.embedding_dim != d_model:
-            raise ValueError(
-                f"embedding has {embedding.embedding_dim} features, the stack {d_model}"
-            )
+        if isinstance(embedding, TextEncoder):
+            if stack is not None or position is not None or scale != 1.0:
+                raise ValueError("stack, position and scale can't be given with a TextEncoder")
+            d_model = embedding.hidden_size
+        else:
+            d_model = _d_model(embedding, stack)
+            self.embedding = embedding
+            self.position = position
         if lm_head is not None and lm_head.in_features != d_model:
             raise ValueError(f"lm_head takes {lm_head.in_features} features, the stack {d_model}")
-        self.embedding = embedding
-        self.position = position
-        self.stack = stack
+        self.stack: Any = embedding if isinstance(embedding, TextEncoder) else stack
         self.lm_head = lm_head
         self.scale = scale
         self._head_type = "float32"  # of a tied head
@@ -62,20 +68,26 @@ class LanguageModel(Module):
     @property
     def vocab_size(self) -> int:
         """Tokens that there are logits for."""
-        head = self.embedding.num_embeddings if self.lm_head is None else self.lm_head.out_features
+        head = self._table().num_embeddings if self.lm_head is None else self.lm_head.out_features
         return int(head)
+
+    def _table(self) -> Embedding:
+        """The embedding of tokens."""
+        text_encoder = isinstance(self.stack, TextEncoder)
+        table: Embedding = self.stack.embeddings.word_embeddings if text_encoder else self.embedding
+        return table
 
     def _head(self) -> _core.Linear:
         """What gives the logits."""
         if self.lm_head is not None:
             own: _core.Linear = self.lm_head.native()
             return own
-        weight, outliers = self.embedding.weight, self._head_outliers
+        weight, outliers = self._table().weight, self._head_outliers
         with packing.lock():
             return self._kept.get("head", (weight, self._head_type, outliers), self._tied_head)
 
     def _tied_head(self) -> _core.Linear:
-        weight: Any = self.embedding.weight
+        weight: Any = self._table().weight
         if self._head_outliers is not None:
             weight = quantized(weight, self._head_outliers)
         return Matrix(weight, None, self._head_type).pack()
@@ -105,13 +117,17 @@ class LanguageModel(Module):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        cu_seqlens = sample_offsets()
-        ids = sample_ids(self.embedding.num_embeddings, int(cu_seqlens[-1]))
+        if isinstance(self.stack, TextEncoder):
+            return self.stack.sample()
+        longest = None
+        if isinstance(self.position, LearnedPositionalEmbedding):
+            longest = self.position.num_embeddings - self.position.offset
+        cu = sample_offsets(longest)
         options: dict[str, Any] = {}
         if isinstance(self.stack, TransformerDecoder):
             d_model = self.embedding.embedding_dim
-            options = {"memory": sample_rows(d_model), "memory_cu_seqlens": cu_seqlens}
-        return Sample((ids, cu_seqlens), options)
+            options = {"memory": sample_rows(d_model, cu), "memory_cu_seqlens": cu}
+        return Sample((sample_ids(self._table().num_embeddings, int(cu[-1])), cu), options)
 
     def forward(
         self,
@@ -132,6 +148,18 @@ class LanguageModel(Module):
         """
         cu = np.asarray(cu_seqlens, np.int64)
         cache = DecoderCache(len(cu) - 1) if cache is None else cache
+        if isinstance(self.stack, TextEncoder):
+            if memory is not None:
+                raise ValueError("memory must be None: a TextEncoder attends to none")
+            self.stack.native()  # takes the table to itself, before the head reads it there
+            return self.stack.logits(
+                self._head(),
+                input_ids,
+                cu,
+                cache=cache,
+                last_only=last_only,
+                num_threads=num_threads,
+            )
         x = self.embedding(input_ids)
         if self.scale != 1.0:
             x = np.multiply(x, np.float32(self.scale))
@@ -145,3 +173,12 @@ class LanguageModel(Module):
         if last_only:
             hidden = hidden[cu[1:] - 1]
         return _core.linear_forward(self._head(), hidden, num_threads=num_threads)
+
+
+def _d_model(embedding: Embedding, stack: Any) -> int:
+    if stack is None:
+        raise ValueError("stack must be given, unless a TextEncoder stands for it")
+    d_model: int = stack.layers[0].d_model
+    if embedding.embedding_dim != d_model:
+        raise ValueError(f"embedding has {embedding.embedding_dim} features, the stack {d_model}")
+    return d_model

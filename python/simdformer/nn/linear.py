@@ -14,7 +14,7 @@ from simdformer.checkpoint.precision import Int8Matrix
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import packing
-from simdformer.nn.compute_types import Sample, sample_rows
+from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.module import Float32, Module, PackedMatrix, float_input
 from simdformer.nn.parameters import Matrix, compute_type_of, indexed, join, leave_to, to_pack
 
@@ -58,7 +58,7 @@ class Linear(Module):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        return Sample((sample_rows(self.in_features),), {})
+        return Sample((sample_rows(self.in_features, sample_offsets()),), {})
 
     def keep_inputs(self, features: NDArray[np.int64]) -> None:
         """Leave out all other input features for good."""

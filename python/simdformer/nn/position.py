@@ -51,9 +51,13 @@ class Position(Module):
 
     def positions(self, heads: Heads, projections: Projections, size: int) -> _core.Positions:
         """What a native call takes for positions below `size`."""
+
+        def make() -> _core.Positions:
+            self.check_heads(heads)
+            return _core.Positions(**self._tables(heads, projections, size))
+
         with packing.lock():
             inputs = (size, *self._inputs(heads, projections), *self.shaping())
-            make = lambda: _core.Positions(**self._tables(heads, projections, size))
             return self._kept.get("positions", inputs, make)
 
     def _tables(self, heads: Heads, projections: Projections, size: int) -> dict[str, Any]:

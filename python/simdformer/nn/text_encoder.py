@@ -11,7 +11,7 @@ import numpy as np
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn.cache import DecoderCache
-from simdformer.nn.compute_types import SAMPLE_LENGTHS, Sample, sample_ids, sample_offsets
+from simdformer.nn.compute_types import Sample, sample_ids, sample_offsets
 from simdformer.nn.encoder import TransformerEncoderLayer
 from simdformer.nn.linear import Embedding
 from simdformer.nn.module import Float32, Module, ModuleList
@@ -137,7 +137,7 @@ class TextEncoder(Module):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        cu_seqlens = sample_offsets(self.max_positions or max(SAMPLE_LENGTHS))
+        cu_seqlens = sample_offsets(self.max_positions)
         return Sample((sample_ids(self.vocab_size, int(cu_seqlens[-1])), cu_seqlens), {})
 
     def forward(
@@ -158,16 +158,54 @@ class TextEncoder(Module):
         Errors: IndexError for ids out of range, ValueError for a sequence that is longer than
         max_positions.
         """
-        cu = np.asarray(cu_seqlens, np.int32)
-        options: dict[str, Any] = {"token_type_ids": token_type_ids, "num_threads": num_threads}
-        past = 0
+        return self._run(
+            (input_ids, cu_seqlens),
+            (len(input_ids), self.hidden_size),
+            cache,
+            token_type_ids=token_type_ids,
+            num_threads=num_threads,
+        )
+
+    def logits(
+        self,
+        lm_head: _core.Linear,
+        input_ids: Any,
+        cu_seqlens: Any,
+        *,
+        cache: DecoderCache,
+        last_only: bool = False,
+        num_threads: int = 0,
+    ) -> Float32:
+        """A head's output for each token, or for each sequence's last one, in the same native call.
+
+        The arguments are forward's. Returns: float32 (total or batch, features of lm_head).
+        """
+        rows = len(cu_seqlens) - 1 if last_only else len(input_ids)
+        return self._run(
+            (input_ids, cu_seqlens),
+            (rows, lm_head.out_features),
+            cache,
+            lm_head=lm_head,
+            last_only=last_only,
+            num_threads=num_threads,
+        )
+
+    def _run(
+        self,
+        source: tuple[Any, Any],
+        shape: tuple[int, int],
+        cache: DecoderCache | None,
+        **options: Any,
+    ) -> Float32:
+        """One native call. shape: of its output."""
+        input_ids, cu = np.asarray(source[0]), np.asarray(source[1], np.int32)
+        longest = int(np.diff(cu).max(initial=0))
         if cache is not None:
-            past = cache.max_length
+            longest += cache.max_length
             options.update(masks=_core.Masks(causal=True), self_cache=cache.self_cache)
-        longest = past + int(np.diff(cu).max(initial=0))
         positions = [layer.self_attn.positions(longest) for layer in self.layers]
         if any(given is not None for given in positions):
             options["positions"] = positions
-        out = np.empty((len(input_ids), self.hidden_size), np.float32)
-        self.native().forward(np.asarray(input_ids), cu, out, **options)
+        out = np.empty(shape, np.float32)
+        self.native().forward(input_ids, cu, out, **options)
         return out

@@ -72,9 +72,9 @@ class Transformer(Module):
 
     def sample(self) -> Sample:
         """What it is quantised with if no sample is given."""
-        offsets = sample_offsets()
-        rows = (sample_rows(self.d_model), sample_rows(self.d_model, 1))
-        return Sample(rows, {"src_cu_seqlens": offsets, "tgt_cu_seqlens": offsets})
+        cu = sample_offsets()
+        rows = (sample_rows(self.d_model, cu), sample_rows(self.d_model, cu, 1))
+        return Sample(rows, {"src_cu_seqlens": cu, "tgt_cu_seqlens": cu})
 
     def forward(
         self,
