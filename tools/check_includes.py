@@ -38,6 +38,7 @@ THREADS_FILES = ("base/workers_openmp.cpp", "base/workers_pool.cpp")
 # Likewise under python/simdformer/, by the names below simdformer.
 PUBLIC = (
     "CrossEncoder",
+    "ModelOutput",
     "SentenceTransformer",
     "__version__",
     "cross_encoder",
@@ -66,7 +67,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "thread_limits.py": ("_core", "__version__"),
     "cross_encoder.py": ("folder", "functional", "text", "util"),
     "sentence_transformer.py": ("folder", "functional", "text", "util"),
-    "__init__.py": ("_core", "build_info", "int8", "thread_limits", "util", *PUBLIC),
+    "__init__.py": ("_core", "build_info", "int8", "text", "thread_limits", "util", *PUBLIC),
     "cli/": (*PUBLIC, "cli", "server", "text", "util"),
     "server/": (*PUBLIC, "server", "text", "util"),
 }

@@ -4,7 +4,7 @@
 
 #include "bindings/bindings.h"
 #include "bindings/names.h"
-#include "bindings/nn_arguments.h"
+#include "bindings/stack_arguments.h"
 #include "layers/stack/single_attention.h"
 #include "layers/stack/transformer_stack.h"
 
@@ -38,207 +38,16 @@ class CacheUse {
   CacheHandle* handle_;
 };
 
-size_t max_length(const KVCache& cache) {
-  size_t result = 0;
-  for (size_t s = 0; s < cache.size(); ++s) result = std::max(result, cache.length(s));
-  return result;
-}
-
-// What a call asks of its layers, one element a layer where it is not empty.
-struct LayerArguments {
-  const std::vector<Shared<Positions>>& positions;
-  const std::vector<py::object>& head_masks;
-  const std::vector<py::object>& self_weights;
-  const std::vector<py::object>& cross_weights;
-  const std::vector<py::object>& head_outputs;
-  const std::vector<std::vector<int32_t>>& weights_heads;  // the heads whose weights are wanted
-};
-
-// A packed output, (tokens, cols) float32.
-Matrix packed_output(const char* name, const py::object& object, size_t tokens, size_t cols) {
-  if (object.is_none()) return {};
-  const auto array = py::array::ensure(object);
-  check(array && py::isinstance<FloatArray>(array) && array.ndim() == 2, name,
-        " must be contiguous float32 of 2 dimensions");
-  check(
-      static_cast<size_t>(array.shape(0)) == tokens && static_cast<size_t>(array.shape(1)) == cols,
-      name, " has shape ", shape_of(array), ", expected (", tokens, ", ", cols, ")");
-  return {static_cast<float*>(const_cast<py::array&>(array).mutable_data()), tokens, cols, cols};
-}
-
-// Of each head its place among the wanted ones, -1 for others.
-std::vector<int32_t> head_places(const std::vector<int32_t>& wanted, size_t heads) {
-  std::vector<int32_t> places(heads, -1);
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    check(wanted[i] >= 0 && static_cast<size_t>(wanted[i]) < heads, "weights_heads holds ",
-          wanted[i], ", the layer has ", heads, " heads");
-    places[static_cast<size_t>(wanted[i])] = static_cast<int32_t>(i);
-  }
-  return places;
-}
-
-struct CallSizes {
-  size_t batch;
-  size_t tokens;
-  size_t queries;  // of the longest sequence
-  size_t keys;
-  size_t memory_keys;
-};
-
-// Checks the layers' arguments for one call. places must outlive it.
-std::vector<TransformerLayer::Taps> layer_taps(const TransformerStack& self,
-                                               const LayerArguments& given, const CallSizes& sizes,
-                                               std::vector<std::vector<int32_t>>& places) {
-  const size_t layers = self.num_layers();
-  const auto check_count = [&](const char* name, size_t count) {
-    check(count == 0 || count == layers, name, " must have one element a layer, ", layers, ", got ",
-          count);
-    return count > 0;
-  };
-  const bool positions = check_count("positions", given.positions.size());
-  const bool head_masks = check_count("head_masks", given.head_masks.size());
-  const bool self_weights = check_count("self_weights", given.self_weights.size());
-  const bool cross_weights = check_count("cross_weights", given.cross_weights.size());
-  const bool head_outputs = check_count("head_outputs", given.head_outputs.size());
-  const bool some_heads = check_count("weights_heads", given.weights_heads.size());
-  if (!positions && !head_masks && !self_weights && !cross_weights && !head_outputs) return {};
-  std::vector<TransformerLayer::Taps> result(layers);
-  places.resize(layers);
-  for (size_t i = 0; i < layers; ++i) {
-    const MultiheadAttention& attention = self.layer(i).self_attention();
-    const size_t heads = attention.num_heads();
-    TransformerLayer::Taps& taps = result[i];
-    if (positions) taps.position = checked_position(given.positions[i], attention, sizes.keys);
-    if (head_masks) {
-      taps.head_mask =
-          optional_strided<float>("head_mask", given.head_masks[i], {sizes.batch, heads, 1, 1});
-    }
-    size_t wanted = heads;
-    if (some_heads) {
-      places[i] = head_places(given.weights_heads[i], heads);
-      taps.weights_head = places[i].data();
-      wanted = given.weights_heads[i].size();
-    }
-    if (self_weights) {
-      taps.self_weights = weights_output("self_weights", given.self_weights[i], sizes.batch, wanted,
-                                         sizes.queries, sizes.keys);
-    }
-    if (cross_weights) {
-      const size_t cross_heads = self.layer(i).cross_attention()->num_heads();
-      taps.cross_weights =
-          strided_output("cross_weights", given.cross_weights[i],
-                         {sizes.batch, cross_heads, sizes.queries, sizes.memory_keys});
-    }
-    if (head_outputs) {
-      taps.head_outputs = packed_output("head_outputs", given.head_outputs[i], sizes.tokens,
-                                        attention.context_dim());
-    }
-  }
-  return result;
-}
-
-// A cache holds keys packed for their products with queries, not as rows.
-void check_cacheable(const TransformerStack& self, const TransformerStack::Call& call) {
-  if (!call.self_cache) return;
-  for (size_t i = 0; i < self.num_layers(); ++i) {
-    const Positions* position = self.layer(i).self_attention().position();
-    if (!call.taps.empty() && call.taps[i].position) position = call.taps[i].position;
-    check(!position || !position->embeddings || position->embeddings->key_tables.empty(),
-          "positions that meet the keys (DeBERTa's p2c) cannot be used with a cache");
-  }
-}
-
-struct Memory {
-  const py::object& rows;
-  const py::object& cu_seqlens;
-  const Masks& masks;
-};
-
-// What cross-attention reads: rows that are given, or a cache's. memory_cu must outlive the call.
-// Returns the number of keys of the longest memory.
-size_t set_memory(const TransformerStack& self, TransformerStack::Call& call, const Memory& memory,
-                  CacheHandle* cache, const std::vector<int32_t>& cu,
-                  std::vector<int32_t>& memory_cu) {
-  if (!self.has_cross_attention()) return 0;
-  const MultiheadAttention* attention = self.layer(0).cross_attention();
-  size_t keys = 0;
-  if (cache) {
-    call.cross_cache = &cache->cache;
-    check(call.cross_cache->size() == cu.size() - 1, "the memory's cache holds ",
-          call.cross_cache->size(), " sequences, the call has ", cu.size() - 1);
-    keys = max_length(*call.cross_cache);
-  }
-  if (memory.rows.is_none()) {
-    check(keys > 0, "memory is needed: there is none in a cache");
-  } else {
-    check(keys == 0, "the cache holds a memory already");
-    memory_cu = offsets("memory_cu_seqlens", memory.cu_seqlens);
-    check(memory_cu.size() == cu.size(), "memory holds ", memory_cu.size() - 1,
-          " sequences, x has ", cu.size() - 1);
-    call.memory =
-        sequence_rows<const float>("memory", memory.rows, memory_cu, attention->key_dim());
-    keys = longest_sequence(memory_cu);
-  }
-  call.cross = memory.masks.pattern(cu, memory_cu, keys, attention->num_heads());
-  return keys;
-}
-
-// The source of a call: ids for the stack's embeddings, or rows.
-struct Source {
-  std::vector<int32_t> input_ids;
-  std::vector<int32_t> token_type_ids;
-  std::vector<int32_t> cu_seqlens;
-  Batch batch;
-
-  Source(const TransformerStack& self, const py::object& x, const py::object& cu,
-         const py::object& types)
-      : cu_seqlens(offsets("cu_seqlens", cu)) {
-    if (!self.embeddings()) {
-      check(types.is_none(), "token_type_ids are given to a stack without embeddings");
-      return;
-    }
-    input_ids = id_vector("input_ids", x);
-    if (!types.is_none()) token_type_ids = id_vector("token_type_ids", types);
-    check(types.is_none() || token_type_ids.size() == input_ids.size(), "token_type_ids has ",
-          token_type_ids.size(), " elements, input_ids has ", input_ids.size());
-    check(static_cast<size_t>(cu_seqlens.back()) == input_ids.size(),
-          "cu_seqlens must end with total_tokens=", input_ids.size(), ", got ", cu_seqlens.back());
-    batch = {input_ids, token_type_ids, cu_seqlens};
-  }
-  size_t size() const { return cu_seqlens.size() - 1; }
-
-  void set(const TransformerStack& self, const py::object& x, TransformerStack::Call& call) const {
-    call.self.cu_q = call.self.cu_k = cu_seqlens;
-    if (self.embeddings()) {
-      call.ids = &batch;
-    } else {
-      call.rows = sequence_rows<const float>("x", x, cu_seqlens, self.hidden_size());
-    }
-  }
-};
-
-std::vector<Matrix> hidden_states_output(const TransformerStack& self,
-                                         const std::vector<py::object>& arrays, size_t tokens) {
-  const size_t count = self.num_layers() + 1;
-  check(arrays.empty() || arrays.size() == count, "hidden_states must have ", count,
-        " elements, got ", arrays.size());
-  std::vector<Matrix> result;
-  for (const py::object& array : arrays) {
-    result.push_back(packed_output("hidden_states", array, tokens, self.hidden_size()));
-  }
-  return result;
-}
-
-void stack_forward(
-    const TransformerStack& self, const py::object& x, const py::object& cu_seqlens,
-    const py::object& out, const py::object& token_type_ids, const py::object& memory,
-    const py::object& memory_cu_seqlens, const Masks& masks, const Masks& memory_masks,
-    const std::vector<Shared<Positions>>& positions, const std::vector<py::object>& head_masks,
-    const std::vector<py::object>& self_weights, const std::vector<py::object>& cross_weights,
-    const std::vector<py::object>& head_outputs,
-    const std::vector<std::vector<int32_t>>& weights_heads,
-    const std::vector<py::object>& hidden_states, CacheHandle* self_cache, CacheHandle* cross_cache,
-    const Shared<Linear>& lm_head, bool last_only, int num_threads) {
+void stack_forward(const TransformerStack& self, const py::object& x, const py::object& cu_seqlens,
+                   const py::object& out, const py::object& token_type_ids,
+                   const py::object& memory, const py::object& memory_cu_seqlens,
+                   const Masks& masks, const Masks& memory_masks,
+                   const std::vector<Shared<Positions>>& positions, const Arrays& head_masks,
+                   const Arrays& self_weights, const Arrays& cross_weights,
+                   const Arrays& head_outputs,
+                   const std::vector<std::vector<int32_t>>& weights_heads,
+                   const Arrays& hidden_states, CacheHandle* self_cache, CacheHandle* cross_cache,
+                   const Shared<Linear>& lm_head, bool last_only, int num_threads) {
   num_threads = threads_of_call(num_threads);
   const CacheUse use_self(self_cache);
   const CacheUse use_cross(cross_cache);
@@ -256,8 +65,8 @@ void stack_forward(
   call.self = masks.pattern(cu, cu, keys, heads);
   source.set(self, x, call);
   std::vector<int32_t> memory_cu;
-  const size_t memory_keys =
-      set_memory(self, call, {memory, memory_cu_seqlens, memory_masks}, cross_cache, cu, memory_cu);
+  const size_t memory_keys = set_memory(self, call, {memory, memory_cu_seqlens, memory_masks},
+                                        cross_cache ? &cross_cache->cache : nullptr, cu, memory_cu);
   const auto tokens = static_cast<size_t>(cu.back());
   std::vector<std::vector<int32_t>> places;
   call.taps = layer_taps(
@@ -291,17 +100,37 @@ struct PooledStack {
 
 FloatArray pooled_encode(const PooledStack& self, const py::object& input_ids,
                          const py::object& cu_seqlens, const py::object& token_type_ids,
-                         size_t pooling_start, int num_threads) {
+                         size_t pooling_start, const Arrays& head_masks, const Arrays& self_weights,
+                         const std::vector<std::vector<int32_t>>& weights_heads,
+                         const Arrays& head_outputs, const Arrays& hidden_states, int num_threads) {
   num_threads = threads_of_call(num_threads);
   const Source source(*self.stack, input_ids, cu_seqlens, token_type_ids);
   TransformerStack::Call call;
   source.set(*self.stack, input_ids, call);
+  const size_t tokens = source.input_ids.size();
+  const size_t longest = longest_sequence(source.cu_seqlens);
+  std::vector<std::vector<int32_t>> places;
+  call.taps =
+      layer_taps(*self.stack, {{}, head_masks, self_weights, {}, head_outputs, weights_heads},
+                 {source.size(), tokens, longest, longest, 0}, places);
+  call.hidden_states = hidden_states_output(*self.stack, hidden_states, tokens);
   FloatArray out = empty_matrix(source.size(), self.head.embedding_dimension());
   PooledSink sink(source.cu_seqlens, self.head, pooling_start, mutable_matrix(out));
   without_gil([&](const StopCheck& stop_check) {
     self.stack->forward(call, num_threads, stop_check, sink);
   });
   return out;
+}
+
+// (num_heads, features of a head's output) of each layer's self-attention.
+std::vector<std::pair<size_t, size_t>> layer_heads(const TransformerStack& self) {
+  std::vector<std::pair<size_t, size_t>> result;
+  for (size_t i = 0; i < self.num_layers(); ++i) {
+    const MultiheadAttention& attention = self.layer(i).self_attention();
+    const size_t heads = attention.num_heads();
+    result.emplace_back(heads, attention.context_dim() / heads);
+  }
+  return result;
 }
 
 Shared<PooledStack> make_pooled_stack(const Shared<TransformerStack>& stack,
@@ -382,7 +211,6 @@ void bind_stack(py::module_& module) {
   const auto num_token_types = [](const TransformerStack& self) {
     return self.embeddings() ? self.embeddings()->num_token_types() : 0;
   };
-  using Arrays = std::vector<py::object>;
   py::class_<TransformerStack, Shared<TransformerStack>>(module, "TransformerStack")
       .def(py::init([](const std::vector<Shared<TransformerLayer>>& layers, Shared<Norm> norm,
                        Shared<Embeddings> embeddings) {
@@ -392,6 +220,7 @@ void bind_stack(py::module_& module) {
            arg("layers"), arg("norm") = py::none(), arg("embeddings") = py::none())
       .def_property_readonly("hidden_size", &TransformerStack::hidden_size)
       .def_property_readonly("num_layers", &TransformerStack::num_layers)
+      .def_property_readonly("layer_heads", &layer_heads)
       .def_property_readonly("max_positions", &TransformerStack::max_length)
       .def_property_readonly("vocab_size", vocab_size)
       .def_property_readonly("num_token_types", num_token_types)
@@ -416,7 +245,9 @@ void bind_stack(py::module_& module) {
           [](const PooledStack& self) { return self.head.embedding_dimension(); })
       .def("encode", &pooled_encode, arg("input_ids"), arg("cu_seqlens"),
            arg("token_type_ids") = py::none(), py::kw_only(), arg("pooling_start") = 0,
-           arg("num_threads") = 0);
+           arg("head_masks") = Arrays{}, arg("self_weights") = Arrays{},
+           arg("weights_heads") = std::vector<std::vector<int32_t>>{},
+           arg("head_outputs") = Arrays{}, arg("hidden_states") = Arrays{}, arg("num_threads") = 0);
 }
 
 }  // namespace simdformer::bindings

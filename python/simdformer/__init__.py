@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from simdformer.cross_encoder import CrossEncoder
     from simdformer.int8.quantize_model import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
+    from simdformer.text.model_output import ModelOutput
     from simdformer.thread_limits import register_threadpoolctl
     from simdformer.util import quantize_embeddings
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CrossEncoder",
+    "ModelOutput",
     "SentenceTransformer",
     "__version__",
     "quantize_embeddings",
@@ -33,6 +35,7 @@ __all__ = [
 # The rest is imported when it is first used: NumPy and tokenizers cost 0.1 s and start threads.
 _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
+    "ModelOutput": "simdformer.text.model_output",
     "SentenceTransformer": "simdformer.sentence_transformer",
     "quantize_embeddings": "simdformer.util",
     "quantize_model": "simdformer.int8.quantize_model",

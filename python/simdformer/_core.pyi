@@ -126,6 +126,11 @@ class PooledStack:
         token_type_ids: Int32 | None = None,
         *,
         pooling_start: int = 0,
+        head_masks: Sequence[Float32 | None] = (),
+        self_weights: Sequence[Float32 | None] = (),
+        weights_heads: Sequence[Sequence[int]] = (),
+        head_outputs: Sequence[Float32 | None] = (),
+        hidden_states: Sequence[Float32 | None] = (),
         num_threads: int = 0,
     ) -> Float32: ...
 
@@ -427,6 +432,9 @@ class TransformerStack:
     def hidden_size(self) -> int: ...
     @property
     def num_layers(self) -> int: ...
+    # (num_heads, features of a head's output) of each layer's self-attention
+    @property
+    def layer_heads(self) -> list[tuple[int, int]]: ...
     @property
     def max_positions(self) -> int: ...
     @property

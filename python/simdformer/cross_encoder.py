@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from simdformer.folder.activation import activation_function, activation_kernel
 from simdformer.folder.loading import COMPUTE_TYPES, load_cross_encoder
@@ -27,6 +27,7 @@ from simdformer.text.inputs import (
     refuse_unknown,
 )
 from simdformer.text.model import TextModel, convert, progress_bar
+from simdformer.text.model_output import MAX_BYTES, Layers, LayersAndHeads, OutputRequest
 from simdformer.text.pipeline import Array, Float32, TextPipeline
 from simdformer.text.tokenizer import Pair, check_text
 
@@ -189,6 +190,37 @@ class CrossEncoder(TextModel):
             scores = softmax(scores)
         result = convert(scores, convert_to_numpy, convert_to_tensor)
         return result[0] if single else result
+
+    def outputs(
+        self,
+        inputs: Sequence[str] | Sequence[Sequence[str]] | NDArray[Any],
+        *,
+        output_attentions: LayersAndHeads = False,
+        output_hidden_states: bool = False,
+        output_head_outputs: Layers = False,
+        head_mask: ArrayLike | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_bytes: int | None = MAX_BYTES,
+    ) -> Any:
+        """What the model computes on its way to the scores, as SentenceTransformer.outputs.
+
+        inputs, prompt_name, prompt: as for `predict`.
+
+        Returns: a ModelOutput for a single pair, else a list of them. Their logits have the bits of
+        `predict` with activation_fn="torch.nn.Identity".
+        """
+        request = OutputRequest.of(
+            self.pipeline.encoder,
+            output_attentions,
+            output_hidden_states,
+            output_head_outputs,
+            head_mask,
+        )
+        prompt = self.resolve_prompt(prompt, prompt_name)
+        pairs, single = pair_list(inputs)
+        outputs = self.pipeline.outputs(_prompted(pairs, prompt), request, max_bytes, logits=True)
+        return outputs[0] if single else outputs
 
     def rank(
         self,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,14 +22,24 @@ from simdformer.text.inputs import (
     document_prompt,
     merge_prompts,
     old_name,
+    pop_hidden_states,
     text_list,
 )
 from simdformer.text.model import TextModel, convert, progress_bar
+from simdformer.text.model_output import (
+    MAX_BYTES,
+    Layers,
+    LayersAndHeads,
+    OutputRequest,
+    features,
+)
 from simdformer.text.pipeline import Array, Float32, TextPipeline
 from simdformer.text.tokenizer import check_text
 from simdformer.util import similarity
 from simdformer.util.embedding_precision import check_precision, quantize_embeddings
 from simdformer.util.similarity import SIMILARITIES
+
+R = TypeVar("R")
 
 # Vectors that are normalized at a time.
 _ROWS = 4096
@@ -134,7 +144,7 @@ class SentenceTransformer(TextModel):
         prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
-        output_value: str = "sentence_embedding",
+        output_value: str | None = "sentence_embedding",
         precision: str = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
@@ -151,7 +161,8 @@ class SentenceTransformer(TextModel):
         prompt: put before each text; else the prompt called prompt_name, or default_prompt_name.
         batch_size: accepted and checked; the token budget of the constructor decides.
         show_progress_bar: None shows one if the logger "simdformer" is at INFO or DEBUG.
-        output_value: "sentence_embedding", or "token_embeddings" (what pooling would see).
+        output_value: "sentence_embedding", "token_embeddings" (what pooling would see), or None for
+          a dict a text. output_hidden_states=True adds all layers' to it; see `outputs` for more.
         precision: see quantize_embeddings, which is applied last.
         normalize_embeddings: divide each vector by its L2 norm, after truncation.
         truncate_dim: keep the leading dimensions only. Vectors of a model that normalizes are
@@ -161,21 +172,35 @@ class SentenceTransformer(TextModel):
 
         Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. With "token_embeddings" a
         list of n arrays float32 (tokens, hidden_size), or that array for a str. Other precisions
-        change dtype, and binary ones the width.
+        change dtype, and binary ones the width. With None a list of n dicts, or one for a str, with
+        sentence-transformers' keys and NumPy's arrays, without padding: "input_ids",
+        "token_type_ids" (if the model has any) and "attention_mask" int64 (tokens,), "modality",
+        "prompt_length" (if there is a prompt), "token_embeddings", "sentence_embedding" (truncated,
+        not normalised: as there) and, if asked for, "all_layer_embeddings", a tuple of num_layers + 1
+        arrays float32 (tokens, hidden_size).
 
         Errors: TypeError naming the index of an input that is not a str; ValueError for one that
         holds a lone surrogate, and for unknown names and values, listing the known ones.
         """
         inputs = old_name(inputs, kwargs)
         check_precision(precision)
+        hidden_states = pop_hidden_states(kwargs, output_value)
         check_arguments(batch_size, output_value, device, pool, chunk_size, kwargs)
+        if output_value is None and precision != "float32":
+            raise ValueError(
+                f"precision must be 'float32' with output_value=None, got {precision!r}"
+            )
         prompt = self.resolve_prompt(prompt, prompt_name)
         single = isinstance(inputs, str)
         texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
         bar = progress_bar(len(texts), show_progress_bar, "text")
         try:
+            if output_value is None:
+                dicts = self._encode_features(texts, prompt, bar, truncate_dim, hidden_states)
+                return dicts[0] if single else dicts
             if output_value == "token_embeddings":
-                matrices = self._encode_tokens(texts, prompt, bar)
+                rows = self.pipeline.token_rows(_prompted(texts, prompt))
+                matrices: list[Array] = _joined(rows, bar)
                 matrices = _quantize_matrices(matrices, precision)
                 return matrices[0] if single else matrices
             embeddings = self._encode_sentences(
@@ -237,6 +262,51 @@ class SentenceTransformer(TextModel):
         truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
         rows = self.pipeline.rows(_prompted(texts, prompt), self.pipeline.pooling_start(prompt))
         return _finished(rows, truncate_dim, normalize_embeddings)
+
+    def outputs(
+        self,
+        inputs: str | Sequence[str] | NDArray[Any],
+        *,
+        output_attentions: LayersAndHeads = False,
+        output_hidden_states: bool = False,
+        output_head_outputs: Layers = False,
+        head_mask: ArrayLike | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_bytes: int | None = MAX_BYTES,
+    ) -> Any:
+        """What the model computes on its way to the vectors, on the path that `encode` takes.
+
+        inputs, prompt_name, prompt: as for `encode`.
+        output_attentions: True for the weights of all layers and heads; layers by number (negative
+          ones from the end); or a dict from layer to its heads by number, or True for all.
+        output_hidden_states: every layer's.
+        output_head_outputs: True, or layers by number.
+        head_mask: float32 (num_heads,) or (num_layers, num_heads), factors of the heads' outputs
+          and weights: 0 switches a head off. None or ones change no bit.
+        max_bytes: what the arrays of the call may take together; None for no limit. Attentions
+          grow with the square of a text's length.
+
+        Returns: a ModelOutput, or a list of them for a sequence of texts. What is asked for
+        changes no bit of the rest; head_mask does, as it should.
+
+        Errors: those of `encode`; ValueError for layers and heads that the model does not have, for
+        a head_mask of another shape, and, before they are made, for arrays of more than max_bytes.
+        """
+        request = OutputRequest.of(
+            self.pipeline.encoder,
+            output_attentions,
+            output_hidden_states,
+            output_head_outputs,
+            head_mask,
+        )
+        prompt = self.resolve_prompt(prompt, prompt_name)
+        texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
+        found = self.pipeline.outputs(
+            list(_prompted(texts, prompt)), request, max_bytes, self.pipeline.pooling_start(prompt)
+        )
+        outputs = [output.with_dim(self.truncate_dim) for output in found]
+        return outputs[0] if isinstance(inputs, str) else outputs
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> dict[str, Array]:
         """The model's view of texts, as sentence-transformers' `tokenize` and `preprocess` have it.
@@ -328,14 +398,37 @@ class SentenceTransformer(TextModel):
                 rows[:] = similarity.normalize_embeddings(rows)
         return embeddings
 
-    def _encode_tokens(self, texts: list[str], prompt: str | None, bar: Any) -> list[Array]:
-        result: list[Array] = []
-        with closing(self.pipeline.token_rows(_prompted(texts, prompt))) as parts:
-            for part in parts:
-                result.extend(part)
-                if bar is not None:
-                    bar.update(len(part))
-        return result
+    def _encode_features(
+        self,
+        texts: list[str],
+        prompt: str | None,
+        bar: Any,
+        truncate_dim: int | None,
+        hidden_states: bool,
+    ) -> list[dict[str, Any]]:
+        pipeline = self.pipeline
+        truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
+        request = OutputRequest(pipeline.encoder, hidden_states=hidden_states)
+        passes = pipeline.output_passes(
+            _prompted(texts, prompt), request, pipeline.pooling_start(prompt)
+        )
+        prompt_length = pipeline.tokenizer.prompt_length(prompt) if prompt else None
+        typed = pipeline.encoder.num_token_types > 1
+        return [
+            features(output.with_dim(truncate_dim), prompt_length, typed)
+            for output in _joined(passes, bar)
+        ]
+
+
+def _joined(passes: Generator[list[R], None, None], bar: Any) -> list[R]:
+    """The results of all passes; the bar is told of each."""
+    result: list[R] = []
+    with closing(passes) as parts:
+        for part in parts:
+            result.extend(part)
+            if bar is not None:
+                bar.update(len(part))
+    return result
 
 
 def _saved_similarity(defaults: Defaults) -> str:

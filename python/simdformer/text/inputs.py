@@ -12,7 +12,7 @@ import numpy as np
 from simdformer.functional.arrays import positive_int
 from simdformer.text.tokenizer import Pair, check_text
 
-OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")
+OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")  # or None
 
 
 class Budget(NamedTuple):
@@ -124,17 +124,26 @@ def old_name(
 
 def check_arguments(
     batch_size: int,
-    output_value: str,
+    output_value: str | None,
     device: object,
     pool: object,
     chunk_size: object,
     kwargs: Mapping[str, Any],
 ) -> None:
     """ValueError for the first argument of `encode` that cannot be, listing what can."""
-    check_known("output_value", output_value, OUTPUT_VALUES)
+    if output_value is not None:
+        check_known("output_value", output_value, OUTPUT_VALUES)
     check_execution(batch_size, device, pool, chunk_size)
     # A task chooses a route in models with several; these have one.
     refuse_unknown("encode", kwargs, {"task"})
+
+
+def pop_hidden_states(kwargs: dict[str, Any], output_value: str | None) -> bool:
+    """Takes output_hidden_states out of encode's further arguments."""
+    wanted = kwargs.pop("output_hidden_states", False)
+    if wanted and output_value is not None:
+        raise ValueError("output_hidden_states=True needs output_value=None")
+    return bool(wanted)
 
 
 def check_execution(batch_size: int, device: object, pool: object, chunk_size: object) -> None:

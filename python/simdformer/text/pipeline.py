@@ -17,6 +17,7 @@ from simdformer.functional.arrays import positive_int
 from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.text.batching import without_padding as cut_padding
 from simdformer.text.inputs import Budget
+from simdformer.text.model_output import ModelOutput, OutputRequest, run
 from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
 
@@ -123,6 +124,34 @@ class TextPipeline:
         """What pooling would see: float32 (tokens, hidden_size) for each of consecutive texts."""
         return self.passes(texts, self._token_rows)
 
+    def output_passes(
+        self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
+    ) -> Generator[list[ModelOutput], None, None]:
+        """What the model computes on its way to the rows, for each of consecutive texts."""
+        return self.passes(texts, self._to_outputs(request, pooling_start=pooling_start))
+
+    def outputs(
+        self,
+        texts: Sequence[Text],
+        request: OutputRequest,
+        max_bytes: int | None,
+        pooling_start: int = 0,
+        *,
+        logits: bool = False,
+    ) -> list[ModelOutput]:
+        """The same of all texts, once their arrays are known to take max_bytes at most. logits: what
+        rows are."""
+        if max_bytes is not None:
+            positive_int("max_bytes", max_bytes)
+        tokenizer = self.tokenizer
+        tokens = tokenizer(texts)
+        request.check_bytes(map(len, tokens.input_ids), max_bytes)
+        if tokens.num_truncated:
+            self._count_truncated(tokens.num_truncated, tokenizer)
+        compute = self._to_outputs(request, pooling_start=pooling_start, is_logits=logits)
+        batches = self._cut(tokens, 1 if request.attentions else self._budget.max_batch_tokens)
+        return [output for batch in batches for output in self._counted(compute(batch), batch)]
+
     def passes(
         self, texts: Iterable[Text], compute: Callable[[TokenBatch], R]
     ) -> Generator[R, None, None]:
@@ -140,7 +169,8 @@ class TextPipeline:
     def rows_of_tokens(self, tokens: Tokens, pooling_start: int = 0) -> Float32:
         """The rows of what is tokenised already, float32 (n, width). Does not count truncated texts."""
         parts = [
-            self._counted(self._rows(batch, pooling_start), batch) for batch in self._cut(tokens)
+            self._counted(self._rows(batch, pooling_start), batch)
+            for batch in self._cut(tokens, self._budget.max_batch_tokens)
         ]
         return np.concatenate(parts)
 
@@ -169,10 +199,20 @@ class TextPipeline:
         return self._counted(self._rows(batch, pooling_start), batch)
 
     def _rows(self, batch: TokenBatch, pooling_start: int) -> Float32:
-        if self._padding is not None:
-            batch = cut_padding(batch, self._padding)
         return self._model.encode(
-            *batch, pooling_start=pooling_start, num_threads=self._budget.num_threads
+            *self._read(batch), pooling_start=pooling_start, num_threads=self._budget.num_threads
+        )
+
+    def _read(self, batch: TokenBatch) -> TokenBatch:
+        """What the model reads of a batch."""
+        return batch if self._padding is None else cut_padding(batch, self._padding)
+
+    def _to_outputs(
+        self, request: OutputRequest, **call: Any
+    ) -> Callable[[TokenBatch], list[ModelOutput]]:
+        spell, num_threads = self.tokenizer.spell, self._budget.num_threads
+        return lambda batch: run(
+            self._model, request, self._read(batch), spell, num_threads=num_threads, **call
         )
 
     def _token_rows(self, batch: TokenBatch) -> list[Float32]:
@@ -182,13 +222,13 @@ class TextPipeline:
     def _batches(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[list[TokenBatch], int]:
         """What the tokenizing thread makes of a chunk: batches, and how many texts were too long."""
         tokens = tokenizer(texts)
-        return self._cut(tokens), tokens.num_truncated
+        return self._cut(tokens, self._budget.max_batch_tokens), tokens.num_truncated
 
-    def _cut(self, tokens: Tokens) -> list[TokenBatch]:
+    def _cut(self, tokens: Tokens, max_batch_tokens: int) -> list[TokenBatch]:
         ids, type_ids = tokens.input_ids, tokens.type_ids
         return [
             pack(ids[part], None if type_ids is None else type_ids[part])
-            for part in split_by_tokens(map(len, ids), self._budget.max_batch_tokens)
+            for part in split_by_tokens(map(len, ids), max_batch_tokens)
         ]
 
     # --- counters ---

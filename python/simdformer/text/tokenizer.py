@@ -9,7 +9,7 @@ texts every combination of them, in seconds and gigabytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -134,6 +134,10 @@ class Tokenizer:
             from_left = self._truncation_side == "left"
             cut.update(positions[: len(positions) - count] if from_left else positions[count:])
         return [i for i in range(len(sequence_ids)) if i not in cut]
+
+    def spell(self, ids: Iterable[int]) -> tuple[str, ...]:
+        """The tokens of ids, as the vocabulary has them."""
+        return tuple(self._tokenizer.id_to_token(token_id) or "" for token_id in ids)
 
     def prompt_length(self, prompt: str) -> int:
         """How many tokens a prompt puts before the text, leading special tokens included.
