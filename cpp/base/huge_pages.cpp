@@ -3,10 +3,12 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <vector>
 
 namespace simdformer {
 namespace {
@@ -19,31 +21,51 @@ constexpr size_t kSmall = size_t{1} << 16;
 class Chunk {
  public:
   // One huge page more than asked for, to begin at the start of one.
-  explicit Chunk(size_t bytes) : mapped_(bytes + kHugePage) {
+  explicit Chunk(size_t bytes)
+      : mapped_(bytes + kHugePage), pieces_((bytes + kHugePage - 1) / kHugePage) {
     start_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start_ == MAP_FAILED) throw std::bad_alloc();
     const size_t into_page = reinterpret_cast<uintptr_t>(start_) % kHugePage;
-    next_ = static_cast<std::byte*>(start_) + (kHugePage - into_page) % kHugePage;
-    end_ = next_ + bytes;
-    madvise(next_, bytes, MADV_HUGEPAGE);
+    first_ = static_cast<std::byte*>(start_) + (kHugePage - into_page) % kHugePage;
+    size_ = bytes;
+    madvise(first_, bytes, MADV_HUGEPAGE);
   }
   ~Chunk() { munmap(start_, mapped_); }
   Chunk(const Chunk&) = delete;
   Chunk& operator=(const Chunk&) = delete;
 
-  // Null if there is not so much left.
+  // Null if there is not so much left. One thread at a time.
   std::byte* take(size_t bytes) {
-    if (static_cast<size_t>(end_ - next_) < bytes) return nullptr;
-    std::byte* piece = next_;
-    next_ += bytes;
-    return piece;
+    const size_t begin = taken_.load();
+    if (size_ - begin < bytes) return nullptr;
+    for (size_t page = begin / kHugePage; page * kHugePage < begin + bytes; ++page) {
+      ++pieces_[page];
+    }
+    taken_.store(begin + bytes);
+    return first_ + begin;
+  }
+
+  // Pages whose pieces are all given back go to the system at once, while others keep the chunk: a
+  // model that is quantised has its weights in float32 for a while.
+  void give_back(const std::byte* piece, size_t bytes) {
+    const auto begin = static_cast<size_t>(piece - first_);
+    for (size_t page = begin / kHugePage; page * kHugePage < begin + bytes; ++page) {
+      if (--pieces_[page] > 0) continue;
+      // A page that is taken to its end gets no more pieces, but one may have come meanwhile.
+      const bool closed = (page + 1) * kHugePage <= taken_.load();
+      if (closed && pieces_[page].load() == 0) {
+        madvise(first_ + page * kHugePage, kHugePage, MADV_DONTNEED);
+      }
+    }
   }
 
  private:
   void* start_;
   size_t mapped_;
-  std::byte* next_;
-  std::byte* end_;
+  std::byte* first_;
+  size_t size_;
+  std::atomic<size_t> taken_ = 0;
+  std::vector<std::atomic<uint32_t>> pieces_;  // of each page, wholly or in part
 };
 
 std::mutex mutex;
@@ -72,7 +94,7 @@ std::shared_ptr<std::byte> huge_page_memory(size_t bytes) {
     piece = chunk->take(bytes);
     if (lock) open_chunk = chunk;
   }
-  return {chunk, piece};
+  return {piece, [chunk, bytes](const std::byte* p) { chunk->give_back(p, bytes); }};
 }
 
 }  // namespace simdformer
