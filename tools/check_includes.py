@@ -3,7 +3,7 @@
     python tools/check_includes.py [ROOT]
 
 The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
-bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn;
+bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn, models;
 models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; public classes, util -> folder;
 cli, server -> public classes, text, and of both what has no underscore.
 """
@@ -55,7 +55,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "functional/": ("_core", "functional"),
     "text/": (*BOTTOM, "text"),
     "nn/": (*BOTTOM, "nn", "text"),
-    "int8/": (*BOTTOM, "int8", "nn", "text"),
+    "int8/": (*BOTTOM, "int8", "models", "nn", "text"),
     # It reads a folder and writes one.
     "int8/quantize_model.py": FOLDER,
     "models/": (*BOTTOM, "models", "nn"),

@@ -44,6 +44,7 @@ class CrossEncoder(TextModel):
     Any number of Python threads may use one model at once.
 
     Attributes:
+      encoder: the nn.TextEncoder that was loaded, such as encoder.layers[3].self_attn.
       name_or_path: what it was loaded by.
       pipeline: its tokenizer, native model and token budget; what `predict` and the server run.
       num_labels: how many scores a pair has.
@@ -111,7 +112,7 @@ class CrossEncoder(TextModel):
             TextPipeline(
                 loaded.tokenizer,
                 loaded.encoder,
-                loaded.classifier,
+                loaded.pool,
                 budget,
                 padding=loaded.pad_token_id,  # of a causal model: what stands before does not see it
             ),
@@ -120,6 +121,7 @@ class CrossEncoder(TextModel):
             prompts=merge_prompts(prompts, loaded.defaults.prompts),
             default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
         )
+        self.encoder = loaded.encoder
         self.num_labels = loaded.num_labels
         if num_labels not in (None, self.num_labels):
             raise ValueError(f"num_labels={num_labels!r}, but {folder} has {self.num_labels}")

@@ -52,6 +52,7 @@ class SentenceTransformer(TextModel):
     Any number of Python threads may use one model at once.
 
     Attributes:
+      encoder: the nn.TextEncoder that was loaded, such as encoder.layers[3].self_attn.
       name_or_path: what it was loaded by.
       pipeline: its tokenizer, native model and token budget; what `encode` and the server run.
       compute_type: what the linear layers run in.
@@ -117,7 +118,7 @@ class SentenceTransformer(TextModel):
             TextPipeline(
                 loaded.tokenizer,
                 loaded.encoder,
-                loaded.sentence_encoder,
+                loaded.pool,
                 budget,
                 include_prompt=loaded.include_prompt,
             ),
@@ -126,6 +127,7 @@ class SentenceTransformer(TextModel):
             prompts=merge_prompts(prompts, loaded.defaults.prompts, always=("query", "document")),
             default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
         )
+        self.encoder = loaded.encoder
         self.truncate_dim = checked_truncate_dim(truncate_dim, loaded.defaults.truncate_dim)
         self.similarity_fn_name = similarity_fn_name or _saved_similarity(loaded.defaults)
 

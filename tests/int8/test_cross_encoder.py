@@ -162,7 +162,7 @@ def test_pairs_calibrate_and_measure_as_the_model_reads_them(source, tmp_path):
         features = model.measure(checkpoint)
     tokens = exact.tokenizer(PAIRS)
     batch = pack(tokens.input_ids, tokens.type_ids)
-    a, b = (features(loaded.encoder).encode(*batch) for loaded in (exact, found))
+    a, b = (features(loaded.encoder.native()).encode(*batch) for loaded in (exact, found))
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert report.texts == len(PAIRS)
     assert 1 - report.min_cosine == pytest.approx(1 - cosines.min(), abs=5e-7)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from simdformer import SentenceTransformer, quantize_model
+from simdformer.checkpoint import Checkpoint
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8 import calibration
-from simdformer.nn import compute_types
+from simdformer.models import bert
+from simdformer.models.assign import assign
+from simdformer.nn import compute_types, initialization
 from tests import oracle
 from tests.support import assert_same_bits
-from tests.support.model_fixtures import write_model
+from tests.support.model_fixtures import config_json, write_model
 from tests.support.tiny_bert import Config, native_encoder, random_batch, random_weights
 
 # What docs/quantization.md promises of all-MiniLM-L6-v2, on thousands of texts; here on a few.
@@ -142,8 +147,15 @@ def test_the_compute_type_can_be_asked(model, tmp_path):
 
 
 def int8_encoder(config, weights):
-    """native_encoder in int8, by the way a model file goes."""
-    return calibration.quantize_encoder(lambda p: native_encoder(config, weights, p)).encoder
+    """BERT in int8, by the way a model file goes."""
+    with initialization.deferred():
+        encoder = bert.build(config_json(config))
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(weights, Path(folder) / "model.safetensors")
+        with Checkpoint(Path(folder)) as checkpoint:
+            encoder.load_state_dict(assign(encoder, bert.NAMES, checkpoint).places)
+            encoder.pack()
+    return calibration.quantize_encoder(encoder).encoder.native()
 
 
 WIDE = Config(hidden_size=128, num_heads=4, intermediate_size=512, num_layers=4)

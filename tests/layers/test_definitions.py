@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from simdformer import _core
-from simdformer.checkpoint.precision import FLOAT32
 from tests import oracle
 from tests.oracle.positions import roberta_position_ids, t5_bias, t5_bucket
 from tests.support import (
@@ -151,7 +150,7 @@ def test_layers_copy_the_weights_they_are_given(active_isa):  # noqa: ARG001
 def test_layers_may_be_shared_between_encoders():
     w = random_weights()
     embeddings = native_embeddings(Config(), w)
-    layer = tiny_bert.native_layer(Config(), w, "encoder.layer.0", FLOAT32)
+    layer = tiny_bert.native_layer(Config(), w, "encoder.layer.0")
     twice, once = (
         _core.TransformerStack(layers, embeddings=embeddings)
         for layers in ([layer, layer], [layer])

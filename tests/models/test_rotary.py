@@ -39,7 +39,7 @@ def loaded(folder, architecture, config=None):
 
 @each
 def test_hidden_states_follow_the_oracle_at_every_level(tmp_path, architecture, active_isa):  # noqa: ARG001
-    encoder = load_model(architecture.write(tmp_path / "m")).encoder
+    encoder = load_model(architecture.write(tmp_path / "m")).encoder.native()
     ids = [architecture.ids(text) for text in TEXTS]
     cu_seqlens = np.cumsum([0, *map(len, ids)])
     expected = np.concatenate([architecture.states(text) for text in TEXTS])

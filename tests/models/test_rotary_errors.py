@@ -174,7 +174,7 @@ def test_a_tensor_that_config_json_leaves_no_place_for_is_named(tmp_path, archit
 
 @each
 def test_a_sequence_longer_than_max_position_embeddings_is_refused(tmp_path, architecture):
-    encoder = load_model(architecture.write(tmp_path / "m")).encoder
+    encoder = load_model(architecture.write(tmp_path / "m")).encoder.native()
     ids = np.zeros(131, np.int32)
     assert encoder.max_positions == 130
     assert encoder.encode(ids[:130], [0, 130]).shape == (130, 20)

@@ -5,17 +5,13 @@ The fork, thread and signal tests compute with it in their child processes too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from simdformer import _core
-from simdformer.checkpoint.precision import FLOAT32
 from tests.support.bert_weights import MINILM, Config, random_weights
 
 __all__ = [
     "MINILM",
-    "ArrayMatrix",
     "Config",
     "native_embeddings",
     "native_encoder",
@@ -23,18 +19,6 @@ __all__ = [
     "random_batch",
     "random_weights",
 ]
-
-
-@dataclass(frozen=True)
-class ArrayMatrix:
-    """precision.Matrix of an array."""
-
-    name: str
-    array: np.ndarray
-    tensors: tuple[str, ...] = ()
-
-    def float32(self):
-        return self.array
 
 
 def self_attention(qkv, output, num_heads, position=None):
@@ -55,10 +39,10 @@ def post_norm_layer(attention, attention_norm, feed_forward, output_norm):
     return _core.TransformerLayer(attention, None, feed_forward, *norms)
 
 
-def native_layer(config, w, prefix, precision, position=None):
+def native_layer(config, w, prefix, position=None):
     def linear(name):
         full = f"{prefix}.{name}"
-        return precision.linear(ArrayMatrix(full, w[f"{full}.weight"]), w[f"{full}.bias"])
+        return _core.Linear(w[f"{full}.weight"], w[f"{full}.bias"])
 
     def norm(name):
         weight, bias = w[f"{prefix}.{name}.weight"], w[f"{prefix}.{name}.bias"]
@@ -70,7 +54,7 @@ def native_layer(config, w, prefix, precision, position=None):
 
     return post_norm_layer(
         self_attention(
-            precision.linear(ArrayMatrix(f"{prefix}.qkv", joined("weight")), joined("bias")),
+            _core.Linear(joined("weight"), joined("bias")),
             linear("attention.output.dense"),
             config.num_heads,
             position,
@@ -83,25 +67,23 @@ def native_layer(config, w, prefix, precision, position=None):
     )
 
 
-def native_embeddings(config, w, precision=FLOAT32):
+def native_embeddings(config, w):
     name = "embeddings.{}_embeddings.weight".format
     norm = _core.LayerNorm(
         w["embeddings.LayerNorm.weight"], w["embeddings.LayerNorm.bias"], eps=config.eps
     )
-    word = precision.table(ArrayMatrix("embeddings.word_embeddings", w[name("word")]))
-    return _core.Embeddings(word, w[name("position")], w[name("token_type")], norm)
+    return _core.Embeddings(w[name("word")], w[name("position")], w[name("token_type")], norm)
 
 
 _SMALL = Config()
 
 
-def native_encoder(config=_SMALL, w=None, precision=FLOAT32, position=None):
+def native_encoder(config=_SMALL, w=None, position=None):
     w = random_weights(config) if w is None else w
     layers = [
-        native_layer(config, w, f"encoder.layer.{i}", precision, position)
-        for i in range(config.num_layers)
+        native_layer(config, w, f"encoder.layer.{i}", position) for i in range(config.num_layers)
     ]
-    return _core.TransformerStack(layers, embeddings=native_embeddings(config, w, precision))
+    return _core.TransformerStack(layers, embeddings=native_embeddings(config, w))
 
 
 def random_batch(lengths, vocab_size=61, seed=0):

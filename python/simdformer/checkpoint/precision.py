@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an architecture's weights become layers, which decides on their arithmetic."""
+"""A matrix in int8, as files and modules have it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,62 +72,3 @@ class Int8Matrix(NamedTuple):
         scale = np.repeat(self.scale, s8_group(), axis=1)[:, : self.values.shape[1]]
         wide: Float32 = self.values * scale
         return wide
-
-
-class Matrix(Protocol):
-    """A matrix of a checkpoint, read when it is asked for.
-
-    name: the checkpoint's, without ".weight".
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def tensors(self) -> list[str]:
-        """The names of the tensors that hold it in float32."""
-        ...
-
-    def float32(self) -> Float32:
-        """Its numbers: (rows, cols)."""
-        ...
-
-    def int8(self) -> Int8Matrix:
-        """As a quantised checkpoint stores it."""
-        ...
-
-
-class Precision(Protocol):
-    """Makes what an architecture is built of."""
-
-    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
-        """weight: (out, in); bias: (out,), None for none."""
-        ...
-
-    def table(self, weight: Matrix) -> Float32:
-        """The embeddings of the vocabulary, (vocab_size, hidden_size)."""
-        ...
-
-
-class Float32Precision:
-    """The weights as they are."""
-
-    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
-        """A float32 layer."""
-        return Linear(weight.float32(), bias)
-
-    def table(self, weight: Matrix) -> Float32:
-        """The table itself."""
-        return weight.float32()
-
-
-class Bfloat16Precision(Float32Precision):
-    """Linear weights rounded to bfloat16, to nearest; computed in float32. Tables as they are."""
-
-    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
-        """A layer that takes half the memory."""
-        return Linear.in_bfloat16(weight.float32(), bias)
-
-
-FLOAT32 = Float32Precision()
-BFLOAT16 = Bfloat16Precision()

@@ -119,8 +119,8 @@ class Weights:
 
 
 class CheckpointMatrix:
-    """A matrix that one tensor, a share of its rows, or several below one another hold;
-    precision.Matrix."""
+    """A matrix that one tensor, a share of its rows, or several below one another hold: checked, and
+    read when it is asked for."""
 
     def __init__(
         self,
@@ -140,6 +140,12 @@ class CheckpointMatrix:
     def name(self) -> str:
         """The full name, without ".weight"."""
         return self._weights.prefix + self._name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) of all parts."""
+        rows, cols = self._weights.shape(self._fields)
+        return len(self._parts) * rows, cols
 
     @property
     def tensors(self) -> list[str]:

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simdformer import _core
+from simdformer import _core, nn
 from simdformer._core import PooledStack, TransformerStack
 from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, read_json
-from simdformer.checkpoint.precision import BFLOAT16, FLOAT32
 from simdformer.folder.modules import (
     Defaults,
     TransformerSettings,
@@ -27,10 +26,11 @@ from simdformer.folder.modules import (
 from simdformer.int8.calibration import Pool, quantize_encoder
 from simdformer.int8.saved import (
     WEIGHTS_FILE,
-    SavedPrecision,
     read_quantization_config,
+    saved_places,
 )
 from simdformer.models import build_encoder
+from simdformer.models.assign import Assigned, assign
 from simdformer.models.classification import (
     BuiltHead,
     build_head,
@@ -44,15 +44,15 @@ COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
 
 
 class LoadedModel(NamedTuple):
-    """A tokenizer, the encoder alone (token embeddings), and with pooling and what follows it.
+    """A tokenizer, the encoder alone (token embeddings), and pooling and what follows it.
 
     compute_type: what runs. part_types: the compute type of each part where they differ from it or
     were chosen one by one.
     """
 
     tokenizer: Tokenizer
-    encoder: TransformerStack
-    sentence_encoder: PooledStack
+    encoder: nn.TextEncoder
+    pool: Pool
     include_prompt: bool
     defaults: Defaults
     compute_type: str
@@ -60,14 +60,14 @@ class LoadedModel(NamedTuple):
 
 
 class LoadedCrossEncoder(NamedTuple):
-    """A tokenizer of pairs, the encoder alone, and with its classification head: logits.
+    """A tokenizer of pairs, the encoder alone, and its classification head: logits.
 
     pad_token_id: as BuiltHead's. config: config.json. compute_type, part_types: as LoadedModel's.
     """
 
     tokenizer: Tokenizer
-    encoder: TransformerStack
-    classifier: PooledStack
+    encoder: nn.TextEncoder
+    pool: Pool
     pad_token_id: int | None
     num_labels: int
     config: Mapping[str, Any]
@@ -115,7 +115,7 @@ class TransformerFolder(ABC):
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
 
-    def tokenizer(self, encoder: TransformerStack, *, pairs: bool = False) -> Tokenizer:
+    def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
         """The tokenizer of texts, or of pairs, for an encoder."""
         return load_tokenizer(
             self.transformer,
@@ -146,6 +146,7 @@ class ModelFolder(TransformerFolder):
 
     def __init__(self, folder: Path) -> None:
         self.modules = read_modules(folder)
+        self._dense: list[_core.Dense] | None = None
         settings, defaults = TransformerSettings(), Defaults()
         if (folder / "modules.json").is_file():  # else sentence-transformers has no part in it
             settings = read_transformer_settings(self.modules.transformer)
@@ -155,17 +156,23 @@ class ModelFolder(TransformerFolder):
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
         """The embeddings; dense modules have files of their own."""
-        return self.sentence_encoder
+        return self.pooling
 
-    def sentence_encoder(self, encoder: TransformerStack) -> PooledStack:
+    def pooling(self, stack: TransformerStack) -> PooledStack:
         """The encoder with the modules behind it."""
         pooling = self.modules.pooling
-        if pooling.embedding_dimension not in (None, encoder.hidden_size):
+        if pooling.embedding_dimension not in (None, stack.hidden_size):
             raise ValueError(
                 f"the pooling config says embedding_dimension={pooling.embedding_dimension};"
-                f" config.json says hidden_size={encoder.hidden_size}"
+                f" config.json says hidden_size={stack.hidden_size}"
             )
-        width = encoder.hidden_size * len(pooling.modes)
+        layers = self._dense_layers(stack.hidden_size * len(pooling.modes))
+        return PooledStack(stack, pooling.modes, layers, normalize=self.modules.normalize)
+
+    def _dense_layers(self, width: int) -> list[_core.Dense]:
+        """Those of the modules, behind `width` features."""
+        if self._dense is not None:
+            return self._dense
         layers: list[_core.Dense] = []
         for folder in self.dense:
             layer, in_features, out_features = read_dense(folder)
@@ -176,7 +183,8 @@ class ModelFolder(TransformerFolder):
                 )
             layers.append(layer)
             width = out_features
-        return PooledStack(encoder, pooling.modes, layers, normalize=self.modules.normalize)
+        self._dense = layers
+        return layers
 
 
 class CrossEncoderFolder(TransformerFolder):
@@ -228,7 +236,7 @@ def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
     return LoadedModel(
         model.tokenizer(encoder),
         encoder,
-        model.sentence_encoder(encoder),
+        model.pooling,
         model.modules.pooling.include_prompt,
         model.defaults,
         compute_type,
@@ -250,7 +258,7 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
     return LoadedCrossEncoder(
         model.tokenizer(encoder, pairs=True),
         encoder,
-        PooledStack(encoder, [head.pooling], head.dense),
+        partial(PooledStack, pooling=[head.pooling], dense=head.dense),
         head.pad_token_id,
         count_labels(model.config),
         model.config,
@@ -262,12 +270,32 @@ def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCro
 
 def _load_encoder(
     model: TransformerFolder, checkpoint: Checkpoint, compute_type: str
-) -> tuple[TransformerStack, Mapping[str, str]]:
+) -> tuple[nn.TextEncoder, Mapping[str, str]]:
     """The encoder and the types of its parts."""
-    build = partial(build_encoder, model.config, checkpoint)
     if model.quantization is not None:
-        return build(SavedPrecision(model.quantization)), model.quantization.parts
+        encoder, assigned = _assigned(model, checkpoint)
+        encoder.load_state_dict(saved_places(encoder, assigned, model.quantization))
+        encoder.pack()
+        return encoder, model.quantization.parts
     if compute_type == "int8":
-        quantized = quantize_encoder(build, model.measure(checkpoint))
-        return quantized.encoder, quantized.part_types
-    return build(BFLOAT16 if compute_type == "bfloat16" else FLOAT32), {}
+        encoder, assigned = load_float32(model, checkpoint)
+        quantized = quantize_encoder(encoder, model.measure(checkpoint))
+        return quantized.encoder, assigned.by_part(quantized.part_types)
+    return load_float32(model, checkpoint, compute_type)[0], {}
+
+
+def load_float32(
+    model: TransformerFolder, checkpoint: Checkpoint, compute_type: str = "float32"
+) -> tuple[nn.TextEncoder, Assigned]:
+    """The encoder of a folder that is not quantised, and where its numbers are from. compute_type:
+    float32 or bfloat16, in which matrices are packed, one after another."""
+    encoder, assigned = _assigned(model, checkpoint)
+    encoder.load_state_dict(assigned.places)
+    encoder.to_compute_type(compute_type)
+    encoder.pack()
+    return encoder, assigned
+
+
+def _assigned(model: TransformerFolder, checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
+    encoder, names = build_encoder(model.config)
+    return encoder, assign(encoder, names, checkpoint)

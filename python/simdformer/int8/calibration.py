@@ -13,27 +13,20 @@ most stay in float32, as few as will do. docs/quantization.md has the figures.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from simdformer._core import (
-    Linear,
-    PooledStack,
-    TransformerStack,
-    linear_forward,
-    s8_group,
-)
-from simdformer.checkpoint.precision import Float32, Int8Matrix, Int32, Matrix, Precision
+from simdformer import nn
+from simdformer._core import Linear, PooledStack, TransformerStack, linear_forward, s8_group
+from simdformer.checkpoint.precision import Float32, Int8Matrix, Int32
 from simdformer.int8.gptq import Float64, quantize_weight_for
-from simdformer.nn.compute_types import (
-    outlier_columns,
-    quantized,
-    sample_ids,
-    sample_offsets,
-)
+from simdformer.models.assign import WORDS
+from simdformer.nn.compute_types import outlier_columns, quantized
+from simdformer.nn.parameters import Stored
 
 # The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
@@ -43,7 +36,6 @@ _FEW_TOKENS = 1024
 # Tokens whose inputs the weights are rounded for.
 _MOMENT_TOKENS = 16384
 
-Build = Callable[[Precision], TransformerStack]
 Pool = Callable[[TransformerStack], PooledStack]
 
 
@@ -89,17 +81,16 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True)
 class QuantizedEncoder:
-    """An encoder with int8 parts.
+    """An encoder with int8 parameters.
 
     cosines: float32 (sequences of the sample,), each one's vector to that of float32. parts: what
-    is in int8, by name. replaced: the float32 tensors that it stands for. kept: what stays in
-    float32. losses: of all; empty if nobody had to know.
+    is in int8, by the parameters' names. kept: what stays in float32. losses: of all; empty if nobody
+    had to know.
     """
 
-    encoder: TransformerStack
+    encoder: nn.TextEncoder
     cosines: Float32
     parts: Mapping[str, Int8Matrix]
-    replaced: frozenset[str] = frozenset()
     kept: tuple[str, ...] = ()
     losses: Mapping[str, Loss] = field(default_factory=dict)
 
@@ -119,47 +110,46 @@ def mean_pooled(encoder: TransformerStack) -> PooledStack:
 
 
 def quantize_encoder(
-    build: Build,
+    encoder: nn.TextEncoder,
     pool: Pool = mean_pooled,
     *,
-    sample: Callable[[TransformerStack], Sample] | None = None,
+    sample: Callable[[nn.TextEncoder], Sample] | None = None,
     min_cosine: float = MIN_COSINE,
     with_losses: bool = False,
 ) -> QuantizedEncoder:
-    """Quantise what `build` makes, a float32 encoder being its measure.
+    """Quantise a copy of a float32 encoder, which is its measure.
 
-    build: called several times, with one precision or another. sample: real texts' tokens for the
-    float32 encoder, which the weights are then rounded for (simdformer.int8.gptq); if None, ids from all
-    over the vocabulary, and weights are rounded each by itself. with_losses: also if no part has to
-    be kept.
+    sample: real texts' tokens, which the weights are then rounded for (simdformer.int8.gptq); if None,
+    ids from all over the vocabulary, and weights are rounded each by itself. with_losses: also if no
+    part has to be kept.
     """
-    layers = _Float32Layers()
-    encoder = build(layers)
     tokens = (sample or vocabulary_sample)(encoder)
-    exact = pool(encoder).encode(*tokens)
+    exact = pool(encoder.native()).encode(*tokens)
     few = tokens.first(_FEW_TOKENS)
-    moments = layers.moments(encoder, tokens.first(_MOMENT_TOKENS)) if sample else {}
-    parts = _Parts(layers, layers.record(encoder, few), moments)
+    parts = _Parts(encoder, few, tokens.first(_MOMENT_TOKENS) if sample else None)
 
     def attempt(kept: Sequence[str], tokens: Sample = tokens) -> QuantizedEncoder:
-        parts.kept = frozenset(kept)
-        encoder = build(parts)
-        vectors = pool(encoder).encode(*tokens)
+        parts.keep(kept)
+        vectors = pool(parts.encoder.native()).encode(*tokens)
         cosines = _cosines(vectors, exact[: len(vectors)])
-        return QuantizedEncoder(encoder, cosines, *parts.quantized(), tuple(kept))
+        return QuantizedEncoder(parts.encoder, cosines, parts.quantized(), parts.parameters(kept))
 
     result = attempt(())
     if result.holds(min_cosine) and not with_losses:
         return result
-    names = list(result.parts)
+    names = parts.names()
+    errors = parts.errors()
     losses = {
         name: Loss(error, 1 - float(attempt([n for n in names if n != name], few).cosines.mean()))
-        for name, error in parts.errors().items()
+        for name, error in errors.items()
     }
-    if not result.holds(min_cosine):
+    if result.holds(min_cosine):
+        result = attempt(())
+    else:
         worst_first = sorted(losses, key=lambda name: -losses[name].cosine_loss)
         result = _keep_fewest(attempt, worst_first, min_cosine)
-    return replace(result, losses=losses)
+    spread = {each: loss for name, loss in losses.items() for each in parts.parameters([name])}
+    return replace(result, losses=spread)
 
 
 def _keep_fewest(
@@ -177,90 +167,110 @@ def _keep_fewest(
     return attempt(worst_first[:enough])
 
 
-class _Float32Layers:
-    """Makes float32 layers and keeps them."""
+class _Part(NamedTuple):
+    """Parameters that are quantised or kept together: those of one packed matrix, whose inputs are the
+    same, or the table of words. linears: what they are packed in in float32; none for the table."""
 
-    def __init__(self) -> None:
-        self.layers: dict[str, Linear] = {}
-
-    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
-        layer = self.layers[weight.name] = Linear(weight.float32(), bias)
-        return layer
-
-    def table(self, weight: Matrix) -> Float32:
-        return weight.float32()
-
-    def record(self, encoder: TransformerStack, sample: Sample) -> dict[str, Float32]:
-        """Each layer's inputs, (tokens, in_features)."""
-        for layer in self.layers.values():
-            layer.record_inputs()
-        encoder.encode(*sample, num_threads=1)
-        return {name: layer.take_inputs() for name, layer in self.layers.items()}
-
-    def moments(self, encoder: TransformerStack, sample: Sample) -> dict[str, Float64]:
-        """The sum of x^T x over each layer's inputs x, (in_features, in_features)."""
-        sums: dict[str, Float64] = {}
-        for piece in sample.pieces(_FEW_TOKENS):
-            for name, x in self.record(encoder, piece).items():
-                sums[name] = sums.get(name, 0) + (x.T @ x).astype(np.float64)
-        return sums
+    parameters: list[str]
+    linears: tuple[Linear, ...]
 
 
 class _Parts:
-    """Gives layers and tables in int8, except those to be kept. Each is quantised once."""
+    """A copy of an encoder with parts in int8, of which some may be kept in float32. Each is quantised
+    once; its name is that of its first parameter."""
 
-    def __init__(
-        self,
-        exact: _Float32Layers,
-        inputs: Mapping[str, Float32],
-        moments: Mapping[str, Float64],
-    ) -> None:
-        self._exact = exact.layers
-        self._inputs = inputs
-        self._moments = moments
-        self._layers: dict[str, Linear] = {}
-        self._sources: dict[str, Matrix] = {}
+    def __init__(self, exact: nn.TextEncoder, few: Sample, many: Sample | None) -> None:
+        self.encoder = copy.deepcopy(exact)
+        self._exact = exact
+        self._places = exact.places()
+        self._own = self.encoder.places()
+        self._parts = {part.parameters[0]: part for part in self._found()}
+        self._kept: set[str] = set(self._parts)
+        self._inputs = self._record(few)
+        moments = {} if many is None else self._moments(many)
         self._matrices: dict[str, Int8Matrix] = {}
-        self.kept: frozenset[str] = frozenset()
+        for name, part in self._parts.items():
+            outliers = np.empty(0, np.int32)
+            if part.linears:
+                outliers = outlier_columns(np.abs(self._inputs[name]).max(axis=0))
+            for each in part.parameters:
+                self._matrices[each] = _quantize(self._weight(each), outliers, moments.get(name))
 
-    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
-        name = weight.name
-        self._sources[name] = weight
-        if name in self.kept:
-            return self._exact[name]
-        if name not in self._layers:
-            outliers = outlier_columns(np.abs(self._inputs[name]).max(axis=0))
-            moments = self._moments.get(name)
-            self._matrices[name] = _quantize(weight.float32(), outliers, moments)
-            self._layers[name] = self._matrices[name].linear(bias)
-        return self._layers[name]
+    def _found(self) -> list[_Part]:
+        """The table of words, and the packed matrices."""
+        names = {(id(owner), name): dotted for dotted, (owner, name) in self._places.items()}
+        self._exact.native()
+        parts: dict[tuple[int, ...], _Part] = {}
+        for owner, name, linears in self._exact.packed_matrices():
+            part = parts.setdefault(_key(linears), _Part([], linears))
+            part.parameters.append(names[id(owner), name])
+        return [_Part([WORDS], ()), *parts.values()]
 
-    def table(self, weight: Matrix) -> Float32:
-        name = weight.name
-        self._sources[name] = weight
-        if name in self.kept:
-            return weight.float32()
-        if name not in self._matrices:
-            self._matrices[name] = _quantize(weight.float32(), np.empty(0, np.int32))
-        return self._matrices[name].widened()
+    def _weight(self, name: str) -> Float32:
+        owner, own = self._places[name]
+        return np.ascontiguousarray(getattr(owner, own))
 
-    def quantized(self) -> tuple[dict[str, Int8Matrix], frozenset[str]]:
-        """What is not kept, and the tensors that it stands for."""
-        parts = {name: part for name, part in self._matrices.items() if name not in self.kept}
-        # A tensor may hold several parts.
-        kept = {t for name in self.kept for t in self._sources[name].tensors}
-        return parts, frozenset(t for name in parts for t in self._sources[name].tensors) - kept
+    def _record(self, sample: Sample) -> dict[str, Float32]:
+        """Each part's inputs, (tokens, in_features)."""
+        first = {name: part.linears[0] for name, part in self._parts.items() if part.linears}
+        for linear in first.values():
+            linear.record_inputs()
+        self._exact.native().encode(*sample, num_threads=1)
+        return {name: linear.take_inputs() for name, linear in first.items()}
+
+    def _moments(self, sample: Sample) -> dict[str, Float64]:
+        """The sum of x^T x over each part's inputs x, (in_features, in_features)."""
+        sums: dict[str, Float64] = {}
+        for piece in sample.pieces(_FEW_TOKENS):
+            for name, x in self._record(piece).items():
+                sums[name] = sums.get(name, 0) + (x.T @ x).astype(np.float64)
+        return sums
+
+    def names(self) -> list[str]:
+        """One a part."""
+        return list(self._parts)
+
+    def parameters(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of some parts."""
+        return tuple(each for name in names for each in self._parts[name].parameters)
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Have these parts in float32 in the encoder, and all others in int8."""
+        for name in self._kept ^ set(names):  # those that change
+            for each in self._parts[name].parameters:
+                owner, own = self._own[each]
+                owner.put(own, self._place(each, kept=name in names))
+        self._kept = set(names)
+
+    def _place(self, name: str, *, kept: bool) -> Any:
+        if kept:
+            owner, own = self._places[name]
+            return owner.place(own)
+        matrix = self._matrices[name]
+        if name == WORDS:
+            return Stored(matrix.shape, matrix.widened)
+        return Stored.of(matrix, "int8")
+
+    def quantized(self) -> dict[str, Int8Matrix]:
+        """What is not kept."""
+        names = [name for name in self._parts if name not in self._kept]
+        return {each: self._matrices[each] for each in self.parameters(names)}
 
     def errors(self) -> dict[str, float]:
-        """|int8 - float32| / |float32| of each part's output."""
+        """|int8 - float32| / |float32| of each part's output, all of them being in int8."""
+        self.keep(())
+        self.encoder.native()
+        packed = (linears for _, _, linears in self.encoder.packed_matrices())
+        exact = (_key(linears) for _, _, linears in self._exact.packed_matrices())
+        rounded = dict(zip(exact, packed, strict=True))
         errors = {}
-        for name, matrix in self._matrices.items():
-            if name in self._layers:
+        for name, part in self._parts.items():
+            if part.linears:
                 x = self._inputs[name]
-                exact = linear_forward(self._exact[name], x)
-                errors[name] = _distance(linear_forward(self._layers[name], x), exact)
+                found = _outputs(rounded[_key(part.linears)], x)
+                errors[name] = _distance(found, _outputs(part.linears, x))
             else:
-                errors[name] = _distance(matrix.widened(), self._sources[name].float32())
+                errors[name] = _distance(self._matrices[name].widened(), self._weight(name))
         return errors
 
 
@@ -269,6 +279,14 @@ def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None = None) 
         return quantized(weight, outliers)
     values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
+
+
+def _key(linears: Sequence[Linear]) -> tuple[int, ...]:
+    return tuple(map(id, linears))
+
+
+def _outputs(linears: Sequence[Linear], x: Float32) -> Float32:
+    return np.concatenate([linear_forward(linear, x) for linear in linears], axis=1)
 
 
 def _distance(found: Float32, exact: Float32) -> float:
@@ -283,7 +301,6 @@ def _cosines(a: Float32, b: Float32) -> Float32:
     return cosines
 
 
-def vocabulary_sample(encoder: TransformerStack) -> Sample:
+def vocabulary_sample(encoder: nn.TextEncoder) -> Sample:
     """Sequences of ids from all over the vocabulary, the same each time."""
-    cu_seqlens = sample_offsets(encoder.max_positions)
-    return Sample(sample_ids(encoder.vocab_size, int(cu_seqlens[-1])), cu_seqlens)
+    return Sample(*encoder.sample().args)

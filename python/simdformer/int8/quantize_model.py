@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer._core import TransformerStack
+from simdformer import nn
 from simdformer.checkpoint import Checkpoint, find_weights
-from simdformer.folder.loading import TransformerFolder, open_folder
+from simdformer.folder.loading import TransformerFolder, load_float32, open_folder
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
 from simdformer.int8.saved import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    checkpoint_tensors,
+    saved_parts,
     write_quantized,
 )
-from simdformer.models import build_encoder
+from simdformer.models.assign import Assigned
 from simdformer.text.batching import pack
 from simdformer.text.inputs import pair_list, text_list
 from simdformer.text.tokenizer import Pair, check_text
@@ -125,8 +125,9 @@ def quantize_model(
         )
     inner = model.transformer.relative_to(source)
     with model.checkpoint() as checkpoint:
+        encoder, assigned = load_float32(model, checkpoint)
         quantized = quantize_encoder(
-            partial(build_encoder, model.config, checkpoint),
+            encoder,
             model.measure(checkpoint),
             sample=partial(_text_sample, model, checked) if checked else None,
             min_cosine=min_cosine,
@@ -134,10 +135,12 @@ def quantize_model(
         )
         with new_folder(target) as temporary:
             _copy_files(model, temporary)
-            declared = _declaration(quantized, min_cosine, len(checked or ()))
-            write_quantized(temporary / inner, _tensors(checkpoint, quantized), declared)
+            parts = _part_reports(assigned, quantized)
+            declared = _declaration(quantized, parts, min_cosine, len(checked or ()))
+            tensors = _tensors(checkpoint, assigned, quantized)
+            write_quantized(temporary / inner, tensors, declared)
         sizes = (checkpoint.num_bytes(), (target / inner / WEIGHTS_FILE).stat().st_size)
-    return _report(target, quantized, len(checked or ()), sizes)
+    return _report(target, quantized, parts, len(checked or ()), sizes)
 
 
 def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pair]:
@@ -151,7 +154,7 @@ def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pa
 
 
 def _text_sample(
-    model: TransformerFolder, texts: list[str] | list[Pair], encoder: TransformerStack
+    model: TransformerFolder, texts: list[str] | list[Pair], encoder: nn.TextEncoder
 ) -> Sample:
     pairs = not isinstance(texts[0], str)
     tokens = model.tokenizer(encoder, pairs=pairs)(texts)
@@ -191,17 +194,35 @@ def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
 
 
-def _tensors(checkpoint: Checkpoint, quantized: QuantizedEncoder) -> dict[str, NDArray[Any]]:
+def _tensors(
+    checkpoint: Checkpoint, assigned: Assigned, quantized: QuantizedEncoder
+) -> dict[str, NDArray[Any]]:
     """Parts in int8 as such, and every other tensor that was read, of the encoder or a head, as it is."""
     tensors: dict[str, NDArray[Any]] = {}
-    for name, matrix in quantized.parts.items():
-        tensors |= checkpoint_tensors(name, matrix)
-    for name in sorted(checkpoint.names_read - quantized.replaced):
+    for part in saved_parts(assigned, quantized.parts).values():
+        tensors |= part
+    # A tensor may hold several parts.
+    kept = _float32_tensors(assigned, quantized.kept)
+    replaced = _float32_tensors(assigned, quantized.parts) - kept
+    for name in sorted(checkpoint.names_read - replaced):
         tensors[name] = checkpoint.read(name)
     return tensors
 
 
-def _declaration(quantized: QuantizedEncoder, min_cosine: float, texts: int) -> dict[str, Any]:
+def _float32_tensors(assigned: Assigned, names: Iterable[str]) -> set[str]:
+    """The names of those that hold some parameters."""
+    return {t for name in names for matrix in assigned.matrices[name] for t in matrix.tensors}
+
+
+def _part_reports(assigned: Assigned, quantized: QuantizedEncoder) -> tuple[PartReport, ...]:
+    types = assigned.by_part(quantized.part_types)
+    losses = assigned.by_part(quantized.losses)
+    return tuple(PartReport(name, types[name], *loss) for name, loss in losses.items())
+
+
+def _declaration(
+    quantized: QuantizedEncoder, parts: Sequence[PartReport], min_cosine: float, texts: int
+) -> dict[str, Any]:
     """quantization_config.json beside scheme, version and group size."""
     cosines = quantized.cosines
     return {
@@ -211,19 +232,27 @@ def _declaration(quantized: QuantizedEncoder, min_cosine: float, texts: int) -> 
         "first_percentile": float(np.quantile(cosines, 0.01)),
         "min_cosine": float(cosines.min()),
         "parts": {
-            name: {"compute_type": quantized.part_types[name], **loss._asdict()}
-            for name, loss in quantized.losses.items()
+            part.name: {
+                "compute_type": part.compute_type,
+                "error": part.error,
+                "cosine_loss": part.cosine_loss,
+            }
+            for part in parts
         },
     }
 
 
 def _report(
-    folder: Path, quantized: QuantizedEncoder, texts: int, sizes: tuple[int, int]
+    folder: Path,
+    quantized: QuantizedEncoder,
+    parts: tuple[PartReport, ...],
+    texts: int,
+    sizes: tuple[int, int],
 ) -> QuantizationReport:
-    types, cosines = quantized.part_types, quantized.cosines
+    cosines = quantized.cosines
     return QuantizationReport(
         folder=folder,
-        parts=tuple(PartReport(n, types[n], *loss) for n, loss in quantized.losses.items()),
+        parts=parts,
         mean_cosine=float(cosines.mean()),
         first_percentile=float(np.quantile(cosines, 0.01)),
         min_cosine=float(cosines.min()),

@@ -8,7 +8,7 @@ weights instead of wrong ones. docs/quantization.md describes both.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from simdformer._core import Linear, s8_group
+from simdformer import nn
+from simdformer._core import s8_group
 from simdformer.checkpoint import read_json
-from simdformer.checkpoint.precision import Float32, Int8Matrix, Matrix
+from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.checkpoint.weights import CheckpointMatrix
+from simdformer.models.assign import WORDS, Assigned
+from simdformer.nn.parameters import Stored
+from simdformer.nn.projections import APART, JOINED
 
 WEIGHTS_FILE = "model-int8.safetensors"
 CONFIG_FILE = "quantization_config.json"
@@ -84,23 +89,46 @@ def _part_types(path: Path, parts: object) -> dict[str, str]:
     return types
 
 
-class SavedPrecision:
-    """Makes each part as the folder declares and stores it."""
+def saved_places(
+    encoder: nn.TextEncoder, assigned: Assigned, config: QuantizationConfig
+) -> dict[str, Stored]:
+    """Where each parameter's numbers are in a folder of this scheme: as Assigned.places, which it
+    replaces. Projections that have a name each are set apart in the encoder, for each may be of
+    another type."""
+    places = dict(assigned.places)
+    owners = encoder.places()
+    for name, matrices in assigned.matrices.items():
+        names: Sequence[str] = (name,)
+        if len(matrices) > 1:
+            attention = owners[name][0]
+            attention.set_apart()
+            names = [name.replace(JOINED, apart) for apart in APART]
+            del places[name]
+        for each, matrix in zip(names, matrices, strict=True):
+            places[each] = _saved_place(matrix, config.compute_type(matrix.name), name == WORDS)
+    return places
 
-    def __init__(self, config: QuantizationConfig) -> None:
-        self._config = config
 
-    def linear(self, weight: Matrix, bias: Float32 | None) -> Linear:
-        """An int8 layer, or a float32 one."""
-        if self._config.compute_type(weight.name) == "int8":
-            return weight.int8().linear(bias)
-        return Linear(weight.float32(), bias)
+def _saved_place(matrix: CheckpointMatrix, compute_type: str, is_table: bool) -> Stored:
+    if compute_type == "float32":
+        return Stored(matrix.shape, matrix.float32)
+    if is_table:
+        return Stored(matrix.shape, lambda: matrix.int8().widened())
+    return Stored(matrix.shape, matrix.int8, "int8")
 
-    def table(self, weight: Matrix) -> Float32:
-        """The table, widened if it is int8."""
-        if self._config.compute_type(weight.name) == "int8":
-            return weight.int8().widened()
-        return weight.float32()
+
+def saved_parts(
+    assigned: Assigned, parameters: Mapping[str, Int8Matrix]
+) -> dict[str, dict[str, NDArray[Any]]]:
+    """The tensors of each part, by its name, of parameters in int8."""
+    parts = {}
+    for name, whole in parameters.items():
+        begin = 0
+        for matrix in assigned.matrices[name]:
+            rows = slice(begin, begin + matrix.shape[0])
+            parts[matrix.name] = checkpoint_tensors(matrix.name, whole.rows(rows))
+            begin = rows.stop
+    return parts
 
 
 def checkpoint_tensors(name: str, matrix: Int8Matrix) -> dict[str, NDArray[Any]]:

@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer import nn
 from simdformer.models import (
     bert,
     distilbert,
@@ -20,18 +18,20 @@ from simdformer.models import (
     qwen3,
     roberta,
 )
+from simdformer.models.names import Names
+from simdformer.nn import initialization
 
 
 class Architecture(Protocol):
-    """What a file in this folder offers."""
+    """What a file in this folder offers.
 
-    def build(
-        self,
-        config: Mapping[str, Any],
-        checkpoint: Checkpoint,
-        precision: Precision = FLOAT32,
-    ) -> TransformerStack:
-        """The encoder that config.json describes, with the checkpoint's weights."""
+    NAMES: what checkpoints call the parameters.
+    """
+
+    NAMES: Names
+
+    def build(self, config: Mapping[str, Any]) -> nn.TextEncoder:
+        """The encoder that config.json describes. ValueError names a field that cannot be."""
 
 
 REGISTRY: dict[str, Architecture] = {
@@ -49,12 +49,10 @@ REGISTRY: dict[str, Architecture] = {
 }
 
 
-def build_encoder(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """Build the encoder of a model folder.
+def build_encoder(config: Mapping[str, Any]) -> tuple[nn.TextEncoder, Names]:
+    """The encoder of a model folder, without numbers, and what its checkpoint calls them.
 
-    config: the content of config.json. precision: makes layers of its weights.
+    config: the content of config.json.
     Errors: ValueError for a model_type that is not in the registry (it lists those that are), and
     whatever the architecture refuses.
     """
@@ -64,4 +62,6 @@ def build_encoder(
             f"unknown architecture: config.json has model_type={model_type!r};"
             f" known: {', '.join(sorted(REGISTRY))}"
         )
-    return REGISTRY[model_type].build(config, checkpoint, precision)
+    architecture = REGISTRY[model_type]
+    with initialization.deferred():
+        return architecture.build(config), architecture.NAMES

@@ -9,34 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
-from simdformer.models.post_norm import LayerNames, PostNorm, PostNormConfig
+from simdformer import nn
+from simdformer.models.names import LayerNames, Names, Part
+from simdformer.models.post_norm import PostNormConfig
 
-LAYER = LayerNames(
-    qkv="attention.self",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    attention_output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    up="intermediate.dense",
-    down="output.dense",
-    output_norm="output.LayerNorm",
+NAMES = Names(
+    layers="encoder.layer",
+    layer=LayerNames(
+        qkv="attention.self",
+        query=Part("attention.self.query"),
+        key=Part("attention.self.key"),
+        value=Part("attention.self.value"),
+        output=Part("attention.output.dense"),
+        attention_norm="attention.output.LayerNorm",
+        up=Part("intermediate.dense"),
+        down=Part("output.dense"),
+        feed_forward_norm="output.LayerNorm",
+    ),
+    word="embeddings.word_embeddings",
+    position="embeddings.position_embeddings",
+    token_type="embeddings.token_type_embeddings",
+    norm="embeddings.LayerNorm",
+    prefixes=("bert.",),
+    # Buffers, the pooler and the heads.
+    ignored=("embeddings.position_ids", "pooler.", "cls.", "classifier.", "qa_outputs."),
 )
 
-# Parts of BERT that sentence embeddings do not use: buffers, the pooler and the heads.
-_IGNORED = ("embeddings.position_ids", "pooler.", "cls.", "classifier.", "qa_outputs.")
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A BERT encoder from config.json and its weights."""
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
     bert = PostNormConfig.from_dict(config, type_vocab_size=2)
-    parts = PostNorm(bert, checkpoint, precision, prefixes=("bert.",))
-    embeddings = parts.embeddings()
-    layers = parts.layers("encoder.layer", LAYER)
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, embeddings=embeddings)
+    return bert.encoder()

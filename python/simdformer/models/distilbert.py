@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
-from simdformer.models.post_norm import FieldNames, LayerNames, PostNorm, PostNormConfig
+from simdformer import nn
+from simdformer.models.names import FieldNames, LayerNames, Names, Part
+from simdformer.models.post_norm import PostNormConfig
 
 FIELDS = FieldNames(
     hidden_size="dim",
@@ -21,40 +20,43 @@ FIELDS = FieldNames(
     num_layers="n_layers",
     num_heads="n_heads",
     activation="activation",
+    query_size="dim",
+    key_size="dim",
 )
 
-LAYER = LayerNames(
-    qkv="attention.qkv_lin",
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    attention_output="attention.out_lin",
-    attention_norm="sa_layer_norm",
-    up="ffn.lin1",
-    down="ffn.lin2",
-    output_norm="output_layer_norm",
+NAMES = Names(
+    layers="transformer.layer",
+    layer=LayerNames(
+        qkv="attention.qkv_lin",
+        query=Part("attention.q_lin"),
+        key=Part("attention.k_lin"),
+        value=Part("attention.v_lin"),
+        output=Part("attention.out_lin"),
+        attention_norm="sa_layer_norm",
+        up=Part("ffn.lin1"),
+        down=Part("ffn.lin2"),
+        feed_forward_norm="output_layer_norm",
+    ),
+    word="embeddings.word_embeddings",
+    position="embeddings.position_embeddings",
+    norm="embeddings.LayerNorm",
+    prefixes=("distilbert.",),
+    # Buffers and the heads.
+    ignored=(
+        "embeddings.position_ids",
+        "vocab_transform.",
+        "vocab_layer_norm.",
+        "vocab_projector.",
+        "pre_classifier.",
+        "classifier.",
+        "qa_outputs.",
+    ),
+    fields=FIELDS,
 )
 
-# Parts that sentence embeddings do not use: buffers and the heads.
-_IGNORED = (
-    "embeddings.position_ids",
-    "vocab_transform.",
-    "vocab_layer_norm.",
-    "vocab_projector.",
-    "pre_classifier.",
-    "classifier.",
-    "qa_outputs.",
-)
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A DistilBERT encoder from config.json and its weights."""
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
     # The epsilon of its norms is no field of config.json.
     distilbert = PostNormConfig.from_dict(config, fields=FIELDS, eps=1e-12)
-    parts = PostNorm(distilbert, checkpoint, precision, prefixes=("distilbert.",))
-    embeddings = parts.embeddings()
-    layers = parts.layers("transformer.layer", LAYER)
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, embeddings=embeddings)
+    return distilbert.encoder()

@@ -9,42 +9,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer import nn
+from simdformer.models import qwen3
 from simdformer.models.activations import from_hidden_act
-from simdformer.models.config_fields import positive_float
-from simdformer.models.qwen3 import LAYER
-from simdformer.models.rotary import (
-    LayerKind,
-    RotaryParts,
-    biased,
-    read_sizes,
-    rope_parameters,
-    rotary_table,
+from simdformer.models.config_fields import flag, positive_float
+from simdformer.models.rotary import LayerKind, Sizes, rope_parameters, rotary_positions
+
+NAMES = qwen3.NAMES._replace(
+    layer=qwen3.NAMES.layer._replace(head_norms=None),
+    ignored=("lm_head.", "dense.", "classifier."),  # the heads
 )
 
-# Parts that sentence embeddings do not use: the heads.
-_IGNORED = ("lm_head.", "dense.", "classifier.")
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A EuroBERT encoder from config.json and its weights."""
-    sizes = read_sizes(config)
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
+    sizes = Sizes.from_dict(config)
     kind = LayerKind(
-        LAYER._replace(head_norms=None),
         activation=from_hidden_act(config.get("hidden_act", "silu")),
         eps=positive_float(config, "rms_norm_eps", 1e-5),
         norm_first=True,
         rms=True,
-        biased=biased(config),
+        attention_bias=flag(config, "attention_bias", False),
+        up_bias=flag(config, "mlp_bias", False),
+        down_bias=flag(config, "mlp_bias", False),
     )
-    parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("model.",))
-    embeddings = parts.embeddings("embed_tokens")
-    table = rotary_table(sizes, rope_parameters(config, theta=10000.0))
-    layers = [parts.layer(f"layers.{i}", table) for i in range(sizes["num_hidden_layers"])]
-    norm = parts.norm("norm")
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, norm, embeddings)
+    position = rotary_positions(sizes, rope_parameters(config, theta=10000.0))
+    return nn.TextEncoder(
+        nn.TextEmbeddings(sizes.vocab_size, sizes.hidden_size),
+        [kind.layer(sizes, position) for _ in range(sizes.num_layers)],
+        kind.norm(sizes.hidden_size),
+    )

@@ -10,75 +10,73 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer import nn
 from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import flag, mapping, positive_float, positive_int
+from simdformer.models.names import LayerNames, Names, Part
 from simdformer.models.rotary import (
     EVERYWHERE,
+    FIELDS,
     GLOBAL,
     LOCAL,
     LayerKind,
-    LayerNames,
-    Part,
-    RotaryParts,
-    biased,
+    Sizes,
     layer_types,
-    read_sizes,
     rope_parameters,
-    rotary_table,
+    rotary_positions,
+    without_null,
 )
 
-LAYER = LayerNames(
-    query=Part("attn.Wqkv", (0, 3)),
-    key=Part("attn.Wqkv", (1, 3)),
-    value=Part("attn.Wqkv", (2, 3)),
-    output=Part("attn.Wo"),
-    gate=Part("mlp.Wi", (0, 2)),
-    up=Part("mlp.Wi", (1, 2)),
-    down=Part("mlp.Wo"),
-    attention_norm="attn_norm",
-    feed_forward_norm="mlp_norm",
+NAMES = Names(
+    layers="layers",
+    layer=LayerNames(
+        query=Part("attn.Wqkv", (0, 3)),
+        key=Part("attn.Wqkv", (1, 3)),
+        value=Part("attn.Wqkv", (2, 3)),
+        output=Part("attn.Wo"),
+        gate=Part("mlp.Wi", (0, 2)),
+        up=Part("mlp.Wi", (1, 2)),
+        down=Part("mlp.Wo"),
+        attention_norm="attn_norm",
+        feed_forward_norm="mlp_norm",
+    ),
+    word="embeddings.tok_embeddings",
+    norm="embeddings.norm",
+    last_norm="final_norm",
+    prefixes=("model.",),
+    ignored=("head.", "decoder.", "classifier."),  # the heads
+    fields=FIELDS,
 )
 
 # Of the rotations: field before transformers 5, and what it is where config.json does not say.
 _THETAS = {GLOBAL: ("global_rope_theta", 160000.0), LOCAL: ("local_rope_theta", 10000.0)}
 
-# Parts that sentence embeddings do not use: the heads.
-_IGNORED = ("head.", "decoder.", "classifier.")
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A ModernBERT encoder from config.json and its weights."""
-    sizes = read_sizes(config, local_attention=128)
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
+    sizes = Sizes.from_dict(config)
     kind = LayerKind(
-        LAYER,
         activation=from_hidden_act(config.get("hidden_activation", "gelu"), "hidden_activation"),
         eps=positive_float(config, "norm_eps", 1e-5),
         norm_first=True,
         norm_bias=flag(config, "norm_bias", False),
-        biased=biased(config),
+        attention_bias=flag(config, "attention_bias", False),
+        up_bias=flag(config, "mlp_bias", False),
+        down_bias=flag(config, "mlp_bias", False),
     )
-    parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("model.",))
-    embeddings = parts.embeddings("embeddings.tok_embeddings", norm="embeddings.norm")
-    types = _layer_types(config, sizes["num_hidden_layers"])
-    tables = {name: rotary_table(sizes, _rope_parameters(config, name)) for name in set(types)}
-    near = sizes["local_attention"] // 2
-    layers = [
-        parts.layer(
-            f"layers.{i}",
-            tables[name],
-            window=(near, near) if name == LOCAL else EVERYWHERE,
-            attention_norm=i > 0,  # the embeddings' norm is the first layer's
-        )
-        for i, name in enumerate(types)
-    ]
-    norm = parts.norm("final_norm")
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, norm, embeddings)
+    types = _layer_types(config, sizes.num_layers)
+    positions = {
+        name: rotary_positions(sizes, _rope_parameters(config, name)) for name in set(types)
+    }
+    near = positive_int(without_null(config), "local_attention", 128) // 2
+    windows = {GLOBAL: EVERYWHERE, LOCAL: (near, near)}
+    layers = [kind.layer(sizes, positions[name], window=windows[name]) for name in types]
+    layers[0].norm1 = nn.Identity()  # the embeddings' norm is the first layer's
+    embeddings = nn.TextEmbeddings(
+        sizes.vocab_size, sizes.hidden_size, norm=kind.layer_norm(sizes.hidden_size)
+    )
+    last_norm = kind.norm(sizes.hidden_size)
+    return nn.TextEncoder(embeddings, layers, last_norm)
 
 
 def _layer_types(config: Mapping[str, Any], count: int) -> list[str]:

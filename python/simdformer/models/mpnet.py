@@ -10,23 +10,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import Positions, TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
-from simdformer.functional import t5_relative_bias
+from simdformer import nn
 from simdformer.models.config_fields import one_of
-from simdformer.models.post_norm import LayerNames, PostNorm, PostNormConfig
+from simdformer.models.names import LayerNames, Names, Part
+from simdformer.models.post_norm import PostNormConfig
 
-LAYER = LayerNames(
-    qkv="attention.attn.qkv",
-    query="attention.attn.q",
-    key="attention.attn.k",
-    value="attention.attn.v",
-    attention_output="attention.attn.o",
-    attention_norm="attention.LayerNorm",
-    up="intermediate.dense",
-    down="output.dense",
-    output_norm="output.LayerNorm",
+NAMES = Names(
+    layers="encoder.layer",
+    layer=LayerNames(
+        qkv="attention.attn.qkv",
+        query=Part("attention.attn.q"),
+        key=Part("attention.attn.k"),
+        value=Part("attention.attn.v"),
+        output=Part("attention.attn.o"),
+        attention_norm="attention.LayerNorm",
+        up=Part("intermediate.dense"),
+        down=Part("output.dense"),
+        feed_forward_norm="output.LayerNorm",
+    ),
+    word="embeddings.word_embeddings",
+    position="embeddings.position_embeddings",
+    norm="embeddings.LayerNorm",
+    relative_bias="encoder.relative_attention_bias",
+    prefixes=("mpnet.",),
+    # Buffers, the pooler and the heads.
+    ignored=("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs."),
 )
 
 # Constants of transformers' MPNet: it counts positions from behind 1 whatever pad_token_id is, and
@@ -35,26 +43,15 @@ PADDING_IDX = 1
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
 
-# Parts that sentence embeddings do not use: buffers, the pooler and the heads.
-_IGNORED = ("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs.")
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """An MPNet encoder from config.json and its weights."""
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
     one_of(config, "relative_attention_num_buckets", [NUM_BUCKETS], NUM_BUCKETS)
-    mpnet = PostNormConfig.from_dict(config, relative_attention_num_buckets=NUM_BUCKETS)
-    parts = PostNorm(mpnet, checkpoint, precision, prefixes=("mpnet.",))
-    embeddings = parts.embeddings(padding_idx=PADDING_IDX)
-    table = parts.weights(
-        "encoder.relative_attention_bias.weight",
-        "relative_attention_num_buckets",
-        "num_attention_heads",
+    mpnet = PostNormConfig.from_dict(config)
+    bias = nn.RelativePositionBias(
+        mpnet.num_heads,
+        num_buckets=NUM_BUCKETS,
+        max_distance=MAX_DISTANCE,
+        max_positions=max(1, mpnet.max_positions - PADDING_IDX - 1),
     )
-    longest = embeddings.max_positions
-    bias = t5_relative_bias(table, longest, longest, max_distance=MAX_DISTANCE)
-    position = Positions(relative=bias, relative_center=longest - 1)
-    layers = parts.layers("encoder.layer", LAYER, position)
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, embeddings=embeddings)
+    return mpnet.encoder(padding_idx=PADDING_IDX, position=bias)

@@ -11,31 +11,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer import nn
 from simdformer.models.activations import from_hidden_act
-from simdformer.models.config_fields import one_of, positive_float
+from simdformer.models.config_fields import one_of, positive_float, positive_int
+from simdformer.models.names import LayerNames, Names, Part
 from simdformer.models.rotary import (
+    FIELDS,
     LayerKind,
-    LayerNames,
-    Part,
-    RotaryParts,
-    read_sizes,
+    Sizes,
     rope_parameters,
-    rotary_table,
+    rotary_positions,
+    without_null,
 )
 
-LAYER = LayerNames(
-    query=Part("attn.Wqkv", (0, 3)),
-    key=Part("attn.Wqkv", (1, 3)),
-    value=Part("attn.Wqkv", (2, 3)),
-    output=Part("attn.out_proj"),
-    gate=Part("mlp.fc12"),
-    up=Part("mlp.fc11"),
-    down=Part("mlp.fc2"),
-    attention_norm="norm1",
-    feed_forward_norm="norm2",
+NAMES = Names(
+    layers="encoder.layers",
+    layer=LayerNames(
+        query=Part("attn.Wqkv", (0, 3)),
+        key=Part("attn.Wqkv", (1, 3)),
+        value=Part("attn.Wqkv", (2, 3)),
+        output=Part("attn.out_proj"),
+        gate=Part("mlp.fc12"),
+        up=Part("mlp.fc11"),
+        down=Part("mlp.fc2"),
+        attention_norm="norm1",
+        feed_forward_norm="norm2",
+    ),
+    word="embeddings.word_embeddings",
+    token_type="embeddings.token_type_embeddings",
+    norm="emb_ln",
+    prefixes=("nomic_bert.", "bert."),
+    ignored=("pooler.", "cls.", "classifier.", "qa_outputs."),  # the pooler and the heads
+    fields=FIELDS,
 )
 
 # nomic-embed-text's own names of fields.
@@ -65,32 +72,26 @@ _FIXED = {
     "use_rms_norm": False,
 }
 
-# Parts that sentence embeddings do not use: the pooler and the heads.
-_IGNORED = ("pooler.", "cls.", "classifier.", "qa_outputs.")
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A NomicBERT encoder from config.json and its weights."""
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
     for name, value in _FIXED.items():
         one_of(config, name, [value, None], value)
     renamed = {_GPT2_FIELDS.get(name, name): value for name, value in config.items()}
     fields = renamed | {n: v for n, v in config.items() if n in _GPT2_FIELDS.values()}
-    sizes = read_sizes(fields, type_vocab_size=2)
+    sizes = Sizes.from_dict(fields)
     kind = LayerKind(
-        LAYER,
         activation=from_hidden_act(fields.get("hidden_act", "silu")),
         eps=positive_float(fields, "layer_norm_eps", 1e-12),
         norm_first=False,
         norm_bias=True,
     )
-    parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("nomic_bert.", "bert."))
-    embeddings = parts.embeddings(
-        "embeddings.word_embeddings", token_type="embeddings.token_type_embeddings", norm="emb_ln"
+    embeddings = nn.TextEmbeddings(
+        sizes.vocab_size,
+        sizes.hidden_size,
+        type_vocab_size=positive_int(without_null(fields), "type_vocab_size", 2),
+        norm=kind.layer_norm(sizes.hidden_size),
     )
-    table = rotary_table(sizes, rope_parameters(fields, theta=1000.0))
-    count = sizes["num_hidden_layers"]
-    layers = [parts.layer(f"encoder.layers.{i}", table) for i in range(count)]
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, embeddings=embeddings)
+    position = rotary_positions(sizes, rope_parameters(fields, theta=1000.0))
+    layers = [kind.layer(sizes, position) for _ in range(sizes.num_layers)]
+    return nn.TextEncoder(embeddings, layers)

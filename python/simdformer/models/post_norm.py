@@ -1,70 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What BERT and its relatives share: embeddings and post-norm layers, whatever each one calls them."""
+"""What BERT and its relatives share: the fields of config.json, and post-norm layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from simdformer._core import (
-    Embeddings,
-    FeedForward,
-    LayerNorm,
-    Linear,
-    MultiheadAttention,
-    Norm,
-    Positions,
-    TransformerLayer,
-)
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import Precision
-from simdformer.checkpoint.weights import Weights
+from simdformer import nn
 from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import empty, one_of, positive_float, positive_int
-
-
-class FieldNames(NamedTuple):
-    """What config.json calls the fields that every architecture has; by default as BERT's."""
-
-    hidden_size: str = "hidden_size"
-    inner_size: str = "intermediate_size"
-    num_layers: str = "num_hidden_layers"
-    num_heads: str = "num_attention_heads"
-    activation: str = "hidden_act"
-
+from simdformer.models.names import FieldNames
 
 BERT_FIELDS = FieldNames()
-
-
-class LayerNames(NamedTuple):
-    """What a checkpoint calls the tensors of a layer, below the layer's own name.
-
-    qkv: the name that query, key and value have as one matrix.
-    """
-
-    qkv: str
-    query: str
-    key: str
-    value: str
-    attention_output: str
-    attention_norm: str
-    up: str
-    down: str
-    output_norm: str
 
 
 @dataclass(frozen=True)
 class PostNormConfig:
     """The fields of config.json that shape the computation.
 
-    sizes: those that are sizes, by the names that config.json has for them.
+    type_vocab_size: None for no token types.
     """
 
-    fields: FieldNames
-    sizes: Mapping[str, int]
+    hidden_size: int
+    inner_size: int
+    num_layers: int
+    num_heads: int
+    vocab_size: int
+    max_positions: int
+    type_vocab_size: int | None
     activation: str
     eps: float
 
@@ -75,124 +41,70 @@ class PostNormConfig:
         *,
         fields: FieldNames = BERT_FIELDS,
         eps: float | None = None,
-        **defaults: int,
+        type_vocab_size: int | None = None,
     ) -> PostNormConfig:
         """Check config.json. ValueError names the field, what it holds and what it may hold.
 
-        eps: of every norm; if None, that of config.json, or transformers' default. defaults: further
-        sizes, and what they are where config.json does not say.
+        eps: of every norm; if None, that of config.json, or transformers' default. type_vocab_size:
+        what it is where config.json does not say; None for an architecture without.
         """
         one_of(config, "position_embedding_type", ["absolute"], "absolute")
         one_of(config, "is_decoder", [False], False)
         one_of(config, "add_cross_attention", [False], False)
         for changed_by in ("adapters", "pruned_heads"):
             empty(config, changed_by)
-        needed = (*fields[:4], "vocab_size", "max_position_embeddings")
-        sizes = {name: positive_int(config, name) for name in needed}
-        sizes |= {name: positive_int(config, name, size) for name, size in defaults.items()}
-        if sizes[fields.hidden_size] % sizes[fields.num_heads]:
+        hidden, inner, layers, heads = (positive_int(config, name) for name in fields[:4])
+        vocab_size = positive_int(config, "vocab_size")
+        max_positions = positive_int(config, "max_position_embeddings")
+        if type_vocab_size is not None:
+            type_vocab_size = positive_int(config, "type_vocab_size", type_vocab_size)
+        if hidden % heads:
             raise ValueError(
-                f"config.json: {fields.hidden_size}={sizes[fields.hidden_size]} is not a multiple of"
-                f" {fields.num_heads}={sizes[fields.num_heads]}"
+                f"config.json: {fields.hidden_size}={hidden} is not a multiple of"
+                f" {fields.num_heads}={heads}"
             )
         return cls(
-            fields=fields,
-            sizes=sizes,
+            hidden_size=hidden,
+            inner_size=inner,
+            num_layers=layers,
+            num_heads=heads,
+            vocab_size=vocab_size,
+            max_positions=max_positions,
+            type_vocab_size=type_vocab_size,
             activation=from_hidden_act(config.get(fields.activation, "gelu"), fields.activation),
             eps=positive_float(config, "layer_norm_eps", 1e-12) if eps is None else eps,
         )
 
+    def encoder(
+        self, *, padding_idx: int | None = None, position: nn.RelativePositionBias | None = None
+    ) -> nn.TextEncoder:
+        """The encoder.
 
-class PostNorm:
-    """Makes the parts of one encoder from its checkpoint."""
-
-    def __init__(
-        self,
-        config: PostNormConfig,
-        checkpoint: Checkpoint,
-        precision: Precision,
-        *,
-        prefixes: Sequence[str],
-    ) -> None:
-        self.weights = Weights(checkpoint, config.sizes, prefixes)
-        self._config = config
-        self._precision = precision
-
-    def embeddings(self, *, padding_idx: int | None = None) -> Embeddings:
-        """Word, position and, if config.json has a type_vocab_size, token type embeddings.
-
-        padding_idx: positions begin behind it, as RoBERTa counts them.
+        padding_idx: positions begin behind it, as RoBERTa counts them. position: of all layers.
         """
-        hidden, weights = self._config.fields.hidden_size, self.weights
-        positions = self._config.sizes["max_position_embeddings"]
-        if padding_idx is not None and positions <= padding_idx + 1:
+        if padding_idx is not None and self.max_positions <= padding_idx + 1:
             raise ValueError(
-                f"config.json: max_position_embeddings={positions} leaves no position behind that of"
-                f" the padding token, {padding_idx}"
+                f"config.json: max_position_embeddings={self.max_positions} leaves no position behind"
+                f" that of the padding token, {padding_idx}"
             )
-        word = weights.matrix("embeddings.word_embeddings", "vocab_size", hidden)
-        typed = "type_vocab_size" in self._config.sizes
-        return Embeddings(
-            self._precision.table(word),
-            weights("embeddings.position_embeddings.weight", "max_position_embeddings", hidden),
-            weights("embeddings.token_type_embeddings.weight", "type_vocab_size", hidden)
-            if typed
-            else None,
-            self._norm("embeddings.LayerNorm"),
+        embeddings = nn.TextEmbeddings(
+            self.vocab_size,
+            self.hidden_size,
+            max_positions=self.max_positions,
+            type_vocab_size=self.type_vocab_size,
+            norm=nn.LayerNorm(self.hidden_size, eps=self.eps),
             padding_idx=padding_idx,
         )
+        return nn.TextEncoder(embeddings, [self._layer(position) for _ in range(self.num_layers)])
 
-    def layers(
-        self, stem: str, names: LayerNames, position: Positions | None = None
-    ) -> list[TransformerLayer]:
-        """The layers stem.0, stem.1, ..."""
-        count = self._config.sizes[self._config.fields.num_layers]
-        return [self._layer(f"{stem}.{index}", names, position) for index in range(count)]
-
-    def _layer(self, name: str, names: LayerNames, position: Positions | None) -> TransformerLayer:
-        hidden, inner, _, heads, _ = self._config.fields
-        full = LayerNames(*(f"{name}.{part}" for part in names))
-        num_heads = self._config.sizes[heads]
-        head_dim = self._config.sizes[hidden] // num_heads
-        attention = MultiheadAttention(
-            [[self._qkv(full)]],
-            self._linear(full.attention_output, hidden, hidden),
-            num_heads=num_heads,
-            num_kv_heads=num_heads,
-            softmax_scale=float(1 / np.sqrt(np.float32(head_dim))),
+    def _layer(self, position: nn.RelativePositionBias | None) -> nn.TransformerEncoderLayer:
+        head_dim = self.hidden_size // self.num_heads
+        return nn.TransformerEncoderLayer(
+            self.hidden_size,
+            self.num_heads,
+            self.inner_size,
+            activation=self.activation,
+            layer_norm_eps=self.eps,
+            scale=float(1 / np.sqrt(np.float32(head_dim))),  # rounded as BERT's always was here
             position=position,
-        )
-        feed_forward = FeedForward(
-            self._linear(full.up, inner, hidden),
-            self._linear(full.down, hidden, inner),
-            activation=self._config.activation,
-        )
-        return TransformerLayer(
-            attention,
-            None,
-            feed_forward,
-            Norm.layer(self._norm(full.attention_norm)),
-            None,
-            Norm.layer(self._norm(full.output_norm)),
-        )
-
-    def _qkv(self, names: LayerNames) -> Linear:
-        """Query, key and value as one Linear of 3 * hidden_size rows: one GEMM instead of three."""
-        hidden = self._config.fields.hidden_size
-        parts = (names.query, names.key, names.value)
-        return self._precision.linear(
-            self.weights.matrix(names.qkv, hidden, hidden, parts=parts),
-            np.concatenate([self.weights(f"{part}.bias", hidden) for part in parts]),
-        )
-
-    def _linear(self, name: str, out_features: str, in_features: str) -> Linear:
-        weight = self.weights.matrix(name, out_features, in_features)
-        return self._precision.linear(weight, self.weights(f"{name}.bias", out_features))
-
-    def _norm(self, name: str) -> LayerNorm:
-        hidden = self._config.fields.hidden_size
-        return LayerNorm(
-            self.weights(f"{name}.weight", hidden),
-            self.weights(f"{name}.bias", hidden),
-            eps=self._config.eps,
         )

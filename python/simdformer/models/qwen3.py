@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
+from simdformer import nn
 from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import (
     flag,
@@ -21,71 +19,70 @@ from simdformer.models.config_fields import (
     positive_float,
     positive_int,
 )
+from simdformer.models.names import LayerNames, Names, Part
 from simdformer.models.rotary import (
+    FIELDS,
     GLOBAL,
     LOCAL,
     LayerKind,
-    LayerNames,
-    Part,
-    RotaryParts,
-    biased,
+    Sizes,
     layer_types,
-    read_sizes,
     rope_parameters,
-    rotary_table,
+    rotary_positions,
 )
 
-LAYER = LayerNames(
-    query=Part("self_attn.q_proj"),
-    key=Part("self_attn.k_proj"),
-    value=Part("self_attn.v_proj"),
-    output=Part("self_attn.o_proj"),
-    gate=Part("mlp.gate_proj"),
-    up=Part("mlp.up_proj"),
-    down=Part("mlp.down_proj"),
-    attention_norm="input_layernorm",
-    feed_forward_norm="post_attention_layernorm",
-    head_norms=("self_attn.q_norm", "self_attn.k_norm"),
+NAMES = Names(
+    layers="layers",
+    layer=LayerNames(
+        query=Part("self_attn.q_proj"),
+        key=Part("self_attn.k_proj"),
+        value=Part("self_attn.v_proj"),
+        output=Part("self_attn.o_proj"),
+        gate=Part("mlp.gate_proj"),
+        up=Part("mlp.up_proj"),
+        down=Part("mlp.down_proj"),
+        attention_norm="input_layernorm",
+        feed_forward_norm="post_attention_layernorm",
+        head_norms=("self_attn.q_norm", "self_attn.k_norm"),
+    ),
+    word="embed_tokens",
+    last_norm="norm",
+    prefixes=("model.",),
+    ignored=("lm_head.", "score."),  # the heads
+    fields=FIELDS,
 )
 
 # All keys before a query and its own, none behind it.
 BACKWARDS = (-1, 0)
 
-# Parts that sentence embeddings do not use: the heads.
-_IGNORED = ("lm_head.", "score.")
 
-
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A Qwen3 model, without a head, from config.json and its weights."""
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The model, without a head, that config.json describes."""
     one_of(config, "is_causal", [True, None], True)
     # Where config.json says nothing, a head has 128 features.
-    sizes = read_sizes({"head_dim": 128, **config})
+    sizes = Sizes.from_dict({"head_dim": 128, **config})
     kind = LayerKind(
-        LAYER,
         activation=from_hidden_act(config.get("hidden_act", "silu")),
         eps=positive_float(config, "rms_norm_eps", 1e-6),
         norm_first=True,
         rms=True,
-        biased=biased(config),
+        head_norms=True,
+        attention_bias=flag(config, "attention_bias", False),
+        up_bias=flag(config, "mlp_bias", False),
+        down_bias=flag(config, "mlp_bias", False),
     )
-    parts = RotaryParts(kind, sizes, checkpoint, precision, prefixes=("model.",))
-    embeddings = parts.embeddings("embed_tokens")
-    table = rotary_table(sizes, rope_parameters(config, theta=10000.0))
-    layers = [
-        parts.layer(f"layers.{i}", table, window=window)
-        for i, window in enumerate(_windows(config, sizes["num_hidden_layers"]))
-    ]
-    norm = parts.norm("norm")
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, norm, embeddings)
+    position = rotary_positions(sizes, rope_parameters(config, theta=10000.0))
+    return nn.TextEncoder(
+        nn.TextEmbeddings(sizes.vocab_size, sizes.hidden_size),
+        [kind.layer(sizes, position, window=window) for window in _windows(config, sizes)],
+        kind.norm(sizes.hidden_size),
+    )
 
 
-def _windows(config: Mapping[str, Any], count: int) -> list[tuple[int, int]]:
+def _windows(config: Mapping[str, Any], sizes: Sizes) -> list[tuple[int, int]]:
     """What each layer's queries see: no key behind them, and in LOCAL layers only sliding_window keys.
     Before transformers 5 those are the last ones, if use_sliding_window says so."""
-    first = count
+    first = count = sizes.num_layers
     if flag(config, "use_sliding_window", False):
         first = non_negative_int(config, "max_window_layers", 28)
     types = layer_types(config, [LOCAL if i >= first else GLOBAL for i in range(count)])

@@ -10,24 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from simdformer._core import TransformerStack
-from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import FLOAT32, Precision
-from simdformer.models.bert import LAYER
+from simdformer import nn
+from simdformer.models import bert
 from simdformer.models.config_fields import non_negative_int
-from simdformer.models.post_norm import PostNorm, PostNormConfig
+from simdformer.models.post_norm import PostNormConfig
 
-# Parts that sentence embeddings do not use: buffers, the pooler and the heads.
-_IGNORED = ("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs.")
+NAMES = bert.NAMES._replace(
+    prefixes=("roberta.",),
+    # Buffers, the pooler and the heads.
+    ignored=("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs."),
+)
 
 
-def build(
-    config: Mapping[str, Any], checkpoint: Checkpoint, precision: Precision = FLOAT32
-) -> TransformerStack:
-    """A RoBERTa encoder from config.json and its weights."""
+def build(config: Mapping[str, Any]) -> nn.TextEncoder:
+    """The encoder that config.json describes."""
     roberta = PostNormConfig.from_dict(config, type_vocab_size=2)
-    parts = PostNorm(roberta, checkpoint, precision, prefixes=("roberta.",))
-    embeddings = parts.embeddings(padding_idx=non_negative_int(config, "pad_token_id", 1))
-    layers = parts.layers("encoder.layer", LAYER)
-    parts.weights.refuse_unread(_IGNORED)
-    return TransformerStack(layers, embeddings=embeddings)
+    return roberta.encoder(padding_idx=non_negative_int(config, "pad_token_id", 1))

@@ -18,7 +18,7 @@ from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear, check_placement
 from simdformer.nn.module import Float32, Module, PackedMatrix
-from simdformer.nn.parameters import indexed
+from simdformer.nn.parameters import Empty, indexed
 from simdformer.nn.position import Position
 from simdformer.nn.projections import APART, JOINED, Packed, Projections, is_identity
 from simdformer.nn.pruning import kept_features, kept_parts
@@ -216,6 +216,15 @@ class MultiheadAttention(Module):
             bilinear = self._value("bilinear_weight")
         inputs = (*parts.inputs(), bilinear)
         return self._kept.get(f"{form} rows", inputs, lambda: parts.pack(form, bilinear))
+
+    def set_apart(self) -> None:
+        """Have q_proj_weight, k_proj_weight and v_proj_weight in place of in_proj_weight, without
+        numbers: to load those that differ in their compute types, or in int8 in their outliers."""
+        rows = (self.heads.query_dim, self.heads.key_dim, self.heads.key_dim)
+        with packing.lock():
+            self._register(JOINED, None)
+            for name, size in zip(APART, rows, strict=True):
+                self._register(name, Empty((size, self.embed_dim)))
 
     def packed_matrices(self, form: str = "apart") -> Iterator[PackedMatrix]:
         """The projections as they are packed for a form, and out_proj."""

@@ -54,11 +54,10 @@ class RelativePositionBias(Position):
     ) -> None:
         super().__init__(max_positions)
         self.num_heads = positive_int("num_heads", num_heads)
+        self.num_buckets = positive_int("num_buckets", num_buckets)
         self.max_distance = positive_int("max_distance", max_distance)
         self.bidirectional = bidirectional
-        self._register(
-            "weight", init.normal(1.0, positive_int("num_buckets", num_buckets), num_heads)
-        )
+        self._register("weight", init.normal(1.0, num_buckets, num_heads))
 
     def check_heads(self, heads: Heads) -> None:
         """ValueError if the attention has another number of heads."""

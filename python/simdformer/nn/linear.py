@@ -141,10 +141,6 @@ class Embedding(Module):
         self.padding_idx = padding_idx
         self._register("weight", weight)
 
-    def place(self) -> Any:
-        """What the place of the table holds, for packing."""
-        return self._parameters["weight"]
-
     def forward(self, input: Any) -> Float32:
         """input: integers of any shape, in [0, num_embeddings). Returns: (..., embedding_dim).
 

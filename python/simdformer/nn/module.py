@@ -121,6 +121,18 @@ class Module:
         """A parameter: None if the layer was built without it."""
         self._place(name, read_only(value) if isinstance(value, np.ndarray) else value)
 
+    def place(self, name: str) -> Any:
+        """What the place of a parameter holds: see parameters.py."""
+        return self._parameters[name]
+
+    def put(self, name: str, slot: Any) -> None:
+        """Put an array of its shape, or what stands for it, in the place of a parameter."""
+        self._place(name, slot)
+
+    def places(self) -> dict[str, tuple[Module, str]]:
+        """Of each parameter, by its dotted name, the module that has it and its name there."""
+        return {dotted: (owner, name) for dotted, owner, name in self._owners()}
+
     def _place(self, name: str, slot: Any) -> None:
         with packing.lock():
             self._parameters[name] = slot

@@ -60,7 +60,7 @@ class TextEmbeddings(Module):
 
     def _pack(self) -> _core.Embeddings:
         tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
-        slots = [None if table is None else table.place() for table in tables]
+        slots = [None if table is None else table.place("weight") for table in tables]
         word, position, token_type = map(to_pack, slots)
         native = _core.Embeddings(
             word,

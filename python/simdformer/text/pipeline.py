@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ Float32 = NDArray[np.float32]
 R = TypeVar("R")
 
 
+class Module(Protocol):
+    """What has a packed form, which follows its changes."""
+
+    def native(self) -> TransformerStack:
+        """The packed form."""
+
+
 class TextPipeline:
     """A tokenizer, a native model, and how many tokens one pass over it takes.
 
@@ -34,7 +41,6 @@ class TextPipeline:
     Attributes:
       tokenizer: its limit is fixed. A call reads this attribute once: a new one does not change a call
         that runs.
-      encoder: the model without its head.
       include_prompt: whether pooling takes in the tokens of the prompt.
       num_tokens: how many tokens have been computed.
       truncated_texts: how many texts were longer than the tokenizer's limit. The first call that
@@ -44,26 +50,43 @@ class TextPipeline:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        encoder: TransformerStack,
-        model: PooledStack,
+        encoder: Module,
+        pool: Callable[[TransformerStack], PooledStack],
         budget: Budget,
         *,
         include_prompt: bool = True,
         padding: int | None = None,
     ) -> None:
-        """model: the encoder with its head, which gives a row for each text.
+        """pool: puts the head behind the encoder, which gives a row for each text.
 
         padding: the token of which a text loses those that it ends with; None for none.
         """
         self.tokenizer = tokenizer
-        self.encoder = encoder
         self.include_prompt = include_prompt
         self.num_tokens = 0
         self.truncated_texts = 0
-        self._model = model
+        self._module = encoder
+        self._pool = pool
+        stack = encoder.native()
+        self._packed = (stack, pool(stack))
         self._budget = budget
         self._padding = padding
         self._counting = threading.Lock()
+
+    # --- the model ---
+
+    @property
+    def encoder(self) -> TransformerStack:
+        """The model without its head, as it is now."""
+        return self._module.native()
+
+    @property
+    def _model(self) -> PooledStack:
+        """The model with its head."""
+        packed, stack = self._packed, self._module.native()
+        if packed[0] is not stack:
+            self._packed = packed = (stack, self._pool(stack))
+        return packed[1]
 
     # --- settings ---
 

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a checkpoint's tensors to the parameters of a module: checked at once, read when they are packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from simdformer import nn
+from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.precision import Float32
+from simdformer.checkpoint.weights import CheckpointMatrix, Weights
+from simdformer.models.names import FieldNames, LayerNames, Names, Part
+from simdformer.nn.parameters import Stored
+
+T = TypeVar("T")
+
+# The table of words, whose codes int8 widens when it is loaded.
+WORDS = "embeddings.word_embeddings.weight"
+
+
+class Assigned(NamedTuple):
+    """What an architecture's names say of its module.
+
+    matrices: of each parameter that int8 is about, what holds its rows, one below another.
+    """
+
+    places: Mapping[str, Stored]
+    matrices: Mapping[str, Sequence[CheckpointMatrix]]
+
+    def by_part(self, values: Mapping[str, T]) -> dict[str, T]:
+        """What is said of some of those parameters, by the names of what holds their rows."""
+        return {part.name: v for name, v in values.items() for part in self.matrices[name]}
+
+
+def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Assigned:
+    """Where each parameter's numbers are; nothing is read.
+
+    ValueError names a tensor that is missing, of another shape, or that no parameter has a place for.
+    """
+    assignment = _Assignment(encoder, names, checkpoint)
+    assignment.embeddings()
+    for index, layer in enumerate(encoder.layers):
+        assignment.layer(index, layer)
+    if encoder.norm is not None:
+        assignment.vectors("norm", encoder.norm, names.last_norm, names.fields.hidden_size)
+    assignment.weights.refuse_unread(names.ignored)
+    return Assigned(assignment.places, assignment.matrices)
+
+
+class _Assignment:
+    """The parameters of one module, by and by."""
+
+    def __init__(self, encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> None:
+        sizes = _sizes(encoder, names.fields)
+        self.weights = Weights(checkpoint, sizes, names.prefixes)
+        self.places: dict[str, Stored] = {}
+        self.matrices: dict[str, list[CheckpointMatrix]] = {}
+        self._encoder = encoder
+        self._names = names
+
+    def embeddings(self) -> None:
+        """The tables, and their norm."""
+        names, hidden = self._names, self._names.fields.hidden_size
+        embeddings = self._encoder.embeddings
+        self._matrix(WORDS, [self.weights.matrix(names.word, "vocab_size", hidden)])
+        if embeddings.position_embeddings is not None:
+            fields = ("max_position_embeddings", hidden)
+            name = "embeddings.position_embeddings.weight"
+            self._tensor(name, f"{names.position}.weight", *fields)
+        if embeddings.token_type_embeddings is not None:
+            fields = ("type_vocab_size", hidden)
+            name = "embeddings.token_type_embeddings.weight"
+            self._tensor(name, f"{names.token_type}.weight", *fields)
+        if embeddings.norm is not None:
+            self.vectors("embeddings.norm", embeddings.norm, names.norm, hidden)
+
+    def layer(self, index: int, layer: nn.TransformerEncoderLayer) -> None:
+        """The parameters of one layer."""
+        names, fields = self._names.layer, self._names.fields
+        stem, own = f"{self._names.layers}.{index}", f"layers.{index}"
+        attention, size = layer.self_attn, fields.hidden_size
+        self._attention(own, stem, attention)
+        for module, part, field in (
+            ("linear1", names.up, fields.inner_size),
+            ("linear_gate", names.gate, fields.inner_size),
+            ("linear2", names.down, size),
+        ):
+            if part is not None:
+                columns = fields.inner_size if module == "linear2" else size
+                has_bias = getattr(layer, module).has("bias")
+                self._linear(f"{own}.{module}", stem, part, field, columns, bias=has_bias)
+        self.vectors(f"{own}.norm1", layer.norm1, f"{stem}.{names.attention_norm}", size)
+        self.vectors(f"{own}.norm2", layer.norm2, f"{stem}.{names.feed_forward_norm}", size)
+        for module, name in zip(("q_norm", "k_norm"), names.head_norms or (), strict=False):
+            norm = getattr(attention, module)
+            self.vectors(f"{own}.self_attn.{module}", norm, f"{stem}.{name}", "head_dim")
+        if self._names.relative_bias:
+            self._tensor(
+                f"{own}.self_attn.position.weight",
+                f"{self._names.relative_bias}.weight",
+                "relative_attention_num_buckets",
+                fields.num_heads,
+            )
+
+    def _attention(self, own: str, stem: str, attention: nn.MultiheadAttention) -> None:
+        names, fields = self._names.layer, self._names.fields
+        hidden, name = fields.hidden_size, f"{own}.self_attn"
+        parts = (
+            ("query", names.query, fields.query_size),
+            ("key", names.key, fields.key_size),
+            ("value", names.value, fields.key_size),
+        )
+        self._matrix(f"{name}.in_proj_weight", self._projections(stem, parts, hidden))
+        if attention.has("in_proj_bias"):
+            reads = [self._share(f"{stem}.{p.tensor}.bias", rows, p.share) for _, p, rows in parts]
+            rows = attention.heads.query_dim + 2 * attention.heads.key_dim
+            place = Stored((rows,), lambda: np.concatenate([read() for read in reads]))
+            self.places[f"{name}.in_proj_bias"] = place
+        out = attention.out_proj.has("bias")
+        self._linear(f"{name}.out_proj", stem, names.output, hidden, fields.query_size, bias=out)
+
+    def _projections(
+        self, stem: str, parts: Sequence[tuple[str, Part, str]], columns: str
+    ) -> list[CheckpointMatrix]:
+        """Of queries, keys and values."""
+        if self._names.layer.qkv is not None:
+            tensors = [f"{stem}.{part.tensor}" for _, part, _ in parts]
+            name = f"{stem}.{self._names.layer.qkv}"
+            return [self.weights.matrix(name, parts[0][2], columns, parts=tensors)]
+        return [self._part(stem, field, part, rows, columns) for field, part, rows in parts]
+
+    def _part(self, stem: str, field: str, part: Part, rows: str, columns: str) -> CheckpointMatrix:
+        full = f"{stem}.{part.tensor}"
+        name = full if part.share == (0, 1) else f"{full}.{field}"
+        return self.weights.matrix(name, rows, columns, parts=(full,), share=part.share)
+
+    def _linear(
+        self, name: str, stem: str, part: Part, rows: str, columns: str, *, bias: bool
+    ) -> None:
+        field = next(f for f in LayerNames._fields if getattr(self._names.layer, f) is part)
+        self._matrix(f"{name}.weight", [self._part(stem, field, part, rows, columns)])
+        if bias:
+            read = self._share(f"{stem}.{part.tensor}.bias", rows, part.share)
+            self.places[f"{name}.bias"] = Stored(self.weights.shape((rows,)), read)
+
+    def vectors(self, own: str, norm: nn.Module, name: str, field: str) -> None:
+        """The weight of a norm, and its bias if it has one."""
+        for vector in ("weight", "bias"):
+            if norm.has(vector):
+                self._tensor(f"{own}.{vector}", f"{name}.{vector}", field)
+
+    def _matrix(self, own: str, parts: list[CheckpointMatrix]) -> None:
+        self.matrices[own] = parts
+        shapes = [part.shape for part in parts]
+        shape = (sum(rows for rows, _ in shapes), shapes[0][1])
+        self.places[own] = Stored(shape, partial(_below, parts))
+
+    def _tensor(self, own: str, name: str, *fields: str) -> None:
+        shape = self.weights.shape(fields)
+        full = self.weights.checked(name, fields, shape)
+        self.places[own] = Stored(shape, partial(self.weights.checkpoint.read, full))
+
+    def _share(self, name: str, field: str, share: tuple[int, int]) -> partial[Float32]:
+        """A vector, checked now, read later."""
+        (size,) = self.weights.shape((field,))
+        self.weights.checked(name, (field,), (share[1] * size,))
+        return partial(self.weights.share, name, field, share)
+
+
+def _below(parts: Sequence[CheckpointMatrix]) -> Float32:
+    rows = [part.float32() for part in parts]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+
+def _sizes(encoder: nn.TextEncoder, fields: FieldNames) -> dict[str, int]:
+    """The sizes that tensors have, by what config.json calls them."""
+    return dict(_named_sizes(encoder, fields))
+
+
+def _named_sizes(encoder: nn.TextEncoder, fields: FieldNames) -> Iterator[tuple[str, int]]:
+    embeddings, layer = encoder.embeddings, encoder.layers[0]
+    heads = layer.self_attn.heads
+    yield fields.query_size, heads.query_dim
+    yield fields.key_size, heads.key_dim
+    yield "head_dim", heads.head_dim
+    yield fields.hidden_size, encoder.hidden_size
+    yield fields.inner_size, layer.linear1.out_features
+    yield fields.num_heads, heads.num_heads
+    yield "vocab_size", encoder.vocab_size
+    yield "type_vocab_size", embeddings.num_token_types
+    if embeddings.position_embeddings is not None:
+        yield "max_position_embeddings", embeddings.position_embeddings.num_embeddings
+    if isinstance(layer.self_attn.position, nn.RelativePositionBias):
+        yield "relative_attention_num_buckets", layer.self_attn.position.num_buckets

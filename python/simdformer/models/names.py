@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint calls the tensors of an encoder, and config.json its sizes: the words in which an
+architecture says where the parameters of its nn.TextEncoder lie."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """A matrix of a layer: a tensor, or of those of one shape that it holds below one another the one
+    that `share` names, as (index, count)."""
+
+    tensor: str
+    share: tuple[int, int] = (0, 1)
+
+
+class LayerNames(NamedTuple):
+    """What a checkpoint calls the tensors of a layer, below the layer's own name.
+
+    gate: of gated feed-forwards. head_norms: of each head's queries and keys, if there are any.
+    qkv: the one name that int8 folders have for query, key and value; None if each has its own.
+    """
+
+    query: Part
+    key: Part
+    value: Part
+    output: Part
+    up: Part
+    down: Part
+    attention_norm: str
+    feed_forward_norm: str
+    gate: Part | None = None
+    head_norms: tuple[str, str] | None = None
+    qkv: str | None = None
+
+
+class FieldNames(NamedTuple):
+    """What config.json calls the sizes that tensors have; products have names of their own."""
+
+    hidden_size: str = "hidden_size"
+    inner_size: str = "intermediate_size"
+    num_layers: str = "num_hidden_layers"
+    num_heads: str = "num_attention_heads"
+    activation: str = "hidden_act"
+    query_size: str = "hidden_size"
+    key_size: str = "hidden_size"
+
+
+class Names(NamedTuple):
+    """What a checkpoint calls the tensors of an encoder.
+
+    layers: layer i is layers.i. word, position, token_type, norm: of the embeddings. last_norm: behind
+    the layers. relative_bias: of all layers. prefixes: what a task model puts before all names.
+    ignored: beginnings of names of parts that embeddings do not use.
+    """
+
+    layers: str
+    layer: LayerNames
+    word: str
+    ignored: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    position: str = ""
+    token_type: str = ""
+    norm: str = ""
+    last_norm: str = ""
+    relative_bias: str = ""
+    fields: FieldNames = FieldNames()
