@@ -8,9 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from simdformer import CrossEncoder, SentenceTransformer
+from simdformer import CrossEncoder, SentenceTransformer, nn
+from simdformer.generation import generate
 from tests.support import assert_same_bits
-from tests.support.parity_models import KINDS, randomize, save_plain
+from tests.support.parity_models import KINDS, randomize, save_plain, tokenizer_of
 from tests.support.parity_texts import LARGEST_DIFFERENCE, parity_texts
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -217,3 +218,31 @@ def test_a_folder_of_a_causal_model_gives_the_last_tokens_vector(transformers, t
         expected, found = theirs.encode(few), SentenceTransformer(path).encode(few)
         sizes = np.linalg.norm(expected, axis=1, keepdims=True)
         assert (np.abs(found - expected) / sizes).max() <= LARGEST_DIFFERENCE
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_qwen3_folder_generates_transformers_tokens(transformers, texts, tmp_path, tied):
+    """Greedily, token for token, of prompts of several lengths in one call."""
+    import torch
+
+    fields = QWEN3.fields | {"tie_word_embeddings": tied}
+    theirs = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**fields)).eval()
+    randomize(theirs)
+    theirs.save_pretrained(tmp_path)
+    tokenizer = tokenizer_of(transformers, QWEN3, texts)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = SentenceTransformer(tmp_path).encoder
+    head = None
+    if not tied:
+        head = nn.Linear(encoder.hidden_size, encoder.vocab_size, bias=False)
+        head.weight = theirs.lm_head.weight.detach().numpy()
+    ours = nn.LanguageModel(encoder, lm_head=head)
+    prompts = [tokenizer(text)["input_ids"][:30] for text in texts[:6]]
+    found = generate(ours, prompts, max_new_tokens=25)
+    for prompt, tokens in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            expected = theirs.generate(
+                ids, max_new_tokens=25, do_sample=False, eos_token_id=None, pad_token_id=0
+            )
+        assert list(tokens)[-25:] == expected[0, len(prompt) :].tolist()
