@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an attention is before it is called: its options, its positions, its packed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from simdformer import _core
+from simdformer.nn import initialization as init
+from simdformer.nn import options as given
+from simdformer.nn import packing
+from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
+from simdformer.nn.heads import Heads
+from simdformer.nn.linear import Linear
+from simdformer.nn.module import Float32, Module, PackedMatrix
+from simdformer.nn.parameters import Empty
+from simdformer.nn.position import Position
+from simdformer.nn.projections import APART, JOINED, Packed, Projections, is_identity
+
+
+class PackedAttention(Module):
+    """The packed forms of a MultiheadAttention, which says what the attributes are."""
+
+    matrix_names = (JOINED, *APART)
+
+    embed_dim: int
+    kdim: int
+    vdim: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    score: str
+    scale: float | None
+    softcap: float
+    tie_qk: bool
+    masked_row: str
+    add_zero_attn: bool
+    q_norm: Module | None
+    k_norm: Module | None
+    position: Position | None
+    out_proj: Linear
+    _num_built: int
+    _kept_heads: tuple[int, ...]
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        """(left, right) of the keys that a query sees; to change it, set another pair."""
+        pair: tuple[int, int] = self._window_size
+        return pair
+
+    @window_size.setter
+    def window_size(self, value: tuple[int, int]) -> None:
+        self._window_size: Any = tuple(value)
+
+    @property
+    def heads(self) -> Heads:
+        """The heads as they are, as a value."""
+        return Heads(
+            embed_dim=self.embed_dim,
+            kdim=self.kdim,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            score=self.score,
+            num_built=self._num_built,
+            kept=self._kept_heads,
+        )
+
+    def _check_options(self) -> None:
+        """ValueError for options that cannot be, or not together."""
+        heads = self.heads
+        given.check_heads(heads, tie_qk=self.tie_qk)
+        given.check_rows(self.masked_row, self.window_size)
+        if self.position is not None:
+            self.position.check_heads(heads)
+        if (self.q_norm is None) != (self.k_norm is None):
+            raise ValueError("q_norm and k_norm must both be norms or both be None")
+        for norm in (self.q_norm, self.k_norm):
+            if norm is not None:
+                given.check_qk_norm(heads, norm)
+        if self.has("logit_scale"):
+            given.check_logit_scale(heads, self.scale)
+
+    @property
+    def num_extra_keys(self) -> int:
+        """Keys that add_bias_kv and add_zero_attn append to each sequence."""
+        return int(self.has("bias_k")) + int(self.add_zero_attn)
+
+    def _projections(self) -> Projections:
+        return Projections(self._parameters, self.heads, tie_qk=self.tie_qk)
+
+    def _pack(self) -> _core.MultiheadAttention:
+        return self._pack_as("apart")
+
+    def packed_as(self, form: str) -> _core.MultiheadAttention:
+        """What a layer packs: projections of the rows that it reads together are one matrix.
+
+        form: "self", where keys and values are the queries' rows, or "cross", where values are keys.
+        """
+        native: _core.MultiheadAttention = self._packed(form, lambda: self._pack_as(form))
+        return native
+
+    def _pack_as(self, form: str) -> _core.MultiheadAttention:
+        self._check_options()
+        groups = self._packed_projections(form).groups
+        return _core.MultiheadAttention(
+            groups, self.out_proj.native(), **self._native_options(), position=self._own_positions()
+        )
+
+    def _packed_projections(self, form: str) -> Packed:
+        """Of queries, keys and values; options that do not touch them leave them packed."""
+        parts = self._projections()
+        bilinear: Float32 | None = None
+        if self.score == "bilinear":
+            if not self.has("bilinear_weight"):
+                raise ValueError("score 'bilinear' needs bilinear_weight, which there is none of")
+            bilinear = self._value("bilinear_weight")
+        inputs = (*parts.inputs(), bilinear)
+        return self._kept.get(f"{form} rows", inputs, lambda: parts.pack(form, bilinear))
+
+    def set_apart(self) -> None:
+        """Have q_proj_weight, k_proj_weight and v_proj_weight in place of in_proj_weight, without
+        numbers: to load those that differ in their compute types, or in int8 in their outliers."""
+        rows = (self.heads.query_dim, self.heads.key_dim, self.heads.key_dim)
+        with packing.lock():
+            self._register(JOINED, None)
+            for name, size in zip(APART, rows, strict=True):
+                self._register(name, Empty((size, self.embed_dim)))
+
+    def packed_matrices(self, form: str = "apart") -> Iterator[PackedMatrix]:
+        """The projections as they are packed for a form, and out_proj."""
+        for name, linears in self._packed_projections(form).linears.items():
+            yield PackedMatrix(self, name, linears)
+        yield from self.out_proj.packed_matrices()
+
+    def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
+        """Give a projection another compute type. A bilinear score becomes part of the queries'."""
+        bilinear = self._value("bilinear_weight") if self.score == "bilinear" else None
+        if bilinear is not None and not is_identity(bilinear):
+            with packing.lock():
+                for key, value in self._projections().folded(bilinear).items():
+                    setattr(self, key, value)
+                self._register("bilinear_weight", init.identities(*bilinear.shape[:2]))
+        super().set_type(name, compute_type, outliers)
+
+    def sample(self) -> Sample:
+        """What it is quantised with if no sample is given."""
+        cu = sample_offsets(self.max_positions)
+        sizes = (self.embed_dim, self.kdim, self.vdim)
+        rows = [sample_rows(size, cu, seed) for seed, size in enumerate(sizes)]
+        own = self.kdim == self.vdim == self.embed_dim
+        return Sample((rows[0],) * 3 if own else tuple(rows), {"cu_seqlens": cu})
+
+    def _call_with(self, sample: Sample) -> None:
+        args = sample.args * 3 if len(sample.args) == 1 else sample.args
+        super()._call_with(Sample(args, sample.options))
+
+    def _native_options(self) -> dict[str, Any]:
+        """Keyword arguments of _core.MultiheadAttention."""
+        terms = 1 if self.position is None else self.position.terms
+        options: dict[str, Any] = {
+            "num_heads": self.num_heads,
+            "num_kv_heads": self.num_kv_heads,
+            "softcap": self.softcap,
+            "masked_value": float("nan") if self.masked_row == "nan" else 0.0,
+            "normalize": self.score == "cosine",
+            "key_norm_bias": self.score == "euclidean",
+            "add_zero_attn": self.add_zero_attn,
+            "window": self.window_size,
+            **given.native_scales(self.heads, self.scale, self.logit_scale, terms),
+        }
+        if self.q_norm is not None and self.k_norm is not None:
+            options["query_norm"] = self.q_norm.native()
+            options["key_norm"] = self.k_norm.native()
+        if self.score == "additive":
+            options.update(score="additive", additive_weight=self.additive_weight)
+        if self.bias_k is not None:
+            options.update(bias_k=self.bias_k.reshape(-1), bias_v=self.bias_v.reshape(-1))
+        return options
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence that its positions serve, None for any."""
+        return None if self.position is None else self.position.max_positions
+
+    def _own_positions(self) -> _core.Positions | None:
+        """The positions, if there is a longest sequence to make them for once and for all."""
+        position = self.position
+        if position is None or position.max_positions is None:
+            return None
+        return position.positions(self.heads, self._projections(), position.max_positions)
+
+    def positions(self, length: int) -> _core.Positions | None:
+        """What a call over positions below `length` takes; None if the packed form has them."""
+        position = self.position
+        if position is None or position.max_positions is not None:
+            return None
+        length = max(length, 1)
+        native: _core.Positions
+        mark, size, native = self._checked.get("positions", (None, 0, None))
+        if not position.serves(size, length):
+            size = position.size_for(length)
+        elif mark is packing.mark():
+            return native
+        mark = packing.mark()
+        native = position.positions(self.heads, self._projections(), size)
+        self._checked["positions"] = (mark, size, native)
+        return native

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters and children by name: setting them, loading and saving a state_dict, copies."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer.nn import packing
+from simdformer.nn.parameters import (
+    Deferred,
+    Empty,
+    Stored,
+    as_slot,
+    compute_type_of,
+    read_only,
+    shape_of,
+    value_of,
+)
+from simdformer.nn.state import IncompatibleKeys, State, Wanted, match_state, opened_state
+
+# What is no part of what a module is: see ParameterTree.shaping.
+_BOOKKEEPING = frozenset({"_parameters", "_children", "_kept", "_checked"})
+
+
+class ParameterTree:
+    """Parameters of its own, and children with theirs, each under its attribute's name."""
+
+    # The parameters that layers multiply with: what compute types are about.
+    matrix_names: ClassVar[tuple[str, ...]] = ()
+
+    _parameters: dict[str, Any]
+    _children: dict[str, Any]
+    _kept: packing.Kept
+    _checked: dict[str, Any]  # what was compared, and the mark under which it was
+
+    def __init__(self) -> None:
+        self.__dict__.update(_parameters={}, _children={}, _kept=packing.Kept(), _checked={})
+
+    def __getattr__(self, name: str) -> Any:
+        parameters = self.__dict__.get("_parameters", {})
+        if name in parameters:
+            return self._value(name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._parameters:
+            old = self._parameters[name]
+            if old is None:
+                raise ValueError(f"{type(self).__name__} was built without {name}")
+            self._place(name, as_slot(name, value, old, is_matrix=name in self.matrix_names))
+            return
+        if isinstance(value, ParameterTree):
+            self._children[name] = value
+        elif name in self._children:
+            if value is not None:
+                raise TypeError(
+                    f"{name} of {type(self).__name__} must be a Module or None, got"
+                    f" {type(value).__name__}"
+                )
+            del self._children[name]
+        object.__setattr__(self, name, value)
+        packing.mark_change()
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._parameters or name in self._children:
+            raise AttributeError(f"{name} of {type(self).__name__} can't be deleted")
+        object.__delattr__(self, name)
+        packing.mark_change()
+
+    def _value(self, name: str) -> Any:
+        """A parameter as it is read. What is no matrix is at hand from then on."""
+        slot = self._parameters[name]
+        if isinstance(slot, Empty):
+            raise ValueError(  # noqa: TRY004
+                f"{name} of {type(self).__name__} was built without numbers; load a state_dict first"
+            )
+        if isinstance(slot, Stored) and name not in self.matrix_names:
+            return slot.keep()
+        return value_of(slot)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a parameter of this name; it is not read."""
+        return self._parameters.get(name) is not None
+
+    def _register(self, name: str, value: NDArray[Any] | Deferred | None) -> None:
+        """A parameter: None if the layer was built without it."""
+        self._place(name, read_only(value) if isinstance(value, np.ndarray) else value)
+
+    def place(self, name: str) -> Any:
+        """What the place of a parameter holds: see parameters.py."""
+        return self._parameters[name]
+
+    def put(self, name: str, slot: Any) -> None:
+        """Put an array of its shape, or what stands for it, in the place of a parameter."""
+        self._place(name, slot)
+
+    def places(self) -> dict[str, tuple[Any, str]]:
+        """Of each parameter, by its dotted name, the module that has it and its name there."""
+        return {dotted: (owner, name) for dotted, owner, name in self._owners()}
+
+    def _place(self, name: str, slot: Any) -> None:
+        with packing.lock():
+            self._parameters[name] = slot
+            packing.mark_change()
+
+    def __repr__(self) -> str:
+        own = ", ".join(
+            f"{name}={shape_of(slot)}{'' if kind == 'float32' else ' ' + kind}"
+            for name, slot in self._parameters.items()
+            if slot is not None
+            for kind in [compute_type_of(slot)]
+        )
+        lines = [f"  {line}" for line in self._lines_of_children()]
+        if not lines:
+            return f"{type(self).__name__}({own})"
+        return "\n".join([f"{type(self).__name__}({own}", *lines, ")"])
+
+    def _lines_of_children(self) -> Iterator[str]:
+        """Children that are written alike, one behind another, are written once, as torch does."""
+        alike = groupby(self._children.items(), lambda item: repr(item[1]))
+        for text, items in alike:
+            names = [name for name, _ in items]
+            count = f"({names[0]}-{names[-1]}): {len(names)} x " if names[1:] else f"({names[0]}): "
+            yield from (count + text).splitlines()
+
+    def children(self) -> Iterator[Any]:
+        """The modules that this one is made of, in the order of their names' creation."""
+        return iter(self._children.values())
+
+    def named_children(self) -> Iterator[tuple[str, Any]]:
+        """Their names too."""
+        return iter(self._children.items())
+
+    def modules(self) -> Iterator[Any]:
+        """This module and all those below it."""
+        yield self
+        for child in self._children.values():
+            yield from child.modules()
+
+    def _owners(self, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+        """Dotted name, module and name in it of each parameter, in torch's order. None is read."""
+        for name, slot in self._parameters.items():
+            if slot is not None:
+                yield prefix + name, self, name
+        for name, child in self._children.items():
+            yield from child._owners(f"{prefix}{name}.")
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Dotted names and arrays of this module and those below it, in torch's order."""
+        for dotted, owner, name in self._owners(prefix):
+            yield dotted, owner._value(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All parameters by name. The arrays are read-only; copy them to change them."""
+        return dict(self.named_parameters())
+
+    def load_state_dict(
+        self, state_dict: State | str | Path, strict: bool = True
+    ) -> IncompatibleKeys:
+        """Take parameters from `{name: array}`, a safetensors or PyTorch file, or a folder with one.
+
+        Arrays are float16, float32 or float64 and are copied; CPU tensors count as arrays. A matrix
+        may be an Int8Matrix, and is one for a module in int8.
+        Errors: ValueError names all missing, unexpected and misshapen keys, and nothing has been
+        changed then. With strict=False the missing and unexpected ones are returned instead.
+        """
+        owners = {dotted: (owner, name) for dotted, owner, name in self._owners()}
+        wanted = {
+            dotted: Wanted(owner._parameters[name], name in owner.matrix_names)
+            for dotted, (owner, name) in owners.items()
+        }
+        with opened_state(state_dict) as state:
+            slots, keys = match_state(wanted, state, strict=strict, kind=type(self).__name__)
+        for dotted, slot in slots.items():
+            owner, name = owners[dotted]
+            owner._place(name, slot)
+        return keys
+
+    def shaping(self) -> Iterator[object]:
+        """All objects that make this module and those below it what they are."""
+        yield type(self)
+        for name, value in list(vars(self).items()):
+            if name not in _BOOKKEEPING and not isinstance(value, ParameterTree):
+                yield name
+                yield value
+        yield from list(self._parameters.values())
+        for name, child in list(self._children.items()):
+            yield name
+            yield from child.shaping()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": packing.Kept(), "_checked": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        for name, value in self.__getstate__().items():
+            # Parameters are read-only, and what was packed of them does not change: both copies use
+            # them until one of the two loads others.
+            if name == "_parameters":
+                other.__dict__[name] = dict(value)
+            elif name == "_kept":
+                other.__dict__[name] = self._kept.copy()
+            else:
+                other.__dict__[name] = copy.deepcopy(value, memo)
+        return other
