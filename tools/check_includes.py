@@ -5,7 +5,7 @@
 The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
 bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn, models;
 models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; public classes, util -> folder;
-cli, server -> public classes, text, and of both what has no underscore.
+cli, server -> public classes, text, and of both what has no underscore. No modules import each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 # A file is ruled by the longest of these names that its path under cpp/ begins with, and may include
@@ -150,6 +151,35 @@ def check_python(path: str, text: str) -> Iterator[str]:
         yield f"may not import {name}: {rule} uses {', '.join(PYTHON[rule])}"
 
 
+def modules_used(text: str, modules: Collection[str]) -> set[str]:
+    """The modules of a tree that a file imports, for type checkers too; packages aside, which collect
+    what their files hold."""
+    names = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names.intersection(modules)
+
+
+def circles(root: Path) -> Iterator[str]:
+    """Modules that import each other, in whatever roundabout way."""
+    top = root / "python"
+    files = {
+        ".".join(file.relative_to(top).with_suffix("").parts): file
+        for file in sorted(top.rglob("*.py"))
+        if file.name != "__init__.py"
+    }
+    graph = {
+        name: modules_used(file.read_text(encoding="utf-8"), files) for name, file in files.items()
+    }
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        yield "python: an import circle: " + " -> ".join(error.args[1])
+
+
 def violations(root: Path) -> Iterator[str]:
     trees = (
         ("cpp", ("*.h", "*.inc", "*.cpp"), check_cpp),
@@ -161,6 +191,7 @@ def violations(root: Path) -> Iterator[str]:
             path = file.relative_to(top).as_posix()
             for message in check(path, file.read_text(encoding="utf-8")):
                 yield f"{folder}/{path}: {message}"
+    yield from circles(root)
 
 
 def main() -> int:

@@ -113,3 +113,16 @@ def test_comments_and_permitted_directions_pass(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     assert check(tmp_path).stdout == ""
+
+
+@pytest.mark.parametrize("guard", ["", "if TYPE_CHECKING:\n    "])
+def test_a_circle_of_modules_is_caught(tmp_path, guard):
+    nn = tmp_path / "python" / "simdformer" / "nn"
+    nn.mkdir(parents=True)
+    (nn / "a.py").write_text("from simdformer.nn import b\n")
+    (nn / "b.py").write_text("from simdformer.nn.c import x\n")
+    assert check(tmp_path).returncode == 0
+    (nn / "c.py").write_text(f"{guard}from simdformer.nn.a import y\n")
+    done = check(tmp_path)
+    assert done.returncode == 1
+    assert "python: an import circle: simdformer.nn." in done.stdout
