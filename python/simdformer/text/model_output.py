@@ -127,6 +127,7 @@ def run(
     spell: from ids to tokens. is_logits: what native gives. call: further arguments of its encode.
     """
     stack, length = request.stack, len(batch.input_ids)
+    layer_heads = stack.layer_heads
     first = 0 if request.hidden_states else stack.num_layers
     states: list[Float32 | None] = [
         None if i < first else np.empty((length, stack.hidden_size), np.float32)
@@ -134,9 +135,7 @@ def run(
     ]
     heads_out = [
         np.empty((length, heads * width), np.float32) if wanted else None
-        for (heads, width), wanted in zip(
-            stack.layer_heads, request.head_outputs or (), strict=False
-        )
+        for (heads, width), wanted in zip(layer_heads, request.head_outputs or (), strict=False)
     ]
     weights = [
         None if heads is None else np.empty((1, len(heads), length, length), np.float32)
@@ -160,7 +159,7 @@ def run(
         ids = batch.input_ids[own]
         layers = tuple(array[own] for array in states if array is not None)
         by_head = tuple(
-            None if array is None else array[own].reshape(end - begin, *stack.layer_heads[layer])
+            None if array is None else array[own].reshape(end - begin, *layer_heads[layer])
             for layer, array in enumerate(heads_out)
         )
         result.append(
