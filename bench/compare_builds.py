@@ -1,7 +1,7 @@
 """Hold two installed copies of simdformer against each other: bits, speed, memory, kernels.
 
     python bench/compare_builds.py bits    OLD NEW [--allow PATTERN] [--only PATTERN] [--isa LEVEL]
-    python bench/compare_builds.py speed   OLD NEW [--rounds 20] [--threads 2] [--only PATTERN]
+    python bench/compare_builds.py speed   OLD NEW [--rounds 20] [--threads 2] [--only PATTERN] [--neighbour]
     python bench/compare_builds.py memory  OLD NEW
     python bench/compare_builds.py kernels OLD NEW [--rounds 15] [--threshold 0.1]
 
@@ -56,6 +56,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--only", default="*", help="a pattern of case names")
     add("--reach", type=float, default=0.98)
     add("--clock", choices=speed.CLOCKS, default="wall", help="which one decides")
+    add("--neighbour", action="store_true", help="beside a process that keeps one CPU busy")
     add = command("memory")
     add("--only", default="*", help="one of the models' names")
     add = command("kernels", rounds=15)

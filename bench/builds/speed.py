@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -39,11 +42,33 @@ def summary(rounds: list[dict[str, list[float]]], reach: float, clock: str) -> d
     return row
 
 
+@contextmanager
+def busy_cpu() -> Iterator[None]:
+    """Another process that never sleeps, on the last CPU of ours."""
+    cpu = max(os.sched_getaffinity(0))
+    code = f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def run(
-    old: Path, new: Path, *, rounds: int, threads: int, only: str, reach: float, clock: str
+    old: Path,
+    new: Path,
+    *,
+    rounds: int,
+    threads: int,
+    only: str,
+    reach: float,
+    clock: str,
+    neighbour: bool,
 ) -> dict[str, Any]:
     """Both copies stay alive, one computing at a time; who begins alternates from round to round."""
     with ExitStack() as stack:
+        if neighbour:
+            stack.enter_context(busy_cpu())
         given = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fixtures.write(given, ("timed",))
         workers = {}
@@ -67,7 +92,8 @@ def run(
                 taken[name].append(turn)
             print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     cases = {name: summary(found, reach, clock) for name, found in taken.items()}
-    return {"threads": threads, "reach": reach, "clock": clock, "cases": cases}
+    asked = {"threads": threads, "reach": reach, "clock": clock, "neighbour": neighbour}
+    return {**asked, "cases": cases}
 
 
 def failed(result: dict[str, Any]) -> bool:
