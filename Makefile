@@ -23,6 +23,7 @@ QUICK := -m "not slow and not parity"
 TESTS ?=
 SANITIZE_TESTS ?= tests
 TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_fork.py tests/layers/test_packing.py
+OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
 # Of `make dev`: Release or Debug.
 BUILD_TYPE ?= Release
 DEV_BUILD := build/dev-$(BUILD_TYPE)
@@ -30,10 +31,10 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev test level slow parity bench lint sanitize tsan clean
+.PHONY: help demo dev test test-openmp level slow parity bench lint sanitize tsan clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMPS)/venv:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: choose one with make PYTHON=..." >&2; exit 1; }
@@ -75,6 +76,18 @@ demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstri
 
 test: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the quick test suite, or TESTS of it
 	$(PYTEST) $(QUICK) $(TESTS)
+
+# The assertion: a wheel of the pool's would pass the same tests.
+test-openmp: VENV := .venv-openmp
+test-openmp:  ## Run OPENMP_TESTS, of threads, forks and packing, on OpenMP's threads (in .venv-openmp)
+	$(MAKE) VENV=$(VENV) $(STAMPS)/openmp
+	$(BIN)/python -c 'from simdformer import _core; assert _core.thread_provider() == "openmp"'
+	$(PYTEST) $(QUICK) $(OPENMP_TESTS)
+
+$(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install -C build-dir=build/openmp -C cmake.define.SIMDFORMER_THREADS=openmp \
+	  -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
+	@touch $@
 
 level: $(STAMPS)/extra-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
 	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity"
@@ -137,4 +150,4 @@ $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 clean:  ## Remove .venv and everything built
-	rm -rf $(VENV) .venv-dev .venv-sanitize .venv-tsan build
+	rm -rf $(VENV) .venv-dev .venv-openmp .venv-sanitize .venv-tsan build

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/spin.h"
-#include "base/thread_count.h"
 #include "base/thread_lease.h"
 #include "base/workers.h"
 
@@ -87,12 +86,8 @@ bool Team::stopping() {
   return state_.stopped.load(std::memory_order_relaxed);
 }
 
-int team_size(int num_threads) {
-  return num_threads > 0 ? num_threads : default_thread_count().count;
-}
-
 void run_team(int num_threads, const StopCheck& stop_check, FunctionRef<void(Team&)> body) {
-  const ThreadLease lease(team_size(num_threads));
+  const ThreadLease lease(num_threads);
   TeamState state{
       .stop_check = stop_check,
       .next_check = Clock::now() + kCheckInterval,

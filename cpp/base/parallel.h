@@ -73,12 +73,9 @@ class Team {
   uint32_t shares_due_ = 0;  // of all of them together
 };
 
-// Threads that a call for num_threads (0: the default) gets at most.
-int team_size(int num_threads);
-
-// Runs body(team) on team_size(num_threads) threads, or fewer while other callers hold some:
-// concurrent callers share the process's threads instead of multiplying them. Throws Stopped.
-// body must not throw: it allocates nothing.
+// Runs body(team) on num_threads threads (what threads_of_call gave), or fewer while other callers
+// hold some: concurrent callers share the process's threads instead of multiplying them. Throws
+// Stopped. body must not throw: it allocates nothing.
 void run_team(int num_threads, const StopCheck& stop_check, FunctionRef<void(Team&)> body);
 
 }  // namespace simdformer

@@ -43,7 +43,7 @@ FloatArray unpacked_weight(const Linear& self) {
   FloatArray weight = empty_matrix(self.out_features(), self.in_features());
   const Matrix rows = mutable_matrix(weight);
   {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     self.unpack(rows);
   }
   return weight;
@@ -67,7 +67,7 @@ py::array_t<T> array_of(const Buffer<T>& buffer, std::vector<size_t> shape) {
 // values, scale, outliers and outlier_weight, as from_int8 takes them.
 py::tuple unpacked_int8(const Linear& self) {
   const S8Numbers numbers = [&] {
-    const py::gil_scoped_release release;
+    const GilRelease release;
     return self.unpack_int8();
   }();
   const size_t rows = self.out_features();

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 
 from simdformer.cli import main
@@ -29,10 +30,13 @@ def reranker(tmp_path, monkeypatch):
 
 
 def test_the_python_examples_run_and_print_similarities_and_a_ranking(capsys):
-    embed, rerank = blocks("python")
+    embed, rerank, limit = blocks("python")
     names = {"__name__": "readme"}
     exec(compile(embed, "README.md", "exec"), names)  # noqa: S102
     assert capsys.readouterr().out.startswith("[[")
+    vectors = names["vectors"]
+    exec(compile(limit, "README.md", "exec"), names)  # noqa: S102
+    np.testing.assert_array_equal(names["vectors"], vectors)
     exec(compile(rerank, "README.md", "exec"), names)  # noqa: S102
     lines = capsys.readouterr().out.splitlines()
     assert sorted(line.split(" ", 1)[1] for line in lines) == sorted(names["documents"])

@@ -24,7 +24,7 @@ encoder, batch = native_encoder(), random_batch([30, 7] * 9)
 
 def started_by(num_threads):
     before = set(os.listdir("/proc/self/task"))
-    bits = encoder.forward(*batch, num_threads=num_threads).tobytes()
+    bits = encoder.encode(*batch, num_threads=num_threads).tobytes()
     return len(set(os.listdir("/proc/self/task")) - before), bits
 """
 
@@ -87,7 +87,7 @@ def test_calls_under_a_limit_of_one_start_no_worker_whatever_they_ask_for():
 
 def test_bits_stay_while_another_thread_moves_the_limit(limit_threads):
     encoder, batch = native_encoder(), random_batch([30, 7, 100] * 5)
-    expected = encoder.forward(*batch)
+    expected = encoder.encode(*batch)
     done = threading.Event()
 
     def move():
@@ -98,7 +98,7 @@ def test_bits_stay_while_another_thread_moves_the_limit(limit_threads):
     mover = threading.Thread(target=move)
     mover.start()
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda n: encoder.forward(*batch, num_threads=n % 4), range(200)))
+        results = list(pool.map(lambda n: encoder.encode(*batch, num_threads=n % 4), range(200)))
     done.set()
     mover.join()
     for result in results:

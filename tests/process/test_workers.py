@@ -15,7 +15,7 @@ def tasks():
     return set(os.listdir("/proc/self/task"))
 
 def compute(num_threads=2):
-    return encoder.forward(*batch, num_threads=num_threads).tobytes()
+    return encoder.encode(*batch, num_threads=num_threads).tobytes()
 
 def started_by(function):
     before = tasks()

@@ -13,7 +13,7 @@ template <typename Body>
 void for_strips(const Operand& x, size_t cols, int num_threads, const StopCheck& stop_check,
                 Body&& body) {
   const size_t strips = (x.num_rows + kStrip - 1) / kStrip;
-  std::vector<Buffer<float>> scratch(static_cast<size_t>(team_size(num_threads)));
+  std::vector<Buffer<float>> scratch(static_cast<size_t>(num_threads));
   for (Buffer<float>& buffer : scratch) buffer.reserve(kStrip * cols);
   run_team(num_threads, stop_check, [&](Team& team) {
     team.for_each(x.batches * x.heads * strips, [&](size_t task) {

@@ -125,7 +125,7 @@ void ScoredAttention::run(int num_threads, const StopCheck& stop_check) const {
   size_t max_keys = 0;
   for (const Span& span : spans) max_keys = std::max(max_keys, span.num_keys);
   const int threads = flops(call, spans) < kSerialFlops ? 1 : num_threads;
-  std::vector<MemberScratch> members(static_cast<size_t>(team_size(threads)));
+  std::vector<MemberScratch> members(static_cast<size_t>(threads));
   reserve_attention(kernels,
                     {.max_keys = max_keys, .head_dim = call.head_dim, .value_dim = call.value_dim},
                     members);

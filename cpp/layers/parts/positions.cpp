@@ -54,7 +54,7 @@ void sin_cos_table(std::span<const double> positions, std::span<const double> fr
   const int threads = positions.size() * n < kSerial ? 1 : num_threads;
   const SinCos remainders = remainders_of(positions, frequencies);
   std::vector<SinCos> bases;
-  for (int i = 0; i < team_size(threads); ++i) bases.emplace_back(n);
+  for (int i = 0; i < threads; ++i) bases.emplace_back(n);
   run_team(threads, stop_check, [&](Team& team) {
     SinCos& base = bases[team.rank()];
     double base_block = std::nan("");

@@ -104,7 +104,7 @@ void run_blocks(WorkspacePool& workspaces, std::span<const int32_t> cu_seqlens, 
                 int num_threads, const StopCheck& stop_check,
                 FunctionRef<void(Scratch, const Schedule&)> reserve,
                 FunctionRef<void(Team&, const Block&, Scratch)> forward) {
-  const auto size = static_cast<size_t>(team_size(num_threads));
+  const auto size = static_cast<size_t>(num_threads);
   const Schedule schedule = make_schedule(cu_seqlens, hidden_size, size);
   const auto& blocks = schedule.side_by_side;
   std::unique_ptr<Workspace> workspace = workspaces.take(size);

@@ -44,7 +44,7 @@ class TransformerStack {
   size_t max_length() const { return max_length_; }
 
   // Throws Stopped, std::invalid_argument and std::out_of_range (of ids). A cache is used by one
-  // call at a time; everything else by any number of threads. num_threads = 0: the default.
+  // call at a time; everything else by any number of threads.
   void forward(const Call& call, int num_threads, const StopCheck& stop_check, Sink& sink) const;
 
  private:
