@@ -52,10 +52,17 @@ THREAD_OF_A_CHILD = """
 expected = compute()
 pid = os.fork()
 if pid == 0:
-    results = []
-    caller = threading.Thread(target=lambda: results.append(compute()))
-    started = started_by(lambda: (caller.start(), caller.join(), compute()))
-    os._exit(0 if results == [expected] and started else 1)
+    seen = []
+
+    def work():
+        before = tasks()
+        same = compute() == expected
+        seen.append((same, len(tasks() - before)))
+
+    caller = threading.Thread(target=work)
+    caller.start()
+    caller.join()
+    os._exit(0 if seen == [(True, 1)] else 1)
 print(os.waitpid(pid, 0)[1])
 """
 
