@@ -22,7 +22,8 @@ QUICK := -m "not slow and not parity"
 # What `make test` runs, such as tests/nn.
 TESTS ?=
 SANITIZE_TESTS ?= tests
-TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_fork.py tests/layers/test_packing.py
+TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py tests/process/test_fork.py \
+              tests/layers/test_packing.py
 OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
 # Of `make dev`: Release or Debug.
 BUILD_TYPE ?= Release
