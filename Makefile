@@ -27,6 +27,8 @@ TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py 
 OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
 # Of `make dev`: Release or Debug.
 BUILD_TYPE ?= Release
+# pybind11 asks for it, and takes a quarter of a minute for each change.
+NO_LTO := -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF
 DEV_BUILD := build/dev-$(BUILD_TYPE)
 CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
@@ -108,8 +110,8 @@ dev:  ## Build what changed, for .venv-dev/bin/python (BUILD_TYPE=Debug for gdb)
 $(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
 	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10"
 	$(PIP) install --no-build-isolation -C build-dir=build/dev-$* -C cmake.build-type=$* \
-	  -C cmake.define.SIMDFORMER_WERROR=ON -C cmake.define.CMAKE_CXX_COMPILER_LAUNCHER="$$(command -v ccache)" \
-	  -e ".[dev,test]"
+	  -C cmake.define.CMAKE_CXX_COMPILER_LAUNCHER="$$(command -v ccache)" $(NO_LTO) \
+	  -C cmake.define.SIMDFORMER_WERROR=ON -e ".[dev,test]"
 	@touch $@
 
 parity: $(STAMPS)/extra-test $(STAMPS)/extra-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
@@ -145,7 +147,7 @@ tsan:  ## Run TSAN_TESTS, those of the worker threads, under TSan (in .venv-tsan
 	  setarch -R $(PYTEST) $(QUICK) $(TSAN_TESTS)
 
 $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
-	$(PIP) install -C build-dir=build/sanitizer-$* -C cmake.build-type=RelWithDebInfo \
+	$(PIP) install -C build-dir=build/sanitizer-$* -C cmake.build-type=RelWithDebInfo $(NO_LTO) \
 	  -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
 	  -C cmake.define.SIMDFORMER_SANITIZE=$* -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
 	@touch $@
