@@ -131,20 +131,21 @@ lint: $(STAMPS)/extra-dev  ## Check format, style, types and include directions
 	$(BIN)/python tools/check_includes.py
 
 # Python itself is not instrumented, so the sanitizer's library has to come first. Leaks: the
-# interpreter's own would drown ours.
+# interpreter's own would drown ours. What a sanitizer says on stderr as it ends a process must not be
+# captured.
 sanitize: VENV := .venv-sanitize
 sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv-sanitize)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-address,undefined $(STAMPS)/model
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	  $(PYTEST) $(QUICK) $(SANITIZE_TESTS)
+	  $(PYTEST) --capture=sys $(QUICK) $(SANITIZE_TESTS)
 
 # setarch: with random addresses, newer kernels map where the sanitizer keeps its shadows.
 tsan: VENV := .venv-tsan
 tsan:  ## Run TSAN_TESTS, those of the worker threads, under TSan (in .venv-tsan)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-thread
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 \
-	  setarch -R $(PYTEST) $(QUICK) $(TSAN_TESTS)
+	  setarch -R $(PYTEST) --capture=sys $(QUICK) $(TSAN_TESTS)
 
 $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/sanitizer-$* -C cmake.build-type=RelWithDebInfo $(NO_LTO) \
