@@ -47,12 +47,30 @@ def texts():
     return parity_texts()
 
 
+def angles_in_float64(rotary):
+    """A forward of rotary positions. transformers' own multiplies positions and frequencies in float32, whose
+    rounding of the largest angles moves a token's vector by as much as the bound."""
+    import torch
+
+    def forward(_x, position_ids, layer_type=None):
+        kind = f"{layer_type}_" if layer_type else ""
+        angles = position_ids[..., None].double() * getattr(rotary, f"{kind}inv_freq").double()
+        angles = torch.cat([angles, angles], dim=-1)
+        scaling = getattr(rotary, f"{kind}attention_scaling")
+        return angles.cos() * scaling, angles.sin() * scaling
+
+    return forward
+
+
 def token_vectors(transformers, folder, texts):
-    """transformers' own, one text at a time."""
+    """transformers' own in float64, one text at a time."""
     import torch
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    model = transformers.AutoModel.from_pretrained(folder).eval()
+    model = transformers.AutoModel.from_pretrained(folder).double().eval()
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            module.forward = angles_in_float64(module)
     vectors = []
     for text in texts:
         ids = tokenizer(text, truncation=True, max_length=302, return_tensors="pt")
