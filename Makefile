@@ -144,7 +144,8 @@ sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv
 tsan: VENV := .venv-tsan
 tsan:  ## Run TSAN_TESTS, those of the worker threads, under TSan (in .venv-tsan)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-thread
-	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 \
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libtsan.so)" \
+	  TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:suppressions=$(CURDIR)/tools/tsan_suppressions.txt \
 	  setarch -R $(PYTEST) --capture=sys $(QUICK) $(TSAN_TESTS)
 
 $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
