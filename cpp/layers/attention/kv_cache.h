@@ -45,8 +45,6 @@ class KVCache {
   size_t size() const { return sequences_.size(); }
   size_t num_layers() const { return num_layers_; }
   size_t length(size_t sequence) const { return sequences_[sequence]->length; }
-  Sequence& operator[](size_t sequence) { return *sequences_[sequence]; }
-  const Sequence& operator[](size_t sequence) const { return *sequences_[sequence]; }
 
   // Room for counts[s] more tokens of each sequence. The first call fixes the layers.
   void reserve(std::span<const size_t> counts, std::span<const KVShape> layers);
