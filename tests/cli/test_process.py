@@ -107,11 +107,31 @@ entry_point()
 """
 
 
+SWALLOWED_SIGNAL = """
+import os, signal, sys, time
+from simdformer.cli import embedding, entry_point
+
+number = int(sys.argv.pop(1))
+
+def load_model(args, load=embedding.load_model):
+    try:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass  # as a library might
+    return load(args)
+
+embedding.load_model = load_model
+entry_point()
+"""
+
+
+@pytest.mark.parametrize("program", [LOST_SIGNAL, SWALLOWED_SIGNAL])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_that_a_callback_of_an_import_swallowed_still_ends_it(tmp_path, number, code):
+def test_a_signal_that_other_code_swallowed_still_ends_it(tmp_path, program, number, code):
     arguments = [str(int(number)), "embed", "-", "-o", str(tmp_path / "out.npy")]
     process = subprocess.Popen(
-        [sys.executable, "-c", LOST_SIGNAL, *arguments],
+        [sys.executable, "-c", program, *arguments],
         env=ENVIRONMENT,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,11 +13,10 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, info, quantize, rerank, search, serve
+from simdformer.cli import embed, info, quantize, rerank, search, serve, signals
 from simdformer.cli.errors import CliError, UsageError, say
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 EXIT_TERMINATED = 128 + signal.SIGTERM
-
-# Far longer than the callbacks of an import take.
-_SIGNAL_AGAIN_SECONDS = 0.02
 
 # What Python hides by default. An interrupted import leaves its file open, and a ResourceWarning.
 _FOR_DEVELOPERS = (
@@ -115,8 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry_point() -> NoReturn:
     """The console script: main() as a process of its own."""
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.unraisablehook = _signal_again
+    signals.watch()
     code = main()
     if code == 0:
         sys.exit(0)
@@ -125,34 +120,12 @@ def entry_point() -> NoReturn:
     os._exit(code)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: unwinds the stack as Ctrl-C does, so that no temporary file stays."""
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise _Terminated
-
-
 def _stopped_by(error: KeyboardInterrupt) -> int:
-    if isinstance(error, _Terminated):
+    signals.stopping()
+    if isinstance(error, signals.Terminated):
         return EXIT_TERMINATED
     say("interrupted")
     return EXIT_INTERRUPTED
-
-
-def _signal_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """sys.unraisablehook: a signal must not be lost in a callback that cannot raise.
-
-    Each import has such callbacks, of weak references to its lock. The signal is sent once more
-    when the callback is over.
-    """
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
-        return
-    lost = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
-    again = threading.Timer(_SIGNAL_AGAIN_SECONDS, os.kill, (os.getpid(), lost))
-    again.daemon = True
-    again.start()
 
 
 def _show_warning(

@@ -88,9 +88,11 @@ class AtomicFile:
 
     def _discard(self) -> None:
         """Close, and remove the temporary file unless it has been renamed."""
-        with contextlib.suppress(OSError):  # of a full disk, which has been reported
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(OSError):  # of a full disk, which has been reported
+                self._file.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def _error(self, error: OSError) -> CliError:
         message = f"cannot write {self._name}: {error.strerror}"
