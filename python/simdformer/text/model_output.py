@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import index
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -119,12 +119,12 @@ def run(
     batch: TokenBatch,
     spell: Callable[[Sequence[int]], tuple[str, ...]],
     *,
-    is_logits: bool = False,
+    field: str = "sentence_embedding",
     **call: Any,
 ) -> list[ModelOutput]:
     """One pass over a batch. If attentions are asked for, it holds one text: nothing is padded.
 
-    spell: from ids to tokens. is_logits: what native gives. call: further arguments of its encode.
+    spell: from ids to tokens. field: what native gives, sentence_embedding or logits. call: further arguments of its encode.
     """
     stack, length = request.stack, len(batch.input_ids)
     layer_heads = stack.layer_heads
@@ -151,33 +151,56 @@ def run(
         head_masks=[] if mask is None else list(mask[:, None, :, None, None]),
         **call,
     )
-    attentions = tuple(None if array is None else array[0] for array in weights)
-    types = batch.token_type_ids
-    result = []
-    for i, (begin, end) in enumerate(pairwise(batch.cu_seqlens.tolist())):
-        own = slice(begin, end)
-        ids = batch.input_ids[own]
-        layers = tuple(array[own] for array in states if array is not None)
-        by_head = tuple(
-            None if array is None else array[own].reshape(end - begin, *layer_heads[layer])
+    arrays = _Arrays(
+        hidden_states=[array for array in states if array is not None],
+        attentions=tuple(None if array is None else array[0] for array in weights) or None,
+        head_outputs=[
+            None if array is None else array.reshape(length, *layer_heads[layer])
             for layer, array in enumerate(heads_out)
-        )
-        result.append(
-            ModelOutput(
-                tokens=spell(ids.tolist()),
-                input_ids=ids.astype(np.int64),
-                token_type_ids=np.zeros(len(ids), np.int64)
-                if types is None
-                else types[own].astype(np.int64),
-                last_hidden_state=layers[-1],
-                sentence_embedding=None if is_logits else pooled[i],
-                logits=pooled[i] if is_logits else None,
-                hidden_states=layers if request.hidden_states else None,
-                attentions=attentions if request.attentions else None,
-                head_outputs=by_head if request.head_outputs else None,
-            )
-        )
-    return result
+        ],
+    )
+    texts = pairwise(batch.cu_seqlens.tolist())
+    return [
+        _of_a_text(request, batch, slice(*text), arrays, spell, **{field: pooled[i]})
+        for i, text in enumerate(texts)
+    ]
+
+
+class _Arrays(NamedTuple):
+    """What a pass over a batch wrote, beside its result."""
+
+    hidden_states: list[Float32]
+    attentions: tuple[Float32 | None, ...] | None
+    head_outputs: list[Float32 | None]
+
+
+def _of_a_text(
+    request: OutputRequest,
+    batch: TokenBatch,
+    own: slice,
+    arrays: _Arrays,
+    spell: Callable[[Sequence[int]], tuple[str, ...]],
+    *,
+    sentence_embedding: Float32 | None = None,
+    logits: Float32 | None = None,
+) -> ModelOutput:
+    """The rows `own` of a batch's arrays."""
+    ids, types = batch.input_ids[own], batch.token_type_ids
+    layers = tuple(array[own] for array in arrays.hidden_states)
+    by_head = tuple(None if array is None else array[own] for array in arrays.head_outputs)
+    return ModelOutput(
+        tokens=spell(ids.tolist()),
+        input_ids=ids.astype(np.int64),
+        token_type_ids=np.zeros(len(ids), np.int64)
+        if types is None
+        else types[own].astype(np.int64),
+        last_hidden_state=layers[-1],
+        sentence_embedding=sentence_embedding,
+        logits=logits,
+        hidden_states=layers if request.hidden_states else None,
+        attentions=arrays.attentions,
+        head_outputs=by_head or None,
+    )
 
 
 def features(output: ModelOutput, prompt_length: int | None, typed: bool) -> dict[str, Any]:

@@ -171,7 +171,9 @@ class TextPipeline:
         request.check_bytes(map(len, tokens.input_ids), max_bytes)
         if tokens.num_truncated:
             self._count_truncated(tokens.num_truncated, tokenizer)
-        compute = self._to_outputs(request, pooling_start=pooling_start, is_logits=logits)
+        compute = self._to_outputs(
+            request, pooling_start=pooling_start, field="logits" if logits else "sentence_embedding"
+        )
         batches = self._cut(tokens, 1 if request.attentions else self._budget.max_batch_tokens)
         return [output for batch in batches for output in self._counted(compute(batch), batch)]
 
