@@ -23,6 +23,7 @@ from simdformer.folder.modules import (
     read_modules,
     read_transformer_settings,
 )
+from simdformer.folder.overrides import NO_OVERRIDES, Overrides
 from simdformer.int8.calibration import Pool, quantize_encoder
 from simdformer.int8.saved import (
     WEIGHTS_FILE,
@@ -93,6 +94,7 @@ class TransformerFolder(ABC):
         settings: TransformerSettings,
         defaults: Defaults,
         dense: tuple[Path, ...] = (),
+        overrides: Overrides = NO_OVERRIDES,
     ) -> None:
         self.folder = folder
         self.transformer = transformer
@@ -102,7 +104,8 @@ class TransformerFolder(ABC):
         adapter = transformer / "adapter_config.json"
         if adapter.is_file():  # transformers adds what it declares to the weights
             raise ValueError(f"{adapter}: adapters are not supported; merge it into the model")
-        self.config = read_json(transformer / "config.json")
+        self.config = {**read_json(transformer / "config.json"), **overrides.config}
+        self.overrides = overrides
         self.quantization = read_quantization_config(transformer)
 
     def checkpoint(self) -> Checkpoint:
@@ -122,6 +125,7 @@ class TransformerFolder(ABC):
             max_seq_length=self.settings.max_seq_length,
             max_positions=encoder.max_positions,
             do_lower_case=self.settings.do_lower_case,
+            overrides=self.overrides.tokenizer,
             pairs=pairs,
             # An encoder without types, or with one, has nothing to tell two texts apart by.
             with_type_ids=encoder.num_token_types > 1,
@@ -144,7 +148,7 @@ class TransformerFolder(ABC):
 class ModelFolder(TransformerFolder):
     """A sentence-transformers folder, or a plain transformers one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
         self.modules = read_modules(folder)
         self._dense: list[_core.Dense] | None = None
         settings, defaults = TransformerSettings(), Defaults()
@@ -152,7 +156,7 @@ class ModelFolder(TransformerFolder):
             settings = read_transformer_settings(self.modules.transformer)
             defaults = read_defaults(folder)
         modules = self.modules
-        super().__init__(folder, modules.transformer, settings, defaults, modules.dense)
+        super().__init__(folder, modules.transformer, settings, defaults, modules.dense, overrides)
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
         """The embeddings; dense modules have files of their own."""
@@ -192,13 +196,13 @@ class CrossEncoderFolder(TransformerFolder):
 
     reads_pairs = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
         transformer = read_cross_encoder_module(folder)
         settings, defaults = TransformerSettings(), Defaults()
         if (folder / "modules.json").is_file():
             settings = read_transformer_settings(transformer, "sequence-classification", "scores")
             defaults = read_defaults(folder)
-        super().__init__(folder, transformer, settings, defaults)
+        super().__init__(folder, transformer, settings, defaults, overrides=overrides)
 
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What the classifier sees: a logit has no direction to compare."""
@@ -224,12 +228,14 @@ def open_folder(folder: Path) -> ModelFolder | CrossEncoderFolder:
     return ModelFolder(folder) if named_head(config) is None else CrossEncoderFolder(folder)
 
 
-def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
+def load_model(
+    folder: Path, compute_type: str = "default", overrides: Overrides = NO_OVERRIDES
+) -> LoadedModel:
     """Load a model folder. Errors: as ModelFolder's.
 
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers.
     """
-    model = ModelFolder(folder)
+    model = ModelFolder(folder, overrides)
     compute_type = model.resolve(compute_type)
     with model.checkpoint() as checkpoint:
         encoder, part_types = _load_encoder(model, checkpoint, compute_type)
@@ -244,13 +250,15 @@ def load_model(folder: Path, compute_type: str = "default") -> LoadedModel:
     )
 
 
-def load_cross_encoder(folder: Path, compute_type: str = "default") -> LoadedCrossEncoder:
+def load_cross_encoder(
+    folder: Path, compute_type: str = "default", overrides: Overrides = NO_OVERRIDES
+) -> LoadedCrossEncoder:
     """Load a cross-encoder's folder. Errors: as CrossEncoderFolder's; ValueError if there is no
     classification head, or no known one.
 
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. The head stays in float32.
     """
-    model = CrossEncoderFolder(folder)
+    model = CrossEncoderFolder(folder, overrides)
     compute_type = model.resolve(compute_type)
     with model.checkpoint() as checkpoint:
         head = model.head(checkpoint)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import tokenizers
@@ -173,6 +174,7 @@ def load_tokenizer(
     max_seq_length: int | None,
     max_positions: int,
     do_lower_case: bool,
+    overrides: Mapping[str, Any] = MappingProxyType({}),
     pairs: bool = False,
     with_type_ids: bool = True,
 ) -> Tokenizer:
@@ -182,13 +184,15 @@ def load_tokenizer(
       tokenizer_config.json's model_max_length, which counts where it is None.
     max_positions: the longest sequence that the encoder has positions for: a limit in any case.
     do_lower_case: lower the case of texts before anything else.
+    overrides: what counts in the place of tokenizer_config.json's fields; model_max_length also in
+      that of max_seq_length.
     pairs, with_type_ids: see Tokenizer.
 
     Errors: FileNotFoundError or ValueError, naming the file.
     """
     config_path = folder / "tokenizer_config.json"
-    config = read_json(config_path) if config_path.is_file() else {}
-    limit = max_seq_length
+    config = {**(read_json(config_path) if config_path.is_file() else {}), **overrides}
+    limit = overrides.get("model_max_length", max_seq_length)
     if limit is None:
         limit = config.get("model_max_length", config.get("max_len"))  # the second before 2020
     if not isinstance(limit, (int, float)) or not 0 < limit < _NO_LIMIT:
