@@ -57,6 +57,7 @@ class Tokenizer:
         pad_id: int,
         pairs: bool = False,
         with_type_ids: bool = True,
+        add_special_tokens: bool = True,
     ) -> None:
         """Take over `tokenizer`: drop the padding and truncation stored with it.
 
@@ -66,10 +67,11 @@ class Tokenizer:
         pairs: calls are with pairs of texts. Of a pair that is too long the longer text is cut,
           until both are of one length, then both.
         with_type_ids: give out token types, if there are any but 0.
+        add_special_tokens: put those of the post-processor around a text.
         """
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        num_special = tokenizer.num_special_tokens_to_add(is_pair=pairs)
+        num_special = tokenizer.num_special_tokens_to_add(pairs) if add_special_tokens else 0
         if max_seq_length < max(num_special, 1):
             raise ValueError(
                 f"max_seq_length must be at least {max(num_special, 1)}"
@@ -80,8 +82,9 @@ class Tokenizer:
         self.pad_id = pad_id
         self._max_seq_length = max_seq_length
         self._pairs = pairs
+        self._add_special_tokens = add_special_tokens
         # Token types come from the post-processor's template: one text shows them for all.
-        probe = tokenizer.encode("a", "a") if pairs else tokenizer.encode("a")
+        probe = self._encode(("a", "a") if pairs else "a")
         self._has_type_ids = with_type_ids and any(probe.type_ids)
         self._special_ids = frozenset(
             token_id
@@ -94,6 +97,10 @@ class Tokenizer:
         """The longest sequence in tokens, special tokens included."""
         return self._max_seq_length
 
+    def _encode(self, text: str | Pair) -> tokenizers.Encoding:
+        first, second = (text, None) if isinstance(text, str) else text
+        return self._tokenizer.encode(first, second, add_special_tokens=self._add_special_tokens)
+
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
         """The same tokenizer with another limit. This one is left as it is."""
         return Tokenizer(
@@ -103,16 +110,16 @@ class Tokenizer:
             pad_id=self.pad_id,
             pairs=self._pairs,
             with_type_ids=self._has_type_ids,
+            add_special_tokens=self._add_special_tokens,
         )
 
     def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
         """Tokenise. The texts must be str without lone surrogates (see check_text)."""
         if len(texts) == 1 and num_characters(texts[0]) <= _SHORT_CHARACTERS:
-            (text,) = texts
-            encode = self._tokenizer.encode
-            encodings = [encode(text) if isinstance(text, str) else encode(*text)]
+            encodings = [self._encode(texts[0])]
         else:
-            encodings = self._tokenizer.encode_batch_fast(texts)
+            special = self._add_special_tokens
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)
         input_ids = [encoding.ids for encoding in encodings]
         type_ids = [encoding.type_ids for encoding in encodings] if self._has_type_ids else None
         num_truncated = 0
@@ -177,6 +184,7 @@ def load_tokenizer(
     overrides: Mapping[str, Any] = MappingProxyType({}),
     pairs: bool = False,
     with_type_ids: bool = True,
+    add_special_tokens: bool = True,
 ) -> Tokenizer:
     """The tokenizer of a model folder.
 
@@ -186,7 +194,7 @@ def load_tokenizer(
     do_lower_case: lower the case of texts before anything else.
     overrides: what counts in the place of tokenizer_config.json's fields; model_max_length also in
       that of max_seq_length.
-    pairs, with_type_ids: see Tokenizer.
+    pairs, with_type_ids, add_special_tokens: see Tokenizer.
 
     Errors: FileNotFoundError or ValueError, naming the file.
     """
@@ -207,6 +215,7 @@ def load_tokenizer(
         pad_id=_pad_id(tokenizer, config),
         pairs=pairs,
         with_type_ids=with_type_ids,
+        add_special_tokens=add_special_tokens,
     )
 
 
