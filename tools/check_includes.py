@@ -5,7 +5,7 @@
 The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
 bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn, models;
 models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; public classes, util -> folder;
-cli, server -> public classes, text, and of both what has no underscore. No modules import each other.
+explain -> public classes, nn, functional, text; cli, server -> public classes, text, and of both what has no underscore. No modules import each other.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "cross_encoder.py": ("folder", "functional", "text", "util"),
     "sentence_transformer.py": ("folder", "functional", "text", "util"),
     "__init__.py": ("_core", "build_info", "int8", "text", "thread_limits", "util", *PUBLIC),
-    "cli/": (*PUBLIC, "cli", "server", "text", "util"),
+    # It reads layers and changes copies of them.
+    "explain/": (*PUBLIC, "explain", "functional", "nn", "text", "util"),
+    "cli/": (*PUBLIC, "cli", "explain", "server", "text", "util"),
     "server/": (*PUBLIC, "server", "text", "util"),
 }
 # What reaches deeper today; each goes when a class above offers the same.
@@ -80,7 +82,7 @@ FURTHER = {
 
 # They stand on the public classes as any program does. The names on the right have an underscore
 # and are documented all the same.
-USES_PUBLIC_MEMBERS = ("cli/", "server/")
+USES_PUBLIC_MEMBERS = ("cli/", "explain/", "server/")
 DOCUMENTED = ("_ArgumentGroup", "_SubParsersAction", "_exit", "_replace")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)

@@ -57,6 +57,8 @@ class SentenceTransformer(TextModel):
       pipeline: its tokenizer, native model and token budget; what `encode` and the server run.
       compute_type: what the linear layers run in.
       part_types: by name, the compute type of each part that was quantised or kept from it.
+      pooling_modes: how a text's tokens become one vector, such as ("mean",); several concatenate.
+      num_dense_layers: dense layers behind the pooling.
       prompts: dict from prompt name to the text put before each input.
       default_prompt_name: the prompt that applies if a call names none.
       truncate_dim: how many leading dimensions `encode` keeps, or None for all.
@@ -128,6 +130,8 @@ class SentenceTransformer(TextModel):
             default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
         )
         self.encoder = loaded.encoder
+        self.pooling_modes = loaded.pooling_modes
+        self.num_dense_layers = loaded.num_dense_layers
         self.truncate_dim = checked_truncate_dim(truncate_dim, loaded.defaults.truncate_dim)
         self.similarity_fn_name = similarity_fn_name or _saved_similarity(loaded.defaults)
 

@@ -55,6 +55,8 @@ class LoadedModel(NamedTuple):
     encoder: nn.TextEncoder
     pool: Pool
     include_prompt: bool
+    pooling_modes: tuple[str, ...]
+    num_dense_layers: int
     defaults: Defaults
     compute_type: str
     part_types: Mapping[str, str]
@@ -244,6 +246,8 @@ def load_model(
         encoder,
         model.pooling,
         model.modules.pooling.include_prompt,
+        model.modules.pooling.modes,
+        len(model.dense),
         model.defaults,
         compute_type,
         part_types,

@@ -148,7 +148,7 @@ def run(
         head_outputs=heads_out,
         self_weights=weights,
         weights_heads=[heads or () for heads in request.attentions or ()],
-        head_masks=[] if mask is None else list(mask[:, None, :, None, None]),
+        head_masks=[] if mask is None else layer_masks(mask[None]),
         **call,
     )
     arrays = _Arrays(
@@ -201,6 +201,11 @@ def _of_a_text(
         attentions=arrays.attentions,
         head_outputs=by_head or None,
     )
+
+
+def layer_masks(head_masks: Float32) -> list[Float32]:
+    """Masks (n, num_layers, num_heads) of n texts as the native call takes them, a layer each."""
+    return list(head_masks.swapaxes(0, 1)[..., None, None])
 
 
 def features(output: ModelOutput, prompt_length: int | None, typed: bool) -> dict[str, Any]:

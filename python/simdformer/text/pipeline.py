@@ -17,7 +17,7 @@ from simdformer.functional.arrays import positive_int
 from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.text.batching import without_padding as cut_padding
 from simdformer.text.inputs import Budget
-from simdformer.text.model_output import ModelOutput, OutputRequest, run
+from simdformer.text.model_output import ModelOutput, OutputRequest, layer_masks, run
 from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
 
@@ -72,6 +72,17 @@ class TextPipeline:
         self._budget = budget
         self._padding = padding
         self._counting = threading.Lock()
+
+    def with_encoder(self, encoder: Module) -> TextPipeline:
+        """The same tokenizer, head and settings with another encoder. This one is left as it is."""
+        return TextPipeline(
+            self.tokenizer,
+            encoder,
+            self._pool,
+            self._budget,
+            include_prompt=self.include_prompt,
+            padding=self._padding,
+        )
 
     # --- the model ---
 
@@ -191,12 +202,19 @@ class TextPipeline:
             for batch in batches:
                 yield self._counted(compute(batch), batch)
 
-    def rows_of_tokens(self, tokens: Tokens, pooling_start: int = 0) -> Float32:
-        """The rows of what is tokenised already, float32 (n, width). Does not count truncated texts."""
-        parts = [
-            self._counted(self._rows(batch, pooling_start), batch)
-            for batch in self._cut(tokens, self._budget.max_batch_tokens)
-        ]
+    def rows_of_tokens(
+        self, tokens: Tokens, pooling_start: int = 0, head_masks: Float32 | None = None
+    ) -> Float32:
+        """The rows of what is tokenised already, float32 (n, width). Does not count truncated texts.
+
+        head_masks: float32 (n, num_layers, num_heads), factors of each text's heads; None for ones.
+        """
+        parts, begin = [], 0
+        for batch in self._cut(tokens, self._budget.max_batch_tokens):
+            end = begin + len(batch.cu_seqlens) - 1
+            masks = [] if head_masks is None else layer_masks(head_masks[begin:end])
+            parts.append(self._counted(self._rows(batch, pooling_start, masks), batch))
+            begin = end
         return np.concatenate(parts)
 
     def padded_tokens(self, texts: Sequence[Text]) -> dict[str, Array]:
@@ -223,9 +241,14 @@ class TextPipeline:
         batch = pack(tokens.input_ids, tokens.type_ids)
         return self._counted(self._rows(batch, pooling_start), batch)
 
-    def _rows(self, batch: TokenBatch, pooling_start: int) -> Float32:
+    def _rows(
+        self, batch: TokenBatch, pooling_start: int, head_masks: Sequence[Float32] = ()
+    ) -> Float32:
         return self._model.encode(
-            *self._read(batch), pooling_start=pooling_start, num_threads=self._budget.num_threads
+            *self._read(batch),
+            pooling_start=pooling_start,
+            head_masks=head_masks,
+            num_threads=self._budget.num_threads,
         )
 
     def _read(self, batch: TokenBatch) -> TokenBatch:

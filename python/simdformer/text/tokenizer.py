@@ -97,6 +97,11 @@ class Tokenizer:
         """The longest sequence in tokens, special tokens included."""
         return self._max_seq_length
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of special tokens, such as [CLS]."""
+        return self._special_ids
+
     def _encode(self, text: str | Pair) -> tokenizers.Encoding:
         first, second = (text, None) if isinstance(text, str) else text
         return self._tokenizer.encode(first, second, add_special_tokens=self._add_special_tokens)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model attends to, which heads and tokens its vectors depend on, and how far each answer can
+be trusted.
+
+Functions take a loaded SentenceTransformer, or arrays that its `outputs` gave, and return NumPy
+arrays. Layers, heads and tokens count from 0; entropies are in nats.
+"""
+
+from __future__ import annotations
+
+from simdformer.explain.attribution import (
+    leave_one_out,
+    norm_weighted_attention,
+    token_similarity,
+)
+from simdformer.explain.cost import LayerCost, cost_table
+from simdformer.explain.faithfulness import Faithfulness, faithfulness
+from simdformer.explain.heads import head_ablation, head_importance
+from simdformer.explain.measures import (
+    attention_entropy,
+    attention_patterns,
+    attention_rollout,
+)
+
+__all__ = [
+    "Faithfulness",
+    "LayerCost",
+    "attention_entropy",
+    "attention_patterns",
+    "attention_rollout",
+    "cost_table",
+    "faithfulness",
+    "head_ablation",
+    "head_importance",
+    "leave_one_out",
+    "norm_weighted_attention",
+    "token_similarity",
+]

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tokens a vector, or the similarity of two, comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer import SentenceTransformer
+from simdformer.explain.embedded import EmbeddedText, cosine
+from simdformer.explain.heads import similarity
+from simdformer.nn import MultiheadAttention, TransformerEncoderLayer
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+
+def token_similarity(
+    model: SentenceTransformer,
+    text1: str,
+    text2: str,
+    *,
+    prompt_name: str | None = None,
+    prompt_name2: str | None = None,
+) -> Float64:
+    """The cosine of two texts as a sum over pairs of their tokens, exact for mean pooling.
+
+    The mean is linear: u.v = sum over i and j of h_i.g_j / (n m), where h and g are the last hidden
+    states. Each pair's product is divided by the norms of u and v.
+
+    Parameters
+    ----------
+    model
+        A SentenceTransformer with mean pooling, no dense layer behind it, and similarity "cosine".
+    text1, text2
+        The texts, of n and m tokens.
+    prompt_name, prompt_name2
+        The prompts before text1 and text2, as of `encode`.
+
+    Returns
+    -------
+    float64 (n, m), whose sum is the cosine. Zeros for prompt tokens that pooling leaves out.
+
+    Raises
+    ------
+    ValueError
+        For another pooling or similarity, and for dense layers: their cosine is no such sum.
+    TypeError
+        For another kind of model, and for what is not a str.
+
+    References
+    ----------
+    Moeller, Nikolaev and Pado 2023, An Attribution Method for Siamese Encoders, treat the general
+    case; with mean pooling this is the product written out.
+    """
+    first = EmbeddedText.of(model, text1, prompt_name, "text1")
+    second = EmbeddedText.of(model, text2, prompt_name2, "text2")
+    return pair_similarity(first, second)
+
+
+def pair_similarity(first: EmbeddedText, second: EmbeddedText) -> Float64:
+    """`token_similarity` of texts that are embedded already."""
+    model = first.model
+    if model.pooling_modes != ("mean",):
+        raise ValueError(
+            f"token_similarity needs mean pooling, the model's is {', '.join(model.pooling_modes)}"
+        )
+    if model.num_dense_layers:
+        raise ValueError(
+            f"token_similarity needs pooling without dense layers behind it, the model has"
+            f" {model.num_dense_layers}"
+        )
+    if model.similarity_fn_name != "cosine":
+        raise ValueError(
+            f"token_similarity needs similarity 'cosine', the model's is {model.similarity_fn_name!r}"
+        )
+    a, b = (_unit_sum(text) for text in (first, second))
+    return np.asarray(a @ b.T, np.float64)
+
+
+def leave_one_out(
+    model: SentenceTransformer,
+    text: str,
+    text2: str | None = None,
+    *,
+    prompt_name: str | None = None,
+    prompt_name2: str | None = None,
+) -> Float64:
+    """What each token adds: the loss when the model reads the text without it.
+
+    The token is taken out of the sequence and the others move together, special tokens too.
+
+    Parameters
+    ----------
+    model
+        A SentenceTransformer.
+    text
+        A text of n tokens.
+    text2
+        None, or a text to compare with.
+    prompt_name, prompt_name2
+        The prompts before text and text2, as of `encode`.
+
+    Returns
+    -------
+    float64 (n,). With text2 the texts' similarity minus that without token i, negative if the token
+    makes them less alike; else 1 - cosine of the embeddings with and without it.
+
+    Raises
+    ------
+    TypeError
+        For another kind of model, and for what is not a str.
+
+    References
+    ----------
+    Li, Monroe and Jurafsky 2016, Understanding Neural Networks through Representation Erasure.
+
+    Examples
+    --------
+    >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+    >>> leave_one_out(model, "a cat").round(3)  # [CLS], a, cat, [SEP]
+    array([0.107, 0.094, 0.634, 0.039])
+    """
+    embedded = EmbeddedText.of(model, text, prompt_name)
+    other = None
+    if text2 is not None:
+        other = EmbeddedText.of(model, text2, prompt_name2, "text2").embedding
+    return losses(embedded, other)
+
+
+def norm_weighted_attention(
+    model: SentenceTransformer, text: str, *, prompt_name: str | None = None
+) -> tuple[Float32, ...]:
+    """Attention weights times the length of what they weigh: the norm of each vector that a head adds.
+
+    Query i's output of a head is the sum over keys j of a_ij f(x_j), where f(x_j) is the value of j
+    through the output projection's columns of that head; element (i, j) is the norm of that term.
+
+    Parameters
+    ----------
+    model
+        A SentenceTransformer.
+    text
+        A text of n tokens.
+    prompt_name
+        The prompt before it, as of `encode`.
+
+    Returns
+    -------
+    For each layer float32 (num_heads, n, n).
+
+    Raises
+    ------
+    TypeError
+        For another kind of model, and for what is not a str.
+
+    References
+    ----------
+    Kobayashi et al. 2020, Attention is Not Only a Weight: Analyzing Transformers with Vector Norms.
+    """
+    embedded = EmbeddedText.of(
+        model, text, prompt_name, output_attentions=True, output_hidden_states=True
+    )
+    return weigh_by_norm(embedded)
+
+
+def weigh_by_norm(embedded: EmbeddedText) -> tuple[Float32, ...]:
+    """`norm_weighted_attention` of a text with its attentions and hidden states."""
+    output = embedded.output
+    return tuple(
+        weights * np.linalg.norm(projected_values(layer, states), axis=-1)[:, None, :]
+        for layer, states, weights in zip(
+            embedded.model.encoder.layers,
+            output.hidden_states or (),
+            output.attentions or (),
+            strict=False,  # the last hidden state is no layer's input
+        )
+    )
+
+
+def projected_values(layer: TransformerEncoderLayer, states: Float32) -> Float32:
+    """f(x_j) of each head: float32 (num_heads, n, d_model)."""
+    attention = layer.self_attn
+    rows = layer.norm1(states) if layer.norm_first else states
+    values = _values(attention, rows)
+    shared = attention.num_heads // attention.num_kv_heads
+    by_head = np.repeat(values, shared, axis=1)  # heads in a row share keys and values
+    output = np.asarray(attention.out_proj.weight).reshape(
+        -1, attention.num_heads, attention.head_dim
+    )
+    result: Float32 = np.einsum("nhe,dhe->hnd", by_head, output, optimize=True)
+    return result
+
+
+def _values(attention: MultiheadAttention, rows: Float32) -> Float32:
+    """float32 (n, num_kv_heads, head_dim)."""
+    width = attention.num_kv_heads * attention.head_dim
+    values = rows @ np.asarray(attention.in_proj_weight)[-width:].T
+    if attention.has("in_proj_bias"):
+        values = values + attention.in_proj_bias[-width:]
+    return np.asarray(values, np.float32).reshape(
+        len(rows), attention.num_kv_heads, attention.head_dim
+    )
+
+
+def agreement(text: EmbeddedText, embeddings: Float64, other: Float64 | None) -> Float64:
+    """What stays of a text for each of some embeddings (k, dim) of parts of it: float64 (k,).
+
+    The similarity with the embedding `other`, or if it is None the cosine with the whole text's.
+    """
+    if other is None:
+        return np.asarray(cosine(embeddings, text.embedding), np.float64)
+    return np.asarray(similarity(text.model, embeddings, other), np.float64)
+
+
+def whole_agreement(text: EmbeddedText, other: Float64 | None) -> float:
+    """The same of the whole text."""
+    return float(agreement(text, text.embedding[None], other)[0])
+
+
+def losses(text: EmbeddedText, other: Float64 | None) -> Float64:
+    """`leave_one_out` of a text that is embedded already."""
+    return whole_agreement(text, other) - agreement(text, text.embed_without_each(), other)
+
+
+def _unit_sum(text: EmbeddedText) -> Float64:
+    """Rows (n, dim) that add up to the unit vector of the text's embedding."""
+    rows = text.output.last_hidden_state.astype(np.float64)[:, : len(text.embedding)]
+    rows[: text.pooling_start] = 0
+    norm = np.linalg.norm(rows.sum(axis=0))
+    return rows / norm if norm else rows
