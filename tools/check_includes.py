@@ -4,7 +4,8 @@
 
 The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
 bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn, models;
-models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; public classes, util -> folder;
+models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; util -> folder; drop_in -> folder, util;
+public classes -> drop_in, folder, util;
 explain -> public classes, nn, functional, text; cli, server -> public classes, text, and of both what has no underscore. No modules import each other.
 """
 
@@ -63,11 +64,12 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "generation/": ("generation", "nn"),
     "folder/": FOLDER,
     "util/": ("folder", "util"),
+    "drop_in/": (*FOLDER, "drop_in", "util"),
     "quantization.py": ("util",),
     "build_info.py": ("_core", "__version__"),
     "thread_limits.py": ("_core", "__version__"),
-    "cross_encoder.py": ("folder", "functional", "text", "util"),
-    "sentence_transformer.py": ("folder", "functional", "text", "util"),
+    "cross_encoder.py": ("drop_in", "folder", "functional", "text", "util"),
+    "sentence_transformer.py": ("drop_in", "folder", "functional", "text", "util"),
     "__init__.py": ("_core", "build_info", "int8", "text", "thread_limits", "util", *PUBLIC),
     # It reads layers and changes copies of them.
     "explain/": (*PUBLIC, "explain", "functional", "nn", "text", "util"),

@@ -4,31 +4,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from simdformer.folder.activation import activation_function, activation_kernel
-from simdformer.folder.loading import COMPUTE_TYPES, load_cross_encoder
+from simdformer.drop_in.arguments import LoadRequest, load_request
+from simdformer.drop_in.settings import settings_files
+from simdformer.drop_in.text_model import TextModel, convert, model_card, progress_bar
+from simdformer.folder.activation import ActivationKernel, activation_function
+from simdformer.folder.loading import LoadedCrossEncoder, load_cross_encoder
 from simdformer.folder.modules import read_activation
-from simdformer.folder.resolve import resolve_model
 from simdformer.functional import softmax
 from simdformer.functional.arrays import positive_int
 from simdformer.text.inputs import (
     check_execution,
-    check_known,
-    checked_budget,
     document_list,
     merge_prompts,
     old_name,
     pair_list,
     refuse_unknown,
 )
-from simdformer.text.model import TextModel, convert, progress_bar
-from simdformer.text.model_output import MAX_BYTES, Layers, LayersAndHeads, OutputRequest
-from simdformer.text.pipeline import Array, Float32, TextPipeline
+from simdformer.text.pipeline import Float32
 from simdformer.text.tokenizer import Pair, check_text
 
 # What older releases of sentence-transformers took, and newer ones ignore.
@@ -43,20 +40,52 @@ class CrossEncoder(TextModel):
     The same pair gives bit-identical scores alone, in any batch, and with any number of threads.
     Any number of Python threads may use one model at once.
 
-    Attributes:
-      encoder: the nn.TextEncoder that was loaded, such as encoder.layers[3].self_attn.
-      name_or_path: what it was loaded by.
-      pipeline: its tokenizer, native model and token budget; what `predict` and the server run.
-      num_labels: how many scores a pair has.
-      activation_fn: what the scores go through unless the call says otherwise.
-      compute_type: what the linear layers run in.
-      part_types: by name, the compute type of each part that was quantised or kept from it.
-      prompts: dict from prompt name to the text put before the first text of each pair.
-      default_prompt_name: the prompt that applies if a call names none.
-      num_tokens: how many tokens have been read since loading.
-      truncated_texts: how many pairs were longer than max_seq_length since loading. The first
-        call that meets one warns; no other does.
+    Parameters
+    ----------
+    model_name_or_path : str or path
+        A folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2"; it is looked for as a folder,
+        in the Hugging Face cache, then on the hub. It must have a classification head (transformers'
+        *ForSequenceClassification).
+    compute_type, num_threads, max_batch_tokens
+        As SentenceTransformer's. The head is float32 in any case.
+    num_labels : int or None
+        None, or the number of scores that the model must have.
+    max_length : int or None
+        The longest pair in tokens; None for what the model says.
+    activation_fn
+        What the scores go through; None for what the model says, else a sigmoid for one score and
+        nothing for several. A name or a module of torch.nn (GELU, Identity, ReLU, SiLU, Sigmoid, Tanh),
+        or a function of a float32 array (n, num_labels).
+    prompts, default_prompt_name, cache_folder, revision, local_files_only, token, device, **further
+        As SentenceTransformer's.
+
+    Attributes
+    ----------
+    encoder, name_or_path, pipeline, compute_type, part_types
+        As SentenceTransformer's.
+    num_labels : int
+        How many scores a pair has.
+    activation_fn
+        What the scores go through unless the call says otherwise.
+    prompts, default_prompt_name
+        By name, the text put before the first of each pair; the name that applies if a call names none.
+    num_tokens, truncated_texts : int
+        How many tokens have been read since loading, and how many pairs were longer than max_seq_length.
+        The first call that meets one warns; no other does.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As SentenceTransformer's; also if the folder has no classification head.
+
+    Examples
+    --------
+    >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
+    >>> model.rank("How many cats?", ["Rates rose.", "Two cats."])[0]["corpus_id"]
+    1
     """
+
+    _gives_logits = True
 
     def __init__(
         self,
@@ -75,62 +104,49 @@ class CrossEncoder(TextModel):
         local_files_only: bool = False,
         token: str | bool | None = None,
         device: object = None,
+        **further: Any,
     ) -> None:
-        """Load a model with a classification head (transformers' *ForSequenceClassification).
-
-        model_name_or_path: a folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2"; it is
-          looked for as a folder, in the Hugging Face cache, then on the hub.
-        compute_type, num_threads, max_batch_tokens: as SentenceTransformer's. The head is float32
-          in any case.
-        num_labels: None, or the number of scores that the model must have.
-        max_length: the longest pair in tokens; None for what the model says.
-        activation_fn: what the scores go through; None for what the model says, else a sigmoid for
-          one score and nothing for several. A name or a module of torch.nn (GELU, Identity, ReLU,
-          SiLU, Sigmoid, Tanh), or a function of a float32 array (n, num_labels).
-        prompts, default_prompt_name: override what the model says.
-        cache_folder, revision, local_files_only, token: where to look; see resolve_model.
-        device: None or "cpu".
-
-        Errors: FileNotFoundError if there is no such model (it says where it was looked for);
-        ValueError naming the file, field or tensor if its folder is damaged or not supported, or
-        has no classification head.
-        """
-        check_known("compute_type", compute_type, COMPUTE_TYPES)
-        budget = checked_budget(max_batch_tokens, num_threads, device)
+        """Load a model: see the class."""
+        old = "default_activation_function"
+        activation_fn = old_name(activation_fn, further, old, "activation_fn")
         given = None if activation_fn is None else activation_function(activation_fn)
-        folder = resolve_model(
-            model_name_or_path,
-            cache_folder=cache_folder,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
-            organisation="cross-encoder",
-        )
-        loaded = load_cross_encoder(folder, compute_type)
-        super().__init__(
-            model_name_or_path,
-            TextPipeline(
-                loaded.tokenizer,
-                loaded.encoder,
-                loaded.pool,
-                budget,
-                padding=loaded.pad_token_id,  # of a causal model: what stands before does not see it
-            ),
-            compute_type=loaded.compute_type,
-            part_types=loaded.part_types,
-            prompts=merge_prompts(prompts, loaded.defaults.prompts),
-            default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
-        )
-        self.encoder = loaded.encoder
-        self.num_labels = loaded.num_labels
+        source = {
+            "cache_folder": old_name(cache_folder, further, "cache_dir", "cache_folder"),
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "token": token,
+            "organisation": "cross-encoder",
+        }
+        running = {
+            "compute_type": compute_type,
+            "num_threads": num_threads,
+            "max_batch_tokens": max_batch_tokens,
+            "device": device,
+        }
+        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        self.model_card_data = model_card(further)
+        self.prompts = merge_prompts(prompts, loaded.defaults.prompts)
+        self.default_prompt_name = default_prompt_name or loaded.defaults.default_prompt_name
+        self.resolve_prompt()
         if num_labels not in (None, self.num_labels):
-            raise ValueError(f"num_labels={num_labels!r}, but {folder} has {self.num_labels}")
+            raise ValueError(
+                f"num_labels={num_labels!r}, but {self._request.folder} has {self.num_labels}"
+            )
         if max_length is not None:
             self.max_length = max_length
         # A saved activation is read only if it counts: an unknown one can be overridden.
-        self.activation_fn = given or activation_kernel(
+        self.activation_fn = given or ActivationKernel(
             read_activation(loaded.config, loaded.defaults, self.num_labels)
         )
+
+    def _load(self, request: LoadRequest) -> LoadedCrossEncoder:
+        request = request.found()
+        loaded = load_cross_encoder(request.folder, request.compute_type, request.overrides)
+        # Padding of a causal model: what stands before does not see it.
+        self._adopt(request, loaded, padding=loaded.pad_token_id)
+        self.module_names = ("Transformer",)
+        self.num_labels = loaded.num_labels
+        return loaded
 
     def __repr__(self) -> str:
         return (
@@ -149,7 +165,7 @@ class CrossEncoder(TextModel):
 
     def predict(
         self,
-        inputs: Sequence[str] | Sequence[Sequence[str]] | NDArray[Any] | None = None,
+        inputs: Any = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
@@ -158,9 +174,9 @@ class CrossEncoder(TextModel):
         apply_softmax: bool | None = False,
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: object = None,
-        pool: None = None,
-        chunk_size: None = None,
+        device: Any = None,
+        pool: dict[str, Any] | None = None,
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """Score pairs of texts.
@@ -173,7 +189,8 @@ class CrossEncoder(TextModel):
         activation_fn: see the constructor. None for the attribute.
         apply_softmax: of several scores of a pair, after the activation.
         convert_to_numpy: False returns a list of n scores. convert_to_tensor: a torch.Tensor.
-        device, pool, chunk_size: None (or "cpu"); there is one process and one device here.
+        device: None or "cpu"; a list of them scores in as many processes, as `pool` does, in chunks of
+          chunk_size.
 
         Returns: float32 (n, num_labels); (n,) if num_labels is 1; for a single pair (num_labels,), or
         a scalar; (0,) for no pairs.
@@ -186,43 +203,14 @@ class CrossEncoder(TextModel):
         check_execution(batch_size, device, pool, chunk_size)
         refuse_unknown("predict", kwargs, _NO_EFFECT)
         prompt = self.resolve_prompt(prompt, prompt_name)
-        pairs, single = pair_list(inputs)
-        scores = self._scores(pairs, prompt, show_progress_bar, activation_fn)
+        pairs, single = self._listed(inputs)
+        with progress_bar(len(pairs), show_progress_bar, "pair") as bar:
+            parts = self._parts(pairs, (device, pool, chunk_size), bar, prompt=prompt)
+        scores = self._activated(np.concatenate(parts), activation_fn)
         if apply_softmax and scores.ndim > 1:
             scores = softmax(scores)
         result = convert(scores, convert_to_numpy, convert_to_tensor)
         return result[0] if single else result
-
-    def outputs(
-        self,
-        inputs: Sequence[str] | Sequence[Sequence[str]] | NDArray[Any],
-        *,
-        output_attentions: LayersAndHeads = False,
-        output_hidden_states: bool = False,
-        output_head_outputs: Layers = False,
-        head_mask: ArrayLike | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        max_bytes: int | None = MAX_BYTES,
-    ) -> Any:
-        """What the model computes on its way to the scores, as SentenceTransformer.outputs.
-
-        inputs, prompt_name, prompt: as for `predict`.
-
-        Returns: a ModelOutput for a single pair, else a list of them. Their logits have the bits of
-        `predict` with activation_fn="torch.nn.Identity".
-        """
-        request = OutputRequest.of(
-            self.pipeline.encoder,
-            output_attentions,
-            output_hidden_states,
-            output_head_outputs,
-            head_mask,
-        )
-        prompt = self.resolve_prompt(prompt, prompt_name)
-        pairs, single = pair_list(inputs)
-        outputs = self.pipeline.outputs(_prompted(pairs, prompt), request, max_bytes, logits=True)
-        return outputs[0] if single else outputs
 
     def rank(
         self,
@@ -235,9 +223,9 @@ class CrossEncoder(TextModel):
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         activation_fn: object = None,
-        device: object = None,
-        pool: None = None,
-        chunk_size: None = None,
+        device: Any = None,
+        pool: dict[str, Any] | None = None,
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> list[dict[str, Any]]:
         """Order documents by their scores for a query.
@@ -265,7 +253,9 @@ class CrossEncoder(TextModel):
         query = check_text(query, None, "query")
         texts = document_list(documents)
         pairs = [(query, text) for text in texts]
-        scores = self._scores(pairs, prompt, show_progress_bar, activation_fn).tolist()
+        with progress_bar(len(pairs), show_progress_bar, "pair") as bar:
+            parts = self._parts(pairs, (device, pool, chunk_size), bar, prompt=prompt)
+        scores = self._activated(np.concatenate(parts), activation_fn).tolist()
         # sorted is stable: of equal scores the earlier stays first.
         order = sorted(range(len(texts)), key=lambda index: -scores[index])[:top_k]
         return [
@@ -274,40 +264,37 @@ class CrossEncoder(TextModel):
             for index in order
         ]
 
-    def tokenize(
-        self, inputs: Sequence[Sequence[str]], prompt: str | None = None
-    ) -> dict[str, Array]:
-        """The model's view of pairs: as SentenceTransformer.tokenize, of texts."""
-        pairs, _ = pair_list(inputs)
-        return self.pipeline.padded_tokens(_prompted(pairs, prompt))
+    def is_singular_input(self, inputs: object) -> bool:
+        """Whether `predict` takes this as one pair."""
+        return self._listed(inputs)[1]
 
-    preprocess = tokenize
+    def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
+        return pair_list(inputs)
 
-    def _scores(
-        self,
-        pairs: list[Pair],
-        prompt: str | None,
-        show_progress_bar: bool | None,
-        activation_fn: object,
-    ) -> Float32:
+    def _prompted(self, texts: Iterable[Any], prompt: str | None) -> Iterable[Any]:
+        return [(prompt + first, second) for first, second in texts] if prompt else texts
+
+    def compute(self, pairs: list[Pair], *, prompt: str | None, bar: Any = None) -> Float32:
+        """The logits of checked pairs, float32 (n, num_labels), in this process."""
+        shape = (len(pairs), self.num_labels)
+        return self.pipeline.matrix(self._prompted(pairs, prompt), shape, bar=bar)
+
+    def _activated(self, logits: Float32, activation_fn: object) -> Float32:
         """float32 (n, num_labels), or (n,) if there is one label or no pair."""
         function = activation_function(
             self.activation_fn if activation_fn is None else activation_fn
         )
-        if not pairs:
+        if not len(logits):
             return np.empty(0, np.float32)
-        bar = progress_bar(len(pairs), show_progress_bar, "pair")
-        try:
-            shape = (len(pairs), self.num_labels)
-            logits = self.pipeline.matrix(_prompted(pairs, prompt), shape, bar=bar)
-        finally:
-            if bar is not None:
-                bar.close()
         scores = np.asarray(function(logits), dtype=np.float32)
-        if scores.shape != shape:
-            raise ValueError(f"activation_fn must keep the shape {shape}, got {scores.shape}")
+        if scores.shape != logits.shape:
+            raise ValueError(
+                f"activation_fn must keep the shape {logits.shape}, got {scores.shape}"
+            )
         return scores[:, 0] if self.num_labels == 1 else scores
 
-
-def _prompted(pairs: list[Pair], prompt: str | None) -> list[Pair]:
-    return [(prompt + first, second) for first, second in pairs] if prompt else pairs
+    def _settings_files(self) -> dict[str, Any]:
+        function = self.activation_fn
+        if not isinstance(function, ActivationKernel):
+            raise TypeError(f"only activations of torch.nn can be saved, got {function!r}")
+        return settings_files(self, {"activation_fn": function.torch_class})

@@ -4,67 +4,102 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from simdformer.folder.loading import COMPUTE_TYPES, load_model
-from simdformer.folder.modules import Defaults
-from simdformer.folder.resolve import resolve_model
+from simdformer.drop_in.arguments import LoadRequest, load_request
+from simdformer.drop_in.embedding_model import EmbeddingModel, join
+from simdformer.drop_in.settings import read_module_list
+from simdformer.drop_in.text_model import convert, model_card, progress_bar
+from simdformer.folder.loading import LoadedModel, load_model
 from simdformer.text.inputs import (
     check_arguments,
-    check_known,
-    checked_budget,
     checked_truncate_dim,
     document_prompt,
     merge_prompts,
     old_name,
     pop_hidden_states,
-    text_list,
 )
-from simdformer.text.model import TextModel, convert, progress_bar
-from simdformer.text.model_output import (
-    MAX_BYTES,
-    Layers,
-    LayersAndHeads,
-    OutputRequest,
-    features,
-)
-from simdformer.text.pipeline import Array, Float32, TextPipeline
-from simdformer.text.tokenizer import check_text
+from simdformer.text.pipeline import Float32
 from simdformer.util import similarity
-from simdformer.util.embedding_precision import check_precision, quantize_embeddings
+from simdformer.util.embedding_precision import (
+    check_precision,
+    quantize_embeddings,
+    quantize_matrices,
+)
 from simdformer.util.similarity import SIMILARITIES
 
-R = TypeVar("R")
 
-# Vectors that are normalized at a time.
-_ROWS = 4096
-
-
-class SentenceTransformer(TextModel):
+class SentenceTransformer(EmbeddingModel):
     """A sentence embedding model: a drop-in for sentence-transformers' class, on CPUs.
 
     The same text gives bit-identical vectors alone, in any batch, and with any number of threads.
     Any number of Python threads may use one model at once.
 
-    Attributes:
-      encoder: the nn.TextEncoder that was loaded, such as encoder.layers[3].self_attn.
-      name_or_path: what it was loaded by.
-      pipeline: its tokenizer, native model and token budget; what `encode` and the server run.
-      compute_type: what the linear layers run in.
-      part_types: by name, the compute type of each part that was quantised or kept from it.
-      pooling_modes: how a text's tokens become one vector, such as ("mean",); several concatenate.
-      num_dense_layers: dense layers behind the pooling.
-      prompts: dict from prompt name to the text put before each input.
-      default_prompt_name: the prompt that applies if a call names none.
-      truncate_dim: how many leading dimensions `encode` keeps, or None for all.
-      num_tokens: how many tokens have been embedded since loading.
-      truncated_texts: how many texts were longer than max_seq_length since loading. The first
-        call that meets one warns; no other does.
+    Parameters
+    ----------
+    model_name_or_path : str or path
+        A folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a folder, in installed
+        packages, in the Hugging Face cache, then on the hub.
+    compute_type : str
+        The arithmetic of the linear layers: "float32"; "bfloat16", which rounds their weights to half
+        the memory and is faster with AMX; or "int8", which is faster still where the CPU has
+        instructions for it, and takes a quarter (docs/quantization.md: how near the vectors come).
+        "default" is what the folder declares: int8 if quantize_model made it, else float32. "auto" is
+        int8 where the CPU has instructions for it, else float32.
+    num_threads : int or None
+        Threads of a call; None for as many as this process may use (see show_config).
+    max_batch_tokens : int
+        Tokens in one forward pass, which bounds its memory. A longer single text is a pass of its own.
+    prompts, default_prompt_name, truncate_dim, similarity_fn_name
+        Override what the model says.
+    cache_folder, revision, local_files_only, token
+        Where to look; see resolve_model.
+    device : None or "cpu"
+        The only device here.
+    **further
+        sentence-transformers' further arguments. model_kwargs: `dtype` (float32, bfloat16, "auto")
+        chooses the compute type; how attention is computed has no effect. config_kwargs and
+        processor_kwargs (older: tokenizer_kwargs): fields in the place of config.json's and
+        tokenizer_config.json's. trust_remote_code: no code of a folder is ever run; what is not built
+        in stays refused. backend: "torch". model_card_data: kept. use_auth_token: as token.
+
+    Attributes
+    ----------
+    encoder : nn.TextEncoder
+        What was loaded, such as encoder.layers[3].self_attn.
+    name_or_path : str
+        What it was loaded by.
+    pipeline : TextPipeline
+        Its tokenizer, native model and token budget; what `encode` and the server run.
+    compute_type, part_types
+        What the linear layers run in; by name, that of each part that was quantised or kept from it.
+    pooling_modes : tuple of str
+        How a text's tokens become one vector, such as ("mean",); several concatenate.
+    num_dense_layers : int
+        Dense layers behind the pooling.
+    prompts, default_prompt_name
+        The text put before each input, by name; the one that applies if a call names none.
+    truncate_dim : int or None
+        How many leading dimensions `encode` keeps; None for all.
+    num_tokens, truncated_texts : int
+        How many tokens have been embedded since loading, and how many texts were longer than
+        max_seq_length. The first call that meets one warns; no other does.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such model; it says where it was looked for.
+    ValueError
+        An argument cannot be had here, or the folder is damaged or not supported: it names the argument,
+        or the file, field or tensor.
+
+    Examples
+    --------
+    >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+    >>> model.encode(["A cat.", "A dog."]).shape
+    (2, 384)
     """
 
     def __init__(
@@ -83,57 +118,41 @@ class SentenceTransformer(TextModel):
         local_files_only: bool = False,
         token: str | bool | None = None,
         device: object = None,
+        **further: Any,
     ) -> None:
-        """Load a model.
-
-        model_name_or_path: a folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a
-          folder, in installed packages, in the Hugging Face cache, then on the hub.
-        compute_type: the arithmetic of the linear layers: "float32"; "bfloat16", which rounds their
-          weights to half the memory and is faster with AMX; or "int8", which is faster still where
-          the CPU has instructions for it, and takes a quarter.
-          docs/quantization.md says how near the vectors come.
-          "default" is what the folder declares: int8 if quantize_model made it, else float32.
-          "auto" is int8 where the CPU has instructions for it, else float32; the attribute
-          compute_type says which.
-        num_threads: threads of a call; None for as many as this process may use (see show_config).
-        max_batch_tokens: tokens in one forward pass, which bounds its memory. A longer single text
-          is a pass of its own.
-        prompts, default_prompt_name, truncate_dim, similarity_fn_name: override what the model says.
-        cache_folder, revision, local_files_only, token: where to look; see resolve_model.
-        device: None or "cpu".
-
-        Errors: FileNotFoundError if there is no such model (it says where it was looked for);
-        ValueError naming the file, field or tensor if its folder is damaged or not supported.
-        """
-        check_known("compute_type", compute_type, COMPUTE_TYPES)
-        budget = checked_budget(max_batch_tokens, num_threads, device)
-        folder = resolve_model(
-            model_name_or_path,
-            cache_folder=cache_folder,
-            revision=revision,
-            local_files_only=local_files_only,
-            token=token,
+        """Load a model: see the class."""
+        source = {
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "token": token,
+        }
+        running = {
+            "compute_type": compute_type,
+            "num_threads": num_threads,
+            "max_batch_tokens": max_batch_tokens,
+            "device": device,
+        }
+        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        defaults = loaded.defaults
+        self.model_card_data = model_card(further)
+        self.prompts = merge_prompts(prompts, defaults.prompts, always=("query", "document"))
+        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
+        self.resolve_prompt()
+        self.truncate_dim = checked_truncate_dim(truncate_dim, defaults.truncate_dim)
+        saved = defaults.similarity_fn_name  # another kind of model's ("maxsim") is passed over
+        self.similarity_fn_name = similarity_fn_name or (
+            saved if saved in SIMILARITIES else "cosine"
         )
-        loaded = load_model(folder, compute_type)
-        super().__init__(
-            model_name_or_path,
-            TextPipeline(
-                loaded.tokenizer,
-                loaded.encoder,
-                loaded.pool,
-                budget,
-                include_prompt=loaded.include_prompt,
-            ),
-            compute_type=loaded.compute_type,
-            part_types=loaded.part_types,
-            prompts=merge_prompts(prompts, loaded.defaults.prompts, always=("query", "document")),
-            default_prompt_name=default_prompt_name or loaded.defaults.default_prompt_name,
-        )
-        self.encoder = loaded.encoder
-        self.pooling_modes = loaded.pooling_modes
-        self.num_dense_layers = loaded.num_dense_layers
-        self.truncate_dim = checked_truncate_dim(truncate_dim, loaded.defaults.truncate_dim)
-        self.similarity_fn_name = similarity_fn_name or _saved_similarity(loaded.defaults)
+
+    def _load(self, request: LoadRequest) -> LoadedModel:
+        request = request.found()
+        loaded = load_model(request.folder, request.compute_type, request.overrides)
+        self._adopt(request, loaded, include_prompt=loaded.include_prompt)
+        modules = read_module_list(request.folder) or [("Transformer", ""), ("Pooling", "")]
+        self.module_names = tuple(name for name, _ in modules)
+        self.pooling_modes, self.num_dense_layers = loaded.pooling_modes, loaded.num_dense_layers
+        return loaded
 
     def __repr__(self) -> str:
         return (
@@ -145,84 +164,69 @@ class SentenceTransformer(TextModel):
 
     def encode(
         self,
-        inputs: str | Sequence[str] | NDArray[Any] | None = None,
+        inputs: Any = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         output_value: str | None = "sentence_embedding",
-        precision: str = "float32",
+        precision: str | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: object = None,
+        device: Any = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        pool: None = None,
-        chunk_size: None = None,
+        pool: dict[str, Any] | None = None,
+        chunk_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
         """Embed texts.
 
-        inputs: a str, or a list, tuple or array of n str. (`sentences=` is its older name.)
+        inputs: a str, or a list, tuple, array or column of n str. (`sentences=` is its older name.)
         prompt: put before each text; else the prompt called prompt_name, or default_prompt_name.
         batch_size: accepted and checked; the token budget of the constructor decides.
         show_progress_bar: None shows one if the logger "simdformer" is at INFO or DEBUG.
         output_value: "sentence_embedding", "token_embeddings" (what pooling would see), or None for
           a dict a text. output_hidden_states=True adds all layers' to it; see `outputs` for more.
-        precision: see quantize_embeddings, which is applied last.
+        precision: see quantize_embeddings, which is applied last; None for "float32".
         normalize_embeddings: divide each vector by its L2 norm, after truncation.
-        truncate_dim: keep the leading dimensions only. Vectors of a model that normalizes are
-          not unit vectors afterwards, unless normalize_embeddings is set too.
+        truncate_dim: keep the leading dimensions only, without another normalisation.
         convert_to_numpy: False returns a list of n arrays. convert_to_tensor: a torch.Tensor.
-        device, pool, chunk_size: None (or "cpu"); there is one process and one device here.
+        device: None or "cpu"; a list of them embeds in as many processes, as `pool` does, in chunks
+          of chunk_size. One process uses all cores as well (see start_multi_process_pool).
 
-        Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. With "token_embeddings" a
-        list of n arrays float32 (tokens, hidden_size), or that array for a str. Other precisions
-        change dtype, and binary ones the width. With None a list of n dicts, or one for a str, with
-        sentence-transformers' keys and NumPy's arrays, without padding: "input_ids",
-        "token_type_ids" (if the model has any) and "attention_mask" int64 (tokens,), "modality",
-        "prompt_length" (if there is a prompt), "token_embeddings", "sentence_embedding" (truncated,
-        not normalised: as there) and, if asked for, "all_layer_embeddings", a tuple of num_layers + 1
-        arrays float32 (tokens, hidden_size).
+        Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. "token_embeddings": a list of
+        n arrays float32 (tokens, hidden_size), or one for a str. Other precisions change dtype, and
+        binary ones the width. None: a list of n dicts, or one, with sentence-transformers' keys (see
+        text/model_output.features); their sentence_embedding is truncated, not normalised: as there.
 
         Errors: TypeError naming the index of an input that is not a str; ValueError for one that
         holds a lone surrogate, and for unknown names and values, listing the known ones.
         """
         inputs = old_name(inputs, kwargs)
-        check_precision(precision)
-        hidden_states = pop_hidden_states(kwargs, output_value)
+        precision = check_precision(precision, output_value)
+        arguments = {
+            "output_value": output_value,
+            "normalize_embeddings": normalize_embeddings,
+            "truncate_dim": checked_truncate_dim(truncate_dim, self.truncate_dim),
+            "hidden_states": pop_hidden_states(kwargs, output_value),
+        }
         check_arguments(batch_size, output_value, device, pool, chunk_size, kwargs)
-        if output_value is None and precision != "float32":
-            raise ValueError(
-                f"precision must be 'float32' with output_value=None, got {precision!r}"
-            )
-        prompt = self.resolve_prompt(prompt, prompt_name)
-        single = isinstance(inputs, str)
-        texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
-        bar = progress_bar(len(texts), show_progress_bar, "text")
-        try:
-            if output_value is None:
-                dicts = self._encode_features(texts, prompt, bar, truncate_dim, hidden_states)
-                return dicts[0] if single else dicts
-            if output_value == "token_embeddings":
-                rows = self.pipeline.token_rows(_prompted(texts, prompt))
-                matrices: list[Array] = _joined(rows, bar)
-                matrices = _quantize_matrices(matrices, precision)
-                return matrices[0] if single else matrices
-            embeddings = self._encode_sentences(
-                texts, prompt, bar, normalize_embeddings, truncate_dim
-            )
-        finally:
-            if bar is not None:
-                bar.close()
-        if precision != "float32" and texts:
-            embeddings = quantize_embeddings(embeddings, precision)
-        result = convert(embeddings, convert_to_numpy, convert_to_tensor)
-        return result[0] if single else result
+        arguments["prompt"] = self.resolve_prompt(prompt, prompt_name)
+        texts, single = self._listed(inputs)
+        with progress_bar(len(texts), show_progress_bar, "text") as bar:
+            found = join(self._parts(texts, (device, pool, chunk_size), bar, **arguments))
+        if output_value == "sentence_embedding":
+            if precision != "float32" and texts:
+                found = quantize_embeddings(found, precision)
+            found = convert(found, convert_to_numpy, convert_to_tensor)
+        elif precision != "float32":
+            found = quantize_matrices(found, precision)
+        return found[0] if single else found
 
     def encode_query(
         self,
-        inputs: str | Sequence[str] | NDArray[Any] | None = None,
+        inputs: Any = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         *args: Any,
@@ -235,7 +239,7 @@ class SentenceTransformer(TextModel):
 
     def encode_document(
         self,
-        inputs: str | Sequence[str] | NDArray[Any] | None = None,
+        inputs: Any = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         *args: Any,
@@ -266,181 +270,10 @@ class SentenceTransformer(TextModel):
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TypeError(f"texts must be an iterable of str, got {type(texts).__name__}")
         truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
-        rows = self.pipeline.rows(_prompted(texts, prompt), self.pipeline.pooling_start(prompt))
+        rows = self.pipeline.rows(
+            self._prompted(texts, prompt), self.pipeline.pooling_start(prompt)
+        )
         return _finished(rows, truncate_dim, normalize_embeddings)
-
-    def outputs(
-        self,
-        inputs: str | Sequence[str] | NDArray[Any],
-        *,
-        output_attentions: LayersAndHeads = False,
-        output_hidden_states: bool = False,
-        output_head_outputs: Layers = False,
-        head_mask: ArrayLike | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        max_bytes: int | None = MAX_BYTES,
-    ) -> Any:
-        """What the model computes on its way to the vectors, on the path that `encode` takes.
-
-        inputs, prompt_name, prompt: as for `encode`.
-        output_attentions: True for the weights of all layers and heads; layers by number (negative
-          ones from the end); or a dict from layer to its heads by number, or True for all.
-        output_hidden_states: every layer's.
-        output_head_outputs: True, or layers by number.
-        head_mask: float32 (num_heads,) or (num_layers, num_heads), factors of the heads' outputs
-          and weights: 0 switches a head off. None or ones change no bit.
-        max_bytes: what the arrays of the call may take together; None for no limit. Attentions
-          grow with the square of a text's length.
-
-        Returns: a ModelOutput, or a list of them for a sequence of texts. What is asked for
-        changes no bit of the rest; head_mask does, as it should.
-
-        Errors: those of `encode`; ValueError for layers and heads that the model does not have, for
-        a head_mask of another shape, and, before they are made, for arrays of more than max_bytes.
-        """
-        request = OutputRequest.of(
-            self.pipeline.encoder,
-            output_attentions,
-            output_hidden_states,
-            output_head_outputs,
-            head_mask,
-        )
-        prompt = self.resolve_prompt(prompt, prompt_name)
-        texts = [inputs] if isinstance(inputs, str) else text_list(inputs)
-        found = self.pipeline.outputs(
-            list(_prompted(texts, prompt)), request, max_bytes, self.pipeline.pooling_start(prompt)
-        )
-        outputs = [output.with_dim(self.truncate_dim) for output in found]
-        return outputs[0] if isinstance(inputs, str) else outputs
-
-    def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> dict[str, Array]:
-        """The model's view of texts, as sentence-transformers' `tokenize` and `preprocess` have it.
-
-        Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
-        on the right. `encode` uses none of this: it does not pad.
-        """
-        return self.pipeline.padded_tokens(list(_prompted(texts, prompt)))
-
-    preprocess = tokenize
-
-    # --- similarity ---
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan"."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, name: str) -> None:
-        name = str(getattr(name, "value", name))  # sentence-transformers' enum holds the name
-        if name not in SIMILARITIES:
-            raise ValueError(
-                f"unknown similarity_fn_name {name!r}; known: {', '.join(SIMILARITIES)}"
-            )
-        self._similarity_fn_name = name
-
-    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
-        """Compare all with all. embeddings1: (n, dim) or (dim,), embeddings2: (m, dim) or (dim,).
-
-        Returns: (n, m), float32 unless the embeddings are float64; distances are negated.
-        """
-        return SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
-        """Compare embeddings1[i] with embeddings2[i]; both (n, dim) or (dim,). Returns: (n,), ()."""
-        return SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2)
-
-    # --- properties of the model ---
-
-    def get_embedding_dimension(self) -> int:
-        """The length of the vectors that `encode` returns."""
-        full = self.pipeline.width
-        return full if self.truncate_dim is None else min(full, self.truncate_dim)
-
-    get_sentence_embedding_dimension = get_embedding_dimension
-
-    def get_max_seq_length(self) -> int:
-        """The same as `max_seq_length`."""
-        return self.max_seq_length
-
-    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
-        self.pipeline.include_prompt = include_prompt
-
-    @contextmanager
-    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
-        """Within this context, `encode` keeps `truncate_dim` dimensions (None: all)."""
-        before = self.truncate_dim
-        self.truncate_dim = checked_truncate_dim(truncate_dim, None)
-        try:
-            yield
-        finally:
-            self.truncate_dim = before
-
-    # --- the way of the data ---
-
-    def _encode_sentences(
-        self,
-        texts: list[str],
-        prompt: str | None,
-        bar: Any,
-        normalize_embeddings: bool,
-        truncate_dim: int | None,
-    ) -> Array:
-        truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
-        if not texts:
-            return np.asarray([])
-        width = self.pipeline.width
-        embeddings = self.pipeline.matrix(
-            _prompted(texts, prompt),
-            (len(texts), min(width, truncate_dim or width)),
-            pooling_start=self.pipeline.pooling_start(prompt),
-            bar=bar,
-        )
-        if normalize_embeddings:  # some rows at a time: their squares need memory too
-            for begin in range(0, len(texts), _ROWS):
-                rows = embeddings[begin : begin + _ROWS]
-                rows[:] = similarity.normalize_embeddings(rows)
-        return embeddings
-
-    def _encode_features(
-        self,
-        texts: list[str],
-        prompt: str | None,
-        bar: Any,
-        truncate_dim: int | None,
-        hidden_states: bool,
-    ) -> list[dict[str, Any]]:
-        pipeline = self.pipeline
-        truncate_dim = checked_truncate_dim(truncate_dim, self.truncate_dim)
-        request = OutputRequest(pipeline.encoder, hidden_states=hidden_states)
-        passes = pipeline.output_passes(
-            _prompted(texts, prompt), request, pipeline.pooling_start(prompt)
-        )
-        prompt_length = pipeline.tokenizer.prompt_length(prompt) if prompt else None
-        typed = pipeline.encoder.num_token_types > 1
-        return [
-            features(output.with_dim(truncate_dim), prompt_length, typed)
-            for output in _joined(passes, bar)
-        ]
-
-
-def _joined(passes: Generator[list[R], None, None], bar: Any) -> list[R]:
-    """The results of all passes; the bar is told of each."""
-    result: list[R] = []
-    with closing(passes) as parts:
-        for part in parts:
-            result.extend(part)
-            if bar is not None:
-                bar.update(len(part))
-    return result
-
-
-def _saved_similarity(defaults: Defaults) -> str:
-    """A saved function that belongs to another kind of model ("maxsim") is passed over."""
-    saved = defaults.similarity_fn_name
-    return saved if saved in SIMILARITIES else "cosine"
 
 
 def _finished(
@@ -451,18 +284,3 @@ def _finished(
         for part in parts:
             rows = part[:, :truncate_dim]
             yield similarity.normalize_embeddings(rows) if normalize_embeddings else rows
-
-
-def _quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
-    """All matrices with the same ranges."""
-    if precision == "float32" or not matrices:
-        return matrices
-    ends = np.cumsum([len(matrix) for matrix in matrices])
-    return np.split(quantize_embeddings(np.concatenate(matrices), precision), ends[:-1])
-
-
-def _prompted(texts: Iterable[str], prompt: str | None) -> Iterator[str]:
-    """Each text, checked when it is reached, behind the prompt."""
-    prefix = prompt or ""
-    for index, text in enumerate(texts):
-        yield prefix + check_text(text, index)

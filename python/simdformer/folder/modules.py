@@ -158,6 +158,12 @@ def read_pooling(path: Path) -> PoolingSettings:
     return PoolingSettings(tuple(modes), bool(config.get("include_prompt", True)), dimension)
 
 
+def transformer_config_name(folder: Path) -> str:
+    """What sentence_bert_config.json is called in the folder of a Transformer."""
+    there = (name for name in _TRANSFORMER_CONFIGS if (folder / name).is_file())
+    return next(there, _TRANSFORMER_CONFIGS[0])
+
+
 def read_transformer_settings(
     folder: Path, task: str = "feature-extraction", output: str = "token_embeddings"
 ) -> TransformerSettings:
@@ -165,8 +171,8 @@ def read_transformer_settings(
 
     task, output: what newer files must say that the module does and gives, if they say it.
     """
-    path = next((folder / n for n in _TRANSFORMER_CONFIGS if (folder / n).is_file()), None)
-    if path is None:
+    path = folder / transformer_config_name(folder)
+    if not path.is_file():
         return TransformerSettings()
     config = read_json(path)
     for name, known in (

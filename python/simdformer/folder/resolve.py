@@ -157,7 +157,7 @@ def _on_hub(
                     revision=revision,
                     cache_dir=cache,
                     token=token,
-                    allow_patterns=_wanted([file.rfilename for file in info.siblings or []]),
+                    allow_patterns=wanted_files([file.rfilename for file in info.siblings or []]),
                 )
             )
         # No such name, no access, no network: errors of its own and of its HTTP library.
@@ -167,7 +167,7 @@ def _on_hub(
     return None
 
 
-def _wanted(files: list[str]) -> list[str]:
+def wanted_files(files: list[str]) -> list[str]:
     """All that is ever read of a model: no code, no weights of other frameworks, nothing of a training.
 
     Of a folder in it PyTorch's weights only if there are no safetensors, and a vocabulary only if

@@ -44,6 +44,13 @@ def from_torch_class(path: object, field: str = "activation_function") -> str:
     return _look_up(_TORCH_CLASS, str(path).rpartition(".")[2] if known else None, path, field)
 
 
+def to_torch_class(kernel: str) -> str:
+    """The class path that stands for a kernel."""
+    name = next(name for name, known in _TORCH_CLASS.items() if known == kernel)
+    module = "linear" if name == "Identity" else "activation"
+    return f"torch.nn.modules.{module}.{name}"
+
+
 def _look_up(table: Mapping[str, str], key: object, given: object, field: str) -> str:
     if not isinstance(key, str) or key not in table:
         raise ValueError(f"unknown {field} {given!r}; known: {', '.join(sorted(table))}")

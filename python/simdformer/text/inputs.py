@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -66,7 +66,15 @@ def text_list(inputs: object) -> list[str]:
 
 
 def as_list(inputs: object) -> list[Any] | None:
-    """What has a length and an order as a list, None for anything else."""
+    """What has a length and an order as a list, None for anything else. TypeError for a table."""
+    columns = getattr(inputs, "columns", getattr(inputs, "column_names", None))
+    if columns is not None and not isinstance(inputs, (list, tuple, np.ndarray)):
+        named = ", ".join(map(repr, columns)) if isinstance(columns, Iterable) else ""
+        raise TypeError(
+            f"inputs must be texts, got a table ({type(inputs).__name__}); give one of its columns: {named}"
+        )
+    if callable(rows := getattr(inputs, "to_pylist", None)):  # of pyarrow's arrays
+        return list(rows())
     if isinstance(inputs, (list, tuple)):
         return list(inputs)
     if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
@@ -150,10 +158,12 @@ def check_execution(batch_size: int, device: object, pool: object, chunk_size: o
     """ValueError for an argument that says how to run, and cannot be."""
     if batch_size != 32:
         positive_int("batch_size", batch_size)
-    check_device(device)
-    for name, value in (("pool", pool), ("chunk_size", chunk_size)):
-        if value is not None:
-            raise ValueError(f"{name} must be None, got {value!r}: one process uses all cores here")
+    for one in device if isinstance(device, (list, tuple)) else [device]:
+        check_device(one)
+    if pool is not None and not (isinstance(pool, dict) and {"input", "processes"} <= pool.keys()):
+        raise ValueError(f"pool must be what start_multi_process_pool gave, got {pool!r}")
+    if chunk_size is not None:
+        positive_int("chunk_size", chunk_size)
 
 
 def refuse_unknown(method: str, kwargs: Mapping[str, Any], known: AbstractSet[str]) -> None:

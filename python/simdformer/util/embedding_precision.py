@@ -71,7 +71,21 @@ def value_ranges(embeddings: Array, precision: str) -> Array:
     return np.stack((embeddings.min(axis=0), embeddings.max(axis=0)))
 
 
-def check_precision(precision: object) -> None:
-    """ValueError unless `precision` is one of PRECISIONS."""
+def quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
+    """All matrices (n_i, dim), with the same ranges."""
+    if not matrices:
+        return matrices
+    ends = np.cumsum([len(matrix) for matrix in matrices])
+    return np.split(quantize_embeddings(np.concatenate(matrices), precision), ends[:-1])
+
+
+def check_precision(precision: str | None, output_value: str | None = "") -> str:
+    """The precision, "float32" for None. ValueError unless it is one of PRECISIONS, and can be had of
+    what is asked for: dicts (None) hold float32."""
+    if precision is None:
+        return "float32"
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if output_value is None and precision != "float32":
+        raise ValueError(f"precision must be 'float32' with output_value=None, got {precision!r}")
+    return precision

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The constructors' arguments: what is to be loaded, and how. What sentence-transformers takes
+besides is applied, known to have no effect here, or refused with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simdformer.folder.loading import COMPUTE_TYPES
+from simdformer.folder.overrides import Overrides
+from simdformer.folder.resolve import resolve_model
+from simdformer.text.inputs import Budget, check_device, check_known, checked_budget
+
+# Other names of arguments, of older releases.
+_RENAMED = {
+    "tokenizer_kwargs": "processor_kwargs",
+    "tokenizer_args": "processor_kwargs",
+    "automodel_args": "model_kwargs",
+    "config_args": "config_kwargs",
+}
+_KNOWN = (
+    "backend",
+    "config_kwargs",
+    "keep_in_fp32_modules",
+    "model_card_data",
+    "model_kwargs",
+    "modules",
+    "processor_kwargs",
+    "trust_remote_code",
+    "use_auth_token",
+)
+# torch's types that are compute types.
+_DTYPES = ("float32", "bfloat16")
+# Of model_kwargs: how torch computes, not what. The pooler that the other adds is used by no vector.
+_NO_EFFECT = ("add_pooling_layer", "attn_implementation", "low_cpu_mem_usage")
+# What all three dictionaries of sentence-transformers may carry and the constructor has itself.
+_HUB = ("cache_dir", "code_revision", "local_files_only", "revision", "token", "use_auth_token")
+# Of config_kwargs: how the authors' code of GTE models computes.
+_NO_EFFECT_ON_CONFIG = ("unpad_inputs", "use_memory_efficient_attention")
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What is to be loaded, and how it is to be run.
+
+    source: resolve_model's further arguments.
+    """
+
+    name_or_path: str
+    source: Mapping[str, Any]
+    compute_type: str
+    budget: Budget
+    overrides: Overrides
+
+    def found(self) -> FoundRequest:
+        """The same with its folder. Errors: resolve_model's."""
+        return FoundRequest(
+            **vars(self), folder=resolve_model(self.name_or_path, **self.source).absolute()
+        )
+
+
+@dataclass(frozen=True)
+class FoundRequest(LoadRequest):
+    """The same, and where it was found."""
+
+    folder: Path
+
+    def found(self) -> FoundRequest:
+        """Itself, while the folder is there."""
+        if self.folder.is_dir():
+            return self
+        fields = {name: value for name, value in vars(self).items() if name != "folder"}
+        return LoadRequest(**fields).found()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What may be written: no token, and dicts that are picklable."""
+        source = {name: value for name, value in self.source.items() if name != "token"}
+        overrides = Overrides(dict(self.overrides.config), dict(self.overrides.tokenizer))
+        return {**vars(self), "source": source, "overrides": overrides}
+
+
+def load_request(
+    model_name_or_path: str | os.PathLike[str],
+    source: Mapping[str, Any],
+    running: Mapping[str, Any],
+    further: Mapping[str, Any],
+) -> LoadRequest:
+    """What a constructor's arguments ask for.
+
+    source: resolve_model's. running: compute_type, num_threads, max_batch_tokens, device. further:
+    what else was given.
+    Errors: TypeError for an unknown argument, ValueError for a value that cannot be had here.
+    """
+    given = dict(_renamed(further))
+    if unknown := [name for name in given if name not in _KNOWN]:
+        raise TypeError(f"the constructor got unknown arguments: {', '.join(sorted(unknown))}")
+    check_known("compute_type", running["compute_type"], COMPUTE_TYPES)
+    budget = checked_budget(running["max_batch_tokens"], running["num_threads"], running["device"])
+    _check_backend(given)
+    source = dict(source)
+    if (old := given.get("use_auth_token")) is not None:
+        if source["token"] is not None:
+            raise ValueError("token and use_auth_token are two names of one argument; give one")
+        source["token"] = old
+    if not isinstance(model_name_or_path, (str, os.PathLike)):
+        raise TypeError(f"model_name_or_path must be a path or a name, got {model_name_or_path!r}")
+    compute_type = _compute_type(running["compute_type"], _options(given, "model_kwargs"))
+    tokenizer = _options(given, "processor_kwargs")
+    if not tokenizer.pop("use_fast", True):
+        raise ValueError("processor_kwargs['use_fast'] must be True: tokenizers are the fast ones")
+    config = _options(given, "config_kwargs")
+    for name in _NO_EFFECT_ON_CONFIG:
+        config.pop(name, None)
+    return LoadRequest(
+        os.fspath(model_name_or_path), source, compute_type, budget, Overrides(config, tokenizer)
+    )
+
+
+def _renamed(further: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in further.items():
+        new = _RENAMED.get(name, name)
+        if new != name and further.get(new) is not None:
+            raise TypeError(f"{new} and {name} are two names of one argument; give one")
+        if new == name or value is not None:
+            yield new, value
+
+
+def _check_backend(given: Mapping[str, Any]) -> None:
+    if given.get("modules") is not None:
+        raise ValueError(
+            "modules must be None: modules of torch cannot be run; save the model that they make up,"
+            " and load its folder"
+        )
+    backend = given.get("backend")
+    if backend not in (None, "torch"):
+        raise ValueError(
+            f"backend must be 'torch' (the checkpoint's own weights, run by simdformer), got {backend!r}"
+        )
+    if given.get("keep_in_fp32_modules"):
+        raise ValueError(
+            "keep_in_fp32_modules must be None: compute_type chooses for all matrices of the encoder;"
+            " a classification head is float32 in any case"
+        )
+
+
+def _options(given: Mapping[str, Any], argument: str) -> dict[str, Any]:
+    """A dict of keyword arguments, without those that the constructor has itself."""
+    options = given.get(argument) or {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{argument} must be a dict, got {options!r}")
+    options = dict(options)
+    options.pop("trust_remote_code", None)  # nothing in a folder is ever executed
+    for name in _HUB:
+        if options.pop(name, None) not in (None, False):
+            raise ValueError(f"{argument}[{name!r}] cannot be set: give it to the constructor")
+    return options
+
+
+def _compute_type(compute_type: str, model_kwargs: dict[str, Any]) -> str:
+    """The compute type that both ask for. What else is in model_kwargs is checked."""
+    check_device_map(model_kwargs.pop("device_map", None))
+    if not model_kwargs.pop("use_safetensors", True):
+        raise ValueError(
+            "model_kwargs['use_safetensors'] must not be False: safetensors are read where there are any"
+        )
+    for name in ("dtype", "torch_dtype"):
+        value = model_kwargs.pop(name, None)
+        dtype = getattr(value, "__name__", str(value)).removeprefix("torch.")
+        if value is None or dtype == "auto":
+            continue
+        if dtype not in _DTYPES:
+            raise ValueError(
+                f"model_kwargs[{name!r}] must be one of {', '.join(_DTYPES)}, auto, got {value!r}"
+            )
+        if compute_type not in ("default", dtype):
+            raise ValueError(f"compute_type={compute_type!r}, but model_kwargs ask for {value!r}")
+        compute_type = dtype
+    for name in _NO_EFFECT:
+        model_kwargs.pop(name, None)
+    left = [name for name, value in model_kwargs.items() if value is not None]
+    if left:
+        raise ValueError(
+            f"model_kwargs cannot be used here: {', '.join(sorted(left))};"
+            f" known: dtype, torch_dtype, device_map, use_safetensors, {', '.join(_NO_EFFECT)}"
+        )
+    return compute_type
+
+
+def check_device_map(device_map: object) -> None:
+    """ValueError unless all of a model is to be on the CPU."""
+    places = device_map.values() if isinstance(device_map, Mapping) else [device_map]
+    for place in places:
+        check_device(None if place == "auto" else place)

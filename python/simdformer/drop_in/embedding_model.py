@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What SentenceTransformer has besides loading and encoding: similarity, dimensions, and the way of its
+texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simdformer.drop_in.settings import settings_files
+from simdformer.drop_in.text_model import TextModel, joined
+from simdformer.text.inputs import checked_truncate_dim, text_list
+from simdformer.text.model_output import OutputRequest, features
+from simdformer.text.pipeline import Array
+from simdformer.text.tokenizer import check_text
+from simdformer.util import similarity
+from simdformer.util.similarity import SIMILARITIES
+
+# Vectors that are normalized at a time.
+_ROWS = 4096
+
+
+class EmbeddingModel(TextModel):
+    """A model that makes a vector of a text."""
+
+    encode: Callable[..., Any]
+
+    # --- similarity ---
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan"."""
+        return self._similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: str) -> None:
+        name = str(getattr(name, "value", name))  # sentence-transformers' enum holds the name
+        if name not in SIMILARITIES:
+            raise ValueError(
+                f"unknown similarity_fn_name {name!r}; known: {', '.join(SIMILARITIES)}"
+            )
+        self._similarity_fn_name = name
+
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
+        """Compare all with all. embeddings1: (n, dim) or (dim,), embeddings2: (m, dim) or (dim,).
+
+        Returns: (n, m), float32 unless the embeddings are float64; distances are negated.
+        """
+        return SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
+        """Compare embeddings1[i] with embeddings2[i]; both (n, dim) or (dim,). Returns: (n,), ()."""
+        return SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2)
+
+    # --- properties of the model ---
+
+    def get_embedding_dimension(self) -> int:
+        """The length of the vectors that `encode` returns."""
+        full = self.pipeline.width
+        return full if self.truncate_dim is None else min(full, self.truncate_dim)
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
+        self.pipeline.include_prompt = include_prompt
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Within this context, `encode` keeps `truncate_dim` dimensions (None: all)."""
+        before = self.truncate_dim
+        self.truncate_dim = checked_truncate_dim(truncate_dim, None)
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    truncate_sentence_embeddings = truncate_embeddings
+
+    # --- the way of the data ---
+
+    def encode_multi_process(self, sentences: Any, pool: dict[str, Any], **arguments: Any) -> Any:
+        """The older name of `encode` with a pool."""
+        return self.encode(sentences, pool=pool, **arguments)
+
+    def is_singular_input(self, inputs: object) -> bool:
+        """Whether `encode` takes this as one text."""
+        return isinstance(inputs, str)
+
+    def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
+        return ([inputs], True) if isinstance(inputs, str) else (text_list(inputs), False)
+
+    def _prompted(self, texts: Iterable[Any], prompt: str | None) -> Iterator[str]:
+        prefix = prompt or ""
+        for index, text in enumerate(texts):
+            yield prefix + check_text(text, index)
+
+    def compute(
+        self,
+        texts: list[str],
+        *,
+        output_value: str | None,
+        prompt: str | None,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        hidden_states: bool,
+        bar: Any = None,
+    ) -> Any:
+        """What `encode` computes of checked arguments, in this process: an array, or a list."""
+        pipeline = self.pipeline
+        if output_value == "token_embeddings":
+            return joined(pipeline.token_rows(self._prompted(texts, prompt)), bar)
+        start = pipeline.pooling_start(prompt)
+        if output_value is None:
+            request = OutputRequest(pipeline.encoder, hidden_states=hidden_states)
+            passes = pipeline.output_passes(self._prompted(texts, prompt), request, start)
+            length = pipeline.tokenizer.prompt_length(prompt) if prompt else None
+            typed = pipeline.encoder.num_token_types > 1
+            return [
+                features(output.with_dim(truncate_dim), length, typed)
+                for output in joined(passes, bar)
+            ]
+        if not texts:
+            return np.asarray([])
+        shape = (len(texts), min(pipeline.width, truncate_dim or pipeline.width))
+        rows = self._prompted(texts, prompt)
+        embeddings = pipeline.matrix(rows, shape, pooling_start=start, bar=bar)
+        if normalize_embeddings:  # some rows at a time: their squares need memory too
+            for begin in range(0, len(texts), _ROWS):
+                part = embeddings[begin : begin + _ROWS]
+                part[:] = similarity.normalize_embeddings(part)
+        return embeddings
+
+    def _settings_files(self) -> dict[str, Any]:
+        return settings_files(
+            self,
+            {"similarity_fn_name": self.similarity_fn_name, "truncate_dim": self.truncate_dim},
+        )
+
+
+def join(parts: list[Any]) -> Any:
+    """The results of all parts: arrays, or lists."""
+    if isinstance(parts[0], list):
+        return [result for part in parts for result in part]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes that run copies of one model: sentence-transformers' multi-process pools.
+
+One process uses all cores here, so a pool makes nothing faster on one machine; it is there for
+programs that ask for one. Each process loads the model's weights once, for itself. A process is a new
+interpreter that imports simdformer alone, and not the caller's main module: a program needs no
+`if __name__ == "__main__"` for it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import ceil
+from typing import Any, NamedTuple, Protocol
+
+from simdformer.build_info import show_config
+from simdformer.text.inputs import check_device
+
+# How long to wait for a result before looking whether a process has died, in seconds.
+_PATIENCE = 0.5
+# sentence-transformers' sizes of a chunk: ten a process, of at most so many inputs.
+_CHUNKS, _MOST_INPUTS = 10, 5000
+# What a process runs. It finds modules where its parent does.
+_PROGRAM = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
+    " from simdformer.drop_in.pool import work; work()"
+)
+
+
+class Loadable(Protocol):
+    """What another process can load."""
+
+    def snapshot(self, num_threads: int | None = None) -> Any:
+        """What is sent there: its `restore` gives the model."""
+
+
+class Task(NamedTuple):
+    """A chunk: what the model is to do with it, its number, and where the result goes."""
+
+    request: tuple[str, Sequence[Any], dict[str, Any]]
+    number: int
+    results: queue.SimpleQueue[tuple[int, Any]]
+    is_wanted: threading.Event
+
+
+def start_pool(model: Loadable, target_devices: Sequence[object] | None) -> dict[str, Any]:
+    """Processes that load `model`: a dict with "processes", and "input", where they take their tasks.
+
+    target_devices: "cpu" once a process; None for as many as there are CPUs, up to 4.
+    """
+    cpus = show_config("dicts")["threads"]["count"]
+    devices = ["cpu"] * min(4, cpus) if target_devices is None else list(target_devices)
+    if not devices:
+        raise ValueError("target_devices must name a device a process, got none")
+    for device in devices:
+        check_device(device)
+    start = pickle.dumps(sys.path) + pickle.dumps(model.snapshot(max(1, cpus // len(devices))))
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    command = [sys.executable, "-c", _PROGRAM]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, **pipes) for _ in devices]  # type: ignore[call-overload]
+    for process in processes:
+        threading.Thread(target=_serve, args=(process, start, tasks), daemon=True).start()
+    return {"input": tasks, "processes": processes}
+
+
+def stop_pool(pool: dict[str, Any]) -> None:
+    """End the processes, whatever they are at."""
+    for process in pool["processes"]:
+        process.terminate()
+        pool["input"].put(None)
+    for process in pool["processes"]:
+        process.wait()
+
+
+@contextmanager
+def chosen_pool(
+    model: Loadable, pool: dict[str, Any] | None, device: object
+) -> Iterator[dict[str, Any] | None]:
+    """The pool of a call: the caller's, one that lives as long as the call for a list of devices, or
+    None for this process."""
+    if pool is not None or not isinstance(device, (list, tuple)) or not device:
+        yield pool
+        return
+    pool = start_pool(model, device)
+    try:
+        yield pool
+    finally:
+        stop_pool(pool)
+
+
+def run_in_pool(
+    pool: dict[str, Any],
+    method: str,
+    items: Sequence[Any],
+    chunk_size: int | None,
+    bar: Any,
+    **arguments: Any,
+) -> list[Any]:
+    """What `method` of the model gives for each chunk of items, in their order.
+
+    Errors: what the method raises; RuntimeError if a process has ended.
+    """
+    count = len(pool["processes"])
+    size = chunk_size or max(1, min(ceil(len(items) / count / _CHUNKS), _MOST_INPUTS))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    done: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+    wanted = threading.Event()
+    wanted.set()
+    try:
+        for i, chunk in enumerate(chunks):
+            pool["input"].put(Task((method, chunk, arguments), i, done, wanted))
+        results: list[Any] = [None] * len(chunks)
+        for _ in chunks:
+            i, result = _next_result(pool, done)
+            if isinstance(result, Exception):
+                raise result
+            results[i] = result
+            if bar is not None:
+                bar.update(len(chunks[i]))
+    finally:
+        wanted.clear()  # what is left of an interrupted call is nobody's
+    return results
+
+
+def _next_result(pool: dict[str, Any], done: queue.SimpleQueue[tuple[int, Any]]) -> tuple[int, Any]:
+    while True:
+        try:
+            return done.get(timeout=_PATIENCE)
+        except queue.Empty:
+            ended = [p for p in pool["processes"] if p.poll() is not None]
+            if ended:
+                told = ", ".join(f"{p.pid} (exit code {p.returncode})" for p in ended)
+                raise RuntimeError(f"processes of the pool have ended: {told}") from None
+
+
+def _serve(process: Any, start: bytes, tasks: queue.SimpleQueue[Task | None]) -> None:
+    """A thread for each process: gives it one task after another, until it ends."""
+    with process.stdin as stdin, process.stdout as stdout:
+        try:
+            stdin.write(start)
+            while (task := tasks.get()) is not None:
+                if task.is_wanted.is_set():
+                    pickle.dump(task.request, stdin)
+                    stdin.flush()
+                    task.results.put((task.number, pickle.load(stdout)))
+        except (OSError, EOFError, pickle.UnpicklingError):
+            return  # it ended: whoever waits for a result sees that
+
+
+def work() -> None:
+    """A process of a pool: answers what comes over its standard input, until that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    requests = sys.stdin.buffer
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # what a library prints is no answer
+        try:
+            model = pickle.load(requests).restore()
+        except Exception as error:  # noqa: BLE001  (who waits for the first result raises it)
+            pickle.dump(_picklable(error), answers)
+            return
+        while True:
+            try:
+                method, items, arguments = pickle.load(requests)
+            except EOFError:
+                return
+            try:
+                result = getattr(model, method)(items, **arguments)
+            except Exception as error:  # noqa: BLE001  (the caller raises it)
+                result = _picklable(error)
+            pickle.dump(result, answers)
+            answers.flush()
+
+
+def _picklable(error: Exception) -> Exception:
+    """The error, or one that says the same."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  (whatever its class does)
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error

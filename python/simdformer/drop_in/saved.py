@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies of a model: deepcopy, pickle, other processes, folders.
+
+What a model was loaded from is not copied into a pickle: it holds the name or folder, how the model
+runs, and what was set since. A model whose encoder was changed after loading exists nowhere else, and
+is copied in memory alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import shutil
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simdformer import nn
+from simdformer.checkpoint import read_json
+from simdformer.drop_in.arguments import FoundRequest, LoadRequest
+from simdformer.drop_in.pool import start_pool, stop_pool
+from simdformer.folder.overrides import Overrides
+from simdformer.folder.resolve import wanted_files
+from simdformer.text.pipeline import TextPipeline
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# What loading makes anew.
+_LOADED = (
+    "_request",
+    "_stack",
+    "compute_type",
+    "encoder",
+    "module_names",
+    "part_types",
+    "pipeline",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a model is loaded from, and what was set since."""
+
+    kind: type[Saved]
+    request: FoundRequest
+    settings: Mapping[str, Any]
+    max_seq_length: int
+    include_prompt: bool
+
+    def restore(self) -> Any:
+        """The model, loaded again."""
+        model = self.kind.__new__(self.kind)
+        model._load(self.request)
+        model.__dict__.update(self.settings)
+        if model.pipeline.tokenizer.max_seq_length != self.max_seq_length:
+            model.pipeline.limit_length("max_seq_length", self.max_seq_length)
+        model.pipeline.include_prompt = self.include_prompt
+        return model
+
+
+class Saved:
+    """A model that can be copied.
+
+    _request: what it was loaded by. _stack: the encoder's packed form then.
+    """
+
+    encoder: nn.TextEncoder
+    pipeline: TextPipeline
+    _request: FoundRequest
+    _stack: object
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the model was loaded from."""
+        return self._request.folder
+
+    @property
+    def overrides(self) -> Overrides:
+        """What config_kwargs and processor_kwargs put in the place of fields of its files."""
+        return self._request.overrides
+
+    @abstractmethod
+    def _load(self, request: LoadRequest) -> Any:
+        """Load the model."""
+
+    @abstractmethod
+    def _settings_files(self) -> dict[str, Any]:
+        """What was set since loading, as fields of the folder's files."""
+
+    def snapshot(self, num_threads: int | None = None) -> Snapshot:
+        """What another process needs to load the same model.
+
+        num_threads: of a call there, unless the constructor was given a number.
+        Errors: pickle.PicklingError if the encoder has been changed since it was loaded.
+        """
+        if self.encoder.native() is not self._stack:
+            raise pickle.PicklingError(
+                "the encoder was changed after loading; pickles, pools and saved folders hold what was"
+                " loaded (copy.deepcopy copies the changes)"
+            )
+        request, settings = self._request, dict(vars(self))
+        if num_threads is not None and request.budget.num_threads == 0:
+            budget = request.budget._replace(num_threads=num_threads)
+            request = replace(request, budget=budget)
+        for name in _LOADED:
+            del settings[name]
+        pipeline = self.pipeline
+        limit = pipeline.tokenizer.max_seq_length
+        return Snapshot(type(self), request, settings, limit, pipeline.include_prompt)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Snapshot.restore, (self.snapshot(),)
+
+    def __copy__(self) -> Self:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(vars(self))
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        for name, value in vars(self).items():
+            shared = name in ("_request", "_stack", "pipeline")
+            other.__dict__[name] = value if shared else copy.deepcopy(value, memo)
+        other.pipeline = self.pipeline.with_encoder(other.encoder)
+        return other
+
+    # --- processes ---
+
+    def start_multi_process_pool(self, target_devices: list[str] | None = None) -> dict[str, Any]:
+        """Start processes that load this model's weights, once each; use it as `pool` of a call.
+
+        target_devices: "cpu" once a process; None for as many as there are CPUs, up to 4. They share
+          the CPUs. One process uses all of them as well, with one copy of the weights.
+        """
+        return start_pool(self, target_devices)
+
+    @staticmethod
+    def stop_multi_process_pool(pool: dict[str, Any]) -> None:
+        """End the processes of a pool."""
+        stop_pool(pool)
+
+    # --- folders ---
+
+    def save_pretrained(
+        self,
+        path: str | os.PathLike[str] | None,
+        model_name: str | None = None,  # noqa: ARG002  (sentence-transformers': of its model card)
+        create_model_card: bool = True,
+        train_datasets: list[str] | None = None,  # noqa: ARG002
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write a folder that loads as this model: the files that it was loaded from, and what was set
+        since (prompts, max_seq_length, truncate_dim, ...). Weights are copied as they are stored.
+
+        path: is made if there is none; None writes nothing, as in sentence-transformers.
+        create_model_card: copy the folder's README.md too, if it has one.
+        Errors: pickle.PicklingError if the encoder has been changed since it was loaded; ValueError
+        for safe_serialization=False.
+        """
+        if path is None:
+            return
+        if not safe_serialization:
+            raise ValueError(
+                "safe_serialization must be True: weights are copied as they are stored"
+            )
+        source, target = self.snapshot().request.folder, Path(path)
+        wanted = wanted_files(
+            [file.relative_to(source).as_posix() for file in source.rglob("*") if file.is_file()]
+        )
+        for name in [*wanted, *(["README.md"] if create_model_card else [])]:
+            if (source / name).is_file():
+                _replace(target / name, source / name)
+        for name, fields in self._settings_files().items():
+            old = read_json(target / name) if name in wanted else {}
+            if fields:
+                _replace(target / name, {**old, **fields} if isinstance(fields, dict) else fields)
+
+    save = save_pretrained
+
+
+def _replace(target: Path, content: Any) -> None:
+    """Write a file under a temporary name, and rename it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    if isinstance(content, Path):
+        shutil.copyfile(content, temporary)
+    else:
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    temporary.replace(target)

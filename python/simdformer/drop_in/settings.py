@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model was set to since it was loaded, as files of its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from simdformer.checkpoint import read_any_json, read_json
+from simdformer.drop_in.text_model import TextModel
+from simdformer.folder.modules import is_causal_language_model, transformer_config_name
+
+
+def read_module_list(folder: Path) -> list[tuple[str, str]]:
+    """Class and path of the modules that modules.json names, in order; none without one."""
+    path = folder / "modules.json"
+    entries = read_any_json(path) if path.is_file() else []
+    return [(str(e["type"]).rpartition(".")[2], str(e.get("path", ""))) for e in entries]
+
+
+def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model was set to, as files of its folder and their fields; modules.json as a whole, where
+    there is none. defaults: further fields of config_sentence_transformers.json."""
+    folder, overrides, pipeline = model.folder, model.overrides, model.pipeline
+    modules = read_module_list(folder)
+    files: dict[str, Any] = {}
+    if not modules:
+        modules = [(name, f"{i}_{name}" if i else "") for i, name in enumerate(model.module_names)]
+        files["modules.json"] = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for i, (name, path) in enumerate(modules)
+        ]
+    paths = dict(reversed(modules))
+    root = Path(paths["Transformer"])
+    limit: dict[str, Any] = {"max_seq_length": pipeline.tokenizer.max_seq_length}
+    if "Pooling" in paths:
+        pooling = Path(paths["Pooling"]) / "config.json"
+        files[str(pooling)] = {"include_prompt": pipeline.include_prompt}
+        if not (folder / pooling).is_file():
+            causal = is_causal_language_model(read_json(folder / "config.json"))
+            files[str(pooling)] |= {
+                "embedding_dimension": pipeline.encoder.hidden_size,
+                "pooling_mode": "lasttoken" if causal else "mean",
+            }
+    elif "modules.json" in files:
+        limit |= {"transformer_task": "sequence-classification", "module_output_name": "scores"}
+    return files | {
+        str(root / transformer_config_name(folder / root)): limit,
+        "config_sentence_transformers.json": {
+            "model_type": "CrossEncoder" if len(modules) == 1 else "SentenceTransformer",
+            "prompts": model.prompts,
+            "default_prompt_name": model.default_prompt_name,
+            **defaults,
+        },
+        str(root / "config.json"): dict(overrides.config),
+        str(root / "tokenizer_config.json"): dict(overrides.tokenizer),
+    }

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The base of SentenceTransformer and CrossEncoder: a pipeline, prompts, the length limit, outputs."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from importlib import import_module
+from typing import Any, TypeVar
+
+from numpy.typing import ArrayLike
+
+from simdformer import nn
+from simdformer.drop_in.arguments import FoundRequest
+from simdformer.drop_in.pool import chosen_pool, run_in_pool
+from simdformer.drop_in.saved import Saved
+from simdformer.drop_in.torch_module import TorchModule
+from simdformer.folder.loading import LoadedCrossEncoder, LoadedModel
+from simdformer.text.model_output import MAX_BYTES, Layers, LayersAndHeads, OutputRequest
+from simdformer.text.pipeline import Array, TextPipeline
+from simdformer.text.tokenizer import Tokenizer
+from simdformer.text.warning import warn_caller
+
+R = TypeVar("R")
+# device, pool and chunk_size of a call.
+Where = tuple[Any, dict[str, Any] | None, int | None]
+
+_logger = logging.getLogger("simdformer")
+
+
+class TextModel(Saved, TorchModule):
+    """A model that reads texts, or pairs of them.
+
+    Attributes: those that the classes below it list.
+    """
+
+    encoder: nn.TextEncoder
+    pipeline: TextPipeline
+    compute_type: str
+    part_types: dict[str, str]
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    truncate_dim: int | None = None
+    # What a call computes of checked texts, in this process.
+    compute: Callable[..., Any]
+
+    @property
+    def max_seq_length(self) -> int:
+        """The longest text (or pair) in tokens, special tokens included; longer ones are truncated.
+
+        It may be set, up to the number of the model's positions; None sets it to that number.
+        """
+        return self.pipeline.tokenizer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        most = self.pipeline.encoder.max_positions
+        self.pipeline.limit_length("max_seq_length", most if value is None else value)
+
+    def get_max_seq_length(self) -> int:
+        """The same as `max_seq_length`."""
+        return self.max_seq_length
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, with its limit fixed; it cannot be changed under a running call."""
+        return self.pipeline.tokenizer
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens have been computed since loading."""
+        return self.pipeline.num_tokens
+
+    @property
+    def truncated_texts(self) -> int:
+        """How many texts (or pairs) were longer than max_seq_length since loading.
+
+        The first call that meets one warns; no other does.
+        """
+        return self.pipeline.truncated_texts
+
+    def resolve_prompt(
+        self, prompt: str | None = None, prompt_name: str | None = None
+    ) -> str | None:
+        """What is put before a text: `prompt`, else the prompt of this name, else the default one.
+
+        Errors: TypeError for a prompt that is not a str, ValueError for an unknown name.
+        """
+        if prompt is not None:
+            if prompt_name is not None:
+                warn_caller(
+                    f"prompt and prompt_name={prompt_name!r} are both given; prompt is used"
+                )
+            if not isinstance(prompt, str):
+                raise TypeError(f"prompt must be a str, got {type(prompt).__name__}")
+            return prompt
+        if prompt_name is None:
+            prompt_name = self.default_prompt_name
+        if prompt_name is None:
+            return None
+        if prompt_name not in self.prompts:
+            raise ValueError(f"unknown prompt name {prompt_name!r}; known: {list(self.prompts)}")
+        return self.prompts[prompt_name]
+
+    def outputs(
+        self,
+        inputs: Any,
+        *,
+        output_attentions: LayersAndHeads = False,
+        output_hidden_states: bool = False,
+        output_head_outputs: Layers = False,
+        head_mask: ArrayLike | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_bytes: int | None = MAX_BYTES,
+    ) -> Any:
+        """What the model computes on its way to vectors or scores, as `encode` and `predict` do.
+
+        inputs, prompt_name, prompt: as for `encode` or `predict`.
+        output_attentions: True for the weights of all layers and heads; layers by number (negative
+          ones from the end); or a dict from layer to its heads by number, or True for all.
+        output_hidden_states: every layer's. output_head_outputs: True, or layers by number.
+        head_mask: float32 (num_heads,) or (num_layers, num_heads), factors of the heads' outputs
+          and weights: 0 switches a head off. None or ones change no bit.
+        max_bytes: what the arrays of the call may take together; None for no limit. Attentions
+          grow with the square of a text's length.
+
+        Returns: a ModelOutput of a single text or pair, else a list of them. What is asked for
+        changes no bit of the rest; head_mask does, as it should. Logits are those before any activation.
+
+        Errors: those of `encode`; ValueError for layers and heads that the model does not have, for
+        a head_mask of another shape, and, before they are made, for arrays of more than max_bytes.
+        """
+        asked = (output_attentions, output_hidden_states, output_head_outputs, head_mask)
+        request = OutputRequest.of(self.pipeline.encoder, *asked)
+        prompt = self.resolve_prompt(prompt, prompt_name)
+        texts, single = self._listed(inputs)
+        found = self.pipeline.outputs(
+            list(self._prompted(texts, prompt)),
+            request,
+            max_bytes,
+            self.pipeline.pooling_start(prompt),
+            logits=self._gives_logits,
+        )
+        outputs = [output.with_dim(self.truncate_dim) for output in found]
+        return outputs[0] if single else outputs
+
+    def tokenize(self, texts: Any, prompt: str | None = None) -> dict[str, Array]:
+        """The model's view of texts, or pairs, as sentence-transformers' `tokenize` and `preprocess`.
+
+        Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
+        on the right. `encode` and `predict` use none of this: they do not pad.
+        """
+        return self.pipeline.padded_tokens(list(self._prompted(self._listed(texts)[0], prompt)))
+
+    def preprocess(self, inputs: Any, prompt: str | None = None) -> dict[str, Array]:
+        """The newer name of `tokenize`."""
+        return self.tokenize(inputs, prompt)
+
+    # --- for the classes below it ---
+
+    def _adopt(
+        self, request: FoundRequest, loaded: LoadedModel | LoadedCrossEncoder, **options: Any
+    ) -> None:
+        """Be what was loaded. options: TextPipeline's."""
+        self._request = request
+        self.name_or_path = request.name_or_path
+        self.encoder, self._stack = loaded.encoder, loaded.encoder.native()
+        self.pipeline = TextPipeline(
+            loaded.tokenizer, loaded.encoder, loaded.pool, request.budget, **options
+        )
+        self.compute_type, self.part_types = loaded.compute_type, dict(loaded.part_types)
+
+    def _parts(self, texts: list[Any], where: Where, bar: Any, **arguments: Any) -> list[Any]:
+        """What `compute` gives: of all texts in this process, or of each chunk in those of a pool."""
+        device, pool, chunk_size = where
+        with chosen_pool(self, pool, device if texts else None) as chosen:
+            if chosen is None or not texts:
+                return [self.compute(texts, bar=bar, **arguments)]
+            return run_in_pool(chosen, "compute", texts, chunk_size, bar, **arguments)
+
+    _gives_logits = False
+
+    @abstractmethod
+    def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
+        """Texts, or pairs, as a list, and whether `inputs` is a single one."""
+
+    @abstractmethod
+    def _prompted(self, texts: Iterable[Any], prompt: str | None) -> Iterable[Any]:
+        """Each text, checked when it is reached, behind the prompt."""
+
+
+@contextmanager
+def progress_bar(total: int, show: bool | None, unit: str) -> Iterator[Any]:
+    """A bar over so many units, or None. show: None asks the logger "simdformer"."""
+    if show is None:
+        show = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+    if not show:
+        yield None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=f"{unit.capitalize()}s", unit=unit) as bar:
+        yield bar
+
+
+def joined(passes: Generator[list[R], None, None], bar: Any) -> list[R]:
+    """The results of all passes; the bar is told of each."""
+    result: list[R] = []
+    with closing(passes) as parts:
+        for part in parts:
+            result.extend(part)
+            if bar is not None:
+                bar.update(len(part))
+    return result
+
+
+def convert(rows: Array, to_numpy: bool, to_tensor: bool) -> Any:
+    """The array itself, a list of its rows, or a torch.Tensor."""
+    if to_tensor:
+        try:
+            torch = import_module("torch")
+        except ImportError as error:
+            raise ImportError("convert_to_tensor=True needs torch, which is missing") from error
+        return torch.from_numpy(rows)
+    return rows if to_numpy else list(rows)
+
+
+def model_card(given: Mapping[str, Any]) -> Any:
+    """What was given as model_card_data, else what evaluators may write to."""
+    card = given.get("model_card_data")
+    return ModelCardData() if card is None else card
+
+
+class ModelCardData:
+    """Where sentence-transformers' evaluators put what they measured; any attribute can be set.
+
+    Attributes: eval_results_dict: metrics by evaluator.
+    """
+
+    def __init__(self) -> None:
+        self.eval_results_dict: dict[Any, dict[str, Any]] = {}
+
+    def set_evaluation_metrics(
+        self, evaluator: Any, metrics: Mapping[str, Any], *_: Any, **__: Any
+    ) -> None:
+        """Keep a copy of the metrics."""
+        self.eval_results_dict[evaluator] = dict(metrics)

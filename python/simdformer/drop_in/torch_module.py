@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs written for sentence-transformers do to a model besides running it: it is a torch module
+there, on a device, a sequence of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from simdformer import nn
+from simdformer.text.inputs import check_device
+from simdformer.text.pipeline import TextPipeline
+from simdformer.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Device(str):
+    """The CPU, where torch's functions take a device: equal to "cpu" and to torch.device("cpu").
+
+    Attributes: type, index: as torch.device's.
+    """
+
+    __slots__ = ()
+
+    type = "cpu"
+    index = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, str(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+class TorchModule:
+    """Methods of torch.nn.Module and torch.nn.Sequential that change nothing here."""
+
+    encoder: nn.TextEncoder
+    pipeline: TextPipeline
+    compute_type: str
+    module_names: tuple[str, ...]
+
+    training = False
+
+    @property
+    def device(self) -> Device:
+        """The CPU: the only device here."""
+        return Device("cpu")
+
+    def to(self, device: object = None, dtype: object = None, **kwargs: object) -> Self:
+        """The model itself. ValueError for another device than the CPU, or another type."""
+        kwargs.pop("non_blocking", None)
+        device = kwargs.pop("device", device)
+        if str(device).startswith("torch.") and "device" not in type(device).__name__:
+            device, dtype = None, device  # to(torch.float32)
+        if kwargs:
+            raise TypeError(f"to got unknown arguments: {', '.join(sorted(kwargs))}")
+        check_device(device)
+        if dtype is not None and str(dtype).removeprefix("torch.") != self.compute_type:
+            raise ValueError(
+                f"dtype must be None or {self.compute_type!r}, got {dtype!r}: the type is chosen when a model"
+                " is loaded, by compute_type"
+            )
+        return self
+
+    def cpu(self) -> Self:
+        """The model itself."""
+        return self
+
+    def float(self) -> Self:
+        """The model itself. ValueError if it does not run in float32."""
+        return self.to(dtype="float32")
+
+    def eval(self) -> Self:
+        """The model itself: there is no training mode."""
+        return self
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002  (torch's)
+        """The model itself, which does not train: dropout never applies."""
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
+        """The model itself: there are no gradients."""
+        return self
+
+    def share_memory(self) -> Self:
+        """The model itself: a process of a pool loads its own weights."""
+        return self
+
+    def compile(self, *args: object, **kwargs: object) -> None:
+        """Nothing: the model is compiled already."""
+
+    def parameters(self) -> Iterator[Any]:
+        """The encoder's parameters, float32 arrays."""
+        return (value for _, value in self.encoder.named_parameters())
+
+    def get_backend(self) -> str:
+        """sentence-transformers' word for a model that is run from its checkpoint: "torch"."""
+        return "torch"
+
+    @property
+    def backend(self) -> str:
+        """The same as `get_backend` gives."""
+        return self.get_backend()
+
+    # --- the modules of a sentence-transformers model ---
+
+    def __len__(self) -> int:
+        return len(self.module_names)
+
+    def __iter__(self) -> Iterator[ModuleView]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> ModuleView:
+        """A module by number: what it says of the model. It cannot be called or replaced."""
+        name = self.module_names[index]
+        return _VIEWS.get(name, ModuleView)(name, self)
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class ModuleView:
+    """A module of a model, as sentence-transformers names and numbers it."""
+
+    def __init__(self, name: str, model: TorchModule) -> None:
+        self.name = name
+        self.model = model
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+
+class TransformerView(ModuleView):
+    """The first module: the tokenizer and the encoder."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.model.pipeline.tokenizer
+
+    @property
+    def auto_model(self) -> nn.TextEncoder:
+        """The model's encoder."""
+        return self.model.encoder
+
+    @property
+    def max_seq_length(self) -> int:
+        """The model's limit, which may be set."""
+        return self.tokenizer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        self.model.pipeline.limit_length("max_seq_length", value)
+
+    def get_embedding_dimension(self) -> int:
+        """The length of a token's vector."""
+        return self.model.pipeline.encoder.hidden_size
+
+    get_word_embedding_dimension = get_embedding_dimension
+
+
+class PoolingView(ModuleView):
+    """Pooling."""
+
+    @property
+    def include_prompt(self) -> bool:
+        """Whether the tokens of the prompt take part, which may be set."""
+        return self.model.pipeline.include_prompt
+
+    @include_prompt.setter
+    def include_prompt(self, value: bool) -> None:
+        self.model.pipeline.include_prompt = value
+
+
+_VIEWS: dict[str, type[ModuleView]] = {"Transformer": TransformerView, "Pooling": PoolingView}
