@@ -63,7 +63,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "models/": (*BOTTOM, "models", "nn"),
     "generation/": ("generation", "nn"),
     "folder/": FOLDER,
-    "util/": ("folder", "util"),
+    "util/": ("folder", "functional", "util"),
     "drop_in/": (*FOLDER, "drop_in", "util"),
     "quantization.py": ("util",),
     "build_info.py": ("_core", "__version__"),

@@ -26,7 +26,6 @@ from simdformer.util import similarity
 from simdformer.util.embedding_precision import (
     check_precision,
     quantize_embeddings,
-    quantize_matrices,
 )
 from simdformer.util.similarity import SIMILARITIES
 
@@ -220,8 +219,8 @@ class SentenceTransformer(EmbeddingModel):
             if precision != "float32" and texts:
                 found = quantize_embeddings(found, precision)
             found = convert(found, convert_to_numpy, convert_to_tensor)
-        elif precision != "float32":
-            found = quantize_matrices(found, precision)
+        elif precision != "float32" and texts:
+            found = quantize_embeddings(found, precision)
         return found[0] if single else found
 
     def encode_query(

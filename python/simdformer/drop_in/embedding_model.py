@@ -15,7 +15,6 @@ from simdformer.drop_in.settings import settings_files
 from simdformer.drop_in.text_model import TextModel, joined
 from simdformer.text.inputs import checked_truncate_dim, text_list
 from simdformer.text.model_output import OutputRequest, features
-from simdformer.text.pipeline import Array
 from simdformer.text.tokenizer import check_text
 from simdformer.util import similarity
 from simdformer.util.similarity import SIMILARITIES
@@ -45,14 +44,15 @@ class EmbeddingModel(TextModel):
             )
         self._similarity_fn_name = name
 
-    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Any:
         """Compare all with all. embeddings1: (n, dim) or (dim,), embeddings2: (m, dim) or (dim,).
 
-        Returns: (n, m), float32 unless the embeddings are float64; distances are negated.
+        Returns: (n, m), float32 unless the embeddings are float64; distances are negated. Of torch's
+        tensors it is one.
         """
         return SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2)
 
-    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Array:
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Any:
         """Compare embeddings1[i] with embeddings2[i]; both (n, dim) or (dim,). Returns: (n,), ()."""
         return SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2)
 

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done with embeddings afterwards, under sentence-transformers' names: similarity, smaller
+"""What is done with embeddings afterwards, under sentence-transformers' names: similarity, search, smaller
 precisions."""
 
 from __future__ import annotations
 
 from simdformer.util.embedding_precision import quantize_embeddings
+from simdformer.util.retrieval import (
+    community_detection,
+    paraphrase_mining,
+    paraphrase_mining_embeddings,
+    semantic_search,
+)
 from simdformer.util.similarity import (
+    SimilarityFunction,
     cos_sim,
     dot_score,
     euclidean_sim,
@@ -15,9 +22,13 @@ from simdformer.util.similarity import (
     pairwise_dot_score,
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
+    pytorch_cos_sim,
+    truncate_embeddings,
 )
 
 __all__ = [
+    "SimilarityFunction",
+    "community_detection",
     "cos_sim",
     "dot_score",
     "euclidean_sim",
@@ -27,5 +38,10 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "paraphrase_mining",
+    "paraphrase_mining_embeddings",
+    "pytorch_cos_sim",
     "quantize_embeddings",
+    "semantic_search",
+    "truncate_embeddings",
 ]

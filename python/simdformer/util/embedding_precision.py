@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
@@ -18,14 +18,15 @@ _FEW_EMBEDDINGS = 100
 
 
 def quantize_embeddings(
-    embeddings: Array,
+    embeddings: ArrayLike,
     precision: str,
-    ranges: Array | None = None,
-    calibration_embeddings: Array | None = None,
-) -> Array:
+    ranges: ArrayLike | None = None,
+    calibration_embeddings: ArrayLike | None = None,
+) -> Any:
     """Embeddings in another precision.
 
-    embeddings: floating point (n, dim) or (dim,).
+    embeddings: floating point (n, dim) or (dim,); or a list of matrices (n_i, dim), all with the same
+      ranges, for which a list is returned.
     precision:
       "float32": unchanged.
       "int8", "uint8": 255 equal steps between each dimension's least and greatest value, taken from
@@ -38,6 +39,14 @@ def quantize_embeddings(
     uint8 of one embedding without ranges. Warns if the ranges come from fewer than 100 embeddings.
     """
     check_precision(precision)
+    if isinstance(embeddings, list) and embeddings and np.ndim(embeddings[0]) == 2:
+        ends = np.cumsum([len(matrix) for matrix in embeddings])
+        rows = np.concatenate(embeddings)
+        codes = quantize_embeddings(rows, precision, ranges, calibration_embeddings)
+        return np.split(codes, ends[:-1])
+    embeddings = np.asarray(embeddings)
+    if embeddings.ndim == 2 and not len(embeddings):  # there is nothing to take ranges from
+        ranges = np.zeros((2, embeddings.shape[1]))
     if embeddings.dtype.kind != "f":
         raise ValueError(f"embeddings must be floating point, got {embeddings.dtype}")
     if precision == "float32":
@@ -46,12 +55,14 @@ def quantize_embeddings(
         bits: Array = np.packbits(embeddings > 0, axis=-1)
         return bits if precision == "ubinary" else (bits ^ 0x80).view(np.int8)
     if ranges is None:
-        source = embeddings if calibration_embeddings is None else calibration_embeddings
+        source = (
+            embeddings if calibration_embeddings is None else np.asarray(calibration_embeddings)
+        )
         ranges = value_ranges(source, precision)
     least, greatest = np.asarray(ranges, dtype=np.float32)
     steps = (greatest - least) / 255
     steps = np.where(steps == 0, 1, steps)
-    codes: Array = np.clip(np.floor((embeddings - least) / steps), 0, 255).astype(np.uint8)
+    codes = np.clip(np.floor((embeddings - least) / steps), 0, 255).astype(np.uint8)
     return codes if precision == "uint8" else (codes ^ 0x80).view(np.int8)
 
 
@@ -69,14 +80,6 @@ def value_ranges(embeddings: Array, precision: str) -> Array:
             stacklevel=3,
         )
     return np.stack((embeddings.min(axis=0), embeddings.max(axis=0)))
-
-
-def quantize_matrices(matrices: list[Array], precision: str) -> list[Array]:
-    """All matrices (n_i, dim), with the same ranges."""
-    if not matrices:
-        return matrices
-    ends = np.cumsum([len(matrix) for matrix in matrices])
-    return np.split(quantize_embeddings(np.concatenate(matrices), precision), ends[:-1])
 
 
 def check_precision(precision: str | None, output_value: str | None = "") -> str:
