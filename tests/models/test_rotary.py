@@ -19,8 +19,10 @@ from tests.support.tiny_rotary import (
     ALL,
     EUROBERT,
     GTE,
+    LLAMA,
     LOCAL,
     MATRICES,
+    MISTRAL,
     MODERNBERT,
     NOMIC_BERT,
     QWEN3,
@@ -72,6 +74,16 @@ OPTIONS = {
     ),
     "qwen3: biases": replace(
         QWEN3, biased=MATRICES[:4], config=QWEN3.config | {"attention_bias": True}
+    ),
+    "llama: both ways": replace(
+        LLAMA, everywhere=(-1, -1), config=LLAMA.config | {"is_causal": False}
+    ),
+    "llama: biases": replace(LLAMA, biased=MATRICES, config=LLAMA.config | BIASES),
+    "mistral: both ways": replace(
+        MISTRAL, everywhere=(5, 5), config=MISTRAL.config | {"is_causal": False}
+    ),
+    "mistral: no window": replace(
+        MISTRAL, everywhere=(-1, 0), config=MISTRAL.config | {"sliding_window": None}
     ),
     "qwen3: the last layers see a window": replace(
         QWEN3,

@@ -49,7 +49,8 @@ def refused(folder, architecture, config, match):
 )  # fmt: skip
 @each
 def test_a_field_that_cannot_be_is_refused_by_name(tmp_path, architecture, changes, match):
-    config = without(architecture.fields(), "head_dim", "num_key_value_heads") | changes
+    # null: as many as num_attention_heads, also where the default is another number.
+    config = without(architecture.fields(), "head_dim") | {"num_key_value_heads": None} | changes
     refused(tmp_path / "m", architecture, config, f"config.json: {match}")
 
 
@@ -108,7 +109,7 @@ def test_rotations_that_cannot_be_are_refused_by_name(tmp_path, architecture, pa
         (NOMIC_BERT, {"type_vocab_size": 0}, "type_vocab_size must be an int in 1"),
         (GTE, {"type_vocab_size": 2}, r"\(type_vocab_size=2, hidden_size=20\) needs \(2, 20\)"),
         (QWEN3, {"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
-        (QWEN3, {"is_causal": False}, "unknown is_causal False; known: True"),
+        (QWEN3, {"is_causal": 0}, "is_causal must be true or false, got 0"),
         (QWEN3, {"attention_bias": "no"}, "attention_bias must be true or false, got 'no'"),
         (QWEN3, {"use_sliding_window": 1}, "use_sliding_window must be true or false, got 1"),
         (QWEN3, {"use_sliding_window": True, "max_window_layers": -1}, "max_window_layers must be an int in 0"),

@@ -50,6 +50,17 @@ class Kind(NamedTuple):
     has_head: bool = True
 
 
+GROUPED = {**SIZES, **IDS, "num_key_value_heads": 2}
+QWEN3 = Kind(
+    "Qwen3",
+    {**GROUPED, "num_attention_heads": 6, "head_dim": 24},
+    "byte level",
+    "Qwen2Tokenizer",
+    special=("<pad>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    named={"pad_token": "<pad>"},
+    frame=("$A <|endoftext|>", "$A $B <|endoftext|>"),
+    task="ForCausalLM",
+)
 KINDS = {
     "bert": Kind("Bert", SIZES, "wordpiece", special=BERT_SPECIAL),
     "roberta": Kind("Roberta", ROBERTA, "byte level", longest=300),
@@ -80,19 +91,13 @@ KINDS = {
     ),
     "nomic_bert": Kind("NomicBert", SIZES, "wordpiece", "BertTokenizer", special=BERT_SPECIAL),
     "gte": Kind("Gte", SIZES, "unigram", "XLMRobertaTokenizer"),
-    "qwen3": Kind(
-        "Qwen3",
-        {**SIZES, **IDS, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 24},
-        "byte level",
-        "Qwen2Tokenizer",
-        special=("<pad>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
-        named={"pad_token": "<pad>"},
-        frame=("$A <|endoftext|>", "$A $B <|endoftext|>"),
-        task="ForCausalLM",
-    ),
+    "qwen3": QWEN3,
+    "qwen2": QWEN3._replace(stem="Qwen2", fields=GROUPED),
+    "llama, both ways": QWEN3._replace(stem="Llama", fields={**GROUPED, "is_causal": False}),
+    "mistral": QWEN3._replace(stem="Mistral", fields={**GROUPED, "sliding_window": 20}),
     "eurobert": Kind(
         "EuroBert",
-        {**SIZES, **IDS, "num_key_value_heads": 2},
+        GROUPED,
         "byte level",
         "PreTrainedTokenizerFast",
         special=("<pad>", "<unk>", "<s>", "</s>", "<mask>"),

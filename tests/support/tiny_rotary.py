@@ -292,7 +292,16 @@ EUROBERT = replace(
         "rope_parameters": {"rope_type": "default", "rope_theta": 250000.0},
     },
 )
-ROTARY = [MODERNBERT, NOMIC_BERT, GTE, QWEN3, EUROBERT]
+LLAMA = replace(EUROBERT, model_type="llama", heads=QWEN3.heads, eps=1e-6, everywhere=(-1, 0))
+QWEN2 = replace(LLAMA, model_type="qwen2", biased=MATRICES[:3])
+# A window of 5 keys cuts every text but the shortest.
+MISTRAL = replace(
+    LLAMA,
+    model_type="mistral",
+    everywhere=(4, 0),
+    config={**LLAMA.config, "sliding_window": 5},
+)
+ROTARY = [MODERNBERT, NOMIC_BERT, GTE, QWEN3, EUROBERT, LLAMA, QWEN2, MISTRAL]
 
 
 def without(fields, *names):

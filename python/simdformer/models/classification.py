@@ -50,6 +50,7 @@ class BuiltHead(NamedTuple):
 # BERT's first layer is its pooler, which belongs to the encoder in the checkpoint.
 _BERT = Head("classifier", "bert.pooler.dense")
 _ROBERTA = Head("classifier.out_proj", "classifier.dense")
+_DECODER = Head("score", pooling="lasttoken", classifier_bias=False)
 _MODERNBERT = Head(
     "classifier",
     "head.dense",
@@ -69,7 +70,10 @@ HEADS = {
     "MPNetForSequenceClassification": _ROBERTA,
     "ModernBertForSequenceClassification": _MODERNBERT,
     "NomicBertForSequenceClassification": _BERT._replace(dense="nomic_bert.pooler.dense"),
-    "Qwen3ForSequenceClassification": Head("score", pooling="lasttoken", classifier_bias=False),
+    "LlamaForSequenceClassification": _DECODER,
+    "MistralForSequenceClassification": _DECODER,
+    "Qwen2ForSequenceClassification": _DECODER,
+    "Qwen3ForSequenceClassification": _DECODER,
     "RobertaForSequenceClassification": _ROBERTA,
     "XLMRobertaForSequenceClassification": _ROBERTA,
 }

@@ -141,7 +141,8 @@ def rotary_positions(sizes: Sizes, parameters: Mapping[str, Any]) -> nn.RotaryEm
 class LayerKind:
     """What the layers of an encoder have in common.
 
-    activation: of the gate. attention_bias, up_bias, down_bias: whether the matrices have one.
+    activation: of the gate. attention_bias, up_bias, down_bias: whether the matrices have one;
+    output_bias: whether attention's last one has, if that differs from attention_bias.
     rms: RMSNorm in place of LayerNorm. norm_bias: LayerNorm's. head_norms: of queries and keys.
     """
 
@@ -151,6 +152,7 @@ class LayerKind:
     rms: bool = False
     norm_bias: bool = False
     attention_bias: bool = False
+    output_bias: bool | None = None
     up_bias: bool = False
     down_bias: bool = False
     head_norms: bool = False
@@ -186,6 +188,9 @@ class LayerKind:
             window_size=window,
             qk_norm=self.norm(sizes.head_dim) if self.head_norms else None,
         )
+        if self.output_bias is not None:
+            queries = layer.self_attn.heads.query_dim
+            layer.self_attn.out_proj = nn.Linear(queries, hidden, bias=self.output_bias)
         layer.linear1 = nn.Linear(hidden, inner, bias=self.up_bias)
         layer.linear_gate = nn.Linear(hidden, inner, bias=self.up_bias)
         layer.linear2 = nn.Linear(inner, hidden, bias=self.down_bias)
