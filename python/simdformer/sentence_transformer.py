@@ -10,7 +10,7 @@ from typing import Any
 
 from simdformer.drop_in.arguments import LoadRequest, load_request
 from simdformer.drop_in.embedding_model import EmbeddingModel, join
-from simdformer.drop_in.settings import read_module_list
+from simdformer.drop_in.module_list import read_module_list
 from simdformer.drop_in.text_model import convert, model_card, progress_bar
 from simdformer.folder.loading import LoadedModel, load_model
 from simdformer.text.inputs import (

@@ -160,7 +160,7 @@ def test_pairs_calibrate_and_measure_as_the_model_reads_them(source, tmp_path):
     model = CrossEncoderFolder(source)
     with model.checkpoint() as checkpoint:
         features = model.measure(checkpoint)
-    tokens = exact.tokenizer(PAIRS)
+    tokens = exact.pipeline.tokenizer(PAIRS)
     batch = pack(tokens.input_ids, tokens.type_ids)
     a, b = (features(loaded.encoder.native()).encode(*batch) for loaded in (exact, found))
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)

@@ -132,7 +132,7 @@ def test_tokenize_gives_its_tokenizers_ids(tmp_path, architecture):
         assert (ids[len(expected) :] == architecture.pad_id).all()
         assert mask.sum() == len(expected)
     assert not tokens["token_type_ids"].any()
-    assert model.tokenizer(TEXTS).type_ids is None
+    assert model.pipeline.tokenizer(TEXTS).type_ids is None
 
 
 @each
@@ -156,7 +156,7 @@ def test_a_byte_level_tokenizers_first_space_follows_the_tokenizer_config(tmp_pa
 def test_the_padding_token_is_tokenizer_jsons_if_no_config_names_one(tmp_path):
     files = {"tokenizer_config.json": {}}
     model = SentenceTransformer(BY_NAME["roberta"].write(tmp_path / "m", files=files))
-    assert model.tokenizer.pad_id == 1
+    assert model.pipeline.tokenizer.pad_id == 1
 
 
 # Compute types

@@ -38,7 +38,7 @@ def test_vectors_have_the_bits_of_encode(model, app, form):
 
 def test_the_answer_has_openais_form(model, app):
     answer = ask(app, PATH, {"input": WORDS, "model": "org/tiny", "user": "me"}).json()
-    tokens = sum(map(len, model.tokenizer(WORDS).input_ids))
+    tokens = sum(map(len, model.pipeline.tokenizer(WORDS).input_ids))
     assert set(answer) == {"object", "data", "model", "usage"}
     assert answer["object"] == "list"
     assert answer["model"] == "org/tiny"
@@ -62,7 +62,7 @@ def test_a_single_text_is_a_list_of_one(model, app):
 
 @pytest.mark.parametrize("wrap", [lambda ids: ids[0], list], ids=["one", "several"])
 def test_token_ids_give_the_vectors_of_their_texts(model, app, wrap):
-    value = wrap(model.tokenizer(WORDS).input_ids)
+    value = wrap(model.pipeline.tokenizer(WORDS).input_ids)
     expected = model.encode(WORDS[:1] if value[0] == 2 else WORDS)
     assert_same_bits(vectors(ask(app, PATH, {"input": value})), expected)
 
@@ -125,7 +125,9 @@ def test_a_long_answer_is_complete(model, app):
 def test_a_text_that_is_too_long_is_cut_as_by_encode(model, app):
     long = "a " * 300
     answer = ask(app, PATH, {"input": [long, "deed"]})
-    assert answer.json()["usage"]["total_tokens"] == 100 + len(model.tokenizer(["deed"])[0][0])
+    assert answer.json()["usage"]["total_tokens"] == 100 + len(
+        model.pipeline.tokenizer(["deed"])[0][0]
+    )
     fresh = SentenceTransformer(model.name_or_path)
     with pytest.warns(UserWarning, match="truncated"):
         expected = fresh.encode([long, "deed"])

@@ -46,7 +46,7 @@ def test_order_and_scores_are_those_of_rank(reranker, app, path):
 
 def test_tokens_are_counted(reranker, app):
     usage = ask(app, PATH, {"query": QUERY, "documents": TEXTS}).json()["usage"]
-    tokens = sum(map(len, reranker.tokenizer([(QUERY, text) for text in TEXTS]).input_ids))
+    tokens = sum(map(len, reranker.pipeline.tokenizer([(QUERY, text) for text in TEXTS]).input_ids))
     assert usage == {"prompt_tokens": tokens, "total_tokens": tokens}
 
 

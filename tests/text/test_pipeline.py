@@ -22,12 +22,12 @@ def model(tmp_path):
 
 
 def test_tokens_have_the_rows_of_their_texts(model):
-    tokens = model.tokenizer(LETTERS)
+    tokens = model.pipeline.tokenizer(LETTERS)
     assert_same_bits(model.pipeline.rows_of_tokens(tokens), model.encode(LETTERS))
 
 
 def test_tokens_given_ready_are_counted(model):
-    tokens = model.tokenizer(LETTERS[:4])
+    tokens = model.pipeline.tokenizer(LETTERS[:4])
     model.pipeline.rows_of_tokens(tokens)
     assert model.num_tokens == sum(map(len, tokens.input_ids))
 
@@ -35,7 +35,7 @@ def test_tokens_given_ready_are_counted(model):
 def test_every_pass_keeps_to_the_budget(model):
     sizes = list(model.pipeline.passes(LETTERS, lambda batch: len(batch.input_ids)))
     assert max(sizes) <= 64
-    assert sum(sizes) == sum(map(len, model.tokenizer(LETTERS).input_ids))
+    assert sum(sizes) == sum(map(len, model.pipeline.tokenizer(LETTERS).input_ids))
     assert all(a + b > 64 for a, b in pairwise(sizes[:100]))  # and uses it
 
 
@@ -61,7 +61,9 @@ def test_a_prompt_that_is_pooled_starts_at_the_first_token(model):
     assert model.pipeline.pooling_start(None) == 0
     model.set_pooling_include_prompt(False)
     assert model.pipeline.pooling_start(None) == 0
-    assert model.pipeline.pooling_start("ab") == len(model.tokenizer(["ab"]).input_ids[0]) - 1
+    assert (
+        model.pipeline.pooling_start("ab") == len(model.pipeline.tokenizer(["ab"]).input_ids[0]) - 1
+    )
 
 
 def test_the_server_computes_prompts_of_one_length_together(model):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _LOADED = (
     "_request",
     "_stack",
+    "_tokenizer",
     "compute_type",
     "encoder",
     "module_names",
@@ -108,7 +109,7 @@ class Saved:
             budget = request.budget._replace(num_threads=num_threads)
             request = replace(request, budget=budget)
         for name in _LOADED:
-            del settings[name]
+            settings.pop(name, None)
         pipeline = self.pipeline
         limit = pipeline.tokenizer.max_seq_length
         return Snapshot(type(self), request, settings, limit, pipeline.include_prompt)

@@ -7,16 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simdformer.checkpoint import read_any_json, read_json
+from simdformer.checkpoint import read_json
+from simdformer.drop_in.module_list import read_module_list
 from simdformer.drop_in.text_model import TextModel
 from simdformer.folder.modules import is_causal_language_model, transformer_config_name
-
-
-def read_module_list(folder: Path) -> list[tuple[str, str]]:
-    """Class and path of the modules that modules.json names, in order; none without one."""
-    path = folder / "modules.json"
-    entries = read_any_json(path) if path.is_file() else []
-    return [(str(e["type"]).rpartition(".")[2], str(e.get("path", ""))) for e in entries]
 
 
 def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, Any]:

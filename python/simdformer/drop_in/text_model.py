@@ -17,10 +17,10 @@ from simdformer.drop_in.arguments import FoundRequest
 from simdformer.drop_in.pool import chosen_pool, run_in_pool
 from simdformer.drop_in.saved import Saved
 from simdformer.drop_in.torch_module import TorchModule
+from simdformer.drop_in.transformers_tokenizer import TransformersTokenizer
 from simdformer.folder.loading import LoadedCrossEncoder, LoadedModel
 from simdformer.text.model_output import MAX_BYTES, Layers, LayersAndHeads, OutputRequest
 from simdformer.text.pipeline import Array, TextPipeline
-from simdformer.text.tokenizer import Tokenizer
 from simdformer.text.warning import warn_caller
 
 R = TypeVar("R")
@@ -64,9 +64,12 @@ class TextModel(Saved, TorchModule):
         return self.max_seq_length
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer, with its limit fixed; it cannot be changed under a running call."""
-        return self.pipeline.tokenizer
+    def tokenizer(self) -> TransformersTokenizer:
+        """The tokenizer, with transformers' methods. The pipeline's own is pipeline.tokenizer."""
+        view: TransformersTokenizer | None = vars(self).get("_tokenizer")
+        if view is None or view.model is not self:  # of the model that this is a copy of
+            view = self._tokenizer = TransformersTokenizer(self)
+        return view
 
     @property
     def num_tokens(self) -> int:

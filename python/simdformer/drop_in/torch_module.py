@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from simdformer import nn
 from simdformer.text.inputs import check_device
 from simdformer.text.pipeline import TextPipeline
-from simdformer.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,6 +42,7 @@ class TorchModule:
     pipeline: TextPipeline
     compute_type: str
     module_names: tuple[str, ...]
+    tokenizer: Any
 
     training = False
 
@@ -139,9 +139,9 @@ class TransformerView(ModuleView):
     """The first module: the tokenizer and the encoder."""
 
     @property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return self.model.pipeline.tokenizer
+        return self.model.tokenizer
 
     @property
     def auto_model(self) -> nn.TextEncoder:
@@ -151,7 +151,7 @@ class TransformerView(ModuleView):
     @property
     def max_seq_length(self) -> int:
         """The model's limit, which may be set."""
-        return self.tokenizer.max_seq_length
+        return self.model.pipeline.tokenizer.max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:

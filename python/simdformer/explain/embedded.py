@@ -47,7 +47,7 @@ class EmbeddedText:
         if not isinstance(text, str):
             raise TypeError(f"{argument} must be a str, got {type(text).__name__}")
         output = model.outputs(text, prompt_name=prompt_name, **outputs)
-        special = np.isin(output.input_ids, list(model.tokenizer.special_ids))
+        special = np.isin(output.input_ids, list(model.pipeline.tokenizer.special_ids))
         start = model.pipeline.pooling_start(model.resolve_prompt(prompt_name=prompt_name))
         return cls(model, output, start, special, output.sentence_embedding.astype(np.float64))
 

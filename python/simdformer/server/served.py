@@ -99,7 +99,7 @@ class Reranker:
 
     def run(self, items: Sequence[Pair], group: Hashable) -> tuple[Float32, list[int]]:  # noqa: ARG002
         """The scores that `predict` gives, float32 (n, 1), and each pair's tokens."""
-        tokens = self.model.tokenizer(items)
+        tokens = self.model.pipeline.tokenizer(items)
         logits = self.model.pipeline.rows_of_tokens(tokens)
         scores = np.asarray(self.model.activation_fn(logits), np.float32)
         return scores, [len(ids) for ids in tokens.input_ids]

@@ -9,6 +9,7 @@ texts every combination of them, in seconds and gigabytes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -117,6 +118,26 @@ class Tokenizer:
             with_type_ids=self._has_type_ids,
             add_special_tokens=self._add_special_tokens,
         )
+
+    def with_options(
+        self, max_seq_length: int, *, pairs: bool, add_special_tokens: bool
+    ) -> Tokenizer:
+        """The same tokenizer for other calls, with token types if a text has any but 0."""
+        other = copy.copy(self)
+        other._max_seq_length = max_seq_length
+        other._pairs, other._add_special_tokens = pairs, add_special_tokens
+        other._has_type_ids = any(other._encode(("a", "a") if pairs else "a").type_ids)
+        return other
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer, which nobody may change."""
+        return self._tokenizer
+
+    @property
+    def truncation_side(self) -> str:
+        """The end that a longer text loses."""
+        return self._truncation_side
 
     def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
         """Tokenise. The texts must be str without lone surrogates (see check_text)."""
