@@ -74,7 +74,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     # It reads layers and changes copies of them.
     "explain/": (*PUBLIC, "explain", "functional", "nn", "text", "util"),
     "cli/": (*PUBLIC, "cli", "explain", "server", "text", "util"),
-    "server/": (*PUBLIC, "server", "text", "util"),
+    "server/": (*PUBLIC, "functional", "server", "text", "util"),
 }
 # What reaches deeper today; each goes when a class above offers the same.
 FURTHER = {

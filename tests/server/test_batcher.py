@@ -149,17 +149,96 @@ def test_the_rest_of_a_cancelled_request_is_not_computed(monkeypatch):
     assert len(model.passes) < 5
 
 
-def test_what_the_model_raises_reaches_those_in_the_pass_alone():
-    async def script(queue, model):
-        futures = [queue.submit(model, ["fail"]), queue.submit(model, ["a"])]
-        later = queue.submit(model, ["b"], "later")
-        model.go_on.set()
-        return await asyncio.gather(*futures, later, return_exceptions=True)
+def test_what_the_model_raises_reaches_the_request_to_blame_alone():
+    """The others of its pass are computed again without it."""
 
-    (one, two, later), _ = run(script)
-    assert isinstance(one, MemoryError)
-    assert isinstance(two, MemoryError)
-    assert later.rows.tolist() == [[1]]
+    async def script(queue, model):
+        texts = ["a", "bb", "fail", "ccc", "fail", "d"]
+        futures = [queue.submit(model, [text]) for text in texts]
+        model.go_on.set()
+        return await asyncio.gather(*futures, return_exceptions=True)
+
+    outputs, _ = run(script)
+    assert [isinstance(output, MemoryError) for output in outputs] == [
+        text == "fail" for text in ("a", "bb", "fail", "ccc", "fail", "d")
+    ]
+    assert [o.rows.tolist() for o in outputs if not isinstance(o, MemoryError)] == [
+        [[1]],
+        [[2]],
+        [[3]],
+        [[1]],
+    ]
+
+
+def test_a_request_that_fails_is_computed_no_further(monkeypatch):
+    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1)
+
+    async def script(queue, model):
+        future = queue.submit(model, ["fail", "a", "b"])
+        model.go_on.set()
+        with pytest.raises(MemoryError):
+            await future
+        await asyncio.sleep(0)
+        return queue.num_waiting
+
+    num_waiting, model = run(script)
+    assert num_waiting == 0
+    assert [items for _, items in model.passes][1:] in ([["fail"]], [["fail"], ["a"]])
+
+
+def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
+    """After a pass of 2 s for 9 characters, two full ones are 4 s of waiting."""
+    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1 + batcher._ITEM_CHARACTERS)
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(batcher.time, "perf_counter", lambda: next(clock))
+
+    async def main():
+        model, queue = Lengths(), Batcher(100, max_wait=3)
+        model.go_on.set()
+        await queue.submit(model, ["a"])
+        model.go_on.clear()
+        assert queue.expected_wait() == 0
+        accepted = [queue.submit(model, ["b"])]
+        assert queue.expected_wait() == 2
+        accepted.append(queue.submit(model, ["c" * 50]))  # it is one pass, then others get theirs
+        with pytest.raises(QueueFullError) as refused:
+            queue.submit(model, ["d"])
+        accepted[1].cancel()
+        await asyncio.sleep(0)
+        accepted[1] = queue.submit(model, ["e"])
+        model.go_on.set()
+        await asyncio.gather(*accepted)
+        return refused.value.retry_after
+
+    assert asyncio.run(main()) > 0
+
+
+def test_what_waits_twice_as_long_as_expected_is_refused():
+    async def script(queue, model):
+        queue._max_wait = 0.01
+        waiting = queue.submit(model, ["a"])
+        await asyncio.sleep(0.03)
+        model.go_on.set()
+        with pytest.raises(QueueFullError):
+            await waiting
+        return queue.num_waiting, queue.expected_wait()
+
+    assert run(script)[0] == (0, 0)
+
+
+def test_a_long_request_gets_half_of_the_passes(monkeypatch):
+    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1)
+
+    async def script(queue, model):
+        futures = [queue.submit(model, ["long"] * 4)]
+        futures += [queue.submit(model, [text]) for text in "abcdefgh"]
+        model.go_on.set()
+        await asyncio.gather(*futures)
+
+    _, model = run(script)
+    passes = [items[0] for _, items in model.passes[1:]]
+    assert passes[:8].count("long") == 4
+    assert passes[:2] != ["long", "long"] or passes[2:4] != ["long", "long"]
 
 
 def test_stopping_finishes_the_pass_and_refuses_the_rest():

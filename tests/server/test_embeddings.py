@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import assert_same_bits
-from tests.support.model_fixtures import TEXTS, write_model
+from tests.support.model_fixtures import TEXTS, tokenizer_json, write_model
 
 pytest.importorskip("starlette")
 pytest.importorskip("httpx")
@@ -21,7 +21,7 @@ from simdformer.server.served import Embedder
 from tests.support.server_client import ask, ask_all, assert_error, vectors
 
 PATH = "/v1/embeddings"
-WORDS = [text for text in TEXTS if text]
+WORDS = TEXTS  # a blank one is a text
 PROMPTS = {"prompts": {"query": "ask ", "cluster": "c "}, "default_prompt_name": "cluster"}
 
 
@@ -82,6 +82,53 @@ def test_a_model_that_truncates_is_asked_for_no_more(tmp_path):
     app = create_app(model)
     assert_same_bits(vectors(ask(app, PATH, {"input": WORDS})), model.encode(WORDS))
     assert_error(ask(app, PATH, {"input": "a", "dimensions": 7}), 400, "1 to 6", param="dimensions")
+
+
+def test_an_empty_text_is_a_text(model, app):
+    for texts in ("", ["a cab", ""], [" "]):
+        expected = model.encode([texts] if isinstance(texts, str) else texts)
+        assert_same_bits(vectors(ask(app, PATH, {"input": texts})), expected)
+
+
+def test_members_without_effect_are_taken(model, app):
+    body = {"input": WORDS, "truncate_prompt_tokens": -1, "truncate": "END", "input_type": "query"}
+    assert_same_bits(vectors(ask(app, PATH, body)), model.encode(WORDS))
+    rows = ask(app, "/embed", {"inputs": WORDS, "truncate": False, "truncation_direction": "Left"})
+    expected = model.encode(WORDS, normalize_embeddings=True)
+    assert_same_bits(np.array(rows.json(), np.float32), expected)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_embed_cuts_dimensions(model, app, unit):
+    answer = ask(app, "/embed", {"inputs": WORDS, "normalize": unit, "dimensions": 7})
+    expected = model.encode(WORDS, truncate_dim=7, normalize_embeddings=unit)
+    assert_same_bits(np.array(answer.json(), np.float32), expected)
+
+
+@pytest.mark.parametrize(
+    ("input_type", "method"),
+    [
+        ("query", "encode_query"),
+        ("search_query", "encode_query"),
+        ("passage", "encode_document"),
+        ("search_document", "encode_document"),
+    ],
+)
+@pytest.mark.parametrize("prompts", [{"query": "q ", "document": "d "}, {"cluster": "c "}])
+def test_input_type_chooses_the_prompt_of_encode_query_or_document(
+    tmp_path, prompts, input_type, method
+):
+    files = {"config_sentence_transformers.json": {"prompts": prompts}}
+    model = SentenceTransformer(write_model(tmp_path / "m", files=files))
+    answer = ask(create_app(model), PATH, {"input": WORDS, "input_type": input_type})
+    assert_same_bits(vectors(answer), getattr(model, method)(WORDS))
+
+
+def test_ids_cannot_be_checked_where_there_are_no_special_tokens(tmp_path):
+    tokenizer = tokenizer_json() | {"post_processor": None}
+    model = SentenceTransformer(write_model(tmp_path / "m", files={"tokenizer.json": tokenizer}))
+    answer = ask(create_app(model), PATH, {"input": [5, 6]})
+    assert_error(answer, 400, "cannot be told from another tokenizer's", param="input[0]")
 
 
 @pytest.mark.parametrize("include_prompt", [True, False])
@@ -155,6 +202,30 @@ def test_models_are_listed(app):
 @pytest.mark.parametrize("asked", ["org/tiny", "tiny", None])
 def test_a_model_goes_by_its_name_and_the_last_part_of_it(app, asked):
     assert ask(app, PATH, {"input": "a", "model": asked}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "served", "others"),
+    [
+        ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2", ["sentence-transformers/all-MiniLM-L6-v2"]),
+        ("BAAI/bge-small-en", "BAAI/bge-small-en", ["bge-small-en"]),
+    ],
+)
+def test_a_model_goes_by_the_hubs_full_name(model, name, served, others):
+    app = create_app(model, name=name)
+    assert ask(app, "/v1/models").json()["data"][0]["id"] == served
+    for asked in (served, *others):
+        assert ask(app, PATH, {"input": "a", "model": asked}).status_code == 200
+    assert ask(app, PATH, {"input": "a", "model": "other/" + others[0]}).status_code == 404
+
+
+def test_a_folder_of_the_hubs_cache_has_the_hubs_name(model, tmp_path):
+    folder = tmp_path / "models--BAAI--bge-small--en" / "snapshots" / "0123abc"
+    folder.mkdir(parents=True)
+    app = create_app(model, name=str(folder))
+    assert ask(app, "/v1/models").json()["data"][0]["id"] == "BAAI/bge-small--en"
+    for asked in ("BAAI/bge-small--en", "bge-small--en", None):
+        assert ask(app, PATH, {"input": "a", "model": asked}).status_code == 200
 
 
 def test_where_a_folder_lies_is_not_told(model):

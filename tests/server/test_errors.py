@@ -49,9 +49,7 @@ def test_what_is_no_json_object_is_said(app, content, message):
     ("members", "param", "message"),
     [
         ({"input": None}, "input", "missing"),
-        ({"input": ""}, "input", "empty string"),
         ({"input": []}, "input", "must not be empty"),
-        ({"input": ["a", ""]}, "input", "empty string"),
         ({"input": ["a", 1]}, "input[1]", "must be a string, got an integer"),
         ({"input": ["a", None]}, "input[1]", "must be a string, got null"),
         ({"input": {"text": "a"}}, "input", "must be a string, got an object"),
@@ -63,10 +61,19 @@ def test_what_is_no_json_object_is_said(app, content, message):
         ({"input": [2, 5, "a"]}, "input[0]", "array of token ids"),
         ({"input": [[2, 3], "a"]}, "input[1]", "array of token ids"),
         ({"input": [2, True]}, "input[0]", "array of token ids"),
-        ({"input": [2, 61]}, "input[0]", "holds 61, expected ids of the model's own"),
-        ({"input": [2, -1]}, "input[0]", "holds -1"),
-        ({"input": [2, 2**70]}, "input[0]", f"holds {2**70}"),
-        ({"input": [2] * 101}, "input[0]", "has 101 tokens, the model reads 100"),
+        ({"input": [2, 61, 3]}, "input[0]", "not the model's own tokenizer's: they hold 61"),
+        ({"input": [2, -1, 3]}, "input[0]", "hold -1"),
+        ({"input": [2, 2**70, 3]}, "input[0]", f"hold {2**70}"),
+        ({"input": [2] * 100 + [3]}, "input[0]", "has 101 tokens, the model reads 100"),
+        ({"input": [5, 6]}, "input[0]", "do not begin with [2] and end with [3]; send the text"),
+        ({"input": [[2, 5, 3], [2, 5]]}, "input[1]", "do not begin with [2] and end with [3]"),
+        ({"input": [2, 5, 3], "input_type": "query"}, "prompt_name", "not with token ids"),
+        ({"input_type": "cluster"}, "input_type", 'must be one of "query", "passage"'),
+        ({"input_type": "query", "prompt_name": "query"}, "input_type", "give one"),
+        ({"truncate": "START"}, "truncate", 'must be "END", as the model cuts texts'),
+        ({"truncate": True}, "truncate", "must be one of"),
+        ({"truncate_prompt_tokens": 100}, "truncate_prompt_tokens", "must be -1 to -1"),
+        ({"truncate": "NONE", "input": ["b", "a " * 99]}, "input[1]", "over 100 tokens"),
         ({"input": [2, 3], "prompt_name": "query"}, "prompt_name", "not with token ids"),
         ({"prompt_name": "none"}, "prompt_name", "unknown prompt_name 'none'; known: query"),
         ({"prompt_name": 1}, "prompt_name", "must be a string"),
@@ -87,7 +94,14 @@ def test_a_wrong_member_is_named(app, members, param, message):
 
 @pytest.mark.parametrize(
     ("members", "message"),
-    [({"truncate": False}, "truncate must be one of true"), ({"normalize": 1}, "true or false")],
+    [
+        ({"truncate": False, "inputs": "a " * 99}, "inputs[0] has over 100 tokens"),
+        ({"truncate": 1}, "truncate must be true or false"),
+        ({"truncation_direction": "Left"}, 'must be "Right", as the model cuts texts'),
+        ({"truncation_direction": "up"}, "must be one of"),
+        ({"dimensions": 21}, "dimensions must be 1 to 20"),
+        ({"normalize": 1}, "true or false"),
+    ],
 )
 def test_embed_refuses_what_it_would_ignore(app, members, message):
     assert_error(ask(app, "/embed", {"inputs": "a", **members}), 400, message)
@@ -233,5 +247,11 @@ def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, model):
         create_app(model, several)
     with pytest.raises(ValueError, match="max_queue must be at least max_client_batch, got 5 and"):
         create_app(model, max_queue=5)
-    with pytest.raises(ValueError, match="api_key must not be empty"):
-        create_app(model, api_key="")
+    with pytest.raises(ValueError, match="max_bytes_in_flight must be at least max_body_bytes"):
+        create_app(model, max_bytes_in_flight=5)
+
+
+@pytest.mark.parametrize("key", ["", "  ", "secret\n", " secret", "sec\nret", "sec\0ret"])
+def test_a_key_that_no_client_can_send_is_refused_at_the_start(model, key):
+    with pytest.raises(ValueError, match="must be printable and have no blanks or line ends"):
+        create_app(model, api_key=key)

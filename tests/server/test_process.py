@@ -23,7 +23,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from simdformer import CrossEncoder, SentenceTransformer
-from simdformer.cli import main
+from simdformer.cli import main, serve
 from tests.support import ROOT
 from tests.support.model_fixtures import write_cross_encoder, write_model
 
@@ -38,10 +38,10 @@ def folder(tmp_path_factory):
 
 
 @contextmanager
-def serving(*arguments, **environment):
+def serving(*arguments, program=("-m", "simdformer.cli"), **environment):
     """The process and its address, once it says that it listens; killed if it outlives the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "simdformer.cli", "serve", *arguments, "--port", "0"],
+        [sys.executable, *program, "serve", *arguments, "--port", "0"],
         env={**ENVIRONMENT, **environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -122,6 +122,60 @@ def test_a_signal_in_the_middle_of_work_is_answered_soon(folder):
     assert codes <= {"stopping"}
 
 
+SLOW_MODEL = """
+import time
+from simdformer.cli import entry_point
+from simdformer.server.served import Embedder
+run = Embedder.run
+Embedder.run = lambda *arguments: (time.sleep(1), run(*arguments))[1]
+entry_point()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_pass_that_takes_long_is_answered_after_a_signal(folder, number):
+    answers = []
+    with serving(folder, program=("-c", SLOW_MODEL)) as (process, url):
+        client = threading.Thread(
+            target=lambda: answers.append(post(f"{url}/v1/embeddings", {"input": "deed"}))
+        )
+        client.start()
+        time.sleep(0.2)
+        process.send_signal(number)
+        assert process.wait(WATCHDOG) == 0
+        client.join(WATCHDOG)
+    assert "data" in answers[0]
+
+
+def test_a_public_address_without_a_key_is_warned_of(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simdformer.cli", "serve", folder, "--port=0", "--host=0.0.0.0"],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            said = process.stderr.readline()
+        finally:
+            process.kill()
+    assert said.startswith("simdformer: warning: without an API key all that reach 0.0.0.0:")
+
+
+def test_a_server_that_listens_a_moment_earlier_is_said(folder, capsys, monkeypatch):
+    """Both have bound the port before one listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    load = serve._application
+    monkeypatch.setattr(serve, "_application", lambda *args: other.listen() or load(*args))
+    with other:
+        other.bind(("127.0.0.1", port))
+        assert main(["serve", folder, "--port", str(port)]) == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
 def test_a_client_in_the_middle_of_its_body_keeps_nobody_up(folder):
     with serving(folder) as (process, url):
         host, port = url.removeprefix("http://").split(":")
@@ -160,7 +214,7 @@ def test_a_reranker_of_several_scores_is_said(folder, tmp_path, capsys):
     assert f"{several}: the model gives 3 scores a pair" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+@pytest.mark.parametrize("missing", ["httptools", "prometheus_client", "starlette", "uvicorn"])
 def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     assert main(["serve", folder]) == 1
@@ -171,7 +225,8 @@ def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing)
     ("arguments", "message"),
     [
         (["--max-queue", "5"], "--max-queue must be at least --max-client-batch (2048)"),
-        (["--api-key", ""], "must not be empty"),
+        (["--api-key", ""], "must be printable"),
+        (["--api-key", "secret\n"], "no blanks or line ends around it"),
         (["--port", "70000"], "expected a port, 0 to 65535"),
     ],
 )
@@ -223,7 +278,7 @@ def test_openais_package_gets_the_vectors_and_its_exceptions(folder):
         with pytest.raises(openai.NotFoundError, match="unknown model"):
             client.embeddings.create(input=texts, model="gpt")
         with pytest.raises(openai.BadRequestError, match="empty"):
-            client.embeddings.create(input="", model="tiny")
+            client.embeddings.create(input=[], model="tiny")
         with (
             openai.OpenAI(base_url=f"{url}/v1", api_key="wrong") as stranger,
             pytest.raises(openai.AuthenticationError),

@@ -104,6 +104,24 @@ def test_each_model_does_its_own_work(app):
     assert_error(ask(app, "/v1/embeddings", body), 404, "served here: tiny")
 
 
+def test_members_without_effect_are_taken(app):
+    body = {"query": "a", "documents": ["b", "deed"]}
+    more = {"max_tokens_per_doc": 4096, "max_chunks_per_doc": 10, "rank_fields": ["text"]}
+    more |= {"return_embeddings": False, "priority": 5}
+    plain, full = (ask(app, PATH, members).json()["results"] for members in (body, body | more))
+    assert full == plain
+
+
+@pytest.mark.parametrize(("raw", "activation"), [(True, "Identity"), (False, "Sigmoid")])
+def test_raw_scores_chooses_logits_or_their_sigmoid(app, reranker, raw, activation):
+    documents = ["b", "deed", "a cab"]
+    answer = ask(app, PATH, {"query": "a", "documents": documents, "raw_scores": raw}).json()
+    scores = {row["index"]: row["relevance_score"] for row in answer["results"]}
+    pairs = [("a", document) for document in documents]
+    expected = reranker.predict(pairs, activation_fn=f"torch.nn.{activation}")
+    assert [scores[i] for i in range(3)] == expected.tolist()
+
+
 def test_without_a_reranker_there_is_nothing_to_ask(model):
     answer = ask(create_app(model), PATH, {"query": "a", "documents": ["b"]})
     assert_error(answer, 404, "no reranker is served", code="model_not_found")
@@ -125,7 +143,12 @@ def test_without_a_reranker_there_is_nothing_to_ask(model):
         ({"top_n": 0}, "top_n", "must be at least 1, got 0"),
         ({"top_n": "1"}, "top_n", "must be an integer, got a string"),
         ({"return_documents": 1}, "return_documents", "must be true or false"),
-        ({"rank_fields": ["x"]}, "rank_fields", "unknown member"),
+        ({"rank_fields": ["x"]}, "rank_fields", 'must be one of ["text"]'),
+        ({"max_tokens_per_doc": 99}, "max_tokens_per_doc", "must be at least 100, got 99"),
+        ({"max_chunks_per_doc": 0}, "max_chunks_per_doc", "must be at least 1"),
+        ({"return_embeddings": True}, "return_embeddings", "must be one of false"),
+        ({"raw_scores": "no"}, "raw_scores", "must be one of true, false"),
+        ({"texts": ["x"]}, "texts", "unknown member"),
     ],
 )
 def test_a_wrong_member_is_named(app, members, param, message):

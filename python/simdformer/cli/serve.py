@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import socket
 from typing import TYPE_CHECKING
 
+from simdformer.cli import signals
 from simdformer.cli.errors import CliError, UsageError, say
 from simdformer.cli.options import DEFAULT_MODEL, add_execution_arguments, positive_int
 
@@ -20,7 +22,7 @@ API_KEY_VARIABLE = "SIMDFORMER_API_KEY"
 
 _EPILOG = f"""\
 It answers OpenAI's /v1/embeddings and /v1/models, Cohere's and Jina's /v1/rerank (with --reranker),
-and /health; docs/server.md says more. Ctrl-C or SIGTERM: what is being computed is answered, then it ends.
+/health and /metrics; docs/server.md says more. Ctrl-C or SIGTERM: what is being computed is answered, then it ends.
 
 An API key is better given in the variable {API_KEY_VARIABLE}: arguments can be seen by others.
 
@@ -29,9 +31,6 @@ examples:
   simdformer serve ./minilm-int8 --host 0.0.0.0 --port 8000
   simdformer serve --reranker cross-encoder/ms-marco-MiniLM-L6-v2
 """
-
-# How long answers may take to be sent after a signal.
-_GRACE_SECONDS = 2
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -82,6 +81,27 @@ def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
         help="texts that may wait; what comes then is told to try again (default: %(default)s)",
     )
     group.add_argument(
+        "--max-wait",
+        type=positive_int,
+        default=10,
+        metavar="S",
+        help="seconds of work that may wait; likewise (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-connections",
+        type=positive_int,
+        default=1024,
+        metavar="N",
+        help="connections; for one more, one that waits for its client is closed (default: %(default)s)",
+    )
+    group.add_argument(
+        "--grace",
+        type=positive_int,
+        default=30,
+        metavar="S",
+        help="seconds for what is being computed when a signal comes (default: %(default)s)",
+    )
+    group.add_argument(
         "--max-client-batch",
         type=positive_int,
         default=2048,
@@ -102,18 +122,25 @@ def run(args: argparse.Namespace) -> None:
             f"--max-queue must be at least --max-client-batch ({args.max_client_batch})"
         )
     api_key = os.environ.get(API_KEY_VARIABLE) if args.api_key is None else args.api_key
-    if api_key == "":
-        raise UsageError(f"--api-key and {API_KEY_VARIABLE} must not be empty")
     try:
+        import httptools  # noqa: F401
+        import prometheus_client  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise CliError(
-            "serve needs starlette and uvicorn (pip install 'simdformer[server]')"
-        ) from error
+        raise CliError(f"serve needs {error.name} (pip install 'simdformer[server]')") from error
+    from simdformer.server import checked_key
+
+    try:
+        checked_key(api_key)
+    except ValueError as error:
+        raise UsageError(f"--api-key and {API_KEY_VARIABLE}: {error}") from error
     # Before the models are loaded, which takes longer; connections are taken after that.
     with _bound(args.host, args.port) as listener:
-        _serve(_application(args, api_key), listener)
+        host, port = listener.getsockname()[:2]
+        if api_key is None and not ipaddress.ip_address(host).is_loopback:
+            say(f"warning: without an API key all that reach {host}:{port} may use the models")
+        _serve(args, _application(args, api_key), listener)
 
 
 def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
@@ -129,6 +156,7 @@ def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
             model,
             reranker,
             max_queue=args.max_queue,
+            max_wait=args.max_wait,
             max_client_batch=args.max_client_batch,
             api_key=api_key,
         )
@@ -152,37 +180,23 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(app: Starlette, listener: socket.socket) -> None:
-    import uvicorn
+def _serve(args: argparse.Namespace, app: Starlette, listener: socket.socket) -> None:
+    from simdformer.server.connections import Limits
+    from simdformer.server.running import Server, run_server
 
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            say(f"serving on {address}")
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # First of all: what waits is refused at once, or uvicorn would wait for all of it.
-            app.state.batcher.stop()
-            await super().shutdown(sockets)
-
-    config = uvicorn.Config(
+    server = Server(
         app,
-        log_config=None,
-        log_level="error",  # not a line for whatever knocks at the port
-        access_log=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        Limits(connections=args.max_connections),
+        grace_seconds=args.grace,
+        on_start=lambda: say(f"serving on {address}"),
+        on_stop=signals.stopping,
     )
-    server = Server(config)
     try:
-        server.run([listener])
-    except KeyboardInterrupt:
-        # uvicorn sends itself the signal once more when all is done; to be told to stop is a
-        # server's ordinary end.
-        if not server.started:
-            raise
+        run_server(server, listener)
+    except OSError as error:  # another server had bound the port too, and was faster
+        raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _port(text: str) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP server for embeddings and rankings: the extra `server` (starlette, uvicorn).
+"""An HTTP server for embeddings and rankings: the extra `server`.
 
 `create_app` makes an ASGI application, `simdformer serve` runs it.
 """
@@ -7,5 +7,6 @@
 from __future__ import annotations
 
 from simdformer.server.app import create_app
+from simdformer.server.incoming import checked_key
 
-__all__ = ["create_app"]
+__all__ = ["checked_key", "create_app"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -21,23 +21,31 @@ from simdformer import __version__
 from simdformer.cross_encoder import CrossEncoder
 from simdformer.sentence_transformer import SentenceTransformer
 from simdformer.server.batcher import Batcher, Output, QueueFullError, Runner, StoppedError
-from simdformer.server.errors import ApiError, shown
-from simdformer.server.incoming import check_key, disconnected, read_body
-from simdformer.server.openai import EMBEDDINGS_FIELDS, embeddings_json, plain_json, read_items
+from simdformer.server.endpoint import CLIENT_GONE, Call, Endpoint, stopping
+from simdformer.server.errors import ApiError, overloaded, shown
+from simdformer.server.incoming import SMALL_BYTES, Memory, checked_key, disconnected, read_body
+from simdformer.server.metrics import Metrics
+from simdformer.server.openai import (
+    EMBED_FIELDS,
+    EMBEDDINGS_FIELDS,
+    Items,
+    embeddings_json,
+    plain_json,
+    read_openai,
+    read_tei,
+)
 from simdformer.server.request_fields import Fields
-from simdformer.server.rerank import RERANK_FIELDS, ranking_json, read_ranking
+from simdformer.server.rerank import RERANK_FIELDS, Ranking, ranking_json, read_ranking
 from simdformer.server.served import Embedder, Reranker, ServedName, check_finite
 from simdformer.util.similarity import normalize_embeddings
 
-_logger = logging.getLogger("simdformer")
-
 # Some four times what 2,048 texts of 500 tokens take.
 _MAX_BODY_BYTES = 16 * 1024 * 1024
-# Numbers of an answer that is written in another thread, for it takes more than some milliseconds.
-_MANY_NUMBERS = 65536
-_CLIENT_GONE = 499  # nginx's number; nobody reads it
+_MAX_BYTES_IN_FLIGHT = 16 * _MAX_BODY_BYTES
+# A number of an answer, as JSON writes it.
+_NUMBER_BYTES = 14
 
-Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 
 def create_app(
@@ -47,36 +55,48 @@ def create_app(
     name: str | None = None,
     reranker_name: str | None = None,
     max_queue: int = 8192,
+    max_wait: float = 10,
     max_client_batch: int = 2048,
     max_body_bytes: int = _MAX_BODY_BYTES,
+    max_bytes_in_flight: int = _MAX_BYTES_IN_FLIGHT,
     api_key: str | None = None,
 ) -> Starlette:
     """An ASGI application; one event loop may run it.
 
     model, reranker: what embeds and what ranks. name, reranker_name: what they are called, by
-      default what they were loaded by; requests may use the last part of it too.
+      default what they were loaded by; requests may use the last part of it and the hub's name too.
     max_queue: how many texts may wait; a request that would exceed it gets 429.
+    max_wait: how many seconds of work may wait, as the passes so far make one expect; likewise.
     max_client_batch: how many texts a request may have. max_body_bytes: how long its body may be.
+    max_bytes_in_flight: what bodies and answers of over 64 KiB may take together; likewise 429.
     api_key: what requests must carry as a bearer token; None for no check.
 
     Errors: ValueError for a reranker of several scores a pair, a queue that one request overfills,
-    and an empty api_key.
+    memory for less than one body, and an api_key that no client can send.
     """
     if max_queue < max_client_batch:
         raise ValueError(
             f"max_queue must be at least max_client_batch, got {max_queue} and {max_client_batch}"
         )
-    if api_key == "":
-        raise ValueError("api_key must not be empty; None for no check")
+    if max_bytes_in_flight < max_body_bytes:
+        raise ValueError(
+            "max_bytes_in_flight must be at least max_body_bytes,"
+            f" got {max_bytes_in_flight} and {max_body_bytes}"
+        )
+    ranks = None
+    if reranker is not None:
+        ranks = (
+            Reranker(reranker),
+            ServedName(reranker_name or reranker.name_or_path, "cross-encoder"),
+        )
     service = _Service(
-        (Embedder(model), ServedName(name or model.name_or_path)),
-        None
-        if reranker is None
-        else (Reranker(reranker), ServedName(reranker_name or reranker.name_or_path)),
-        Batcher(max_queue),
+        (Embedder(model), ServedName(name or model.name_or_path, "sentence-transformers")),
+        ranks,
+        Batcher(max_queue, max_wait),
         max_client_batch,
         max_body_bytes,
-        api_key,
+        Memory(max_bytes_in_flight),
+        checked_key(api_key),
     )
     return service.application()
 
@@ -91,25 +111,30 @@ class _Service:
         batcher: Batcher,
         max_client_batch: int,
         max_body_bytes: int,
-        api_key: str | None,
+        memory: Memory,
+        api_key: bytes | None,
     ) -> None:
         self._embedder, self._embedder_name = embedder
         self._reranker = reranker
         self._batcher = batcher
         self._max_client_batch, self._max_body_bytes = max_client_batch, max_body_bytes
-        self._api_key = None if api_key is None else api_key.encode()
+        self._memory, self._api_key = memory, api_key
+        self._metrics = Metrics(batcher, memory)
+        # Long JSON is read and written beside the event loop; one thread, for they share the GIL.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="simdformer-server-json")
         self._started = int(time.time())
 
     def application(self) -> Starlette:
         """The routes, and errors in one form for all that has none."""
         routes = [
-            Route("/", self._guarded(self._root, public=True)),
-            Route("/health", self._guarded(self._health, public=True)),
-            Route("/v1/models", self._guarded(self._models)),
-            Route("/v1/embeddings", self._guarded(self._embeddings), methods=["POST"]),
-            Route("/embed", self._guarded(self._embed), methods=["POST"]),
+            self._route("/", self._root, public=True),
+            self._route("/health", self._health, public=True),
+            self._route("/metrics", self._show_metrics),
+            self._route("/v1/models", self._models),
+            self._route("/v1/embeddings", self._embeddings, method="POST"),
+            self._route("/embed", self._embed, method="POST"),
             *(
-                Route(path, self._guarded(self._rerank), methods=["POST"])
+                self._route(path, self._rerank, method="POST")
                 for path in ("/v1/rerank", "/v2/rerank", "/rerank")
             ),
         ]
@@ -122,20 +147,36 @@ class _Service:
         app = Starlette(
             routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route}
         )
+        app.router.redirect_slashes = False  # it would send clients to whatever Host they name
         app.state.batcher = self._batcher
         return app
 
+    def _route(
+        self,
+        path: str,
+        handler: Callable[[Call], Awaitable[Response]],
+        *,
+        method: str = "GET",
+        public: bool = False,
+    ) -> Route:
+        key = None if public else self._api_key
+        endpoint = Endpoint(path, handler, key, self._batcher, self._memory, self._metrics)
+        return Route(path, endpoint, methods=[method])
+
     # --- the routes ---
 
-    async def _root(self, _: Request) -> Response:
+    async def _root(self, _: Call) -> Response:
         return _json({"name": "simdformer", "version": __version__})
 
-    async def _health(self, _: Request) -> Response:
+    async def _health(self, _: Call) -> Response:
         if self._batcher.stopped:
-            raise _stopping()
+            raise stopping()
         return _json({"status": "ok"})
 
-    async def _models(self, _: Request) -> Response:
+    async def _show_metrics(self, call: Call) -> Response:
+        return self._metrics.response(call.request)
+
+    async def _models(self, _: Call) -> Response:
         names = [self._embedder_name, *([] if self._reranker is None else [self._reranker[1]])]
         models = [
             {"id": n.id, "object": "model", "created": self._started, "owned_by": "simdformer"}
@@ -143,66 +184,71 @@ class _Service:
         ]
         return _json({"object": "list", "data": models})
 
-    async def _embeddings(self, request: Request) -> Response:
-        fields = Fields(await read_body(request, self._max_body_bytes), EMBEDDINGS_FIELDS)
-        _check_model(fields, self._embedder_name)
-        form = fields.choice("encoding_format", ("float", "base64"))
-        dimensions = fields.integer("dimensions", 1, self._embedder.dimension)
-        items = read_items(fields, "input", self._embedder, self._max_client_batch)
-        output = await self._compute(request, self._embedder, *items)
+    async def _embeddings(self, call: Call) -> Response:
+        def read(body: bytes) -> tuple[Items, str, int | None]:
+            fields = Fields(body, EMBEDDINGS_FIELDS)
+            _check_model(fields, self._embedder_name)
+            form = fields.choice("encoding_format", ("float", "base64"))
+            dimensions = fields.integer("dimensions", 1, self._embedder.dimension)
+            return read_openai(fields, self._embedder, self._max_client_batch), form, dimensions
+
+        items, form, dimensions = await self._read(call, read)
+        output = await self._embedded(call, items, "input")
         if dimensions not in (None, self._embedder.dimension):
             output = output._replace(rows=normalize_embeddings(output.rows[:, :dimensions]))
-        return await _written(output, lambda: embeddings_json(output, form, self._embedder_name.id))
+        name = self._embedder_name.id
+        return await self._written(output, lambda: embeddings_json(output, form, name))
 
-    async def _embed(self, request: Request) -> Response:
+    async def _embed(self, call: Call) -> Response:
         """TEI's plain form."""
-        known = ("inputs", "normalize", "truncate", "prompt_name")
-        fields = Fields(await read_body(request, self._max_body_bytes), known)
-        fields.choice("truncate", (True,))  # as everywhere here; false would have to fail
-        unit = fields.flag("normalize", default=True)
-        items = read_items(fields, "inputs", self._embedder, self._max_client_batch)
-        output = await self._compute(request, self._embedder, *items)
-        rows = normalize_embeddings(output.rows) if unit else output.rows
-        return await _written(output, lambda: plain_json(rows))
 
-    async def _rerank(self, request: Request) -> Response:
-        body = await read_body(request, self._max_body_bytes)
+        def read(body: bytes) -> tuple[Items, bool, int | None]:
+            fields = Fields(body, EMBED_FIELDS)
+            unit = fields.flag("normalize", default=True)
+            dimensions = fields.integer("dimensions", 1, self._embedder.dimension)
+            return read_tei(fields, self._embedder, self._max_client_batch), unit, dimensions
+
+        items, unit, dimensions = await self._read(call, read)
+        output = await self._embedded(call, items, "inputs")
+        rows = output.rows[:, :dimensions]
+        rows = normalize_embeddings(rows) if unit else rows
+        return await self._written(output, lambda: plain_json(rows))
+
+    async def _rerank(self, call: Call) -> Response:
         if self._reranker is None:
             raise ApiError(
                 404, "no reranker is served: start with --reranker", code="model_not_found"
             )
         reranker, name = self._reranker
-        fields = Fields(body, RERANK_FIELDS)
-        _check_model(fields, name)
-        ranking = read_ranking(fields, self._max_client_batch)
+
+        def read(body: bytes) -> Ranking:
+            fields = Fields(body, RERANK_FIELDS)
+            _check_model(fields, name)
+            return read_ranking(fields, self._max_client_batch, reranker.model.max_seq_length)
+
+        ranking = await self._read(call, read)
         query = reranker.prompt + ranking.query
         pairs = [(query, document) for document in ranking.documents]
-        output = await self._compute(request, reranker, pairs, None)
-        return await _written(output, lambda: ranking_json(ranking, output, name.id))
+        output = await self._compute(call.request, reranker, pairs, ranking.raw_scores)
+        return await self._written(output, lambda: ranking_json(ranking, output, name.id))
 
     # --- what they share ---
 
-    def _guarded(self, handler: Handler, *, public: bool = False) -> Handler:
-        """The handler behind the check of the key; what it raises becomes an answer."""
+    async def _read(self, call: Call, read: Callable[[bytes], T]) -> T:
+        """What `read` makes of the body, in another thread if it is long: others go on meanwhile."""
+        body = await read_body(call.request, self._max_body_bytes, call.held)
+        return await self._beside(len(body) > SMALL_BYTES, lambda: read(body))
 
-        async def endpoint(request: Request) -> Response:
-            try:
-                if not public:
-                    check_key(request, self._api_key)
-                return await handler(request)
-            except ApiError as error:
-                return error.response()
-            except asyncio.CancelledError:
-                if not self._batcher.stopped:
-                    raise
-                return _stopping().response()  # the server waits no longer for this client
-            except ClientDisconnect:  # in the middle of its body
-                return Response(status_code=_CLIENT_GONE)
-            except Exception:
-                _logger.exception("%s %s failed", request.method, request.url.path)
-                return ApiError(500, "internal error", code="internal_error").response()
+    async def _beside(self, long: bool, work: Callable[[], T]) -> T:
+        if not long:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
-        return endpoint
+    async def _embedded(self, call: Call, items: Items, name: str) -> Output:
+        call.held.take(len(items.items) * self._embedder.dimension * _NUMBER_BYTES)
+        if items.whole:
+            await self._beside(True, lambda: self._embedder.check_lengths(items.items, name))
+        return await self._compute(call.request, self._embedder, items.items, items.group)
 
     async def _compute(
         self, request: Request, runner: Runner, items: Sequence[Any], group: Hashable
@@ -214,26 +260,23 @@ class _Service:
             try:
                 await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not done.done():
-                    raise ApiError(_CLIENT_GONE, "the client has gone")
+                    raise ApiError(CLIENT_GONE, "the client has gone")
                 output = done.result()
             finally:
                 done.cancel()
                 gone.cancel()
-        except QueueFullError:
-            raise ApiError(
-                429, "too many texts wait, try again", code="overloaded", headers=_RETRY
-            ) from None
+        except QueueFullError as error:
+            raise overloaded("too many texts wait, try again", error.retry_after) from None
         except StoppedError:
-            raise _stopping() from None
+            raise stopping() from None
         check_finite(output.rows)
+        self._metrics.texts.inc(len(items))
+        self._metrics.tokens.inc(output.num_tokens)
         return output
 
-
-_RETRY = {"Retry-After": "1"}
-
-
-def _stopping() -> ApiError:
-    return ApiError(503, "the server is stopping", code="stopping", headers=_RETRY)
+    async def _written(self, output: Output, write: Callable[[], bytes]) -> Response:
+        long = output.rows.size * _NUMBER_BYTES > SMALL_BYTES
+        return Response(await self._beside(long, write), media_type="application/json")
 
 
 def _check_model(fields: Fields, name: ServedName) -> None:
@@ -246,13 +289,6 @@ def _check_model(fields: Fields, name: ServedName) -> None:
             param="model",
             code="model_not_found",
         )
-
-
-async def _written(output: Output, write: Callable[[], bytes]) -> Response:
-    """The answer as a response; a long one is written in another thread, others go on meanwhile."""
-    many = output.rows.size > _MANY_NUMBERS
-    content = await asyncio.to_thread(write) if many else write()
-    return Response(content, media_type="application/json")
 
 
 def _json(content: object) -> Response:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes from a client: its key, its body, and that it has gone."""
+"""What comes from a client: its key, its body, and that it has gone; and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import hmac
 
 from starlette.requests import Request
 
-from simdformer.server.errors import ApiError
+from simdformer.server.errors import ApiError, overloaded
+
+# A body or an answer of this size is read and written at once, in the event loop: it takes less than
+# a millisecond. The number of connections bounds what these take.
+SMALL_BYTES = 65536
 
 
 def check_key(request: Request, key: bytes | None) -> None:
@@ -26,14 +30,60 @@ def check_key(request: Request, key: bytes | None) -> None:
         )
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. ApiError as soon as it is known to be too long."""
+def checked_key(key: str | None) -> bytes | None:
+    """The key as clients send it. ValueError for one that none can send."""
+    if key is None:
+        return None
+    if not key or key != key.strip() or not key.isprintable():
+        raise ValueError(
+            "the API key must be printable and have no blanks or line ends around it; None for no check"
+        )
+    return key.encode()
+
+
+class Memory:
+    """How many bytes the bodies and answers in flight take together, beyond the small ones."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """ApiError if there is no room."""
+        if self.used + size > self._most:
+            raise overloaded("the bodies and answers in flight take too much memory, try again")
+        self.used += size
+
+
+class Held:
+    """What one request takes of it, until it is answered."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._size = 0
+
+    def take(self, size: int, before: int = 0) -> None:
+        """ApiError if there is no room. size: of a body or an answer; before: what was taken of it."""
+        if size > SMALL_BYTES:
+            more = size - (before if before > SMALL_BYTES else 0)
+            self._memory.take(more)
+            self._size += more
+
+    def release(self) -> None:
+        """The request is answered."""
+        self._memory.used -= self._size
+        self._size = 0
+
+
+async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
+    """The whole body. ApiError as soon as it is known to be too long, or there is no room for it."""
     too_long = ApiError(413, f"the body is longer than {max_bytes} bytes", code="body_too_large")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise too_long
     parts, size = [], 0
     async for part in request.stream():
+        held.take(size + len(part), before=size)
         size += len(part)
         if size > max_bytes:
             raise too_long

@@ -11,27 +11,68 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simdformer.server.batcher import Float32, Output
-from simdformer.server.errors import invalid
+from simdformer.server.errors import invalid, shown
 from simdformer.server.request_fields import Fields, checked_text, is_integer
 from simdformer.server.served import Embedder, TextOrIds
 
-EMBEDDINGS_FIELDS = ("input", "model", "encoding_format", "dimensions", "user", "prompt_name")
+EMBEDDINGS_FIELDS = (
+    *("input", "model", "encoding_format", "dimensions", "user", "prompt_name"),
+    *("input_type", "truncate", "truncate_prompt_tokens"),
+)
+EMBED_FIELDS = (
+    *("inputs", "normalize", "prompt_name", "dimensions", "truncate", "truncation_direction"),
+)
+
+# NIM's and Cohere's.
+_INPUT_TYPES = (None, "query", "passage", "search_query", "search_document")
 
 
 class Items(NamedTuple):
-    """What is to be embedded: texts, prompt included, or token ids; group: see Batcher.submit."""
+    """What is to be embedded.
+
+    items: texts, prompt included, or token ids. group: see Batcher.submit. whole: a text that the model
+    would cut is an error.
+    """
 
     items: list[TextOrIds]
     group: Hashable
+    whole: bool
 
 
-def read_items(fields: Fields, name: str, embedder: Embedder, max_items: int) -> Items:
+def read_openai(fields: Fields, embedder: Embedder, max_items: int) -> Items:
+    """The items of /v1/embeddings, with the members of vLLM and NIM. ApiError for what cannot be."""
+    fields.integer("truncate_prompt_tokens", -1, -1)  # what the model reads, and no fewer
+    mode = fields.choice("truncate", (None, "END", "START", "NONE"))
+    if mode in ("END", "START"):
+        _check_side(embedder, "truncate", mode, {"right": "END", "left": "START"})
+    return read_items(fields, "input", embedder, max_items, whole=mode == "NONE")
+
+
+def read_tei(fields: Fields, embedder: Embedder, max_items: int) -> Items:
+    """The items of /embed. ApiError for what cannot be."""
+    whole = not fields.flag("truncate", default=True)
+    side = fields.choice("truncation_direction", (None, "Right", "Left", "right", "left"))
+    if side is not None and not whole:
+        sides = {"right": "Right", "left": "Left"}
+        _check_side(embedder, "truncation_direction", side.capitalize(), sides)
+    return read_items(fields, "inputs", embedder, max_items, whole=whole)
+
+
+def _check_side(embedder: Embedder, name: str, asked: str, known: dict[str, str]) -> None:
+    own = known[embedder.truncation_side]
+    if asked != own:
+        raise invalid(f'{name} must be "{own}", as the model cuts texts, got {shown(asked)}', name)
+
+
+def read_items(
+    fields: Fields, name: str, embedder: Embedder, max_items: int, *, whole: bool
+) -> Items:
     """A member that is a text, a list of texts, a text's token ids or a list of those.
 
     Ids are taken as they are, special tokens included. ApiError for what cannot be embedded.
     """
     value = fields.any(name)
-    prompt_name = fields.text("prompt_name")
+    prompt_name = _prompt_name(fields, embedder)
     prompt = embedder.prompt(prompt_name)
     if isinstance(value, list) and value and is_integer(value[0]):
         value = [value]
@@ -40,12 +81,19 @@ def read_items(fields: Fields, name: str, embedder: Embedder, max_items: int) ->
     if isinstance(rows[0], list):
         if prompt_name is not None:
             raise invalid("prompt_name goes with texts, not with token ids", "prompt_name")
-        return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], 0)
+        return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], 0, whole)
     single = not isinstance(value, list)
     texts = [checked_text(row, name if single else f"{name}[{i}]") for i, row in enumerate(rows)]
-    if not all(texts):
-        raise invalid(f"{name} must not be or hold an empty string", name)
-    return Items([prompt + text for text in texts], embedder.group(prompt))
+    return Items([prompt + text for text in texts], embedder.group(prompt), whole)
+
+
+def _prompt_name(fields: Fields, embedder: Embedder) -> str | None:
+    name, input_type = fields.text("prompt_name"), fields.choice("input_type", _INPUT_TYPES)
+    if input_type is None:
+        return name
+    if name is not None:
+        raise invalid("prompt_name and input_type both choose a prompt; give one", "input_type")
+    return embedder.prompt_of(input_type)
 
 
 def check_number(rows: list[Any], name: str, most: int) -> None:

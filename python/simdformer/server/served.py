@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from simdformer.cross_encoder import CrossEncoder
+from simdformer.functional import sigmoid
 from simdformer.sentence_transformer import SentenceTransformer
 from simdformer.server.batcher import Float32
 from simdformer.server.errors import ApiError, invalid, shown
+from simdformer.text.inputs import document_prompt
 from simdformer.text.tokenizer import Pair, Tokens, num_characters
 
 # A text, or the ids of its tokens.
@@ -25,12 +27,21 @@ _CHARACTERS_PER_TOKEN = 4
 class ServedName:
     """The names that a request may call a model by."""
 
-    def __init__(self, name: str) -> None:
-        """name: a model's folder or name, as the server was started with."""
+    def __init__(self, name: str, organisation: str) -> None:
+        """name: a model's folder or name, as the server was started with. organisation: the hub's, of a
+        name that says none."""
         base = Path(name).resolve().name
         # Where a folder lies is nobody's business.
         self.id = base if Path(name).is_dir() else name
-        self.all = frozenset({name, self.id, base})
+        repository = next(
+            (part for part in Path(name).resolve().parts if part.startswith("models--")), None
+        )
+        if repository is not None:  # of a Hugging Face cache: models--ORG--NAME/snapshots/COMMIT
+            hub_name = repository.removeprefix("models--").replace("--", "/", 1)
+            self.id = hub_name
+        else:
+            hub_name = self.id if "/" in self.id else f"{organisation}/{self.id}"
+        self.all = frozenset({name, self.id, base, hub_name, hub_name.rpartition("/")[2]})
 
 
 class Embedder:
@@ -48,24 +59,54 @@ class Embedder:
             raise invalid(f"unknown prompt_name {shown(name)}; known: {known}", "prompt_name")
         return self.model.resolve_prompt(None, name) or ""
 
+    def prompt_of(self, input_type: str) -> str | None:
+        """The name of the prompt that `encode_query` or `encode_document` takes; None for the default."""
+        prompts = self.model.prompts
+        if input_type.endswith("query"):
+            return "query" if "query" in prompts else None
+        return document_prompt(prompts)
+
     def group(self, prompt: str) -> Hashable:
         """What may be computed together: texts whose pooling begins at the same token."""
         return self._pipeline.pooling_start(prompt)
 
     def check_ids(self, ids: list[int], param: str) -> None:
-        """ApiError if ids cannot be a text of this model."""
+        """ApiError if ids cannot be a text of this model, made by its own tokenizer."""
         limit = self._pipeline.encoder.vocab_size
+        first, last = self._pipeline.tokenizer.special_ids_around
         if wrong := [i for i in ids if not 0 <= i < limit]:
-            raise invalid(
-                f"{param} holds {shown(wrong[0])}, expected ids of the model's own tokenizer,"
-                f" 0 to {limit - 1}",
-                param,
+            problem = f"hold {shown(wrong[0])}, expected 0 to {limit - 1}"
+        elif not first and not last:
+            problem = (
+                "cannot be told from another tokenizer's, for this model has no special tokens"
             )
-        if len(ids) > self.model.max_seq_length:
+        elif ids[: len(first)] != first or ids[len(ids) - len(last) :] != last:
+            problem = f"do not begin with {first} and end with {last}"
+        elif len(ids) > self.model.max_seq_length:
             raise invalid(
                 f"{param} has {len(ids)} tokens, the model reads {self.model.max_seq_length}",
                 param,
             )
+        else:
+            return
+        raise invalid(
+            f"{param}: these ids are not the model's own tokenizer's: they {problem}; send the text"
+            " (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
+            param,
+        )
+
+    @property
+    def truncation_side(self) -> str:
+        """The end that a longer text loses, "right" or "left"."""
+        return self._pipeline.tokenizer.truncation_side
+
+    def check_lengths(self, items: Sequence[TextOrIds], param: str) -> None:
+        """ApiError if a text is longer than the model reads."""
+        limit = self.model.max_seq_length
+        for index, text in enumerate(items):
+            if isinstance(text, str) and self._pipeline.tokenizer([text]).num_truncated:
+                place = f"{param}[{index}]"
+                raise invalid(f"{place} has over {limit} tokens and is not to be truncated", place)
 
     def size(self, item: TextOrIds) -> int:
         """About how many characters an item has."""
@@ -97,11 +138,15 @@ class Reranker:
         """How many characters a pair has."""
         return num_characters(item)
 
-    def run(self, items: Sequence[Pair], group: Hashable) -> tuple[Float32, list[int]]:  # noqa: ARG002
-        """The scores that `predict` gives, float32 (n, 1), and each pair's tokens."""
+    def run(self, items: Sequence[Pair], group: Hashable) -> tuple[Float32, list[int]]:
+        """Each pair's score, float32 (n, 1), and its number of tokens.
+
+        group: None for the scores that `predict` gives, True for the logits, False for their sigmoid.
+        """
         tokens = self.model.pipeline.tokenizer(items)
         logits = self.model.pipeline.rows_of_tokens(tokens)
-        scores = np.asarray(self.model.activation_fn(logits), np.float32)
+        activation = self.model.activation_fn if group is None else sigmoid
+        scores = logits if group is True else np.asarray(activation(logits), np.float32)
         return scores, [len(ids) for ids in tokens.input_ids]
 
 

@@ -47,7 +47,11 @@ class Tokens(NamedTuple):
 
 
 class Tokenizer:
-    """A fast tokenizer with a fixed length limit, safe to call from any number of threads."""
+    """A fast tokenizer with a fixed length limit, safe to call from any number of threads.
+
+    Attributes:
+      special_ids_around: the special tokens that stand before a text's own tokens and after them.
+    """
 
     def __init__(
         self,
@@ -87,6 +91,8 @@ class Tokenizer:
         # Token types come from the post-processor's template: one text shows them for all.
         probe = self._encode(("a", "a") if pairs else "a")
         self._has_type_ids = with_type_ids and any(probe.type_ids)
+        own = [i for i, special in enumerate(probe.special_tokens_mask) if not special] or [0, -1]
+        self.special_ids_around = probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
         self._special_ids = frozenset(
             token_id
             for token_id, token in tokenizer.get_added_tokens_decoder().items()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""uvicorn's HTTP protocol with bounds: on the number of connections, on headers, on every wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal, NamedTuple, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from simdformer.server.errors import ApiError, log_sometimes
+
+# A body that is long may take longer: a line of 8 Mbit/s is fast enough.
+_BODY_BYTES_PER_SECOND = 2**20
+# For how long a client that is refused may go on sending, so that it comes to read why.
+_LINGER_SECONDS = 2
+
+# What a connection waits for: its client, but for "answer", where it is the model.
+_State = Literal["header", "body", "answer", "idle", "closing"]
+
+
+class Limits(NamedTuple):
+    """What a client may take.
+
+    Seconds: for a request's header; for its body, and one more for each MiB; for reading the answer;
+    between two requests.
+    """
+
+    connections: int = 1024
+    header_bytes: int = 65536
+    header_seconds: float = 5
+    body_seconds: float = 10
+    answer_seconds: float = 60
+    idle_seconds: float = 30
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection. One more than allowed, and that which waits longest for its client is closed.
+
+    `limits` is an attribute of the class. Somebody has to call `check` about every second.
+    """
+
+    limits = Limits()
+
+    state: _State = "header"
+    since = 0.0
+    _unread_since: float | None = None  # since when the client has not read all that was written
+    _overhead = 0  # bytes of the request that are not its body: header, sizes of chunks, trailers
+    _body_bytes = 0
+    _refusal = (400, "this is not an HTTP request")
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._enter("header")
+        if len(self.connections) > self.limits.connections:
+            self._make_room()
+
+    def data_received(self, data: bytes) -> None:
+        if self.state == "closing":
+            return
+        self._overhead += len(data)
+        super().data_received(data)
+        if self._overhead > self.limits.header_bytes:
+            self._refuse(*self._too_large())
+
+    # --- what the parser finds ---
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._enter("header")
+
+    def on_headers_complete(self) -> None:
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        if size > self.limits.header_bytes:
+            self._refusal = self._too_large()
+            raise ValueError(self._refusal[1])  # ends the parsing; see send_400_response
+        super().on_headers_complete()
+        self._body_bytes = 0
+        self._enter("body")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._overhead = max(0, self._overhead - 2 * len(body))  # a chunk may cost what it holds
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._overhead = 0
+        self._enter("idle" if self.cycle.response_complete else "answer")
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self._enter("idle" if self.state == "answer" else self.state)
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls where the parser gives up."""
+        del msg
+        self._refuse(*self._refusal)
+
+    # --- bounds ---
+
+    def check(self, now: float) -> None:
+        """Close the connection if its client has had time enough."""
+        limits, waited = self.limits, now - self.since
+        if self._is_unread_for(now) > limits.answer_seconds:
+            self.transport.abort()
+        if self.state == "closing":
+            if waited > _LINGER_SECONDS:
+                self.transport.abort()
+        elif self.state == "header" and waited > limits.header_seconds and not self._answering:
+            if self._overhead:
+                self._refuse(408, "the header of the request did not come in time")
+            else:
+                self.transport.abort()
+        elif self.state == "body" and not self.pipeline:
+            seconds = limits.body_seconds + self._body_bytes / _BODY_BYTES_PER_SECOND
+            if waited > seconds:
+                self._refuse(408, f"the body of the request did not come in {seconds:.0f} s")
+
+    def refuse_unfinished(self) -> None:
+        """503 for a request that has not come whole, for the server stops."""
+        if self.state == "body" or (self.state == "header" and self._overhead):
+            self._refuse(503, "the server is stopping")
+            self.transport.close()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _enter(self, state: _State) -> None:
+        self.state, self.since = state, self.loop.time()
+
+    def _is_unread_for(self, now: float) -> float:
+        if self.transport.get_write_buffer_size() == 0:
+            self._unread_since = None
+            return 0
+        if self._unread_since is None:
+            self._unread_since = now
+        return now - self._unread_since
+
+    def _make_room(self) -> None:
+        log_sometimes(
+            f"{self.limits.connections} connections are open; for each more one that waits is closed"
+        )
+        others = [
+            c
+            for c in cast(set[BoundedProtocol], self.connections)
+            if c.state != "answer" and c is not self and not c.transport.is_closing()
+        ]
+        if others:
+            min(others, key=lambda connection: connection.since).transport.abort()
+        else:
+            self._refuse(503, "too many connections")
+
+    def _too_large(self) -> tuple[int, str]:
+        return 431, f"the header of the request has over {self.limits.header_bytes} bytes"
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer, read no more of what comes, and close when the client has, or had time to."""
+        cycle, started = self.cycle, False
+        if self._answering:
+            cycle.disconnected = True  # for the application
+            cycle.message_event.set()
+            started = cycle.response_started
+        started |= self.state == "body" and cycle.response_started
+        self._enter("closing")
+        self._unset_keepalive_if_required()
+        if started or self.pipeline:
+            self.transport.abort()
+            return
+        content = ApiError(status, message).content()
+        self.transport.write(
+            STATUS_LINE[status]
+            + b"content-type: application/json\r\nconnection: close\r\n"
+            + b"content-length: %d\r\n\r\n" % len(content)
+            + content
+        )
+        self.transport.write_eof()
+        self.flow.resume_reading()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A route's outside: who may ask, errors as answers, what is held meanwhile, and how it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from simdformer.server.batcher import Batcher
+from simdformer.server.errors import ApiError, log_sometimes
+from simdformer.server.incoming import SMALL_BYTES, Held, Memory, check_key
+from simdformer.server.metrics import Metrics
+
+CLIENT_GONE = 499  # nginx's number; nobody reads it
+
+
+class Call(NamedTuple):
+    """A request, and the memory that it takes until it is answered."""
+
+    request: Request
+    held: Held
+
+
+class Endpoint:
+    """An ASGI application for one route."""
+
+    def __init__(
+        self,
+        path: str,
+        handler: Callable[[Call], Awaitable[Response]],
+        api_key: bytes | None,
+        batcher: Batcher,
+        memory: Memory,
+        metrics: Metrics,
+    ) -> None:
+        self._path, self._handler, self._api_key = path, handler, api_key
+        self._batcher, self._memory, self._metrics = batcher, memory, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        start = time.perf_counter()
+        held = Held(self._memory)
+        try:
+            response = await self._answer(Call(Request(scope, receive), held))
+            await _send(response, scope, receive, send)
+        finally:
+            held.release()
+        self._metrics.answered(self._path, response.status_code, time.perf_counter() - start)
+
+    async def _answer(self, call: Call) -> Response:
+        request = call.request
+        try:
+            check_key(request, self._api_key)
+            return await self._handler(call)
+        except ApiError as error:
+            return error.response()
+        except asyncio.CancelledError:
+            if not self._batcher.stopped:
+                raise
+            return stopping().response()  # the server waits no longer for this client
+        except ClientDisconnect:  # in the middle of its body
+            return Response(status_code=CLIENT_GONE)
+        except Exception as error:  # noqa: BLE001  (of any kind: it is an answer)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log_sometimes(
+                f"{request.method} {self._path} failed: {type(error).__name__}: {error}"
+                f" ({place.filename}, line {place.lineno})"
+            )
+            return ApiError(500, "internal error", code="internal_error").response()
+
+
+async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """The response, a long one in pieces: the server waits until the client has read one, and what it
+    holds is not given back before."""
+    body = response.body
+    if len(body) <= SMALL_BYTES:
+        await response(scope, receive, send)
+        return
+    start = {"status": response.status_code, "headers": response.raw_headers}
+    await send({"type": "http.response.start", **start})
+    for begin in range(0, len(body), SMALL_BYTES):
+        end = begin + SMALL_BYTES
+        piece = bytes(body[begin:end])
+        await send({"type": "http.response.body", "body": piece, "more_body": end < len(body)})
+
+
+def stopping() -> ApiError:
+    """The answer to what comes, or waits, while the server stops."""
+    headers = {"Retry-After": "1"}
+    return ApiError(503, "the server is stopping", code="stopping", headers=headers)

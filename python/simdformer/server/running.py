@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An application on a socket: uvicorn, with bounds on what clients may take."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from starlette.applications import Starlette
+
+from simdformer.server.batcher import Batcher
+from simdformer.server.connections import BoundedProtocol, Limits
+from simdformer.server.errors import log_sometimes
+
+# Connections that may come before one is taken: asyncio takes as many at once, and those that make room
+# for them close a moment later.
+_BACKLOG = 128
+CHECK_SECONDS = 1
+_OTHER_FILES = 64 + 4 * _BACKLOG
+
+
+def run_server(server: Server, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM on a bound socket. OSError if it cannot listen."""
+    try:
+        server.run([listener])
+    except KeyboardInterrupt:
+        # uvicorn sends itself the signal once more when all is done; to be told to stop is a
+        # server's ordinary end.
+        if not server.started:
+            raise
+
+
+class Server(uvicorn.Server):
+    """Runs `create_app`'s application on a socket."""
+
+    def __init__(
+        self,
+        app: Starlette,
+        limits: Limits,
+        *,
+        grace_seconds: float,
+        on_start: Callable[[], None] = lambda: None,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """grace_seconds: how long the requests that are computed when a signal comes may take.
+
+        on_start: called when connections are taken. on_stop: called by the signal's handler.
+        """
+        most = min(limits.connections, _raised_file_limit(limits.connections) - _OTHER_FILES)
+        limits = limits._replace(connections=max(1, most))
+        config = uvicorn.Config(
+            app,
+            http=type("Protocol", (BoundedProtocol,), {"limits": limits}),
+            ws="none",
+            backlog=_BACKLOG,
+            log_config=None,
+            log_level="error",  # not a line for whatever knocks at the port
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=cast(int, limits.idle_seconds),
+            timeout_graceful_shutdown=cast(int, grace_seconds),
+        )
+        super().__init__(config)
+        self._batcher: Batcher = app.state.batcher
+        self._on_start, self._on_stop = on_start, on_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_report)
+        await super().startup(sockets)
+        self._checks = asyncio.create_task(self._check_connections())
+        self._on_start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # First of all: what waits is refused at once, or uvicorn would wait for all of it.
+        self._batcher.stop()
+        for connection in self._connections():
+            connection.refuse_unfinished()
+        await super().shutdown(sockets)
+        self._checks.cancel()
+
+    def _connections(self) -> list[BoundedProtocol]:
+        return cast(list[BoundedProtocol], list(self.server_state.connections))
+
+    async def _check_connections(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            now = asyncio.get_running_loop().time()
+            for connection in self._connections():
+                connection.check(now)
+
+
+def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A line for what would be a traceback in a loop: no file descriptor is left, a socket failed."""
+    log_sometimes(f"{context['message']}: {context.get('exception', '')}")
+
+
+def _raised_file_limit(wanted: int) -> int:
+    """How many files the process may open, after asking for enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        top = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, top), hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return needed if soft == resource.RLIM_INFINITY else soft

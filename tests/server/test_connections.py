@@ -1,0 +1,352 @@
+"""What clients may take of the server: connections, headers, bodies, time. Sockets, in one process."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+pytest.importorskip("httptools")
+
+from simdformer.server import create_app, running
+from simdformer.server.connections import Limits
+from simdformer.server.served import Embedder
+
+WATCHDOG = 30
+SHORT = Limits(header_seconds=0.1, body_seconds=0.1, answer_seconds=0.1, idle_seconds=0.1)
+
+
+@contextmanager
+def serving(app, limits=SHORT, grace_seconds=10):
+    """The server and its port, until the block ends."""
+    started = threading.Event()
+    server = running.Server(app, limits, grace_seconds=grace_seconds, on_start=started.set)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    thread = threading.Thread(target=running.run_server, args=(server, listener))
+    thread.start()
+    try:
+        assert started.wait(WATCHDOG)
+        yield server, listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(WATCHDOG)
+        listener.close()
+    assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def checks_often(monkeypatch):
+    monkeypatch.setattr(running, "CHECK_SECONDS", 0.02)
+
+
+@pytest.fixture(scope="module")
+def app(model):
+    return lambda **options: create_app(model, **options)
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), WATCHDOG)
+
+
+def read_all(client):
+    """What comes until the server closes the connection."""
+    parts = []
+    try:
+        while part := client.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+def request(body=b"", path="/v1/embeddings", length=None, headers=b"Connection: close\r\n"):
+    """A POST's bytes."""
+    length = len(body) if length is None else length
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % (path.encode(), length)
+    return head + headers + b"\r\n" + body
+
+
+def asked(port, data):
+    """The answer to bytes."""
+    with connect(port) as client:
+        client.sendall(data)
+        return read_all(client)
+
+
+GOOD = request(b'{"input": "deed"}')
+
+
+def test_who_says_nothing_is_closed(app):
+    with serving(app()) as (_, port), connect(port) as client:
+        assert read_all(client) == b""
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"POST /embed HTTP/1.1\r\nHost: x\r\nX: ", request(b"{", length=999)]
+)
+def test_what_comes_too_slowly_is_answered_408_and_closed(app, beginning):
+    """The rest comes byte by byte: that is no reason to wait longer."""
+    with serving(app()) as (_, port), connect(port) as client:
+        client.sendall(beginning)
+        stop = threading.Event()
+
+        def trickle():
+            while not stop.wait(0.01):
+                try:
+                    client.sendall(b"a")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        answer = read_all(client)
+        stop.set()
+        thread.join()
+    assert status(answer) == 408
+    assert b"did not come in" in answer
+
+
+def test_a_connection_is_kept_for_the_next_request_and_not_for_ever(app):
+    with serving(app()) as (_, port), connect(port) as client:
+        for _ in range(2):
+            client.sendall(request(b'{"input": "deed"}', headers=b""))
+            answer = b""
+            while not answer.endswith(b"}}"):
+                answer += client.recv(65536)
+            assert status(answer) == 200
+        assert read_all(client) == b""
+
+
+def test_who_does_not_read_the_answer_is_closed(app):
+    big = request(json.dumps({"input": ["a"] * 2048}).encode())
+    with serving(app()) as (server, port), connect(port) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(20):  # more than what the kernel takes
+            client.sendall(big.replace(b"Connection: close\r\n", b""))
+        wait_until(lambda: not server.server_state.connections)
+
+
+def wait_until(condition):
+    end = time.monotonic() + WATCHDOG
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"X: " + b"a" * 70000],
+        [b"X%d: " % i + b"a" * 1000 + b"\r\n" for i in range(70)],
+        [b"X%d: " % i + b"a" * 1000 + b"\r\n" for i in range(70)] + [b"\r\n"],
+    ],
+    ids=["one without end", "many without end", "complete"],
+)
+def test_headers_over_64_kb_are_431(app, parts):
+    with serving(app()) as (_, port):
+        answer = asked(port, b"POST /embed HTTP/1.1\r\nHost: x\r\n" + b"".join(parts))
+        assert status(answer) == 431
+        assert status(asked(port, GOOD)) == 200
+
+
+def test_a_header_without_end_is_not_kept(app):
+    """431 comes though the client goes on; what it sends then is thrown away."""
+    with serving(app()) as (server, port), connect(port) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n" + b"X: " + b"a" * 100_000)
+        wait_until(lambda: [c.state for c in server.server_state.connections] == ["closing"])
+        for _ in range(20):
+            client.sendall(b"a" * 100_000)
+        (connection,) = server.server_state.connections
+        assert connection._overhead < 500_000
+        assert status(client.recv(100)) == 431
+
+
+@pytest.mark.parametrize("tail", [b"0\r\n", b""], ids=["trailers", "tiny chunks"])
+def test_what_surrounds_a_chunked_body_is_bounded(app, tail):
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    rest = b"X: " + b"a" * 80000 if tail else b"1\r\na\r\n" * 30000
+    with serving(app()) as (_, port):
+        assert status(asked(port, head + tail + rest)) == 431
+
+
+def test_a_chunked_body_is_read(app):
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    body = json.dumps({"input": ["deed " * 15] * 2000}).encode()
+    chunks = [body[i : i + 1000] for i in range(0, len(body), 1000)]
+    data = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    with serving(app(), Limits()) as (_, port):
+        assert status(asked(port, head + data)) == 200
+
+
+def test_what_is_no_http_is_400_in_the_form_of_all_errors(app):
+    with serving(app()) as (_, port):
+        answer = asked(port, b"hello\r\n\r\n")
+    assert status(answer) == 400
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_one_connection_more_closes_the_one_that_waits_longest(app):
+    limits = Limits(connections=5)
+    with serving(app(), limits) as (server, port):
+        clients = [connect(port) for _ in range(5)]
+        wait_until(lambda: len(server.server_state.connections) == 5)
+        assert status(asked(port, GOOD)) == 200
+        assert read_all(clients[0]) == b""
+        for client in clients:
+            client.close()
+
+
+def test_idle_connections_lock_nobody_out(app):
+    limits = Limits(connections=20)
+    with serving(app(), limits) as (server, port):
+        clients = [connect(port) for _ in range(200)]
+        assert status(asked(port, GOOD)) == 200
+        assert len(server.server_state.connections) <= 20
+        for client in clients:
+            client.close()
+
+
+def test_a_connection_that_is_computed_is_not_closed_for_another(app, monkeypatch):
+    go_on = threading.Event()
+    run = Embedder.run
+    monkeypatch.setattr(Embedder, "run", lambda *args: go_on.wait(WATCHDOG) and run(*args))
+    limits = Limits(connections=1)
+    with serving(app(), limits) as (server, port), connect(port) as first:
+        first.sendall(GOOD)
+        wait_until(lambda: [c.state for c in server.server_state.connections] == ["answer"])
+        assert status(asked(port, GOOD)) == 503
+        go_on.set()
+        assert status(read_all(first)) == 200
+
+
+def test_a_pass_that_takes_longer_than_any_deadline_is_waited_for(app, monkeypatch):
+    run = Embedder.run
+    monkeypatch.setattr(Embedder, "run", lambda *args: (time.sleep(0.4), run(*args))[1])
+    with serving(app()) as (_, port):
+        assert status(asked(port, GOOD)) == 200
+
+
+def test_stopping_answers_what_is_computed_however_long_it_takes(app, monkeypatch):
+    started, run = threading.Event(), Embedder.run
+
+    def slow(*args):
+        started.set()
+        time.sleep(0.5)
+        return run(*args)
+
+    monkeypatch.setattr(Embedder, "run", slow)
+    with (
+        serving(app(), Limits()) as (server, port),
+        connect(port) as first,
+        connect(port) as second,
+    ):
+        first.sendall(GOOD)
+        assert started.wait(WATCHDOG)
+        second.sendall(GOOD)
+        wait_until(lambda: server._batcher.num_waiting == 1)
+        server.should_exit = True
+        assert status(read_all(second)) == 503
+        assert status(read_all(first)) == 200
+
+
+def test_stopping_does_not_wait_longer_than_the_grace(app, monkeypatch):
+    go_on, started = threading.Event(), threading.Event()
+
+    def stuck(_, items, *__):
+        started.set()
+        go_on.wait(WATCHDOG)
+        return np.zeros((len(items), 20), np.float32), [1] * len(items)
+
+    monkeypatch.setattr(Embedder, "run", stuck)
+    with serving(app(), Limits(), grace_seconds=0.2) as (server, port), connect(port) as client:
+        client.sendall(GOOD)
+        assert started.wait(WATCHDOG)
+        server.should_exit = True
+        assert status(read_all(client)) == 503
+    go_on.set()
+
+
+def test_large_bodies_share_a_bounded_memory(app):
+    """Two unfinished ones fill it; small ones go on, and what is closed gives it back."""
+    options = {"max_body_bytes": 200_000, "max_bytes_in_flight": 300_000}
+    beginning = request(b"a" * 140_000, length=150_000)
+    with serving(app(**options), Limits()) as (_, port):
+        clients = [connect(port) for _ in range(2)]
+        for client in clients:
+            client.sendall(beginning)
+        time.sleep(0.2)
+        answer = asked(port, request(json.dumps({"input": "a" * 140_000}).encode()))
+        assert status(answer) == 429
+        assert b"retry-after: 1" in answer
+        assert status(asked(port, GOOD)) == 200
+        for client in clients:
+            client.close()
+        end = time.monotonic() + WATCHDOG
+        while status(asked(port, request(json.dumps({"input": "a" * 140_000}).encode()))) == 429:
+            assert time.monotonic() < end
+
+
+def test_an_answer_that_is_large_takes_of_that_memory(app):
+    options = {"max_body_bytes": 100_000, "max_bytes_in_flight": 100_000}
+    many = request(json.dumps({"input": ["a"] * 2048}).encode())  # an answer of 500 KB
+    with serving(app(**options), Limits()) as (_, port):
+        assert status(asked(port, many)) == 429
+        assert status(asked(port, GOOD)) == 200
+
+
+def test_a_long_body_does_not_hold_up_the_others(app):
+    """Some tenths of a second of JSON, read beside the event loop."""
+    body = b'{"input": [[' + b"5," * 150_000 + b"5]]}"
+    with serving(app(), Limits()) as (_, port):
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(asked(port, request(body))))
+        thread.start()
+        health = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        meanwhile = 0
+        while not answers:
+            assert status(asked(port, health)) == 200
+            meanwhile += 1
+        thread.join()
+        assert status(answers[0]) == 400
+        assert meanwhile > 1
+
+
+def test_a_slash_at_the_end_redirects_nobody(app):
+    with serving(app()) as (_, port):
+        head = b"POST /v1/embeddings/ HTTP/1.1\r\nHost: evil\r\nContent-Length: 0\r\n"
+        answer = asked(port, head + b"Connection: close\r\n\r\n")
+    assert status(answer) == 404
+    assert b"evil" not in answer
+
+
+def test_metrics_count_what_was_done(app, model):
+    with serving(app()) as (_, port):
+        asked(port, GOOD)
+        asked(port, request(b"{"))
+        answer = asked(
+            port, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        ).decode()
+    num_tokens = len(model.pipeline.tokenizer(["deed"]).input_ids[0])
+    for line in (
+        'simdformer_requests_total{route="/v1/embeddings",status="200"} 1.0',
+        'simdformer_requests_total{route="/v1/embeddings",status="400"} 1.0',
+        'simdformer_request_seconds_count{route="/v1/embeddings"} 2.0',
+        "simdformer_texts_total 1.0",
+        f"simdformer_tokens_total {num_tokens}.0",
+        "simdformer_texts_waiting 0.0",
+        "simdformer_texts_running 0.0",
+        "simdformer_large_bytes 0.0",
+    ):
+        assert line in answer.splitlines()
