@@ -94,7 +94,8 @@ std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::o
 std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::object& position,
                                             const py::object& token_type,
                                             const std::shared_ptr<LayerNorm>& norm,
-                                            std::optional<size_t> padding_idx) {
+                                            std::optional<size_t> padding_idx,
+                                            const std::shared_ptr<Linear>& projection) {
   std::vector<FloatArray> arrays;
   const auto table = [&](const char* name, const py::object& object) -> ConstMatrix {
     if (object.is_none()) return {};
@@ -102,7 +103,8 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
     return matrix(arrays.back());
   };
   return std::make_shared<Embeddings>(table("word", word), table("position", position),
-                                      table("token_type", token_type), norm, padding_idx);
+                                      table("token_type", token_type), norm, padding_idx,
+                                      projection);
 }
 
 // What each share of a product of rows with panels costs, in rows times panels, whichever way a
@@ -183,7 +185,7 @@ void bind_parts(py::module_& module) {
   py::class_<Embeddings, std::shared_ptr<Embeddings>>(module, "Embeddings")
       .def(py::init(&make_embeddings), arg("word"), arg("position") = py::none(),
            arg("token_type") = py::none(), arg("norm") = py::none(), py::kw_only(),
-           arg("padding_idx") = py::none())
+           arg("padding_idx") = py::none(), arg("projection") = py::none())
       .def("word", &table_of<&Embeddings::word>)
       .def("position", &table_of<&Embeddings::position>)
       .def("token_type", &table_of<&Embeddings::token_type>)

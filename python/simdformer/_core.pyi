@@ -77,6 +77,7 @@ class Embeddings:
         norm: LayerNorm | None = None,
         *,
         padding_idx: int | None = None,
+        projection: Linear | None = None,
     ) -> None: ...
     # The tables where they lie, read-only; they keep the embeddings alive.
     def word(self) -> Float32: ...

@@ -242,6 +242,8 @@ def bert(
 ):
     """Ids in, the last layer's hidden states out: (n,) -> (n, d). positions (n,): if not 0, 1, ..."""
     x = bert_embeddings(input_ids, w, cu_seqlens, token_type_ids, eps, positions)
+    if "embeddings_project.weight" in w:  # ELECTRA's
+        x = linear(x, w["embeddings_project.weight"], w["embeddings_project.bias"])
     for i in range(num_layers):
         x = bert_layer(x, w, f"encoder.layer.{i}", cu_seqlens, num_heads, activation, eps, bias)
     return x

@@ -63,6 +63,13 @@ QWEN3 = Kind(
 )
 KINDS = {
     "bert": Kind("Bert", SIZES, "wordpiece", special=BERT_SPECIAL),
+    "electra": Kind(
+        "Electra",
+        {**SIZES, "embedding_size": 48},
+        "wordpiece",
+        "BertTokenizer",
+        special=BERT_SPECIAL,
+    ),
     "roberta": Kind("Roberta", ROBERTA, "byte level", longest=300),
     "xlm-roberta": Kind("XLMRoberta", {**SIZES, "layer_norm_eps": 1e-5}, "unigram", longest=300),
     "camembert": Kind("Camembert", {**ROBERTA, "pad_token_id": 1}, "unigram", longest=300),

@@ -82,13 +82,14 @@ def distilbert_config(config):
 class Relative(Architecture):
     """BERT or one of its relatives: a table of positions, and post-norm layers.
 
-    padding_idx: positions are counted from behind it.
+    padding_idx: positions are counted from behind it. embedding_size: if the tables are narrower.
     """
 
     config: Callable = config_json
     tokenizer: Callable = tokenizer_json
     num_token_types: int = 0
     padding_idx: int | None = None
+    embedding_size: int | None = None
     relative: bool = False
     buffers: tuple[str, ...] = ("embeddings.position_ids",)
     first_norm: str = "embeddings.LayerNorm.weight"
@@ -98,8 +99,13 @@ class Relative(Architecture):
     def max_positions(self):
         return TINY.max_positions - (0 if self.padding_idx is None else self.padding_idx + 1)
 
+    def num_parts(self, config):
+        return super().num_parts(config) + bool(self.embedding_size)
+
     def fields(self, config=TINY, **changes):
         types = {"type_vocab_size": self.num_token_types} if self.num_token_types else {}
+        if self.embedding_size:
+            types["embedding_size"] = self.embedding_size
         fields = self.config(self.sized(config)) | types
         return {**fields, "model_type": self.model_type, **changes}
 
@@ -110,10 +116,23 @@ class Relative(Architecture):
         weights[types] = weights[types][: self.num_token_types]
         if self.num_token_types == 0:
             del weights[types]
+        if self.embedding_size:
+            weights |= self._narrow(weights, config.hidden_size)
         if self.relative:
             table = np.random.default_rng(2).standard_normal((32, config.num_heads))
             weights[RELATIVE_BIAS] = table.astype(np.float32)
         return weights
+
+    def _narrow(self, weights, hidden_size):
+        """Tables of embedding_size columns, and what projects their sums."""
+        rng, size = np.random.default_rng(3), self.embedding_size
+        tables = {name: w[..., :size] for name, w in weights.items() if name.startswith("embed")}
+        project = rng.standard_normal((hidden_size, size)) * size**-0.5
+        bias = rng.standard_normal(hidden_size) * 0.1
+        return tables | {
+            "embeddings_project.weight": project.astype(np.float32),
+            "embeddings_project.bias": bias.astype(np.float32),
+        }
 
     def states(self, text, config=TINY, limit=100):
         ids, weights = self.ids(text, limit), self.weights(config)
@@ -172,8 +191,18 @@ MPNET = Relative(
     eps=1e-5,
     relative=True,
 )
+ELECTRA = replace(
+    BERT,
+    model_type="electra",
+    prefix="electra.",
+    heads=("discriminator_predictions.dense.weight", "classifier.dense.weight"),
+    embedding_size=12,
+)
+ERNIE = replace(BERT, model_type="ernie", prefix="ernie.")
 RELATIVES = [
     BERT,
+    ELECTRA,
+    ERNIE,
     ROBERTA,
     replace(ROBERTA, model_type="xlm-roberta", tokenizer=unigram_json),
     replace(ROBERTA, model_type="camembert", tokenizer=camembert_json, num_token_types=2),

@@ -29,30 +29,34 @@ void check_ids(const char* name, std::span<const int32_t> ids, size_t limit) {
 }  // namespace
 
 Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
-                       std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx)
+                       std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx,
+                       std::shared_ptr<const Linear> projection)
     : kernels_(active_kernels()),
-      hidden_size_(word.cols),
+      width_(word.cols),
       word_(copy_table(word)),
       position_(copy_table(position)),
       token_type_(copy_table(token_type)),
       padding_idx_(position.rows > 0 ? padding_idx : std::nullopt),
       first_position_(padding_idx_ ? *padding_idx_ + 1 : 0),
       position_ids_(position.rows),
-      norm_(std::move(norm)) {
+      norm_(std::move(norm)),
+      projection_(std::move(projection)) {
   check(word.rows > 0 && word.cols > 0, "Embeddings: word is empty");
-  check(position.rows == 0 || position.cols == hidden_size_, "Embeddings: position has ",
-        position.cols, " columns, word has ", hidden_size_);
-  check(token_type.rows == 0 || token_type.cols == hidden_size_, "Embeddings: token_type has ",
-        token_type.cols, " columns, word has ", hidden_size_);
+  check(position.rows == 0 || position.cols == width_, "Embeddings: position has ",
+        position.cols, " columns, word has ", width_);
+  check(token_type.rows == 0 || token_type.cols == width_, "Embeddings: token_type has ",
+        token_type.cols, " columns, word has ", width_);
   check(!padding_idx_ || position.rows > first_position_, "Embeddings: position has ",
         position.rows, " rows, none behind padding_idx ", padding_idx_.value_or(0));
-  check(!norm_ || norm_->size() == hidden_size_, "Embeddings: norm has size ",
-        norm_ ? norm_->size() : 0, ", word has ", hidden_size_, " columns");
+  check(!norm_ || norm_->size() == width_, "Embeddings: norm has size ",
+        norm_ ? norm_->size() : 0, ", word has ", width_, " columns");
+  check(!projection_ || projection_->in_features() == width_, "Embeddings: projection takes ",
+        projection_ ? projection_->in_features() : 0, " features, word has ", width_, " columns");
   std::iota(position_ids_.data(), position_ids_.data() + position_ids_.size(), 0);
 }
 
 ConstMatrix Embeddings::table(const Buffer<float>& rows) const {
-  return {rows.data(), rows.size() / hidden_size_, hidden_size_, hidden_size_};
+  return {rows.data(), rows.size() / width_, width_, width_};
 }
 
 void Embeddings::check_batch(const Batch& batch) const {
@@ -65,7 +69,7 @@ void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y
   const bool typed = !batch.token_type_ids.empty();
   kernels_.embedding_sum({
       .rows = y.rows,
-      .cols = hidden_size_,
+      .cols = width_,
       .word = word_.data(),
       .position = position_.data(),
       .token_type = token_type_.data(),
@@ -92,7 +96,7 @@ void Embeddings::sum_counted(const Batch& batch, size_t token, Matrix y) const {
   }
 }
 
-void Embeddings::forward(Team& team, const Batch& batch, const Block& block, Matrix y) const {
+void Embeddings::look_up(Team& team, const Batch& batch, const Block& block, Matrix y) const {
   team.for_each(block.last_sequence - block.first_sequence, [&](size_t i) {
     const size_t sequence = block.first_sequence + i;
     const size_t token = batch.begin(sequence);
@@ -105,6 +109,18 @@ void Embeddings::forward(Team& team, const Batch& batch, const Block& block, Mat
     Team alone = team.alone();
     if (norm_) norm_->forward(alone, rows, rows);
   });
+}
+
+void Embeddings::reserve(BlockScratch& scratch, size_t tokens) const {
+  if (projection_) reserve_matrix(scratch.normed, tokens, width_);
+}
+
+void Embeddings::forward(Team& team, const Batch& batch, const Block& block, BlockScratch& scratch,
+                         Matrix y) const {
+  if (!projection_) return look_up(team, batch, block, y);
+  const Matrix rows = reserve_matrix(scratch.normed, block.tokens, width_);
+  look_up(team, batch, block, rows);
+  projection_->forward(team, rows, y);
 }
 
 }  // namespace simdformer

@@ -5,26 +5,29 @@
 #include <optional>
 
 #include "layers/parts/batch.h"
+#include "layers/parts/linear.h"
 #include "layers/parts/norm.h"
+#include "layers/parts/workspace.h"
 
 namespace simdformer {
 
-// norm(word[id] + position[i] + token_type[type]) for token i of a sequence. With a padding_idx
+// projection(norm(word[id] + position[i] + token_type[type])) for token i of a sequence. With a padding_idx
 // positions are counted as RoBERTa's: the first is padding_idx + 1, and a token whose id is
 // padding_idx (a text may spell it) stands at padding_idx and is not counted.
 class Embeddings {
  public:
-  // Tables: (.., hidden_size), copied; position, token_type (no rows) and norm (null) may be
+  // Tables: (.., width), copied; position, token_type (no rows), norm and projection (null) may be
   // absent.
   Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
-             std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx);
+             std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx,
+             std::shared_ptr<const Linear> projection);
 
-  size_t hidden_size() const { return hidden_size_; }
-  size_t vocab_size() const { return word_.size() / hidden_size_; }
-  size_t num_token_types() const { return token_type_.size() / hidden_size_; }
+  size_t hidden_size() const { return projection_ ? projection_->out_features() : width_; }
+  size_t vocab_size() const { return word_.size() / width_; }
+  size_t num_token_types() const { return token_type_.size() / width_; }
   // The longest sequence that the position table serves; no table, no limit: 0.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
-  // (.., hidden_size); no rows: there is none.
+  // (.., width); no rows: there is none.
   ConstMatrix word() const { return table(word_); }
   ConstMatrix position() const { return table(position_); }
   ConstMatrix token_type() const { return table(token_type_); }
@@ -32,16 +35,19 @@ class Embeddings {
   // Throws std::out_of_range for ids beyond the tables. Lengths are the stack's to check.
   void check_batch(const Batch& batch) const;
 
+  void reserve(BlockScratch& scratch, size_t tokens) const;
   // y: (block.tokens, hidden_size)
-  void forward(Team& team, const Batch& batch, const Block& block, Matrix y) const;
+  void forward(Team& team, const Batch& batch, const Block& block, BlockScratch& scratch,
+               Matrix y) const;
 
  private:
   ConstMatrix table(const Buffer<float>& rows) const;
+  void look_up(Team& team, const Batch& batch, const Block& block, Matrix y) const;
   void sum(const Batch& batch, size_t token, size_t position, Matrix y) const;
   void sum_counted(const Batch& batch, size_t token, Matrix y) const;
 
   const Kernels& kernels_;
-  size_t hidden_size_;
+  size_t width_;
   Buffer<float> word_;
   Buffer<float> position_;
   Buffer<float> token_type_;
@@ -49,6 +55,7 @@ class Embeddings {
   size_t first_position_;
   Buffer<int32_t> position_ids_;  // 0, 1, ...
   std::shared_ptr<const LayerNorm> norm_;
+  std::shared_ptr<const Linear> projection_;
 };
 
 }  // namespace simdformer

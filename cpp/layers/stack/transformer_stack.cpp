@@ -102,6 +102,7 @@ void TransformerStack::reserve(Scratch scratch, const Call& call, const Sizes& s
   for (auto& hidden_states : scratch.block.hidden_states) {
     reserve_matrix(hidden_states, sizes.tokens, hidden_size_);
   }
+  if (call.ids) embeddings_->reserve(scratch.block, sizes.tokens);
   if (reads_memory(call)) {
     reserve_matrix(scratch.block.memory, sizes.memory_tokens,
                    layers_[0]->cross_attention()->key_dim());
@@ -116,7 +117,7 @@ void TransformerStack::forward_block(Team& team, const Call& call, const Block& 
   Matrix x = reserve_matrix(scratch.block.hidden_states[0], block.tokens, hidden_size_);
   Matrix y = reserve_matrix(scratch.block.hidden_states[1], block.tokens, hidden_size_);
   if (call.ids) {
-    embeddings_->forward(team, *call.ids, block, x);
+    embeddings_->forward(team, *call.ids, block, scratch.block, x);
   } else {
     gather(team, call.rows, call.self.cu_q, block, 0, x);
   }

@@ -10,6 +10,8 @@ from simdformer import nn
 from simdformer.models import (
     bert,
     distilbert,
+    electra,
+    ernie,
     eurobert,
     gte,
     llama,
@@ -41,6 +43,8 @@ REGISTRY: dict[str, Architecture] = {
     "bert": bert,
     "camembert": roberta,
     "distilbert": distilbert,
+    "electra": electra,
+    "ernie": ernie,
     "eurobert": eurobert,
     "gte": gte,
     "llama": llama,

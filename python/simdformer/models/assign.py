@@ -64,19 +64,23 @@ class _Assignment:
 
     def embeddings(self) -> None:
         """The tables, and their norm."""
-        names, hidden = self._names, self._names.fields.hidden_size
+        names, size = self._names, self._names.fields.embedding_size
         embeddings = self._encoder.embeddings
-        self._matrix(WORDS, [self.weights.matrix(names.word, "vocab_size", hidden)])
+        self._matrix(WORDS, [self.weights.matrix(names.word, "vocab_size", size)])
         if embeddings.position_embeddings is not None:
-            fields = ("max_position_embeddings", hidden)
+            fields = ("max_position_embeddings", size)
             name = "embeddings.position_embeddings.weight"
             self._tensor(name, f"{names.position}.weight", *fields)
         if embeddings.token_type_embeddings is not None:
-            fields = ("type_vocab_size", hidden)
+            fields = ("type_vocab_size", size)
             name = "embeddings.token_type_embeddings.weight"
             self._tensor(name, f"{names.token_type}.weight", *fields)
         if embeddings.norm is not None:
-            self.vectors("embeddings.norm", embeddings.norm, names.norm, hidden)
+            self.vectors("embeddings.norm", embeddings.norm, names.norm, size)
+        if embeddings.projection is not None:
+            own, rows = "embeddings.projection", names.fields.hidden_size
+            self._matrix(f"{own}.weight", [self.weights.matrix(names.projection, rows, size)])
+            self._tensor(f"{own}.bias", f"{names.projection}.bias", rows)
 
     def layer(self, index: int, layer: nn.TransformerEncoderLayer) -> None:
         """The parameters of one layer."""
@@ -187,6 +191,7 @@ def _named_sizes(encoder: nn.TextEncoder, fields: FieldNames) -> Iterator[tuple[
     yield fields.query_size, heads.query_dim
     yield fields.key_size, heads.key_dim
     yield "head_dim", heads.head_dim
+    yield fields.embedding_size, embeddings.embedding_dim
     yield fields.hidden_size, encoder.hidden_size
     yield fields.inner_size, layer.linear1.out_features
     yield fields.num_heads, heads.num_heads

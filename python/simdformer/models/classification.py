@@ -66,6 +66,8 @@ HEADS = {
     "DistilBertForSequenceClassification": Head(
         "classifier", "pre_classifier", activation="relu", hidden_size="dim"
     ),
+    "ElectraForSequenceClassification": _ROBERTA._replace(activation="gelu"),
+    "ErnieForSequenceClassification": _BERT._replace(dense="ernie.pooler.dense"),
     "GteForSequenceClassification": _BERT._replace(dense="gte.pooler.dense"),
     "MPNetForSequenceClassification": _ROBERTA,
     "ModernBertForSequenceClassification": _MODERNBERT,

@@ -45,12 +45,13 @@ class FieldNames(NamedTuple):
     activation: str = "hidden_act"
     query_size: str = "hidden_size"
     key_size: str = "hidden_size"
+    embedding_size: str = "hidden_size"
 
 
 class Names(NamedTuple):
     """What a checkpoint calls the tensors of an encoder.
 
-    layers: layer i is layers.i. word, position, token_type, norm: of the embeddings. last_norm: behind
+    layers: layer i is layers.i. word, position, token_type, norm, projection: of the embeddings. last_norm: behind
     the layers. relative_bias: of all layers. prefixes: what a task model puts before all names.
     ignored: beginnings of names of parts that embeddings do not use.
     """
@@ -63,6 +64,7 @@ class Names(NamedTuple):
     position: str = ""
     token_type: str = ""
     norm: str = ""
+    projection: str = ""
     last_norm: str = ""
     relative_bias: str = ""
     fields: FieldNames = FieldNames()

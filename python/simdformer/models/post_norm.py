@@ -76,24 +76,32 @@ class PostNormConfig:
         )
 
     def encoder(
-        self, *, padding_idx: int | None = None, position: nn.RelativePositionBias | None = None
+        self,
+        *,
+        padding_idx: int | None = None,
+        position: nn.RelativePositionBias | None = None,
+        embedding_dim: int | None = None,
     ) -> nn.TextEncoder:
         """The encoder.
 
         padding_idx: positions begin behind it, as RoBERTa counts them. position: of all layers.
+        embedding_dim: features of the embeddings, if they are projected to the layers'.
         """
         if padding_idx is not None and self.max_positions <= padding_idx + 1:
             raise ValueError(
                 f"config.json: max_position_embeddings={self.max_positions} leaves no position behind"
                 f" that of the padding token, {padding_idx}"
             )
+        features = embedding_dim or self.hidden_size
+        projected = features != self.hidden_size
         embeddings = nn.TextEmbeddings(
             self.vocab_size,
-            self.hidden_size,
+            features,
             max_positions=self.max_positions,
             type_vocab_size=self.type_vocab_size,
-            norm=nn.LayerNorm(self.hidden_size, eps=self.eps),
+            norm=nn.LayerNorm(features, eps=self.eps),
             padding_idx=padding_idx,
+            projection=nn.Linear(features, self.hidden_size) if projected else None,
         )
         return nn.TextEncoder(embeddings, [self._layer(position) for _ in range(self.num_layers)])
 

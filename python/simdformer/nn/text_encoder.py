@@ -13,36 +13,44 @@ from simdformer.functional.arrays import positive_int
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.compute_types import Sample, sample_ids, sample_offsets
 from simdformer.nn.encoder import TransformerEncoderLayer
-from simdformer.nn.linear import Embedding
+from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Float32, Module, ModuleList
 from simdformer.nn.norms import LayerNorm
 from simdformer.nn.parameters import Stored, to_pack
 
 
 class TextEmbeddings(Module):
-    """norm(word[id] + position[i] + token_type[type]) for token i of a sequence, as BERT's.
+    """projection(norm(word[id] + position[i] + token_type[type])) for token i of a sequence, as BERT's.
 
-    max_positions: rows of the table of positions, type_vocab_size: of token types; None for no such
-    table. norm: a LayerNorm or None. padding_idx: positions are counted as RoBERTa's: the first is
+    embedding_dim: features of the tables. max_positions: rows of the table of positions,
+    type_vocab_size: of token types; None for no such table. norm: a LayerNorm or None. projection: a
+    Linear to the layers' features, or None. padding_idx: positions are counted as RoBERTa's: the first is
     padding_idx + 1, and a token whose id is padding_idx stands at padding_idx and is not counted.
     """
 
     def __init__(
         self,
         vocab_size: int,
-        hidden_size: int,
+        embedding_dim: int,
         max_positions: int | None = None,
         type_vocab_size: int | None = None,
         norm: LayerNorm | None = None,
         padding_idx: int | None = None,
+        projection: Linear | None = None,
     ) -> None:
         super().__init__()
-        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.embedding_dim = positive_int("embedding_dim", embedding_dim)
         self.padding_idx = padding_idx
-        self.word_embeddings = Embedding(vocab_size, hidden_size)
-        self.position_embeddings = _table(max_positions, hidden_size)
-        self.token_type_embeddings = _table(type_vocab_size, hidden_size)
+        self.word_embeddings = Embedding(vocab_size, embedding_dim)
+        self.position_embeddings = _table(max_positions, embedding_dim)
+        self.token_type_embeddings = _table(type_vocab_size, embedding_dim)
         self.norm = norm
+        self.projection = projection
+
+    @property
+    def hidden_size(self) -> int:
+        """Features of a token's row."""
+        return self.embedding_dim if self.projection is None else self.projection.out_features
 
     @property
     def max_positions(self) -> int | None:
@@ -68,6 +76,7 @@ class TextEmbeddings(Module):
             token_type,
             None if self.norm is None else self.norm.layer_norm(),
             padding_idx=self.padding_idx,
+            projection=None if self.projection is None else self.projection.native(),
         )
         views: tuple[Callable[[], Any], ...] = (native.word, native.position, native.token_type)
         for slot, view in zip(slots, views, strict=True):
