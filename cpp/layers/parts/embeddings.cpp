@@ -42,14 +42,14 @@ Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token
       norm_(std::move(norm)),
       projection_(std::move(projection)) {
   check(word.rows > 0 && word.cols > 0, "Embeddings: word is empty");
-  check(position.rows == 0 || position.cols == width_, "Embeddings: position has ",
-        position.cols, " columns, word has ", width_);
+  check(position.rows == 0 || position.cols == width_, "Embeddings: position has ", position.cols,
+        " columns, word has ", width_);
   check(token_type.rows == 0 || token_type.cols == width_, "Embeddings: token_type has ",
         token_type.cols, " columns, word has ", width_);
   check(!padding_idx_ || position.rows > first_position_, "Embeddings: position has ",
         position.rows, " rows, none behind padding_idx ", padding_idx_.value_or(0));
-  check(!norm_ || norm_->size() == width_, "Embeddings: norm has size ",
-        norm_ ? norm_->size() : 0, ", word has ", width_, " columns");
+  check(!norm_ || norm_->size() == width_, "Embeddings: norm has size ", norm_ ? norm_->size() : 0,
+        ", word has ", width_, " columns");
   check(!projection_ || projection_->in_features() == width_, "Embeddings: projection takes ",
         projection_ ? projection_->in_features() : 0, " features, word has ", width_, " columns");
   std::iota(position_ids_.data(), position_ids_.data() + position_ids_.size(), 0);

@@ -11,9 +11,9 @@
 
 namespace simdformer {
 
-// projection(norm(word[id] + position[i] + token_type[type])) for token i of a sequence. With a padding_idx
-// positions are counted as RoBERTa's: the first is padding_idx + 1, and a token whose id is
-// padding_idx (a text may spell it) stands at padding_idx and is not counted.
+// projection(norm(word[id] + position[i] + token_type[type])) for token i of a sequence. With a
+// padding_idx positions are counted as RoBERTa's: the first is padding_idx + 1, and a token whose
+// id is padding_idx (a text may spell it) stands at padding_idx and is not counted.
 class Embeddings {
  public:
   // Tables: (.., width), copied; position, token_type (no rows), norm and projection (null) may be
