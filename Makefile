@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 # Processes that share the tests: one a core is of use, and each takes up to 2 GB.
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-QUICK := -m "not slow and not parity"
+QUICK := -m "not slow and not parity and not pages"
 # What `make test` runs, such as tests/nn.
 TESTS ?=
 SANITIZE_TESTS ?= tests
@@ -34,7 +34,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev test test-openmp level slow parity bench lint sanitize tsan clean
+.PHONY: help demo dev test test-openmp level slow pages parity bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,10 +93,13 @@ $(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 level: $(STAMPS)/extra-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
-	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity"
+	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages"
 
 slow: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
-	$(PYTEST) -m "slow and not parity"
+	$(PYTEST) -m "slow and not parity and not pages"
+
+pages: $(STAMPS)/extra-test $(STAMPS)/extra-pages $(STAMPS)/model  ## Test the pages of explain in headless Chromium
+	$(BIN)/python -m pytest -m pages
 
 # An editable install: Python as it stands, the extension of the last `make dev`. Without isolation, since
 # the build goes on with the cmake that it began with.

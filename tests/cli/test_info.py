@@ -157,7 +157,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"simdformer {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["embed"], ["search"], ["rerank"], ["info"]])
+@pytest.mark.parametrize("command", [[], ["embed"], ["search"], ["rerank"], ["explain"], ["info"]])
 def test_help_has_examples(capsys, command):
     with pytest.raises(SystemExit) as leaving:
         main([*command, "--help"])

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `simdformer` command: embed texts into vectors, search and rerank them, look into a model,
-quantise it, serve it.
+"""The `simdformer` command: embed texts into vectors, search and rerank them, explain vectors, look into
+a model, quantise it, serve it.
 
 Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
 130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM. For a server
@@ -16,7 +16,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, info, quantize, rerank, search, serve, signals
+from simdformer.cli import embed, explain, info, quantize, rerank, search, serve, signals
 from simdformer.cli.errors import CliError, UsageError, say
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ examples:
   simdformer embed docs.txt -o docs.npy
   simdformer search "open a file" --in docs.txt
   simdformer rerank "open a file" --in docs.txt --model cross-encoder/ms-marco-MiniLM-L6-v2
+  simdformer explain "A cat sleeps." "A kitten naps." -o report.html
   simdformer info all-MiniLM-L6-v2
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
   simdformer serve all-MiniLM-L6-v2
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action=_VersionAction, nargs=0, help="show the version and exit"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (embed, search, rerank, info, quantize, serve):
+    for command in (embed, search, rerank, explain, info, quantize, serve):
         command.add_parser(commands)
     return parser
 

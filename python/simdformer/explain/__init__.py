@@ -14,6 +14,7 @@ from simdformer.explain.attribution import (
     token_similarity,
 )
 from simdformer.explain.cost import LayerCost, cost_table
+from simdformer.explain.explanation import explain_texts
 from simdformer.explain.faithfulness import Faithfulness, faithfulness
 from simdformer.explain.heads import head_ablation, head_importance
 from simdformer.explain.measures import (
@@ -21,14 +22,17 @@ from simdformer.explain.measures import (
     attention_patterns,
     attention_rollout,
 )
+from simdformer.explain.report import Report
 
 __all__ = [
     "Faithfulness",
     "LayerCost",
+    "Report",
     "attention_entropy",
     "attention_patterns",
     "attention_rollout",
     "cost_table",
+    "explain_texts",
     "faithfulness",
     "head_ablation",
     "head_importance",

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report: sections of sentences and pictures, as a page, as JSON and in notebooks."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from simdformer import SentenceTransformer, __version__
+from simdformer.explain.figures import Figure, Heads, packed_maps, plain, slug
+
+_TEMPLATE = Path(__file__).with_name("template")
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """Sentences, and the pictures that they are about."""
+
+    title: str
+    paragraphs: Sequence[str]
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `explain_texts` and `measure_points` found.
+
+    In a notebook it shows itself. Attributes: title; facts, of the model and the texts; sections.
+    """
+
+    title: str
+    facts: Mapping[str, Any]
+    sections: Sequence[Section]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All sentences and numbers, as JSON has them. Maps of heads are left out: `outputs` has them."""
+        content: dict[str, Any] = plain(self)
+        return content
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n"
+
+    def to_html(self) -> str:
+        """One page that holds all it needs: it makes no request."""
+        content = self.to_dict()
+        for section, shown in zip(self.sections, content["sections"], strict=True):
+            for figure, data in zip(section.figures, shown["figures"], strict=True):
+                if isinstance(figure, Heads):
+                    data["maps"] = packed_maps(figure.maps)
+        return Template(_read("page.html")).substitute(
+            title=html.escape(self.title),
+            style=_read("style.css"),
+            script=_read("canvas.js") + _read("page.js"),
+            # What could end the element, or begin a comment, is written as an escape.
+            data=json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
+        )
+
+    def named_figures(self) -> Iterator[tuple[str, Figure]]:
+        """Every picture with a name for its file, such as "2-1-entropy"."""
+        for i, section in enumerate(self.sections, 1):
+            for j, figure in enumerate(section.figures, 1):
+                yield f"{i}-{j}-{slug(figure.title)}", figure
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.to_html())
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 720px; border: 0"></iframe>'
+
+
+def model_facts(model: SentenceTransformer) -> dict[str, Any]:
+    """What a report says of its model."""
+    layers = list(model.encoder.layers)
+    return {
+        "Model": model.name_or_path,
+        "Layers": len(layers),
+        "Heads per layer": layers[0].self_attn.num_heads,
+        "Hidden size": model.encoder.hidden_size,
+        "Pooling": ", ".join(model.pooling_modes),
+        "Compute type": model.compute_type,
+        "Made with": f"simdformer {__version__}",
+    }
+
+
+def _read(name: str) -> str:
+    return (_TEMPLATE / name).read_text(encoding="utf-8")
