@@ -13,6 +13,7 @@ from simdformer import _core as _core
 if TYPE_CHECKING:
     from simdformer.build_info import show_config
     from simdformer.cross_encoder import CrossEncoder
+    from simdformer.drop_in.stand_in import as_sentence_transformers
     from simdformer.int8.quantize_model import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
     from simdformer.text.model_output import ModelOutput
@@ -26,6 +27,7 @@ __all__ = [
     "ModelOutput",
     "SentenceTransformer",
     "__version__",
+    "as_sentence_transformers",
     "quantize_embeddings",
     "quantize_model",
     "register_threadpoolctl",
@@ -37,6 +39,7 @@ _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "ModelOutput": "simdformer.text.model_output",
     "SentenceTransformer": "simdformer.sentence_transformer",
+    "as_sentence_transformers": "simdformer.drop_in.stand_in",
     "quantize_embeddings": "simdformer.util",
     "quantize_model": "simdformer.int8.quantize_model",
     "register_threadpoolctl": "simdformer.thread_limits",

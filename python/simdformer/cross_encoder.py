@@ -11,7 +11,7 @@ import numpy as np
 
 from simdformer.drop_in.arguments import LoadRequest, load_request
 from simdformer.drop_in.settings import settings_files
-from simdformer.drop_in.text_model import TextModel, convert, model_card, progress_bar
+from simdformer.drop_in.text_model import TextModel, model_card, progress_bar
 from simdformer.folder.activation import ActivationKernel, activation_function
 from simdformer.folder.loading import LoadedCrossEncoder, load_cross_encoder
 from simdformer.folder.modules import read_activation
@@ -209,7 +209,7 @@ class CrossEncoder(TextModel):
         scores = self._activated(np.concatenate(parts), activation_fn)
         if apply_softmax and scores.ndim > 1:
             scores = softmax(scores)
-        result = convert(scores, convert_to_numpy, convert_to_tensor)
+        result = self._converted(scores, convert_to_numpy, convert_to_tensor)
         return result[0] if single else result
 
     def rank(

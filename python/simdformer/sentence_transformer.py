@@ -11,7 +11,7 @@ from typing import Any
 from simdformer.drop_in.arguments import LoadRequest, load_request
 from simdformer.drop_in.embedding_model import EmbeddingModel, join
 from simdformer.drop_in.module_list import read_module_list
-from simdformer.drop_in.text_model import convert, model_card, progress_bar
+from simdformer.drop_in.text_model import model_card, progress_bar
 from simdformer.folder.loading import LoadedModel, load_model
 from simdformer.text.inputs import (
     check_arguments,
@@ -218,9 +218,11 @@ class SentenceTransformer(EmbeddingModel):
         if output_value == "sentence_embedding":
             if precision != "float32" and texts:
                 found = quantize_embeddings(found, precision)
-            found = convert(found, convert_to_numpy, convert_to_tensor)
-        elif precision != "float32" and texts:
-            found = quantize_embeddings(found, precision)
+            found = self._converted(found, convert_to_numpy, convert_to_tensor)
+        else:
+            if precision != "float32" and texts:
+                found = quantize_embeddings(found, precision)
+            found = self._given(found)
         return found[0] if single else found
 
     def encode_query(

@@ -50,11 +50,11 @@ class EmbeddingModel(TextModel):
         Returns: (n, m), float32 unless the embeddings are float64; distances are negated. Of torch's
         tensors it is one.
         """
-        return SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2)
+        return self._given(SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Any:
         """Compare embeddings1[i] with embeddings2[i]; both (n, dim) or (dim,). Returns: (n,), ()."""
-        return SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2)
+        return self._given(SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2))
 
     # --- properties of the model ---
 

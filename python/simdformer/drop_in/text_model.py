@@ -150,19 +150,35 @@ class TextModel(Saved, TorchModule):
         outputs = [output.with_dim(self.truncate_dim) for output in found]
         return outputs[0] if single else outputs
 
-    def tokenize(self, texts: Any, prompt: str | None = None) -> dict[str, Array]:
+    def tokenize(self, texts: Any, prompt: str | None = None) -> dict[str, Any]:
         """The model's view of texts, or pairs, as sentence-transformers' `tokenize` and `preprocess`.
 
         Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
         on the right. `encode` and `predict` use none of this: they do not pad.
         """
-        return self.pipeline.padded_tokens(list(self._prompted(self._listed(texts)[0], prompt)))
+        listed, _ = self._listed(texts)
+        found = self.pipeline.padded_tokens(list(self._prompted(listed, prompt)))
+        return {name: self._given(rows) for name, rows in found.items()}
 
-    def preprocess(self, inputs: Any, prompt: str | None = None) -> dict[str, Array]:
+    def preprocess(self, inputs: Any, prompt: str | None = None) -> dict[str, Any]:
         """The newer name of `tokenize`."""
         return self.tokenize(inputs, prompt)
 
     # --- for the classes below it ---
+
+    def _given(self, value: Any) -> Any:
+        """Arrays, lists and dicts as the caller gets them."""
+        return value
+
+    def _converted(self, rows: Array, to_numpy: bool, to_tensor: bool) -> Any:
+        """The array itself, a list of its rows, or a torch.Tensor."""
+        if not to_tensor:
+            return rows if to_numpy else self._given(list(rows))
+        try:
+            torch = import_module("torch")
+        except ImportError as error:
+            raise ImportError("convert_to_tensor=True needs torch, which is missing") from error
+        return torch.from_numpy(rows)
 
     def _adopt(
         self, request: FoundRequest, loaded: LoadedModel | LoadedCrossEncoder, **options: Any
@@ -218,17 +234,6 @@ def joined(passes: Generator[list[R], None, None], bar: Any) -> list[R]:
             if bar is not None:
                 bar.update(len(part))
     return result
-
-
-def convert(rows: Array, to_numpy: bool, to_tensor: bool) -> Any:
-    """The array itself, a list of its rows, or a torch.Tensor."""
-    if to_tensor:
-        try:
-            torch = import_module("torch")
-        except ImportError as error:
-            raise ImportError("convert_to_tensor=True needs torch, which is missing") from error
-        return torch.from_numpy(rows)
-    return rows if to_numpy else list(rows)
 
 
 def model_card(given: Mapping[str, Any]) -> Any:

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An opt-in: `import sentence_transformers` gives simdformer's classes.
+
+Libraries know a model of sentence-transformers by importing that package, or by the name of a model's
+type. What stands in for the package here has our two classes under their names there, and what its
+users take from it besides: from sentence-transformers itself where it is installed, which is imported
+when such a name is first asked for (and with it PyTorch), else from simdformer.util.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from simdformer import util
+from simdformer.cross_encoder import CrossEncoder as _CrossEncoder
+from simdformer.sentence_transformer import SentenceTransformer as _SentenceTransformer
+
+_NAME = "sentence_transformers"
+# Its packages with a class of ours.
+_PARTS = {"sentence_transformer": "SentenceTransformer", "cross_encoder": "CrossEncoder"}
+# The release whose interface this is, where none is installed.
+_VERSION = "6.2.0"
+
+
+class _StandInType(type):
+    """The type of the classes below, by which pickle knows them: their module is another elsewhere."""
+
+
+class SentenceTransformer(_SentenceTransformer, metaclass=_StandInType):
+    """simdformer.SentenceTransformer, which gives tensors where sentence-transformers does, if there is
+    a PyTorch."""
+
+    def _given(self, value: Any) -> Any:
+        return _as_tensors(value)
+
+
+class CrossEncoder(_CrossEncoder, metaclass=_StandInType):
+    """simdformer.CrossEncoder, likewise."""
+
+    def _given(self, value: Any) -> Any:
+        return _as_tensors(value)
+
+
+_CLASSES = {"SentenceTransformer": SentenceTransformer, "CrossEncoder": CrossEncoder}
+for _class in _CLASSES.values():
+    _class.__module__ = _NAME
+
+
+def _class_of(name: str) -> type:
+    return _CLASSES[name]
+
+
+def _reduce_class(kind: type) -> Any:
+    """How a class is pickled: those here by simdformer's name, their subclasses by their own."""
+    name = kind.__name__
+    return (_class_of, (name,)) if _CLASSES.get(name) is kind else kind.__qualname__
+
+
+copyreg.pickle(_StandInType, _reduce_class)
+
+
+class _Installed:
+    """The installed module of a name, which is run when something is first asked of it."""
+
+    def __init__(self, name: str, spec: ModuleSpec | None) -> None:
+        self._name, self._spec = name, spec
+        self._module: ModuleType | None = None
+
+    def __call__(self, name: str) -> Any:
+        """An attribute that the module standing in for it does not have itself."""
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {self._name!r} has no attribute {name!r}")
+        module = self.run()
+        if module is None:
+            raise AttributeError(
+                f"{self._name} stands for simdformer here, which has no {name}; it comes from"
+                " sentence-transformers, which is not installed with PyTorch"
+            )
+        return getattr(module, name)
+
+    def run(self) -> ModuleType | None:
+        """The module, which is not in sys.modules: what it imports of itself are the modules below
+        the one that stands in for it."""
+        if self._module is None and self._spec is not None and self._spec.loader is not None:
+            self._module = importlib.util.module_from_spec(self._spec)
+            self._spec.loader.exec_module(self._module)
+        return self._module
+
+
+class _OlderPaths(MetaPathFinder):
+    """Finds modules under paths of older releases: running the installed package makes it find them."""
+
+    def __init__(self, installed: _Installed) -> None:
+        self._installed = installed
+        self._asked = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if self._asked or not fullname.startswith(f"{_NAME}."):
+            return None
+        self._asked = True
+        self._installed.run()
+        found = (f.find_spec(fullname, path, target) for f in sys.meta_path if f is not self)
+        return next(filter(None, found), None)
+
+
+def _stand_in(name: str, spec: ModuleSpec | None, own: dict[str, Any]) -> _Installed:
+    """Put a module with names of its own in the place of the installed one."""
+    module = ModuleType(name, f"{name}, with simdformer's classes.")
+    installed = _Installed(name, spec)
+    module.__dict__.update(own, __getattr__=installed)
+    module.__path__ = list(spec.submodule_search_locations or []) if spec else []
+    module.__spec__ = ModuleSpec(name, None, is_package=True)
+    module.__spec__.submodule_search_locations = module.__path__
+    sys.modules[name] = module
+    return installed
+
+
+def as_sentence_transformers() -> ModuleType:
+    """Make `import sentence_transformers` give simdformer's classes, in this process, from now on.
+
+    Call it before what is to use them is imported. sentence_transformers.SentenceTransformer and
+    CrossEncoder are then subclasses of simdformer's, with the same vectors and scores, that libraries
+    know as models of sentence-transformers. All else comes from sentence-transformers if it is
+    installed, else from simdformer.util.
+
+    Returns
+    -------
+    module
+        What stands in for sentence_transformers.
+
+    Warns
+    -----
+    UserWarning
+        sentence_transformers was imported before: who took a class from it then keeps that.
+
+    Examples
+    --------
+    >>> import simdformer
+    >>> _ = simdformer.as_sentence_transformers()
+    >>> from sentence_transformers import SentenceTransformer
+    >>> issubclass(SentenceTransformer, simdformer.SentenceTransformer)
+    True
+    """
+    present = sys.modules.get(_NAME)
+    if present is not None and vars(present).get("CrossEncoder") is CrossEncoder:
+        return present
+    if present is not None:
+        warnings.warn(
+            "sentence_transformers was imported before as_sentence_transformers was called: what took"
+            " classes from it keeps them",
+            stacklevel=2,
+        )
+        del sys.modules[_NAME]
+    spec = importlib.util.find_spec(_NAME) if importlib.util.find_spec("torch") else None
+    own: dict[str, Any] = {**_CLASSES, "__version__": _version()}
+    if spec is None:
+        own |= {
+            "SimilarityFunction": util.SimilarityFunction,
+            "quantize_embeddings": util.quantize_embeddings,
+            "util": util,
+        }
+        sys.modules[f"{_NAME}.util"] = util
+    sys.meta_path.append(_OlderPaths(_stand_in(_NAME, spec, own)))
+    root = sys.modules[_NAME]
+    for part, name in _PARTS.items():
+        full = f"{_NAME}.{part}"
+        below = PathFinder.find_spec(full, root.__path__) if spec else None
+        _stand_in(full, below, {name: _CLASSES[name]})
+        setattr(root, part, sys.modules[full])
+    return root
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("sentence-transformers")
+    except PackageNotFoundError:
+        return _VERSION
+
+
+def _as_tensors(value: Any) -> Any:
+    """The same with a torch.Tensor in the place of each array, if there is a PyTorch."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_as_tensors, value))
+    if isinstance(value, dict):
+        return {name: _as_tensors(item) for name, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)) and importlib.util.find_spec("torch"):
+        return import_module("torch").from_numpy(np.asarray(value))
+    return value

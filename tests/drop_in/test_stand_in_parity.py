@@ -1,0 +1,77 @@
+"""as_sentence_transformers beside the installed package: its other names are there, and tensors."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import output_of
+from tests.support.model_fixtures import write_cross_encoder, write_model
+
+pytestmark = pytest.mark.parity
+
+BEGIN = """
+import sys, simdformer
+simdformer.as_sentence_transformers()
+import numpy as np
+"""
+
+
+@pytest.fixture(autouse=True)
+def _installed():
+    pytest.importorskip("sentence_transformers")
+
+
+def test_no_pytorch_is_imported_for_our_classes(tmp_path):
+    code = """
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer(sys.argv[1], device="cpu", trust_remote_code=False)
+print(model.encode(["a", "b"]).shape, "torch" in sys.modules)
+"""
+    assert output_of(BEGIN + code, write_model(tmp_path / "m")) == "(2, 20) False"
+
+
+def test_all_else_is_the_packages():
+    code = """
+from sentence_transformers import InputExample, SentenceTransformer, losses, models, util
+from sentence_transformers.evaluation import TripletEvaluator
+from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer
+from sentence_transformers.cross_encoder.model import CrossEncoder as Real
+import torch
+assert CrossEncoder.__bases__[0] is simdformer.CrossEncoder and Real is not CrossEncoder
+print(type(util.cos_sim([[1.0]], [[1.0]])).__name__, InputExample.__module__, losses.CosineSimilarityLoss.__name__)
+"""
+    assert output_of(BEGIN + code) == (
+        "Tensor sentence_transformers.sentence_transformer.readers.input_example CosineSimilarityLoss"
+    )
+
+
+def test_results_have_the_packages_types(tmp_path):
+    code = """
+from sentence_transformers import CrossEncoder, SentenceTransformer
+import torch
+model = SentenceTransformer(sys.argv[1])
+texts = ["abc", "d"]
+expected = simdformer.SentenceTransformer(sys.argv[1]).encode(texts)
+rows = model.encode(texts, convert_to_numpy=False)
+assert isinstance(rows, list) and torch.equal(torch.stack(rows), torch.from_numpy(expected))
+assert isinstance(model.encode(texts, output_value="token_embeddings")[0], torch.Tensor)
+found = model.encode("abc", output_value=None)
+assert isinstance(found["input_ids"], torch.Tensor) and found["modality"] == "text"
+assert isinstance(model.similarity(expected, expected), torch.Tensor)
+assert isinstance(model.preprocess(texts)["input_ids"], torch.Tensor)
+assert isinstance(model.encode(texts), np.ndarray)
+scorer = CrossEncoder(sys.argv[2])
+assert isinstance(scorer.predict([("a", "b")], convert_to_numpy=False)[0], torch.Tensor)
+print("right")
+"""
+    folders = write_model(tmp_path / "m"), write_cross_encoder(tmp_path / "n")
+    assert output_of(BEGIN + code, *folders) == "right"
+
+
+def test_the_packages_evaluators_take_our_model(tmp_path):
+    code = """
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.evaluation import TripletEvaluator
+print(TripletEvaluator(["cab"], ["cab"], ["zz"])(SentenceTransformer(sys.argv[1])))
+"""
+    assert "1.0" in output_of(BEGIN + code, write_model(tmp_path / "m"))
