@@ -12,6 +12,7 @@ import pytest
 from simdformer import SentenceTransformer
 from simdformer.cli import main
 from simdformer.folder.loading import load_model
+from tests.oracle.positions import rotary_inv_freq
 from tests.support import assert_same_bits
 from tests.support.model_fixtures import CLOSE
 from tests.support.tiny_models import BY_NAME, ROTARY, TEXTS
@@ -24,6 +25,7 @@ from tests.support.tiny_rotary import (
     MATRICES,
     MISTRAL,
     MODERNBERT,
+    NEW,
     NOMIC_BERT,
     QWEN3,
     without,
@@ -167,9 +169,8 @@ def test_scaled_positions_follow_the_oracle(tmp_path, architecture, scaling, div
         config["rope_parameters"] = dict.fromkeys((ALL, LOCAL), scaling)
     else:
         config["rope_parameters"] = {**scaling, "rope_theta": architecture.thetas[ALL]}
-    expected = architecture.pooled(
-        TEXTS, definition=scaled(architecture.definition(), divisor, factor)
-    )
+    unscaled = replace(architecture, inv_freq=rotary_inv_freq)
+    expected = unscaled.pooled(TEXTS, definition=scaled(unscaled.definition(), divisor, factor))
     found = loaded(tmp_path / "m", architecture, config).encode(TEXTS)
     np.testing.assert_allclose(found, expected, **CLOSE)
     assert np.abs(expected - architecture.pooled(TEXTS)).max() > 1e-3
@@ -221,6 +222,17 @@ SPELLINGS = {
         (*GPT2.values(), "rope_parameters"),
         {old: NOMIC_BERT.fields()[new] for old, new in GPT2.items()}
         | {"rotary_emb_base": 1000, "activation_function": "swiglu", "prenorm": False},
+    ),
+    "new": (
+        NEW,
+        ("rope_parameters",),
+        {
+            "layer_norm_type": "layer_norm",
+            "pack_qkv": True,
+            "position_embedding_type": "rope",
+            "rope_scaling": {"type": "ntk", "factor": 2.0},
+            "rope_theta": 20000.0,
+        },
     ),
     "nomic_bert: both": (
         NOMIC_BERT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,7 +74,7 @@ class Rotary(Architecture):
     """An encoder with rotary positions. Its oracle reads `weights`.
 
     num_layers, num_heads: in place of the config's. num_kv_heads, head_dim: if they do not follow from
-    it. thetas, window: by what a layer sees, and the keys that LOCAL ones do. matrices: in the order
+    it. thetas, inv_freq, window: by what a layer sees, and the keys that LOCAL ones do. matrices: in the order
     in which those of one tensor stand below one another. biased: of them.
     """
 
@@ -91,6 +92,7 @@ class Rotary(Architecture):
     head_dim: int | None = None
     layer_types: tuple[str, ...] = (ALL,) * TINY.num_layers
     thetas: dict[str, float]
+    inv_freq: Callable = rotary_inv_freq
     window: tuple[int, int] = (-1, -1)
     everywhere: tuple[int, int] = (-1, -1)
     matrices: tuple[str, ...] = MATRICES
@@ -174,7 +176,7 @@ class Rotary(Architecture):
         head_dim = self.head_dim or config.hidden_size // config.num_heads
         windows = {ALL: self.everywhere, LOCAL: self.window}
         layers = tuple(
-            oracle_rotary.Layer(rotary_inv_freq(head_dim, self.thetas[kind]), windows[kind])
+            oracle_rotary.Layer(self.inv_freq(head_dim, self.thetas[kind]), windows[kind])
             for kind in self.layer_types
         )
         return oracle_rotary.Definition(
@@ -249,6 +251,14 @@ GTE = Rotary(
     biased=("query", "key", "value", "output", "down"),
     config={"rope_parameters": {"rope_type": "default", "rope_theta": 160000.0}},
 )
+NEW = replace(
+    GTE,
+    model_type="new",
+    prefix="new.",
+    thetas={ALL: 20000.0},
+    inv_freq=lambda dim, theta: rotary_inv_freq(dim, 2 * theta) / 2 ** (2 / dim),
+    config={"rope_parameters": {"rope_type": "ntk", "factor": 2.0, "rope_theta": 20000.0}},
+)
 # 6 heads of 12 features, of which every 3 share a key.
 QWEN3 = Rotary(
     model_type="qwen3",
@@ -301,7 +311,7 @@ MISTRAL = replace(
     everywhere=(4, 0),
     config={**LLAMA.config, "sliding_window": 5},
 )
-ROTARY = [MODERNBERT, NOMIC_BERT, GTE, QWEN3, EUROBERT, LLAMA, QWEN2, MISTRAL]
+ROTARY = [MODERNBERT, NOMIC_BERT, GTE, NEW, QWEN3, EUROBERT, LLAMA, QWEN2, MISTRAL]
 
 
 def without(fields, *names):

@@ -196,7 +196,7 @@ def rotary_frequencies(
     """base^(-2 j / rotary_dim) of each pair, float64, after the scaling, and the factor of cos and sin.
 
     scaling["rope_type"]: "linear" divides by "factor"; "dynamic" (NTK) raises base once seq_len is
-    beyond "original_max_position_embeddings"; "yarn" (Peng et al. 2023) blends by wavelength;
+    beyond "original_max_position_embeddings"; "ntk" raises it by "factor" at any length; "yarn" (Peng et al. 2023) blends by wavelength;
     "llama3" (Dubey et al. 2024) scales long wavelengths only. Names of parameters are those of
     Hugging Face configurations; a missing or unknown one is a ValueError.
     """

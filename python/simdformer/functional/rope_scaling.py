@@ -17,6 +17,7 @@ REQUIRED = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor", LENGTH),
+    "ntk": ("factor",),
     "yarn": ("factor", LENGTH),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", LENGTH),
 }
@@ -39,6 +40,8 @@ def scaled_frequencies(
         return plain(dim, base) / options["factor"], 1.0
     if kind == "dynamic":
         return dynamic(dim, base, seq_len, **options), 1.0
+    if kind == "ntk":
+        return ntk(dim, base, options["factor"]), 1.0
     if kind == "yarn":
         return yarn(dim, base, options)
     if kind == "llama3":
@@ -70,6 +73,11 @@ def dynamic(
     longer = max(seq_len, original_max_position_embeddings) / original_max_position_embeddings
     stretch = factor * longer - (factor - 1)
     return plain(dim, base * stretch ** (dim / (dim - 2)) if dim > 2 else base)
+
+
+def ntk(dim: int, base: float, factor: float) -> Float64:
+    """The fixed scaling of GTE's published code: base f, and all frequencies divided by f^(2 / d)."""
+    return np.asarray(plain(dim, base * factor) / factor ** (2 / max(dim, 1)), np.float64)
 
 
 def yarn(dim: int, base: float, options: Mapping[str, Any]) -> tuple[Float64, float]:

@@ -71,6 +71,7 @@ HEADS = {
     "GteForSequenceClassification": _BERT._replace(dense="gte.pooler.dense"),
     "MPNetForSequenceClassification": _ROBERTA,
     "ModernBertForSequenceClassification": _MODERNBERT,
+    "NewForSequenceClassification": _BERT._replace(dense="new.pooler.dense"),
     "NomicBertForSequenceClassification": _BERT._replace(dense="nomic_bert.pooler.dense"),
     "LlamaForSequenceClassification": _DECODER,
     "MistralForSequenceClassification": _DECODER,
