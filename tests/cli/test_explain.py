@@ -67,7 +67,13 @@ def test_prompts_are_put_before_their_texts(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["a"], ["-o", "page.html"], ["a", "-o", "page.html", "--prompt-name2", "q"]]
+    "arguments",
+    [
+        ["a"],
+        ["-o", "page.html"],
+        ["a", "-o", "page.html", "--prompt-name2", "q"],
+        ["a", "--points", "-o", "page.html"],
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments):
     with pytest.raises(SystemExit) as leaving:
@@ -80,3 +86,13 @@ def test_a_missing_matplotlib_is_told_before_the_model_is_loaded(monkeypatch, tm
     arguments = ["a", "-o", tmp_path / "page.html", "--figures", tmp_path / "figures"]
     assert run(tmp_path / "no model", *arguments) == 1
     assert 'pip install "simdformer[plots]"' in capsys.readouterr().err
+
+
+def test_points_are_a_page_too(folder, tmp_path, monkeypatch):
+    from simdformer.explain.points import sequence
+
+    monkeypatch.setattr(sequence, "_LENGTHS", (4, 8))
+    monkeypatch.setattr(sequence, "find_spec", lambda name: None)  # noqa: ARG005
+    numbers = tmp_path / "points.json"
+    assert run(folder, "--points", "-o", tmp_path / "points.html", "--json", numbers) == 0
+    assert len(json.loads(numbers.read_text())["sections"]) == 8

@@ -23,6 +23,7 @@ before all are made.
 examples:
   simdformer explain "The cat sat on the mat because it was tired." -o report.html
   simdformer explain "A cat sleeps." "A kitten naps." -o report.html --json report.json
+  simdformer explain --points -o points.html
 """
 
 
@@ -36,8 +37,13 @@ def add_parser(commands: SubParsers) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("text", metavar="TEXT", help="a text")
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="a text")
     parser.add_argument("text2", nargs="?", metavar="TEXT2", help="a text to compare it with")
+    parser.add_argument(
+        "--points",
+        action="store_true",
+        help="in place of a text: eight points of the Transformer, measured on the model",
+    )
     parser.add_argument(
         "-o", "--output", required=True, metavar="PAGE", help="the page, or - for standard output"
     )
@@ -62,8 +68,7 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, draw, then write."""
-    if args.prompt_name2 is not None and args.text2 is None:
-        raise UsageError("--prompt-name2 needs TEXT2")
+    _check_usage(args)
     if args.figures is not None:
         _need_matplotlib()
     report = _measure(args)
@@ -75,11 +80,22 @@ def run(args: argparse.Namespace) -> None:
     _write(files)
 
 
+def _check_usage(args: argparse.Namespace) -> None:
+    if args.points and (args.text is not None or args.prompt_name is not None):
+        raise UsageError("--points takes no TEXT and no --prompt-name")
+    if not args.points and args.text is None:
+        raise UsageError("TEXT is missing, or --points")
+    if args.prompt_name2 is not None and args.text2 is None:
+        raise UsageError("--prompt-name2 needs TEXT2")
+
+
 def _measure(args: argparse.Namespace) -> Report:
     from simdformer.cli.embedding import load_model, warn_of_truncation
-    from simdformer.explain import explain_texts
+    from simdformer.explain import explain_texts, measure_points
 
     model = load_model(args)
+    if args.points:
+        return measure_points(model)
     try:
         report = explain_texts(
             model,

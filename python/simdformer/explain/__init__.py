@@ -22,6 +22,7 @@ from simdformer.explain.measures import (
     attention_patterns,
     attention_rollout,
 )
+from simdformer.explain.points import measure_points
 from simdformer.explain.report import Report
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "head_ablation",
     "head_importance",
     "leave_one_out",
+    "measure_points",
     "norm_weighted_attention",
     "token_similarity",
 ]

@@ -175,9 +175,11 @@ function marks(low, high, log) {
   return result;
 }
 
-function axis(numbers, log, from, to) {
+// given: where to put marks instead, on an axis that ends with the first and the last.
+function axis(numbers, log, from, to, given) {
   const usable = numbers.filter((v) => v !== null && (!log || v > 0));
-  const all = marks(Math.min(...usable), Math.max(...usable), log);
+  if (!usable.length) usable.push(1);
+  const all = given || marks(Math.min(...usable), Math.max(...usable), log);
   const at = log ? Math.log10 : (v) => v;
   const low = at(all[0]), high = at(all[all.length - 1]);
   const place = (v) => from + ((at(v) - low) / (high - low || 1)) * (to - from);
@@ -191,7 +193,7 @@ function tickText(value) {
 function drawLines(canvas, spec, room) {
   const width = Math.max(280, Math.min(room, 640)), height = 300, series = Object.values(spec.series);
   const context = start(canvas, width, height);
-  const across = axis(spec.x, spec.log_x, 64, width - 14);
+  const across = axis(spec.x, spec.log_x, 64, width - 20, spec.x.length <= 10 ? spec.x : undefined);
   const up = axis(series.flat().concat(spec.log_y ? [] : [0]), spec.log_y, height - 46, 10);
   context.strokeStyle = css("line");
   context.textAlign = "right";

@@ -228,7 +228,7 @@ async function build() {
     section.paragraphs.forEach((text) => add(box, "p", text));
     const figures = add(box, "div", undefined, { class: "figures" });
     for (const spec of section.figures) {
-      const figure = add(figures, "figure", undefined, spec.kind === "heads" ? { class: "wide" } : {});
+      const figure = add(figures, "figure", undefined, ["heads", "table"].includes(spec.kind) ? { class: "wide" } : {});
       add(figure, "h3", spec.title);
       await kinds[spec.kind](figure, spec);
       if (spec.note) add(figure, "figcaption", spec.note);

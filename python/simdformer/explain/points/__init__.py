@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eight points of the Transformer that interviews ask about, measured on a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from simdformer import SentenceTransformer
+from simdformer.explain.embedded import check_model
+from simdformer.explain.points import heads, positions, scores, sequence, stability
+from simdformer.explain.points.study import Study, default_texts
+from simdformer.explain.report import Report, Section, model_facts
+
+_POINTS: tuple[tuple[str, Callable[[Study], Section]], ...] = (
+    ("1. Several heads", heads.several_heads),
+    ("2. Queries and keys with weights of their own", heads.queries_and_keys),
+    ("3. Scaled scores", scores.scaling),
+    ("4. Attention, CNN, RNN", sequence.sequence_layers),
+    ("5. Five scores", scores.five_scores),
+    ("6. Residual connections", stability.residual_connections),
+    ("7. LayerNorm and BatchNorm", stability.layer_and_batch_norm),
+    ("8. Positions", positions.positions),
+)
+
+
+def measure_points(model: SentenceTransformer, texts: Sequence[str] | None = None) -> Report:
+    """Measure eight points of the Transformer on a model, beside what is commonly said of them.
+
+    Several heads; separate queries and keys; scaled scores; attention, CNN and RNN; five scores;
+    residual connections; LayerNorm and BatchNorm; positions. A point that a model's layers do not
+    have (such as scores of queries and keys alone, with rotary positions) says so.
+
+    Parameters
+    ----------
+    model
+        A SentenceTransformer.
+    texts
+        At least 33 texts to average over; None for 64 English sentences.
+
+    Returns
+    -------
+    A Report of eight sections. Times in it differ from run to run; all else is the same.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another kind of model, and for too few texts.
+    """
+    check_model(model)
+    given = default_texts() if texts is None else list(texts)
+    if len(given) < 33:
+        raise ValueError(f"texts must hold at least 33 texts, got {len(given)}")
+    study = Study(model, given)
+    sections = [_measured(title, point, study) for title, point in _POINTS]
+    facts = model_facts(model) | {"Texts": len(given)}
+    return Report("Eight points of the Transformer, measured", facts, sections)
+
+
+def _measured(title: str, point: Callable[[Study], Section], study: Study) -> Section:
+    try:
+        return point(study)
+    except ValueError as error:
+        return Section(title, [f"Not measured on this model: {error}."], [])

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Point 8: sinusoidal positions, the model's own, and the order of words."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from simdformer import functional as F
+from simdformer.explain.embedded import cosine, with_encoder
+from simdformer.explain.figures import Figure, HeatMap, Lines, scaled
+from simdformer.explain.points.study import Array, Study, embeddings
+from simdformer.explain.report import Section
+
+_POSITIONS, _DIM = 64, 64
+_SHIFTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_ORDERS = ["The dog bit the man.", "The man bit the dog."]
+
+
+def positions(study: Study) -> Section:
+    """The sinusoids' table, its Gram matrix, the error of M_k, and what order changes."""
+    table = _sinusoids(np.arange(_POSITIONS), _DIM)
+    ticks = [str(i) for i in range(_POSITIONS)]
+    errors, in_float32 = _shift_errors()
+    figures: list[Figure] = [
+        HeatMap(
+            "Sinusoidal position encoding",
+            "feature",
+            "position",
+            [str(i) for i in range(_DIM)],
+            ticks,
+            table,
+            -1.0,
+            1.0,
+            diverging=True,
+        ),
+        _gram("Products of sinusoidal positions", table, ticks),
+        Lines(
+            "Error of PE(p + k) = M_k PE(p)",
+            "k",
+            "largest error",
+            _SHIFTS,
+            {"float64": errors, "float32 table": in_float32},
+            log_x=True,
+            log_y=True,
+            note=f"512 positions, {_DIM} features.",
+        ),
+    ]
+    gram = table @ table.T
+    measured = (
+        f"Measured: each of {_POSITIONS} positions has a code of its own, all within [-1, 1], of norm^2"
+        f" = d / 2 = {gram[0, 0]:.4g}; products depend on the distance alone (all but"
+        f" {_apart(gram):.0e} of their energy); M_k PE(p) is PE(p + k) within"
+        f" {errors.max():.0e} for every p and k."
+    )
+    learned = study.model.encoder.embeddings.position_embeddings
+    if learned is None:
+        measured += " This model has no table of positions: they come in with its attention."
+    else:
+        measured += _learned(study, np.asarray(learned.weight, np.float64), figures, ticks)
+    return Section(
+        "8. Positions",
+        [
+            (
+                "The article: a code must be unique for each position, keep distances the same for texts of"
+                " any length, be bounded and deterministic; sinusoids also make relative positions linear."
+                " Without it attention does not know the order of words."
+            ),
+            measured,
+        ],
+        figures,
+    )
+
+
+def _learned(study: Study, table: Array, figures: list[Figure], ticks: list[str]) -> str:
+    """The model's table beside, and word order with and without it."""
+    rows = table[:_POSITIONS]
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    figures.append(_gram("Cosines of the model's learned positions", unit, ticks[: len(rows)]))
+    gram = rows @ rows.T
+    with_order = cosine(*embeddings(study.run(study.model, _ORDERS)))
+    encoder = copy.deepcopy(study.model.encoder)
+    one = np.repeat(table[:1], len(table), axis=0).astype(np.float32)
+    encoder.embeddings.load_state_dict({"position_embeddings.weight": one}, strict=False)
+    without = cosine(*embeddings(study.run(with_encoder(study.model, encoder), _ORDERS)))
+    return (
+        f" The model's learned table has less of it (all but {_apart(gram):.2f}). “{_ORDERS[0]}” and"
+        f" “{_ORDERS[1]}” have a cosine of {float(with_order):.3f} with it, and"
+        f" {float(without):.6f} with one position for all."
+    )
+
+
+def _sinusoids(places: Array, dim: int) -> Array:
+    """Vaswani et al. 2017, section 3.5, in float64: (positions, dim)."""
+    angles = places[:, None] * 10000.0 ** (-np.arange(0, dim, 2) / dim)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(places), dim)
+
+
+def _shift_errors() -> tuple[Array, Array]:
+    places = np.arange(512)
+    table = _sinusoids(places, _DIM)
+    stored = F.sinusoidal_position_encoding(places, _DIM).astype(np.float64)
+    errors = []
+    for k in _SHIFTS:
+        matrix = F.relative_position_matrix(k, _DIM)
+        shifted = F.sinusoidal_position_encoding(places + k, _DIM)
+        errors.append(
+            [
+                np.abs(table @ matrix.T - _sinusoids(places + k, _DIM)).max(),
+                np.abs(stored @ matrix.T - shifted).max(),
+            ]
+        )
+    both = np.array(errors)
+    return both[:, 0], both[:, 1]
+
+
+def _gram(title: str, table: Array, ticks: list[str]) -> HeatMap:
+    gram = table @ table.T
+    return scaled(title, ("position", ticks), ("position", ticks), gram)
+
+
+def _apart(gram: Array) -> float:
+    """The share of the energy that is not the mean of its diagonal: 0 if distance decides alone."""
+    n = len(gram)
+    diagonals = [np.diagonal(gram, k) for k in range(-n + 1, n)]
+    return float(sum(((d - d.mean()) ** 2).sum() for d in diagonals) / (gram**2).sum())

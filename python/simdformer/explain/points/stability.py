@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points 6 and 7: residual connections, and LayerNorm beside BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from simdformer import ModelOutput
+from simdformer import functional as F
+from simdformer.explain.embedded import cosine
+from simdformer.explain.figures import Lines
+from simdformer.explain.points.study import Array, Study, mean_over
+from simdformer.explain.report import Section
+from simdformer.nn import Module, TransformerEncoderLayer
+
+# rows (tokens of all texts, features) and the norm whose weight and bias they get
+Normalize = Callable[[Array, Module], Array]
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": F.tanh,
+}
+_COMPANIES = (2, 4, 8, 16, 32)
+
+
+def residual_connections(study: Study) -> Section:
+    """How alike tokens become, layer by layer, with residual connections and without."""
+
+    def cut(layer: TransformerEncoderLayer) -> None:
+        layer.residual = False
+
+    without = study.run(study.changed(cut), study.texts)
+    spread = {"with": _spread(study.outputs), "without": _spread(without)}
+    return Section(
+        "6. Residual connections",
+        [
+            "The article: residual connections solve the degradation of deep networks.",
+            (
+                f"Measured on {len(study.texts)} texts: without them tokens become the same vector. What is"
+                " left of the hidden states when their mean over tokens is taken away falls from"
+                f" {spread['without'][0]:.2f} to {spread['without'][-1]:.1e} after {study.num_layers}"
+                f" layers, with them to {spread['with'][-1]:.2f}. This shows what they keep in a trained"
+                " model; how well a model without them could be trained is another question."
+            ),
+        ],
+        [
+            Lines(
+                "Spread of the tokens",
+                "layer",
+                "|X - mean row| / |X|",
+                list(range(study.num_layers + 1)),
+                spread,
+                note="Dong, Cordonnier and Loukas 2021, Attention is Not All You Need.",
+            )
+        ],
+    )
+
+
+def _spread(outputs: Sequence[ModelOutput]) -> Array:
+    return mean_over(
+        [
+            [
+                np.linalg.norm(x - x.mean(axis=0)) / np.linalg.norm(x)
+                for x in output.hidden_states or ()
+            ]
+            for output in outputs
+        ]
+    )
+
+
+def layer_and_batch_norm(study: Study) -> Section:
+    """One text among others: by the model's norms, and by the same with statistics of the batch."""
+    norms: dict[str, Normalize] = {"LayerNorm": _own, "BatchNorm": _batch_norm(0)}
+    by_size = {
+        name: np.array([_turn(study, normalize, size) for size in _COMPANIES])
+        for name, normalize in norms.items()
+    }
+    first = [study.output, *study.outputs[1:8]]
+    ragged = {
+        name: np.array(
+            [
+                1 - float(cosine(_text(study, first, norm), _text(study, first, padded)))
+                for padded in padding
+            ]
+        )
+        for name, norm, padding in (
+            ("LayerNorm", _own, [_own] * len(_PADDING)),
+            ("BatchNorm", _batch_norm(0), [_batch_norm(k) for k in _PADDING]),
+        )
+    }
+    return Section(
+        "7. LayerNorm and BatchNorm",
+        [
+            (
+                "The article: BatchNorm depends on the batch and LayerNorm does not; texts have different"
+                " lengths, which does not suit BatchNorm."
+            ),
+            (
+                f"Measured by the model's layers with their norms exchanged: between two companies of"
+                f" {_COMPANIES[-1] - 1} other texts the vector of “{study.text}” turns by 1 - cosine ="
+                f" {by_size['LayerNorm'][-1]:.1g} with the model's norms and by"
+                f" {by_size['BatchNorm'][-1]:.2f} with statistics of the batch, {by_size['BatchNorm'][0]:.2f}"
+                f" if there is one other. {_PADDING[-1]} positions of padding turn it by"
+                f" {ragged['BatchNorm'][-1]:.2f}, LayerNorm by {ragged['LayerNorm'][-1]:.1g}. The model was"
+                " trained with LayerNorm; a BatchNorm in use has running statistics, which do not depend"
+                " on the batch but on the training data."
+            ),
+        ],
+        [
+            Lines(
+                "One text in two companies",
+                "texts in the batch",
+                "1 - cosine",
+                _COMPANIES,
+                by_size,
+                log_x=True,
+            ),
+            Lines(
+                "One batch with more padding",
+                "positions of padding",
+                "1 - cosine",
+                _PADDING,
+                ragged,
+                log_x=True,
+            ),
+        ],
+    )
+
+
+_PADDING = (8, 16, 32, 64, 128)
+
+
+def _turn(study: Study, normalize: Normalize, size: int) -> float:
+    others = study.outputs[:-1]
+    companies = (others[: size - 1], others[-(size - 1) :])
+    a, b = (_text(study, [study.output, *company], normalize) for company in companies)
+    return 1 - float(cosine(a, b))
+
+
+def _text(study: Study, outputs: Sequence[ModelOutput], normalize: Normalize) -> Array:
+    """The mean of the first text's last hidden states when the batch is run with these norms."""
+    encoder = study.model.encoder
+    states = [np.asarray((output.hidden_states or ())[0]) for output in outputs]
+    cu_seqlens = np.cumsum([0, *map(len, states)])
+    x = np.concatenate(states)
+    for layer in encoder.layers:
+        x = _run_layer(layer, x, cu_seqlens, normalize)
+    if encoder.norm is not None:
+        x = normalize(x, encoder.norm)
+    return np.asarray(x[: len(states[0])].astype(np.float64).mean(axis=0))
+
+
+def _run_layer(
+    layer: TransformerEncoderLayer, x: Array, cu_seqlens: Array, normalize: Normalize
+) -> Array:
+    if layer.activation not in _ACTIVATIONS:
+        raise ValueError(f"the model's feed-forward has activation {layer.activation!r}")
+    activate = _ACTIVATIONS[layer.activation]
+
+    def attend(rows: Array) -> Array:
+        found = layer.self_attn(rows, rows, rows, need_weights=False, cu_seqlens=cu_seqlens)
+        return np.asarray(found[0])
+
+    def feed(rows: Array) -> Array:
+        return np.asarray(layer.linear2(activate(layer.linear1(rows))))
+
+    for block, norm in ((attend, layer.norm1), (feed, layer.norm2)):
+        if layer.norm_first:
+            x = layer.alpha * x + block(normalize(x, norm))
+        else:
+            x = normalize(layer.alpha * x + block(x), norm)
+    return x
+
+
+def _own(rows: Array, norm: Module) -> Array:
+    return np.asarray(norm(np.ascontiguousarray(rows, np.float32)))
+
+
+def _batch_norm(padding: int) -> Normalize:
+    """Statistics of each feature over all tokens, and over so many rows of zeros that pad them."""
+
+    def normalize(rows: Array, norm: Module) -> Array:
+        counted = np.concatenate([rows, np.zeros((padding, rows.shape[1]))])
+        scaled = (rows - counted.mean(axis=0)) / np.sqrt(counted.var(axis=0) + 1e-5)
+        bias = norm.bias if norm.has("bias") else 0
+        return np.asarray(scaled * norm.weight + bias, np.float32)
+
+    return normalize
