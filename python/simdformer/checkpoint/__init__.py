@@ -4,6 +4,25 @@
 
 from __future__ import annotations
 
-from simdformer.checkpoint.folder import Checkpoint, find_weights, read_any_json, read_json
+from simdformer.checkpoint.folder import (
+    Checkpoint,
+    find_weights,
+    has_weights,
+    naming,
+    read_any_json,
+    read_json,
+    read_optional_json,
+)
+from simdformer.checkpoint.regular_file import check_regular, read_regular
 
-__all__ = ["Checkpoint", "find_weights", "read_any_json", "read_json"]
+__all__ = [
+    "Checkpoint",
+    "check_regular",
+    "find_weights",
+    "has_weights",
+    "naming",
+    "read_any_json",
+    "read_json",
+    "read_optional_json",
+    "read_regular",
+]

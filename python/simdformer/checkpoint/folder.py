@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simdformer.checkpoint.regular_file import read_regular
 from simdformer.checkpoint.safetensors_file import safetensors_entries
 from simdformer.checkpoint.tensor_file import Entry, TensorFile
 from simdformer.checkpoint.torch_file import torch_entries
@@ -21,6 +25,7 @@ Array = NDArray[Any]
 # bfloat16 has no NumPy dtype: it is read as its bits and widened.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _INTEGERS = {"I8": "<i1", "I32": "<i4"}
+_IDS = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "U8": "<u1"}
 
 # Where a folder's weights are, the first that is there: in one file, or in shards that an index names.
 _FILES = (
@@ -41,12 +46,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_any_json(path: Path) -> Any:
-    """The JSON value in `path`. ValueError names the file if it is not JSON in UTF-8."""
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """ValueErrors of what is made of a file name it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path.name}: ')}") from error
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, an empty one if there is no such file. Errors: read_json's."""
+    return read_json(path) if os.path.lexists(path) else {}
+
+
+def read_any_json(path: Path) -> Any:
+    """The JSON value in `path`. ValueError names the file if it is not JSON in UTF-8, no
+    regular file or larger than any of its kind."""
+    try:
+        content = read_regular(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no {path.name} in {path.parent}; is it a model?") from error
+    try:
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from error
 
@@ -162,6 +186,16 @@ class Checkpoint:
             )
         return entry.read(_INTEGERS[dtype])
 
+    def read_ids(self, name: str) -> Array:
+        """One tensor of integers, whatever their width, as int64. ValueError if it holds other numbers."""
+        dtype = self._entries[name].dtype
+        if dtype not in _IDS:
+            raise ValueError(
+                f"tensor {name!r} in {self.path(name)} has dtype {dtype}; ids must be one of"
+                f" {', '.join(_IDS)}"
+            )
+        return self._entries[name].read(_IDS[dtype]).astype(np.int64)
+
     def path(self, name: str) -> Path:
         """The file that holds a tensor."""
         return self._entries[name].file.path
@@ -200,6 +234,11 @@ def find_weights(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"no {', '.join(_FILES[:-1])} or {_FILES[-1]} in {folder}")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether find_weights finds any."""
+    return any((folder / name).is_file() for name in _FILES)
 
 
 def _shard_name(index: Path, value: object) -> str:

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from simdformer.checkpoint.regular_file import open_regular
+
 
 class TensorFile:
     """One open file. Errors of reading: ValueError that names it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = open_regular(path)
 
     def size(self) -> int:
         """In bytes."""

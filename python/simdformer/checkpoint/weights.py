@@ -102,18 +102,25 @@ class Weights:
         """Where the tensors are."""
         return self._checkpoint
 
-    def refuse_unread(self, ignored: Sequence[str]) -> None:
-        """ValueError if tensors are left that the architecture did not ask for.
+    def free(self, name: str, shape: tuple[int, ...]) -> str:
+        """The full name of a tensor whose shape does not follow from a field. ValueError as checked's."""
+        return self.checked(name, (), shape)
+
+    def unread(self, ignored: Sequence[str] = ()) -> list[str]:
+        """The tensors that the architecture did not ask for.
 
         `ignored`: beginnings of names, with or without the prefix, of parts that embeddings do not
         use (a pooler, a classifier).
         """
         beginnings = tuple(ignored) + tuple(self._prefix + name for name in ignored)
-        left = sorted(name for name in self._unread if not name.startswith(beginnings))
-        if left:
+        return sorted(name for name in self._unread if not name.startswith(beginnings))
+
+    def refuse_unread(self, ignored: Sequence[str]) -> None:
+        """ValueError if tensors are left that were not asked for."""
+        if left := self.unread(ignored):
             shown = ", ".join(repr(name) for name in left[:5]) + (", ..." if left[5:] else "")
             raise ValueError(
-                f"the checkpoint holds {len(left)} tensors that config.json leaves no place for:"
+                f"{self._checkpoint.location} holds {len(left)} tensors that config.json leaves no place for:"
                 f" {shown}"
             )
 

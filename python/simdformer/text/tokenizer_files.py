@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
-from simdformer.checkpoint import read_json
+from simdformer.checkpoint import check_regular, read_json
 
 # The texts of special tokens by their role.
 Named = Mapping[str, str]
@@ -113,11 +113,14 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokeni
     if path.is_file():
         return _from(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
     kind = _class(folder, config)
+    for file in kind.files:
+        check_regular(folder / file)
     added, named = _tokens(folder, config, kind)
     return _from(folder / kind.files[0], lambda: _made(folder, kind, added, named))
 
 
 def _from(path: Path, make: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
+    check_regular(path)
     try:
         return make()
     except Exception as error:  # the library raises Exception itself

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening what a model's folder holds: regular files of bounded size. A pipe would be waited for, and
+a device read, without end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+# A vocabulary of a million words with its merges takes some 100 MB, a configuration some KB.
+LARGEST_VOCABULARY = 1 << 30
+LARGEST_JSON = 1 << 26
+
+
+def open_regular(path: Path) -> int:
+    """A file descriptor to read from. ValueError names what is no regular file."""
+    # A pipe is opened without waiting for its other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ValueError(f"{path}: not a regular file")
+
+
+def read_regular(path: Path, largest: int = LARGEST_JSON) -> bytes:
+    """The bytes of a file. ValueError names one that is no regular file, or larger than `largest`."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"{path}: more than {largest} bytes, the most that is read of such a file")
+    return content
+
+
+def check_regular(path: Path, largest: int = LARGEST_VOCABULARY) -> None:
+    """The same check of a file that a library is to read."""
+    descriptor = open_regular(path)
+    size = os.fstat(descriptor).st_size
+    os.close(descriptor)
+    if size > largest:
+        raise ValueError(f"{path}: {size} bytes; at most {largest} are read of such a file")
