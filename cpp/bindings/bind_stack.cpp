@@ -122,6 +122,35 @@ FloatArray pooled_encode(const PooledStack& self, const py::object& input_ids,
   return out;
 }
 
+std::vector<Pooling> poolings(const std::vector<std::string>& names) {
+  std::vector<Pooling> modes;
+  for (const auto& name : names) modes.push_back(by_name("pooling mode", name, kPoolings));
+  return modes;
+}
+
+// What PooledStack does with a stack's last rows, for rows that something else has worked on.
+FloatArray pool_rows(const py::object& rows, const py::object& cu_seqlens,
+                     const std::vector<std::string>& pooling, size_t pooling_start,
+                     bool normalize) {
+  const FloatArray x = float_array("rows", rows, 2);
+  const std::vector<int32_t> cu = offsets("cu_seqlens", cu_seqlens);
+  const ConstMatrix all = matrix(x);
+  check(static_cast<size_t>(cu.back()) == all.rows, "cu_seqlens must end with the number of rows, ",
+        all.rows, ", got ", cu.back());
+  const PoolingHead head(all.cols, poolings(pooling), {}, normalize);
+  FloatArray out = empty_matrix(cu.size() - 1, head.embedding_dimension());
+  const Matrix pooled = mutable_matrix(out);
+  without_gil([&](const StopCheck&) {
+    Buffer<float> scratch;
+    scratch.reserve(head.scratch_size());
+    for (size_t s = 0; s < pooled.rows; ++s) {
+      const ConstMatrix sequence = all.slice(static_cast<size_t>(cu[s]), sequence_length(cu, s));
+      head.forward(sequence, pooling_start, scratch.data(), pooled.row(s));
+    }
+  });
+  return out;
+}
+
 // (num_heads, features of a head's output) of each layer's self-attention.
 std::vector<std::pair<size_t, size_t>> layer_heads(const TransformerStack& self) {
   std::vector<std::pair<size_t, size_t>> result;
@@ -138,10 +167,8 @@ Shared<PooledStack> make_pooled_stack(const Shared<TransformerStack>& stack,
                                       const std::vector<Dense>& dense, bool normalize) {
   check(stack->embeddings() != nullptr, "PooledStack: the stack has no embeddings");
   check(!stack->has_cross_attention(), "PooledStack: the stack has cross-attention");
-  std::vector<Pooling> modes;
-  for (const auto& name : pooling) modes.push_back(by_name("pooling mode", name, kPoolings));
   return std::make_shared<PooledStack>(
-      PooledStack{stack, PoolingHead(stack->hidden_size(), modes, dense, normalize)});
+      PooledStack{stack, PoolingHead(stack->hidden_size(), poolings(pooling), dense, normalize)});
 }
 
 FloatArray stack_encode(const TransformerStack& self, const py::object& input_ids,
@@ -248,6 +275,8 @@ void bind_stack(py::module_& module) {
            arg("head_masks") = Arrays{}, arg("self_weights") = Arrays{},
            arg("weights_heads") = std::vector<std::vector<int32_t>>{},
            arg("head_outputs") = Arrays{}, arg("hidden_states") = Arrays{}, arg("num_threads") = 0);
+  module.def("pool_rows", &pool_rows, arg("rows"), arg("cu_seqlens"), arg("pooling"), py::kw_only(),
+             arg("pooling_start") = 0, arg("normalize") = false);
 }
 
 }  // namespace simdformer::bindings

@@ -135,6 +135,15 @@ class PooledStack:
         num_threads: int = 0,
     ) -> Float32: ...
 
+def pool_rows(
+    rows: Float32,
+    cu_seqlens: Int32,
+    pooling: Sequence[str],
+    *,
+    pooling_start: int = 0,
+    normalize: bool = False,
+) -> Float32: ...
+
 # The kernels of one ISA level, single-threaded, for tests and benchmarks.
 class KernelTable:
     def __init__(self, isa: str) -> None: ...

@@ -12,9 +12,9 @@ import numpy as np
 from simdformer.drop_in.arguments import LoadRequest, load_request
 from simdformer.drop_in.settings import settings_files
 from simdformer.drop_in.text_model import TextModel, model_card, progress_bar
-from simdformer.folder.activation import ActivationKernel, activation_function
+from simdformer.folder.activation import TorchActivation, activation_function
 from simdformer.folder.loading import LoadedCrossEncoder, load_cross_encoder
-from simdformer.folder.modules import read_activation
+from simdformer.folder.settings import read_activation
 from simdformer.functional import softmax
 from simdformer.functional.arrays import positive_int
 from simdformer.text.inputs import (
@@ -135,8 +135,8 @@ class CrossEncoder(TextModel):
         if max_length is not None:
             self.max_length = max_length
         # A saved activation is read only if it counts: an unknown one can be overridden.
-        self.activation_fn = given or ActivationKernel(
-            read_activation(loaded.config, loaded.defaults, self.num_labels)
+        self.activation_fn = given or read_activation(
+            loaded.config, loaded.defaults, self.num_labels
         )
 
     def _load(self, request: LoadRequest) -> LoadedCrossEncoder:
@@ -295,6 +295,6 @@ class CrossEncoder(TextModel):
 
     def _settings_files(self) -> dict[str, Any]:
         function = self.activation_fn
-        if not isinstance(function, ActivationKernel):
+        if not isinstance(function, TorchActivation):
             raise TypeError(f"only activations of torch.nn can be saved, got {function!r}")
         return settings_files(self, {"activation_fn": function.torch_class})

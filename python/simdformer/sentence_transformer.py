@@ -190,6 +190,7 @@ class SentenceTransformer(EmbeddingModel):
         precision: see quantize_embeddings, which is applied last; None for "float32".
         normalize_embeddings: divide each vector by its L2 norm, after truncation.
         truncate_dim: keep the leading dimensions only, without another normalisation.
+        task: "query", "document" or another that the model tells apart, by routes or lengths.
         convert_to_numpy: False returns a list of n arrays. convert_to_tensor: a torch.Tensor.
         device: None or "cpu"; a list of them embeds in as many processes, as `pool` does, in chunks
           of chunk_size. One process uses all cores as well (see start_multi_process_pool).
@@ -209,6 +210,7 @@ class SentenceTransformer(EmbeddingModel):
             "normalize_embeddings": normalize_embeddings,
             "truncate_dim": checked_truncate_dim(truncate_dim, self.truncate_dim),
             "hidden_states": pop_hidden_states(kwargs, output_value),
+            "task": kwargs.get("task"),
         }
         check_arguments(batch_size, output_value, device, pool, chunk_size, kwargs)
         arguments["prompt"] = self.resolve_prompt(prompt, prompt_name)
@@ -236,6 +238,7 @@ class SentenceTransformer(EmbeddingModel):
         """Embed queries: `encode` with the prompt "query", unless the call names another."""
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
+        kwargs.setdefault("task", "query")
         return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_document(
@@ -250,6 +253,7 @@ class SentenceTransformer(EmbeddingModel):
         "corpus" that the model has, unless the call names another."""
         if prompt_name is None and prompt is None:
             prompt_name = document_prompt(self.prompts)
+        kwargs.setdefault("task", "document")
         return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_stream(

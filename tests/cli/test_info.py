@@ -90,7 +90,7 @@ def test_info_of_a_cross_encoder_agrees_with_the_loaded_model(tmp_path, capsys):
     assert shown["class"] == "CrossEncoder"
     assert shown["head"] == "BertForSequenceClassification"
     assert shown["num_labels"] == model.num_labels == 3
-    assert shown["activation_fn"] == model.activation_fn.__name__ == "identity"
+    assert shown["activation_fn"] == model.activation_fn.name == "Identity"
     assert shown["max_seq_length"] == model.max_seq_length == 100
     assert shown["compute_type"] == model.compute_type == "float32"
     assert shown["parameters"] == sum(w.size for w in classifier_weights(3).values())
@@ -105,7 +105,7 @@ def test_info_of_a_cross_encoder_says_nothing_of_embeddings(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("config", "activation"),
-    [({}, "sigmoid"), ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, "tanh")],
+    [({}, "Sigmoid"), ({"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, "Tanh")],
 )
 def test_info_prints_a_cross_encoders_activation(tmp_path, capsys, config, activation):
     lines = printed_lines(capsys, write_cross_encoder(tmp_path / "m", **config))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from simdformer import CrossEncoder, SentenceTransformer
-from simdformer.folder.activation import ActivationKernel
+from simdformer.folder.activation import TorchActivation
 from tests.support import assert_same_bits, output_of
 from tests.support.model_fixtures import (
     NEW_TYPES,
@@ -159,7 +159,7 @@ class Sub(SentenceTransformer):
 def test_a_copy_of_a_cross_encoder_gives_the_same_bits(tmp_path, again):
     model = CrossEncoder(write_cross_encoder(tmp_path / "m"))
     model.prompts, model.default_prompt_name = {"web": "x "}, "web"
-    model.activation_fn = ActivationKernel("tanh")
+    model.activation_fn = TorchActivation("Tanh")
     model.max_length = 7
     other = again(model)
     assert_same_bits(other.predict(PAIRS), model.predict(PAIRS))

@@ -24,10 +24,12 @@ def empty_environment(monkeypatch, tmp_path):
 
 
 def write_cached(cache, name, commit=COMMIT, ref="main"):
-    """A model as huggingface_hub lays it out."""
+    """A plain model as huggingface_hub lays it out: the hub has said that there is no modules.json."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit
-    write_files(snapshot, {"config.json": {}, "model.safetensors": b"x"})
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    write_files(snapshot, dict.fromkeys(files, b"{}"))
+    write_files(repository, {f".no_exist/{commit}/modules.json": b""})
     if ref is not None:
         write_files(repository, {f"refs/{ref}": commit})
     return snapshot
@@ -262,3 +264,81 @@ def test_without_huggingface_hub_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(FileNotFoundError, match=r"pip install 'simdformer\[hub\]'"):
         resolve_model("org/name")
+
+
+# What other libraries left in the cache
+
+WHOLE = {
+    "modules.json": [
+        {"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+    ],
+    "config_sentence_transformers.json": {},
+    "sentence_bert_config.json": {},
+    "config.json": {},
+    "tokenizer.json": {},
+    "tokenizer_config.json": {},
+    "model.safetensors": b"x",
+    "1_Pooling/config.json": {},
+    "2_Dense/config.json": {},
+    "2_Dense/model.safetensors": b"x",
+}
+
+
+def write_part(tmp_path, *missing):
+    """A snapshot of a model of sentence-transformers without some of its files."""
+    repository = tmp_path / "hf_home" / "hub" / "models--org--name"
+    write_files(repository, {"refs/main": COMMIT})
+    snapshot = repository / "snapshots" / COMMIT
+    write_files(snapshot, {n: c for n, c in WHOLE.items() if n not in missing})
+    return snapshot
+
+
+def test_a_whole_snapshot_is_taken_without_a_word(hub, tmp_path):
+    snapshot = write_part(tmp_path)
+    assert resolve_model("org/name") == snapshot
+    assert hub == []
+
+
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != "model.safetensors"])
+def test_the_hub_is_asked_for_what_a_snapshot_lacks(hub, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sys.modules[__name__], "FILES", list(WHOLE))
+    snapshot = write_part(tmp_path, name)
+    assert resolve_model("org/name", token="secret") == snapshot
+    ((asked, options),) = hub
+    assert (asked, options["revision"], options["token"]) == ("org/name", COMMIT, "secret")
+    assert name in options["allow_patterns"]
+
+
+def test_what_the_hub_does_not_have_is_asked_for_once(hub, tmp_path):
+    snapshot = write_part(tmp_path, "modules.json", "tokenizer_config.json")
+    for _ in range(3):
+        assert resolve_model("org/name") == snapshot
+    assert len(hub) == 1
+    marks = snapshot.parent.parent / ".no_exist" / COMMIT
+    assert sorted(path.name for path in marks.iterdir()) == [
+        "modules.json",
+        "tokenizer_config.json",
+    ]
+
+
+def test_offline_a_part_of_a_model_is_taken_with_a_warning_that_names_what_it_lacks(tmp_path):
+    snapshot = write_part(tmp_path, "modules.json", "1_Pooling/config.json")
+    with pytest.warns(
+        UserWarning, match=r"may be a part of org/name: it lacks modules\.json, and the"
+    ):
+        assert resolve_model("org/name") == snapshot
+
+
+def test_an_error_of_the_hub_leaves_the_part_with_a_warning(hub, tmp_path, monkeypatch):
+    def model_info(name, **options):  # noqa: ARG001
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(sys.modules["huggingface_hub"], "model_info", model_info)
+    snapshot = write_part(tmp_path, "1_Pooling/config.json")
+    with pytest.warns(
+        UserWarning, match=r"lacks 1_Pooling/config\.json, .*RuntimeError: no network"
+    ):
+        assert resolve_model("org/name") == snapshot
+    assert hub == []

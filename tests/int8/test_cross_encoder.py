@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from simdformer import CrossEncoder, SentenceTransformer, quantize_model
 from simdformer.cli import main
-from simdformer.folder.loading import CrossEncoderFolder, load_cross_encoder
+from simdformer.folder.cross_encoder_folder import CrossEncoderFolder
+from simdformer.folder.loading import load_cross_encoder
 from simdformer.int8.calibration import Sample
 from simdformer.models.classification import HEADS
 from simdformer.text.batching import pack

@@ -10,7 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from simdformer import SentenceTransformer, quantize_model
 from simdformer.checkpoint.precision import Int8Matrix
-from simdformer.folder.loading import ModelFolder, load_float32
+from simdformer.folder.loading import load_float32
+from simdformer.folder.model_folder import ModelFolder
 from simdformer.int8.calibration import quantize_encoder
 from tests.support import assert_same_bits, assert_within
 from tests.support.tiny_models import TEXTS, WIDE

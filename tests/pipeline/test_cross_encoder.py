@@ -219,7 +219,7 @@ def test_the_attribute_is_what_applies(folders):
 
 
 def test_a_given_activation_overrides_an_unknown_saved_one(tmp_path):
-    config = {"sentence_transformers": {"activation_fn": "torch.nn.Mish"}}
+    config = {"sentence_transformers": {"activation_fn": "torch.nn.Mush"}}
     folder = write_cross_encoder(tmp_path / "m", **config)
     model = CrossEncoder(folder, activation_fn="torch.nn.Identity")
     np.testing.assert_allclose(model.predict(PAIRS), expected_logits(PAIRS)[:, 0], **CLOSE)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from simdformer import CrossEncoder, SentenceTransformer
     from simdformer.cli.options import SubParsers
-    from simdformer.folder.loading import CrossEncoderFolder, ModelFolder
+    from simdformer.folder.model_folder import ModelFolder, TransformerFolder
 
 _EPILOG = """\
 examples:
@@ -88,24 +88,25 @@ def run(args: argparse.Namespace) -> None:
 def describe_model(name: str) -> dict[str, Any]:
     """Load the model and say what it is. Errors: those of loading it."""
     from simdformer import CrossEncoder, SentenceTransformer
-    from simdformer.folder.loading import CrossEncoderFolder, open_folder
+    from simdformer.folder.cross_encoder_folder import open_folder
+    from simdformer.folder.model_folder import ModelFolder
     from simdformer.folder.resolve import resolve_model
 
     folder = resolve_model(name)
     opened = open_folder(folder)
     model: CrossEncoder | SentenceTransformer
-    if isinstance(opened, CrossEncoderFolder):
-        model = CrossEncoder(str(folder))
-        behind = _head(opened, model)
-    else:
+    if isinstance(opened, ModelFolder) and not opened.reads_pairs:
         model = SentenceTransformer(str(folder))
         behind = _modules(opened, model)
+    else:
+        model = CrossEncoder(str(folder))
+        behind = _head(opened, model)
     parameters, weights = _weights(opened)
     return {
         "name": name,
         "folder": str(folder),
         "class": type(model).__name__,
-        "architecture": opened.config["model_type"],
+        "architecture": opened.config.get("model_type", "static"),
         **{size: opened.config[size] for size in _SIZES if size in opened.config},
         "parameters": parameters,
         "compute_type": model.compute_type,
@@ -120,33 +121,36 @@ def describe_model(name: str) -> dict[str, Any]:
 def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
     """What stands behind the Transformer of an embedding model."""
     return {
-        "pooling": list(opened.modules.pooling.modes),
-        "dense_layers": len(opened.dense),
-        "normalize": opened.modules.normalize,
+        "modules": opened.kinds,
+        "pooling": list(opened.modes),
+        "dense_layers": opened.kinds.count("Dense"),
+        "normalize": "Normalize" in opened.kinds,
         "embedding_dimension": model.get_embedding_dimension(),
         "similarity": model.similarity_fn_name,
     }
 
 
-def _head(opened: CrossEncoderFolder, model: CrossEncoder) -> dict[str, Any]:
+def _head(opened: TransformerFolder, model: CrossEncoder) -> dict[str, Any]:
     """What stands behind that of a cross-encoder."""
-    from simdformer.folder.modules import read_activation
+    from simdformer.folder.settings import read_activation
     from simdformer.models.classification import named_head
 
     return {
         "head": named_head(opened.config),
         "num_labels": model.num_labels,
-        "activation_fn": read_activation(opened.config, opened.defaults, model.num_labels),
+        "activation_fn": read_activation(opened.config, opened.defaults, model.num_labels).name,
     }
 
 
-def _weights(opened: ModelFolder | CrossEncoderFolder) -> tuple[int, set[Path]]:
+def _weights(opened: TransformerFolder) -> tuple[int, set[Path]]:
     """The elements of all floating-point tensors, and the files that they are in."""
-    from simdformer.checkpoint import Checkpoint
+    from simdformer.checkpoint import Checkpoint, has_weights
 
     with ExitStack() as stack:
         checkpoints = [stack.enter_context(opened.checkpoint())]
-        checkpoints += [stack.enter_context(Checkpoint(dense)) for dense in opened.dense]
+        checkpoints += [
+            stack.enter_context(Checkpoint(other)) for other in opened.others if has_weights(other)
+        ]
         files = {file for checkpoint in checkpoints for file in checkpoint.files()}
         return sum(checkpoint.num_parameters() for checkpoint in checkpoints), files
 

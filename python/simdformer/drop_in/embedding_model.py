@@ -67,7 +67,8 @@ class EmbeddingModel(TextModel):
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
-        self.pipeline.include_prompt = include_prompt
+        for pipeline in self.pipeline.all():
+            pipeline.include_prompt = include_prompt
 
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
@@ -108,10 +109,11 @@ class EmbeddingModel(TextModel):
         normalize_embeddings: bool,
         truncate_dim: int | None,
         hidden_states: bool,
+        task: str | None = None,
         bar: Any = None,
     ) -> Any:
         """What `encode` computes of checked arguments, in this process: an array, or a list."""
-        pipeline = self.pipeline
+        pipeline = self.pipeline.for_task(task)
         if output_value == "token_embeddings":
             return joined(pipeline.token_rows(self._prompted(texts, prompt)), bar)
         start = pipeline.pooling_start(prompt)

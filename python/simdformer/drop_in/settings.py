@@ -10,7 +10,8 @@ from typing import Any
 from simdformer.checkpoint import read_json
 from simdformer.drop_in.module_list import read_module_list
 from simdformer.drop_in.text_model import TextModel
-from simdformer.folder.modules import is_causal_language_model, transformer_config_name
+from simdformer.folder.modules import is_causal_language_model
+from simdformer.folder.transformer_settings import transformer_config_name
 
 
 def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class TextModel(Saved, TorchModule):
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         most = self.pipeline.encoder.max_positions
+        if value is None and not most:  # it has no positions that could run out
+            value = 2**31 - 1
         self.pipeline.limit_length("max_seq_length", most if value is None else value)
 
     def get_max_seq_length(self) -> int:
@@ -74,7 +76,7 @@ class TextModel(Saved, TorchModule):
     @property
     def num_tokens(self) -> int:
         """How many tokens have been computed since loading."""
-        return self.pipeline.num_tokens
+        return sum(pipeline.num_tokens for pipeline in self.pipeline.all())
 
     @property
     def truncated_texts(self) -> int:
@@ -82,7 +84,7 @@ class TextModel(Saved, TorchModule):
 
         The first call that meets one warns; no other does.
         """
-        return self.pipeline.truncated_texts
+        return sum(pipeline.truncated_texts for pipeline in self.pipeline.all())
 
     def resolve_prompt(
         self, prompt: str | None = None, prompt_name: str | None = None
@@ -190,6 +192,17 @@ class TextModel(Saved, TorchModule):
         self.pipeline = TextPipeline(
             loaded.tokenizer, loaded.encoder, loaded.pool, request.budget, **options
         )
+        if isinstance(loaded, LoadedModel):
+            tasks = {
+                task: TextPipeline(*route[:3], request.budget, include_prompt=route.include_prompt)
+                for task, route in loaded.tasks.items()
+            }
+            self.pipeline.add_tasks(
+                tasks,
+                routed=loaded.routed,
+                strict=loaded.strict,
+                needs_task=loaded.needs_task,
+            )
         self.compute_type, self.part_types = loaded.compute_type, dict(loaded.part_types)
 
     def _parts(self, texts: list[Any], where: Where, bar: Any, **arguments: Any) -> list[Any]:

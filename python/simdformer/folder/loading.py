@@ -3,52 +3,50 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from simdformer import _core, nn
-from simdformer._core import PooledStack, TransformerStack
-from simdformer.build_info import auto_compute_type
-from simdformer.checkpoint import Checkpoint, read_json
-from simdformer.folder.modules import (
-    Defaults,
-    TransformerSettings,
-    has_other_modules,
-    read_cross_encoder_module,
-    read_defaults,
-    read_dense,
-    read_modules,
-    read_transformer_settings,
+from simdformer import nn
+from simdformer.checkpoint import Checkpoint
+from simdformer.folder.cross_encoder_folder import open_cross_encoder
+from simdformer.folder.model_folder import (
+    ModelFolder,
+    TransformerFolder,
+    list_modules,
 )
 from simdformer.folder.overrides import NO_OVERRIDES, Overrides
+from simdformer.folder.settings import (
+    Defaults,
+)
 from simdformer.int8.calibration import Pool, quantize_encoder
 from simdformer.int8.saved import (
-    WEIGHTS_FILE,
-    read_quantization_config,
     saved_places,
 )
-from simdformer.models import build_encoder
-from simdformer.models.assign import Assigned, assign
-from simdformer.models.classification import (
-    BuiltHead,
-    build_head,
-    count_labels,
-    head_tensors,
-    named_head,
-)
-from simdformer.text.tokenizer import Tokenizer, load_tokenizer
+from simdformer.models.assign import Assigned
+from simdformer.text.tokenizer import Tokenizer
 
 COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
 
 
-class LoadedModel(NamedTuple):
-    """A tokenizer, the encoder alone (token embeddings), and pooling and what follows it.
+class Route(NamedTuple):
+    """What the texts of a task run through: a tokenizer, the encoder alone (token embeddings), and
+    pooling and what follows it. include_prompt: whether pooling takes in the tokens of a prompt."""
 
-    compute_type: what runs. part_types: the compute type of each part where they differ from it or
-    were chosen one by one.
+    tokenizer: Tokenizer
+    encoder: nn.TextEncoder
+    pool: Pool
+    include_prompt: bool
+
+
+class LoadedModel(NamedTuple):
+    """An embedding model.
+
+    tokenizer, encoder, pool, include_prompt: of texts without a task; see Route. tasks: of those with
+    one, where they differ. routed: whether a Router tells them apart. strict: whether there are no other tasks; needs_task: whether there is no
+    text without. num_dense_layers: modules that turn the pooled vector. compute_type: what runs. part_types: the compute type of each part where they differ
+    from it or were chosen one by one.
     """
 
     tokenizer: Tokenizer
@@ -60,6 +58,10 @@ class LoadedModel(NamedTuple):
     defaults: Defaults
     compute_type: str
     part_types: Mapping[str, str]
+    tasks: Mapping[str, Route] = MappingProxyType({})
+    routed: bool = False
+    strict: bool = False
+    needs_task: bool = False
 
 
 class LoadedCrossEncoder(NamedTuple):
@@ -79,157 +81,6 @@ class LoadedCrossEncoder(NamedTuple):
     part_types: Mapping[str, str]
 
 
-class TransformerFolder(ABC):
-    """The folder of a model, and in it that of its Transformer: config, weights, tokenizer; and the
-    folders of dense modules behind it, which have weights of their own.
-
-    Errors of the constructor and of every method: FileNotFoundError or ValueError naming the file,
-    field or tensor. Nothing in the folder is executed, and nothing outside it is opened.
-    """
-
-    reads_pairs = False
-
-    def __init__(
-        self,
-        folder: Path,
-        transformer: Path,
-        settings: TransformerSettings,
-        defaults: Defaults,
-        dense: tuple[Path, ...] = (),
-        overrides: Overrides = NO_OVERRIDES,
-    ) -> None:
-        self.folder = folder
-        self.transformer = transformer
-        self.dense = dense
-        self.settings = settings
-        self.defaults = defaults
-        adapter = transformer / "adapter_config.json"
-        if adapter.is_file():  # transformers adds what it declares to the weights
-            raise ValueError(f"{adapter}: adapters are not supported; merge it into the model")
-        self.config = {**read_json(transformer / "config.json"), **overrides.config}
-        self.overrides = overrides
-        self.quantization = read_quantization_config(transformer)
-
-    def checkpoint(self) -> Checkpoint:
-        """The weights."""
-        return Checkpoint(
-            self.transformer / WEIGHTS_FILE if self.quantization else self.transformer
-        )
-
-    @abstractmethod
-    def measure(self, checkpoint: Checkpoint) -> Pool:
-        """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
-
-    def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
-        """The tokenizer of texts, or of pairs, for an encoder."""
-        return load_tokenizer(
-            self.transformer,
-            max_seq_length=self.settings.max_seq_length,
-            max_positions=encoder.max_positions,
-            do_lower_case=self.settings.do_lower_case,
-            overrides=self.overrides.tokenizer,
-            pairs=pairs,
-            # An encoder without types, or with one, has nothing to tell two texts apart by.
-            with_type_ids=encoder.num_token_types > 1,
-        )
-
-    def resolve(self, compute_type: str) -> str:
-        """The compute type to run. ValueError if the folder does not have the weights for it."""
-        if self.quantization is None:
-            chosen = {"default": "float32", "auto": auto_compute_type()}
-            return chosen.get(compute_type, compute_type)
-        if compute_type not in ("default", "auto", "int8"):
-            raise ValueError(
-                f"compute_type={compute_type!r}, but {self.folder} is quantised:"
-                f" {self.quantization.path} declares int8, and the float32 weights are not there;"
-                " load the model that it was made from"
-            )
-        return "int8"
-
-
-class ModelFolder(TransformerFolder):
-    """A sentence-transformers folder, or a plain transformers one."""
-
-    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
-        self.modules = read_modules(folder)
-        self._dense: list[_core.Dense] | None = None
-        settings, defaults = TransformerSettings(), Defaults()
-        if (folder / "modules.json").is_file():  # else sentence-transformers has no part in it
-            settings = read_transformer_settings(self.modules.transformer)
-            defaults = read_defaults(folder)
-        modules = self.modules
-        super().__init__(folder, modules.transformer, settings, defaults, modules.dense, overrides)
-
-    def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
-        """The embeddings; dense modules have files of their own."""
-        return self.pooling
-
-    def pooling(self, stack: TransformerStack) -> PooledStack:
-        """The encoder with the modules behind it."""
-        pooling = self.modules.pooling
-        if pooling.embedding_dimension not in (None, stack.hidden_size):
-            raise ValueError(
-                f"the pooling config says embedding_dimension={pooling.embedding_dimension};"
-                f" config.json says hidden_size={stack.hidden_size}"
-            )
-        layers = self._dense_layers(stack.hidden_size * len(pooling.modes))
-        return PooledStack(stack, pooling.modes, layers, normalize=self.modules.normalize)
-
-    def _dense_layers(self, width: int) -> list[_core.Dense]:
-        """Those of the modules, behind `width` features."""
-        if self._dense is not None:
-            return self._dense
-        layers: list[_core.Dense] = []
-        for folder in self.dense:
-            layer, in_features, out_features = read_dense(folder)
-            if in_features != width:
-                raise ValueError(
-                    f"{folder / 'config.json'}: in_features={in_features},"
-                    f" but the module before it puts out {width}"
-                )
-            layers.append(layer)
-            width = out_features
-        self._dense = layers
-        return layers
-
-
-class CrossEncoderFolder(TransformerFolder):
-    """A transformers folder with a classification head, with sentence-transformers' files or without."""
-
-    reads_pairs = True
-
-    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
-        transformer = read_cross_encoder_module(folder)
-        settings, defaults = TransformerSettings(), Defaults()
-        if (folder / "modules.json").is_file():
-            settings = read_transformer_settings(transformer, "sequence-classification", "scores")
-            defaults = read_defaults(folder)
-        super().__init__(folder, transformer, settings, defaults, overrides=overrides)
-
-    def measure(self, checkpoint: Checkpoint) -> Pool:
-        """What the classifier sees: a logit has no direction to compare."""
-        head = self.head(checkpoint)
-        return partial(PooledStack, pooling=[head.pooling], dense=head.dense[:-1])
-
-    def head(self, checkpoint: Checkpoint) -> BuiltHead:
-        """The head. ValueError if there is none in a quantised folder."""
-        if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
-            raise ValueError(
-                f"{self.folder} is quantised, and without its classification head: quantise the model"
-                " that it was made from again, or load that with compute_type='int8'"
-            )
-        return build_head(self.config, checkpoint)
-
-
-def open_folder(folder: Path) -> ModelFolder | CrossEncoderFolder:
-    """A cross-encoder's folder if config.json names a known classification head and no module
-    stands behind the Transformer; else an embedding model's. Errors: theirs."""
-    if has_other_modules(folder):
-        return ModelFolder(folder)
-    config = read_json(read_cross_encoder_module(folder) / "config.json")
-    return ModelFolder(folder) if named_head(config) is None else CrossEncoderFolder(folder)
-
-
 def load_model(
     folder: Path, compute_type: str = "default", overrides: Overrides = NO_OVERRIDES
 ) -> LoadedModel:
@@ -237,21 +88,50 @@ def load_model(
 
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers.
     """
-    model = ModelFolder(folder, overrides)
-    compute_type = model.resolve(compute_type)
-    with model.checkpoint() as checkpoint:
-        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
+    listed, _ = list_modules(folder)
+    tasks: list[str | None] = [None, *listed.tasks]
+    needs_task = bool(listed.tasks) and not listed.serves(None)
+    if needs_task:
+        tasks = list(listed.tasks)
+    opened = {task: ModelFolder(folder, overrides, task) for task in tasks}
+    first = next(iter(opened.values()))
+    compute_type = first.resolve(compute_type)
+    encoders: dict[Path, tuple[nn.TextEncoder, Mapping[str, str]]] = {}
+    routes: dict[str, Route] = {}
+    for task, model in opened.items():
+        if model.transformer not in encoders:
+            with model.checkpoint() as checkpoint:
+                encoders[model.transformer] = _load_encoder(
+                    model, checkpoint, model.resolve(compute_type)
+                )
+        encoder, _ = encoders[model.transformer]
+        routes |= _routes(model, encoder, task)
+    default = routes.pop("") if "" in routes else next(iter(routes.values()))
     return LoadedModel(
-        model.tokenizer(encoder),
-        encoder,
-        model.pooling,
-        model.modules.pooling.include_prompt,
-        model.modules.pooling.modes,
-        len(model.dense),
-        model.defaults,
+        *default,
+        first.modes,
+        first.num_dense_layers,
+        first.defaults,
         compute_type,
-        part_types,
+        encoders[first.transformer][1],
+        routes,
+        routed=bool(listed.tasks),
+        strict=not listed.serves("\0"),  # a task of no name
+        needs_task=needs_task,
     )
+
+
+def _routes(model: ModelFolder, encoder: nn.TextEncoder, task: str | None) -> dict[str, Route]:
+    """By task, "" for none: the one that a folder is opened for, and those whose texts may be longer."""
+    tokenizer = model.tokenizer(encoder)
+    rest = (encoder, model.pooling, model.pooling.include_prompt)
+    routes = {task or "": Route(tokenizer, *rest)}
+    for other in model.settings.task_lengths if task is None else (task,):
+        length, most = model.settings.length(other), encoder.max_positions
+        if length != model.settings.length(None) and length is not None:
+            limited = tokenizer.with_max_seq_length(min(length, most) if most else length)
+            routes[other] = Route(limited, *rest)
+    return routes
 
 
 def load_cross_encoder(
@@ -262,17 +142,17 @@ def load_cross_encoder(
 
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. The head stays in float32.
     """
-    model = CrossEncoderFolder(folder, overrides)
+    model = open_cross_encoder(folder, overrides)
     compute_type = model.resolve(compute_type)
     with model.checkpoint() as checkpoint:
-        head = model.head(checkpoint)
+        pool, pad_token_id = model.scores(checkpoint)
         encoder, part_types = _load_encoder(model, checkpoint, compute_type)
     return LoadedCrossEncoder(
         model.tokenizer(encoder, pairs=True),
         encoder,
-        partial(PooledStack, pooling=[head.pooling], dense=head.dense),
-        head.pad_token_id,
-        count_labels(model.config),
+        pool,
+        pad_token_id,
+        model.num_labels(),
         model.config,
         model.defaults,
         compute_type,
@@ -285,7 +165,7 @@ def _load_encoder(
 ) -> tuple[nn.TextEncoder, Mapping[str, str]]:
     """The encoder and the types of its parts."""
     if model.quantization is not None:
-        encoder, assigned = _assigned(model, checkpoint)
+        encoder, assigned = model.assigned(checkpoint)
         encoder.load_state_dict(saved_places(encoder, assigned, model.quantization))
         encoder.pack()
         return encoder, model.quantization.parts
@@ -301,13 +181,8 @@ def load_float32(
 ) -> tuple[nn.TextEncoder, Assigned]:
     """The encoder of a folder that is not quantised, and where its numbers are from. compute_type:
     float32 or bfloat16, in which matrices are packed, one after another."""
-    encoder, assigned = _assigned(model, checkpoint)
+    encoder, assigned = model.assigned(checkpoint)
     encoder.load_state_dict(assigned.places)
     encoder.to_compute_type(compute_type)
     encoder.pack()
     return encoder, assigned
-
-
-def _assigned(model: TransformerFolder, checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
-    encoder, names = build_encoder(model.config)
-    return encoder, assign(encoder, names, checkpoint)

@@ -14,5 +14,9 @@ class Overrides(NamedTuple):
     config: Mapping[str, Any] = MappingProxyType({})
     tokenizer: Mapping[str, Any] = MappingProxyType({})
 
+    def under(self, others: Overrides) -> Overrides:
+        """Both; `others` count where both say something."""
+        return Overrides({**self.config, **others.config}, {**self.tokenizer, **others.tokenizer})
+
 
 NO_OVERRIDES = Overrides()

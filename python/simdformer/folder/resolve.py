@@ -10,7 +10,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from simdformer.folder.cache import mark_missing, missing_files
+from simdformer.text.warning import warn_caller
 
 # Model -> (distribution on PyPI, its package, the folder in it).
 _PACKAGED = {
@@ -56,12 +61,12 @@ def resolve_model(
     names = _hub_names(os.fspath(name), organisation)
     if names:
         cache = _cache_folder(cache_folder)
-        found = (
-            _in_package(names, revision, tried)
-            or _in_cache(names, cache, revision, tried)
-            or _on_hub(names, cache, revision, local_files_only, token, tried)
-        )
-        if found:
+        if found := _in_package(names, revision, tried):
+            return found
+        hub = _Hub(cache, token, _no_hub(local_files_only))
+        if cached := _in_cache(names, cache, revision, tried):
+            return hub.completed(*cached)
+        if found := hub.download(names, revision, tried):
             return found
     looked = "".join(f"\n  {place}" for place in tried)
     raise FileNotFoundError(f"no model {os.fspath(name)!r}; looked for:{looked}")
@@ -98,8 +103,10 @@ def _in_package(names: list[str], revision: str | None, tried: list[str]) -> Pat
     return None
 
 
-def _in_cache(names: list[str], cache: Path, revision: str | None, tried: list[str]) -> Path | None:
-    """A complete snapshot in the cache: models--ORG--NAME/snapshots/COMMIT, found through refs/."""
+def _in_cache(
+    names: list[str], cache: Path, revision: str | None, tried: list[str]
+) -> tuple[str, Path] | None:
+    """A name, and a snapshot in the cache: models--ORG--NAME/snapshots/COMMIT, found through refs/."""
     for name in names:
         repository = cache / f"models--{name.replace('/', '--')}"
         for commit in _commits(repository, revision or "main"):
@@ -108,7 +115,7 @@ def _in_cache(names: list[str], cache: Path, revision: str | None, tried: list[s
             if any((snapshot / f).is_file() for f in ("config.json", "modules.json")) and any(
                 path for pattern in _WEIGHTS for path in snapshot.rglob(pattern)
             ):
-                return snapshot
+                return name, snapshot
         tried.append(f"the Hugging Face cache {repository} (revision {revision or 'main'})")
     return None
 
@@ -122,49 +129,77 @@ def _commits(repository: Path, revision: str) -> Iterator[str]:
     yield revision
 
 
-def _on_hub(
-    names: list[str],
-    cache: Path,
-    revision: str | None,
-    local_files_only: bool,
-    token: str | bool | None,
-    tried: list[str],
-) -> Path | None:
-    if local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in {
-        "1",
-        "ON",
-        "YES",
-        "TRUE",
-    }:
-        reason = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE is set"
-        tried.append(f"the Hugging Face hub: not asked, for {reason}")
-        return None
+def _no_hub(local_files_only: bool) -> str | None:
+    """Why the hub is not asked; None if it is."""
+    if local_files_only:
+        return "for local_files_only=True"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return "for HF_HUB_OFFLINE is set"
     try:
-        import huggingface_hub
+        import_module("huggingface_hub")
     except ImportError:
-        tried.append(
-            "the Hugging Face hub: not asked, for huggingface_hub is not installed"
-            " (pip install 'simdformer[hub]')"
-        )
-        return None
-    for name in names:
-        try:
-            # list_repo_files would ask six times where there is no network.
-            info = huggingface_hub.model_info(name, revision=revision, token=token)
-            return Path(
-                huggingface_hub.snapshot_download(
-                    name,
-                    revision=revision,
-                    cache_dir=cache,
-                    token=token,
-                    allow_patterns=wanted_files([file.rfilename for file in info.siblings or []]),
-                )
-            )
-        # No such name, no access, no network: errors of its own and of its HTTP library.
-        except Exception as error:  # noqa: BLE001
-            first_line = str(error).strip().partition("\n")[0]
-            tried.append(f"the Hugging Face hub, {name}: {type(error).__name__}: {first_line}")
+        return "for huggingface_hub is not installed (pip install 'simdformer[hub]')"
     return None
+
+
+class _Hub(NamedTuple):
+    """The hub, and the cache for what it gives. not_asked: why it is not asked."""
+
+    cache: Path
+    token: str | bool | None
+    not_asked: str | None
+
+    def download(self, names: list[str], revision: str | None, tried: list[str]) -> Path | None:
+        """The snapshot of the first name that there is."""
+        if self.not_asked:
+            tried.append(f"the Hugging Face hub: not asked, {self.not_asked}")
+            return None
+        for name in names:
+            try:
+                return self._snapshot(name, revision)[0]
+            # No such name, no access, no network: errors of its own and of its HTTP library.
+            except Exception as error:  # noqa: BLE001
+                tried.append(f"the Hugging Face hub, {name}: {_first_line(error)}")
+        return None
+
+    def completed(self, name: str, snapshot: Path) -> Path:
+        """A snapshot with the files that it lacks; a warning names them if they cannot be had."""
+        missing = missing_files(snapshot)
+        if not missing:
+            return snapshot
+        reason = self.not_asked and f"the hub is not asked, {self.not_asked}"
+        if reason is None:
+            try:
+                _, files = self._snapshot(name, snapshot.name)
+                mark_missing(snapshot, set(missing) - set(files))
+                return snapshot
+            except Exception as error:  # noqa: BLE001
+                reason = f"the hub does not give them: {_first_line(error)}"
+        warn_caller(
+            f"{snapshot} may be a part of {name}: it lacks {', '.join(missing)}, and {reason}; without"
+            " modules.json a model has mean pooling"
+        )
+        return snapshot
+
+    def _snapshot(self, name: str, revision: str | None) -> tuple[Path, list[str]]:
+        """What is read of a model, and the names of all its files."""
+        import huggingface_hub
+
+        # list_repo_files would ask six times where there is no network.
+        info = huggingface_hub.model_info(name, revision=revision, token=self.token)
+        files = [file.rfilename for file in info.siblings or []]
+        folder = huggingface_hub.snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=self.cache,
+            token=self.token,
+            allow_patterns=wanted_files(files),
+        )
+        return Path(folder), files
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def wanted_files(files: list[str]) -> list[str]:
@@ -182,6 +217,7 @@ def wanted_files(files: list[str]) -> list[str]:
         if path.suffix in (".json", ".safetensors")
         or (path.match("pytorch_model*.bin") and path.parent not in safe)
         or (path.name in ("vocab.txt", "merges.txt") and path.parent not in tokenized)
+        or path.suffix == ".jinja"
     ]
 
 

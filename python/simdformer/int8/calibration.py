@@ -27,6 +27,7 @@ from simdformer.int8.gptq import Float64, quantize_weight_for
 from simdformer.models.assign import WORDS
 from simdformer.nn.compute_types import outlier_columns, quantized
 from simdformer.nn.parameters import Stored
+from simdformer.text.model_output import PooledModel
 
 # The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
@@ -36,7 +37,7 @@ _FEW_TOKENS = 1024
 # Tokens whose inputs the weights are rounded for.
 _MOMENT_TOKENS = 16384
 
-Pool = Callable[[TransformerStack], PooledStack]
+Pool = Callable[[TransformerStack], PooledModel]
 
 
 class Sample(NamedTuple):

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import nn
-from simdformer.checkpoint import Checkpoint, find_weights
-from simdformer.folder.loading import TransformerFolder, load_float32, open_folder
+from simdformer.checkpoint import Checkpoint, find_weights, has_weights
+from simdformer.folder.cross_encoder_folder import open_folder
+from simdformer.folder.loading import load_float32
+from simdformer.folder.model_folder import TransformerFolder
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
@@ -187,7 +189,11 @@ def _copy_files(model: TransformerFolder, target: Path) -> None:
 def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     if relative.parts[0] in _OTHER_FORMATS or any(part.startswith(".") for part in relative.parts):
         return False
-    if path.parent in model.dense and path == find_weights(path.parent):
+    if (
+        path.parent in model.others
+        and has_weights(path.parent)
+        and path == find_weights(path.parent)
+    ):
         return True
     if path.name.endswith(".index.json"):
         return False

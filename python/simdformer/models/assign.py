@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -25,11 +25,19 @@ WORDS = "embeddings.word_embeddings.weight"
 class Assigned(NamedTuple):
     """What an architecture's names say of its module.
 
-    matrices: of each parameter that int8 is about, what holds its rows, one below another.
+    matrices: of each parameter that int8 is about, what holds its rows, one below another. unread:
+    tensors that no parameter has a place for.
     """
 
     places: Mapping[str, Stored]
     matrices: Mapping[str, Sequence[CheckpointMatrix]]
+    unread: tuple[str, ...] = ()
+
+    def without(self, parameters: Collection[str]) -> Assigned:
+        """Without some of the parameters."""
+        places = {name: p for name, p in self.places.items() if name not in parameters}
+        matrices = {name: m for name, m in self.matrices.items() if name not in parameters}
+        return Assigned(places, matrices, self.unread)
 
     def by_part(self, values: Mapping[str, T]) -> dict[str, T]:
         """What is said of some of those parameters, by the names of what holds their rows."""
@@ -39,7 +47,7 @@ class Assigned(NamedTuple):
 def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Assigned:
     """Where each parameter's numbers are; nothing is read.
 
-    ValueError names a tensor that is missing, of another shape, or that no parameter has a place for.
+    ValueError names a tensor that is missing or of another shape.
     """
     assignment = _Assignment(encoder, names, checkpoint)
     assignment.embeddings()
@@ -47,8 +55,25 @@ def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Ass
         assignment.layer(index, layer)
     if encoder.norm is not None:
         assignment.vectors("norm", encoder.norm, names.last_norm, names.fields.hidden_size)
-    assignment.weights.refuse_unread(names.ignored)
-    return Assigned(assignment.places, assignment.matrices)
+    unread = assignment.weights.unread(names.ignored)
+    return Assigned(assignment.places, assignment.matrices, tuple(unread))
+
+
+def cut_layers(encoder: nn.TextEncoder, hidden_state: int) -> list[str]:
+    """Leave the embeddings and as many layers as one of the hidden states needs, counted from theirs, 0;
+    the last norm belongs to the last one. Returns the names of the parameters that are gone.
+
+    ValueError if there are not as many hidden states.
+    """
+    count = len(encoder.layers)
+    if not -count - 1 <= hidden_state <= count:
+        raise ValueError(f"there are {count + 1} hidden states, none with index {hidden_state}")
+    kept = hidden_state % (count + 1)
+    before = set(encoder.places())
+    if kept < count:
+        encoder.layers = nn.ModuleList(list(encoder.layers)[:kept])
+        encoder.norm = None
+    return sorted(before - set(encoder.places()))
 
 
 class _Assignment:

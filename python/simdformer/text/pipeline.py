@@ -4,26 +4,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer._core import PooledStack, TransformerStack
+from simdformer._core import TransformerStack
 from simdformer.functional.arrays import positive_int
 from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.text.batching import without_padding as cut_padding
 from simdformer.text.inputs import Budget
-from simdformer.text.model_output import ModelOutput, OutputRequest, layer_masks, run
+from simdformer.text.model_output import (
+    ModelOutput,
+    OutputRequest,
+    PooledModel,
+    layer_masks,
+    run,
+)
 from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 R = TypeVar("R")
+Rows = TypeVar("Rows", Float32, list[Float32])
 
 
 class Module(Protocol):
@@ -31,6 +38,16 @@ class Module(Protocol):
 
     def native(self) -> TransformerStack:
         """The packed form."""
+
+
+@runtime_checkable
+class TokenModel(Protocol):
+    """What may have token vectors of its own."""
+
+    def token_rows(
+        self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
+    ) -> Float32 | None:
+        """float32 (total_tokens, hidden_size); None for the encoder's."""
 
 
 class TextPipeline:
@@ -51,7 +68,7 @@ class TextPipeline:
         self,
         tokenizer: Tokenizer,
         encoder: Module,
-        pool: Callable[[TransformerStack], PooledStack],
+        pool: Callable[[TransformerStack], PooledModel],
         budget: Budget,
         *,
         include_prompt: bool = True,
@@ -72,10 +89,39 @@ class TextPipeline:
         self._budget = budget
         self._padding = padding
         self._counting = threading.Lock()
+        self._tasks: Mapping[str, TextPipeline] = {}
+        self._routed = self._strict = self._needs_task = False
+
+    def add_tasks(
+        self,
+        tasks: Mapping[str, TextPipeline],
+        *,
+        routed: bool = False,
+        strict: bool = False,
+        needs_task: bool = False,
+    ) -> None:
+        """What texts of a task run through. routed: not only the longest text of a task is its own.
+        strict: there are no other tasks. needs_task: nor texts without one."""
+        self._tasks, self._routed = tasks, routed
+        self._strict, self._needs_task = strict, needs_task
+
+    def for_task(self, task: str | None) -> TextPipeline:
+        """What the texts of a task run through. ValueError, listing the known ones, if there is none."""
+        if task is not None and not isinstance(task, str):
+            raise TypeError(f"task must be a str or None, got {type(task).__name__}")
+        found = None if task is None else self._tasks.get(task)
+        if found is None and (self._needs_task if task is None else self._strict):
+            known = ", ".join(map(repr, self._tasks))
+            raise ValueError(f"the model has no route for task={task!r}; known: {known}")
+        return found or self
+
+    def all(self) -> list[TextPipeline]:
+        """This one, and those of the tasks."""
+        return [self, *self._tasks.values()]
 
     def with_encoder(self, encoder: Module) -> TextPipeline:
         """The same tokenizer, head and settings with another encoder. This one is left as it is."""
-        return TextPipeline(
+        other = TextPipeline(
             self.tokenizer,
             encoder,
             self._pool,
@@ -83,6 +129,14 @@ class TextPipeline:
             include_prompt=self.include_prompt,
             padding=self._padding,
         )
+        tasks = {
+            task: each.with_encoder(encoder if each._module is self._module else each._module)
+            for task, each in self._tasks.items()
+        }
+        other.add_tasks(
+            tasks, routed=self._routed, strict=self._strict, needs_task=self._needs_task
+        )
+        return other
 
     # --- the model ---
 
@@ -92,7 +146,7 @@ class TextPipeline:
         return self._module.native()
 
     @property
-    def _model(self) -> PooledStack:
+    def _model(self) -> PooledModel:
         """The model with its head."""
         packed, stack = self._packed, self._module.native()
         if packed[0] is not stack:
@@ -110,11 +164,14 @@ class TextPipeline:
         """Set the longest text in tokens. ValueError that names the argument."""
         most = self.encoder.max_positions
         value = positive_int(argument, value)
-        if value > most:
+        if 0 < most < value:
             raise ValueError(
                 f"{argument} must be at most {most}, the model's positions, got {value}"
             )
         self.tokenizer = self.tokenizer.with_max_seq_length(value)
+        if self._routed:
+            for other in self._tasks.values():
+                other.limit_length(argument, value)
 
     def pooling_start(self, prompt: str | None) -> int:
         """The first token of a text behind this prompt that pooling takes in."""
@@ -152,11 +209,11 @@ class TextPipeline:
 
     def rows(self, texts: Iterable[Text], pooling_start: int = 0) -> Generator[Float32, None, None]:
         """The same as float32 (k, width) of consecutive texts, in bounded memory."""
-        return self.passes(texts, partial(self._rows, pooling_start=pooling_start))
+        return _finite(self.passes(texts, partial(self._rows, pooling_start=pooling_start)))
 
     def token_rows(self, texts: Iterable[Text]) -> Generator[list[Float32], None, None]:
         """What pooling would see: float32 (tokens, hidden_size) for each of consecutive texts."""
-        return self.passes(texts, self._token_rows)
+        return _finite(self.passes(texts, self._token_rows))
 
     def output_passes(
         self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
@@ -214,6 +271,7 @@ class TextPipeline:
             end = begin + len(batch.cu_seqlens) - 1
             masks = [] if head_masks is None else layer_masks(head_masks[begin:end])
             parts.append(self._counted(self._rows(batch, pooling_start, masks), batch))
+            _check_finite(parts[-1], begin)
             begin = end
         return np.concatenate(parts)
 
@@ -239,7 +297,9 @@ class TextPipeline:
         if tokens.num_truncated:
             self._count_truncated(tokens.num_truncated, tokenizer)
         batch = pack(tokens.input_ids, tokens.type_ids)
-        return self._counted(self._rows(batch, pooling_start), batch)
+        row = self._counted(self._rows(batch, pooling_start), batch)
+        _check_finite(row, 0)
+        return row
 
     def _rows(
         self, batch: TokenBatch, pooling_start: int, head_masks: Sequence[Float32] = ()
@@ -264,7 +324,12 @@ class TextPipeline:
         )
 
     def _token_rows(self, batch: TokenBatch) -> list[Float32]:
-        rows = self.encoder.encode(*batch, num_threads=self._budget.num_threads)
+        num_threads = self._budget.num_threads
+        rows = None
+        if isinstance(model := self._model, TokenModel):
+            rows = model.token_rows(*batch, num_threads=num_threads)
+        if rows is None:
+            rows = self.encoder.encode(*batch, num_threads=num_threads)
         return np.split(rows, batch.cu_seqlens[1:-1])
 
     def _batches(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[list[TokenBatch], int]:
@@ -295,6 +360,28 @@ class TextPipeline:
             warn_caller(
                 f"texts longer than max_seq_length={tokenizer.max_seq_length} tokens are truncated"
                 f" ({count} so far; the model's truncated_texts counts on, without a warning)"
+            )
+
+
+def _finite(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
+    """The same rows. ValueError names the first text whose rows are not finite."""
+    begin = 0
+    with closing(parts):
+        for part in parts:
+            _check_finite(part, begin)
+            begin += len(part)
+            yield part
+
+
+def _check_finite(rows: Iterable[Float32], begin: int) -> None:
+    # All at once; one by one if there is something to name.
+    if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
+        return
+    for index, row in enumerate(rows, begin):
+        if not np.isfinite(row).all():
+            raise ValueError(
+                f"what the model makes of texts[{index}] is NaN or infinite: its weights are finite, but"
+                " on the way numbers become larger than float32 holds; the file may be damaged"
             )
 
 

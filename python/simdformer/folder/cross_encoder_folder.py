@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cross-encoder's folder, opened: a Transformer with a classification head, or modules that end in
+scores."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from simdformer._core import PooledStack
+from simdformer.checkpoint import Checkpoint, naming, read_json
+from simdformer.folder.model_folder import ModelFolder, TransformerFolder
+from simdformer.folder.modules import (
+    read_modules,
+)
+from simdformer.folder.overrides import NO_OVERRIDES, Overrides
+from simdformer.folder.settings import (
+    Defaults,
+    read_defaults,
+    read_model_type,
+)
+from simdformer.folder.steps import (
+    SCORES,
+    Dense,
+)
+from simdformer.folder.transformer_settings import TransformerSettings, read_transformer_settings
+from simdformer.int8.calibration import Pool
+from simdformer.models.classification import (
+    BuiltHead,
+    build_head,
+    count_labels,
+    head_tensors,
+    named_head,
+)
+
+
+class CrossEncoderFolder(TransformerFolder):
+    """A transformers folder with a classification head, with sentence-transformers' files or without."""
+
+    reads_pairs = True
+
+    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
+        transformer = read_cross_encoder_module(folder)
+        settings, defaults = TransformerSettings(), Defaults()
+        if os.path.lexists(folder / "modules.json"):
+            settings = read_transformer_settings(transformer, "sequence-classification", "scores")
+            defaults = read_defaults(folder)
+        super().__init__(folder, transformer, settings, defaults, overrides=overrides)
+
+    def measure(self, checkpoint: Checkpoint) -> Pool:
+        """What the classifier sees: a logit has no direction to compare."""
+        head = self.head(checkpoint)
+        return partial(PooledStack, pooling=[head.pooling], dense=head.dense[:-1])
+
+    def scores(self, checkpoint: Checkpoint) -> tuple[Pool, int | None]:
+        """What gives the logits, and the padding token that they do not look at."""
+        head = self.head(checkpoint)
+        return partial(PooledStack, pooling=[head.pooling], dense=head.dense), head.pad_token_id
+
+    def num_labels(self) -> int:
+        """The number of logits."""
+        return count_labels(self.config)
+
+    def head(self, checkpoint: Checkpoint) -> BuiltHead:
+        """The head. ValueError if there is none in a quantised folder."""
+        if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
+            raise ValueError(
+                f"{self.folder} is quantised, and without its classification head: quantise the model"
+                " that it was made from again, or load that with compute_type='int8'"
+            )
+        with naming(self.transformer / "config.json"):
+            return build_head(self.config, checkpoint)
+
+
+class ModularCrossEncoderFolder(ModelFolder):
+    """A cross-encoder whose scores come from modules behind its Transformer."""
+
+    reads_pairs = True
+
+    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
+        super().__init__(folder, overrides, output=SCORES)
+        if self.is_static:
+            raise ValueError(f"{self.listed.source}: StaticEmbedding reads no pairs")
+
+    def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
+        """The pooled vectors: a logit has no direction to compare."""
+        return partial(PooledStack, pooling=list(self.modes or ("mean",)))
+
+    def scores(self, checkpoint: Checkpoint) -> tuple[Pool, int | None]:  # noqa: ARG002
+        """As CrossEncoderFolder's."""
+        return self.pooling, None
+
+    def num_labels(self) -> int:
+        """The number of scores."""
+        steps = [step for step in self.pooling.steps if step.writes == SCORES]
+        if not steps or not isinstance(steps[-1], Dense):
+            raise ValueError(f"{self.listed.source}: no Dense puts out {SCORES!r}")
+        return int(steps[-1].linear.out_features)
+
+
+AnyFolder = ModelFolder | CrossEncoderFolder
+AnyCrossEncoderFolder = CrossEncoderFolder | ModularCrossEncoderFolder
+
+
+def read_cross_encoder_module(folder: Path) -> Path:
+    """The folder of a cross-encoder's one module, the Transformer. Without modules.json: `folder`.
+
+    Errors: ValueError for other modules; it says what to use for a sentence embedding model.
+    """
+    listed = read_modules(folder)
+    if listed is None:
+        return folder
+    if listed.kinds() != ["Transformer"]:
+        raise ValueError(
+            f"{listed.source}: CrossEncoder runs a Transformer with a classification head, alone, or"
+            f" what a CrossEncoder saved, not {' -> '.join(listed.kinds())}; for a model with Pooling"
+            " use SentenceTransformer"
+        )
+    return listed.modules[0].folder or folder
+
+
+def open_cross_encoder(folder: Path, overrides: Overrides = NO_OVERRIDES) -> AnyCrossEncoderFolder:
+    listed = read_modules(folder)
+    alone = listed is None or listed.kinds() == ["Transformer"]
+    if not alone and read_model_type(folder) == "CrossEncoder":
+        return ModularCrossEncoderFolder(folder, overrides)
+    return CrossEncoderFolder(folder, overrides)
+
+
+def open_folder(folder: Path) -> AnyFolder:
+    """A cross-encoder's folder if a CrossEncoder saved it, or config.json names a known classification
+    head and no module stands behind the Transformer; else an embedding model's. Errors: theirs."""
+    listed = read_modules(folder)
+    if listed is not None and listed.kinds() != ["Transformer"]:
+        is_scoring = read_model_type(folder) == "CrossEncoder"
+        return ModularCrossEncoderFolder(folder) if is_scoring else ModelFolder(folder)
+    config = read_json(read_cross_encoder_module(folder) / "config.json")
+    return ModelFolder(folder) if named_head(config) is None else CrossEncoderFolder(folder)

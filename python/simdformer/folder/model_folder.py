@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model's folder, opened: what its files say, before its weights are read."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simdformer import nn
+from simdformer.build_info import auto_compute_type
+from simdformer.checkpoint import Checkpoint, naming, read_json
+from simdformer.folder.chain import Chain
+from simdformer.folder.module_files import read_step
+from simdformer.folder.modules import (
+    INPUT_MODULES,
+    Module,
+    ModuleList,
+    is_causal_language_model,
+    read_modules,
+)
+from simdformer.folder.overrides import NO_OVERRIDES, Overrides
+from simdformer.folder.settings import (
+    Defaults,
+    read_defaults,
+    read_model_type,
+)
+from simdformer.folder.static_embedding import static_encoder, static_tokenizer
+from simdformer.folder.steps import (
+    LAYERS,
+    SCORES,
+    SENTENCE,
+    TOKENS,
+    Dense,
+    LayerNorm,
+    Pooling,
+    Step,
+)
+from simdformer.folder.transformer_settings import TransformerSettings, read_transformer_settings
+from simdformer.int8.calibration import Pool
+from simdformer.int8.saved import (
+    WEIGHTS_FILE,
+    read_quantization_config,
+)
+from simdformer.models import build_encoder
+from simdformer.models.assign import Assigned, assign, cut_layers
+from simdformer.text.tokenizer import Tokenizer, load_tokenizer
+from simdformer.text.warning import warn_caller
+
+
+class TransformerFolder(ABC):
+    """The folder of a model, and in it that of its Transformer: config, weights, tokenizer; and the
+    folders of the modules behind it, which may have weights of their own.
+
+    Errors of the constructor and of every method: FileNotFoundError or ValueError naming the file,
+    field or tensor. Nothing in the folder is executed, and nothing outside it is opened.
+    """
+
+    reads_pairs = False
+
+    def __init__(
+        self,
+        folder: Path,
+        transformer: Path,
+        settings: TransformerSettings,
+        defaults: Defaults,
+        others: tuple[Path, ...] = (),
+        overrides: Overrides = NO_OVERRIDES,
+    ) -> None:
+        self.folder = folder
+        self.transformer = transformer
+        self.others = others
+        self.settings = settings
+        self.defaults = defaults
+        adapter = transformer / "adapter_config.json"
+        if os.path.lexists(adapter):  # transformers adds what it declares to the weights
+            raise ValueError(f"{adapter}: adapters are not supported; merge it into the model")
+        self.overrides = settings.overrides.under(overrides)
+        self.config = self._config()
+        self.quantization = read_quantization_config(transformer)
+
+    def _config(self) -> dict[str, Any]:
+        return {**read_json(self.transformer / "config.json"), **self.overrides.config}
+
+    def checkpoint(self) -> Checkpoint:
+        """The weights."""
+        return Checkpoint(
+            self.transformer / WEIGHTS_FILE if self.quantization else self.transformer
+        )
+
+    def assigned(self, checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
+        """The encoder without numbers, and where they are. Tensors without a place are warned of."""
+        with naming(self.transformer / "config.json"):
+            encoder, names = build_encoder(self.config)
+            assigned = assign(encoder, names, checkpoint)
+            if self.settings.hidden_state is not None:
+                assigned = assigned.without(cut_layers(encoder, self.settings.hidden_state))
+        if left := assigned.unread:
+            shown = ", ".join(map(repr, left[:5])) + (", ..." if left[5:] else "")
+            warn_caller(
+                f"{checkpoint.location}: {len(left)} tensors that config.json leaves no place for are"
+                f" passed over: {shown}"
+            )
+        return encoder, assigned
+
+    @abstractmethod
+    def measure(self, checkpoint: Checkpoint) -> Pool:
+        """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
+
+    def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
+        """The tokenizer of texts, or of pairs, for an encoder."""
+        with naming(self.transformer / "tokenizer_config.json"):
+            return load_tokenizer(
+                self.transformer,
+                max_seq_length=self.settings.length(None),
+                max_positions=encoder.max_positions,
+                do_lower_case=self.settings.do_lower_case,
+                overrides=self.overrides.tokenizer,
+                pairs=pairs,
+                # An encoder without types, or with one, has nothing to tell two texts apart by.
+                with_type_ids=encoder.num_token_types > 1,
+                add_special_tokens=self.settings.add_special_tokens,
+            )
+
+    def resolve(self, compute_type: str) -> str:
+        """The compute type to run. ValueError if the folder does not have the weights for it."""
+        if self.quantization is None:
+            chosen = {"default": "float32", "auto": auto_compute_type()}
+            return chosen.get(compute_type, compute_type)
+        if compute_type not in ("default", "auto", "int8"):
+            raise ValueError(
+                f"compute_type={compute_type!r}, but {self.folder} is quantised:"
+                f" {self.quantization.path} declares int8, and the float32 weights are not there;"
+                " load the model that it was made from"
+            )
+        return "int8"
+
+
+class ModelFolder(TransformerFolder):
+    """A sentence-transformers folder, or a plain transformers one, as the texts of a task see it.
+
+    output: the feature that a text's row is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        overrides: Overrides = NO_OVERRIDES,
+        task: str | None = None,
+        output: str = SENTENCE,
+    ) -> None:
+        self.listed, defaults = list_modules(folder, output)
+        modules = self.listed.of(task)
+        kinds = [module.kind for module in modules]
+        if not modules or kinds[0] not in INPUT_MODULES or {*kinds[1:]} & {*INPUT_MODULES}:
+            raise ValueError(
+                f"{self.listed.source}: modules {' -> '.join(kinds)} cannot be run: the first one, and"
+                f" no other, must be one of {', '.join(INPUT_MODULES)}"
+            )
+        self.is_static = kinds[0] == "StaticEmbedding"
+        self.kinds = kinds
+        inner = modules[0].folder or folder
+        settings = TransformerSettings()
+        if not self.is_static and self.listed.is_saved:
+            settings = read_transformer_settings(inner)
+        others = tuple(module.folder for module in modules[1:] if module.folder is not None)
+        super().__init__(folder, inner, settings, defaults, others, overrides)
+        self.pooling = self._chain(modules[1:], output)
+
+    def _config(self) -> dict[str, Any]:
+        return {} if self.is_static else super()._config()
+
+    def _chain(self, modules: Sequence[Module], output: str) -> Chain:
+        """What stands behind the first module."""
+        steps: list[Step] = [Pooling("StaticEmbedding")] if self.is_static else []
+        for module in modules:
+            if module.folder is not None:
+                steps.append(read_step(module))
+            else:
+                causal = is_causal_language_model(self.config)
+                steps.append(Pooling(modes=("lasttoken",) if causal else ("mean",)))
+        for step in steps[1:] if self.is_static else []:
+            if step.reads in (TOKENS, LAYERS):
+                raise ValueError(f"{step.name}: StaticEmbedding has no {step.reads}")
+        layers = self.config.get("output_hidden_states") is True
+        return Chain(str(self.listed.source), tuple(steps), output, layers=layers)
+
+    def assigned(self, checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
+        """Of a StaticEmbedding a table without layers."""
+        return static_encoder(checkpoint) if self.is_static else super().assigned(checkpoint)
+
+    def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
+        """The embeddings; modules have files of their own."""
+        return self.pooling
+
+    def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
+        """As TransformerFolder's; a StaticEmbedding's reads tokenizer.json alone."""
+        if self.is_static:
+            return static_tokenizer(self.transformer)
+        return super().tokenizer(encoder, pairs=pairs)
+
+    def resolve(self, compute_type: str) -> str:
+        """As TransformerFolder's; a StaticEmbedding has no linear layers."""
+        if not self.is_static:
+            return super().resolve(compute_type)
+        if compute_type not in ("default", "auto", "float32"):
+            raise ValueError(
+                f"compute_type={compute_type!r}: {self.transformer} is a StaticEmbedding, without"
+                " linear layers; use 'float32'"
+            )
+        return "float32"
+
+    @property
+    def num_dense_layers(self) -> int:
+        """The modules that turn the pooled vector."""
+        return sum(isinstance(step, (Dense, LayerNorm)) for step in self.pooling.steps)
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The pooling modes."""
+        steps = self.pooling.steps
+        return next((step.modes for step in steps if isinstance(step, Pooling)), ())
+
+
+def list_modules(folder: Path, output: str = SENTENCE) -> tuple[ModuleList, Defaults]:
+    """The modules of a folder, and its defaults. Those of another class's model are not taken: as in
+    sentence-transformers its Transformer alone is."""
+    listed = read_modules(folder)
+    if listed is not None:
+        ours = "CrossEncoder" if output == SCORES else "SentenceTransformer"
+        saved = read_model_type(folder)
+        if saved == ours:
+            return listed, read_defaults(folder)
+        warn_caller(
+            f"{folder} is a {saved}: its modules are not taken, and its tokens are averaged"
+        )
+    modules = [Module("Transformer", folder), Module("Pooling", None)]
+    return ModuleList(folder / "config.json", modules, is_saved=False), Defaults()

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a whole model: config_sentence_transformers.json, and a cross-encoder's activation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from simdformer.checkpoint import naming, read_optional_json
+from simdformer.folder.activation import TorchActivation, class_name
+from simdformer.folder.fields import string, warn_keys
+from simdformer.folder.transformer_settings import get_length, get_object
+from simdformer.text.warning import warn_caller
+
+_DEFAULTS_FILE = "config_sentence_transformers.json"
+_DEFAULT_KEYS = (
+    "activation_fn",
+    "default_prompt_name",
+    "keep_in_fp32_modules",
+    "model_type",
+    "prompts",
+    "similarity_fn_name",
+    "truncate_dim",
+    # Releases of packages, of which none is run here.
+    "__version__",
+    "requirements",
+)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """config_sentence_transformers.json: what applies unless the caller says otherwise.
+
+    activation_fn: a cross-encoder's, as a path such as "torch.nn.modules.activation.Sigmoid".
+    """
+
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: int | None = None
+    activation_fn: str | None = None
+
+
+def read_model_type(folder: Path) -> str:
+    """The class that saved a folder; sentence-transformers before 5 did not say it of its first one."""
+    config = read_optional_json(folder / _DEFAULTS_FILE)
+    return str(config.get("model_type", "SentenceTransformer"))
+
+
+def read_defaults(folder: Path) -> Defaults:
+    """Read config_sentence_transformers.json; a missing file says nothing."""
+    path = folder / _DEFAULTS_FILE
+    config = read_optional_json(path)
+    warn_keys(path, config, _DEFAULT_KEYS)
+    with naming(path):
+        if config.get("keep_in_fp32_modules"):
+            _strings(config, "keep_in_fp32_modules")  # all that it names is in float32 here
+        prompts = get_object(config, "prompts")
+        if not all(isinstance(prompt, (str, type(None))) for prompt in prompts.values()):
+            raise ValueError("prompts must map names to strings")
+        return Defaults(
+            prompts={name: prompt or "" for name, prompt in prompts.items()},
+            default_prompt_name=string(config, "default_prompt_name", None),
+            similarity_fn_name=string(config, "similarity_fn_name", None),
+            truncate_dim=get_length(config, "truncate_dim"),
+            activation_fn=string(config, "activation_fn", None),
+        )
+
+
+def _strings(config: Mapping[str, Any], name: str) -> list[str]:
+    value = config.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{name} must be a list of strings, got {value!r}")
+    return value
+
+
+def read_activation(
+    config: Mapping[str, Any], defaults: Defaults, num_labels: int
+) -> TorchActivation:
+    """What a cross-encoder's logits go through, in sentence-transformers' order: what its own file
+    says, config.json, config.json of releases before 4; a sigmoid for one logit, else nothing.
+
+    ValueError for an activation that is not known; nothing is imported.
+    """
+    ours = config.get("sentence_transformers")
+    stated = {
+        "activation_fn in config_sentence_transformers.json": defaults.activation_fn,
+        "sentence_transformers.activation_fn in config.json": (
+            ours.get("activation_fn") if isinstance(ours, dict) else ours
+        ),
+        "sbert_ce_default_activation_function in config.json": config.get(
+            "sbert_ce_default_activation_function"
+        ),
+    }
+    default = "Sigmoid" if num_labels == 1 else "Identity"
+    for field_name, path in stated.items():
+        if path is not None:
+            name = class_name(path, field_name)
+            if name is None:
+                warn_caller(f"{field_name}: {path!r} is not torch's and not run; {default} instead")
+            return TorchActivation(name or default)
+    return TorchActivation(default)
