@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 # Processes that share the tests: one a core is of use, and each takes up to 2 GB.
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-QUICK := -m "not slow and not parity and not pages"
+QUICK := -m "not slow and not parity and not pages and not ecosystem"
 # What `make test` runs, such as tests/nn.
 TESTS ?=
 SANITIZE_TESTS ?= tests
@@ -37,7 +37,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 .PHONY: help demo dev test test-openmp level slow pages parity bench lint sanitize tsan clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMPS)/venv:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: choose one with make PYTHON=..." >&2; exit 1; }
@@ -93,10 +93,10 @@ $(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 level: $(STAMPS)/extra-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
-	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages"
+	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages and not ecosystem"
 
 slow: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
-	$(PYTEST) -m "slow and not parity and not pages"
+	$(PYTEST) -m "slow and not parity and not pages and not ecosystem"
 
 pages: $(STAMPS)/extra-test $(STAMPS)/extra-pages $(STAMPS)/model  ## Test the pages of explain in headless Chromium
 	$(BIN)/python -m pytest -m pages
@@ -119,6 +119,21 @@ $(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
 
 parity: $(STAMPS)/extra-test $(STAMPS)/extra-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
 	$(PYTEST) -m parity
+
+# -W default: warnings of so many libraries are theirs.
+ecosystem: VENV := .venv-ecosystem
+ecosystem:  ## Run libraries that use sentence-transformers on our classes (installs them and PyTorch, in .venv-ecosystem)
+	$(MAKE) VENV=$(VENV) $(STAMPS)/extra-test $(STAMPS)/extra-ecosystem $(STAMPS)/model
+	HF_HUB_OFFLINE=1 ANONYMIZED_TELEMETRY=False $(BIN)/python -m pytest -m ecosystem -W default tests/ecosystem
+
+# Where sentence-transformers' repository is checked out, at the release that is installed or near it.
+REFERENCE_TESTS ?=
+reference-tests: VENV := .venv-ecosystem
+reference-tests:  ## Run sentence-transformers' own tests, of its checkout REFERENCE_TESTS, on our classes
+	@test -d "$(REFERENCE_TESTS)/tests" || \
+	  { echo "say where sentence-transformers is checked out: make reference-tests REFERENCE_TESTS=path" >&2; exit 1; }
+	$(MAKE) VENV=$(VENV) $(STAMPS)/extra-test $(STAMPS)/extra-ecosystem $(STAMPS)/model
+	$(BIN)/python tools/reference_tests.py "$(REFERENCE_TESTS)"
 
 bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
 	$(BIN)/python bench/kernels.py

@@ -60,6 +60,13 @@ def test_compile_and_the_backend(model):
     assert not model.training
 
 
+def test_it_reads_texts_alone(model):
+    assert model.modalities == ["text"]
+    assert model.supports("text")
+    assert not model.supports("image")
+    assert model.get_model_kwargs() == []
+
+
 def test_parameters_are_the_encoders(model):
     assert sum(p.size for p in model.parameters()) == sum(
         p.size for _, p in model.encoder.named_parameters()

@@ -26,6 +26,9 @@ _ROWS = 4096
 class EmbeddingModel(TextModel):
     """A model that makes a vector of a text."""
 
+    # What similarity_fn_name may be.
+    SUPPORTED_SIMILARITY_FN_NAMES = tuple(SIMILARITIES)
+
     encode: Callable[..., Any]
 
     # --- similarity ---
@@ -36,8 +39,10 @@ class EmbeddingModel(TextModel):
         return self._similarity_fn_name
 
     @similarity_fn_name.setter
-    def similarity_fn_name(self, name: str) -> None:
-        name = str(getattr(name, "value", name))  # sentence-transformers' enum holds the name
+    def similarity_fn_name(self, name: str | None) -> None:
+        name = (
+            "cosine" if name is None else str(getattr(name, "value", name))
+        )  # sentence-transformers' enum holds the name
         if name not in SIMILARITIES:
             raise ValueError(
                 f"unknown similarity_fn_name {name!r}; known: {', '.join(SIMILARITIES)}"

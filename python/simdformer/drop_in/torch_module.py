@@ -107,6 +107,19 @@ class TorchModule:
         """The same as `get_backend` gives."""
         return self.get_backend()
 
+    @property
+    def modalities(self) -> list[str]:
+        """What can be embedded or scored: "text"."""
+        return ["text"]
+
+    def supports(self, modality: object) -> bool:
+        """Whether it is one of `modalities`."""
+        return modality in self.modalities
+
+    def get_model_kwargs(self) -> list[str]:
+        """The further keyword arguments that modules take: none."""
+        return []
+
     # --- the modules of a sentence-transformers model ---
 
     def __len__(self) -> int:

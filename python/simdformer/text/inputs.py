@@ -67,7 +67,8 @@ def text_list(inputs: object) -> list[str]:
 
 def as_list(inputs: object) -> list[Any] | None:
     """What has a length and an order as a list, None for anything else. TypeError for a table."""
-    columns = getattr(inputs, "columns", getattr(inputs, "column_names", None))
+    columns = getattr(inputs, "column_names", None)  # a pyarrow.Table has both
+    columns = getattr(inputs, "columns", None) if columns is None else columns
     if columns is not None and not isinstance(inputs, (list, tuple, np.ndarray)):
         named = ", ".join(map(repr, columns)) if isinstance(columns, Iterable) else ""
         raise TypeError(
