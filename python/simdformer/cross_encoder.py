@@ -272,7 +272,7 @@ class CrossEncoder(TextModel):
         return pair_list(inputs)
 
     def _prompted(self, texts: Iterable[Any], prompt: str | None) -> Iterable[Any]:
-        return [(prompt + first, second) for first, second in texts] if prompt else texts
+        return [self.pipeline.prompted_pair(pair, prompt) for pair in texts]
 
     def compute(self, pairs: list[Pair], *, prompt: str | None, bar: Any = None) -> Float32:
         """The logits of checked pairs, float32 (n, num_labels), in this process."""

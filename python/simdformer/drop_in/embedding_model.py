@@ -100,10 +100,12 @@ class EmbeddingModel(TextModel):
     def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
         return ([inputs], True) if isinstance(inputs, str) else (text_list(inputs), False)
 
-    def _prompted(self, texts: Iterable[Any], prompt: str | None) -> Iterator[str]:
-        prefix = prompt or ""
+    def _prompted(
+        self, texts: Iterable[Any], prompt: str | None, task: str | None = None
+    ) -> Iterator[str]:
+        pipeline = self.pipeline.for_task(task)
         for index, text in enumerate(texts):
-            yield prefix + check_text(text, index)
+            yield pipeline.prompted(check_text(text, index), prompt, task)
 
     def compute(
         self,
@@ -120,11 +122,11 @@ class EmbeddingModel(TextModel):
         """What `encode` computes of checked arguments, in this process: an array, or a list."""
         pipeline = self.pipeline.for_task(task)
         if output_value == "token_embeddings":
-            return joined(pipeline.token_rows(self._prompted(texts, prompt)), bar)
+            return joined(pipeline.token_rows(self._prompted(texts, prompt, task)), bar)
         start = pipeline.pooling_start(prompt)
         if output_value is None:
             request = OutputRequest(pipeline.encoder, hidden_states=hidden_states)
-            passes = pipeline.output_passes(self._prompted(texts, prompt), request, start)
+            passes = pipeline.output_passes(self._prompted(texts, prompt, task), request, start)
             length = pipeline.tokenizer.prompt_length(prompt) if prompt else None
             typed = pipeline.encoder.num_token_types > 1
             return [
@@ -134,7 +136,7 @@ class EmbeddingModel(TextModel):
         if not texts:
             return np.asarray([])
         shape = (len(texts), min(pipeline.width, truncate_dim or pipeline.width))
-        rows = self._prompted(texts, prompt)
+        rows = self._prompted(texts, prompt, task)
         embeddings = pipeline.matrix(rows, shape, pooling_start=start, bar=bar)
         if normalize_embeddings:  # some rows at a time: their squares need memory too
             for begin in range(0, len(texts), _ROWS):

@@ -190,11 +190,21 @@ class TextModel(Saved, TorchModule):
         self.name_or_path = request.name_or_path
         self.encoder, self._stack = loaded.encoder, loaded.encoder.native()
         self.pipeline = TextPipeline(
-            loaded.tokenizer, loaded.encoder, loaded.pool, request.budget, **options
+            loaded.tokenizer,
+            loaded.encoder,
+            loaded.pool,
+            request.budget,
+            template=loaded.template,
+            **options,
         )
         if isinstance(loaded, LoadedModel):
             tasks = {
-                task: TextPipeline(*route[:3], request.budget, include_prompt=route.include_prompt)
+                task: TextPipeline(
+                    *route[:3],
+                    request.budget,
+                    include_prompt=route.include_prompt,
+                    template=route.template,
+                )
                 for task, route in loaded.tasks.items()
             }
             self.pipeline.add_tasks(

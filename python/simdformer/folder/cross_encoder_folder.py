@@ -42,7 +42,7 @@ class CrossEncoderFolder(TransformerFolder):
 
     def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
         transformer = read_cross_encoder_module(folder)
-        settings, defaults = TransformerSettings(), Defaults()
+        settings, defaults = TransformerSettings(message_format="auto"), Defaults()
         if os.path.lexists(folder / "modules.json"):
             settings = read_transformer_settings(transformer, "sequence-classification", "scores")
             defaults = read_defaults(folder)

@@ -25,6 +25,7 @@ from simdformer.int8.saved import (
     saved_places,
 )
 from simdformer.models.assign import Assigned
+from simdformer.text.chat_template import ChatTemplate
 from simdformer.text.tokenizer import Tokenizer
 
 COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
@@ -38,6 +39,7 @@ class Route(NamedTuple):
     encoder: nn.TextEncoder
     pool: Pool
     include_prompt: bool
+    template: ChatTemplate | None
 
 
 class LoadedModel(NamedTuple):
@@ -53,6 +55,7 @@ class LoadedModel(NamedTuple):
     encoder: nn.TextEncoder
     pool: Pool
     include_prompt: bool
+    template: ChatTemplate | None
     pooling_modes: tuple[str, ...]
     num_dense_layers: int
     defaults: Defaults
@@ -79,6 +82,7 @@ class LoadedCrossEncoder(NamedTuple):
     defaults: Defaults
     compute_type: str
     part_types: Mapping[str, str]
+    template: ChatTemplate | None = None
 
 
 def load_model(
@@ -124,7 +128,7 @@ def load_model(
 def _routes(model: ModelFolder, encoder: nn.TextEncoder, task: str | None) -> dict[str, Route]:
     """By task, "" for none: the one that a folder is opened for, and those whose texts may be longer."""
     tokenizer = model.tokenizer(encoder)
-    rest = (encoder, model.pooling, model.pooling.include_prompt)
+    rest = (encoder, model.pooling, model.pooling.include_prompt, model.chat_template())
     routes = {task or "": Route(tokenizer, *rest)}
     for other in model.settings.task_lengths if task is None else (task,):
         length, most = model.settings.length(other), encoder.max_positions
@@ -157,6 +161,7 @@ def load_cross_encoder(
         model.defaults,
         compute_type,
         part_types,
+        model.chat_template(),
     )
 
 

@@ -46,6 +46,7 @@ from simdformer.int8.saved import (
 )
 from simdformer.models import build_encoder
 from simdformer.models.assign import Assigned, assign, cut_layers
+from simdformer.text.chat_template import ChatTemplate, load_chat_template
 from simdformer.text.tokenizer import Tokenizer, load_tokenizer
 from simdformer.text.warning import warn_caller
 
@@ -109,8 +110,25 @@ class TransformerFolder(ABC):
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
 
+    def chat_template(self) -> ChatTemplate | None:
+        """What texts go through; None if they do not. A pair becomes a text there."""
+        form = self.settings.message_format
+        if form is None:
+            return None
+        template = load_chat_template(
+            self.transformer,
+            self.overrides.tokenizer,
+            form=form,
+            model_type=self.config.get("model_type"),
+            variables=self.settings.chat_template_kwargs,
+        )
+        if template is not None and self.reads_pairs:
+            template.check_pairs()
+        return template
+
     def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
         """The tokenizer of texts, or of pairs, for an encoder."""
+        templated = self.chat_template() is not None
         with naming(self.transformer / "tokenizer_config.json"):
             return load_tokenizer(
                 self.transformer,
@@ -118,10 +136,10 @@ class TransformerFolder(ABC):
                 max_positions=encoder.max_positions,
                 do_lower_case=self.settings.do_lower_case,
                 overrides=self.overrides.tokenizer,
-                pairs=pairs,
+                pairs=pairs and not templated,
                 # An encoder without types, or with one, has nothing to tell two texts apart by.
                 with_type_ids=encoder.num_token_types > 1,
-                add_special_tokens=self.settings.add_special_tokens,
+                add_special_tokens=self.settings.add_special_tokens and not templated,
             )
 
     def resolve(self, compute_type: str) -> str:
@@ -162,7 +180,8 @@ class ModelFolder(TransformerFolder):
         self.is_static = kinds[0] == "StaticEmbedding"
         self.kinds = kinds
         inner = modules[0].folder or folder
-        settings = TransformerSettings()
+        # A folder that sentence-transformers did not write has its template applied.
+        settings = TransformerSettings(message_format=None if self.is_static else "auto")
         if not self.is_static and self.listed.is_saved:
             settings = read_transformer_settings(inner)
         others = tuple(module.folder for module in modules[1:] if module.folder is not None)

@@ -13,13 +13,12 @@ import numpy as np
 import tokenizers
 
 from simdformer import nn
-from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint import Checkpoint, check_regular
 from simdformer.checkpoint.weights import Float32
 from simdformer.models.assign import WORDS, Assigned
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
 from simdformer.text.tokenizer import Tokenizer
-from simdformer.text.tokenizer_files import read_tokenizer
 
 # As long as a text may be.
 _NO_LIMIT = 2**31 - 1
@@ -35,7 +34,15 @@ def static_encoder(checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
 
 def static_tokenizer(folder: Path) -> Tokenizer:
     """That of tokenizer.json, with the truncation that is stored there and no other."""
-    tokenizer: tokenizers.Tokenizer = read_tokenizer(folder, {})
+    path = folder / "tokenizer.json"
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no tokenizer.json in {folder}") from error
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
     stored = tokenizer.truncation or {}
     return Tokenizer(
         tokenizer,

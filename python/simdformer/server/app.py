@@ -227,8 +227,7 @@ class _Service:
             return read_ranking(fields, self._max_client_batch, reranker.model.max_seq_length)
 
         ranking = await self._read(call, read)
-        query = reranker.prompt + ranking.query
-        pairs = [(query, document) for document in ranking.documents]
+        pairs = [reranker.prompted(ranking.query, document) for document in ranking.documents]
         output = await self._compute(call.request, reranker, pairs, ranking.raw_scores)
         return await self._written(output, lambda: ranking_json(ranking, output, name.id))
 

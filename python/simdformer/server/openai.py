@@ -84,7 +84,7 @@ def read_items(
         return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], 0, whole)
     single = not isinstance(value, list)
     texts = [checked_text(row, name if single else f"{name}[{i}]") for i, row in enumerate(rows)]
-    return Items([prompt + text for text in texts], embedder.group(prompt), whole)
+    return Items([embedder.prompted(text, prompt) for text in texts], embedder.group(prompt), whole)
 
 
 def _prompt_name(fields: Fields, embedder: Embedder) -> str | None:

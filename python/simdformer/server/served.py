@@ -66,6 +66,10 @@ class Embedder:
             return "query" if "query" in prompts else None
         return document_prompt(prompts)
 
+    def prompted(self, text: str, prompt: str) -> str:
+        """A text as it is tokenised."""
+        return self._pipeline.prompted(text, prompt)
+
     def group(self, prompt: str) -> Hashable:
         """What may be computed together: texts whose pooling begins at the same token."""
         return self._pipeline.pooling_start(prompt)
@@ -134,11 +138,15 @@ class Reranker:
         self.model = model
         self.prompt = model.resolve_prompt() or ""
 
-    def size(self, item: Pair) -> int:
+    def prompted(self, query: str, document: str) -> Pair | str:
+        """A pair as it is tokenised."""
+        return self.model.pipeline.prompted_pair((query, document), self.prompt)
+
+    def size(self, item: Pair | str) -> int:
         """How many characters a pair has."""
         return num_characters(item)
 
-    def run(self, items: Sequence[Pair], group: Hashable) -> tuple[Float32, list[int]]:
+    def run(self, items: Sequence[Any], group: Hashable) -> tuple[Float32, list[int]]:
         """Each pair's score, float32 (n, 1), and its number of tokens.
 
         group: None for the scores that `predict` gives, True for the logits, False for their sigmoid.

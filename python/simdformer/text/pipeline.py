@@ -16,6 +16,7 @@ from simdformer._core import TransformerStack
 from simdformer.functional.arrays import positive_int
 from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.text.batching import without_padding as cut_padding
+from simdformer.text.chat_template import ChatTemplate
 from simdformer.text.inputs import Budget
 from simdformer.text.model_output import (
     ModelOutput,
@@ -24,7 +25,7 @@ from simdformer.text.model_output import (
     layer_masks,
     run,
 )
-from simdformer.text.tokenizer import Text, Tokenizer, Tokens
+from simdformer.text.tokenizer import Pair, Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
 
 Array = NDArray[Any]
@@ -73,10 +74,12 @@ class TextPipeline:
         *,
         include_prompt: bool = True,
         padding: int | None = None,
+        template: ChatTemplate | None = None,
     ) -> None:
         """pool: puts the head behind the encoder, which gives a row for each text.
 
-        padding: the token of which a text loses those that it ends with; None for none.
+        padding: the token of which a text loses those that it ends with; None for none. template: what
+        texts go through before they are tokenised.
         """
         self.tokenizer = tokenizer
         self.include_prompt = include_prompt
@@ -88,6 +91,7 @@ class TextPipeline:
         self._packed = (stack, pool(stack))
         self._budget = budget
         self._padding = padding
+        self._template = template
         self._counting = threading.Lock()
         self._tasks: Mapping[str, TextPipeline] = {}
         self._routed = self._strict = self._needs_task = False
@@ -128,6 +132,7 @@ class TextPipeline:
             self._budget,
             include_prompt=self.include_prompt,
             padding=self._padding,
+            template=self._template,
         )
         tasks = {
             task: each.with_encoder(encoder if each._module is self._module else each._module)
@@ -174,8 +179,25 @@ class TextPipeline:
                 other.limit_length(argument, value)
 
     def pooling_start(self, prompt: str | None) -> int:
-        """The first token of a text behind this prompt that pooling takes in."""
+        """The first token of a text behind this prompt that pooling takes in; all of a message."""
+        if self._template is not None:
+            return 0
         return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
+
+    def prompted(self, text: str, prompt: str | None, task: str | None = None) -> str:
+        """A text as it is tokenised: behind the prompt, or rendered by a chat template."""
+        if self._template is None:
+            return (prompt or "") + text
+        return self._template.render(text, prompt, self._ids, task)
+
+    def prompted_pair(self, pair: Pair, prompt: str | None) -> Pair | str:
+        """The same of a pair, which a chat template makes a text of."""
+        if self._template is not None:
+            return self._template.render_pair(pair, prompt, self._ids)
+        return ((prompt or "") + pair[0], pair[1])
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.with_max_seq_length(2**31 - 1)([text]).input_ids[0]
 
     # --- texts to rows ---
 
@@ -262,7 +284,8 @@ class TextPipeline:
     def rows_of_tokens(
         self, tokens: Tokens, pooling_start: int = 0, head_masks: Float32 | None = None
     ) -> Float32:
-        """The rows of what is tokenised already, float32 (n, width). Does not count truncated texts.
+        """The rows of what is tokenised already, float32 (n, width), finite or not. Does not count truncated
+        texts.
 
         head_masks: float32 (n, num_layers, num_heads), factors of each text's heads; None for ones.
         """
@@ -271,7 +294,6 @@ class TextPipeline:
             end = begin + len(batch.cu_seqlens) - 1
             masks = [] if head_masks is None else layer_masks(head_masks[begin:end])
             parts.append(self._counted(self._rows(batch, pooling_start, masks), batch))
-            _check_finite(parts[-1], begin)
             begin = end
         return np.concatenate(parts)
 

@@ -19,6 +19,7 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from simdformer.checkpoint import read_json
+from simdformer.text.chat_template import Rendered
 from simdformer.text.tokenizer_files import read_tokenizer
 
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
@@ -159,7 +160,7 @@ class Tokenizer:
             if len(ids) > self._max_seq_length:
                 num_truncated += 1
                 kept = self._kept(encodings[i].sequence_ids)
-                input_ids[i] = [ids[k] for k in kept]
+                input_ids[i] = _with_suffix([ids[k] for k in kept], texts[i])
                 if type_ids is not None:
                     type_ids[i] = [type_ids[i][k] for k in kept]
         return Tokens(input_ids, type_ids, num_truncated)
@@ -186,6 +187,12 @@ class Tokenizer:
         """
         (ids,) = self([prompt]).input_ids
         return len(ids) - bool(ids and ids[-1] in self._special_ids)
+
+
+def _with_suffix(ids: list[int], text: object) -> list[int]:
+    """Of a text from a chat template: what this puts behind any content is not what is cut."""
+    suffix = list(text.suffix)[-len(ids) :] if isinstance(text, Rendered) else []
+    return [*ids[: len(ids) - len(suffix)], *suffix]
 
 
 def num_characters(text: str | Pair) -> int:

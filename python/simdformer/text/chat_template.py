@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chat templates: a text as a message, rendered as transformers renders it, by jinja2 in its sandbox.
+
+sentence-transformers turns each text into a user's message, a prompt into a system message before it,
+and a pair into messages of the roles "query" and "document". What a template puts behind the content is
+kept where a text is cut. Source: sentence-transformers 6.2, base/modality.py and
+base/modules/transformer.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+from simdformer.checkpoint import naming, read_optional_json, read_regular
+
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+# Words of a template that reads a message's content as a list of parts.
+_STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "message.content[")
+# Model types whose templates hold those words and take plain texts.
+_FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
+# A template with its macros has some KB.
+_LARGEST = 1 << 20
+
+
+class Rendered(str):
+    """A rendered text. suffix: the ids that it ends with whatever the content is."""
+
+    suffix: Sequence[int] = ()
+
+
+class ChatTemplate:
+    """A template, and what it is called with besides messages.
+
+    Errors of rendering: ValueError that names the template's file.
+    """
+
+    def __init__(
+        self, path: Path, source: str, form: str, variables: Mapping[str, Any], *, keep_suffix: bool
+    ) -> None:
+        self._path = path
+        self._variables = variables
+        self._structured = form == "structured"
+        self._keep_suffix = keep_suffix
+        self._suffixes: dict[Any, Sequence[int]] = {}
+        with _as_value_error(path):
+            self._template = _environment().from_string(source)
+
+    def render(
+        self, text: str, prompt: str | None, ids: Callable[[str], Sequence[int]], task: str | None
+    ) -> Rendered:
+        """A text as the model reads it. ids: what the tokenizer makes of a text."""
+        return self._rendered([("user", text)], prompt, ids, task)
+
+    def render_pair(
+        self, pair: tuple[str, str], prompt: str | None, ids: Callable[[str], Sequence[int]]
+    ) -> Rendered:
+        """A pair as the model reads it."""
+        return self._rendered([*zip(("query", "document"), pair, strict=True)], prompt, ids, None)
+
+    def check_pairs(self) -> None:
+        """ValueError if a part of a pair does not reach the text that the model reads."""
+        first, *others = (
+            self._text(list(zip(("query", "document"), pair, strict=True)), None, None)
+            for pair in (("alpha", "bravo"), ("charlie", "bravo"), ("alpha", "foxtrot"))
+        )
+        if first in others:
+            raise ValueError(
+                f"{self._path}: the chat template leaves out messages of the role 'query' or"
+                " 'document', which a pair becomes"
+            )
+
+    def _rendered(
+        self,
+        messages: list[tuple[str, str]],
+        prompt: str | None,
+        ids: Callable[[str], Sequence[int]],
+        task: str | None,
+    ) -> Rendered:
+        result = Rendered(self._text(messages, prompt, task))
+        if self._keep_suffix:
+            key = (len(messages), prompt, task)
+            if key not in self._suffixes:
+                if len(self._suffixes) > 256:
+                    self._suffixes.clear()
+                fillers = [[(role, text) for role, _ in messages] for text in ("0", "1 2 3 4")]
+                first, second = (ids(self._text(filled, prompt, task)) for filled in fillers)
+                self._suffixes[key] = _common_end(first, second)
+            result.suffix = self._suffixes[key]
+        return result
+
+    def _text(
+        self, messages: Sequence[tuple[str, str]], prompt: str | None, task: str | None
+    ) -> str:
+        said = [("system", prompt), *messages] if prompt else messages
+        chat = [{"role": role, "content": self._content(text)} for role, text in said]
+        variables = {"task": task, **self._variables} if task else self._variables
+        with _as_value_error(self._path):
+            return str(self._template.render(messages=chat, **variables))
+
+    def _content(self, text: str | None) -> Any:
+        return [{"type": "text", "text": text}] if self._structured else text
+
+
+@contextmanager
+def _as_value_error(path: Path) -> Iterator[None]:
+    """What jinja2 raises, as a ValueError that names the template's file."""
+    try:
+        yield
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: chat template: {error}") from error
+
+
+def load_chat_template(
+    folder: Path,
+    overrides: Mapping[str, Any],
+    *,
+    form: str,
+    model_type: object,
+    variables: Mapping[str, Any],
+) -> ChatTemplate | None:
+    """The template of a folder; None if there is none.
+
+    overrides: what counts in place of fields of tokenizer_config.json. form: "flat", "structured", or
+    "auto" for what the template shows. variables: what it is called with besides the defaults.
+    Errors: ValueError naming the file; ImportError if jinja2 is missing.
+    """
+    config = {**read_optional_json(folder / "tokenizer_config.json"), **overrides}
+    variables = dict(variables)
+    path, source = _source(folder, config, variables.pop("chat_template", None))
+    if source is None:
+        return None
+    if form == "auto":
+        shown = model_type not in _FLAT_MODELS and any(word in source for word in _STRUCTURED)
+        form = "structured" if shown else "flat"
+    keep_suffix = variables.pop("restore_suffix", True)
+    defaults = {"tools": None, "documents": None, "add_generation_prompt": False}
+    given = {**defaults, **_special_tokens(folder, config), **variables}
+    return ChatTemplate(path, source, form, given, keep_suffix=bool(keep_suffix))
+
+
+def _source(folder: Path, config: Mapping[str, Any], name: object) -> tuple[Path, str | None]:
+    """A template's file and text: chat_template.jinja, else tokenizer_config.json's, of several the one
+    that is named."""
+    path = folder / "chat_template.jinja"
+    if os.path.lexists(path) and name is None:
+        with naming(path):
+            return path, read_regular(path, _LARGEST).decode("utf-8")
+    path, given = folder / "tokenizer_config.json", config.get("chat_template")
+    if isinstance(given, list):
+        with naming(path):
+            given = dict(map(_named, given))
+    if isinstance(given, dict):
+        if (given := given.get(name or "default")) is None:
+            raise ValueError(f"{path}: chat_template has no template named {name or 'default'!r}")
+    elif isinstance(name, str):
+        given = name  # a template in the place of the folder's
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"{path}: chat_template must be a string or name several, got {given!r}")
+    return path, given
+
+
+def _named(entry: object) -> tuple[str, str]:
+    if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+        return entry["name"], str(entry.get("template"))
+    raise ValueError(f"chat_template must list objects with name and template, got {entry!r}")
+
+
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by role, as a template sees them."""
+    stated = {**read_optional_json(folder / "special_tokens_map.json"), **config}
+    tokens = {f"{role}_token": stated.get(f"{role}_token") for role in _ROLES}
+    texts = {n: t.get("content") if isinstance(t, dict) else t for n, t in tokens.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _common_end(first: Sequence[int], second: Sequence[int]) -> Sequence[int]:
+    """The ids that both end with; none if one is all of it."""
+    count = 0
+    for a, b in zip(reversed(first), reversed(second), strict=False):
+        if a != b:
+            break
+        count += 1
+    return first[len(first) - count :] if 0 < count < min(len(first), len(second)) else ()
+
+
+def _raise(message: object) -> None:
+    raise ValueError(message)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _environment() -> Any:
+    """transformers' environment: no attribute of Python's own can be reached, nothing be changed."""
+    try:
+        jinja2 = import_module("jinja2")
+        sandbox, ext = import_module("jinja2.sandbox"), import_module("jinja2.ext")
+    except ImportError as error:
+        raise ImportError(
+            "this model has a chat template, which needs jinja2: pip install 'simdformer[chat]'"
+        ) from error
+
+    class Generation(ext.Extension):  # type: ignore[misc, name-defined]
+        """What the tag encloses, as it is: it marks an assistant's words for training."""
+
+        tags: ClassVar[set[str]] = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
+    class Namespace(jinja2.utils.Namespace):  # type: ignore[misc, name-defined]
+        """Without names that begin with an underscore, which reach Python's own."""
+
+        def __init__(*args: Any, **kwargs: Any) -> None:
+            values = dict(*args[1:], **kwargs)
+            for name in values:
+                _check_name(name)
+            jinja2.utils.Namespace.__init__(args[0], values)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            _check_name(name)
+            super().__setitem__(name, value)
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals.update(
+        raise_exception=_raise,
+        strftime_now=lambda form: datetime.now().strftime(form),
+        dict=_dict,
+        namespace=Namespace,
+    )
+    return environment
+
+
+def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    # Not the class, which has attributes.
+    return dict(*args, **kwargs)
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise ValueError(f"a namespace may not hold the name {name!r}")
