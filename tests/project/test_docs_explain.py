@@ -1,19 +1,39 @@
-"""What docs/explain.md shows works as it stands there."""
+"""What docs/explain.md shows works as it stands there, and its gallery is what is measured."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
+from simdformer import SentenceTransformer
+from simdformer.explain import explain_texts
 from tests.support import ROOT
 
 PAGE = ROOT / "docs" / "explain.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+GALLERY = TEXT.partition("<!-- gallery -->\n")[2].partition("<!-- end of the gallery -->")[0]
 
 
 def test_code_blocks_run_in_order():
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 4
     scope = {"__name__": "explain"}
     for block in blocks:
         exec(compile(block, PAGE.name, "exec"), scope)  # noqa: S102
+
+
+def test_every_picture_is_there_and_shown():
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", TEXT)
+    assert {PAGE.parent / name for name in shown} == set((PAGE.parent / "gallery").iterdir())
+
+
+def test_the_gallery_has_every_section_of_a_report_of_two_texts():
+    report = explain_texts(SentenceTransformer("all-MiniLM-L6-v2"), "a cat", "a dog")
+    headings = re.findall(r"^### (.*)$", GALLERY, re.MULTILINE)
+    assert headings[:3] == [section.title for section in report.sections]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_the_gallery_has_every_point(number):
+    assert re.search(rf"^### {number}\. .*\n\nThe article", GALLERY, re.MULTILINE)

@@ -161,21 +161,16 @@ def norm_weighted_attention(
     embedded = EmbeddedText.of(
         model, text, prompt_name, output_attentions=True, output_hidden_states=True
     )
-    return weigh_by_norm(embedded)
+    return tuple(weigh_by_norm(embedded, i) for i in range(len(embedded.output.attentions or ())))
 
 
-def weigh_by_norm(embedded: EmbeddedText) -> tuple[Float32, ...]:
-    """`norm_weighted_attention` of a text with its attentions and hidden states."""
-    output = embedded.output
-    return tuple(
-        weights * np.linalg.norm(projected_values(layer, states), axis=-1)[:, None, :]
-        for layer, states, weights in zip(
-            embedded.model.encoder.layers,
-            output.hidden_states or (),
-            output.attentions or (),
-            strict=False,  # the last hidden state is no layer's input
-        )
-    )
+def weigh_by_norm(embedded: EmbeddedText, index: int) -> Float32:
+    """One layer of `norm_weighted_attention`, of a text with its attentions and hidden states."""
+    output, layer = embedded.output, embedded.model.encoder.layers[index]
+    # The last hidden state is no layer's input.
+    values = projected_values(layer, (output.hidden_states or ())[:-1][index])
+    weights = np.asarray((output.attentions or ())[index])
+    return np.asarray(weights * np.linalg.norm(values, axis=-1)[:, None, :])
 
 
 def projected_values(layer: TransformerEncoderLayer, states: Float32) -> Float32:

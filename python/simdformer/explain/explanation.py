@@ -91,7 +91,7 @@ def attributions(text: EmbeddedText) -> dict[str, Array]:
         "norm of the last hidden state": np.linalg.norm(output.last_hidden_state, axis=1),
         "attention received, last layer": attentions[-1].mean(axis=(0, 1)),
         "attention received, all layers": np.mean(attentions, axis=(0, 1, 2)),
-        "norm-weighted attention, last layer": weigh_by_norm(text)[-1].sum(axis=(0, 1)),
+        "norm-weighted attention, last layer": weigh_by_norm(text, -1).sum(axis=(0, 1)),
         "rollout": attention_rollout(attentions).mean(axis=0),
     }
 

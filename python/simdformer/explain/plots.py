@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Sheet
 
-_MOST_TICKS = 64
+_MOST_TICKS = 40
 
 
 def draw(figure: Figure, kind: str) -> bytes:
@@ -30,7 +31,10 @@ def draw(figure: Figure, kind: str) -> bytes:
     with rc_context({**settings, "text.parse_math": False}):
         sheet = Sheet()
         _PAINTERS[type(figure)](sheet, figure)
-        sheet.suptitle(figure.title, y=1, verticalalignment="bottom")
+        if len(sheet.axes) <= 2:  # a picture, and perhaps its colour bar
+            sheet.axes[0].set_title(figure.title)
+        else:
+            sheet.suptitle(figure.title, y=1.02)
         buffer = io.BytesIO()
         # Neither the date nor matplotlib's version, so that the same picture has the same bytes.
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
@@ -40,7 +44,7 @@ def draw(figure: Figure, kind: str) -> bytes:
 
 def _heat_map(sheet: Sheet, figure: HeatMap) -> None:
     rows, columns = len(figure.y_ticks), len(figure.x_ticks)
-    sheet.set_size_inches(_within(2.5 + 0.3 * columns, 3, 14), _within(2 + 0.3 * rows, 3, 14))
+    sheet.set_size_inches(_within(2.5 + 0.3 * columns, 3, 8), _within(2 + 0.3 * rows, 3, 7))
     axes = sheet.add_subplot()
     _paint(sheet, axes, figure)
 
@@ -85,7 +89,7 @@ def _bars(sheet: Sheet, figure: Bars) -> None:
     for axes, name in zip(every, names, strict=True):
         values = np.asarray(figure.series[name], float)
         axes.barh(places, values, color=np.where(values < 0, "#d55e00", "#0072b2"))
-        axes.set_title(name, fontsize="medium", wrap=True)
+        axes.set_title(fill(name, 20), fontsize="medium")
     every[0].set_yticks(places, figure.labels)
     every[0].invert_yaxis()
     every[0].set(xlabel=figure.x_label, ylabel=figure.y_label)
@@ -94,18 +98,20 @@ def _bars(sheet: Sheet, figure: Bars) -> None:
 def _lines(sheet: Sheet, figure: Lines) -> None:
     sheet.set_size_inches(6, 4)
     axes = sheet.add_subplot()
+    marker = "." if len(figure.x) <= 40 else ""
     for name, values in figure.series.items():
-        axes.plot(
-            figure.x,
-            np.asarray(values, float),
-            marker="." if len(figure.x) <= 40 else "",
-            label=name,
-        )
+        shown = np.asarray(values, float)
+        if figure.log_y:
+            shown = np.where(shown > 0, shown, np.nan)
+        axes.plot(figure.x, shown, marker=marker, label=name)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     if figure.log_x:
         axes.set_xscale("log")
+        axes.set_xticks(figure.x, [f"{x:g}" for x in figure.x])
+        axes.minorticks_off()
     if figure.log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")  # by default a formula
     axes.grid(alpha=0.3)
     axes.legend()
 

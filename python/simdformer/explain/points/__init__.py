@@ -11,6 +11,7 @@ from simdformer.explain.points import heads, positions, scores, sequence, stabil
 from simdformer.explain.points.study import Study, default_texts
 from simdformer.explain.report import Report, Section, model_facts
 
+_ARTICLE = "Transformer面试要点 (what interviews ask about the Transformer), 2021"
 _POINTS: tuple[tuple[str, Callable[[Study], Section]], ...] = (
     ("1. Several heads", heads.several_heads),
     ("2. Queries and keys with weights of their own", heads.queries_and_keys),
@@ -52,7 +53,7 @@ def measure_points(model: SentenceTransformer, texts: Sequence[str] | None = Non
         raise ValueError(f"texts must hold at least 33 texts, got {len(given)}")
     study = Study(model, given)
     sections = [_measured(title, point, study) for title, point in _POINTS]
-    facts = model_facts(model) | {"Texts": len(given)}
+    facts = model_facts(model) | {"Texts": len(given), "The article": _ARTICLE}
     return Report("Eight points of the Transformer, measured", facts, sections)
 
 
