@@ -95,10 +95,16 @@ class Architecture(ABC):
     def write(self, folder, config=TINY, *, weights=None, files=None, **options):
         """A folder of at most 100 tokens a text, with mean pooling."""
         pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
+        definition = self.tokenizer()
+        settings = {
+            "model_max_length": 512,
+            "pad_token": self.pad_token,
+            "extra_special_tokens": [token["content"] for token in definition["added_tokens"]],
+        }
         contents = {
             "config.json": self.fields(config),
-            "tokenizer.json": self.tokenizer(),
-            "tokenizer_config.json": {"model_max_length": 512, "pad_token": self.pad_token},
+            "tokenizer.json": definition,
+            "tokenizer_config.json": settings,
             "1_Pooling/config.json": pooling,
         }
         weights = self.renamed(self.weights(config)) if weights is None else weights

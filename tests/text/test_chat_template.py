@@ -22,6 +22,11 @@ pytest.importorskip("jinja2")
 FLAT = "{% for m in messages %}[SEP]{{ m['role'][0] }} {{ m['content'] }}{% endfor %}[MASK]"
 PARTS = "{% for m in messages %}{% for p in m.content if p['type'] == 'text' %}[SEP]{{ p.text }}{% endfor %}{% endfor %}"
 TEXTS = ["a cab", "deed", ""]
+# A tokenizer that adds no special tokens: BERT's class would.
+BARE = {
+    "tokenizer.json": tokenizer_json() | {"post_processor": None},
+    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+}
 
 
 def message_config(**message):
@@ -39,10 +44,8 @@ def write_plain(folder, **files):
 @pytest.fixture
 def bare(tmp_path):
     """The same model, whose tokenizer adds no special tokens."""
-    definition = tokenizer_json() | {"post_processor": None}
-    return SentenceTransformer(
-        write_model(tmp_path / "bare", files={"modules.json": None, "tokenizer.json": definition})
-    )
+    files = {"modules.json": None} | BARE
+    return SentenceTransformer(write_model(tmp_path / "bare", files=files))
 
 
 def template(tmp_path, source, variables=None, **options):
@@ -111,8 +114,7 @@ def test_what_the_template_puts_behind_the_content_is_not_cut(tmp_path, bare):
 
 def test_a_pair_becomes_a_message_for_each_of_its_parts(tmp_path):
     folder = write_cross_encoder(tmp_path / "m", files={"chat_template.jinja": FLAT})
-    definition = tokenizer_json() | {"post_processor": None}
-    bare = CrossEncoder(write_cross_encoder(tmp_path / "b", files={"tokenizer.json": definition}))
+    bare = CrossEncoder(write_cross_encoder(tmp_path / "b", files=BARE))
     expected = bare.predict([(f"[SEP]q {a}[SEP]d {b}[MASK]", "") for a, b in PAIRS])
     assert_same_bits(CrossEncoder(folder).predict(PAIRS), expected)
 

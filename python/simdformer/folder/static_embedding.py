@@ -10,15 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import tokenizers
 
 from simdformer import nn
-from simdformer.checkpoint import Checkpoint, check_regular
+from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.weights import Float32
 from simdformer.models.assign import WORDS, Assigned
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
 from simdformer.text.tokenizer import Tokenizer
+from simdformer.text.tokenizer_files import read_definition
 
 # As long as a text may be.
 _NO_LIMIT = 2**31 - 1
@@ -34,15 +34,7 @@ def static_encoder(checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
 
 def static_tokenizer(folder: Path) -> Tokenizer:
     """That of tokenizer.json, with the truncation that is stored there and no other."""
-    path = folder / "tokenizer.json"
-    try:
-        check_regular(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no tokenizer.json in {folder}") from error
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself
-        raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
+    tokenizer = read_definition(folder / "tokenizer.json")
     stored = tokenizer.truncation or {}
     return Tokenizer(
         tokenizer,

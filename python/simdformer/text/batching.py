@@ -116,7 +116,11 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
     executor = ThreadPoolExecutor(1, thread_name_prefix="simdformer-tokenizer")
     try:
-        pending = executor.submit(function, first[0])
+        try:
+            pending = executor.submit(function, first[0])
+        except RuntimeError:  # no thread can start
+            yield from map(function, chain(first, iterator))
+            return
         for item in chain(first[1:], iterator):
             following = executor.submit(function, item)
             yield pending.result()

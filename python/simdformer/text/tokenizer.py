@@ -13,14 +13,14 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import tokenizers
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import normalizers
 
-from simdformer.checkpoint import read_json
 from simdformer.text.chat_template import Rendered
 from simdformer.text.tokenizer_files import read_tokenizer
+from simdformer.text.tokenizer_panic import is_of_library
 
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
 _NO_LIMIT = 10**9
@@ -54,6 +54,8 @@ class Tokenizer:
       special_ids_around: the special tokens that stand before a text's own tokens and after them.
     """
 
+    _pool_works: ClassVar[bool] = True  # the library's threads, which it starts once or never
+
     def __init__(
         self,
         tokenizer: tokenizers.Tokenizer,
@@ -61,6 +63,8 @@ class Tokenizer:
         max_seq_length: int,
         truncation_side: str,
         pad_id: int,
+        padding_side: str = "right",
+        special_ids: frozenset[int] = frozenset(),
         pairs: bool = False,
         with_type_ids: bool = True,
         add_special_tokens: bool = True,
@@ -69,7 +73,8 @@ class Tokenizer:
 
         max_seq_length: the longest sequence in tokens, special tokens included.
         truncation_side: "right" or "left", the end that a longer text loses.
-        pad_id: the token that `tokenize` of a model pads with; nothing else pads.
+        pad_id, padding_side: the token that `tokenize` of a model pads with, and where; nothing else pads.
+        special_ids: of the special tokens, one of which at its end is no part of a prompt.
         pairs: calls are with pairs of texts. Of a pair that is too long the longer text is cut,
           until both are of one length, then both.
         with_type_ids: give out token types, if there are any but 0.
@@ -86,6 +91,7 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self._truncation_side = truncation_side
         self.pad_id = pad_id
+        self.padding_side = padding_side
         self._max_seq_length = max_seq_length
         self._pairs = pairs
         self._add_special_tokens = add_special_tokens
@@ -94,11 +100,7 @@ class Tokenizer:
         self._has_type_ids = with_type_ids and any(probe.type_ids)
         own = [i for i, special in enumerate(probe.special_tokens_mask) if not special] or [0, -1]
         self.special_ids_around = probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
-        self._special_ids = frozenset(
-            token_id
-            for token_id, token in tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        )
+        self._special_ids = special_ids
 
     @property
     def max_seq_length(self) -> int:
@@ -112,7 +114,14 @@ class Tokenizer:
 
     def _encode(self, text: str | Pair) -> tokenizers.Encoding:
         first, second = (text, None) if isinstance(text, str) else text
-        return self._tokenizer.encode(first, second, add_special_tokens=self._add_special_tokens)
+        special = self._add_special_tokens
+        try:
+            return self._tokenizer.encode(first, second, add_special_tokens=special)
+        except BaseException as error:
+            if not is_of_library(error):
+                raise
+            message = f"a text cannot be tokenised; it begins with {first[:40]!r}: {error}"
+            raise ValueError(message) from error
 
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
         """The same tokenizer with another limit. This one is left as it is."""
@@ -121,6 +130,8 @@ class Tokenizer:
             max_seq_length=max_seq_length,
             truncation_side=self._truncation_side,
             pad_id=self.pad_id,
+            padding_side=self.padding_side,
+            special_ids=self._special_ids,
             pairs=self._pairs,
             with_type_ids=self._has_type_ids,
             add_special_tokens=self._add_special_tokens,
@@ -147,12 +158,11 @@ class Tokenizer:
         return self._truncation_side
 
     def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
-        """Tokenise. The texts must be str without lone surrogates (see check_text)."""
-        if len(texts) == 1 and num_characters(texts[0]) <= _SHORT_CHARACTERS:
-            encodings = [self._encode(texts[0])]
-        else:
-            special = self._add_special_tokens
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+        """Tokenise. The texts must be str without lone surrogates (see check_text).
+
+        ValueError for a text that the library fails at, with its first characters.
+        """
+        encodings = self._encode_all(texts)
         input_ids = [encoding.ids for encoding in encodings]
         type_ids = [encoding.type_ids for encoding in encodings] if self._has_type_ids else None
         num_truncated = 0
@@ -164,6 +174,22 @@ class Tokenizer:
                 if type_ids is not None:
                     type_ids[i] = [type_ids[i][k] for k in kept]
         return Tokens(input_ids, type_ids, num_truncated)
+
+    def _encode_all(self, texts: Sequence[str] | Sequence[Pair]) -> Sequence[tokenizers.Encoding]:
+        if len(texts) == 1 and num_characters(texts[0]) <= _SHORT_CHARACTERS:
+            return [self._encode(texts[0])]
+        if not self._pool_works:
+            return [self._encode(text) for text in texts]
+        try:
+            special = self._add_special_tokens
+            return self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+        except BaseException as error:
+            if not is_of_library(error):
+                raise
+        # One by one to find the text, or because no thread can start.
+        encodings = [self._encode(text) for text in texts]
+        Tokenizer._pool_works = False
+        return encodings
 
     def _kept(self, sequence_ids: Sequence[int | None]) -> list[int]:
         """The positions that a sequence keeps. sequence_ids: each one's text, None if special."""
@@ -237,33 +263,35 @@ def load_tokenizer(
 
     Errors: FileNotFoundError or ValueError, naming the file.
     """
-    config_path = folder / "tokenizer_config.json"
-    config = {**(read_json(config_path) if config_path.is_file() else {}), **overrides}
+    files = read_tokenizer(folder, overrides)
     limit = overrides.get("model_max_length", max_seq_length)
     if limit is None:
-        limit = config.get("model_max_length", config.get("max_len"))  # the second before 2020
+        limit = files.max_length
     if not isinstance(limit, (int, float)) or not 0 < limit < _NO_LIMIT:
         limit = max_positions
-    tokenizer = read_tokenizer(folder, config)
-    _adjust_normalizer(tokenizer, config, do_lower_case)
-    _adjust_pre_tokenizer(tokenizer, config)
+    if do_lower_case:
+        _lower_case_first(files.tokenizer)
     return Tokenizer(
-        tokenizer,
+        files.tokenizer,
         max_seq_length=min(int(limit), max_positions),
-        truncation_side=config.get("truncation_side", "right"),
-        pad_id=_pad_id(tokenizer, config),
+        truncation_side=files.truncation_side,
+        padding_side=files.padding_side,
+        pad_id=files.pad_id,
+        special_ids=files.special_ids,
         pairs=pairs,
-        with_type_ids=with_type_ids,
+        with_type_ids=with_type_ids and files.has_types,
         add_special_tokens=add_special_tokens,
     )
 
 
-def _pad_id(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> int:
-    token = config.get("pad_token")
-    if isinstance(token, dict):  # an AddedToken, as some releases of transformers wrote it
-        token = token.get("content")
-    named = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    return (tokenizer.padding or {}).get("pad_id", 0) if named is None else named
+def _lower_case_first(tokenizer: tokenizers.Tokenizer) -> None:
+    """Put Lowercase before the normalizer unless that has it, as sentence-transformers does."""
+    normalizer = tokenizer.normalizer
+    steps = [normalizer] if normalizer is not None else []
+    if isinstance(normalizer, normalizers.Sequence):
+        steps = [normalizer[i] for i in range(len(normalizer))]
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
 
 
 def check_text(text: object, index: int | None, argument: str = "texts") -> str:
@@ -286,31 +314,3 @@ def check_text(text: object, index: int | None, argument: str = "texts") -> str:
 
 def _place(argument: str, index: int | None) -> str:
     return argument if index is None else f"{argument}[{index}]"
-
-
-def _adjust_normalizer(
-    tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], do_lower_case: bool
-) -> None:
-    """Do what transformers does on loading: tokenizer_config.json overrules a BertNormalizer; and
-    what sentence-transformers does: do_lower_case puts Lowercase first."""
-    normalizer = tokenizer.normalizer
-    if isinstance(normalizer, normalizers.BertNormalizer):
-        for ours, theirs in (
-            ("lowercase", "do_lower_case"),
-            ("strip_accents", "strip_accents"),
-            ("handle_chinese_chars", "tokenize_chinese_chars"),
-        ):
-            if theirs in config:
-                setattr(normalizer, ours, config[theirs])
-        tokenizer.normalizer = normalizer
-    if do_lower_case:
-        rest = [] if normalizer is None else [normalizer]
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
-
-
-def _adjust_pre_tokenizer(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
-    """Likewise: tokenizer_config.json overrules a ByteLevel."""
-    pre_tokenizer = tokenizer.pre_tokenizer
-    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) and "add_prefix_space" in config:
-        pre_tokenizer.add_prefix_space = bool(config["add_prefix_space"])
-        tokenizer.pre_tokenizer = pre_tokenizer

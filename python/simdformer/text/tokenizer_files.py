@@ -1,248 +1,297 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder's tokenizer: tokenizer.json, or what transformers makes of the files that models had before it.
+"""A model folder's tokenizer, made of its files as transformers 5 makes it.
 
-Those hold a vocabulary; the rest is in the tokenizer's class, of which three are written down here.
+The class comes first (tokenizer_classes.py): it has a normalizer, a pre-tokenizer and mostly the special
+tokens around a text; the generic class takes tokenizer.json as it is. tokenizer.json gives the vocabulary
+and what the class leaves open, tokenizer_config.json the class's settings, all files the special and the
+added tokens (declared_tokens.py). Source: transformers 5.24, tokenization_utils_tokenizers.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import base64
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, models, processors
 
-from simdformer.checkpoint import check_regular, read_json
-
-# The texts of special tokens by their role.
-Named = Mapping[str, str]
-
-# In transformers' order, in which those that the vocabulary lacks get their ids.
-_ROLES = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
+from simdformer.checkpoint import check_regular, read_json, read_optional_json
+from simdformer.text.declared_tokens import (
+    Declared,
+    Token,
+    added_token,
+    read_declared,
+    tokens_to_add,
 )
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+from simdformer.text.sentencepiece_model import merges_of, read_pieces
+from simdformer.text.tokenizer_classes import TokenizerClass, choose
+from simdformer.text.tokenizer_panic import as_value_error
+from simdformer.text.tokenizer_parts import Piece, Source
 
 
-def _wordpiece(folder: Path, named: Named) -> tokenizers.Tokenizer:
-    unknown = named["unk_token"]
-    vocabulary = models.WordPiece.read_file(str(folder / "vocab.txt"))
-    if unknown not in vocabulary:
-        raise ValueError(f"the token for unknown words, {unknown!r}, is not in it")
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
+class TokenizerFiles(NamedTuple):
+    """What a folder says about its tokenizer.
 
-
-def _byte_level(folder: Path, named: Named) -> tokenizers.Tokenizer:  # noqa: ARG001
-    files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
-    vocabulary, merges = models.BPE.read_file(*files)
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return tokenizer
-
-
-def _bert_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.PostProcessor:
-    return processors.TemplateProcessing(
-        single=f"{cls[0]}:0 $A:0 {sep[0]}:0",
-        pair=f"{cls[0]}:0 $A:0 {sep[0]}:0 $B:1 {sep[0]}:1",
-        special_tokens=[cls, sep],
-    )
-
-
-def _roberta_template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.PostProcessor:
-    return processors.RobertaProcessing(sep, cls)
-
-
-class _Class(NamedTuple):
-    """One of transformers' classes. special: its special tokens if no file says so. flags: the settings
-    of those that are given as strings."""
-
-    files: tuple[str, ...]
-    special: Mapping[str, str]
-    flags: Mapping[str, Mapping[str, bool]]
-    build: Callable[[Path, Named], tokenizers.Tokenizer]
-    template: Callable[[tuple[str, int], tuple[str, int]], processors.PostProcessor]
-
-
-_BRACKETS = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")}
-_ANGLES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "unk_token": "<unk>",
-    "sep_token": "</s>",
-    "pad_token": "<pad>",
-    "cls_token": "<s>",
-    "mask_token": "<mask>",
-}
-_MASK_WITH_BLANK = {"mask_token": {"lstrip": True}}  # it takes the blank before it along
-_BERT = _Class(("vocab.txt",), _BRACKETS, {}, _wordpiece, _bert_template)
-_MPNET = _Class(
-    ("vocab.txt",),
-    {**_ANGLES, "unk_token": "[UNK]"},
-    _MASK_WITH_BLANK,
-    _wordpiece,
-    _roberta_template,
-)
-_ROBERTA = _Class(("vocab.json", "merges.txt"), _ANGLES, {}, _byte_level, _roberta_template)
-_CLASSES = {
-    "BertTokenizer": _BERT,
-    "DistilBertTokenizer": _BERT,
-    "MPNetTokenizer": _MPNET,
-    "RobertaTokenizer": _ROBERTA,
-}
-_BY_MODEL_TYPE = {"bert": _BERT, "distilbert": _BERT, "mpnet": _MPNET, "roberta": _ROBERTA}
-
-
-def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The library's tokenizer of a folder. config: its tokenizer_config.json, of which settings of the
-    normalizer and the pre-tokenizer are left to the caller.
-
-    Errors: FileNotFoundError if no files are there that a tokenizer can be made of, ValueError naming
-    the file that is damaged.
+    max_length: of a text in tokens, as the file has it. pad_id: 0 if nothing is declared.
+    special_ids: of the special tokens that have a role or are declared. has_types: whether token types
+    are given out. truncation_side, padding_side: "right" or "left".
     """
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        return _from(path, lambda: tokenizers.Tokenizer.from_file(str(path)))
-    kind = _class(folder, config)
-    for file in kind.files:
-        check_regular(folder / file)
-    added, named = _tokens(folder, config, kind)
-    return _from(folder / kind.files[0], lambda: _made(folder, kind, added, named))
+
+    tokenizer: tokenizers.Tokenizer
+    max_length: object
+    pad_id: int
+    special_ids: frozenset[int]
+    has_types: bool
+    truncation_side: str
+    padding_side: str
 
 
-def _from(path: Path, make: Callable[[], tokenizers.Tokenizer]) -> tokenizers.Tokenizer:
-    check_regular(path)
+class _Content(NamedTuple):
+    """What the file with the vocabulary has, and its path.
+
+    rest: tokenizer.json, for the generic class whole, for others without its vocabulary. added: its
+    added tokens by id. extra: special tokens without a role that a SentencePiece model has.
+    """
+
+    path: Path
+    tokens: dict[str, int] | list[Piece]
+    merges: list[tuple[str, str]]
+    charsmap: bytes | None = None
+    unknown_id: int | None = None
+    extra: list[Token] | None = None
+    added: Mapping[int, AddedToken] | None = None
+    rest: tokenizers.Tokenizer | None = None
+
+
+def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles:
+    """The tokenizer of a folder, whose length limit and padding are left to the caller.
+
+    overrides: what counts in the place of the files' fields.
+    Errors: FileNotFoundError if no files are there that a tokenizer can be made of, ImportError if one
+    needs a package that is not there, ValueError naming the file that is damaged or declares what is
+    not supported.
+    """
+    config_path = folder / "tokenizer_config.json"
+    config = read_optional_json(config_path)
+    definition = folder / _definition_name(config)
+    has_definition = definition.is_file()
+
+    def is_byte_level() -> bool:
+        return has_definition and b'"ByteLevel"' in definition.read_bytes()
+
+    kind = choose(config_path, config, read_optional_json(folder / "config.json"), is_byte_level)
+    path = definition if has_definition else _vocabulary_file(folder, kind)
+    content = _definition(path, kind) if has_definition else _vocabulary(path, kind)
+    declared = read_declared(folder, config, overrides, content.added)
+    with _reading(path, keep=ValueError):  # which names its file already
+        files = _made(config_path, kind, content, declared)
+        files.tokenizer.encode("a")  # some definitions fail at a text alone
+        return files
+
+
+def read_definition(path: Path) -> tokenizers.Tokenizer:
+    """tokenizer.json as it is, whatever the folder's other files say."""
     try:
-        return make()
-    except Exception as error:  # the library raises Exception itself
-        raise ValueError(f"{path}: not a tokenizer definition: {error}") from error
+        check_regular(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no {path.name} in {path.parent}") from error
+    with _reading(path):
+        return tokenizers.Tokenizer.from_file(str(path))
+
+
+def _reading(path: Path, **options: Any) -> AbstractContextManager[None]:
+    return as_value_error(f"{path}: not a tokenizer definition", **options)
+
+
+# --- the file with the vocabulary ---
+
+
+def _definition_name(config: Mapping[str, Any]) -> str:
+    """tokenizer.json, or the newest of the files for versions of transformers."""
+    names = config.get("fast_tokenizer_files", [])
+    versions = sorted(str(name).removeprefix("tokenizer.") for name in names)
+    newest = [v for v in versions if v.endswith(".json") and "0" <= v[0] <= "5"]
+    return f"tokenizer.{newest[-1]}" if newest else "tokenizer.json"
+
+
+def _definition(path: Path, kind: TokenizerClass | None) -> _Content:
+    if kind is None:
+        whole = read_definition(path)
+        return _Content(path, {}, [], added=whole.get_added_tokens_decoder(), rest=whole)
+    parsed = read_json(path)
+    with _reading(path):
+        model = parsed["model"]
+        return _Content(
+            path,
+            _tokens(model["vocab"], kind),
+            [_merge(merge) for merge in model.get("merges", [])] if kind.model == "BPE" else [],
+            _charsmap(parsed.get("normalizer")),
+            added={token["id"]: added_token(path, token) for token in parsed["added_tokens"]},
+            rest=_without_vocabulary(parsed),
+        )
+
+
+def _without_vocabulary(parsed: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """What a definition says besides, as the library has it."""
+    kept = {
+        name: parsed.get(name) for name in ("version", "post_processor", "padding", "truncation")
+    }
+    empty = json.loads(tokenizers.Tokenizer(models.BPE()).to_str())
+    return tokenizers.Tokenizer.from_str(json.dumps({**empty, **kept}))
+
+
+def _tokens(vocabulary: Any, kind: TokenizerClass) -> dict[str, int] | list[Piece]:
+    if isinstance(vocabulary, dict):
+        return vocabulary
+    if kind.model == "Unigram":
+        return [(piece, score) for piece, score in vocabulary]
+    return {token if isinstance(token, str) else token[0]: i for i, token in enumerate(vocabulary)}
+
+
+def _merge(merge: Any) -> tuple[str, str]:
+    first, second = merge.split(" ") if isinstance(merge, str) else merge
+    return first, second
+
+
+def _charsmap(normalizer: Any) -> bytes | None:
+    """SentencePiece's table of characters in a definition's normalizer."""
+    steps = (normalizer or {}).get("normalizers", [normalizer]) if normalizer else []
+    tables = [s["precompiled_charsmap"] for s in steps if s.get("type") == "Precompiled"]
+    return base64.b64decode(tables[0]) if tables else None
+
+
+def _vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
+    """The first file of the vocabulary. FileNotFoundError if one is missing."""
+    files = () if kind is None else kind.files
+    if files and files[0].endswith(".model") and (folder / "tokenizer.model").is_file():
+        return folder / "tokenizer.model"  # its newer name
+    if files and all((folder / file).is_file() for file in files):
+        return folder / files[0]
+    pieces = sorted(path.name for path in folder.glob("*.model"))
+    raise FileNotFoundError(
+        f"no tokenizer.json in {folder}"
+        + (f", nor {' and '.join(files)}" if files else "; of a tokenizer of the generic class no other file is read")
+        + (f", {pieces[0]} neither" if pieces else "")
+        + "; transformers writes it: AutoTokenizer.from_pretrained, then save_pretrained"
+    )  # fmt: skip
+
+
+def _vocabulary(path: Path, kind: TokenizerClass | None) -> _Content:
+    if path.suffix == ".model":
+        model = read_pieces(path)
+        if kind is None or kind.model != "BPE":
+            return _Content(path, model.pieces, [], model.charsmap, model.unknown_id, model.added)
+        ids = {piece: i for i, (piece, _) in enumerate(model.pieces)}
+        return _Content(path, ids, merges_of(ids), model.charsmap, extra=model.added)
+    check_regular(path)
+    with _reading(path):
+        if path.suffix == ".json":
+            merges = path.with_name("merges.txt")
+            check_regular(merges)
+            return _Content(path, *models.BPE.read_file(str(path), str(merges)))
+        return _Content(path, models.WordPiece.read_file(str(path)), [])
+
+
+# --- the tokenizer ---
 
 
 def _made(
-    folder: Path, kind: _Class, added: list[AddedToken], named: Named
-) -> tokenizers.Tokenizer:
-    tokenizer = kind.build(folder, named)
-    tokenizer.add_tokens(added)
-
-    def numbered(role: str) -> tuple[str, int]:
-        content = named[role]
-        number = tokenizer.token_to_id(content)
-        if number is None:
-            raise ValueError(f"its {role}, {content!r}, has no number")
-        return content, number
-
-    tokenizer.post_processor = kind.template(numbered("cls_token"), numbered("sep_token"))
-    pad_token, pad_id = numbered("pad_token")
-    tokenizer.enable_padding(pad_token=pad_token, pad_id=pad_id)
-    return tokenizer
-
-
-def _class(folder: Path, config: Mapping[str, Any]) -> _Class:
-    """The class that transformers would take. FileNotFoundError if it is not known, or lacks a file."""
-    model = read_json(folder / "config.json")
-    name = config.get("tokenizer_class") or model.get("tokenizer_class")
-    if name is None:
-        kind = _BY_MODEL_TYPE.get(str(model.get("model_type")))
+    path: Path, kind: TokenizerClass | None, content: _Content, declared: Declared
+) -> TokenizerFiles:
+    """path: tokenizer_config.json."""
+    rest = content.rest
+    padding = (rest and rest.padding) or {}
+    defaults = {} if kind is None else kind.special
+    if "pad_token" in padding:
+        defaults = {"pad_token": padding["pad_token"], **defaults}
+    special = declared.special(defaults, () if kind is None else kind.strips_left)
+    roles = {role: str(token) for role, token in special.items()}
+    if kind is None:
+        assert rest is not None, "the generic class has no other file"
+        tokenizer, extra = rest, declared.extra(declared.old_extra or [])
     else:
-        kind = _CLASSES.get(str(name).removesuffix("Fast"))
-    if kind is not None and all((folder / file).is_file() for file in kind.files):
-        return kind
-    if kind is not None:
-        message = f"no tokenizer.json in {folder}, nor {' and '.join(kind.files)}"
-    else:
-        owner = f"a {name}" if name else f"a model of type {model.get('model_type')!r}"
-        message = f"no tokenizer.json in {folder}; of {owner} no other file is read"
-    pieces = sorted(path.name for path in folder.glob("*.model"))
-    raise FileNotFoundError(
-        f"{message}{f', {pieces[0]} neither' if pieces else ''}; transformers writes it:"
-        " AutoTokenizer.from_pretrained, then save_pretrained"
+        source = Source(path, declared.fields, roles, *content[:5])
+        if content.extra is not None and kind.pieces is not None:
+            source = replace(source, tokens=kind.pieces(source))
+        tokenizer = kind.build(source)
+        given = declared.old_extra if content.extra is None else content.extra
+        extra = declared.extra(kind.extra(source, given))
+    present = tokenizer.get_added_tokens_decoder()
+    tokenizer.add_tokens(tokens_to_add(present, declared.added, special, extra))
+    texts = list(dict.fromkeys([*roles.values(), *map(str, extra)]))
+    if kind is not None and kind.resets_flags:
+        tokenizer.add_tokens([AddedToken(text, special=True) for text in texts])
+    tokenizer.post_processor = _frame(tokenizer, kind, content, declared.fields, roles)
+    known = [i for text in texts if (i := tokenizer.token_to_id(text)) is not None]
+    pad_id = tokenizer.token_to_id(roles.get("pad_token", ""))
+    return _with_settings(
+        path,
+        declared.fields,
+        TokenizerFiles(
+            tokenizer,
+            declared.fields.get("model_max_length", declared.fields.get("max_len")),
+            padding.get("pad_id", 0) if pad_id is None else pad_id,
+            frozenset(known),
+            kind is not None and kind.has_types,
+            ((rest and rest.truncation) or {}).get("direction", "right"),
+            padding.get("direction", "left" if kind is not None and kind.pads_left else "right"),
+        ),
     )
 
 
-def _tokens(
-    folder: Path, config: Mapping[str, Any], kind: _Class
-) -> tuple[list[AddedToken], dict[str, str]]:
-    """The tokens that are found in a text as they stand there, and the texts of the special ones by role."""
-    path, settings = folder / "tokenizer_config.json", dict(config)
-    if "added_tokens_decoder" not in config:  # else it says all
-        settings |= _object(folder / "special_tokens_map.json")
-    named = _named_tokens(path, settings, kind)
-    special = [*named.values(), *_extra_tokens(path, settings)]
-    if "added_tokens_decoder" in config:
-        added = _added_tokens(path, config["added_tokens_decoder"])
-    else:
-        added = _old_added_tokens(folder / "added_tokens.json", {t.content for t in special})
-    roles = {role: token.content for role, token in named.items()}
-    for token in added:
-        token.special |= token.content in roles.values()
-    there = {token.content for token in added}
-    return [*added, *(token for token in special if token.content not in there)], roles
+def _with_settings(path: Path, fields: Mapping[str, Any], files: TokenizerFiles) -> TokenizerFiles:
+    """With what tokenizer_config.json sets itself. ValueError names a field that cannot be."""
+    for name in ("truncation_side", "padding_side"):
+        if fields.get(name, "right") not in ("right", "left"):
+            raise ValueError(f"{path}: {name} must be 'right' or 'left', got {fields[name]!r}")
+    names = fields.get("model_input_names", ["token_type_ids"] if files.has_types else [])
+    if not isinstance(names, list):
+        raise ValueError(f"{path}: model_input_names must be a list, got {names!r}")  # noqa: TRY004  (the file is wrong, not the call)
+    split = fields.get("split_special_tokens", False)
+    if not isinstance(split, bool):
+        raise ValueError(f"{path}: split_special_tokens must be true or false, got {split!r}")  # noqa: TRY004
+    files.tokenizer.encode_special_tokens = split
+    return files._replace(
+        has_types="token_type_ids" in names,
+        truncation_side=fields.get("truncation_side", files.truncation_side),
+        padding_side=fields.get("padding_side", files.padding_side),
+    )
 
 
-def _named_tokens(path: Path, settings: Mapping[str, Any], kind: _Class) -> dict[str, AddedToken]:
-    values = {role: settings.get(role) or kind.special.get(role) for role in _ROLES}
-    return {
-        role: _token(path, value, special=True, **kind.flags.get(role, {}))
-        for role, value in values.items()
-        if value is not None
-    }
+def _frame(
+    tokenizer: tokenizers.Tokenizer,
+    kind: TokenizerClass | None,
+    content: _Content,
+    fields: Mapping[str, Any],
+    roles: Mapping[str, str],
+) -> processors.PostProcessor:
+    """The special tokens around a text: the class's, tokenizer.json's, or those that two settings put there."""
 
+    def numbered(role: str) -> tuple[str, int]:
+        text = roles.get(role)
+        number = None if text is None else tokenizer.token_to_id(text)
+        if text is None or number is None:
+            raise ValueError(f"{content.path}: the {role}, {text!r}, has no number")
+        return text, number
 
-def _extra_tokens(path: Path, settings: Mapping[str, Any]) -> list[AddedToken]:
-    """Special tokens without a role: a list, or an object by names of their own."""
-    values = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-    if isinstance(values, dict):
-        values = list(values.values())
-    if not isinstance(values, list):
-        raise ValueError(f"{path}: additional_special_tokens must be a list, got {values!r}")  # noqa: TRY004  (the file is wrong, not the call)
-    return [_token(path, value, special=True) for value in values]
-
-
-def _added_tokens(path: Path, values: object) -> list[AddedToken]:
-    """Tokens by their ids, which are the order in which the library numbers them."""
-    if not isinstance(values, dict) or not all(_is_number(key) for key in values):
-        raise ValueError(f"{path}: added tokens must be an object with ids, got {values!r}")
-    return [_token(path, values[key]) for key in sorted(values, key=int)]
-
-
-def _old_added_tokens(path: Path, special: set[str]) -> list[AddedToken]:
-    """The same in the files of before 2023: ids by texts."""
-    values = {
-        str(number): {
-            "content": text,
-            "special": text in special,
-            "normalized": text not in special,
-        }
-        for text, number in _object(path).items()
-    }
-    return _added_tokens(path, values)
-
-
-def _is_number(key: str) -> bool:
-    return key.isdecimal() and len(key) < 10
-
-
-def _object(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
-def _token(path: Path, value: object, **flags: bool) -> AddedToken:
-    """A token as JSON has it: its text, or an object. flags: of the text alone, but for "special"."""
-    fields = {"content": value, **flags} if isinstance(value, str) else value
-    if not isinstance(fields, dict) or not isinstance(fields.get("content"), str):
-        raise ValueError(f"{path}: a token must be a string or an object with one, got {value!r}")  # noqa: TRY004  (the file is wrong, not the call)
-    given = {name: fields[name] for name in _FLAGS if name in fields}
-    if not all(isinstance(flag, bool) for flag in given.values()):
-        raise ValueError(f"{path}: the settings of a token must be true or false, got {value!r}")
-    if flags.get("special"):
-        given["special"] = True
-    return AddedToken(fields["content"], **given)
+    own = None if kind is None else kind.frame
+    given = None if content.rest is None else content.rest.post_processor
+    explicit = "add_bos_token" in fields or "add_eos_token" in fields
+    if kind is not None and own is not None and not (kind.keeps_frame and (given or explicit)):
+        return own(numbered)
+    if isinstance(given, processors.PostProcessor) and not explicit:
+        return given
+    first, last = (
+        [numbered(role)] if fields.get(f"add_{role}") and role in roles else []
+        for role in ("bos_token", "eos_token")
+    )
+    single = [*(f"{token}:0" for token, _ in first), "$A:0", *(f"{token}:0" for token, _ in last)]
+    second = [part.replace("$A", "$B").removesuffix("0") + "1" for part in single]
+    return processors.TemplateProcessing(
+        single=single, pair=[*single, *second], special_tokens=[*first, *last]
+    )

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The special and the added tokens that a model folder's files declare, merged as transformers 5 does.
+
+tokenizer_config.json comes first. If it has no `added_tokens_decoder`, special_tokens_map.json changes its
+fields, and added_tokens.json and then tokenizer.json say which tokens are added. Source: transformers 5.24,
+tokenization_utils_base.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken
+
+from simdformer.checkpoint import read_optional_json
+
+Token = str | AddedToken
+
+# In transformers' order, in which those that the vocabulary lacks get their ids.
+ROLES = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_EXTRA, _OLD_EXTRA = "extra_special_tokens", "additional_special_tokens"
+
+
+class Declared(NamedTuple):
+    """fields: tokenizer_config.json, with what special_tokens_map.json changes. named: special tokens
+    with a role of the model's own. added: tokens by their ids."""
+
+    fields: dict[str, Any]
+    named: dict[str, Token]
+    added: dict[int, AddedToken]
+
+    def special(self, defaults: Mapping[str, str], strips_left: Iterable[str]) -> dict[str, Token]:
+        """The special tokens by role. defaults: of those that no file names; strips_left: the roles of
+        those that take the blank before them along if only their text is given."""
+        given = {role: self.fields.get(role, defaults.get(role)) for role in ROLES}
+        for role in strips_left:
+            if isinstance(text := given[role], str):
+                given[role] = AddedToken(text, lstrip=True, special=True)
+        return {role: token for role, token in given.items() if token is not None} | self.named
+
+    def extra(self, otherwise: Iterable[Token]) -> list[Token]:
+        """The special tokens without a role. otherwise: where tokenizer_config.json says nothing."""
+        return list(self.fields[_EXTRA] or [] if _EXTRA in self.fields else otherwise)
+
+    @property
+    def old_extra(self) -> list[Token] | None:
+        """What the older files have of them."""
+        return self.fields.get(_OLD_EXTRA)
+
+
+def read_declared(
+    folder: Path,
+    config: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    of_definition: Mapping[int, AddedToken] | None,
+) -> Declared:
+    """What a folder declares.
+
+    config: its tokenizer_config.json. overrides: what counts in the place of fields of the files.
+    of_definition: tokenizer.json's added tokens, None if there is no such file.
+    ValueError names the file whose tokens are none.
+    """
+    path, fields = folder / "tokenizer_config.json", dict(config)
+    if of_definition is not None:  # which says what stands around a text
+        for name in ("add_bos_token", "add_eos_token"):
+            fields.pop(name, None)
+    fields.update(overrides)
+    if _OLD_EXTRA in fields and not fields.get(_EXTRA):
+        fields[_EXTRA] = fields.pop(_OLD_EXTRA)
+    texts = [name for name in _own_roles(fields) if isinstance(fields[name], str)]
+    named: dict[str, Any] = {name: fields.pop(name) for name in texts}
+    _move_extra(fields, named)
+    if "added_tokens_decoder" in fields:
+        added = _numbered(path, fields["added_tokens_decoder"])
+    else:
+        _merge_map(folder / "special_tokens_map.json", fields, overrides)
+        _move_extra(fields, named)
+        added = _old_added(folder / "added_tokens.json", _texts(fields)) | dict(of_definition or {})
+    for role in (*ROLES, *_own_roles(fields)):
+        if fields.get(role) is not None:
+            fields[role] = token_of(path, fields[role])
+    for name in (_EXTRA, _OLD_EXTRA):
+        if fields.get(name) is not None:
+            fields[name] = _tokens(path, name, fields[name])
+    known = {token.content: token for token in added.values()}
+    for role in ROLES:
+        if fields.get(role) is not None:
+            fields[role] = known.get(str(fields[role]), fields[role])
+    first = {name: fields[name] for name in _own_roles(fields)}
+    return Declared(fields, first | {k: token_of(path, v) for k, v in named.items()}, added)
+
+
+def tokens_to_add(
+    present: Mapping[int, AddedToken],
+    added: Mapping[int, AddedToken],
+    special: Mapping[str, Token],
+    extra: Iterable[Token],
+) -> list[AddedToken]:
+    """What a tokenizer lacks of its added and special tokens, in the order in which they get ids.
+
+    present: what it has. special: by role. extra: without one.
+    """
+    there = {repr(token) for token in present.values()}
+    found: list[Token] = [added[i] for i in sorted(added) if repr(added[i]) not in there]
+    known = {token.content for token in present.values()} | {str(token) for token in found}
+    found += [token for token in (*special.values(), *extra) if str(token) not in known]
+    texts = {str(token) for token in special.values()}
+    tokens = [AddedToken(t, special=True) if isinstance(t, str) else t for t in found]
+    for token in tokens:
+        if token.content in texts:
+            token.special = True
+    return tokens
+
+
+def token_of(path: Path, value: object) -> Token:
+    """A token as JSON has it: its text, or an object."""
+    if isinstance(value, (str, AddedToken)):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+        raise ValueError(f"{path}: a token must be a string or an object with one, got {value!r}")  # noqa: TRY004  (the file is wrong, not the call)
+    flags = {name: value[name] for name in _FLAGS if name in value}
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        raise ValueError(f"{path}: the settings of a token must be true or false, got {value!r}")
+    return AddedToken(value["content"], **flags)
+
+
+def added_token(path: Path, value: object) -> AddedToken:
+    """The same as the library's object, without settings if there is a text alone."""
+    token = token_of(path, value)
+    return AddedToken(token) if isinstance(token, str) else token
+
+
+def _own_roles(fields: Mapping[str, Any]) -> list[str]:
+    """The names of special tokens that are none of the usual ones."""
+    return [
+        name
+        for name, value in fields.items()
+        if name.endswith("_token") and name not in ROLES and _is_token(value)
+    ]
+
+
+def _is_token(value: object) -> bool:
+    """Whether a field holds a token: a string, or an object that says so."""
+    if isinstance(value, dict):
+        return value.get("__type") == "AddedToken"
+    return isinstance(value, (str, AddedToken))
+
+
+def _move_extra(fields: dict[str, Any], named: dict[str, Any]) -> None:
+    if isinstance(fields.get(_EXTRA), dict):
+        named.update(fields.pop(_EXTRA))
+
+
+def _merge_map(path: Path, fields: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """special_tokens_map.json over the fields; its list of extra tokens is added to theirs."""
+    for name, value in read_optional_json(path).items():
+        if overrides.get(name):
+            continue
+        if name == _EXTRA and isinstance(value, list):
+            mine = fields.get(_EXTRA) or []
+            fields[_EXTRA] = [*mine, *(token for token in value if token not in mine)]
+        elif isinstance(value, dict) and name != _EXTRA:
+            fields[name] = token_of(path, {**value, "special": True})
+        else:
+            fields[name] = value
+
+
+def _texts(fields: Mapping[str, Any]) -> set[str]:
+    """The texts of the special tokens that are declared."""
+    values = [*(fields.get(role) for role in ROLES), *(fields.get(_EXTRA) or [])]
+    return {str(v.get("content") if isinstance(v, dict) else v) for v in values if v is not None}
+
+
+def _tokens(path: Path, name: str, values: object) -> list[Token]:
+    if not isinstance(values, list):
+        raise ValueError(f"{path}: {name} must be a list of tokens, got {values!r}")  # noqa: TRY004  (the file is wrong, not the call)
+    return [token_of(path, value) for value in values]
+
+
+def _numbered(path: Path, values: object) -> dict[int, AddedToken]:
+    """Tokens by their ids, which are the order in which the library numbers them."""
+    if not isinstance(values, dict) or not all(_is_number(key) for key in values):
+        raise ValueError(f"{path}: added tokens must be an object with ids, got {values!r}")
+    return {int(key): added_token(path, value) for key, value in values.items()}
+
+
+def _old_added(path: Path, special: set[str]) -> dict[int, AddedToken]:
+    """The same in the files of before 2023: ids by texts."""
+    values = {
+        str(number): {
+            "content": text,
+            "special": text in special,
+            "normalized": text not in special,
+        }
+        for text, number in read_optional_json(path).items()
+    }
+    return _numbered(path, values)
+
+
+def _is_number(key: str) -> bool:
+    return key.isdecimal() and len(key) < 10

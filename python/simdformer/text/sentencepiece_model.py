@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SentencePiece models: what tokenizer classes of transformers 5 take of one.
+
+Source: transformers 5.24, convert_slow_tokenizer.SentencePieceExtractor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from tokenizers import AddedToken
+
+from simdformer.checkpoint import read_regular
+from simdformer.text.declared_tokens import Token
+from simdformer.text.tokenizer_parts import Piece
+
+_CONTROL, _USER_DEFINED = 3, 4  # kinds of pieces, in sentencepiece_model.proto
+
+
+class PieceModel(NamedTuple):
+    """pieces: in the order of their ids. added: those that are found in a text as they stand there."""
+
+    pieces: list[Piece]
+    added: list[Token]
+    charsmap: bytes | None
+    unknown_id: int
+
+
+def read_pieces(path: Path) -> PieceModel:
+    """A SentencePiece model. ImportError if the package that reads it is missing, ValueError if it is none."""
+    try:
+        from google.protobuf.message import DecodeError
+        from sentencepiece import sentencepiece_model_pb2
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: SentencePiece models need the extra: pip install simdformer[sentencepiece]"
+        ) from error
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(read_regular(path))
+    except DecodeError as error:
+        raise ValueError(f"{path}: not a SentencePiece model: {error}") from error
+    return PieceModel(
+        [(piece.piece, piece.score) for piece in proto.pieces],
+        [
+            AddedToken(piece.piece, normalized=False, special=piece.type == _CONTROL)
+            for piece in proto.pieces
+            if piece.type in (_CONTROL, _USER_DEFINED)
+        ],
+        proto.normalizer_spec.precompiled_charsmap or None,
+        proto.trainer_spec.unk_id,
+    )
+
+
+def merges_of(ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The merges of a BPE model, of which SentencePiece keeps the results alone: every way to make a
+    token of two, in the order of the tokens' ids."""
+    found = [
+        (number, cut, token)
+        for token, number in ids.items()
+        for cut in range(1, len(token))
+        if token[:cut] in ids and token[cut:] in ids
+    ]
+    found.sort()
+    return [(token[:cut], token[cut:]) for _, cut, token in found]

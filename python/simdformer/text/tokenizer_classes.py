@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tokenizer classes of transformers 5, and which one a model folder has.
+
+Source: transformers 5.24, models/auto/tokenization_auto.py and models/*/tokenization_*.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import Tokenizer, processors
+
+from simdformer.text import tokenizer_parts as parts
+from simdformer.text.declared_tokens import Token
+from simdformer.text.tokenizer_parts import Numbered, Piece, Source
+
+
+class TokenizerClass(NamedTuple):
+    """A class.
+
+    build: from a vocabulary to a tokenizer without special tokens. model: the kind of its vocabulary.
+    special: its special tokens where no file says so, by role.
+    frame: the special tokens around a text, None for those of tokenizer.json.
+    files: what holds the vocabulary where there is no tokenizer.json.
+    pieces: those of a SentencePiece model, as the class wants them; None as they are.
+    strips_left: special tokens that take the blank before them along.
+    has_types: whether it gives out token types. pads_left: on which side it pads.
+    extra: special tokens without a role, where tokenizer_config.json has none.
+    keeps_frame: whether the frame of tokenizer.json, if it has one, counts more than the class's.
+    resets_flags: whether special tokens lose the settings that files give them.
+    """
+
+    build: Callable[[Source], Tokenizer]
+    model: str
+    special: Mapping[str, str]
+    frame: Callable[[Numbered], processors.PostProcessor] | None
+    files: tuple[str, ...] = ()
+    pieces: Callable[[Source], list[Piece]] | None = None
+    strips_left: tuple[str, ...] = ()
+    has_types: bool = False
+    pads_left: bool = False
+    extra: Callable[[Source, list[Token] | None], list[Token]] = parts.given_extra
+    keeps_frame: bool = False
+    resets_flags: bool = False
+
+
+_BRACKETS = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")}
+_ENDS = {"bos_token": "[CLS]", "eos_token": "[SEP]"}
+_ANGLES = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+_END_OF_TEXT = dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>")
+_BYTES = ("vocab.json", "merges.txt")
+_MASK = ("mask_token",)
+
+_BERT = TokenizerClass(
+    parts.wordpiece, "WordPiece", _BRACKETS, parts.bert_frame, ("vocab.txt",), has_types=True
+)
+_CLASSES = {
+    "Albert": TokenizerClass(
+        parts.albert,
+        "Unigram",
+        {**_BRACKETS, **_ENDS, "unk_token": "<unk>", "pad_token": "<pad>"},
+        parts.albert_frame,
+        ("spiece.model",),
+        keeps_frame=True,
+    ),
+    "Bert": _BERT,
+    "Camembert": TokenizerClass(
+        parts.camembert,
+        "Unigram",
+        _ANGLES,
+        parts.xlm_roberta_frame,
+        ("sentencepiece.bpe.model",),
+        parts.camembert_pieces,
+        strips_left=_MASK,
+        extra=parts.camembert_extra,
+    ),
+    "DebertaV2": TokenizerClass(
+        parts.deberta_v2,
+        "Unigram",
+        {**_BRACKETS, **_ENDS},
+        parts.bert_frame,
+        ("spm.model",),
+        has_types=True,
+    ),
+    "DistilBert": _BERT._replace(has_types=False),
+    "GPT2": TokenizerClass(parts.byte_level, "BPE", _END_OF_TEXT, None, _BYTES),
+    "Gemma": TokenizerClass(
+        parts.gemma,
+        "BPE",
+        {f"{role}_token": f"<{role}>" for role in ("unk", "bos", "eos", "pad", "mask")},
+        None,
+        ("tokenizer.model",),
+        pads_left=True,
+    ),
+    "Llama": TokenizerClass(
+        parts.llama,
+        "BPE",
+        {role: _ANGLES[role] for role in ("unk_token", "bos_token", "eos_token")},
+        None,
+        ("tokenizer.model",),
+        pads_left=True,
+    ),
+    "MPNet": TokenizerClass(
+        parts.wordpiece,
+        "WordPiece",
+        {**_ANGLES, "unk_token": "[UNK]"},
+        parts.roberta_frame,
+        ("vocab.txt",),
+        strips_left=_MASK,
+    ),
+    "Qwen2": TokenizerClass(
+        parts.qwen2,
+        "BPE",
+        dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>"),
+        None,
+        _BYTES,
+        resets_flags=True,
+    ),
+    "Roberta": TokenizerClass(parts.byte_level, "BPE", _ANGLES, parts.roberta_frame, _BYTES),
+    "T5": TokenizerClass(
+        parts.t5,
+        "Unigram",
+        {role: _ANGLES[role] for role in ("eos_token", "unk_token", "pad_token")},
+        parts.t5_frame,
+        ("spiece.model",),
+        parts.t5_pieces,
+        extra=parts.t5_extra,
+    ),
+    "XLMRoberta": TokenizerClass(
+        parts.xlm_roberta,
+        "Unigram",
+        _ANGLES,
+        parts.xlm_roberta_frame,
+        ("sentencepiece.bpe.model",),
+        parts.xlm_roberta_pieces,
+    ),
+}  # fmt: skip
+# Other names of the same.
+_ALIASES = {
+    **dict.fromkeys(("Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), "Bert"),
+    **dict.fromkeys(("Bart", "LED", "Longformer", "Mvp"), "Roberta"),
+}
+# What transformers has a class for, and this package has not.
+_OTHERS = frozenset(
+    [
+        "Barthez",
+        "Bartpho",
+        "BertGeneration",
+        "BertJapanese",
+        "Bertweet",
+        "BigBird",
+        "BioGpt",
+        "BlenderbotSmall",
+        "Blenderbot",
+        "ByT5",
+        "CLIP",
+        "CTRL",
+        "Canine",
+        "Clvp",
+        "CodeGen",
+        "CodeLlama",
+        "Cohere",
+        "ConvBert",
+        "CpmAnt",
+        "Cpm",
+        "DPRContextEncoder",
+        "DPRQuestionEncoder",
+        "DPRReader",
+        "Deberta",
+        "Dia",
+        "Esm",
+        "Esmc",
+        "FNet",
+        "FSMT",
+        "FastSpeech2Conformer",
+        "Flaubert",
+        "Funnel",
+        "GPTNeoXJapanese",
+        "GPTNeoX",
+        "GPTSw3",
+        "Herbert",
+        "Lasr",
+        "LayoutLMv2",
+        "LayoutLMv3",
+        "LayoutXLM",
+        "Luke",
+        "M2M100",
+        "MBart50",
+        "MBart",
+        "MLuke",
+        "Marian",
+        "MarkupLM",
+        "Mgpstr",
+        "MyT5",
+        "Nllb",
+        "Nougat",
+        "OpenAIGPT",
+        "PLBart",
+        "Parakeet",
+        "Pegasus",
+        "Perceiver",
+        "Phobert",
+        "Pop2Piano",
+        "ProphetNet",
+        "Qwen3_5",
+        "Rag",
+        "Reformer",
+        "RemBert",
+        "RoCBert",
+        "RoFormer",
+        "SeamlessM4T",
+        "Siglip2",
+        "Siglip",
+        "Speech2Text",
+        "SpeechT5",
+        "Splinter",
+        "Tapas",
+        "Tipsv2",
+        "Udop",
+        "VideoPrism",
+        "Vits",
+        "Wav2Vec2CTC",
+        "Wav2Vec2PhonemeCTC",
+        "Whisper",
+        "XGLM",
+        "XLM",
+        "XLNet",
+    ]
+)
+# "": tokenizer.json as it is.
+BY_MODEL_TYPE = {
+    "albert": "Albert",
+    "bert": "Bert",
+    "camembert": "Camembert",
+    "deberta-v2": "DebertaV2",
+    "distilbert": "Bert",
+    "electra": "Bert",
+    "ernie": "Bert",
+    "gemma3_text": "Gemma",
+    "gte": "XLMRoberta",
+    "mistral": "",
+    "modernbert": "",
+    "mpnet": "MPNet",
+    "mt5": "T5",
+    "nomic_bert": "Bert",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen2",
+    "roberta": "Roberta",
+    "t5": "T5",
+    "t5gemma": "Gemma",
+    "umt5": "",
+    "xlm-roberta": "XLMRoberta",
+}
+# Model types whose folders declare a wrong class: their own counts.
+OVERRULED = frozenset(("modernbert", "qwen2"))
+
+
+def choose(
+    path: Path,
+    config: Mapping[str, Any],
+    model: Mapping[str, Any],
+    is_byte_level: Callable[[], bool],
+) -> TokenizerClass | None:
+    """The class that AutoTokenizer takes. None: the generic one, which takes tokenizer.json as it is.
+
+    path, config: tokenizer_config.json. model: config.json. is_byte_level: whether tokenizer.json is.
+    ValueError for a class that is not written down here.
+    """
+    declared = config.get("tokenizer_class") or model.get("tokenizer_class")
+    model_type = model.get("model_type")
+    own = BY_MODEL_TYPE.get(model_type) if isinstance(model_type, str) else None
+    stem = _stem(str(declared)) if declared else own or ""
+    if declared and not _has_code(config):
+        if stem == "Llama" and model_type not in OVERRULED and is_byte_level():
+            stem = ""
+        elif own is not None and (not own or model_type in OVERRULED):
+            stem = own
+    if stem in _OTHERS:
+        raise ValueError(
+            f"{path}: tokenizers of the class {declared} are not supported; known:"
+            f" {', '.join(f'{name}Tokenizer' for name in sorted({*_CLASSES, *_ALIASES}))},"
+            " PreTrainedTokenizerFast"
+        )
+    return _CLASSES.get(_ALIASES.get(stem, stem))
+
+
+def _stem(name: str) -> str:
+    """A class's name without its endings; "" for names that none of transformers' classes has."""
+    name = name.removesuffix("Fast")
+    return name.removesuffix("Tokenizer") if name.endswith("Tokenizer") else ""
+
+
+def _has_code(config: Mapping[str, Any]) -> bool:
+    """Whether a class of the folder's own is declared, which is not run: the names count as they are."""
+    classes = config.get("auto_map")
+    if isinstance(classes, dict):
+        return classes.get("AutoTokenizer") is not None
+    return isinstance(classes, list)

@@ -1,0 +1,105 @@
+"""What the tokenizers library cannot do: its panics are no Exception and must not get out."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from simdformer.text.batching import map_ahead
+from simdformer.text.tokenizer import Tokenizer, load_tokenizer
+from tests.support.tokenizer_grid import write_folder
+
+OPTIONS = {"max_seq_length": None, "max_positions": 1000, "do_lower_case": False}
+# Tries every way to cut a run of x: the library gives up with a panic.
+ENDLESS = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
+
+
+class PanicException(BaseException):
+    """As the library's, which cannot be imported."""
+
+
+class Library:
+    """A tokenizers.Tokenizer whose batches fail."""
+
+    def __init__(self, tokenizer, error):
+        self._tokenizer, self._error, self.batches = tokenizer, error, 0
+
+    def encode_batch_fast(self, texts, add_special_tokens):  # noqa: ARG002
+        self.batches += 1
+        raise self._error
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+
+@pytest.fixture(autouse=True)
+def _pool(monkeypatch):
+    monkeypatch.setattr(Tokenizer, "_pool_works", True)
+
+
+def generic(folder, **changes):
+    """A folder whose tokenizer.json counts as it is."""
+    write_folder(folder, "BERT, generic", "as it is")
+    parsed = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(parsed | changes))
+    return folder
+
+
+@pytest.fixture
+def failing(tmp_path):
+    tokenizer = load_tokenizer(generic(tmp_path), **OPTIONS)
+
+    def made(error):
+        tokenizer._tokenizer = Library(tokenizer._tokenizer, error)
+        return tokenizer
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAAAAAA"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_definition_that_the_library_panics_at_is_named(changes, tmp_path):
+    with pytest.raises(ValueError, match=r"tokenizer\.json: not a tokenizer definition: "):
+        load_tokenizer(generic(tmp_path, **changes), **OPTIONS)
+
+
+def test_a_text_that_the_library_panics_at_is_shown(tmp_path):
+    tokenizer = load_tokenizer(generic(tmp_path, normalizer=ENDLESS), **OPTIONS)
+    bad, message = "a" + "x" * 50, "a text cannot be tokenised; it begins with 'ax{39}': "
+    for texts in ([bad], ["the", bad]):
+        with pytest.raises(ValueError, match=message):
+            tokenizer(texts)
+    assert len(tokenizer(["the", "cat"]).input_ids) == 2
+    assert Tokenizer._pool_works
+
+
+def test_without_threads_texts_are_tokenised_one_by_one(failing, tmp_path):
+    texts = ["the cat", "sat", ""]
+    expected = load_tokenizer(generic(tmp_path / "b"), **OPTIONS)(texts)
+    tokenizer = failing(PanicException("The global thread pool has not been initialized"))
+    assert tokenizer(texts) == expected
+    assert tokenizer(texts) == expected
+    assert tokenizer._tokenizer.batches == 1  # the library starts its threads once or never
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), MemoryError()])
+def test_what_is_not_the_librarys_is_raised_as_it_is(failing, error):
+    with pytest.raises(type(error)):
+        failing(error)(["a", "b"])
+
+
+def test_without_threads_work_ahead_is_done_in_the_callers(monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert list(map_ahead(str, iter(range(5)))) == ["0", "1", "2", "3", "4"]
