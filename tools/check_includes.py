@@ -67,7 +67,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "util/": ("folder", "functional", "util"),
     "drop_in/": (*FOLDER, "drop_in", "util"),
     # It puts the public classes in another package's place.
-    "drop_in/stand_in.py": ("cross_encoder", "sentence_transformer", "util"),
+    "drop_in/stand_in.py": ("cross_encoder", "drop_in", "sentence_transformer", "util"),
     "quantization.py": ("util",),
     "build_info.py": ("_core", "__version__"),
     "thread_limits.py": ("_core", "__version__"),

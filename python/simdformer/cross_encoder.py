@@ -28,7 +28,7 @@ from simdformer.text.inputs import (
 from simdformer.text.pipeline import Float32
 from simdformer.text.tokenizer import Pair, check_text
 
-# What older releases of sentence-transformers took, and newer ones ignore.
+# What older releases took, and newer ones ignore.
 _NO_EFFECT = frozenset({"num_workers"})
 _NO_EFFECT_ON_RANK = _NO_EFFECT | {"apply_softmax", "convert_to_numpy", "convert_to_tensor"}
 
@@ -43,9 +43,8 @@ class CrossEncoder(TextModel):
     Parameters
     ----------
     model_name_or_path : str or path
-        A folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2"; it is looked for as a folder,
-        in the Hugging Face cache, then on the hub. It must have a classification head (transformers'
-        *ForSequenceClassification).
+        A folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2", of a model with a
+        classification head (transformers' *ForSequenceClassification).
     compute_type, num_threads, max_batch_tokens
         As SentenceTransformer's. The head is float32 in any case.
     num_labels : int or None
@@ -68,7 +67,7 @@ class CrossEncoder(TextModel):
     activation_fn
         What the scores go through unless the call says otherwise.
     prompts, default_prompt_name
-        By name, the text put before the first of each pair; the name that applies if a call names none.
+        The text put before a pair, by name; the name that applies if a call names none.
     num_tokens, truncated_texts : int
         How many tokens have been read since loading, and how many pairs were longer than max_seq_length.
         The first call that meets one warns; no other does.
@@ -89,7 +88,7 @@ class CrossEncoder(TextModel):
 
     def __init__(
         self,
-        model_name_or_path: str | os.PathLike[str],
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
         compute_type: str = "default",
         num_threads: int | None = None,
@@ -297,4 +296,5 @@ class CrossEncoder(TextModel):
         function = self.activation_fn
         if not isinstance(function, TorchActivation):
             raise TypeError(f"only activations of torch.nn can be saved, got {function!r}")
-        return settings_files(self, {"activation_fn": function.torch_class})
+        fields = {"model_type": "CrossEncoder", "activation_fn": function.torch_class}
+        return settings_files(self, fields)

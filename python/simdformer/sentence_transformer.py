@@ -103,7 +103,7 @@ class SentenceTransformer(EmbeddingModel):
 
     def __init__(
         self,
-        model_name_or_path: str | os.PathLike[str],
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
         compute_type: str = "default",
         num_threads: int | None = None,
@@ -238,8 +238,7 @@ class SentenceTransformer(EmbeddingModel):
         """Embed queries: `encode` with the prompt "query", unless the call names another."""
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
-        kwargs.setdefault("task", "query")
-        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+        return self._call_with_task("query", inputs, (prompt_name, prompt), (args, kwargs))
 
     def encode_document(
         self,
@@ -253,8 +252,7 @@ class SentenceTransformer(EmbeddingModel):
         "corpus" that the model has, unless the call names another."""
         if prompt_name is None and prompt is None:
             prompt_name = document_prompt(self.prompts)
-        kwargs.setdefault("task", "document")
-        return self.encode(inputs, prompt_name, prompt, *args, **kwargs)
+        return self._call_with_task("document", inputs, (prompt_name, prompt), (args, kwargs))
 
     def encode_stream(
         self,

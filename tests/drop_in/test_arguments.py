@@ -10,7 +10,10 @@ from tests.support import assert_same_bits
 from tests.support.model_fixtures import TEXTS, write_cross_encoder, write_model
 
 # Some limits here are short.
-pytestmark = pytest.mark.filterwarnings("ignore:texts longer than")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:texts longer than"),
+    pytest.mark.filterwarnings("ignore:use_auth_token"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ WITHOUT_EFFECT = [
     {"backend": "torch"},
     {"model_card_data": None},
     {"use_auth_token": None},
-    {"use_auth_token": True},
     {"modules": None},
+    {"classifier_dropout": 0.1},
     {"keep_in_fp32_modules": []},
 ]
 
@@ -50,6 +53,23 @@ WITHOUT_EFFECT = [
 @pytest.mark.parametrize("arguments", WITHOUT_EFFECT, ids=str)
 def test_what_changes_no_vector_is_taken(folder, model, arguments):
     assert_same_bits(SentenceTransformer(folder, **arguments).encode(TEXTS), model.encode(TEXTS))
+
+
+def test_the_older_name_of_the_token_is_warned_of(folder):
+    with pytest.warns(FutureWarning, match="use_auth_token is the older name of token"):
+        SentenceTransformer(folder, use_auth_token="x")
+
+
+def test_a_file_is_no_folder(folder):
+    with pytest.raises(NotADirectoryError, match=r"config\.json is a file; a model is a folder"):
+        SentenceTransformer(folder / "config.json")
+
+
+def test_nothing_to_load_is_refused():
+    with pytest.raises(TypeError, match="model_name_or_path must be a path or a name, got None"):
+        SentenceTransformer()
+    with pytest.raises(ValueError, match="modules must be None: modules of torch cannot be run"):
+        SentenceTransformer(modules=[object()])
 
 
 @pytest.mark.parametrize("name", ["dtype", "torch_dtype"])

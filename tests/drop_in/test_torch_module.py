@@ -60,6 +60,27 @@ def test_compile_and_the_backend(model):
     assert not model.training
 
 
+def test_the_config_is_read(model):
+    assert model.config.hidden_size == TINY.hidden_size
+    assert model.config.model_type == "bert"
+
+
+def test_an_evaluator_is_called_with_the_model_and_its_folder(model, tmp_path):
+    calls = []
+    model.evaluate(lambda *args: calls.append(args), tmp_path / "a" / "b")
+    assert calls == [(model, tmp_path / "a" / "b")]
+    assert (tmp_path / "a" / "b").is_dir()
+    assert model.evaluate(lambda given, path: (given is model, path)) == (True, None)
+
+
+def test_positional_arguments_of_queries_are_encodes(model):
+    expected = model.encode("ab", None, "x ", 8, False, "sentence_embedding", "binary")
+    for encode in (model.encode_query, model.encode_document):
+        found = encode("ab", None, "x ", 8, False, "sentence_embedding", "binary")
+        assert found.tobytes() == expected.tobytes()
+    assert_same_bits(model.encode_query(sentences=TEXTS), model.encode(TEXTS))
+
+
 def test_it_reads_texts_alone(model):
     assert model.modalities == ["text"]
     assert model.supports("text")

@@ -14,6 +14,7 @@ from simdformer.folder.loading import COMPUTE_TYPES
 from simdformer.folder.overrides import Overrides
 from simdformer.folder.resolve import resolve_model
 from simdformer.text.inputs import Budget, check_device, check_known, checked_budget
+from simdformer.text.warning import warn_caller
 
 # Other names of arguments, of older releases.
 _RENAMED = {
@@ -24,6 +25,7 @@ _RENAMED = {
 }
 _KNOWN = (
     "backend",
+    "classifier_dropout",
     "config_kwargs",
     "keep_in_fp32_modules",
     "model_card_data",
@@ -58,6 +60,10 @@ class LoadRequest:
 
     def found(self) -> FoundRequest:
         """The same with its folder. Errors: resolve_model's."""
+        if Path(self.name_or_path).is_file():
+            raise NotADirectoryError(
+                f"{self.name_or_path} is a file; a model is a folder, or a name"
+            )
         return FoundRequest(
             **vars(self), folder=resolve_model(self.name_or_path, **self.source).absolute()
         )
@@ -84,7 +90,7 @@ class FoundRequest(LoadRequest):
 
 
 def load_request(
-    model_name_or_path: str | os.PathLike[str],
+    model_name_or_path: str | os.PathLike[str] | None,
     source: Mapping[str, Any],
     running: Mapping[str, Any],
     further: Mapping[str, Any],
@@ -103,6 +109,7 @@ def load_request(
     _check_backend(given)
     source = dict(source)
     if (old := given.get("use_auth_token")) is not None:
+        warn_caller("use_auth_token is the older name of token", FutureWarning)
         if source["token"] is not None:
             raise ValueError("token and use_auth_token are two names of one argument; give one")
         source["token"] = old

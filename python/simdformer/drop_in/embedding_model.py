@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from simdformer.drop_in.settings import settings_files
 from simdformer.drop_in.text_model import TextModel, joined
-from simdformer.text.inputs import checked_truncate_dim, text_list
+from simdformer.text.inputs import checked_truncate_dim, old_name, text_list
 from simdformer.text.model_output import OutputRequest, features
 from simdformer.text.tokenizer import check_text
 from simdformer.util import similarity
@@ -21,6 +21,23 @@ from simdformer.util.similarity import SIMILARITIES
 
 # Vectors that are normalized at a time.
 _ROWS = 4096
+
+
+# encode's arguments behind the prompt, in their order.
+_POSITIONAL = (
+    "batch_size",
+    "show_progress_bar",
+    "output_value",
+    "precision",
+    "convert_to_numpy",
+    "convert_to_tensor",
+    "device",
+    "normalize_embeddings",
+    "truncate_dim",
+    "pool",
+    "chunk_size",
+)
+Rest = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class EmbeddingModel(TextModel):
@@ -97,6 +114,15 @@ class EmbeddingModel(TextModel):
         """Whether `encode` takes this as one text."""
         return isinstance(inputs, str)
 
+    def _call_with_task(
+        self, task: str, inputs: Any, names: tuple[str | None, str | None], rest: Rest
+    ) -> Any:
+        """`encode`, with a task. names: prompt_name and prompt. rest: its further arguments."""
+        args, kwargs = rest
+        inputs = old_name(inputs, kwargs)
+        kwargs = {"task": task, **dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
+        return self.encode(inputs=inputs, prompt_name=names[0], prompt=names[1], **kwargs)
+
     def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
         return ([inputs], True) if isinstance(inputs, str) else (text_list(inputs), False)
 
@@ -147,7 +173,11 @@ class EmbeddingModel(TextModel):
     def _settings_files(self) -> dict[str, Any]:
         return settings_files(
             self,
-            {"similarity_fn_name": self.similarity_fn_name, "truncate_dim": self.truncate_dim},
+            {
+                "model_type": "SentenceTransformer",
+                "similarity_fn_name": self.similarity_fn_name,
+                "truncate_dim": self.truncate_dim,
+            },
         )
 
 

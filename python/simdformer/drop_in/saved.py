@@ -16,6 +16,7 @@ import shutil
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import is_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 # What loading makes anew.
 _LOADED = (
     "_request",
-    "_stack",
+    "_limit",
+    "_stacks",
     "_tokenizer",
     "compute_type",
     "encoder",
@@ -60,25 +62,34 @@ class Snapshot:
         model.__dict__.update(self.settings)
         if model.pipeline.tokenizer.max_seq_length != self.max_seq_length:
             model.pipeline.limit_length("max_seq_length", self.max_seq_length)
-        model.pipeline.include_prompt = self.include_prompt
+        if model.pipeline.include_prompt != self.include_prompt:
+            for pipeline in model.pipeline.all():
+                pipeline.include_prompt = self.include_prompt
         return model
 
 
 class Saved:
     """A model that can be copied.
 
-    _request: what it was loaded by. _stack: the encoder's packed form then.
+    _request: what it was loaded by. _stacks: the packed forms of its encoders
+    then. _limit: its max_seq_length then.
     """
 
     encoder: nn.TextEncoder
     pipeline: TextPipeline
     _request: FoundRequest
-    _stack: object
+    _stacks: list[object]
+    _limit: int
 
     @property
     def folder(self) -> Path:
         """The folder that the model was loaded from."""
         return self._request.folder
+
+    @property
+    def limit_changed(self) -> bool:
+        """Whether max_seq_length was set since the model was loaded."""
+        return self.pipeline.tokenizer.max_seq_length != self._limit
 
     @property
     def overrides(self) -> Overrides:
@@ -99,7 +110,8 @@ class Saved:
         num_threads: of a call there, unless the constructor was given a number.
         Errors: pickle.PicklingError if the encoder has been changed since it was loaded.
         """
-        if self.encoder.native() is not self._stack:
+        stacks = [pipeline.encoder for pipeline in self.pipeline.all()]
+        if self.encoder.native() is not stacks[0] or not all(map(is_, stacks, self._stacks)):
             raise pickle.PicklingError(
                 "the encoder was changed after loading; pickles, pools and saved folders hold what was"
                 " loaded (copy.deepcopy copies the changes)"
@@ -126,7 +138,7 @@ class Saved:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         for name, value in vars(self).items():
-            shared = name in ("_request", "_stack", "pipeline")
+            shared = name in ("_request", "_stacks", "pipeline")
             other.__dict__[name] = value if shared else copy.deepcopy(value, memo)
         other.pipeline = self.pipeline.with_encoder(other.encoder)
         return other

@@ -27,8 +27,15 @@ def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, A
             for i, (name, path) in enumerate(modules)
         ]
     paths = dict(reversed(modules))
-    root = Path(paths["Transformer"])
-    limit: dict[str, Any] = {"max_seq_length": pipeline.tokenizer.max_seq_length}
+    limit: dict[str, Any] = {}
+    if model.limit_changed or "model_max_length" in overrides.tokenizer:
+        limit["max_seq_length"] = pipeline.tokenizer.max_seq_length
+    if "Transformer" not in paths and (limit or any(overrides)):
+        raise ValueError(
+            "max_seq_length and overridden fields can be saved of a model that begins with a Transformer"
+            f" alone; this one's modules: {', '.join(paths)}"
+        )
+    root = Path(paths.get("Transformer", ""))
     if "Pooling" in paths:
         pooling = Path(paths["Pooling"]) / "config.json"
         files[str(pooling)] = {"include_prompt": pipeline.include_prompt}
@@ -43,7 +50,6 @@ def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, A
     return files | {
         str(root / transformer_config_name(folder / root)): limit,
         "config_sentence_transformers.json": {
-            "model_type": "CrossEncoder" if len(modules) == 1 else "SentenceTransformer",
             "prompts": model.prompts,
             "default_prompt_name": model.default_prompt_name,
             **defaults,

@@ -24,6 +24,7 @@ import numpy as np
 
 from simdformer import util
 from simdformer.cross_encoder import CrossEncoder as _CrossEncoder
+from simdformer.drop_in.torch_module import Device
 from simdformer.sentence_transformer import SentenceTransformer as _SentenceTransformer
 
 _NAME = "sentence_transformers"
@@ -33,11 +34,21 @@ _PARTS = {"sentence_transformer": "SentenceTransformer", "cross_encoder": "Cross
 _VERSION = "6.2.0"
 
 
+class _OnTorchsDevice:
+    """A model whose device is torch's, where torch is imported."""
+
+    @property
+    def device(self) -> Any:
+        """The CPU: the only device here."""
+        torch = sys.modules.get("torch")
+        return Device("cpu") if torch is None else torch.device("cpu")
+
+
 class _StandInType(type):
     """The type of the classes below, by which pickle knows them: their module is another elsewhere."""
 
 
-class SentenceTransformer(_SentenceTransformer, metaclass=_StandInType):
+class SentenceTransformer(_OnTorchsDevice, _SentenceTransformer, metaclass=_StandInType):
     """simdformer.SentenceTransformer, which gives tensors where sentence-transformers does, if there is
     a PyTorch."""
 
@@ -45,7 +56,7 @@ class SentenceTransformer(_SentenceTransformer, metaclass=_StandInType):
         return _as_tensors(value)
 
 
-class CrossEncoder(_CrossEncoder, metaclass=_StandInType):
+class CrossEncoder(_OnTorchsDevice, _CrossEncoder, metaclass=_StandInType):
     """simdformer.CrossEncoder, likewise."""
 
     def _given(self, value: Any) -> Any:

@@ -8,12 +8,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from numpy.typing import ArrayLike
 
 from simdformer import nn
+from simdformer.checkpoint import read_json
 from simdformer.drop_in.arguments import FoundRequest
+from simdformer.drop_in.module_list import transformer_path
 from simdformer.drop_in.pool import chosen_pool, run_in_pool
 from simdformer.drop_in.saved import Saved
 from simdformer.drop_in.torch_module import TorchModule
@@ -166,6 +170,20 @@ class TextModel(Saved, TorchModule):
         """The newer name of `tokenize`."""
         return self.tokenize(inputs, prompt)
 
+    @property
+    def config(self) -> SimpleNamespace:
+        """config.json of the Transformer, with fields as attributes: a copy, which changes nothing."""
+        path = self.folder / transformer_path(self.folder) / "config.json"
+        fields = read_json(path) if path.is_file() else {}
+        return SimpleNamespace(**{**fields, **self.overrides.config})
+
+    def evaluate(self, evaluator: Any, output_path: str | None = None) -> Any:
+        """What an evaluator of sentence-transformers gives for the model. output_path: a folder that it
+        may write to, which is made."""
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, output_path)
+
     # --- for the classes below it ---
 
     def _given(self, value: Any) -> Any:
@@ -188,7 +206,7 @@ class TextModel(Saved, TorchModule):
         """Be what was loaded. options: TextPipeline's."""
         self._request = request
         self.name_or_path = request.name_or_path
-        self.encoder, self._stack = loaded.encoder, loaded.encoder.native()
+        self.encoder = loaded.encoder
         self.pipeline = TextPipeline(
             loaded.tokenizer,
             loaded.encoder,
@@ -213,6 +231,8 @@ class TextModel(Saved, TorchModule):
                 strict=loaded.strict,
                 needs_task=loaded.needs_task,
             )
+        self._stacks = [pipeline.encoder for pipeline in self.pipeline.all()]
+        self._limit = self.max_seq_length
         self.compute_type, self.part_types = loaded.compute_type, dict(loaded.part_types)
 
     def _parts(self, texts: list[Any], where: Where, bar: Any, **arguments: Any) -> list[Any]:

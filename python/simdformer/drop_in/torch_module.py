@@ -4,7 +4,7 @@ there, on a device, a sequence of modules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from simdformer import nn
@@ -43,6 +43,7 @@ class TorchModule:
     compute_type: str
     module_names: tuple[str, ...]
     tokenizer: Any
+    tokenize: Callable[..., Any]
 
     training = False
 
@@ -175,6 +176,12 @@ class TransformerView(ModuleView):
         return self.model.pipeline.encoder.hidden_size
 
     get_word_embedding_dimension = get_embedding_dimension
+
+    def preprocess(self, inputs: Any, prompt: str | None = None) -> Any:
+        """The model's view of texts: its `tokenize`."""
+        return self.model.tokenize(inputs, prompt)
+
+    tokenize = preprocess
 
 
 class PoolingView(ModuleView):
