@@ -22,7 +22,8 @@ from tests.support.torch_files import write_torch
 
 TEXTS = ["abc", "a b c d", "hello world", "z" * 30, ""]
 WEIGHTS, DECLARATION = "model-int8.safetensors", "quantization_config.json"
-QKV = "encoder.layer.0.attention.self"
+QKV = "layers.0.self_attn.in_proj_weight"
+WORDS = "embeddings.word_embeddings.weight"
 
 WIDE = Config(hidden_size=160, num_heads=4, intermediate_size=320)
 WIDE_FILES = {
@@ -106,19 +107,19 @@ def test_a_saved_model_keeps_a_dense_module_in_pytorchs_format(tmp_path):
     assert list(map(str, kept)) == ["2_Dense/pytorch_model.bin"]
 
 
-def test_a_task_model_is_saved_under_its_own_names(tmp_path):
+def test_a_task_model_is_saved_without_its_prefix_and_head(tmp_path):
     weights = {f"bert.{name}": tensor for name, tensor in random_weights().items()}
     weights["cls.predictions.bias"] = np.zeros(61, np.float32)
     task = write_model(tmp_path / "task", weights=weights)
     quantize_model(task, tmp_path / "saved")
     assert_same_bits(encode(tmp_path / "saved"), encode(task, compute_type="int8"))
     names = load_file(tmp_path / "saved" / WEIGHTS)
-    assert all(name.startswith("bert.") for name in names)
+    assert {name.split(".")[0] for name in names} == {"embeddings", "layers"}
 
 
 def test_rows_that_are_zero_constant_or_subnormal_are_saved_and_loaded(tmp_path):
     weights = random_weights(WIDE)
-    matrix = weights[f"{QKV}.query.weight"]
+    matrix = weights["encoder.layer.0.attention.self.query.weight"]
     matrix[0] = 0
     matrix[1] = 0.25
     matrix[2] = 1e-40
@@ -130,7 +131,7 @@ def test_rows_that_are_zero_constant_or_subnormal_are_saved_and_loaded(tmp_path)
 
 def test_the_declaration_names_scheme_version_and_every_part(saved):
     declared = json.loads((saved / DECLARATION).read_text())
-    assert (declared["scheme"], declared["version"]) == ("simdformer-int8", 1)
+    assert (declared["scheme"], declared["version"]) == ("simdformer-int8", 2)
     assert declared["group_size"] == _core.s8_group()
     assert len(declared["parts"]) == 1 + 4 * WIDE.num_layers
     assert all(part["compute_type"] == "int8" for part in declared["parts"].values())
@@ -201,9 +202,9 @@ def test_more_outlier_channels_than_columns_for_them_fall_back_to_float32(tmp_pa
 def test_texts_measure_the_loss_and_find_the_outliers(source, tmp_path):
     report = quantize_model(source, tmp_path / "saved", texts=["abc", "q r s t", "zz"])
     assert report.texts == 3
-    outliers = load_file(tmp_path / "saved" / WEIGHTS)[f"{QKV}.outliers"]
+    outliers = load_file(tmp_path / "saved" / WEIGHTS)[f"{QKV}_outliers"]
     quantize_model(source, tmp_path / "vocabulary")
-    assert len(outliers) == len(load_file(tmp_path / "vocabulary" / WEIGHTS)[f"{QKV}.outliers"])
+    assert len(outliers) == len(load_file(tmp_path / "vocabulary" / WEIGHTS)[f"{QKV}_outliers"])
     vectors = encode(source)
     cosines = (encode(tmp_path / "saved") * vectors).sum(1)
     sizes = np.linalg.norm(vectors, axis=1) * np.linalg.norm(encode(tmp_path / "saved"), axis=1)
@@ -251,12 +252,20 @@ def test_a_saved_model_is_not_quantised_again(saved, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2 is newer than this release of simdformer"),
+        (
+            {"version": 3},
+            "version 3 is newer than this release of simdformer, which reads versions up to 2",
+        ),
+        ({"version": 0}, "version must be an int above 0, got 0"),
         ({"version": "1"}, "version must be an int above 0, got '1'"),
         ({"scheme": "int3"}, "unknown scheme 'int3'; known: 'simdformer-int8'"),
         ({"group_size": 7}, "group_size is 7, this release of simdformer computes in groups of"),
         ({"parts": []}, "parts must map names to objects"),
-        ({"parts": {}}, "'parts' says nothing of 'embeddings.word_embeddings'"),
+        ({"parts": {}}, f"'parts' says nothing of '{WORDS}'"),
+        (
+            {"parts": {"layers.9.linear1.weight": {"compute_type": "int8"}}},
+            "'parts' has 'layers.9.linear1.weight', which the model has not",
+        ),
         ({"parts": {QKV: {"compute_type": "int4"}}}, f"unknown compute_type 'int4' of '{QKV}'"),
     ],
 )
@@ -277,36 +286,56 @@ def set_first(value):
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "message"),
+    ("suffix", "change", "message"),
     [
-        ("weight", None, "is missing from the checkpoint"),
-        ("weight_scale", None, "is missing from the checkpoint"),
-        ("outliers", None, "is missing from the checkpoint"),
-        ("outlier_weight", None, "is missing from the checkpoint"),
-        ("weight", lambda t: t[1:], "has shape"),
-        ("weight_scale", lambda t: t[:, 1:], "has shape"),
-        ("outlier_weight", lambda t: t[:, 1:], "has shape"),
-        ("weight", lambda t: t.astype(np.float32), "has dtype F32, expected I8"),
-        ("outliers", lambda t: t.astype(np.float32), "has dtype F32, expected I32"),
-        ("outliers", lambda t: t[::-1], "columns must ascend"),
-        ("outliers", set_first(-1), "columns must ascend"),
-        ("weight_scale", set_first(0), "scales must be above 0"),
-        ("weight_scale", set_first(-1), "scales must be above 0"),
-        ("weight_scale", set_first(np.nan), "NaN or infinite"),
-        ("weight_scale", set_first(np.inf), "NaN or infinite"),
-        ("outlier_weight", set_first(np.inf), "NaN or infinite"),
+        ("", None, "is missing from the checkpoint"),
+        ("_scale", None, "is missing from the checkpoint"),
+        ("_outliers", None, "is missing from the checkpoint"),
+        ("_outlier_weight", None, "is missing from the checkpoint"),
+        ("", lambda t: t[1:], "has shape"),
+        ("_scale", lambda t: t[:, 1:], "has shape"),
+        ("_outlier_weight", lambda t: t[:, 1:], "has shape"),
+        ("", lambda t: t.astype(np.float32), "has dtype F32, expected I8"),
+        ("_outliers", lambda t: t.astype(np.float32), "has dtype F32, expected I32"),
+        ("_outliers", lambda t: t[::-1], "columns must ascend"),
+        ("_outliers", set_first(-1), "columns must ascend"),
+        ("_scale", set_first(0), "scales must be above 0"),
+        ("_scale", set_first(-1), "scales must be above 0"),
+        ("_scale", set_first(np.nan), "NaN or infinite"),
+        ("_scale", set_first(np.inf), "NaN or infinite"),
+        ("_outlier_weight", set_first(np.inf), "NaN or infinite"),
     ],
 )
-def test_a_damaged_tensor_is_refused_by_file_and_name(saved, part, change, message):
+def test_a_damaged_tensor_is_refused_by_file_and_name(saved, suffix, change, message):
     tensors = load_file(saved / WEIGHTS)
-    tensor = tensors.pop(f"{QKV}.{part}")
+    tensor = tensors.pop(f"{QKV}{suffix}")
     if change:
-        tensors[f"{QKV}.{part}"] = np.ascontiguousarray(change(tensor))
+        tensors[f"{QKV}{suffix}"] = np.ascontiguousarray(change(tensor))
     save_file(tensors, saved / WEIGHTS)
     with pytest.raises(ValueError, match=message) as error:
         SentenceTransformer(saved)
-    assert f"'{QKV}.{part}'" in str(error.value)
+    assert f"'{QKV}{suffix}'" in str(error.value)
     assert WEIGHTS in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("layers.1.norm1.weight", None, "is missing from the checkpoint"),
+        ("embeddings.position_embeddings.weight", lambda t: t[1:], "has shape"),
+        ("layers.0.self_attn.in_proj_bias", lambda t: t * np.float32(np.nan), "NaN or infinite"),
+        ("layers.2.norm1.weight", lambda t: t, "holds 1 tensors that config.json leaves no place"),
+    ],
+)
+def test_a_damaged_float32_tensor_is_refused_by_name(saved, name, change, message):
+    tensors = load_file(saved / WEIGHTS)
+    tensor = tensors.pop(name, np.zeros(160, np.float32))
+    if change:
+        tensors[name] = np.ascontiguousarray(change(tensor))
+    save_file(tensors, saved / WEIGHTS)
+    with pytest.raises(ValueError, match=message) as error:
+        SentenceTransformer(saved)
+    assert f"'{name}'" in str(error.value)
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])
@@ -326,9 +355,11 @@ def test_missing_weights_are_named(saved):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
     weights = random_weights()
-    weights[f"{QKV}.key.weight"][1, 2] = bad
+    weights["encoder.layer.0.attention.self.key.weight"][1, 2] = bad
     source = write_model(tmp_path / "source", weights=weights)
-    with pytest.raises(ValueError, match=rf"{QKV}\.key\.weight.*holds 1 values that are NaN"):
+    with pytest.raises(
+        ValueError, match=r"attention\.self\.key\.weight.*holds 1 values that are NaN"
+    ):
         quantize_model(source, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 

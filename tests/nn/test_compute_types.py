@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from simdformer import _core, nn
-from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 from simdformer.generation import generate
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored

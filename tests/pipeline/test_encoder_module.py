@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simdformer import CrossEncoder, SentenceTransformer, nn
-from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 from tests.support import assert_same_bits
 from tests.support.model_fixtures import write_cross_encoder
 from tests.support.tiny_models import ARCHITECTURES, BY_NAME, TEXTS, WIDE

@@ -34,8 +34,7 @@ class Architecture(ABC):
     prefix, heads: of its task models' tensors, and of those that are passed over. buffers: names of
     tensors that are no weights. first_norm: the oracle's name of the weight that the first norm
     multiplies by. eps_field, size_fields: what config.json calls the norms' epsilon, if it has a
-    field for it, and the numbers of layers, heads and features. parts_per_layer: how many matrices
-    int8 tells apart.
+    field for it, and the numbers of layers, heads and features.
     """
 
     model_type: str
@@ -49,7 +48,6 @@ class Architecture(ABC):
     eps: float = 1e-12
     eps_field: str | None = "layer_norm_eps"
     size_fields: tuple[str, str, str] = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-    parts_per_layer: int
 
     @property
     @abstractmethod
@@ -73,8 +71,9 @@ class Architecture(ABC):
         return replace(config, vocab_size=self._tokenizer().get_vocab_size(), eps=self.eps)
 
     def num_parts(self, config):
-        """How many matrices int8 tells apart: the layers', and the words."""
-        return 1 + self.parts_per_layer * self.sized(config).num_layers
+        """How many parts int8 tells apart: the words, and of each layer the joined projections, their
+        output, what the feed-forward reads with and its output."""
+        return 1 + 4 * self.sized(config).num_layers
 
     @property
     def pad_id(self):

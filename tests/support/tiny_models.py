@@ -93,7 +93,6 @@ class Relative(Architecture):
     relative: bool = False
     buffers: tuple[str, ...] = ("embeddings.position_ids",)
     first_norm: str = "embeddings.LayerNorm.weight"
-    parts_per_layer: int = 4
 
     @property
     def max_positions(self):

@@ -97,7 +97,6 @@ class Rotary(Architecture):
     everywhere: tuple[int, int] = (-1, -1)
     matrices: tuple[str, ...] = MATRICES
     biased: tuple[str, ...] = ()
-    parts_per_layer: int = len(MATRICES)
 
     @property
     def max_positions(self):

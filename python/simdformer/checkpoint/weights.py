@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simdformer.checkpoint.folder import Checkpoint
-from simdformer.checkpoint.precision import Int8Matrix, num_groups
+from simdformer.checkpoint.int8_matrix import Int8Matrix, num_groups
 
 Float32 = NDArray[np.float32]
-Array = NDArray[Any]
 
-# What stands for a matrix in int8.
+# What stands for a matrix in int8 in folders of version 1, below its name.
 _INT8_PARTS = ("weight", "weight_scale", "outliers", "outlier_weight")
 
 
@@ -55,13 +54,44 @@ class Weights:
         part holds `count` matrices of that shape below one another, of which this is one.
         """
         found = CheckpointMatrix(self, name, tuple(parts) or (name,), (rows, cols), share)
-        self._unread.difference_update(found.tensors)
         int8 = {f"{found.name}.{part}" for part in _INT8_PARTS}
-        self._unread -= int8
+        self.expect(int8.union(found.tensors))
         if not (int8 - set(found.tensors)).intersection(self._checkpoint.names()):
             for part in parts or (name,):
                 found.check_part(part)
         return found
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Tensors by their full names that will be asked for, if they are there."""
+        self._unread.difference_update(names)
+
+    def int8(
+        self, names: Sequence[str], shape: tuple[int, int], fields: Sequence[str] = ()
+    ) -> Int8Matrix:
+        """A matrix in int8, read from the tensors of its values, scales, outliers and their weights.
+
+        shape: the matrix's, which follows from `fields`. ValueError names the file and the tensor that
+        is missing or cannot be right.
+        """
+        (rows, cols), checkpoint = shape, self._checkpoint
+        values, scale, outliers, outlier_weight = names
+        codes = checkpoint.read_integers(self.checked(values, fields, shape), "I8")
+        scales = checkpoint.read(self.checked(scale, fields, (rows, num_groups(cols))))
+        self._require(scale, bool((scales > 0).all()), "scales must be above 0")
+        name = self._prefix + outliers
+        count = math.prod(checkpoint.shape(name)) if name in checkpoint else 0
+        shape_found = (min(cols, count),)
+        columns = checkpoint.read_integers(self.checked(outliers, fields, shape_found), "I32")
+        ascending = bool((np.diff(columns, prepend=-1, append=cols) > 0).all())
+        self._require(outliers, ascending, f"columns must ascend within [0, {cols})")
+        kept = checkpoint.read(self.checked(outlier_weight, fields, (rows, len(columns))))
+        return Int8Matrix(codes, scales, columns, kept)
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            name = self._prefix + name
+            path = self._checkpoint.path(name)
+            raise ValueError(f"tensor {name!r} in {path}: {what}; the file is damaged")
 
     def share(self, name: str, field: str, share: tuple[int, int]) -> Float32:
         """A vector that is one of several of one length in the tensor `name`; see matrix."""
@@ -78,16 +108,17 @@ class Weights:
         """The full name of a tensor of that shape, which follows from those fields."""
         name = self._prefix + name
         given = ", ".join(f"{field}={self._sizes[field]}" for field in dict.fromkeys(fields))
+        config = f"config.json ({given})" if given else "config.json"
         if name not in self._checkpoint:
             raise ValueError(
                 f"tensor {name!r} is missing from the checkpoint {self._checkpoint.location};"
-                f" config.json ({given}) needs it with shape {shape}"
+                f" {config} needs it with shape {shape}"
             )
         found = self._checkpoint.shape(name)
         if found != shape:
             raise ValueError(
                 f"tensor {name!r} in {self._checkpoint.path(name).name} has shape {found};"
-                f" config.json ({given}) needs {shape}"
+                f" {config} needs {shape}"
             )
         self._unread.discard(name)
         return name
@@ -174,38 +205,6 @@ class CheckpointMatrix:
         return self._weights.checked(f"{part}.weight", self._fields, (count * rows, cols))
 
     def int8(self) -> Int8Matrix:
-        """As quantize_model stores it: in one piece, scales and outliers beside the codes.
-
-        ValueError names the file and the tensor that is missing or cannot be right.
-        """
-        rows, cols = self._weights.shape(self._fields)
-        rows *= len(self._parts)
-        groups = num_groups(cols)
-        values = self._read_integers("weight", "I8", (rows, cols))
-        scale = self._read("weight_scale", (rows, groups))
-        self._require("weight_scale", bool((scale > 0).all()), "scales must be above 0")
-        count = min(cols, math.prod(self._shape("outliers")))
-        outliers = self._read_integers("outliers", "I32", (count,))
-        ascending = bool((np.diff(outliers, prepend=-1, append=cols) > 0).all())
-        self._require("outliers", ascending, f"columns must ascend within [0, {cols})")
-        return Int8Matrix(values, scale, outliers, self._read("outlier_weight", (rows, count)))
-
-    def _shape(self, part: str) -> tuple[int, ...]:
-        """As found; () if there is no such tensor, which is refused when it is read."""
-        name, checkpoint = f"{self.name}.{part}", self._weights.checkpoint
-        return checkpoint.shape(name) if name in checkpoint else ()
-
-    def _checked(self, part: str, shape: tuple[int, ...]) -> str:
-        return self._weights.checked(f"{self._name}.{part}", self._fields, shape)
-
-    def _read(self, part: str, shape: tuple[int, ...]) -> Float32:
-        return self._weights.checkpoint.read(self._checked(part, shape))
-
-    def _read_integers(self, part: str, dtype: str, shape: tuple[int, ...]) -> Array:
-        return self._weights.checkpoint.read_integers(self._checked(part, shape), dtype)
-
-    def _require(self, part: str, holds: bool, what: str) -> None:
-        if not holds:
-            name = f"{self.name}.{part}"
-            path = self._weights.checkpoint.path(name)
-            raise ValueError(f"tensor {name!r} in {path}: {what}; the file is damaged")
+        """The same from a folder of version 1, which holds it in one piece. Errors: as Weights.int8's."""
+        names = [f"{self._name}.{part}" for part in _INT8_PARTS]
+        return self._weights.int8(names, self.shape, self._fields)

@@ -45,6 +45,11 @@ class Chain:
         """Whether pooling takes in the tokens of a prompt."""
         return all(step.include_prompt for step in self.steps if isinstance(step, Pooling))
 
+    @property
+    def reads_layers(self) -> bool:
+        """Whether a step reads the hidden states of all layers."""
+        return any(step.reads == LAYERS for step in self.steps)
+
     def __call__(self, stack: TransformerStack) -> PooledStack | SteppedStack:
         """Behind an encoder. ValueError if the modules do not fit it, or one another."""
         given = {TOKENS: stack.hidden_size} | ({LAYERS: stack.hidden_size} if self._layers else {})

@@ -25,7 +25,7 @@ from simdformer.folder.steps import (
     Dense,
 )
 from simdformer.folder.transformer_settings import TransformerSettings, read_transformer_settings
-from simdformer.int8.calibration import Pool
+from simdformer.int8.reference import Pool
 from simdformer.models.classification import (
     BuiltHead,
     build_head,

@@ -17,14 +17,9 @@ from simdformer.folder.model_folder import (
     list_modules,
 )
 from simdformer.folder.overrides import NO_OVERRIDES, Overrides
-from simdformer.folder.settings import (
-    Defaults,
-)
-from simdformer.int8.calibration import Pool, quantize_encoder
-from simdformer.int8.saved import (
-    saved_places,
-)
-from simdformer.models.assign import Assigned
+from simdformer.folder.settings import Defaults
+from simdformer.int8.calibration import quantize_encoder
+from simdformer.int8.reference import Pool
 from simdformer.text.chat_template import ChatTemplate
 from simdformer.text.tokenizer import Tokenizer
 
@@ -169,25 +164,11 @@ def _load_encoder(
     model: TransformerFolder, checkpoint: Checkpoint, compute_type: str
 ) -> tuple[nn.TextEncoder, Mapping[str, str]]:
     """The encoder and the types of its parts."""
-    if model.quantization is not None:
-        encoder, assigned = model.assigned(checkpoint)
-        encoder.load_state_dict(saved_places(encoder, assigned, model.quantization))
-        encoder.pack()
-        return encoder, model.quantization.parts
-    if compute_type == "int8":
-        encoder, assigned = load_float32(model, checkpoint)
+    encoder, quantization = model.encoder(checkpoint), model.quantization
+    if quantization is None and compute_type == "int8":
         quantized = quantize_encoder(encoder, model.measure(checkpoint))
-        return quantized.encoder, assigned.by_part(quantized.part_types)
-    return load_float32(model, checkpoint, compute_type)[0], {}
-
-
-def load_float32(
-    model: TransformerFolder, checkpoint: Checkpoint, compute_type: str = "float32"
-) -> tuple[nn.TextEncoder, Assigned]:
-    """The encoder of a folder that is not quantised, and where its numbers are from. compute_type:
-    float32 or bfloat16, in which matrices are packed, one after another."""
-    encoder, assigned = model.assigned(checkpoint)
-    encoder.load_state_dict(assigned.places)
-    encoder.to_compute_type(compute_type)
+        return quantized.encoder, quantized.part_types
+    if quantization is None:
+        encoder.to_compute_type(compute_type)
     encoder.pack()
-    return encoder, assigned
+    return encoder, {} if quantization is None else quantization.parts

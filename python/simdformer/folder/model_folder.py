@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from simdformer import nn
+from simdformer._core import PooledStack
 from simdformer.build_info import auto_compute_type
 from simdformer.checkpoint import Checkpoint, naming, read_json
 from simdformer.folder.chain import Chain
@@ -39,13 +41,12 @@ from simdformer.folder.steps import (
     Step,
 )
 from simdformer.folder.transformer_settings import TransformerSettings, read_transformer_settings
-from simdformer.int8.calibration import Pool
-from simdformer.int8.saved import (
-    WEIGHTS_FILE,
-    read_quantization_config,
-)
+from simdformer.int8 import version_1
+from simdformer.int8.config import read_quantization_config
+from simdformer.int8.reference import Pool
+from simdformer.int8.saved import WEIGHTS_FILE, saved_places
 from simdformer.models import build_encoder
-from simdformer.models.assign import Assigned, assign, cut_layers
+from simdformer.models.assign import assign, cut_layers
 from simdformer.text.chat_template import ChatTemplate, load_chat_template
 from simdformer.text.tokenizer import Tokenizer, load_tokenizer
 from simdformer.text.warning import warn_caller
@@ -91,20 +92,34 @@ class TransformerFolder(ABC):
             self.transformer / WEIGHTS_FILE if self.quantization else self.transformer
         )
 
-    def assigned(self, checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
-        """The encoder without numbers, and where they are. Tensors without a place are warned of."""
-        with naming(self.transformer / "config.json"):
+    def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
+        """The encoder, whose numbers are read when they are needed: while the checkpoint is open.
+        Tensors without a place are warned of."""
+        saved, path = self.quantization, self.transformer / "config.json"
+        with naming(path):
             encoder, names = build_encoder(self.config)
-            assigned = assign(encoder, names, checkpoint)
-            if self.settings.hidden_state is not None:
-                assigned = assigned.without(cut_layers(encoder, self.settings.hidden_state))
+        if saved is not None and saved.version > 1:
+            self._cut(encoder)
+            encoder.load_state_dict(saved_places(encoder, names, checkpoint, saved))
+            return encoder
+        with naming(path):
+            assigned = assign(encoder, names, checkpoint).without(self._cut(encoder))
         if left := assigned.unread:
             shown = ", ".join(map(repr, left[:5])) + (", ..." if left[5:] else "")
             warn_caller(
                 f"{checkpoint.location}: {len(left)} tensors that config.json leaves no place for are"
                 f" passed over: {shown}"
             )
-        return encoder, assigned
+        if saved is None:
+            encoder.load_state_dict(assigned.places)
+        else:
+            encoder.load_state_dict(version_1.saved_places(encoder, assigned, saved))
+        return encoder
+
+    def _cut(self, encoder: nn.TextEncoder) -> list[str]:
+        """Leave the layers that the model's hidden state needs. Returns the parameters that are gone."""
+        index = self.settings.hidden_state
+        return [] if index is None else cut_layers(encoder, index)
 
     @abstractmethod
     def measure(self, checkpoint: Checkpoint) -> Pool:
@@ -206,12 +221,15 @@ class ModelFolder(TransformerFolder):
         layers = self.config.get("output_hidden_states") is True
         return Chain(str(self.listed.source), tuple(steps), output, layers=layers)
 
-    def assigned(self, checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
+    def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
         """Of a StaticEmbedding a table without layers."""
-        return static_encoder(checkpoint) if self.is_static else super().assigned(checkpoint)
+        return static_encoder(checkpoint) if self.is_static else super().encoder(checkpoint)
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
-        """The embeddings; modules have files of their own."""
+        """The embeddings; modules have files of their own. If one weighs all layers, which run one by
+        one then, what the last one gives is pooled."""
+        if self.pooling.reads_layers:
+            return partial(PooledStack, pooling=list(self.modes or ("mean",)))
         return self.pooling
 
     def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:

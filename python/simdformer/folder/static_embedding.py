@@ -14,7 +14,7 @@ import numpy as np
 from simdformer import nn
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.weights import Float32
-from simdformer.models.assign import WORDS, Assigned
+from simdformer.models.assign import WORDS
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
 from simdformer.text.tokenizer import Tokenizer
@@ -24,12 +24,13 @@ from simdformer.text.tokenizer_files import read_definition
 _NO_LIMIT = 2**31 - 1
 
 
-def static_encoder(checkpoint: Checkpoint) -> tuple[nn.TextEncoder, Assigned]:
+def static_encoder(checkpoint: Checkpoint) -> nn.TextEncoder:
     """The table as an encoder without layers. ValueError names tensors that cannot be."""
     table = _table(checkpoint)
     with initialization.deferred():
         encoder = nn.TextEncoder(nn.TextEmbeddings(*table.shape), [])
-    return encoder, Assigned({WORDS: Stored(table.shape, lambda: table)}, {})
+    encoder.load_state_dict({WORDS: Stored(table.shape, lambda: table)})
+    return encoder
 
 
 def static_tokenizer(folder: Path) -> Tokenizer:

@@ -14,59 +14,39 @@ most stay in float32, as few as will do. docs/quantization.md has the figures.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from simdformer import nn
-from simdformer._core import Linear, PooledStack, TransformerStack, linear_forward, s8_group
-from simdformer.checkpoint.precision import Float32, Int8Matrix, Int32
+from simdformer._core import Linear, linear_forward, s8_group
+from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix, Int32
 from simdformer.int8.gptq import Float64, quantize_weight_for
+from simdformer.int8.parts import Part, encoder_parts, own_parts, put, stages
+from simdformer.int8.reference import (
+    Packed,
+    Pool,
+    Reference,
+    copy_of,
+    mean_pooled,
+    packed_parts,
+    run,
+    run_recorded,
+)
+from simdformer.int8.sample import Sample, vocabulary_sample
 from simdformer.models.assign import WORDS
 from simdformer.nn.compute_types import outlier_columns, quantized
 from simdformer.nn.parameters import Stored
-from simdformer.text.model_output import PooledModel
 
 # The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
 
-# Tokens that are kept on their way through every layer, and that run once a part.
+# Tokens that show the outliers, and that run once a part.
 _FEW_TOKENS = 1024
-# Tokens whose inputs the weights are rounded for.
-_MOMENT_TOKENS = 16384
-
-Pool = Callable[[TransformerStack], PooledModel]
-
-
-class Sample(NamedTuple):
-    """Sequences of token ids: input_ids (total_tokens,), cu_seqlens (batch + 1,); token_type_ids as
-    input_ids, None if all are 0."""
-
-    input_ids: Int32
-    cu_seqlens: Int32
-    token_type_ids: Int32 | None = None
-
-    def first(self, tokens: int) -> Sample:
-        """The whole sequences at the beginning that have at most so many tokens; at least one."""
-        count = max(1, int(np.searchsorted(self.cu_seqlens[1:], tokens, side="right")))
-        return self.between(0, count)
-
-    def pieces(self, tokens: int) -> Iterator[Sample]:
-        """All sequences, in samples of at most so many tokens; a longer one alone."""
-        rest = self
-        while len(rest.cu_seqlens) > 1:
-            piece = rest.first(tokens)
-            yield piece
-            rest = rest.between(len(piece.cu_seqlens) - 1, len(rest.cu_seqlens) - 1)
-
-    def between(self, begin: int, end: int) -> Sample:
-        """Sequences begin to end - 1."""
-        cu_seqlens = self.cu_seqlens[begin : end + 1]
-        tokens = slice(cu_seqlens[0], cu_seqlens[-1])
-        types = None if self.token_type_ids is None else self.token_type_ids[tokens]
-        return Sample(self.input_ids[tokens], cu_seqlens - cu_seqlens[0], types)
+# Tokens whose inputs the weights are rounded for, and that go through the layers together.
+_MANY_TOKENS = 16384
 
 
 class Loss(NamedTuple):
@@ -84,30 +64,20 @@ class Loss(NamedTuple):
 class QuantizedEncoder:
     """An encoder with int8 parameters.
 
-    cosines: float32 (sequences of the sample,), each one's vector to that of float32. parts: what
-    is in int8, by the parameters' names. kept: what stays in float32. losses: of all; empty if nobody
-    had to know.
+    cosines: float32 (sequences of the sample,), each one's vector to that of float32. part_types: of
+    each part, by name, "int8" or, if it is kept, "float32". matrix: gives one in int8. losses: of all;
+    empty if nobody had to know.
     """
 
     encoder: nn.TextEncoder
     cosines: Float32
-    parts: Mapping[str, Int8Matrix]
-    kept: tuple[str, ...] = ()
+    part_types: Mapping[str, str]
+    matrix: Callable[[str], Int8Matrix]
     losses: Mapping[str, Loss] = field(default_factory=dict)
-
-    @property
-    def part_types(self) -> dict[str, str]:
-        """The compute type of every part."""
-        return {**dict.fromkeys(self.parts, "int8"), **dict.fromkeys(self.kept, "float32")}
 
     def holds(self, min_cosine: float) -> bool:
         """Whether every sequence is so near."""
         return bool(self.cosines.min() >= min_cosine)
-
-
-def mean_pooled(encoder: TransformerStack) -> PooledStack:
-    """How sequences become the vectors to compare, if nothing else is said."""
-    return PooledStack(encoder, ["mean"])
 
 
 def quantize_encoder(
@@ -118,39 +88,34 @@ def quantize_encoder(
     min_cosine: float = MIN_COSINE,
     with_losses: bool = False,
 ) -> QuantizedEncoder:
-    """Quantise a copy of a float32 encoder, which is its measure.
+    """Quantise a copy of a float32 encoder, which is its measure and is not packed for that.
 
     sample: real texts' tokens, which the weights are then rounded for (simdformer.int8.gptq); if None,
     ids from all over the vocabulary, and weights are rounded each by itself. with_losses: also if no
     part has to be kept.
     """
     tokens = (sample or vocabulary_sample)(encoder)
-    exact = pool(encoder.native()).encode(*tokens)
-    few = tokens.first(_FEW_TOKENS)
-    parts = _Parts(encoder, few, tokens.first(_MOMENT_TOKENS) if sample else None)
+    reference = Reference(encoder, pool)
+    first, *others = tokens.pieces(_MANY_TOKENS)
+    candidate = _Candidate(reference)
+    vectors = _calibrate(reference, candidate, first, for_inputs=sample is not None)
+    exact = np.concatenate([vectors, *map(reference.encode, others)])
 
-    def attempt(kept: Sequence[str], tokens: Sample = tokens) -> QuantizedEncoder:
-        parts.keep(kept)
-        vectors = pool(parts.encoder.native()).encode(*tokens)
-        cosines = _cosines(vectors, exact[: len(vectors)])
-        return QuantizedEncoder(parts.encoder, cosines, parts.quantized(), parts.parameters(kept))
+    def attempt(kept: Sequence[str]) -> QuantizedEncoder:
+        candidate.keep(kept)
+        vectors = pool(candidate.encoder.native()).encode(*tokens)
+        cosines = _cosines(vectors, exact)
+        return QuantizedEncoder(candidate.encoder, cosines, candidate.types(), candidate.matrix)
 
     result = attempt(())
-    if result.holds(min_cosine) and not with_losses:
-        return result
-    names = parts.names()
-    errors = parts.errors()
-    losses = {
-        name: Loss(error, 1 - float(attempt([n for n in names if n != name], few).cosines.mean()))
-        for name, error in errors.items()
-    }
-    if result.holds(min_cosine):
-        result = attempt(())
-    else:
-        worst_first = sorted(losses, key=lambda name: -losses[name].cosine_loss)
-        result = _keep_fewest(attempt, worst_first, min_cosine)
-    spread = {each: loss for name, loss in losses.items() for each in parts.parameters([name])}
-    return replace(result, losses=spread)
+    if with_losses or not result.holds(min_cosine):
+        losses = _losses(reference, candidate, tokens.first(_FEW_TOKENS), exact)
+        if not result.holds(min_cosine):
+            worst_first = sorted(losses, key=lambda name: -losses[name].cosine_loss)
+            result = _keep_fewest(attempt, worst_first, min_cosine)
+        result = replace(result, losses=losses)
+    result.encoder.pack()
+    return result
 
 
 def _keep_fewest(
@@ -168,122 +133,136 @@ def _keep_fewest(
     return attempt(worst_first[:enough])
 
 
-class _Part(NamedTuple):
-    """Parameters that are quantised or kept together: those of one packed matrix, whose inputs are the
-    same, or the table of words. linears: what they are packed in in float32; none for the table."""
+class _Candidate:
+    """A copy of the encoder with parts in int8, of which some may be kept in float32."""
 
-    parameters: list[str]
-    linears: tuple[Linear, ...]
+    def __init__(self, reference: Reference) -> None:
+        self.encoder = copy.deepcopy(reference.encoder)
+        self._reference = reference
+        self._owners = self.encoder.places()
+        self._parts = {part.name: part for part in encoder_parts(self.encoder)}
+        self._places: dict[str, dict[str, Stored]] = {}
+        self._kept: set[str] = set()
 
+    def add(self, name: str, matrix: Int8Matrix) -> None:
+        """Have a part in int8."""
+        places = self._parts[name].places(self._owners, "int8", lambda: matrix)
+        self._places[name] = places
+        put(self._owners, places)
+        if name == WORDS:  # the packed form has its numbers, but not its codes
+            self._words = matrix
 
-class _Parts:
-    """A copy of an encoder with parts in int8, of which some may be kept in float32. Each is quantised
-    once; its name is that of its first parameter."""
+    def matrix(self, name: str) -> Int8Matrix:
+        """A part in int8; once it is packed, the packed form is all there is."""
+        if name == WORDS:
+            return self._words
+        return Int8Matrix.joined(
+            [cast(Int8Matrix, place.array()) for place in self._places[name].values()]
+        )
 
-    def __init__(self, exact: nn.TextEncoder, few: Sample, many: Sample | None) -> None:
-        self.encoder = copy.deepcopy(exact)
-        self._exact = exact
-        self._places = exact.places()
-        self._own = self.encoder.places()
-        self._parts = {part.parameters[0]: part for part in self._found()}
-        self._kept: set[str] = set(self._parts)
-        self._inputs = self._record(few)
-        moments = {} if many is None else self._moments(many)
-        self._matrices: dict[str, Int8Matrix] = {}
-        for name, part in self._parts.items():
-            outliers = np.empty(0, np.int32)
-            if part.linears:
-                outliers = outlier_columns(np.abs(self._inputs[name]).max(axis=0))
-            for each in part.parameters:
-                self._matrices[each] = _quantize(self._weight(each), outliers, moments.get(name))
-
-    def _found(self) -> list[_Part]:
-        """The table of words, and the packed matrices."""
-        names = {(id(owner), name): dotted for dotted, (owner, name) in self._places.items()}
-        self._exact.native()
-        parts: dict[tuple[int, ...], _Part] = {}
-        for owner, name, linears in self._exact.packed_matrices():
-            part = parts.setdefault(_key(linears), _Part([], linears))
-            part.parameters.append(names[id(owner), name])
-        return [_Part([WORDS], ()), *parts.values()]
-
-    def _weight(self, name: str) -> Float32:
-        owner, own = self._places[name]
-        return np.ascontiguousarray(getattr(owner, own))
-
-    def _record(self, sample: Sample) -> dict[str, Float32]:
-        """Each part's inputs, (tokens, in_features)."""
-        first = {name: part.linears[0] for name, part in self._parts.items() if part.linears}
-        for linear in first.values():
-            linear.record_inputs()
-        self._exact.native().encode(*sample, num_threads=1)
-        return {name: linear.take_inputs() for name, linear in first.items()}
-
-    def _moments(self, sample: Sample) -> dict[str, Float64]:
-        """The sum of x^T x over each part's inputs x, (in_features, in_features)."""
-        sums: dict[str, Float64] = {}
-        for piece in sample.pieces(_FEW_TOKENS):
-            for name, x in self._record(piece).items():
-                sums[name] = sums.get(name, 0) + (x.T @ x).astype(np.float64)
-        return sums
-
-    def names(self) -> list[str]:
-        """One a part."""
-        return list(self._parts)
-
-    def parameters(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Those of some parts."""
-        return tuple(each for name in names for each in self._parts[name].parameters)
+    def types(self) -> dict[str, str]:
+        """The compute type of each part."""
+        return {name: "float32" if name in self._kept else "int8" for name in self._places}
 
     def keep(self, names: Sequence[str]) -> None:
-        """Have these parts in float32 in the encoder, and all others in int8."""
+        """Have these parts in float32, and all others in int8."""
         for name in self._kept ^ set(names):  # those that change
-            for each in self._parts[name].parameters:
-                owner, own = self._own[each]
-                owner.put(own, self._place(each, kept=name in names))
+            places: Mapping[str, Any] = self._places[name]
+            if name in names:
+                places = {each: self._reference.anew(each) for each in places}
+            put(self._owners, places)
         self._kept = set(names)
 
-    def _place(self, name: str, *, kept: bool) -> Any:
-        if kept:
-            owner, own = self._places[name]
-            return owner.place(own)
-        matrix = self._matrices[name]
-        if name == WORDS:
-            return Stored(matrix.shape, matrix.widened)
-        return Stored.of(matrix, "int8")
 
-    def quantized(self) -> dict[str, Int8Matrix]:
-        """What is not kept."""
-        names = [name for name in self._parts if name not in self._kept]
-        return {each: self._matrices[each] for each in self.parameters(names)}
-
-    def errors(self) -> dict[str, float]:
-        """|int8 - float32| / |float32| of each part's output, all of them being in int8."""
-        self.keep(())
-        self.encoder.native()
-        packed = (linears for _, _, linears in self.encoder.packed_matrices())
-        exact = (_key(linears) for _, _, linears in self._exact.packed_matrices())
-        rounded = dict(zip(exact, packed, strict=True))
-        errors = {}
-        for name, part in self._parts.items():
-            if part.linears:
-                x = self._inputs[name]
-                found = _outputs(rounded[_key(part.linears)], x)
-                errors[name] = _distance(found, _outputs(part.linears, x))
-            else:
-                errors[name] = _distance(self._matrices[name].widened(), self._weight(name))
-        return errors
+def _calibrate(
+    reference: Reference, candidate: _Candidate, tokens: Sample, *, for_inputs: bool
+) -> Float32:
+    """Have all parts in int8. for_inputs: with weights rounded for what they read.
+    Returns: the vectors of the sequences in float32."""
+    samples = list(tokens.pieces(_FEW_TOKENS))
+    states: list[Any] = [None] * len(samples)
+    for stem, own in stages(candidate.encoder).items():
+        seen = _observed(reference.stage(stem), samples, states, for_inputs=for_inputs)
+        for part in own_parts(own):
+            named, (outliers, moments) = part.below(stem), seen.get(part.name, _NOTHING)
+            candidate.add(named.name, _quantized(reference, named, outliers, moments))
+        own.native()  # lets go what it is packed of
+    return reference.vectors(np.concatenate(states), tokens)
 
 
-def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None = None) -> Int8Matrix:
+class _Seen(NamedTuple):
+    """Of what a part reads: the outlier columns, and x^T x over all its rows x, (in_features,
+    in_features), or None."""
+
+    outliers: Int32
+    moments: Float64 | None = None
+
+
+_NOTHING = _Seen(np.empty(0, np.int32))
+
+
+def _observed(
+    stage: nn.Module, samples: Sequence[Sample], states: list[Any], *, for_inputs: bool
+) -> dict[str, _Seen]:
+    """What the parts of a stage read. states: each sample's rows, which become the stage's output."""
+    seen: dict[str, _Seen] = {}
+    for i, sample in enumerate(samples):
+        states[i], packed = run_recorded(stage, states[i], sample)
+        for name, (_, x) in packed.items():
+            outliers, moments = seen.get(name) or _Seen(outlier_columns(np.abs(x).max(axis=0)))
+            if for_inputs:
+                own = (x.T @ x).astype(np.float64)
+                moments = own if moments is None else moments + own
+            seen[name] = _Seen(outliers, moments)
+    return seen
+
+
+def _quantized(
+    reference: Reference, part: Part, outliers: Int32, moments: Float64 | None
+) -> Int8Matrix:
+    weights = [reference.read(name) for name in part.parameters]
+    return Int8Matrix.joined([_quantize(weight, outliers, moments) for weight in weights])
+
+
+def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None) -> Int8Matrix:
     if moments is None:
         return quantized(weight, outliers)
     values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
 
 
-def _key(linears: Sequence[Linear]) -> tuple[int, ...]:
-    return tuple(map(id, linears))
+def _losses(
+    reference: Reference, candidate: _Candidate, tokens: Sample, exact: Float32
+) -> dict[str, Loss]:
+    """What each part loses. exact: the vectors of these tokens, and of more."""
+    states: Any = None
+    # The rows where one part is in int8, and all behind it in float32.
+    others: dict[str, Float32] = {}
+    errors: dict[str, float] = {}
+    for stem in stages(reference.encoder):
+        stage = reference.stage(stem)
+        others = {name: run(stage, rows, tokens) for name, rows in others.items()}
+        out, packed = run_recorded(stage, states, tokens)
+        for part in own_parts(stage):
+            named = part.below(stem)
+            matrix, rounded = candidate.matrix(named.name), copy_of(stage)
+            part.put_int8(rounded.places(), matrix)
+            others[named.name] = run(rounded, states, tokens)
+            if part.name in packed:
+                error = _error(packed_parts(rounded)[part.name], packed[part.name])
+            else:
+                error = _distance(matrix.widened(), reference.read(named.name))
+            errors[named.name] = error
+        states = out
+    vectors = {name: reference.vectors(rows, tokens) for name, rows in others.items()}
+    near = {name: _cosines(v, exact[: len(v)]).mean() for name, v in vectors.items()}
+    return {name: Loss(errors[name], 1 - float(near[name])) for name in errors}
+
+
+def _error(rounded: Sequence[Linear], exact: Packed) -> float:
+    """|int8 - float32| / |float32| of a part's output for what it read."""
+    found, wanted = (_outputs(linears, exact.inputs) for linears in (rounded, exact.linears))
+    return _distance(found, wanted)
 
 
 def _outputs(linears: Sequence[Linear], x: Float32) -> Float32:
@@ -300,8 +279,3 @@ def _cosines(a: Float32, b: Float32) -> Float32:
     sizes = np.linalg.norm(wide_a, axis=1) * np.linalg.norm(wide_b, axis=1)
     cosines: Float32 = ((wide_a * wide_b).sum(axis=1) / sizes).astype(np.float32)
     return cosines
-
-
-def vocabulary_sample(encoder: nn.TextEncoder) -> Sample:
-    """Sequences of ids from all over the vocabulary, the same each time."""
-    return Sample(*encoder.sample().args)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.checkpoint.precision import Float32, Int8, Int32
+from simdformer.checkpoint.int8_matrix import Float32, Int8, Int32
 
 Float64 = NDArray[np.float64]
 

@@ -5,30 +5,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simdformer import nn
-from simdformer.checkpoint import Checkpoint, find_weights, has_weights
+from simdformer.checkpoint import find_weights, has_weights
 from simdformer.folder.cross_encoder_folder import open_folder
-from simdformer.folder.loading import load_float32
 from simdformer.folder.model_folder import TransformerFolder
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
-from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, Sample, quantize_encoder
-from simdformer.int8.saved import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    saved_parts,
-    write_quantized,
-)
-from simdformer.models.assign import Assigned
+from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, quantize_encoder
+from simdformer.int8.config import CONFIG_FILE
+from simdformer.int8.sample import Sample
+from simdformer.int8.saved import WEIGHTS_FILE, saved_tensors, write_quantized
 from simdformer.text.batching import pack
 from simdformer.text.inputs import pair_list, text_list
 from simdformer.text.tokenizer import Pair, check_text
@@ -71,8 +65,8 @@ class QuantizationReport:
     first_percentile: float
     min_cosine: float
     texts: int
-    float32_bytes: int
-    int8_bytes: int
+    float32_bytes: int = 0
+    int8_bytes: int = 0
 
 
 def quantize_model(
@@ -121,28 +115,40 @@ def quantize_model(
     model = open_folder(source)
     if model.quantization is not None:
         raise ValueError(f"{source} is quantised already: see {model.quantization.path}")
+    model.resolve("int8")
     if checked and not isinstance(checked[0], str) and not model.reads_pairs:
         raise ValueError(
             f"texts holds pairs, but {source} is no cross-encoder and reads single texts"
         )
-    inner = model.transformer.relative_to(source)
+    return _quantize(model, target, checked, min_cosine)
+
+
+def _quantize(
+    model: TransformerFolder,
+    target: Path,
+    texts: list[str] | list[Pair] | None,
+    min_cosine: float,
+) -> QuantizationReport:
+    inner = model.transformer.relative_to(model.folder)
     with model.checkpoint() as checkpoint:
-        encoder, assigned = load_float32(model, checkpoint)
+        measure = model.measure(checkpoint)
+        head = sorted(checkpoint.names_read)
+        encoder = model.encoder(checkpoint)
         quantized = quantize_encoder(
             encoder,
-            model.measure(checkpoint),
-            sample=partial(_text_sample, model, checked) if checked else None,
+            measure,
+            sample=partial(_text_sample, model, texts) if texts else None,
             min_cosine=min_cosine,
             with_losses=True,
         )
+        report = _report(target, quantized, len(texts or ()))
         with new_folder(target) as temporary:
             _copy_files(model, temporary)
-            parts = _part_reports(assigned, quantized)
-            declared = _declaration(quantized, parts, min_cosine, len(checked or ()))
-            tensors = _tensors(checkpoint, assigned, quantized)
-            write_quantized(temporary / inner, tensors, declared)
+            tensors = dict(saved_tensors(encoder, quantized))
+            tensors |= {name: checkpoint.read(name) for name in head}
+            write_quantized(temporary / inner, tensors, _declaration(report, min_cosine))
         sizes = (checkpoint.num_bytes(), (target / inner / WEIGHTS_FILE).stat().st_size)
-    return _report(target, quantized, parts, len(checked or ()), sizes)
+    return replace(report, float32_bytes=sizes[0], int8_bytes=sizes[1])
 
 
 def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pair]:
@@ -200,69 +206,32 @@ def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
 
 
-def _tensors(
-    checkpoint: Checkpoint, assigned: Assigned, quantized: QuantizedEncoder
-) -> dict[str, NDArray[Any]]:
-    """Parts in int8 as such, and every other tensor that was read, of the encoder or a head, as it is."""
-    tensors: dict[str, NDArray[Any]] = {}
-    for part in saved_parts(assigned, quantized.parts).values():
-        tensors |= part
-    # A tensor may hold several parts.
-    kept = _float32_tensors(assigned, quantized.kept)
-    replaced = _float32_tensors(assigned, quantized.parts) - kept
-    for name in sorted(checkpoint.names_read - replaced):
-        tensors[name] = checkpoint.read(name)
-    return tensors
-
-
-def _float32_tensors(assigned: Assigned, names: Iterable[str]) -> set[str]:
-    """The names of those that hold some parameters."""
-    return {t for name in names for matrix in assigned.matrices[name] for t in matrix.tensors}
-
-
-def _part_reports(assigned: Assigned, quantized: QuantizedEncoder) -> tuple[PartReport, ...]:
-    types = assigned.by_part(quantized.part_types)
-    losses = assigned.by_part(quantized.losses)
-    return tuple(PartReport(name, types[name], *loss) for name, loss in losses.items())
-
-
-def _declaration(
-    quantized: QuantizedEncoder, parts: Sequence[PartReport], min_cosine: float, texts: int
-) -> dict[str, Any]:
+def _declaration(report: QuantizationReport, min_cosine: float) -> dict[str, Any]:
     """quantization_config.json beside scheme, version and group size."""
-    cosines = quantized.cosines
     return {
-        "sample": f"{texts} texts" if texts else "vocabulary",
+        "sample": f"{report.texts} texts" if report.texts else "vocabulary",
         "required_min_cosine": min_cosine,
-        "mean_cosine": float(cosines.mean()),
-        "first_percentile": float(np.quantile(cosines, 0.01)),
-        "min_cosine": float(cosines.min()),
+        "mean_cosine": report.mean_cosine,
+        "first_percentile": report.first_percentile,
+        "min_cosine": report.min_cosine,
         "parts": {
             part.name: {
                 "compute_type": part.compute_type,
                 "error": part.error,
                 "cosine_loss": part.cosine_loss,
             }
-            for part in parts
+            for part in report.parts
         },
     }
 
 
-def _report(
-    folder: Path,
-    quantized: QuantizedEncoder,
-    parts: tuple[PartReport, ...],
-    texts: int,
-    sizes: tuple[int, int],
-) -> QuantizationReport:
-    cosines = quantized.cosines
+def _report(folder: Path, quantized: QuantizedEncoder, texts: int) -> QuantizationReport:
+    cosines, types = quantized.cosines, quantized.part_types
     return QuantizationReport(
         folder=folder,
-        parts=parts,
+        parts=tuple(PartReport(n, types[n], *loss) for n, loss in quantized.losses.items()),
         mean_cosine=float(cosines.mean()),
         first_percentile=float(np.quantile(cosines, 0.01)),
         min_cosine=float(cosines.min()),
         texts=texts,
-        float32_bytes=sizes[0],
-        int8_bytes=sizes[1],
     )

@@ -8,8 +8,8 @@ weights instead of wrong ones. docs/quantization.md describes both.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,126 +19,81 @@ from safetensors.numpy import save
 
 from simdformer import nn
 from simdformer._core import s8_group
-from simdformer.checkpoint import read_json
-from simdformer.checkpoint.precision import Int8Matrix
-from simdformer.checkpoint.weights import CheckpointMatrix
-from simdformer.models.assign import WORDS, Assigned
-from simdformer.nn.parameters import Stored
-from simdformer.nn.projections import APART, JOINED
+from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix
+from simdformer.checkpoint.weights import Weights
+from simdformer.int8.calibration import QuantizedEncoder
+from simdformer.int8.config import CONFIG_FILE, SCHEME, VERSION, QuantizationConfig
+from simdformer.int8.parts import Part, encoder_parts
+from simdformer.models.names import Names
+from simdformer.nn.parameters import Stored, shape_of, value_of
 
 WEIGHTS_FILE = "model-int8.safetensors"
-CONFIG_FILE = "quantization_config.json"
-SCHEME = "simdformer-int8"
-VERSION = 1
 
-_PART_TYPES = ("int8", "float32")
-
-
-@dataclass(frozen=True)
-class QuantizationConfig:
-    """quantization_config.json. parts: each linear layer's and table's compute type, by name."""
-
-    path: Path
-    parts: Mapping[str, str]
-
-    def compute_type(self, name: str) -> str:
-        """That of one part. ValueError if the file does not declare it."""
-        if name not in self.parts:
-            raise ValueError(f"{self.path}: 'parts' says nothing of {name!r}, which the model has")
-        return self.parts[name]
-
-
-def read_quantization_config(folder: Path) -> QuantizationConfig | None:
-    """What `folder` declares, or None if its weights are not quantised in our way.
-
-    ValueError names the file and the field: an unknown scheme, a version or a group size that this
-    release cannot read, a part that is declared wrongly.
-    """
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        return None
-    config = read_json(path)
-    if config.get("scheme") != SCHEME:
-        raise ValueError(f"{path}: unknown scheme {config.get('scheme')!r}; known: {SCHEME!r}")
-    version = config.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ValueError(f"{path}: version must be an int above 0, got {version!r}")
-    if version > VERSION:
-        raise ValueError(
-            f"{path}: version {version} is newer than this release of simdformer, which reads"
-            f" version {VERSION}; upgrade simdformer"
-        )
-    if config.get("group_size") != s8_group():
-        raise ValueError(
-            f"{path}: group_size is {config.get('group_size')!r}, this release of simdformer"
-            f" computes in groups of {s8_group()}; quantise the model again"
-        )
-    return QuantizationConfig(path, _part_types(path, config.get("parts")))
-
-
-def _part_types(path: Path, parts: object) -> dict[str, str]:
-    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
-        raise ValueError(f"{path}: parts must map names to objects with a compute_type")
-    types = {name: part.get("compute_type") for name, part in parts.items()}
-    for name, compute_type in types.items():
-        if compute_type not in _PART_TYPES:
-            raise ValueError(
-                f"{path}: unknown compute_type {compute_type!r} of {name!r};"
-                f" known: {', '.join(map(repr, _PART_TYPES))}"
-            )
-    return types
+# The tensors of a part in int8: values, scale, outliers and outlier_weight, behind its name.
+_SUFFIXES = ("", "_scale", "_outliers", "_outlier_weight")
 
 
 def saved_places(
-    encoder: nn.TextEncoder, assigned: Assigned, config: QuantizationConfig
-) -> dict[str, Stored]:
-    """Where each parameter's numbers are in a folder of this scheme: as Assigned.places, which it
-    replaces. Projections that have a name each are set apart in the encoder, for each may be of
-    another type."""
-    places = dict(assigned.places)
-    owners = encoder.places()
-    for name, matrices in assigned.matrices.items():
-        names: Sequence[str] = (name,)
-        if len(matrices) > 1:
-            attention = owners[name][0]
-            attention.set_apart()
-            names = [name.replace(JOINED, apart) for apart in APART]
-            del places[name]
-        for each, matrix in zip(names, matrices, strict=True):
-            places[each] = _saved_place(matrix, config.compute_type(matrix.name), name == WORDS)
+    encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint, config: QuantizationConfig
+) -> Mapping[str, Stored]:
+    """Where each parameter's numbers are in a folder of this version.
+
+    ValueError names a part that is not declared, a tensor that is missing or of another shape, and what
+    the encoder has no place for.
+    """
+    weights, owners = Weights(checkpoint, {}), encoder.places()
+    places: dict[str, Stored] = {}
+    parts = encoder_parts(encoder)
+    config.refuse_others(part.name for part in parts)
+    for part in parts:
+        compute_type = config.compute_type(part.name)
+        read = _reader(weights, part, _shape(encoder, part), compute_type)
+        places |= part.places(owners, compute_type, read)
+    for name in [name for name in owners if name not in places]:
+        owner, own = owners[name]
+        shape = shape_of(owner.place(own))
+        places[name] = Stored(shape, partial(checkpoint.read, weights.checked(name, (), shape)))
+    heads = [prefix + name for prefix in ("", *names.prefixes) for name in names.ignored]
+    weights.refuse_unread(heads)
     return places
 
 
-def _saved_place(matrix: CheckpointMatrix, compute_type: str, is_table: bool) -> Stored:
+def _shape(encoder: nn.TextEncoder, part: Part) -> tuple[int, int]:
+    """All rows of a part."""
+    owners = encoder.places()
+    places = [owners[name] for name in part.parameters]
+    shapes = [shape_of(owner.place(own)) for owner, own in places]
+    return sum(rows for rows, _ in shapes), shapes[0][1]
+
+
+def _reader(
+    weights: Weights, part: Part, shape: tuple[int, int], compute_type: str
+) -> Callable[[], Float32 | Int8Matrix]:
     if compute_type == "float32":
-        return Stored(matrix.shape, matrix.float32)
-    if is_table:
-        return Stored(matrix.shape, lambda: matrix.int8().widened())
-    return Stored(matrix.shape, matrix.int8, "int8")
+        return partial(weights.checkpoint.read, weights.checked(part.name, (), shape))
+    names = _names(part.name)
+    weights.expect(names)
+    return partial(weights.int8, names, shape)
 
 
-def saved_parts(
-    assigned: Assigned, parameters: Mapping[str, Int8Matrix]
-) -> dict[str, dict[str, NDArray[Any]]]:
-    """The tensors of each part, by its name, of parameters in int8."""
-    parts = {}
-    for name, whole in parameters.items():
-        begin = 0
-        for matrix in assigned.matrices[name]:
-            rows = slice(begin, begin + matrix.shape[0])
-            parts[matrix.name] = checkpoint_tensors(matrix.name, whole.rows(rows))
-            begin = rows.stop
-    return parts
+def _names(part: str) -> list[str]:
+    return [part + suffix for suffix in _SUFFIXES]
 
 
-def checkpoint_tensors(name: str, matrix: Int8Matrix) -> dict[str, NDArray[Any]]:
-    """A part's tensors, as CheckpointMatrix.int8 reads them."""
-    return {
-        f"{name}.weight": matrix.values,
-        f"{name}.weight_scale": matrix.scale,
-        f"{name}.outliers": matrix.outliers,
-        f"{name}.outlier_weight": matrix.outlier_weight,
-    }
+def saved_tensors(
+    encoder: nn.TextEncoder, quantized: QuantizedEncoder
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The tensors of an encoder in float32, by name, with those of the parts that are in int8."""
+    owners = encoder.places()
+    for part in encoder_parts(encoder):
+        slots = [owner.place(own) for owner, own in map(owners.pop, part.parameters)]
+        if quantized.part_types[part.name] == "int8":
+            yield from zip(_names(part.name), quantized.matrix(part.name), strict=True)
+        else:
+            yield part.name, np.concatenate([value_of(slot) for slot in slots])
+    for name, (owner, own) in owners.items():
+        yield name, value_of(owner.place(own))
 
 
 def write_quantized(

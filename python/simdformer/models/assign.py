@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from simdformer import nn
 from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.precision import Float32
+from simdformer.checkpoint.int8_matrix import Float32
 from simdformer.checkpoint.weights import CheckpointMatrix, Weights
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
 from simdformer.nn.parameters import Stored
-
-T = TypeVar("T")
 
 # The table of words, whose codes int8 widens when it is loaded.
 WORDS = "embeddings.word_embeddings.weight"
@@ -25,7 +23,7 @@ WORDS = "embeddings.word_embeddings.weight"
 class Assigned(NamedTuple):
     """What an architecture's names say of its module.
 
-    matrices: of each parameter that int8 is about, what holds its rows, one below another. unread:
+    matrices: of each matrix and the table of words, what holds its rows, one below another. unread:
     tensors that no parameter has a place for.
     """
 
@@ -38,10 +36,6 @@ class Assigned(NamedTuple):
         places = {name: p for name, p in self.places.items() if name not in parameters}
         matrices = {name: m for name, m in self.matrices.items() if name not in parameters}
         return Assigned(places, matrices, self.unread)
-
-    def by_part(self, values: Mapping[str, T]) -> dict[str, T]:
-        """What is said of some of those parameters, by the names of what holds their rows."""
-        return {part.name: v for name, v in values.items() for part in self.matrices[name]}
 
 
 def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Assigned:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.checkpoint.precision import Int8Matrix, Int32
+from simdformer.checkpoint.int8_matrix import Int8Matrix, Int32
 from simdformer.nn.parameters import COMPUTE_TYPES, Float32, Stored, Value, float32_of
 
 # Outliers are the columns beyond so many times the median, at most so many; of narrow layers, at most

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import packing

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 
 Float32: TypeAlias = NDArray[np.float32]
 Value: TypeAlias = "NDArray[Any] | Int8Matrix"

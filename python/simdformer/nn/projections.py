@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from simdformer import _core
-from simdformer.checkpoint.precision import Int8Matrix
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 from simdformer.nn.heads import Heads
 from simdformer.nn.parameters import (
     Float32,

@@ -120,7 +120,8 @@ class TextEncoder(Module):
     @property
     def max_positions(self) -> int:
         """The longest sequence that is served, 0 for any."""
-        return int(self.native().max_positions)
+        limits = [self.embeddings.max_positions, *(x.self_attn.max_positions for x in self.layers)]
+        return min((limit for limit in limits if limit is not None), default=0)
 
     @property
     def hidden_size(self) -> int:

@@ -69,6 +69,7 @@ class Int8Matrix(NamedTuple):
 
     def widened(self) -> Float32:
         """What the codes stand for, outliers aside: float32 (rows, cols)."""
-        scale = np.repeat(self.scale, s8_group(), axis=1)[:, : self.values.shape[1]]
-        wide: Float32 = self.values * scale
+        wide: Float32 = self.values.astype(np.float32)
+        for index, begin in enumerate(range(0, wide.shape[1], s8_group())):
+            wide[:, begin : begin + s8_group()] *= self.scale[:, index, None]
         return wide

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of an encoder that int8 is about: the table of words, and each layer's matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from simdformer import nn
+from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix
+from simdformer.nn.parameters import Stored, shape_of
+
+Places = Mapping[str, tuple[Any, str]]
+
+
+class Part(NamedTuple):
+    """Parameters that read the same rows: they are quantised, kept in float32 and saved as one.
+
+    name: that of the parameter, or of several joined. parameters: whose rows lie below one another.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+
+    def below(self, stem: str) -> Part:
+        """The same part, by its names in the encoder."""
+        return Part(f"{stem}.{self.name}", tuple(f"{stem}.{name}" for name in self.parameters))
+
+    def places(
+        self, owners: Places, compute_type: str, read: Callable[[], Float32 | Int8Matrix]
+    ) -> dict[str, Stored]:
+        """What the places of its parameters hold. owners: of all parameters, as places() gives them.
+        read: gives all rows."""
+        begin, result = 0, {}
+        for name in self.parameters:
+            owner, own = owners[name]
+            shape = shape_of(owner.place(own))
+            rows = slice(begin, begin + shape[0])
+            begin = rows.stop
+            if isinstance(owner, nn.Embedding):  # a table is not multiplied with
+                result[name] = Stored(shape, partial(_widened, read))
+            else:
+                result[name] = Stored(shape, partial(_rows, read, rows), compute_type)
+        return result
+
+    def put_int8(self, owners: Places, matrix: Int8Matrix) -> None:
+        """Have its parameters in int8."""
+        put(owners, self.places(owners, "int8", lambda: matrix))
+
+
+def put(owners: Places, places: Mapping[str, Any]) -> None:
+    """Put what stands for parameters in their places."""
+    for name, place in places.items():
+        owner, own = owners[name]
+        owner.put(own, place)
+
+
+def stages(encoder: nn.TextEncoder) -> dict[str, nn.Module]:
+    """What a text goes through, by name: the embeddings, and each layer."""
+    return {
+        "embeddings": encoder.embeddings,
+        **{f"layers.{i}": layer for i, layer in enumerate(encoder.layers)},
+    }
+
+
+def own_parts(stage: nn.Module) -> list[Part]:
+    """Those of one stage, by their names in it."""
+    if isinstance(stage, nn.TextEmbeddings):
+        names = ["word_embeddings.weight"]
+        if stage.projection is not None:
+            names.append("projection.weight")
+        return [Part(name, (name,)) for name in names]
+    names = ["self_attn.in_proj_weight", "self_attn.out_proj.weight"]
+    parts = [Part(name, (name,)) for name in (*names, "linear1.weight", "linear2.weight")]
+    if hasattr(stage, "linear_gate"):
+        parts[2] = Part("gate_up_proj.weight", ("linear_gate.weight", "linear1.weight"))
+    return parts
+
+
+def encoder_parts(encoder: nn.TextEncoder) -> list[Part]:
+    """All of them."""
+    return [part.below(n) for n, stage in stages(encoder).items() for part in own_parts(stage)]
+
+
+def _widened(read: Callable[[], Float32 | Int8Matrix]) -> Float32:
+    value = read()
+    return value.widened() if isinstance(value, Int8Matrix) else value
+
+
+def _rows(read: Callable[[], Float32 | Int8Matrix], rows: slice) -> Float32 | Int8Matrix:
+    value = read()
+    return value.rows(rows) if isinstance(value, Int8Matrix) else value[rows]

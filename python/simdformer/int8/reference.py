@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The float32 encoder that int8 is made from and measured by, one layer at a time: its numbers are read
+for it, and let go behind it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from simdformer import nn
+from simdformer._core import Embeddings, Linear, PooledStack, TransformerStack
+from simdformer.checkpoint.int8_matrix import Float32
+from simdformer.int8.parts import own_parts, stages
+from simdformer.int8.sample import Sample
+from simdformer.nn.parameters import in_type, value_of
+from simdformer.text.model_output import PooledModel
+
+Pool: TypeAlias = Callable[[TransformerStack], PooledModel]
+
+
+class Packed(NamedTuple):
+    """What a part is packed in, and the rows that it read, (tokens, in_features)."""
+
+    linears: tuple[Linear, ...]
+    inputs: Float32
+
+
+class Reference:
+    """encoder: its parameters are read, as often as they are needed; it is not packed. pool: how
+    sequences become the vectors to compare."""
+
+    def __init__(self, encoder: nn.TextEncoder, pool: Pool) -> None:
+        self.encoder = encoder
+        self._pool = pool
+        self._owners = encoder.places()
+        self._stages = stages(encoder)
+
+    def anew(self, name: str) -> Any:
+        """A place for a parameter in float32, to be read for it."""
+        owner, own = self._owners[name]
+        return in_type(owner.place(own), "float32")
+
+    def read(self, name: str) -> Float32:
+        """A parameter's numbers."""
+        value: Float32 = value_of(self.anew(name))
+        return np.ascontiguousarray(value)
+
+    def stage(self, name: str) -> nn.Module:
+        """A copy of the embeddings or of a layer in float32."""
+        stage = copy_of(self._stages[name])
+        for own_name, (owner, own) in stage.places().items():
+            given, _ = self._owners[f"{name}.{own_name}"]
+            if owner is not given:  # not positions, which are shared
+                owner.put(own, self.anew(f"{name}.{own_name}"))
+        return stage
+
+    def vectors(self, states: Float32, tokens: Sample) -> Float32:
+        """Those of sequences, of what the last layer gives, (sequences, ..)."""
+        norm = self.encoder.norm
+        # The rows as a table of embeddings, each of which is looked up.
+        rows = TransformerStack([], None if norm is None else norm.native(), Embeddings(states))
+        ids = np.arange(len(states), dtype=np.int32)
+        return self._pool(rows).encode(ids, tokens.cu_seqlens)
+
+    def encode(self, tokens: Sample) -> Float32:
+        """The vectors of sequences."""
+        states: Any = None
+        for name in self._stages:
+            states = run(self.stage(name), states, tokens)
+        return self.vectors(states, tokens)
+
+
+def copy_of(stage: nn.Module) -> nn.Module:
+    """A copy with places of its own; positions, of which other layers have the same, are shared."""
+    shared = stage.self_attn.position if hasattr(stage, "self_attn") else None
+    return copy.deepcopy(stage, {id(shared): shared})
+
+
+def run(stage: nn.Module, states: Float32 | None, tokens: Sample, num_threads: int = 0) -> Float32:
+    """What a stage makes of the packed rows of sequences, or the embeddings of their ids."""
+    if isinstance(stage, nn.TextEmbeddings):
+        stack = TransformerStack([], None, stage.native())
+        return stack.encode(*tokens, num_threads=num_threads)
+    out: Float32 = stage(states, cu_seqlens=tokens.cu_seqlens, num_threads=num_threads)
+    return out
+
+
+def packed_parts(stage: nn.Module) -> dict[str, tuple[Linear, ...]]:
+    """What each part of a stage is packed in; a table is in no layer."""
+    packed = {(id(owner), own): linears for owner, own, linears in stage.packed_matrices()}
+    owners = stage.places()
+    firsts = {part.name: owners[part.parameters[0]] for part in own_parts(stage)}
+    places = {name: (id(owner), own) for name, (owner, own) in firsts.items()}
+    return {name: packed[place] for name, place in places.items() if place in packed}
+
+
+def run_recorded(
+    stage: nn.Module, states: Float32 | None, tokens: Sample
+) -> tuple[Float32, dict[str, Packed]]:
+    """The output, and what each part of a stage in float32 read."""
+    packed = packed_parts(stage)
+    for first, *_ in packed.values():
+        first.record_inputs()
+    out = run(stage, states, tokens, num_threads=1)
+    return out, {
+        name: Packed(linears, linears[0].take_inputs()) for name, linears in packed.items()
+    }
+
+
+def mean_pooled(stack: TransformerStack) -> PooledStack:
+    """How sequences become vectors, if nothing else is said."""
+    return PooledStack(stack, ["mean"])
