@@ -156,7 +156,7 @@ def test_a_byte_level_tokenizers_first_space_follows_the_tokenizer_config(tmp_pa
 def test_the_padding_token_is_tokenizer_jsons_if_no_config_names_one(tmp_path):
     files = {"tokenizer_config.json": {}}
     model = SentenceTransformer(BY_NAME["roberta"].write(tmp_path / "m", files=files))
-    assert model.pipeline.tokenizer.pad_id == 1
+    assert model.pipeline.tokenizer.files.pad_id == 1
 
 
 # Compute types

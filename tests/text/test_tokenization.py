@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import processors
 
 from simdformer.text.tokenizer import Tokenizer
+from simdformer.text.tokenizer_files import TokenizerFiles
 from tests.support.model_fixtures import tokenizer_json
 
 TEMPLATES = {
@@ -33,10 +34,8 @@ def library_tokenizer(template="bert"):
 
 def ours(template="bert", *, limit, side="right", pairs=True, **options):
     return Tokenizer(
-        library_tokenizer(template),
+        TokenizerFiles(library_tokenizer(template), truncation_side=side),
         max_seq_length=limit,
-        truncation_side=side,
-        pad_id=0,
         pairs=pairs,
         **options,
     )

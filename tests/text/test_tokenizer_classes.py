@@ -155,5 +155,5 @@ def test_special_tokens_of_a_text_can_be_split(tmp_path):
 
 
 def test_a_class_with_left_padding_says_so(tmp_path):
-    assert load(write_folder(tmp_path / "a", "Gemma", "as it is")).padding_side == "left"
-    assert load(write_folder(tmp_path / "b", "BERT", "as it is")).padding_side == "right"
+    assert load(write_folder(tmp_path / "a", "Gemma", "as it is")).files.padding_side == "left"
+    assert load(write_folder(tmp_path / "b", "BERT", "as it is")).files.padding_side == "right"

@@ -121,7 +121,7 @@ def test_special_tokens_in_a_text_are_found(tmp_path):
 def test_special_tokens_may_be_named_in_either_file(tmp_path, name, token):
     write_tokenizer(tmp_path, files={name: {"cls_token": token, "pad_token": token}})
     assert ids(tmp_path, "a") == numbers("0", "a", "[SEP]")
-    assert load(tmp_path).pad_id == VOCABULARY.index("0")
+    assert load(tmp_path).files.pad_id == VOCABULARY.index("0")
 
 
 def test_the_map_is_not_read_where_the_settings_have_all_tokens(tmp_path):
@@ -161,7 +161,7 @@ def test_the_mask_of_mpnet_takes_the_blank_before_it_along(tmp_path):
 
 @pytest.mark.parametrize("model_type", ["bert", "mpnet", "roberta"])
 def test_the_pad_token_is_the_classes_own(tmp_path, model_type):
-    assert load(write_tokenizer(tmp_path, model_type)).pad_id == int(model_type != "bert")
+    assert load(write_tokenizer(tmp_path, model_type)).files.pad_id == int(model_type != "bert")
 
 
 def test_a_tokenizers_class_counts_more_than_the_models_type(tmp_path):

@@ -64,10 +64,15 @@ def differences(folder, tokenizer, ids):
         tokenizer.backend_tokenizer.decode(row) for row in ids
     ]:
         yield "texts of ids"
-    if mine.pad_id != (tokenizer.pad_token_id or 0) or mine.padding_side != tokenizer.padding_side:
+    files = mine.files
+    if (files.pad_id, files.padding_side) != (tokenizer.pad_token_id or 0, tokenizer.padding_side):
         yield "padding"
-    if mine._special_ids != set(tokenizer.all_special_ids):
+    if files.special_ids != set(tokenizer.all_special_ids):
         yield "special ids"
+    if files.special_tokens != tokenizer.special_tokens_map:
+        yield "special tokens"
+    if files.has_types != ("token_type_ids" in tokenizer.model_input_names):
+        yield "token types"
 
 
 @pytest.mark.parametrize(("kind", "old"), sorted(GRID), ids=str)

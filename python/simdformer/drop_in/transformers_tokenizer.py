@@ -4,15 +4,11 @@ texts. A model itself uses the tokenizer of its pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simdformer.checkpoint import read_json
-from simdformer.drop_in.module_list import transformer_path
 from simdformer.drop_in.tokenized_texts import TokenizedTexts, checked_items, formed
 from simdformer.functional.arrays import positive_int
 from simdformer.text.inputs import check_known
@@ -45,9 +41,8 @@ class TransformersTokenizer:
     is_fast = True
 
     def __init__(self, model: Any) -> None:
-        self.__dict__.update(model=model, padding_side="right")
-        side = self._config.get("padding_side", "right")
-        self.__dict__["padding_side"] = side
+        side = model.pipeline.tokenizer.files.padding_side
+        self.__dict__.update(model=model, padding_side=side)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "model_max_length":
@@ -62,8 +57,7 @@ class TransformersTokenizer:
         kind, _, end = name.removesuffix("_id").rpartition("_")
         if end != "token" or kind not in _SPECIAL:
             raise AttributeError(f"the tokenizer has no attribute {name!r}")
-        token = self._config.get(f"{kind}_token")
-        token = token.get("content") if isinstance(token, Mapping) else token
+        token = self._inner.files.special_tokens.get(f"{kind}_token")
         if not name.endswith("_id"):
             return token
         return None if token is None else self._backend.token_to_id(token)
@@ -160,7 +154,7 @@ class TransformersTokenizer:
         text = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
         clean = clean_up_tokenization_spaces
         if clean is None:
-            clean = self._config.get("clean_up_tokenization_spaces", False)
+            clean = self._inner.files.cleans_up
         if clean and type(self._backend.model).__name__ != "BPE":
             for spaced in _CLEANED:
                 text = text.replace(spaced, spaced.strip(" "))
@@ -241,17 +235,7 @@ class TransformersTokenizer:
 
     @property
     def _has_types(self) -> bool:
-        return bool(self.model.pipeline.encoder.num_token_types > 1)
-
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        """What the folder declares: the tokens of roles, and sides."""
-        folder = self.model.folder / transformer_path(self.model.folder)
-        paths = [folder / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
-        config: dict[str, Any] = {}
-        for path in filter(Path.is_file, paths):
-            config |= read_json(path)
-        return {**config, **self.model.overrides.tokenizer}
+        return self._inner.files.has_types
 
     def _rows(
         self, items: Sequence[Any], limit: int, add_special_tokens: bool
@@ -268,7 +252,7 @@ class TransformersTokenizer:
 
     def _pad(self, rows: dict[str, list[list[int]]], width: int) -> None:
         for name, fill in (
-            ("input_ids", self._inner.pad_id),
+            ("input_ids", self._inner.files.pad_id),
             ("token_type_ids", 0),
             ("attention_mask", 0),
         ):

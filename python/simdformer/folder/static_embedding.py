@@ -18,7 +18,7 @@ from simdformer.models.assign import WORDS
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
 from simdformer.text.tokenizer import Tokenizer
-from simdformer.text.tokenizer_files import read_definition
+from simdformer.text.tokenizer_files import TokenizerFiles, read_definition
 
 # As long as a text may be.
 _NO_LIMIT = 2**31 - 1
@@ -38,10 +38,8 @@ def static_tokenizer(folder: Path) -> Tokenizer:
     tokenizer = read_definition(folder / "tokenizer.json")
     stored = tokenizer.truncation or {}
     return Tokenizer(
-        tokenizer,
+        TokenizerFiles(tokenizer, truncation_side=str(stored.get("direction", "right"))),
         max_seq_length=int(stored.get("max_length", _NO_LIMIT)),
-        truncation_side=str(stored.get("direction", "right")),
-        pad_id=0,
         with_type_ids=False,
         add_special_tokens=False,
     )

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from simdformer.checkpoint import naming, read_optional_json, read_regular
+from simdformer.text.tokenizer_files import special_tokens
 
-_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 # Words of a template that reads a message's content as a list of parts.
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "message.content[")
 # Model types whose templates hold those words and take plain texts.
@@ -143,7 +143,7 @@ def load_chat_template(
         form = "structured" if shown else "flat"
     keep_suffix = variables.pop("restore_suffix", True)
     defaults = {"tools": None, "documents": None, "add_generation_prompt": False}
-    given = {**defaults, **_special_tokens(folder, config), **variables}
+    given = {**defaults, **special_tokens(folder, overrides), **variables}
     return ChatTemplate(path, source, form, given, keep_suffix=bool(keep_suffix))
 
 
@@ -172,14 +172,6 @@ def _named(entry: object) -> tuple[str, str]:
     if isinstance(entry, dict) and isinstance(entry.get("name"), str):
         return entry["name"], str(entry.get("template"))
     raise ValueError(f"chat_template must list objects with name and template, got {entry!r}")
-
-
-def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Special tokens by role, as a template sees them."""
-    stated = {**read_optional_json(folder / "special_tokens_map.json"), **config}
-    tokens = {f"{role}_token": stated.get(f"{role}_token") for role in _ROLES}
-    texts = {n: t.get("content") if isinstance(t, dict) else t for n, t in tokens.items()}
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def _common_end(first: Sequence[int], second: Sequence[int]) -> Sequence[int]:

@@ -304,7 +304,7 @@ class TextPipeline:
         type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
         ones = [[1] * len(row) for row in ids]
         return {
-            "input_ids": _padded(ids, self.tokenizer.pad_id),
+            "input_ids": _padded(ids, self.tokenizer.files.pad_id),
             "token_type_ids": _padded(type_ids, 0),
             "attention_mask": _padded(ones, 0),
         }

@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import normalizers
 
 from simdformer.text.chat_template import Rendered
-from simdformer.text.tokenizer_files import read_tokenizer
+from simdformer.text.tokenizer_files import TokenizerFiles, read_tokenizer
 from simdformer.text.tokenizer_panic import is_of_library
 
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
@@ -51,6 +51,7 @@ class Tokenizer:
     """A fast tokenizer with a fixed length limit, safe to call from any number of threads.
 
     Attributes:
+      files: what its folder says.
       special_ids_around: the special tokens that stand before a text's own tokens and after them.
     """
 
@@ -58,28 +59,22 @@ class Tokenizer:
 
     def __init__(
         self,
-        tokenizer: tokenizers.Tokenizer,
+        files: TokenizerFiles,
         *,
         max_seq_length: int,
-        truncation_side: str,
-        pad_id: int,
-        padding_side: str = "right",
-        special_ids: frozenset[int] = frozenset(),
         pairs: bool = False,
         with_type_ids: bool = True,
         add_special_tokens: bool = True,
     ) -> None:
-        """Take over `tokenizer`: drop the padding and truncation stored with it.
+        """Take over the library's tokenizer: drop the padding and truncation stored with it.
 
         max_seq_length: the longest sequence in tokens, special tokens included.
-        truncation_side: "right" or "left", the end that a longer text loses.
-        pad_id, padding_side: the token that `tokenize` of a model pads with, and where; nothing else pads.
-        special_ids: of the special tokens, one of which at its end is no part of a prompt.
         pairs: calls are with pairs of texts. Of a pair that is too long the longer text is cut,
           until both are of one length, then both.
         with_type_ids: give out token types, if there are any but 0.
         add_special_tokens: put those of the post-processor around a text.
         """
+        tokenizer = files.tokenizer
         tokenizer.no_padding()
         tokenizer.no_truncation()
         num_special = tokenizer.num_special_tokens_to_add(pairs) if add_special_tokens else 0
@@ -88,10 +83,8 @@ class Tokenizer:
                 f"max_seq_length must be at least {max(num_special, 1)}"
                 f" ({num_special} special tokens), got {max_seq_length}"
             )
+        self.files = files
         self._tokenizer = tokenizer
-        self._truncation_side = truncation_side
-        self.pad_id = pad_id
-        self.padding_side = padding_side
         self._max_seq_length = max_seq_length
         self._pairs = pairs
         self._add_special_tokens = add_special_tokens
@@ -100,7 +93,6 @@ class Tokenizer:
         self._has_type_ids = with_type_ids and any(probe.type_ids)
         own = [i for i, special in enumerate(probe.special_tokens_mask) if not special] or [0, -1]
         self.special_ids_around = probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
-        self._special_ids = special_ids
 
     @property
     def max_seq_length(self) -> int:
@@ -110,7 +102,7 @@ class Tokenizer:
     @property
     def special_ids(self) -> frozenset[int]:
         """The ids of special tokens, such as [CLS]."""
-        return self._special_ids
+        return self.files.special_ids
 
     def _encode(self, text: str | Pair) -> tokenizers.Encoding:
         first, second = (text, None) if isinstance(text, str) else text
@@ -126,12 +118,8 @@ class Tokenizer:
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
         """The same tokenizer with another limit. This one is left as it is."""
         return Tokenizer(
-            self._tokenizer,
+            self.files,
             max_seq_length=max_seq_length,
-            truncation_side=self._truncation_side,
-            pad_id=self.pad_id,
-            padding_side=self.padding_side,
-            special_ids=self._special_ids,
             pairs=self._pairs,
             with_type_ids=self._has_type_ids,
             add_special_tokens=self._add_special_tokens,
@@ -155,7 +143,7 @@ class Tokenizer:
     @property
     def truncation_side(self) -> str:
         """The end that a longer text loses."""
-        return self._truncation_side
+        return self.files.truncation_side
 
     def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
         """Tokenise. The texts must be str without lone surrogates (see check_text).
@@ -198,7 +186,7 @@ class Tokenizer:
         room = self._max_seq_length - (len(sequence_ids) - first - second)
         cut: set[int] = set()
         for positions, count in zip(texts, longest_first(first, second, room), strict=True):
-            from_left = self._truncation_side == "left"
+            from_left = self.files.truncation_side == "left"
             cut.update(positions[: len(positions) - count] if from_left else positions[count:])
         return [i for i in range(len(sequence_ids)) if i not in cut]
 
@@ -212,7 +200,7 @@ class Tokenizer:
         As in sentence-transformers: the prompt's own tokens, less a special token at the end.
         """
         (ids,) = self([prompt]).input_ids
-        return len(ids) - bool(ids and ids[-1] in self._special_ids)
+        return len(ids) - bool(ids and ids[-1] in self.files.special_ids)
 
 
 def _with_suffix(ids: list[int], text: object) -> list[int]:
@@ -272,12 +260,8 @@ def load_tokenizer(
     if do_lower_case:
         _lower_case_first(files.tokenizer)
     return Tokenizer(
-        files.tokenizer,
+        files,
         max_seq_length=min(int(limit), max_positions),
-        truncation_side=files.truncation_side,
-        padding_side=files.padding_side,
-        pad_id=files.pad_id,
-        special_ids=files.special_ids,
         pairs=pairs,
         with_type_ids=with_type_ids and files.has_types,
         add_special_tokens=add_special_tokens,

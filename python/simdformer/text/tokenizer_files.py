@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tokenizers
@@ -38,17 +39,20 @@ class TokenizerFiles(NamedTuple):
     """What a folder says about its tokenizer.
 
     max_length: of a text in tokens, as the file has it. pad_id: 0 if nothing is declared.
-    special_ids: of the special tokens that have a role or are declared. has_types: whether token types
-    are given out. truncation_side, padding_side: "right" or "left".
+    special_tokens: their texts by role, such as "cls_token". special_ids: of those and of others that are
+    declared special. has_types: whether token types are given out. truncation_side, padding_side:
+    "right" or "left". cleans_up: whether a text made of ids loses the blanks before its signs.
     """
 
     tokenizer: tokenizers.Tokenizer
-    max_length: object
-    pad_id: int
-    special_ids: frozenset[int]
-    has_types: bool
-    truncation_side: str
-    padding_side: str
+    max_length: object = None
+    pad_id: int = 0
+    special_tokens: Mapping[str, str] = MappingProxyType({})
+    special_ids: frozenset[int] = frozenset()
+    has_types: bool = True
+    truncation_side: str = "right"
+    padding_side: str = "right"
+    cleans_up: bool = False
 
 
 class _Content(NamedTuple):
@@ -78,13 +82,8 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles
     """
     config_path = folder / "tokenizer_config.json"
     config = read_optional_json(config_path)
-    definition = folder / _definition_name(config)
+    definition, kind = _chosen(folder, config)
     has_definition = definition.is_file()
-
-    def is_byte_level() -> bool:
-        return has_definition and b'"ByteLevel"' in definition.read_bytes()
-
-    kind = choose(config_path, config, read_optional_json(folder / "config.json"), is_byte_level)
     path = definition if has_definition else _vocabulary_file(folder, kind)
     content = _definition(path, kind) if has_definition else _vocabulary(path, kind)
     declared = read_declared(folder, config, overrides, content.added)
@@ -92,6 +91,26 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles
         files = _made(config_path, kind, content, declared)
         files.tokenizer.encode("a")  # some definitions fail at a text alone
         return files
+
+
+def special_tokens(folder: Path, overrides: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a folder's special tokens by role, without its vocabulary. Errors: as above."""
+    config = read_optional_json(folder / "tokenizer_config.json")
+    definition, kind = _chosen(folder, config)
+    declared = read_declared(folder, config, overrides, {} if definition.is_file() else None)
+    tokens = declared.special({} if kind is None else kind.special, ())
+    return {role: str(token) for role, token in tokens.items()}
+
+
+def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[Path, TokenizerClass | None]:
+    """Where tokenizer.json is, if it is there, and the class."""
+    definition = folder / _definition_name(config)
+
+    def is_byte_level() -> bool:
+        return definition.is_file() and b'"ByteLevel"' in definition.read_bytes()
+
+    model = read_optional_json(folder / "config.json")
+    return definition, choose(folder / "tokenizer_config.json", config, model, is_byte_level)
 
 
 def read_definition(path: Path) -> tokenizers.Tokenizer:
@@ -236,6 +255,7 @@ def _made(
             tokenizer,
             declared.fields.get("model_max_length", declared.fields.get("max_len")),
             padding.get("pad_id", 0) if pad_id is None else pad_id,
+            roles,
             frozenset(known),
             kind is not None and kind.has_types,
             ((rest and rest.truncation) or {}).get("direction", "right"),
@@ -260,6 +280,7 @@ def _with_settings(path: Path, fields: Mapping[str, Any], files: TokenizerFiles)
         has_types="token_type_ids" in names,
         truncation_side=fields.get("truncation_side", files.truncation_side),
         padding_side=fields.get("padding_side", files.padding_side),
+        cleans_up=bool(fields.get("clean_up_tokenization_spaces")),
     )
 
 
