@@ -9,13 +9,14 @@ namespace {
 constexpr const char* kIsaName = "avx2";
 constexpr size_t kTileRows = 6;
 constexpr size_t kTileVectors = 2;
-constexpr size_t kS8TileRows = 2;  // 4 + 4 accumulators + 4 of W, widened + 2 of A = 14 of 16
+constexpr size_t kS8TileRows =
+    4;  // 8 accumulators + 2 of W + 1 of A + ones + 2 products = 14 of 16
 
 }  // namespace
 }  // namespace simdformer
 
 #include "isa/tables.h"
-#include "kernels/gemm_s8_dot.inl.h"
+#include "kernels/gemm_s8_signs.inl.h"
 #include "kernels/table.inl.h"
 
 namespace simdformer {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GEMM of gemm.inl.h with weights of s8 and activations quantised to u8 on their way in: what
-// gemm_s8_dot.inl.h (vectors) and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
+// gemm_s8_vectors.inl.h and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
 // columns products are summed in int32, exactly; the groups' sums, scaled, and the products of
 // minima and outlier columns are added in float32, for every kS8Depth columns, and the whole goes
 // through the same epilogue.

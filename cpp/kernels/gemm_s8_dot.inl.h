@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm_s8 by dot_u8s8: four products a lane, each group's sums in registers.
+// gemm_s8 by dot_u8s8: four products a lane.
 #pragma once
 
-#include "kernels/gemm_s8.inl.h"
-#include "kernels/probe.inl.h"
+#include "kernels/gemm_s8_vectors.inl.h"
 
 namespace simdformer {
 namespace {
@@ -12,144 +11,10 @@ namespace {
 // 1%.
 constexpr size_t kS8Rows = 64;
 
-constexpr size_t kS8PanelVectors = kTileVectors;
-
-void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kS8PanelVectors); }
-
-// acc = the integer sums of one group.
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void sum_group(const uint8_t* SIMDFORMER_RESTRICT q,
-                                 const int8_t* SIMDFORMER_RESTRICT w, VecI32 (&acc)[MR][NV]) {
-  SIMDFORMER_UNROLL
-  for (size_t i = 0; i < MR; ++i) {
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) acc[i][j] = VecI32::zero();
-  }
-#pragma GCC unroll 4
-  for (size_t p = 0; p < kS8Group; p += 4, w += NV * kLanes * 4) {
-    VecI32 wv[NV];
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) wv[j] = VecI32::load(w + j * kLanes * 4);
-    SIMDFORMER_UNROLL
-    for (size_t i = 0; i < MR; ++i) {
-      const VecI32 av = VecI32::broadcast(q + i * kS8Group + p);
-      SIMDFORMER_UNROLL
-      for (size_t j = 0; j < NV; ++j) acc[i][j] = dot_u8s8(acc[i][j], av, wv[j]);
-    }
-  }
-}
-
-// sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
-// codes stand for.
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
-                                const float* minimum, const float* ranges, VecF32 (&sum)[MR][NV]) {
-  SIMDFORMER_UNROLL
-  for (size_t i = 0; i < MR; ++i) {
-    const VecF32 scale_a = VecF32::broadcast(scale[i]);
-    const VecF32 minimum_a = VecF32::broadcast(minimum[i]);
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) {
-      const VecF32 scale_w = VecF32::load(ranges + j * kLanes);
-      const VecF32 sum_w = VecF32::load(ranges + (NV + j) * kLanes);
-      sum[i][j] = fma(to_float(acc[i][j]) * scale_a, scale_w, sum[i][j]);
-      sum[i][j] = fma(minimum_a, sum_w, sum[i][j]);
-    }
-  }
-}
-
-// A group's integer sums into the sums in float32.
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, const S8Rows& a,
-                                 const S8Panel& w, VecF32 (&sum)[MR][NV]) {
-  add_sums(acc, a.scale + group * a.capacity, a.minimum + group * a.capacity,
-           w.ranges + group * 2 * NV * kLanes, sum);
-}
-
-// The outliers of all groups. After the last one: group by group, their few and uneven numbers cost
-// more in mispredicted branches than the products (Zen 5).
-template <size_t MR, size_t NV>
-SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&sum)[MR][NV]) {
-  for (size_t o = 0; o < a.num_outliers; ++o) {
-    VecF32 wv[NV];
-    SIMDFORMER_UNROLL
-    for (size_t j = 0; j < NV; ++j) {
-      wv[j] = VecF32::load(w.outliers + o * w.outlier_step + j * kLanes);
-    }
-    add_outlier(a.outliers + o * a.capacity, wv, sum);
-  }
-}
-
-// What a tile brings into L2 of the next panel: `bytes` with every group. All weights of a model in
-// turn, 128 rows: 4% faster (Zen 5).
-struct S8Share {
-  const int8_t* p;
-  size_t bytes;
-
-  SIMDFORMER_INLINE void prefetch() {
-    for (const int8_t* end = p + bytes; p < end; p += 64) __builtin_prefetch(p, 0, kIntoL2);
-  }
-};
-
-// Few strips would each wait for a large share: 4 rows took a third longer.
-constexpr size_t kLeastShares = 3;
-
-// Per group: MR x NV integer and as many float sums in registers.
-template <size_t MR, size_t NV>
-SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S8Panel& w,
-                                         const Tile& tile, S8Share next) {
-  VecF32 sum[MR][NV];
-  start_tile(sum, tile);
-  for (size_t group = 0; group < groups; ++group) {
-    next.prefetch();
-    VecI32 acc[MR][NV];
-    sum_group(a.q + group * a.capacity * kS8Group, w.packed + group * kS8Group * NV * kLanes, acc);
-    add_group(acc, group, a, w, sum);
-  }
-  add_outliers(a, w, sum);
-  store_tile(sum, tile);
-}
-
-SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_t panel) {
-  const size_t column = panel * kNR;
-  const size_t width = panel_vectors(g.n, column) * kLanes;
-  const size_t groups = ceil_div(g.packed_k, kS8Group);
-  const size_t first = g.k_begin / kS8Group;
-  return {.packed = w.packed + column * groups * kS8Group + g.k_begin * width,
-          .ranges = w.ranges + (column * groups + first * width) * 2,
-          .outliers = w.outlier_weight + column * w.num_outliers +
-                      outliers_before(w.outliers, first) * width,
-          .outlier_step = width};
-}
-
-// Quantised rows [row, row + rows) against every panel.
-void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
-                   size_t rows) {
-  const Walk walk = plan_walk(rows, g.k, kS8TileRows);
-  const size_t groups = ceil_div(g.k, kS8Group);
-  for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
-    const S8Panel w = make_panel(g, weight, panel);
-    const bool prefetches = panel + 1 < g.panel_end && walk.strips >= kLeastShares;
-    const int8_t* next = prefetches ? make_panel(g, weight, panel + 1).packed : w.packed;
-    const size_t share = prefetches ? round_up(ceil_div(kS8Group * kNR, walk.strips), 64) : 0;
-    for (size_t strip = 0; strip < walk.strips; ++strip) {
-      const size_t first = walk.begin(strip);
-      const size_t count = walk.begin(strip + 1) - first;
-      const Tile tile = make_tile(g, panel, row + first);
-      const S8Share shared{next + strip * groups * share, share};
-      with_tile_size<kS8TileRows, kTileVectors>(
-          count, panel_vectors(g.n, panel * kNR), [&]<size_t MR, size_t NV>() {
-            micro_kernel_s8<MR, NV>(groups, a.from(first), w, tile, shared);
-          });
-      finish_tile(g, panel, row + first, count, tile);
-    }
-  }
-}
-
 void gemm_s8(const GemmArgs& g, const S8Weight& w) {
   for_each_s8_block<kS8Rows, kS8Group>(
       g, w.outliers, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
-        gemm_s8_block(part, w, a, row, rows);
+        gemm_s8_block<PackedPanel>(part, w, a, row, rows);
       });
 }
 

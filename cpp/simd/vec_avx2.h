@@ -125,6 +125,9 @@ struct VecI32 {
   static SIMDFORMER_INLINE VecI32 load(const int8_t* p) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
   }
+  SIMDFORMER_INLINE void store(int8_t* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), raw);
+  }
   // p[0, 4) in every lane.
   static SIMDFORMER_INLINE VecI32 broadcast(const uint8_t* p) {
     int32_t four;

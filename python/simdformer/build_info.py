@@ -7,8 +7,9 @@ from typing import Any, Literal, overload
 
 from simdformer import _core
 
-# Levels with an instruction that multiplies int8; the others gain less from it.
-_INT8_LEVELS = ("avx2_vnni", "avx512_vnni", "avx512_amx")
+# Levels where int8 is faster than float32 (docs/quantization.md): those with an instruction that
+# multiplies int8, and avx2.
+_INT8_LEVELS = ("avx2", "avx2_vnni", "avx512_vnni", "avx512_amx")
 
 
 def auto_compute_type() -> Literal["float32", "int8"]:

@@ -43,10 +43,10 @@ class SentenceTransformer(EmbeddingModel):
         packages, in the Hugging Face cache, then on the hub.
     compute_type : str
         The arithmetic of the linear layers: "float32"; "bfloat16", which rounds their weights to half
-        the memory and is faster with AMX; or "int8", which is faster still where the CPU has
-        instructions for it, and takes a quarter (docs/quantization.md: how near the vectors come).
+        the memory and is faster with AMX; or "int8", which is faster from AVX2 on, most with VNNI
+        or AMX, and takes a quarter (docs/quantization.md: how near the vectors come).
         "default" is what the folder declares: int8 if quantize_model made it, else float32. "auto" is
-        int8 where the CPU has instructions for it, else float32.
+        int8 where that is faster on this CPU, else float32.
     num_threads : int or None
         Threads of a call; None for as many as this process may use (see show_config).
     max_batch_tokens : int

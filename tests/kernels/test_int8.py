@@ -68,16 +68,18 @@ def test_integer_sums_are_exact_for_any_depth(table, rng):
         )
 
 
-@pytest.mark.parametrize("value", [127, -127, -128])
-def test_integer_sums_do_not_saturate(table, value):
+@pytest.mark.parametrize("rows", [1, 3, 9])  # few rows may go another way
+@pytest.mark.parametrize("code", [0, 255])
+@pytest.mark.parametrize("values", [(127, 127), (-127, -127), (-128, -128), (127, -128)])
+def test_integer_sums_do_not_saturate(table, rows, code, values):
     # 255 * 127 + 255 * 127 is beyond int16, where vpmaddubsw would stop.
-    codes = np.full((3, GROUP), 255)
-    exact(table, codes, np.full((50, GROUP), value, np.int8))
+    codes = np.full((rows, GROUP), code)
+    exact(table, codes, np.tile(np.array(values, np.int8), (50, GROUP // 2)))
 
 
 def test_integer_sums_cancel_exactly(table):
     # Partial sums are large, the result small: a lost bit anywhere would show.
-    codes = np.full((3, 4 * GROUP), 255)
+    codes = np.full((9, 4 * GROUP), 255)
     values = np.full((50, 4 * GROUP), 127, np.int8)
     values[:, 1::2] = -127
     values[:, ::8] = 126
