@@ -77,7 +77,8 @@ def test_without_modules_json_it_is_the_same(tmp_path, architecture):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     bare = {"modules.json": None, "1_Pooling/config.json": None, "sentence_bert_config.json": None}
     plain = SentenceTransformer(architecture.write(tmp_path / "plain", files=bare))
-    assert plain.max_seq_length == architecture.max_positions
+    # The tokenizer's limit, if it is smaller.
+    assert plain.max_seq_length == min(architecture.max_positions, 512)
     assert_same_bits(plain.encode(TEXTS[:2]), model.encode(TEXTS[:2]))
 
 
@@ -254,7 +255,7 @@ def test_a_config_of_another_computation_is_refused(tmp_path, architecture, fiel
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
-        ("vocab_size", 7, r"embed\w*\.weight' .* \(vocab_size=7, "),
+        ("vocab_size", 7, r"'\S*\.weight' .* \(vocab_size=7, "),
         ("vocab_size", None, "vocab_size is missing"),
         ("max_position_embeddings", 0, "max_position_embeddings must be an int in 1"),
         ("max_position_embeddings", None, "max_position_embeddings is missing"),
@@ -263,6 +264,8 @@ def test_a_config_of_another_computation_is_refused(tmp_path, architecture, fiel
 )
 @each
 def test_a_size_of_another_model_is_refused(tmp_path, architecture, field, value, match):
+    if field not in architecture.fields():
+        return  # T5 has no end of positions
     files = {"config.json": architecture.fields(**{field: value})}
     refused(architecture.write(tmp_path / "m", files=files), match)
 
@@ -328,5 +331,5 @@ def test_a_missing_tensor_and_one_too_many_are_named(tmp_path, architecture):
 
 
 def test_a_model_of_another_architecture_lists_the_known_ones(tmp_path):
-    folder = MPNET.write(tmp_path / "m", files={"config.json": MPNET.fields(model_type="t5")})
-    refused(folder, f"model_type='t5'; known: {', '.join(sorted(BY_NAME))}$")
+    folder = MPNET.write(tmp_path / "m", files={"config.json": MPNET.fields(model_type="xlnet")})
+    refused(folder, f"model_type='xlnet'; known: {', '.join(sorted(BY_NAME))}$")

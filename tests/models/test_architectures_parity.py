@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from simdformer import CrossEncoder, SentenceTransformer, quantize_model
 from simdformer.models import REGISTRY
 from tests.support import assert_same_bits
-from tests.support.parity_models import KINDS, save_plain
+from tests.support.parity_models import COMPARED, KINDS, reference_model, save_plain
 from tests.support.parity_texts import LARGEST_DIFFERENCE, parity_texts
 
 pytestmark = [
@@ -28,6 +28,7 @@ OPTIONAL = (
     "hidden_act",
     "hidden_activation",
     "layer_norm_eps",
+    "layer_norm_epsilon",
     "layer_types",
     "norm_eps",
     "rms_norm_eps",
@@ -36,11 +37,11 @@ OPTIONAL = (
 
 
 def is_table(name):
-    return "_embeddings" in name or "embed_tokens" in name
+    return "_embeddings" in name or "embed_tokens" in name or name == "shared.weight"
 
 
 def test_every_architecture_is_compared():
-    assert set(REGISTRY) <= set(KINDS)
+    assert set(REGISTRY) == COMPARED
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,8 @@ def test_unit_vectors_are_the_same_at_the_full_length(theirs, saved, texts, kind
     """As many tokens as there are positions: more would be an error of transformers."""
     ours = SentenceTransformer(saved(kind)[1])
     ours.max_seq_length = None
+    if kind == "t5":  # which has no end of positions
+        ours.max_seq_length = KINDS[kind].longest
     assert ours.max_seq_length == KINDS[kind].longest
     reference = theirs.SentenceTransformer(str(saved(kind)[1]), device="cpu")
     reference.max_seq_length = ours.max_seq_length
@@ -122,7 +125,7 @@ def test_a_plain_folder_gives_the_same_token_vectors(saved, texts, kind):
     plain = saved(kind)[0]
     ours = SentenceTransformer(plain)
     tokenizer = transformers.AutoTokenizer.from_pretrained(plain)
-    model = transformers.AutoModel.from_pretrained(plain).eval()
+    model = reference_model(transformers, plain)
     for text in texts[::9]:
         ids = tokenizer(text, truncation=True, max_length=ours.max_seq_length, return_tensors="pt")
         with torch.no_grad():
@@ -246,7 +249,7 @@ def test_fields_that_are_missing_mean_the_same(saved, texts, tmp_path, kind):
     if config.get("pad_token_id") != 0:  # else its default is beyond so small a vocabulary
         config.pop("pad_token_id", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    model = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    model = reference_model(transformers, tmp_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     expected = model(**tokenizer(texts[5], return_tensors="pt")).last_hidden_state[0].detach()
     found = SentenceTransformer(tmp_path).encode(texts[5], output_value="token_embeddings")

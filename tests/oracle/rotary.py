@@ -1,4 +1,4 @@
-"""The reference of encoders with rotary positions; float64 NumPy, one sequence at a time.
+"""The reference of encoders with rotary positions, and of T5's; float64 NumPy, one sequence at a time.
 
     n  tokens    d  hidden_size    h  query heads    g  key heads    e  head_dim    f  intermediate size
 
@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,13 @@ from tests.oracle.scores import attend, repeat_heads, scaled_dot, window
 
 @dataclass(frozen=True)
 class Layer:
-    """inv_freq (e / 2,): radians a position. window: keys before and behind a query; -1: all."""
+    """inv_freq (e / 2,): radians a position; None for none. window: keys before and behind a query;
+    -1: all. bias: from n to what is added to the scores, (h, n, n). scaled: by e^-1/2."""
 
-    inv_freq: np.ndarray
+    inv_freq: np.ndarray | None
     window: tuple[int, int] = (-1, -1)
+    bias: Callable | None = None
+    scaled: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,24 @@ def attention(x, w, stem, layer, definition):
 
     def turned(name):
         normed = norm(heads(name), w, f"{stem}.{name}_norm", definition)
+        if layer.inv_freq is None:
+            return normed
         return rotary(normed, np.arange(n), layer.inv_freq) * definition.factor
 
     k, v = (repeat_heads(part, h) for part in (turned("key"), heads("value")))
-    out, _ = attend(scaled_dot(turned("query"), k), v, window(n, n, *layer.window))
+    scores = scaled_dot(turned("query"), k) * (1 if layer.scaled else head_dim**0.5)
+    if layer.bias is not None:
+        scores = scores + layer.bias(n)
+    out, _ = attend(scores, v, window(n, n, *layer.window))
     return dense(out.swapaxes(0, 1).reshape(n, -1), w, f"{stem}.output")  # -> (n, d)
 
 
 def feed_forward(x, w, stem, definition):
-    """down(activation(gate(x)) up(x)): Shazeer 2020's GLU variants."""
+    """down(activation(gate(x)) up(x)), Shazeer 2020's GLU variants; without a gate down(activation(up(x)))."""
+    if f"{stem}.gate.weight" not in w:
+        return dense(
+            ACTIVATIONS[definition.activation](dense(x, w, f"{stem}.up")), w, f"{stem}.down"
+        )
     gate = ACTIVATIONS[definition.activation](dense(x, w, f"{stem}.gate"))  # -> (n, f)
     return dense(gate * dense(x, w, f"{stem}.up"), w, f"{stem}.down")  # -> (n, d)
 

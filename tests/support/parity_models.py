@@ -26,6 +26,15 @@ DISTILBERT = {
     "hidden_dim": 192,
     "max_position_embeddings": 302,
 }
+T5 = {
+    "vocab_size": 700,
+    "d_model": 96,
+    "d_kv": 16,
+    "d_ff": 192,
+    "num_layers": 2,
+    "num_heads": 4,
+    "feed_forward_proj": "gated-gelu",
+}
 # Token ids below the vocabulary's size, where the defaults are those of the published models.
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -102,6 +111,15 @@ KINDS = {
     "qwen2": QWEN3._replace(stem="Qwen2", fields=GROUPED),
     "llama, both ways": QWEN3._replace(stem="Llama", fields={**GROUPED, "is_causal": False}),
     "mistral": QWEN3._replace(stem="Mistral", fields={**GROUPED, "sliding_window": 20}),
+    "t5": Kind(
+        "T5",
+        T5,
+        "unigram",
+        special=("<pad>", "</s>", "<unk>"),
+        task="ForConditionalGeneration",
+        named={"model_max_length": 302},
+        has_head=False,
+    ),
     "eurobert": Kind(
         "EuroBert",
         GROUPED,
@@ -113,6 +131,15 @@ KINDS = {
         has_head=False,
     ),
 }
+
+# Architectures that are compared. ernie is bert's code and new is gte's, each under another name.
+COMPARED = {name.partition(",")[0] for name in KINDS} | {"ernie", "new"}
+
+
+def reference_model(transformers, folder, **options):
+    """transformers' model of a folder; of an encoder and a decoder, the encoder."""
+    model = transformers.AutoModel.from_pretrained(folder, **options)
+    return (model.encoder if model.config.model_type == "t5" else model).eval()
 
 
 def trained(kind, texts):
@@ -175,6 +202,8 @@ def randomize(model):
             if parameter.ndim == 2:
                 is_table = "embed" in name or "relative" in name
                 parameter.normal_(0, 0.5 if is_table else parameter.shape[1] ** -0.5)
+                if "SelfAttention.q." in name:  # T5 does not scale its scores
+                    parameter.mul_(model.config.d_kv**-0.5)
             else:
                 parameter.normal_(0, 0.1).add_(float("norm.weight" in name.lower()))
 
@@ -182,7 +211,8 @@ def randomize(model):
 def save_plain(transformers, kind, texts, folder, **fields):
     """A model of one kind as transformers saves it. fields: beside the kind's, in config.json."""
     config = getattr(transformers, f"{kind.stem}Config")(**kind.fields, **fields)
-    model = getattr(transformers, f"{kind.stem}Model")(config)
+    name = f"{kind.stem}Model" if kind.stem != "T5" else "T5EncoderModel"
+    model = getattr(transformers, name)(config)
     if not kind.fields.get("sinusoidal_pos_embds"):
         randomize(model)
     model.save_pretrained(folder)

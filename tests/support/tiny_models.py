@@ -14,6 +14,7 @@ from tests.support.bert_weights import random_weights
 from tests.support.model_fixtures import config_json, tokenizer_json
 from tests.support.tiny_architecture import TEXTS, TINY, WIDE, Architecture
 from tests.support.tiny_rotary import ROTARY
+from tests.support.tiny_t5 import T5_ENCODER
 from tests.support.tiny_tokenizers import (
     byte_level_json,
     camembert_json,
@@ -208,5 +209,5 @@ RELATIVES = [
     DISTILBERT,
     MPNET,
 ]
-ARCHITECTURES = [*RELATIVES, *ROTARY]
+ARCHITECTURES = [*RELATIVES, *ROTARY, T5_ENCODER]
 BY_NAME = {architecture.model_type: architecture for architecture in ARCHITECTURES}

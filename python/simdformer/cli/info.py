@@ -24,8 +24,8 @@ examples:
   simdformer info ./my-model --json
 """
 
-# The fields of config.json that say how large a model is, in the words of BERT, of decoders, of DistilBERT
-# and of nomic-embed-text.
+# The fields of config.json that say how large a model is, in the words of BERT, of decoders, of DistilBERT,
+# of nomic-embed-text and of T5.
 _SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
@@ -48,6 +48,12 @@ _SIZES = (
     "n_inner",
     "n_positions",
     "activation_function",
+    "num_layers",
+    "num_heads",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "feed_forward_proj",
 )
 
 # Files of tokenizers that are no JSON.

@@ -23,6 +23,7 @@ from simdformer.models import (
     qwen2,
     qwen3,
     roberta,
+    t5,
 )
 from simdformer.models.names import Names
 from simdformer.nn import initialization
@@ -31,7 +32,8 @@ from simdformer.nn import initialization
 class Architecture(Protocol):
     """What a file in this folder offers.
 
-    NAMES: what checkpoints call the parameters.
+    NAMES: what checkpoints call the parameters. An architecture where that depends on config.json has
+    names(config) beside it.
     """
 
     NAMES: Names
@@ -57,6 +59,7 @@ REGISTRY: dict[str, Architecture] = {
     "qwen2": qwen2,
     "qwen3": qwen3,
     "roberta": roberta,
+    "t5": t5,
     "xlm-roberta": roberta,
 }
 
@@ -76,4 +79,6 @@ def build_encoder(config: Mapping[str, Any]) -> tuple[nn.TextEncoder, Names]:
         )
     architecture = REGISTRY[model_type]
     with initialization.deferred():
-        return architecture.build(config), architecture.NAMES
+        encoder = architecture.build(config)
+    names = getattr(architecture, "names", None)
+    return encoder, architecture.NAMES if names is None else names(config)

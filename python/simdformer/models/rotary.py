@@ -24,7 +24,7 @@ FIELDS = FieldNames(
 )
 
 # The gated feed-forward of each activation.
-_GATED = {
+GATED = {
     "gelu": "geglu",
     "gelu_tanh": "geglu_tanh",
     "identity": "bilinear",
@@ -178,7 +178,7 @@ class LayerKind:
             hidden,
             sizes.num_heads,
             inner,
-            activation=_GATED[self.activation],
+            activation=GATED[self.activation],
             norm_first=self.norm_first,
             bias=self.attention_bias,
             scale=sizes.head_dim**-0.5,
