@@ -10,7 +10,7 @@ from tests.oracle import rotary as oracle_rotary
 from tests.oracle.positions import t5_bias
 from tests.support.tiny_architecture import TINY
 from tests.support.tiny_rotary import MATRICES, Rotary
-from tests.support.tiny_tokenizers import unigram_json
+from tests.support.tiny_tokenizers import t5_json
 
 BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 NAMES = (
@@ -68,7 +68,7 @@ T5_ENCODER = T5(
     heads=("lm_head.weight", "decoder.block.0.layer.0.layer_norm.weight"),
     names=NAMES + UNGATED,
     first_norm="layers.0.attention_norm.weight",
-    tokenizer=unigram_json,
+    tokenizer=t5_json,
     pad_token="<pad>",
     eps=1e-6,
     eps_field="layer_norm_epsilon",

@@ -32,8 +32,8 @@ def byte_level_json():
     return roberta_special(tokenizer, tokens[:5])
 
 
-def unigram_json(special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
-    """XLM-RoBERTa's and CamemBERT's: SentencePiece's pieces."""
+def unigram(special):
+    """SentencePiece's pieces."""
     pieces = [*LETTERS, *(f"\u2581{letter}" for letter in LETTERS), "\u2581", "\u2581the", "ed"]
     vocabulary = [(token, 0.0) for token in special]
     vocabulary += [(piece, -3.0 / len(piece)) for piece in pieces]
@@ -42,11 +42,27 @@ def unigram_json(special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
-    return roberta_special(tokenizer, list(special))
+    return tokenizer
+
+
+def unigram_json(special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
+    """XLM-RoBERTa's and CamemBERT's."""
+    return roberta_special(unigram(special), list(special))
 
 
 def camembert_json():
     return unigram_json(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<s>", "</s>", "<mask>"))
+
+
+def t5_json():
+    """T5's: </s> alone behind a text."""
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer = unigram(special)
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return json.loads(tokenizer.to_str())
 
 
 def roberta_special(tokenizer, special):
