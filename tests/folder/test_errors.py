@@ -190,6 +190,9 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, error, 
             "unknown position_embedding_type 'relative_key'",
         ),
         ("is_decoder", True, "unknown is_decoder True; known: False"),
+        ("quantization_config", {"bits": 4}, "m/config.json: quantization_config"),
+        ("per_layer_config", {"0": {}, "1": {"hidden_act": "relu"}}, "per_layer_config"),
+        ("layer_norm_eps", 10**400, "layer_norm_eps must be a finite number above 0, got 1000"),
         ("num_attention_heads", 3, "hidden_size=20 is not a multiple of num_attention_heads=3"),
         ("num_attention_heads", 0, "num_attention_heads must be an int in 1"),
         ("hidden_size", -20, "hidden_size must be an int in 1"),
@@ -391,7 +394,7 @@ def test_transformer_settings_that_cannot_be_are_refused(tmp_path, config, match
         ({"prompts": ["a"]}, "prompts must be an object"),
         ({"prompts": {"a": 3}}, "prompts must map names to strings"),
         ({"default_prompt_name": "x"}, "unknown prompt name 'x'"),
-        ({"truncate_dim": "x"}, "truncate_dim must be an int or null, got 'x'"),
+        ({"truncate_dim": "x"}, "truncate_dim must be an int in 1.*, got 'x'"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -414,3 +417,10 @@ def test_nothing_in_a_model_folder_is_executed(tmp_path):
     }
     SentenceTransformer(write_model(tmp_path / "m", files=files)).encode("a")
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_key_of_config_json_that_nothing_reads_is_named_in_a_warning(tmp_path):
+    files = {"config.json": config_json(my_lr=0.1, attention_probs_dropout_prob=0.2)}
+    with pytest.warns(UserWarning, match="config.json: 'my_lr': unknown, passed over") as warned:
+        SentenceTransformer(write_model(tmp_path / "m", files=files))
+    assert len(warned) == 1

@@ -40,13 +40,18 @@ from simdformer.folder.steps import (
     Pooling,
     Step,
 )
-from simdformer.folder.transformer_settings import TransformerSettings, read_transformer_settings
+from simdformer.folder.transformer_settings import (
+    TransformerSettings,
+    read_transformer_settings,
+    transformer_config_name,
+)
 from simdformer.int8 import version_1
 from simdformer.int8.config import read_quantization_config
 from simdformer.int8.reference import Pool
 from simdformer.int8.saved import WEIGHTS_FILE, saved_places
 from simdformer.models import build_encoder
 from simdformer.models.assign import assign, cut_layers
+from simdformer.models.config_keys import unknown_keys
 from simdformer.text.chat_template import ChatTemplate, load_chat_template
 from simdformer.text.tokenizer import Tokenizer, load_tokenizer
 from simdformer.text.warning import warn_caller
@@ -97,6 +102,8 @@ class TransformerFolder(ABC):
         Tensors without a place are warned of."""
         saved, path = self.quantization, self.transformer / "config.json"
         with naming(path):
+            if unknown := unknown_keys(self.config):
+                warn_caller(f"{path}: {', '.join(map(repr, unknown))}: unknown, passed over")
             encoder, names = build_encoder(self.config)
         if saved is not None and saved.version > 1:
             self._cut(encoder)
@@ -144,7 +151,10 @@ class TransformerFolder(ABC):
     def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
         """The tokenizer of texts, or of pairs, for an encoder."""
         templated = self.chat_template() is not None
-        with naming(self.transformer / "tokenizer_config.json"):
+        path = self.transformer / "tokenizer_config.json"
+        if self.settings.length(None) is not None:
+            path = self.transformer / transformer_config_name(self.transformer)
+        with naming(path):
             return load_tokenizer(
                 self.transformer,
                 max_seq_length=self.settings.length(None),

@@ -11,7 +11,8 @@ from typing import Any
 from simdformer.checkpoint import naming, read_optional_json
 from simdformer.folder.activation import TorchActivation, class_name
 from simdformer.folder.fields import string, warn_keys
-from simdformer.folder.transformer_settings import get_length, get_object
+from simdformer.folder.transformer_settings import get_object
+from simdformer.models.config_fields import positive_int
 from simdformer.text.warning import warn_caller
 
 _DEFAULTS_FILE = "config_sentence_transformers.json"
@@ -64,7 +65,9 @@ def read_defaults(folder: Path) -> Defaults:
             prompts={name: prompt or "" for name, prompt in prompts.items()},
             default_prompt_name=string(config, "default_prompt_name", None),
             similarity_fn_name=string(config, "similarity_fn_name", None),
-            truncate_dim=get_length(config, "truncate_dim"),
+            truncate_dim=None
+            if config.get("truncate_dim") is None
+            else positive_int(config, "truncate_dim"),
             activation_fn=string(config, "activation_fn", None),
         )
 

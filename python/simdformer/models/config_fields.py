@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +23,13 @@ def positive_float(config: Mapping[str, Any], name: str, default: float | None =
     """A finite number above 0."""
     value = _get(config, name, default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(value) and value > 0):
-        raise ValueError(f"config.json: {name} must be a finite number above 0, got {value!r}")
+    # An int may be too large for a float.
+    if not (is_number and 0 < value <= sys.float_info.max):
+        shown = repr(value)
+        raise ValueError(
+            f"config.json: {name} must be a finite number above 0, got"
+            f" {shown if len(shown) <= 100 else shown[:97] + '...'}"
+        )
     return float(value)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from simdformer import nn
 from simdformer.models.activations import from_hidden_act
-from simdformer.models.config_fields import empty, one_of, positive_float, positive_int
+from simdformer.models.config_fields import one_of, positive_float, positive_int
 from simdformer.models.names import FieldNames
 
 BERT_FIELDS = FieldNames()
@@ -51,8 +51,6 @@ class PostNormConfig:
         one_of(config, "position_embedding_type", ["absolute"], "absolute")
         one_of(config, "is_decoder", [False], False)
         one_of(config, "add_cross_attention", [False], False)
-        for changed_by in ("adapters", "pruned_heads"):
-            empty(config, changed_by)
         hidden, inner, layers, heads = (positive_int(config, name) for name in fields[:4])
         vocab_size = positive_int(config, "vocab_size")
         max_positions = positive_int(config, "max_position_embeddings")
