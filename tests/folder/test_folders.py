@@ -221,8 +221,9 @@ def test_tokenize_pads_as_transformers_does(model):
 
 
 def cased(tmp_path, name, **files):
-    """A model whose tokenizer.json keeps the case, so that "A" is unknown to it."""
-    folder = write_model(tmp_path / name, files=files)
+    """A model whose tokenizer keeps the case unless `files` say otherwise, so that "A" is unknown to it."""
+    given = {"tokenizer_config.json": {"do_lower_case": False}} | files
+    folder = write_model(tmp_path / name, files=given)
     definition = (folder / "tokenizer.json").read_text()
     assert '"lowercase": true' in definition
     (folder / "tokenizer.json").write_text(
