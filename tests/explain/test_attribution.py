@@ -8,6 +8,7 @@ import pytest
 from simdformer import SentenceTransformer
 from simdformer.explain import leave_one_out, norm_weighted_attention, token_similarity
 from simdformer.explain.attribution import projected_values
+from simdformer.nn.parameters import float32_of
 from tests.support.model_fixtures import TEXTS, TINY, write_dense, write_model
 from tests.support.tiny_models import ARCHITECTURES
 
@@ -103,9 +104,10 @@ def test_tokens_of_a_prompt_can_be_left_out(tmp_path, include):
 
 
 @each
-def test_the_weighed_vectors_are_what_the_heads_add(tmp_path, architecture):
+@pytest.mark.parametrize(("compute_type", "error"), [("float32", 2e-5), ("int8", 0.1)])
+def test_the_weighed_vectors_are_what_the_heads_add(tmp_path, architecture, compute_type, error):
     """Of every architecture, with norms before or after, shared keys and values, or no biases."""
-    model = SentenceTransformer(architecture.write(tmp_path / "m"))
+    model = SentenceTransformer(architecture.write(tmp_path / "m"), compute_type=compute_type)
     output = model.outputs(
         TEXT, output_attentions=True, output_hidden_states=True, output_head_outputs=True
     )
@@ -115,10 +117,11 @@ def test_the_weighed_vectors_are_what_the_heads_add(tmp_path, architecture):
         values = projected_values(layer, output.hidden_states[i])
         terms = output.attentions[i][..., None] * values[:, None]
         heads = np.moveaxis(output.head_outputs[i], 1, 0)
-        projection = np.split(np.asarray(layer.self_attn.out_proj.weight), len(heads), axis=1)
+        weight = float32_of(layer.self_attn.out_proj.weight)
+        projection = np.split(weight, len(heads), axis=1)
         expected = np.stack([head @ w.T for head, w in zip(heads, projection, strict=True)])
-        # Sums of some 20 products of order one in float32.
-        np.testing.assert_allclose(terms.sum(axis=2), expected, rtol=0, atol=2e-5)
+        # Sums of some 20 products of order one.
+        np.testing.assert_allclose(terms.sum(axis=2), expected, rtol=0, atol=error)
         np.testing.assert_allclose(
             weighted[i], np.linalg.norm(terms, axis=-1), rtol=1e-5, atol=1e-6
         )

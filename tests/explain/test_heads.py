@@ -12,6 +12,8 @@ from simdformer.explain import (
     head_ablation,
     head_importance,
 )
+from simdformer.explain.embedded import EmbeddedText
+from simdformer.explain.heads import embed_without_heads
 from simdformer.functional import relative_position_matrix, sinusoidal_position_encoding
 from tests.support import assert_same_bits
 from tests.support.bert_weights import random_weights
@@ -123,6 +125,22 @@ def test_mean_ablation_puts_the_heads_mean_in_its_place(model, tmp_path):
         folder = write_model(tmp_path / f"{layer}{head}", weights=weights)
         expected = (1 - cosine(SentenceTransformer(folder).encode([TEXT, OTHER]), full)).mean()
         np.testing.assert_allclose(found[layer, head], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_importance_in_other_compute_types_is_near(model, ablation, compute_type):
+    narrow = SentenceTransformer(model.name_or_path, compute_type=compute_type)
+    found = head_importance(narrow, TEXT, ablation=ablation)
+    np.testing.assert_allclose(found, head_importance(model, TEXT, ablation=ablation), atol=0.02)
+
+
+def test_heads_are_switched_off_side_by_side_with_the_bits_of_one_by_one(model):
+    text = EmbeddedText.of(model, TEXT)
+    together = embed_without_heads(text)
+    for layer, head in np.ndindex(LAYERS, HEADS):
+        alone = model.outputs(TEXT, head_mask=head_off(layer, head)).sentence_embedding
+        assert_same_bits(together[layer, head].astype(np.float32), alone)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)

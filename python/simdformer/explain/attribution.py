@@ -10,6 +10,7 @@ from simdformer import SentenceTransformer
 from simdformer.explain.embedded import EmbeddedText, cosine
 from simdformer.explain.heads import similarity
 from simdformer.nn import MultiheadAttention, TransformerEncoderLayer
+from simdformer.nn.parameters import float32_of
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -180,7 +181,7 @@ def projected_values(layer: TransformerEncoderLayer, states: Float32) -> Float32
     values = _values(attention, rows)
     shared = attention.num_heads // attention.num_kv_heads
     by_head = np.repeat(values, shared, axis=1)  # heads in a row share keys and values
-    output = np.asarray(attention.out_proj.weight).reshape(
+    output = float32_of(attention.out_proj.weight).reshape(
         -1, attention.num_heads, attention.head_dim
     )
     result: Float32 = np.einsum("nhe,dhe->hnd", by_head, output, optimize=True)
@@ -190,7 +191,7 @@ def projected_values(layer: TransformerEncoderLayer, states: Float32) -> Float32
 def _values(attention: MultiheadAttention, rows: Float32) -> Float32:
     """float32 (n, num_kv_heads, head_dim)."""
     width = attention.num_kv_heads * attention.head_dim
-    values = rows @ np.asarray(attention.in_proj_weight)[-width:].T
+    values = rows @ float32_of(attention.in_proj_weight)[-width:].T
     if attention.has("in_proj_bias"):
         values = values + attention.in_proj_bias[-width:]
     return np.asarray(values, np.float32).reshape(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from simdformer import SentenceTransformer, nn
 from simdformer.explain.embedded import EmbeddedText, check_model, cosine, with_encoder
+from simdformer.nn.parameters import float32_of
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -182,7 +183,7 @@ def _with_constant_head(
     encoder = copy.deepcopy(model.encoder)
     attention = encoder.layers[layer].self_attn
     projection = attention.out_proj
-    weight = np.asarray(projection.weight)
+    weight = float32_of(projection.weight)
     width = attention.head_dim
     bias = weight[:, head * width : (head + 1) * width] @ output
     if projection.has("bias"):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 from simdformer import SentenceTransformer
@@ -36,7 +37,7 @@ def measure_points(model: SentenceTransformer, texts: Sequence[str] | None = Non
     model
         A SentenceTransformer.
     texts
-        At least 33 texts to average over; None for 64 English sentences.
+        At least 33 texts to average over, read without a prompt; None for 64 English sentences.
 
     Returns
     -------
@@ -51,7 +52,9 @@ def measure_points(model: SentenceTransformer, texts: Sequence[str] | None = Non
     given = default_texts() if texts is None else list(texts)
     if len(given) < 33:
         raise ValueError(f"texts must hold at least 33 texts, got {len(given)}")
-    study = Study(model, given)
+    unprompted = copy.copy(model)
+    unprompted.default_prompt_name = None
+    study = Study(unprompted, given)
     sections = [_measured(title, point, study) for title, point in _POINTS]
     facts = model_facts(model) | {"Texts": len(given), "The article": _ARTICLE}
     return Report("Eight points of the Transformer, measured", facts, sections)

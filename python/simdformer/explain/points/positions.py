@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,68 +22,52 @@ _ORDERS = ["The dog bit the man.", "The man bit the dog."]
 def positions(study: Study) -> Section:
     """The sinusoids' table, its Gram matrix, the error of M_k, and what order changes."""
     table = _sinusoids(np.arange(_POSITIONS), _DIM)
-    ticks = [str(i) for i in range(_POSITIONS)]
-    errors, in_float32 = _shift_errors()
-    figures: list[Figure] = [
-        HeatMap(
-            "Sinusoidal position encoding",
-            "feature",
-            "position",
-            [str(i) for i in range(_DIM)],
-            ticks,
-            table,
-            -1.0,
-            1.0,
-            diverging=True,
-        ),
-        _gram("Products of sinusoidal positions", table, ticks),
-        Lines(
-            "Error of PE(p + k) = M_k PE(p)",
-            "k",
-            "largest error",
-            _SHIFTS,
-            {"float64": errors, "float32 table": in_float32},
-            log_x=True,
-            log_y=True,
-            note=f"512 positions, {_DIM} features.",
-        ),
-    ]
     gram = table @ table.T
+    errors, in_float32 = _shift_errors()
+    article = (
+        "The article: a code must be unique for each position, keep distances the same for texts of any"
+        " length, be bounded and deterministic; sinusoids also make relative positions linear. Without"
+        " it attention does not know the order of words."
+    )
     measured = (
         f"Measured: each of {_POSITIONS} positions has a code of its own, all within [-1, 1], of norm^2"
         f" = d / 2 = {gram[0, 0]:.4g}; products depend on the distance alone (all but"
         f" {_apart(gram):.0e} of their energy); M_k PE(p) is PE(p + k) within"
         f" {errors.max():.0e} for every p and k."
     )
+    figures = _sinusoid_figures(table, {"float64": errors, "float32 table": in_float32})
     learned = study.model.encoder.embeddings.position_embeddings
     if learned is None:
         measured += " This model has no table of positions: they come in with its attention."
     else:
-        measured += _learned(study, np.asarray(learned.weight, np.float64), figures, ticks)
-    return Section(
-        "8. Positions",
-        [
-            (
-                "The article: a code must be unique for each position, keep distances the same for texts of"
-                " any length, be bounded and deterministic; sinusoids also make relative positions linear."
-                " Without it attention does not know the order of words."
-            ),
-            measured,
-        ],
-        figures,
-    )
+        padding = study.model.encoder.embeddings.padding_idx
+        own = np.asarray(learned.weight, np.float64)[0 if padding is None else padding + 1 :]
+        measured += _word_order(study, own)
+        unit = own[:_POSITIONS] / np.linalg.norm(own[:_POSITIONS], axis=1, keepdims=True)
+        figures.append(_gram("Cosines of the model's learned positions", unit))
+    return Section("8. Positions", [article, measured], figures)
 
 
-def _learned(study: Study, table: Array, figures: list[Figure], ticks: list[str]) -> str:
-    """The model's table beside, and word order with and without it."""
-    rows = table[:_POSITIONS]
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    figures.append(_gram("Cosines of the model's learned positions", unit, ticks[: len(rows)]))
-    gram = rows @ rows.T
+def _sinusoid_figures(table: Array, errors: Mapping[str, Array]) -> list[Figure]:
+    places, features = ([str(i) for i in range(size)] for size in table.shape)
+    title, note = "Sinusoidal position encoding", f"512 positions, {_DIM} features."
+    formula = "Error of PE(p + k) = M_k PE(p)"
+    logs = {"log_x": True, "log_y": True}
+    return [
+        HeatMap(title, "feature", "position", features, places, table, -1.0, 1.0, diverging=True),
+        _gram("Products of sinusoidal positions", table),
+        Lines(formula, "k", "largest error", _SHIFTS, errors, **logs, note=note),
+    ]
+
+
+def _word_order(study: Study, table: Array) -> str:
+    """The structure of the model's table, and the order of words with and without it."""
+    gram = table[:_POSITIONS] @ table[:_POSITIONS].T
     with_order = cosine(*embeddings(study.run(study.model, _ORDERS)))
     encoder = copy.deepcopy(study.model.encoder)
-    one = np.repeat(table[:1], len(table), axis=0).astype(np.float32)
-    encoder.embeddings.load_state_dict({"position_embeddings.weight": one}, strict=False)
+    name = "position_embeddings.weight"
+    one = np.broadcast_to(table[0], encoder.embeddings.state_dict()[name].shape)
+    encoder.embeddings.load_state_dict({name: one.astype(np.float32)}, strict=False)
     without = cosine(*embeddings(study.run(with_encoder(study.model, encoder), _ORDERS)))
     return (
         f" The model's learned table has less of it (all but {_apart(gram):.2f}). “{_ORDERS[0]}” and"
@@ -115,8 +100,9 @@ def _shift_errors() -> tuple[Array, Array]:
     return both[:, 0], both[:, 1]
 
 
-def _gram(title: str, table: Array, ticks: list[str]) -> HeatMap:
+def _gram(title: str, table: Array) -> HeatMap:
     gram = table @ table.T
+    ticks = [str(i) for i in range(len(table))]
     return scaled(title, ("position", ticks), ("position", ticks), gram)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -27,36 +27,20 @@ def sequence_layers(study: Study) -> Section:
     """Counts, times and the influence of distance."""
     d = study.model.encoder.hidden_size
     heads = study.model.encoder.layers[0].self_attn.num_heads
-    heads = heads if d % heads == 0 else 1
-    costs = {n: cost_table(n, d) for n in (128, 512)}
-    flops = {
-        cost.layer: np.array([cost_table(n, d)[i].flops for n in _LENGTHS], float)
-        for i, cost in enumerate(costs[128])
-    }
-    times = _times(d, heads)
+    times = _times(d, heads if d % heads == 0 else 1)
     reach = _influence()
-    figures: list[Figure] = [
-        Table(
-            f"One layer of {d} features over n vectors",
-            ["layer", "n", "parameters", "FLOPs", "sequential steps", "longest path"],
-            [
-                [c.layer, n, c.parameters, c.flops, c.sequential_steps, c.path_length]
-                for n, table in costs.items()
-                for c in table
-            ],
-            note="Dilated convolutions have a path of about log3 n.",
-        ),
-        Lines("FLOPs", "n", "FLOPs", _LENGTHS, flops, log_x=True, log_y=True),
-        Lines(
-            "Time of one layer, one thread",
-            "n",
-            "milliseconds",
-            _LENGTHS,
-            times,
-            log_x=True,
-            log_y=True,
-            note=f"The best of {_RUNS} runs on this machine. Layers of torch stand beside it where torch is installed.",
-        ),
+    article = (
+        "The article: attention has fewer parameters and needs less compute, runs in parallel, can be"
+        " interpreted and does not forget long texts."
+    )
+    far = {name: values[-1] / values[1] for name, values in reach.items()}
+    measured = (
+        f"Measured: of the influence at distance 1, {far['attention']:.2f} is left at distance"
+        f" {_DISTANCES - 1} for attention, {far['LSTM']:.0e} for an LSTM and nothing for a convolution."
+        " Whether weights can be interpreted is contested; a report of a text measures it."
+    )
+    figures = [*_counts(d), _over_lengths("Time of one layer, one thread", "milliseconds", times)]
+    figures.append(
         Lines(
             "Influence on the last output by distance",
             "distance of the input",
@@ -64,31 +48,48 @@ def sequence_layers(study: Study) -> Section:
             list(range(_DISTANCES)),
             reach,
             log_y=True,
-            note=f"Layers of {_FEATURES} features with random weights, mean of {_DRAWS} draws. Where a line ends, the influence is 0.",
-        ),
-    ]
-    far = {name: values[-1] / values[1] for name, values in reach.items()}
-    return Section(
-        "4. Attention, CNN, RNN",
-        [
-            (
-                "The article: attention has fewer parameters and needs less compute, runs in parallel,"
-                " can be interpreted and does not forget long texts."
-            ),
-            (
-                f"Counted: attention has {costs[128][0].parameters:,} parameters, fewer than a GRU"
-                f" ({costs[128][3].parameters:,}) and an LSTM ({costs[128][4].parameters:,}), more than a"
-                f" convolution of width 3 ({costs[128][1].parameters:,}) and a plain RNN"
-                f" ({costs[128][2].parameters:,}). It needs less compute than an LSTM below n = {2 * d}"
-                f" only, than a GRU below n = {d}, and than that convolution never. It takes 1 step and a"
-                " path of 1 where recurrent layers take n and n - 1. Measured: of the influence at distance"
-                f" 1, {far['attention']:.2f} is left at distance {_DISTANCES - 1} for attention,"
-                f" {far['LSTM']:.0e} for an LSTM and nothing for a convolution. Whether weights can be"
-                " interpreted is contested; a report of a text measures it."
-            ),
-        ],
-        figures,
+            note=f"Layers of {_FEATURES} features with random weights, mean of {_DRAWS} draws. Where"
+            " a line ends, the influence is 0.",
+        )
     )
+    return Section("4. Attention, CNN, RNN", [article, _counted(d), measured], figures)
+
+
+def _counted(d: int) -> str:
+    parameters = {cost.layer: f"{cost.parameters:,}" for cost in cost_table(1, d)}
+    return (
+        f"Counted: attention has {parameters['attention']} parameters, fewer than a GRU"
+        f" ({parameters['gru']}) and an LSTM ({parameters['lstm']}), more than a convolution of width 3"
+        f" ({parameters['convolution']}) and a plain RNN ({parameters['rnn']}). It needs less compute"
+        f" than an LSTM below n = {2 * d} only, than a GRU below n = {d}, and than that convolution"
+        " never. It takes 1 step and a path of 1 where recurrent layers take n and n - 1."
+    )
+
+
+def _counts(d: int) -> list[Figure]:
+    columns = ["layer", "n", "parameters", "FLOPs", "sequential steps", "longest path"]
+    rows = [
+        [c.layer, n, c.parameters, c.flops, c.sequential_steps, c.path_length]
+        for n in (128, 512)
+        for c in cost_table(n, d)
+    ]
+    by_length = [cost_table(n, d) for n in _LENGTHS]
+    flops = {
+        costs[0].layer: np.array([cost.flops for cost in costs], float)
+        for costs in zip(*by_length, strict=True)
+    }
+    title, note = f"One layer of {d} features over n vectors", "Dilated convolutions: some log3 n."
+    return [Table(title, columns, rows, note), _over_lengths("FLOPs", "FLOPs", flops)]
+
+
+def _over_lengths(title: str, unit: str, series: Mapping[str, Array]) -> Lines:
+    note = ""
+    if unit == "milliseconds":
+        note = (
+            f"The best of {_RUNS} runs on this machine. torch's layers stand beside it where torch is"
+            " installed."
+        )
+    return Lines(title, "n", unit, _LENGTHS, series, log_x=True, log_y=True, note=note)
 
 
 def _influence() -> dict[str, Array]:

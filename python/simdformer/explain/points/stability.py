@@ -26,6 +26,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": F.tanh,
 }
 _COMPANIES = (2, 4, 8, 16, 32)
+_PADDING = (8, 16, 32, 64, 128)
 
 
 def residual_connections(study: Study) -> Section:
@@ -75,70 +76,46 @@ def _spread(outputs: Sequence[ModelOutput]) -> Array:
 
 def layer_and_batch_norm(study: Study) -> Section:
     """One text among others: by the model's norms, and by the same with statistics of the batch."""
-    norms: dict[str, Normalize] = {"LayerNorm": _own, "BatchNorm": _batch_norm(0)}
-    by_size = {
-        name: np.array([_turn(study, normalize, size) for size in _COMPANIES])
-        for name, normalize in norms.items()
-    }
-    first = [study.output, *study.outputs[1:8]]
-    ragged = {
-        name: np.array(
-            [
-                1 - float(cosine(_text(study, first, norm), _text(study, first, padded)))
-                for padded in padding
-            ]
-        )
-        for name, norm, padding in (
-            ("LayerNorm", _own, [_own] * len(_PADDING)),
-            ("BatchNorm", _batch_norm(0), [_batch_norm(k) for k in _PADDING]),
-        )
-    }
-    return Section(
-        "7. LayerNorm and BatchNorm",
-        [
-            (
-                "The article: BatchNorm depends on the batch and LayerNorm does not; texts have different"
-                " lengths, which does not suit BatchNorm."
-            ),
-            (
-                f"Measured by the model's layers with their norms exchanged: between two companies of"
-                f" {_COMPANIES[-1] - 1} other texts the vector of “{study.text}” turns by 1 - cosine ="
-                f" {by_size['LayerNorm'][-1]:.1g} with the model's norms and by"
-                f" {by_size['BatchNorm'][-1]:.2f} with statistics of the batch, {by_size['BatchNorm'][0]:.2f}"
-                f" if there is one other. {_PADDING[-1]} positions of padding turn it by"
-                f" {ragged['BatchNorm'][-1]:.2f}, LayerNorm by {ragged['LayerNorm'][-1]:.1g}. The model was"
-                " trained with LayerNorm; a BatchNorm in use has running statistics, which do not depend"
-                " on the batch but on the training data."
-            ),
-        ],
-        [
-            Lines(
-                "One text in two companies",
-                "texts in the batch",
-                "1 - cosine",
-                _COMPANIES,
-                by_size,
-                log_x=True,
-            ),
-            Lines(
-                "One batch with more padding",
-                "positions of padding",
-                "1 - cosine",
-                _PADDING,
-                ragged,
-                log_x=True,
-            ),
-        ],
+    norms: dict[str, Normalize] = {"LayerNorm": _own, "BatchNorm": _batch_norm}
+    company, padding = (
+        {name: np.array([turn(study, norm, n) for n in numbers]) for name, norm in norms.items()}
+        for turn, numbers in ((_turn_by_company, _COMPANIES), (_turn_by_padding, _PADDING))
     )
+    article = (
+        "The article: BatchNorm depends on the batch and LayerNorm does not; texts have different"
+        " lengths, which does not suit BatchNorm."
+    )
+    measured = (
+        f"Measured by the model's layers with their norms exchanged: between two companies of"
+        f" {_COMPANIES[-1] - 1} other texts the vector of “{study.text}” turns by 1 - cosine ="
+        f" {company['LayerNorm'][-1]:.1g} with the model's norms and by {company['BatchNorm'][-1]:.2f}"
+        f" with statistics of the batch, {company['BatchNorm'][0]:.2f} if there is one other."
+        f" {_PADDING[-1]} positions of padding turn it by {padding['LayerNorm'][-1]:.1g} and"
+        f" {padding['BatchNorm'][-1]:.2f}. The model was trained with LayerNorm; a BatchNorm in use has"
+        " running statistics, which do not depend on the batch but on the training data."
+    )
+    unit = "1 - cosine"
+    figures = [
+        Lines(
+            "One text in two companies", "texts in the batch", unit, _COMPANIES, company, log_x=True
+        ),
+        Lines(
+            "One batch with padding", "positions of padding", unit, _PADDING, padding, log_x=True
+        ),
+    ]
+    return Section("7. LayerNorm and BatchNorm", [article, measured], figures)
 
 
-_PADDING = (8, 16, 32, 64, 128)
-
-
-def _turn(study: Study, normalize: Normalize, size: int) -> float:
+def _turn_by_company(study: Study, normalize: Normalize, size: int) -> float:
     others = study.outputs[:-1]
     companies = (others[: size - 1], others[-(size - 1) :])
     a, b = (_text(study, [study.output, *company], normalize) for company in companies)
+    return 1 - float(cosine(a, b))
+
+
+def _turn_by_padding(study: Study, normalize: Normalize, count: int) -> float:
+    batch = [study.output, *study.outputs[1:8]]
+    a, b = (_text(study, batch, each) for each in (normalize, _with_padding(normalize, count)))
     return 1 - float(cosine(a, b))
 
 
@@ -181,13 +158,18 @@ def _own(rows: Array, norm: Module) -> Array:
     return np.asarray(norm(np.ascontiguousarray(rows, np.float32)))
 
 
-def _batch_norm(padding: int) -> Normalize:
-    """Statistics of each feature over all tokens, and over so many rows of zeros that pad them."""
+def _batch_norm(rows: Array, norm: Module) -> Array:
+    """By the mean and variance of each feature over all tokens."""
+    scaled = (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5)
+    bias = norm.bias if norm.has("bias") else 0
+    return np.asarray(scaled * norm.weight + bias, np.float32)
 
-    def normalize(rows: Array, norm: Module) -> Array:
-        counted = np.concatenate([rows, np.zeros((padding, rows.shape[1]))])
-        scaled = (rows - counted.mean(axis=0)) / np.sqrt(counted.var(axis=0) + 1e-5)
-        bias = norm.bias if norm.has("bias") else 0
-        return np.asarray(scaled * norm.weight + bias, np.float32)
 
-    return normalize
+def _with_padding(normalize: Normalize, count: int) -> Normalize:
+    """The same of rows behind which so many rows of zeros stand."""
+
+    def padded(rows: Array, norm: Module) -> Array:
+        zeros = np.zeros((count, rows.shape[1]), rows.dtype)
+        return normalize(np.concatenate([rows, zeros]), norm)[: len(rows)]
+
+    return padded

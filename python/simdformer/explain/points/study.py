@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from simdformer import ModelOutput, SentenceTransformer
 from simdformer.explain.embedded import with_encoder
 from simdformer.nn import TransformerEncoderLayer
+from simdformer.nn.parameters import float32_of
 
 Array = NDArray[Any]
 
@@ -33,7 +34,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A model and the texts that it is measured on. text: the one that maps are shown of."""
+    """A model without a default prompt, and the texts that it is measured on. text: the one that maps are shown of."""
 
     model: SentenceTransformer
     texts: Sequence[str]
@@ -56,9 +57,9 @@ class Study:
 
     @staticmethod
     def run(model: SentenceTransformer, texts: Sequence[str]) -> list[ModelOutput]:
-        """Attentions and hidden states, without a prompt."""
+        """Attentions and hidden states."""
         found: list[ModelOutput] = model.outputs(
-            list(texts), prompt="", output_attentions=True, output_hidden_states=True
+            list(texts), output_attentions=True, output_hidden_states=True
         )
         return found
 
@@ -84,7 +85,7 @@ class Study:
             raise ValueError(f"the model's attention has {', '.join(found)}")
         states = (output.hidden_states or ())[layer]
         rows = module.norm1(states) if module.norm_first else states
-        joined = rows @ np.asarray(attention.in_proj_weight).T
+        joined = rows @ float32_of(attention.in_proj_weight).T
         if attention.has("in_proj_bias"):
             joined = joined + attention.in_proj_bias
         width = attention.head_dim
