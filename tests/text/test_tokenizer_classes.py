@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from simdformer import SentenceTransformer
 from simdformer.text.tokenizer import load_tokenizer
 from simdformer.text.tokenizer_files import read_tokenizer
+from tests.support.model_fixtures import write_model
 from tests.support.tokenizer_grid import KINDS, SAMPLE, SAMPLE_PAIR, write_folder
 
 STORED = json.loads((Path(__file__).parent / "tokenizer_ids.json").read_text(encoding="utf-8"))
@@ -134,6 +136,7 @@ def test_the_newest_of_several_definitions_is_taken(tmp_path):
     parsed["normalizer"] = {"type": "Replace", "pattern": {"String": "a"}, "content": "the"}
     (folder / "tokenizer.4.0.0.json").write_text(json.dumps(parsed))
     names = ["tokenizer.4.0.0.json", "tokenizer.json", "tokenizer.99.0.0.json"]
+    names.append("tokenizer.5/../../tokenizer.json")  # which leads out of the folder
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "fast_tokenizer_files": names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = load(folder)
@@ -157,3 +160,17 @@ def test_special_tokens_of_a_text_can_be_split(tmp_path):
 def test_a_class_with_left_padding_says_so(tmp_path):
     assert load(write_folder(tmp_path / "a", "Gemma", "as it is")).files.padding_side == "left"
     assert load(write_folder(tmp_path / "b", "BERT", "as it is")).files.padding_side == "right"
+
+
+def test_a_model_pads_at_the_side_that_the_files_name(tmp_path):
+    files = {"tokenizer_config.json": {"padding_side": "left"}}
+    tokens = SentenceTransformer(write_model(tmp_path, files=files)).tokenize(["a", "a b c"])
+    assert tokens["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1] * 5]
+    assert tokens["input_ids"][0].tolist() == [0, 0, 2, 5, 3]
+
+
+def test_special_tokens_that_no_file_names_are_the_classes(tmp_path):
+    model = SentenceTransformer(write_model(tmp_path, files={"tokenizer_config.json": None}))
+    assert model.tokenizer.cls_token == "[CLS]"
+    assert model.tokenizer.mask_token_id == 4
+    assert model.tokenizer.bos_token is None

@@ -18,7 +18,8 @@ from simdformer.models.assign import WORDS
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
 from simdformer.text.tokenizer import Tokenizer
-from simdformer.text.tokenizer_files import TokenizerFiles, read_definition
+from simdformer.text.tokenizer_files import TokenizerFiles
+from simdformer.text.vocabulary_files import read_definition
 
 # As long as a text may be.
 _NO_LIMIT = 2**31 - 1

@@ -298,15 +298,15 @@ class TextPipeline:
         return np.concatenate(parts)
 
     def padded_tokens(self, texts: Sequence[Text]) -> dict[str, Array]:
-        """The model's view of texts, padded on the right: int64 (n, longest) each."""
-        tokens = self.tokenizer(texts)
+        """The model's view of texts, padded where the tokenizer pads: int64 (n, longest) each."""
+        tokens, left = self.tokenizer(texts), self.tokenizer.files.padding_side == "left"
         ids = tokens.input_ids
         type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
         ones = [[1] * len(row) for row in ids]
         return {
-            "input_ids": _padded(ids, self.tokenizer.files.pad_id),
-            "token_type_ids": _padded(type_ids, 0),
-            "attention_mask": _padded(ones, 0),
+            "input_ids": _padded(ids, self.tokenizer.files.pad_id, left=left),
+            "token_type_ids": _padded(type_ids, 0, left=left),
+            "attention_mask": _padded(ones, 0, left=left),
         }
 
     # --- a batch ---
@@ -407,8 +407,9 @@ def _check_finite(rows: Iterable[Float32], begin: int) -> None:
             )
 
 
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Array:
+def _padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> Array:
     width = max(map(len, rows), default=0)
-    return np.array([[*row, *[fill] * (width - len(row))] for row in rows], dtype=np.int64).reshape(
-        len(rows), width
-    )
+    result = np.full((len(rows), width), fill, dtype=np.int64)
+    for place, row in zip(result, rows, strict=True):
+        place[width - len(row) if left else 0 :][: len(row)] = row
+    return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentencePiece models: what tokenizer classes of transformers 5 take of one.
+"""SentencePiece models: what a file has, and what tokenizer classes of transformers 5 make of it.
 
 Source: transformers 5.24, convert_slow_tokenizer.SentencePieceExtractor.
 """
@@ -14,7 +14,7 @@ from tokenizers import AddedToken
 
 from simdformer.checkpoint import read_regular
 from simdformer.text.declared_tokens import Token
-from simdformer.text.tokenizer_parts import Piece
+from simdformer.text.tokenizer_parts import Piece, Source
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of pieces, in sentencepiece_model.proto
 
@@ -65,3 +65,46 @@ def merges_of(ids: Mapping[str, int]) -> list[tuple[str, str]]:
     ]
     found.sort()
     return [(token[:cut], token[cut:]) for _, cut, token in found]
+
+
+# --- the pieces of a SentencePiece model, with those that the class puts before and behind them ---
+
+
+def xlm_roberta_pieces(source: Source) -> list[Piece]:
+    first = [(source.role(f"{role}_token"), 0.0) for role in ("bos", "pad", "eos", "unk")]
+    return [*first, *source.pieces[3:], (source.role("mask_token"), 0.0)]
+
+
+def camembert_pieces(source: Source) -> list[Piece]:
+    first = ("<s>NOTUSED", source.role("pad_token"), "</s>NOTUSED", source.role("unk_token"))
+    head = [*((token, 0.0) for token in first), ("<unk>NOTUSED", -100.0)]
+    return [*head, *source.pieces[1:], (source.role("mask_token"), 0.0)]
+
+
+def t5_pieces(source: Source) -> list[Piece]:
+    return [*source.pieces, *((token, 0.0) for token in reversed(_sentinels(source)))]
+
+
+# --- special tokens without a role. given: what the older files and a SentencePiece model have ---
+
+
+def given_extra(_: Source, given: list[Token] | None) -> list[Token]:
+    return given or []
+
+
+def camembert_extra(_: Source, given: list[Token] | None) -> list[Token]:
+    return ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"] if given is None else given
+
+
+def t5_extra(source: Source, given: list[Token] | None) -> list[Token]:
+    own, given = _sentinels(source), given or []
+    found = sum("<extra_id_" in str(token) for token in given)
+    if found == 0:
+        return [*given, *own]
+    if own and len(own) != found:
+        raise ValueError(f"{source.path}: extra_ids is {len(own)}, but {found} tokens are declared")
+    return given
+
+
+def _sentinels(source: Source) -> list[str]:
+    return [f"<extra_id_{i}>" for i in range(source.number("extra_ids", 100))]

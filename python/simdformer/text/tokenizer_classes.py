@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer, processors
 
+from simdformer.text import sentencepiece_model
 from simdformer.text import tokenizer_parts as parts
 from simdformer.text.declared_tokens import Token
 from simdformer.text.tokenizer_parts import Numbered, Piece, Source
@@ -41,7 +42,7 @@ class TokenizerClass(NamedTuple):
     strips_left: tuple[str, ...] = ()
     has_types: bool = False
     pads_left: bool = False
-    extra: Callable[[Source, list[Token] | None], list[Token]] = parts.given_extra
+    extra: Callable[[Source, list[Token] | None], list[Token]] = sentencepiece_model.given_extra
     keeps_frame: bool = False
     resets_flags: bool = False
 
@@ -80,9 +81,9 @@ _CLASSES = {
         _ANGLES,
         parts.xlm_roberta_frame,
         ("sentencepiece.bpe.model",),
-        parts.camembert_pieces,
+        sentencepiece_model.camembert_pieces,
         strips_left=_MASK,
-        extra=parts.camembert_extra,
+        extra=sentencepiece_model.camembert_extra,
     ),
     "DebertaV2": TokenizerClass(
         parts.deberta_v2,
@@ -133,8 +134,8 @@ _CLASSES = {
         {role: _ANGLES[role] for role in ("eos_token", "unk_token", "pad_token")},
         parts.t5_frame,
         ("spiece.model",),
-        parts.t5_pieces,
-        extra=parts.t5_extra,
+        sentencepiece_model.t5_pieces,
+        extra=sentencepiece_model.t5_extra,
     ),
     "XLMRoberta": TokenizerClass(
         parts.xlm_roberta,
@@ -142,7 +143,7 @@ _CLASSES = {
         _ANGLES,
         parts.xlm_roberta_frame,
         ("sentencepiece.bpe.model",),
-        parts.xlm_roberta_pieces,
+        sentencepiece_model.xlm_roberta_pieces,
     ),
 }  # fmt: skip
 # Other names of the same.
@@ -152,90 +153,14 @@ _ALIASES = {
 }
 # What transformers has a class for, and this package has not.
 _OTHERS = frozenset(
-    [
-        "Barthez",
-        "Bartpho",
-        "BertGeneration",
-        "BertJapanese",
-        "Bertweet",
-        "BigBird",
-        "BioGpt",
-        "BlenderbotSmall",
-        "Blenderbot",
-        "ByT5",
-        "CLIP",
-        "CTRL",
-        "Canine",
-        "Clvp",
-        "CodeGen",
-        "CodeLlama",
-        "Cohere",
-        "ConvBert",
-        "CpmAnt",
-        "Cpm",
-        "DPRContextEncoder",
-        "DPRQuestionEncoder",
-        "DPRReader",
-        "Deberta",
-        "Dia",
-        "Esm",
-        "Esmc",
-        "FNet",
-        "FSMT",
-        "FastSpeech2Conformer",
-        "Flaubert",
-        "Funnel",
-        "GPTNeoXJapanese",
-        "GPTNeoX",
-        "GPTSw3",
-        "Herbert",
-        "Lasr",
-        "LayoutLMv2",
-        "LayoutLMv3",
-        "LayoutXLM",
-        "Luke",
-        "M2M100",
-        "MBart50",
-        "MBart",
-        "MLuke",
-        "Marian",
-        "MarkupLM",
-        "Mgpstr",
-        "MyT5",
-        "Nllb",
-        "Nougat",
-        "OpenAIGPT",
-        "PLBart",
-        "Parakeet",
-        "Pegasus",
-        "Perceiver",
-        "Phobert",
-        "Pop2Piano",
-        "ProphetNet",
-        "Qwen3_5",
-        "Rag",
-        "Reformer",
-        "RemBert",
-        "RoCBert",
-        "RoFormer",
-        "SeamlessM4T",
-        "Siglip2",
-        "Siglip",
-        "Speech2Text",
-        "SpeechT5",
-        "Splinter",
-        "Tapas",
-        "Tipsv2",
-        "Udop",
-        "VideoPrism",
-        "Vits",
-        "Wav2Vec2CTC",
-        "Wav2Vec2PhonemeCTC",
-        "Whisper",
-        "XGLM",
-        "XLM",
-        "XLNet",
-    ]
+    """Barthez Bartpho BertGeneration BertJapanese Bertweet BigBird BioGpt BlenderbotSmall Blenderbot ByT5
+    CLIP CTRL Canine Clvp CodeGen CodeLlama Cohere ConvBert CpmAnt Cpm DPRContextEncoder
+    DPRQuestionEncoder DPRReader Deberta Dia Esm Esmc FNet FSMT FastSpeech2Conformer Flaubert Funnel
+    GPTNeoXJapanese GPTNeoX GPTSw3 Herbert Lasr LayoutLMv2 LayoutLMv3 LayoutXLM Luke M2M100 MBart50 MBart
+    MLuke Marian MarkupLM Mgpstr MyT5 Nllb Nougat OpenAIGPT PLBart Parakeet Pegasus Perceiver Phobert
+    Pop2Piano ProphetNet Qwen3_5 Rag Reformer RemBert RoCBert RoFormer SeamlessM4T Siglip2 Siglip
+    Speech2Text SpeechT5 Splinter Tapas Tipsv2 Udop VideoPrism Vits Wav2Vec2CTC Wav2Vec2PhonemeCTC Whisper
+    XGLM XLM XLNet""".split()  # noqa: SIM905  (a line a name would be a page)
 )
 # "": tokenizer.json as it is.
 BY_MODEL_TYPE = {

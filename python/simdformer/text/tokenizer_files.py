@@ -9,30 +9,27 @@ added tokens (declared_tokens.py). Source: transformers 5.24, tokenization_utils
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import AddedToken, models, processors
+from tokenizers import AddedToken, processors
 
-from simdformer.checkpoint import check_regular, read_json, read_optional_json
-from simdformer.text.declared_tokens import (
-    Declared,
-    Token,
-    added_token,
-    read_declared,
-    tokens_to_add,
-)
-from simdformer.text.sentencepiece_model import merges_of, read_pieces
+from simdformer.checkpoint import read_optional_json
+from simdformer.text.declared_tokens import Declared, read_declared, tokens_to_add
 from simdformer.text.tokenizer_classes import TokenizerClass, choose
-from simdformer.text.tokenizer_panic import as_value_error
-from simdformer.text.tokenizer_parts import Piece, Source
+from simdformer.text.tokenizer_parts import Source
+from simdformer.text.vocabulary_files import (
+    Content,
+    definition_name,
+    read_content,
+    read_vocabulary,
+    reading,
+    vocabulary_file,
+)
 
 
 class TokenizerFiles(NamedTuple):
@@ -55,23 +52,6 @@ class TokenizerFiles(NamedTuple):
     cleans_up: bool = False
 
 
-class _Content(NamedTuple):
-    """What the file with the vocabulary has, and its path.
-
-    rest: tokenizer.json, for the generic class whole, for others without its vocabulary. added: its
-    added tokens by id. extra: special tokens without a role that a SentencePiece model has.
-    """
-
-    path: Path
-    tokens: dict[str, int] | list[Piece]
-    merges: list[tuple[str, str]]
-    charsmap: bytes | None = None
-    unknown_id: int | None = None
-    extra: list[Token] | None = None
-    added: Mapping[int, AddedToken] | None = None
-    rest: tokenizers.Tokenizer | None = None
-
-
 def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles:
     """The tokenizer of a folder, whose length limit and padding are left to the caller.
 
@@ -84,10 +64,10 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles
     config = read_optional_json(config_path)
     definition, kind = _chosen(folder, config)
     has_definition = definition.is_file()
-    path = definition if has_definition else _vocabulary_file(folder, kind)
-    content = _definition(path, kind) if has_definition else _vocabulary(path, kind)
+    path = definition if has_definition else vocabulary_file(folder, kind)
+    content = read_content(path, kind) if has_definition else read_vocabulary(path, kind)
     declared = read_declared(folder, config, overrides, content.added)
-    with _reading(path, keep=ValueError):  # which names its file already
+    with reading(path, keep=ValueError):  # which names its file already
         files = _made(config_path, kind, content, declared)
         files.tokenizer.encode("a")  # some definitions fail at a text alone
         return files
@@ -104,7 +84,7 @@ def special_tokens(folder: Path, overrides: Mapping[str, Any]) -> dict[str, str]
 
 def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[Path, TokenizerClass | None]:
     """Where tokenizer.json is, if it is there, and the class."""
-    definition = folder / _definition_name(config)
+    definition = folder / definition_name(config)
 
     def is_byte_level() -> bool:
         return definition.is_file() and b'"ByteLevel"' in definition.read_bytes()
@@ -113,114 +93,8 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[Path, TokenizerCla
     return definition, choose(folder / "tokenizer_config.json", config, model, is_byte_level)
 
 
-def read_definition(path: Path) -> tokenizers.Tokenizer:
-    """tokenizer.json as it is, whatever the folder's other files say."""
-    try:
-        check_regular(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"no {path.name} in {path.parent}") from error
-    with _reading(path):
-        return tokenizers.Tokenizer.from_file(str(path))
-
-
-def _reading(path: Path, **options: Any) -> AbstractContextManager[None]:
-    return as_value_error(f"{path}: not a tokenizer definition", **options)
-
-
-# --- the file with the vocabulary ---
-
-
-def _definition_name(config: Mapping[str, Any]) -> str:
-    """tokenizer.json, or the newest of the files for versions of transformers."""
-    names = config.get("fast_tokenizer_files", [])
-    versions = sorted(str(name).removeprefix("tokenizer.") for name in names)
-    newest = [v for v in versions if v.endswith(".json") and "0" <= v[0] <= "5"]
-    return f"tokenizer.{newest[-1]}" if newest else "tokenizer.json"
-
-
-def _definition(path: Path, kind: TokenizerClass | None) -> _Content:
-    if kind is None:
-        whole = read_definition(path)
-        return _Content(path, {}, [], added=whole.get_added_tokens_decoder(), rest=whole)
-    parsed = read_json(path)
-    with _reading(path):
-        model = parsed["model"]
-        return _Content(
-            path,
-            _tokens(model["vocab"], kind),
-            [_merge(merge) for merge in model.get("merges", [])] if kind.model == "BPE" else [],
-            _charsmap(parsed.get("normalizer")),
-            added={token["id"]: added_token(path, token) for token in parsed["added_tokens"]},
-            rest=_without_vocabulary(parsed),
-        )
-
-
-def _without_vocabulary(parsed: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """What a definition says besides, as the library has it."""
-    kept = {
-        name: parsed.get(name) for name in ("version", "post_processor", "padding", "truncation")
-    }
-    empty = json.loads(tokenizers.Tokenizer(models.BPE()).to_str())
-    return tokenizers.Tokenizer.from_str(json.dumps({**empty, **kept}))
-
-
-def _tokens(vocabulary: Any, kind: TokenizerClass) -> dict[str, int] | list[Piece]:
-    if isinstance(vocabulary, dict):
-        return vocabulary
-    if kind.model == "Unigram":
-        return [(piece, score) for piece, score in vocabulary]
-    return {token if isinstance(token, str) else token[0]: i for i, token in enumerate(vocabulary)}
-
-
-def _merge(merge: Any) -> tuple[str, str]:
-    first, second = merge.split(" ") if isinstance(merge, str) else merge
-    return first, second
-
-
-def _charsmap(normalizer: Any) -> bytes | None:
-    """SentencePiece's table of characters in a definition's normalizer."""
-    steps = (normalizer or {}).get("normalizers", [normalizer]) if normalizer else []
-    tables = [s["precompiled_charsmap"] for s in steps if s.get("type") == "Precompiled"]
-    return base64.b64decode(tables[0]) if tables else None
-
-
-def _vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
-    """The first file of the vocabulary. FileNotFoundError if one is missing."""
-    files = () if kind is None else kind.files
-    if files and files[0].endswith(".model") and (folder / "tokenizer.model").is_file():
-        return folder / "tokenizer.model"  # its newer name
-    if files and all((folder / file).is_file() for file in files):
-        return folder / files[0]
-    pieces = sorted(path.name for path in folder.glob("*.model"))
-    raise FileNotFoundError(
-        f"no tokenizer.json in {folder}"
-        + (f", nor {' and '.join(files)}" if files else "; of a tokenizer of the generic class no other file is read")
-        + (f", {pieces[0]} neither" if pieces else "")
-        + "; transformers writes it: AutoTokenizer.from_pretrained, then save_pretrained"
-    )  # fmt: skip
-
-
-def _vocabulary(path: Path, kind: TokenizerClass | None) -> _Content:
-    if path.suffix == ".model":
-        model = read_pieces(path)
-        if kind is None or kind.model != "BPE":
-            return _Content(path, model.pieces, [], model.charsmap, model.unknown_id, model.added)
-        ids = {piece: i for i, (piece, _) in enumerate(model.pieces)}
-        return _Content(path, ids, merges_of(ids), model.charsmap, extra=model.added)
-    check_regular(path)
-    with _reading(path):
-        if path.suffix == ".json":
-            merges = path.with_name("merges.txt")
-            check_regular(merges)
-            return _Content(path, *models.BPE.read_file(str(path), str(merges)))
-        return _Content(path, models.WordPiece.read_file(str(path)), [])
-
-
-# --- the tokenizer ---
-
-
 def _made(
-    path: Path, kind: TokenizerClass | None, content: _Content, declared: Declared
+    path: Path, kind: TokenizerClass | None, content: Content, declared: Declared
 ) -> TokenizerFiles:
     """path: tokenizer_config.json."""
     rest = content.rest
@@ -287,7 +161,7 @@ def _with_settings(path: Path, fields: Mapping[str, Any], files: TokenizerFiles)
 def _frame(
     tokenizer: tokenizers.Tokenizer,
     kind: TokenizerClass | None,
-    content: _Content,
+    content: Content,
     fields: Mapping[str, Any],
     roles: Mapping[str, str],
 ) -> processors.PostProcessor:

@@ -15,8 +15,6 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from simdformer.text.declared_tokens import Token
-
 Piece = tuple[str, float]  # of a Unigram model, with its score
 _BLANK = "\u2581"  # SentencePiece's
 
@@ -261,46 +259,3 @@ def t5_frame(numbered: Numbered) -> processors.PostProcessor:
         pair=["$A", end, "$B", end],
         special_tokens=[(end, numbered("eos_token")[1])],
     )
-
-
-# --- the pieces of a SentencePiece model, with those that the class puts before and behind them ---
-
-
-def xlm_roberta_pieces(source: Source) -> list[Piece]:
-    first = [(source.role(f"{role}_token"), 0.0) for role in ("bos", "pad", "eos", "unk")]
-    return [*first, *source.pieces[3:], (source.role("mask_token"), 0.0)]
-
-
-def camembert_pieces(source: Source) -> list[Piece]:
-    first = ("<s>NOTUSED", source.role("pad_token"), "</s>NOTUSED", source.role("unk_token"))
-    head = [*((token, 0.0) for token in first), ("<unk>NOTUSED", -100.0)]
-    return [*head, *source.pieces[1:], (source.role("mask_token"), 0.0)]
-
-
-def t5_pieces(source: Source) -> list[Piece]:
-    return [*source.pieces, *((token, 0.0) for token in reversed(_sentinels(source)))]
-
-
-# --- special tokens without a role. given: what the older files and a SentencePiece model have ---
-
-
-def given_extra(_: Source, given: list[Token] | None) -> list[Token]:
-    return given or []
-
-
-def camembert_extra(_: Source, given: list[Token] | None) -> list[Token]:
-    return ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"] if given is None else given
-
-
-def t5_extra(source: Source, given: list[Token] | None) -> list[Token]:
-    own, given = _sentinels(source), given or []
-    found = sum("<extra_id_" in str(token) for token in given)
-    if found == 0:
-        return [*given, *own]
-    if own and len(own) != found:
-        raise ValueError(f"{source.path}: extra_ids is {len(own)}, but {found} tokens are declared")
-    return given
-
-
-def _sentinels(source: Source) -> list[str]:
-    return [f"<extra_id_{i}>" for i in range(source.number("extra_ids", 100))]

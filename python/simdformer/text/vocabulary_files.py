@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file that holds a tokenizer's vocabulary: tokenizer.json, or what models had before it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import AddedToken, models
+
+from simdformer.checkpoint import check_regular, read_json
+from simdformer.text.declared_tokens import Token, added_token
+from simdformer.text.sentencepiece_model import merges_of, read_pieces
+from simdformer.text.tokenizer_classes import TokenizerClass
+from simdformer.text.tokenizer_panic import as_value_error
+from simdformer.text.tokenizer_parts import Piece
+
+
+class Content(NamedTuple):
+    """What the file with the vocabulary has, and its path.
+
+    rest: tokenizer.json, for the generic class whole, for others without its vocabulary. added: its
+    added tokens by id. extra: special tokens without a role that a SentencePiece model has.
+    """
+
+    path: Path
+    tokens: dict[str, int] | list[Piece]
+    merges: list[tuple[str, str]]
+    charsmap: bytes | None = None
+    unknown_id: int | None = None
+    extra: list[Token] | None = None
+    added: Mapping[int, AddedToken] | None = None
+    rest: tokenizers.Tokenizer | None = None
+
+
+def read_definition(path: Path) -> tokenizers.Tokenizer:
+    """tokenizer.json as it is, whatever the folder's other files say."""
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no {path.name} in {path.parent}") from error
+    with reading(path):
+        return tokenizers.Tokenizer.from_file(str(path))
+
+
+def reading(path: Path, **options: Any) -> AbstractContextManager[None]:
+    """What goes wrong inside is a ValueError that names the file."""
+    return as_value_error(f"{path}: not a tokenizer definition", **options)
+
+
+def definition_name(config: Mapping[str, Any]) -> str:
+    """tokenizer.json, or the newest of the files for versions of transformers."""
+    names = config.get("fast_tokenizer_files", [])
+    versions = sorted(str(name).removeprefix("tokenizer.") for name in names)
+    known = re.compile(r"[0-5][\w.]*\.json")
+    newest = [version for version in versions if known.fullmatch(version)]
+    return f"tokenizer.{newest[-1]}" if newest else "tokenizer.json"
+
+
+def read_content(path: Path, kind: TokenizerClass | None) -> Content:
+    """What tokenizer.json has for a class. ValueError names the file."""
+    if kind is None:
+        whole = read_definition(path)
+        return Content(path, {}, [], added=whole.get_added_tokens_decoder(), rest=whole)
+    parsed = read_json(path)
+    with reading(path):
+        model = parsed["model"]
+        return Content(
+            path,
+            _tokens(model["vocab"], kind),
+            [_merge(merge) for merge in model.get("merges", [])] if kind.model == "BPE" else [],
+            _charsmap(parsed.get("normalizer")),
+            added={token["id"]: added_token(path, token) for token in parsed["added_tokens"]},
+            rest=_without_vocabulary(parsed),
+        )
+
+
+def _without_vocabulary(parsed: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """What a definition says besides, as the library has it."""
+    kept = {
+        name: parsed.get(name) for name in ("version", "post_processor", "padding", "truncation")
+    }
+    empty = json.loads(tokenizers.Tokenizer(models.BPE()).to_str())
+    return tokenizers.Tokenizer.from_str(json.dumps({**empty, **kept}))
+
+
+def _tokens(vocabulary: Any, kind: TokenizerClass) -> dict[str, int] | list[Piece]:
+    if isinstance(vocabulary, dict):
+        return vocabulary
+    if kind.model == "Unigram":
+        return [(piece, score) for piece, score in vocabulary]
+    return {token if isinstance(token, str) else token[0]: i for i, token in enumerate(vocabulary)}
+
+
+def _merge(merge: Any) -> tuple[str, str]:
+    first, second = merge.split(" ") if isinstance(merge, str) else merge
+    return first, second
+
+
+def _charsmap(normalizer: Any) -> bytes | None:
+    """SentencePiece's table of characters in a definition's normalizer."""
+    steps = (normalizer or {}).get("normalizers", [normalizer]) if normalizer else []
+    tables = [s["precompiled_charsmap"] for s in steps if s.get("type") == "Precompiled"]
+    return base64.b64decode(tables[0]) if tables else None
+
+
+def vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
+    """The first file of the vocabulary. FileNotFoundError if one is missing."""
+    files = () if kind is None else kind.files
+    if files and files[0].endswith(".model") and (folder / "tokenizer.model").is_file():
+        return folder / "tokenizer.model"  # its newer name
+    if files and all((folder / file).is_file() for file in files):
+        return folder / files[0]
+    pieces = sorted(path.name for path in folder.glob("*.model"))
+    raise FileNotFoundError(
+        f"no tokenizer.json in {folder}"
+        + (f", nor {' and '.join(files)}" if files else "; of a tokenizer of the generic class no other file is read")
+        + (f", {pieces[0]} neither" if pieces else "")
+        + "; transformers writes it: AutoTokenizer.from_pretrained, then save_pretrained"
+    )  # fmt: skip
+
+
+def read_vocabulary(path: Path, kind: TokenizerClass | None) -> Content:
+    """The same of the older files, of which `path` is the first."""
+    if path.suffix == ".model":
+        model = read_pieces(path)
+        if kind is None or kind.model != "BPE":
+            return Content(path, model.pieces, [], model.charsmap, model.unknown_id, model.added)
+        ids = {piece: i for i, (piece, _) in enumerate(model.pieces)}
+        return Content(path, ids, merges_of(ids), model.charsmap, extra=model.added)
+    check_regular(path)
+    with reading(path):
+        if path.suffix == ".json":
+            merges = path.with_name("merges.txt")
+            check_regular(merges)
+            return Content(path, *models.BPE.read_file(str(path), str(merges)))
+        return Content(path, models.WordPiece.read_file(str(path)), [])
