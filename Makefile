@@ -25,6 +25,11 @@ SANITIZE_TESTS ?= tests
 TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py tests/process/test_fork.py \
               tests/layers/test_packing.py
 OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
+# How many damaged folders `make fuzz` tries, and which.
+FUZZ ?= 25000
+FUZZ_SEED ?= 1
+# How much of ten minutes `make soak` takes.
+SOAK ?= 1
 # Of `make dev`: Release or Debug.
 BUILD_TYPE ?= Release
 # pybind11 asks for it, and takes a quarter of a minute for each change.
@@ -34,7 +39,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev test test-openmp level slow pages parity bench lint sanitize tsan clean
+.PHONY: help demo dev test fuzz soak test-openmp level slow pages parity bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -134,6 +139,12 @@ reference-tests:  ## Run sentence-transformers' own tests, of its checkout REFER
 	  { echo "say where sentence-transformers is checked out: make reference-tests REFERENCE_TESTS=path" >&2; exit 1; }
 	$(MAKE) VENV=$(VENV) $(STAMPS)/extra-test $(STAMPS)/extra-ecosystem $(STAMPS)/model
 	$(BIN)/python tools/reference_tests.py "$(REFERENCE_TESTS)"
+
+fuzz: $(STAMPS)/extra-test  ## Damage FUZZ model folders at random: each loads, or says what is wrong with which file
+	$(BIN)/python -m tests.fuzz.folders --count $(FUZZ) --seed $(FUZZ_SEED)
+
+soak: $(STAMPS)/extra-test $(STAMPS)/model  ## Load, hostile clients and killed processes for ten minutes
+	$(BIN)/python -m tests.soak --scale $(SOAK)
 
 bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
 	$(BIN)/python bench/kernels.py

@@ -4,26 +4,31 @@
 
 #include <cxxabi.h>
 #include <pybind11/pybind11.h>
-#include <unistd.h>
 
 #include "base/parallel.h"
+#include "bindings/exit_gate.h"
 
 namespace simdformer::bindings {
 
-// The GIL is released as long as this lives.
-//
-// Where the interpreter ends while a daemon thread computes, CPython before 3.14 ends the thread
-// when it asks for the GIL, by unwinding its stack. Ours must not be unwound there, it holds what
-// workers still use: the thread stops in place of it, as in 3.14, until the process is gone.
+// The GIL is released as long as this lives. Where the interpreter has ended meanwhile, the thread
+// stops in place of taking it again.
 class GilRelease {
  public:
-  GilRelease() : thread_(PyEval_SaveThread()) {}
-  ~GilRelease() { retake(); }
+  GilRelease() {
+    exit_gate::enter();
+    thread_ = PyEval_SaveThread();
+  }
+  ~GilRelease() {
+    retake();
+    exit_gate::leave();
+  }
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
 
-  // Whether a Python signal handler raised. On the thread that made this.
-  bool signals_pending() {
+  // Whether to stop: a Python signal handler raised, on the thread that made this, or the
+  // interpreter ends.
+  bool stop_asked() {
+    if (exit_gate::closed()) return true;
     retake();
     const bool pending = PyErr_CheckSignals() != 0;
     thread_ = PyEval_SaveThread();
@@ -32,10 +37,11 @@ class GilRelease {
 
  private:
   void retake() noexcept {
+    if (exit_gate::closed()) exit_gate::stay_out();
     try {
       PyEval_RestoreThread(thread_);
-    } catch (const abi::__forced_unwind&) {
-      for (;;) pause();
+    } catch (const abi::__forced_unwind&) {  // the gate has waited too long
+      exit_gate::stay_out();
     }
   }
 
@@ -50,7 +56,7 @@ void without_gil(Work&& work) {
   {
     GilRelease release;
     try {
-      work(StopCheck([&release] { return release.signals_pending(); }));
+      work(StopCheck([&release] { return release.stop_asked(); }));
     } catch (const Stopped&) {
       stopped = true;
     }

@@ -5,6 +5,7 @@
 #include "base/thread_count.h"
 #include "base/workers.h"
 #include "bindings/bindings.h"
+#include "bindings/exit_gate.h"
 #include "isa/dispatch.h"
 
 namespace py = pybind11;
@@ -24,7 +25,8 @@ extern "C" __attribute__((visibility("default"))) const char* simdformer_thread_
   return simdformer::thread_provider();
 }
 
-PYBIND11_MODULE(_core, module) {
+// What PyInit__core below hands over to.
+PYBIND11_MODULE(simdformer_core, module) {
   using namespace simdformer;
   module.doc() = "Native layers and kernels of simdformer.";
 
@@ -46,10 +48,29 @@ PYBIND11_MODULE(_core, module) {
   module.def("cgroup_cpu_limit", &cgroup_cpu_limit, py::arg("root"));
   module.def("compiler", [] { return kCompiler; });
 
+  // For libraries of others that release the GIL.
+  module.def("leave_python", &bindings::exit_gate::enter);
+  module.def("return_to_python", &bindings::exit_gate::leave);
+  py::module_::import("atexit").attr("register")(py::cpp_function(&bindings::exit_gate::close));
+  py::module_::import("os").attr("register_at_fork")(
+      py::arg("after_in_child") = py::cpp_function(&bindings::exit_gate::reset));
+
   bindings::bind_kernels(module);
   bindings::bind_layers(module);
   bindings::bind_attention(module);
   bindings::bind_functional(module);
   bindings::bind_positions(module);
   bindings::bind_nn(module);
+}
+
+// In a subinterpreter pybind11 would wait for a lock that its own thread holds: it asks for the
+// main interpreter's state.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    PyErr_SetString(PyExc_ImportError,
+                    "simdformer runs in a process's main interpreter alone, not in subinterpreters"
+                    " (mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
+    return nullptr;
+  }
+  return PyInit_simdformer_core();
 }

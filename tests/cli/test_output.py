@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +38,39 @@ def test_npy_holds_all_chunks(tmp_path, rng, sizes):
     assert_same_bits(
         np.load(tmp_path / "out.npy"), np.concatenate([np.empty((0, 3), np.float32), *chunks])
     )
+
+
+def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path):
+    out = tmp_path / "out.npy"
+    orphan, other = tmp_path / ".out.npy.0123abcd.tmp", tmp_path / ".other.npy.0123abcd.tmp"
+    ours = tmp_path / ".out.npy.tmp"
+    for path in (orphan, other, ours):
+        path.write_bytes(b"x")
+    with AtomicFile(str(out)) as first, AtomicFile(str(out)) as second:
+        first.write(b"first")
+        second.write(b"second")
+        assert not orphan.exists()
+        assert len(list(tmp_path.glob(".out.npy.*.tmp"))) == 2
+    assert out.read_bytes() == b"first"
+    assert set(tmp_path.iterdir()) == {out, other, ours}
+
+
+def test_a_file_that_is_taken_for_an_orphan_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch
+):
+    lock, taken = fcntl.flock, []
+
+    def flock(file, operation):
+        if not taken:
+            taken.append(file.name)
+            Path(file.name).unlink()
+        return lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with AtomicFile(str(tmp_path / "out.npy")) as file:
+        file.write(b"whole")
+    assert len(taken) == 1
+    assert (tmp_path / "out.npy").read_bytes() == b"whole"
 
 
 def test_npy_can_be_mapped(tmp_path, rng):

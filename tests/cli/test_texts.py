@@ -19,6 +19,28 @@ def read(tmp_path, format_, content, field=None):
         return [(record.text, record.line) for record in source]
 
 
+@pytest.mark.parametrize("format_", ["txt", "jsonl", "csv"])
+def test_a_file_that_becomes_shorter_is_an_error(tmp_path, format_):
+    path = tmp_path / f"input.{format_}"
+    line = '{"text": "a text"}\n' if format_ == "jsonl" else "text\n"
+    path.write_text(line * 10_000)
+    with TextSource(str(path), format_) as source:
+        records = iter(source)
+        next(records)
+        path.write_text(line * 2)
+        with pytest.raises(CliError, match="has become shorter while it was read: "):
+            list(records)
+
+
+def test_a_file_that_grows_is_read_to_its_end(tmp_path):
+    path = tmp_path / "input.txt"
+    path.write_text("text\n")
+    with TextSource(str(path), "txt") as source, path.open("a") as more:
+        more.write("more\n")
+        more.flush()
+        assert [record.text for record in source] == ["text", "more"]
+
+
 def test_txt_has_a_text_a_line_and_an_empty_line_is_an_empty_text(tmp_path):
     assert read(tmp_path, "txt", "one\n\nthree\n") == [("one", 1), ("", 2), ("three", 3)]
 
@@ -90,7 +112,16 @@ def test_csv_takes_a_field_of_a_megabyte(tmp_path):
         ),
         ("csv", "a,b\n1,2\n", 'line 1: no column "text" (there: "a", "b"); use --field'),
         ("csv", "a,text\n1,2\n\n3\n", "line 4: expected 2 columns, got 1"),
-        ("csv", 'text\n"open\n', "line 2: not valid CSV: unexpected end of data"),
+        ("csv", 'text\n"open\n', "line 2: not valid CSV: a quote opens here"),
+        ("csv", 'text\nfine\n"open\nmore\nand more\n', "line 3: not valid CSV: a quote opens here"),
+        ("csv", 'a,text\n"two\nlines","open\nmore\n', "line 3: not valid CSV: a quote opens here"),
+        ("csv", 'text\n"a ""b"" c"\n"open ""d""\n', "line 3: not valid CSV: a quote opens here"),
+        ("csv", 'text\n"closed"d\n', "line 2: not valid CSV: ',' expected after"),
+        (
+            "jsonl",
+            '{"text": "a"}\n{"text": "b", "n": %s}\n' % ("9" * 5000),
+            "line 2: not valid JSON",
+        ),
         ("csv", b"text\ngood\n\xe4\n", "line 3: not UTF-8: byte 0xe4 at position 0"),
     ],
 )

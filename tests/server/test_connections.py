@@ -173,6 +173,19 @@ def test_a_header_without_end_is_not_kept(app):
         assert status(client.recv(100)) == 431
 
 
+def test_a_client_that_resets_its_connection_harms_nobody(app):
+    """The refusal cannot be sent any more."""
+    with serving(app()) as (server, port):
+        for beginning in (b"POST /embed HTTP/1.1\r\nX: ", request(b"a" * 50_000, length=60_000)):
+            for _ in range(20):
+                with connect(port) as client:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    client.sendall(beginning)
+                    time.sleep(0.008)
+        wait_until(lambda: not server.server_state.connections)
+        assert status(asked(port, GOOD)) == 200
+
+
 @pytest.mark.parametrize("tail", [b"0\r\n", b""], ids=["trailers", "tiny chunks"])
 def test_what_surrounds_a_chunked_body_is_bounded(app, tail):
     head = b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -32,7 +34,8 @@ class AtomicFile:
     """A file written under a temporary name beside `path` and renamed when the block ends well.
 
     When it does not (an error, Ctrl-C), the temporary file is removed and what stood under `path`
-    is as it was. A file that cannot be written is a CliError with the path and the free space.
+    is as it was. What a run left that was killed is removed by the next one for the same path. A file
+    that cannot be written is a CliError with the path and the free space.
     """
 
     def __init__(self, path: str) -> None:
@@ -44,10 +47,32 @@ class AtomicFile:
         if self._path.is_dir():
             raise CliError(f"cannot write {self._name}: it is a directory")
         try:
-            self._file: BinaryIO = self._temporary.open("xb")
+            self._remove_orphans()
+            self._file = self._locked_file()
         except OSError as error:
             raise self._error(error) from error
         return self
+
+    def _locked_file(self) -> BinaryIO:
+        """The temporary file, which others leave alone as long as this process has it open."""
+        while True:
+            file = self._temporary.open("xb")
+            with contextlib.suppress(
+                OSError
+            ):  # a file system without locks: others leave it alone too
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+            file.close()  # another run took it for an orphan before it was locked
+
+    def _remove_orphans(self) -> None:
+        """Of runs that were killed: their files are not locked any more."""
+        name = re.compile(re.escape(f".{self._path.name}.") + r"[0-9a-f]{8}\.tmp")
+        for path in self._path.parent.iterdir():
+            if name.fullmatch(path.name):
+                with contextlib.suppress(OSError), path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append the bytes of `data`."""

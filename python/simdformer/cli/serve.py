@@ -195,7 +195,10 @@ def _serve(args: argparse.Namespace, app: Starlette, listener: socket.socket) ->
     )
     try:
         run_server(server, listener)
-    except OSError as error:  # another server had bound the port too, and was faster
+    except OSError as error:
+        if server.started:
+            raise
+        # Another server had bound the port too, and was faster.
         raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 

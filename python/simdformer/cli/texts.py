@@ -66,6 +66,7 @@ class TextSource:
         self.field = DEFAULT_FIELD if field is None else field
         self._bytes_read = 0
         self._line = 0
+        self._open_quote: int | None = None
         self._file, self.size = self._open(path)
 
     def _open(self, path: str) -> tuple[BinaryIO, int | None]:
@@ -105,7 +106,7 @@ class TextSource:
                 continue
             try:
                 value = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # a ValueError: a number of 5,000 digits
                 raise self._error(f"not valid JSON: {error}") from error
             if not isinstance(value, dict):
                 raise self._error(f"expected a JSON object, got {_json_kind(value)}")
@@ -113,7 +114,8 @@ class TextSource:
 
     def _read_csv(self) -> Iterator[Record]:
         csv.field_size_limit(MAX_LINE_BYTES)
-        rows = csv.reader(self._lines(), strict=True)
+        rows = csv.reader(self._lines_with_quotes(), strict=True)
+        start = 1
         try:
             header = next(rows, None)
             if header is None:
@@ -128,7 +130,20 @@ class TextSource:
                     yield Record(row[header.index(self.field)], start, self._bytes_read)
                 start = self._line + 1
         except csv.Error as error:
+            if self._open_quote is not None and self._open_quote >= start:
+                problem = "a quote opens here that nothing closes"
+                raise self._error(f"not valid CSV: {problem}", self._open_quote) from error
             raise self._error(f"not valid CSV: {error}") from error
+
+    def _lines_with_quotes(self) -> Iterator[str]:
+        """The lines; `_open_quote` is the one in which a quote opened that is still open."""
+        for line in self._lines():
+            quotes = line.replace('""', "").count('"')  # a quote within a quote is doubled
+            if quotes % 2:
+                self._open_quote = self._line if self._open_quote is None else None
+            elif quotes and self._open_quote is not None:
+                self._open_quote = self._line
+            yield line
 
     def _checked(self, members: dict[str, object], line: int) -> Record:
         if self.field not in members:
@@ -157,12 +172,23 @@ class TextSource:
             self._bytes_read += len(raw)
             if len(raw) > MAX_LINE_BYTES:
                 raise self._error(f"longer than {MAX_LINE_BYTES:,} bytes; is it a text file?")
+            if not raw.endswith(b"\n"):
+                self._check_whole()
             try:
                 yield raw.decode("utf-8-sig" if self._line == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise self._error(
                     f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
                 ) from error
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """At the end: CliError if more was there at first."""
+        if self._bytes_read < (self.size or 0):
+            raise CliError(
+                f"{self.name} has become shorter while it was read:"
+                f" {self.size:,} bytes at first, then {self._bytes_read:,}"
+            )
 
     def _read_line(self) -> bytes:
         try:

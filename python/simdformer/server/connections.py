@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Literal, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -165,7 +166,7 @@ class BoundedProtocol(HttpToolsProtocol):
         started |= self.state == "body" and cycle.response_started
         self._enter("closing")
         self._unset_keepalive_if_required()
-        if started or self.pipeline:
+        if started or self.pipeline or self.transport.is_closing():
             self.transport.abort()
             return
         content = ApiError(status, message).content()
@@ -175,5 +176,6 @@ class BoundedProtocol(HttpToolsProtocol):
             + b"content-length: %d\r\n\r\n" % len(content)
             + content
         )
-        self.transport.write_eof()
+        with contextlib.suppress(OSError):  # the client has gone
+            self.transport.write_eof()
         self.flow.resume_reading()

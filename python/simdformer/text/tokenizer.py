@@ -20,7 +20,7 @@ from tokenizers import normalizers
 
 from simdformer.text.chat_template import Rendered
 from simdformer.text.tokenizer_files import TokenizerFiles, read_tokenizer
-from simdformer.text.tokenizer_panic import is_of_library
+from simdformer.text.tokenizer_panic import is_of_library, outside_python
 
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
 _NO_LIMIT = 10**9
@@ -170,7 +170,8 @@ class Tokenizer:
             return [self._encode(text) for text in texts]
         try:
             special = self._add_special_tokens
-            return self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+            with outside_python(sum(map(num_characters, texts))):
+                return self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)
         except BaseException as error:
             if not is_of_library(error):
                 raise

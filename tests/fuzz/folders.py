@@ -1,0 +1,204 @@
+"""Damaged model folders: each gives vectors or an exception that names a file, within seconds.
+
+    python -m tests.fuzz.folders --count 2000 --seed 1        # all; prints a table, exit status 1 for a finding
+    python -m tests.fuzz.folders --seed 1 --only 1234         # one of them, with its traceback
+
+Batches run in processes of their own, with a limit on memory and a watchdog for each folder, so that
+what ends a process ends one batch. A folder depends on the seed and its number alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from tests.fuzz.mutations import mutated
+
+SECONDS = 10  # for one folder
+MEMORY = 4 * 2**30
+BATCH = 250
+ACCEPTED = (ValueError, OSError)
+TEXTS = ["a cab", "", "the quick brown fox jumps over the lazy dog"]
+
+
+def write_samples(root):
+    """The folders that are damaged: every architecture, and each way that weights and vocabularies are
+    stored. Returns their names."""
+    from safetensors.numpy import load_file, save_file
+
+    from tests.support.model_fixtures import (
+        VOCABULARY,
+        modules_json,
+        write_cross_encoder,
+        write_dense,
+        write_model,
+    )
+    from tests.support.tiny_models import ARCHITECTURES
+    from tests.support.torch_files import write_torch
+
+    for architecture in ARCHITECTURES:
+        architecture.write(root / architecture.model_type)
+    write_cross_encoder(root / "cross_encoder")
+    plain = write_model(root / "vocab_txt", files={"tokenizer.json": None})
+    (plain / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    weights = load_file(plain / "model.safetensors")
+    torch = write_model(root / "torch_bin")
+    (torch / "model.safetensors").unlink()
+    write_torch(torch / "pytorch_model.bin", weights)
+    shards = write_model(root / "shards")
+    (shards / "model.safetensors").unlink()
+    names = sorted(weights)
+    files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for file, part in zip(files, (names[::2], names[1::2]), strict=True):
+        save_file({name: weights[name] for name in part}, shards / file)
+    index = {"weight_map": {name: files[i % 2] for i, name in enumerate(names)}, "metadata": {}}
+    (shards / "model.safetensors.index.json").write_text(json.dumps(index))
+    kinds = ("Transformer", "Pooling", "Dense", "Normalize")
+    dense = write_model(root / "dense", kinds=kinds)
+    (dense / "modules.json").write_text(json.dumps(modules_json(kinds)))
+    write_dense(dense / "2_Dense", 20, 12)
+    return sorted(path.name for path in root.iterdir())
+
+
+def damage(samples, names, seed, number, target):
+    """Folder `number` of a seed: a sample of which one file, seldom two, is damaged. Its name and the
+    files'."""
+    rng = random.Random(f"{seed}/{number}")
+    name = rng.choice(names)
+    shutil.copytree(samples / name, target)
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    chosen = rng.sample(files, rng.choice((1, 1, 1, 1, 2)))
+    for path in chosen:
+        kind = rng.randrange(60)
+        data = path.read_bytes()
+        if kind < 4:
+            path.unlink()
+        if kind == 0:
+            path.mkdir()
+        elif kind == 1:
+            os.mkfifo(path)
+        elif kind == 2:
+            path.symlink_to(rng.choice(("/dev/zero", path.name, "/nowhere")))
+        elif kind > 3:
+            path.write_bytes(mutated(rng, path.name, data))
+    return name, [str(path.relative_to(target)) for path in chosen]
+
+
+def outcome(folder, name):
+    """What becomes of a folder: "vectors", "exception", or a finding and what there is to say."""
+    import numpy as np
+
+    from simdformer import CrossEncoder, SentenceTransformer
+
+    try:
+        if name == "cross_encoder":
+            rows = CrossEncoder(folder, num_threads=1).predict([("a", text) for text in TEXTS])
+        else:
+            rows = SentenceTransformer(folder, num_threads=1).encode(TEXTS)
+    except ACCEPTED as error:
+        # Also the name of a folder in it, as for a module that is not there.
+        known = {path.name for path in Path(folder).rglob("*")} | {Path(folder).name}
+        known |= {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "modules.json"}
+        if not any(part in str(error) for part in known):
+            return "nameless", f"{type(error).__name__}: {error}"
+        return "exception", ""
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return "other kind", f"{type(error).__name__}: {error}"
+    return ("vectors", "") if np.isfinite(rows).all() else ("not finite", "")
+
+
+def run_batch(samples, seed, numbers):
+    """In a process of its own: a line of JSON for the beginning and the end of each."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    warnings.simplefilter("ignore")
+    names = sorted(path.name for path in samples.iterdir())
+    for number in numbers:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
+            folder = Path(root) / "model"
+            sample, files = damage(samples, names, seed, number, folder)
+            print(json.dumps([number, sample, files]), flush=True)
+            signal.alarm(SECONDS)  # ends the process
+            result = outcome(str(folder), sample)
+            signal.alarm(0)
+            print(json.dumps([number, *result]), flush=True)
+
+
+def fuzz(count, seed):
+    """Run all. Returns how often each outcome was seen, and a line for each finding."""
+    seen, findings = Counter(), []
+    with tempfile.TemporaryDirectory() as root:
+        samples = Path(root)
+        write_samples(samples)
+        begin = 0
+        while begin < count:
+            end = min(count, begin + BATCH)
+            command = [sys.executable, "-m", "tests.fuzz.folders", "--seed", str(seed)]
+            command += ["--samples", root, "--batch", str(begin), str(end)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+            lines = [json.loads(line) for line in done.stdout.splitlines()]
+            for start, result in zip(lines[::2], lines[1::2], strict=False):
+                seen[result[1]] += 1
+                if result[1] not in ("vectors", "exception"):
+                    findings.append(f"{start}: {result[1]}: {result[2][:300]}")
+            begin = end
+            if done.returncode != 0:
+                kind = "hang" if done.returncode == -signal.SIGALRM else "signal"
+                if len(lines) % 2 == 0:
+                    raise RuntimeError(f"the batch from {begin} on ended with {done.returncode}")
+                seen[kind] += 1
+                findings.append(f"{lines[-1]}: {kind}, exit status {done.returncode}")
+                begin = lines[-1][0] + 1
+    return seen, findings
+
+
+def main():
+    """The command line of this module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int)
+    parser.add_argument("--batch", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--samples", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.batch:
+        run_batch(args.samples, args.seed, range(*args.batch))
+        return 0
+    if args.only is not None:
+        return show(args.seed, args.only)
+    seen, findings = fuzz(args.count, args.seed)
+    for line in findings:
+        print(line)
+    print(", ".join(f"{name}: {number}" for name, number in sorted(seen.items())))
+    return int(bool(findings))
+
+
+def show(seed, number):
+    """One folder, kept, with its traceback."""
+    from simdformer import CrossEncoder, SentenceTransformer
+
+    root = Path(tempfile.mkdtemp())
+    (root / "samples").mkdir()
+    names = write_samples(root / "samples")
+    sample, files = damage(root / "samples", names, seed, number, root / "model")
+    print(root / "model", sample, files)
+    kind = CrossEncoder if sample == "cross_encoder" else SentenceTransformer
+    model = kind(str(root / "model"))
+    print(model.predict([("a", "b")]) if sample == "cross_encoder" else model.encode(TEXTS))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

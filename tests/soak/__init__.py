@@ -1,0 +1,1 @@
+"""Load, hostile clients and killed processes for ten minutes. `make soak`."""

@@ -1,0 +1,124 @@
+"""Load, hostile clients and killed processes, and a table of what was seen.
+
+    python -m tests.soak                # ten minutes
+    python -m tests.soak --scale 0.1    # one, with fewer of everything
+
+Exit status 1 if a promise of docs/reliability.md was not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.soak import client, processes
+
+
+class Report:
+    """Rows of the table, and whether each promise was kept."""
+
+    def __init__(self):
+        self.failed = []
+
+    def __call__(self, what, seen, kept=True):
+        print(f"| {what} | {seen} | {'yes' if kept else 'NO'} |", flush=True)
+        if not kept:
+            self.failed.append(what)
+
+
+def server_under_load(report, model, scale):
+    """Capacity, then 100% and 300% of it, then recovery."""
+    with client.Served(model) as served:
+        port = served.port
+        asyncio.run(client.capacity(port, 3))
+        rate = asyncio.run(client.capacity(port, 20 * scale))
+        before = served.memory()
+        for share in (1, 3):
+            times = asyncio.run(client.load(port, share * rate, 90 * scale))
+            good, refused = times.get(200, []), times.get(429, [])
+            seen = f"{share * rate:.0f} requests/s, by status {client.shares(times)}; "
+            seen += f"200 in {client.percentile(good, 0.5)} ms (median), {client.percentile(good, 0.99)}"
+            seen += f" (99%); 429 in {client.percentile(refused, 0.5)} ms"
+            kept = not set(times) - {200, 429} and max(good) < 30
+            report(f"load at {share * 100}% of capacity", seen, kept)
+        status, took = asyncio.run(client.ask(port, client.request(client.TEXT)))
+        report("a request after it", f"{status} in {took * 1000:.0f} ms", status == 200)
+        count = int(1000 * scale) // 50 * 50 or 50
+        asyncio.run(client.disconnects(port, count))
+        status, _ = asyncio.run(client.ask(port, client.request(client.TEXT)))
+        report(f"{count} clients that go before they are answered", f"then {status}", status == 200)
+        after = served.memory()
+        report("memory before and after these", f"{before} MB, {after} MB", after < before + 300)
+
+
+def hostile_clients(report, model, scale):
+    """Healthy clients beside those that send nothing, little, or bodies without an end."""
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
+    body = head + b"Content-Length: 16777000\r\n\r\n" + b"a" * 16_000_000
+    kinds = {
+        "nobody else": [],
+        "1,150 silent connections": [client.stay] * 1150,
+        "100 headers, a byte each half second": [lambda p: client.stay(p, head, b"X")] * 100,
+        "100 bodies of 16 MB without an end": [lambda p: client.stay(p, body)] * 100,
+    }
+    with client.Served(model) as served:
+        for kind, makers in kinds.items():
+            clients = [make(served.port) for make in makers]
+            answers = asyncio.run(client.beside(served.port, clients, 30 * scale))
+            good = [took for status, took in answers if status == 200]
+            seen = f"{len(good)} of {len(answers)}, {client.percentile(good, 0.5)} ms (median), "
+            seen += f"{client.percentile(good, 0.99)} (99%), {served.memory()} MB"
+            kept = len(good) >= 0.98 * len(answers) and served.memory() < 800
+            report(f"/health beside {kind}", seen, kept)
+        status, took = served.stop()
+        lines = len(served.process.stderr.read().splitlines())
+        report(
+            "SIGTERM then, and lines of log", f"{status}, {took:.1f} s, {lines} lines", status == 0
+        )
+
+
+def stopping(report, model, scale):
+    """SIGTERM while clients ask."""
+
+    async def once(served):
+        tasks = [
+            asyncio.create_task(client.ask(served.port, client.request([client.TEXT] * 40)))
+            for _ in range(16)
+        ]
+        await asyncio.sleep(0.3)
+        status, took = await asyncio.to_thread(served.stop)
+        return status, took, [(await task)[0] for task in tasks]
+
+    seen = []
+    for _ in range(max(2, int(6 * scale))):
+        with client.Served(model) as served:
+            seen.append(asyncio.run(once(served)))
+    answers = [answer for *_, each in seen for answer in each]
+    kept = all(status == 0 for status, *_ in seen) and set(answers) <= {200, 503}
+    counts = {status: answers.count(status) for status in sorted(set(answers))}
+    took = max(took for _, took, _ in seen)
+    report(f"SIGTERM under load, {len(seen)} times", f"{counts}, at most {took:.1f} s", kept)
+
+
+def main():
+    """The command line of this module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", default="all-MiniLM-L6-v2")
+    parser.add_argument("--scale", type=float, default=1)
+    args = parser.parse_args()
+    report = Report()
+    print("| what | seen | as promised |\n|---|---|---|")
+    server_under_load(report, args.model, args.scale)
+    hostile_clients(report, args.model, args.scale)
+    stopping(report, args.model, args.scale)
+    with tempfile.TemporaryDirectory() as root:
+        for run in (processes.exits, processes.kills, processes.memory, processes.forks):
+            run(report, args.model, args.scale, Path(root))
+    return int(bool(report.failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""A server in a process of its own, and clients for it: one event loop, HTTP by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+TEXT = "the quick brown fox jumps over the lazy dog"
+
+
+class Served:
+    """`simdformer serve` on a free port."""
+
+    def __init__(self, model, *arguments):
+        command = [
+            sys.executable,
+            "-m",
+            "simdformer.cli",
+            "serve",
+            model,
+            "--port",
+            "0",
+            *arguments,
+        ]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.port = int(self.process.stderr.readline().rsplit(":", 1)[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def memory(self):
+        """Resident megabytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) // 1024
+
+    def stop(self, seconds=60):
+        """The exit status after SIGTERM, and how long that took."""
+        start = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds), time.monotonic() - start
+
+
+def request(texts, path="/v1/embeddings"):
+    """A POST's bytes."""
+    body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def ask(port, data, seconds=120):
+    """The status of an answer, and after how long it was complete. 0: none, or not whole."""
+    start = time.monotonic()
+    try:
+        status = await asyncio.wait_for(_whole_answer(port, data), seconds)
+    except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+        status = 0
+    return status, time.monotonic() - start
+
+
+async def _whole_answer(port, data):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+        return int(head.split(b" ", 2)[1])
+    finally:
+        writer.transport.abort()
+
+
+async def capacity(port, seconds, clients=32):
+    """Requests a second that many clients get who ask without a pause."""
+    end, answered = time.monotonic() + seconds, 0
+
+    async def client():
+        nonlocal answered
+        while time.monotonic() < end:
+            status, _ = await ask(port, request(TEXT))
+            answered += status == 200
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return answered / seconds
+
+
+async def load(port, rate, seconds):
+    """Requests that come at a rate whatever becomes of them. Times of answers, by status."""
+    times: dict[int, list[float]] = {}
+    tasks = []
+    rng = random.Random(1)
+
+    async def one():
+        status, took = await ask(port, request(TEXT))
+        times.setdefault(status, []).append(took)
+
+    end = time.monotonic() + seconds
+    due = time.monotonic()
+    while due < end:
+        await asyncio.sleep(max(0, due - time.monotonic()))
+        tasks.append(asyncio.create_task(one()))
+        due += rng.expovariate(rate)
+    await asyncio.gather(*tasks)
+    return times
+
+
+async def disconnects(port, count):
+    """Clients that ask and go."""
+
+    async def one(i):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        data = request([TEXT] * 50)
+        writer.write(data if i % 2 else data[: len(data) // 2])
+        await asyncio.sleep(random.Random(i).uniform(0, 0.05))
+        writer.transport.abort()
+
+    for begin in range(0, count, 50):
+        await asyncio.gather(*(one(i) for i in range(begin, begin + 50)))
+
+
+async def beside(port, clients, seconds):
+    """How long /health takes while clients, started first, do what they do; 0s of it count as failed."""
+    tasks = [asyncio.create_task(client) for client in clients]
+    await asyncio.sleep(1)
+    answers = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answers.append(await ask(port, HEALTH, 20))
+        await asyncio.sleep(0.02)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return answers
+
+
+async def stay(port, beginning=b"", each=b"", pause=0.5):
+    """Sends a beginning, then piece after piece or nothing, until the server closes; and comes again."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(pause)
+            continue
+        try:
+            writer.write(beginning)
+            while not reader.at_eof():
+                writer.write(each)
+                await asyncio.wait((asyncio.ensure_future(reader.read(1)),), timeout=pause)
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+
+
+def percentile(times, share):
+    """Milliseconds, "-" for none."""
+    ordered = sorted(times)
+    return (
+        f"{ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000:.0f}" if times else "-"
+    )
+
+
+def shares(times):
+    """How many answers each status has."""
+    return dict(sorted(Counter({status: len(took) for status, took in times.items()}).items()))
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
