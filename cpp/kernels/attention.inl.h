@@ -146,18 +146,58 @@ SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, 
   return 1.0f / exp_row_sum(n, scale, max_value, x, x);
 }
 
+// The same for a row whose q k^T may lie beyond float32's range, where softmax_scale q k^T does
+// not: the query is scaled first.
+SIMDFORMER_NOINLINE float scaled_row_scores(const AttentionArgs& a, Operands o, size_t row,
+                                            size_t strip_row, KeyRange keys) {
+  AttentionArgs scaled = a;
+  // The place of the additive score's operands, longer than a query.
+  float* q = o.scores + kStripRows * o.ld_scores;
+  scale_row(a.head_dim, a.softmax_scale, a.q + row * a.ldq, q);
+  scaled.q = q;
+  scaled.ldq = 0;
+  scaled.softmax_scale = 1.0f;
+  o.scores += strip_row * o.ld_scores;
+  raw_scores(scaled, o, row, 1, keys);
+  bias_row(scaled, row, keys, o.scores);
+  float* x = o.scores + keys.begin;
+  return 1.0f / exp_row_sum(keys.size(), 1.0f, max_row(keys.size(), x), x, x);
+}
+
+// Whether what follows the product hides that it left float32's range.
+SIMDFORMER_INLINE bool hides_overflow(const AttentionArgs& a) {
+  return a.softcap > 0 || (a.weights && a.weights_stage != WeightsStage::kSoftmax);
+}
+
+// Whether q k^T of a row, or a partial sum of it, may have left float32's range.
+SIMDFORMER_INLINE bool may_overflow(const AttentionArgs& a, size_t row, float largest, float rsum) {
+  constexpr float kFar = 0x1p118f;  // 2^10 terms of this size stay inside
+  if (a.score != Score::kDot) return false;
+  if (rsum != rsum) return true;
+  const bool far = !(largest > -kFar && largest < kFar);
+  return far && (rsum != 0.0f || sees_key(a, row));
+}
+
 // Softmax of a strip but for its division, which rsum receives. In two sweeps: a row's maximum
 // takes long to come out of the lanes, and meanwhile there are other rows' to find.
 SIMDFORMER_NOINLINE void softmax_strip(const AttentionArgs& a, const Operands& o, size_t row,
                                        size_t rows, KeyRange keys, float* rsum) {
+  float* x = o.scores + keys.begin;
+  bool overflowed[kStripRows] = {};
+  for (size_t i = 0; hides_overflow(a) && i < rows; ++i) {
+    overflowed[i] = a.score == Score::kDot && !all_finite(x + i * o.ld_scores, keys.size()) &&
+                    sees_key(a, row + i);
+  }
   if (scales_first(a) || has_masks(a)) {
     for (size_t i = 0; i < rows; ++i) bias_row(a, row + i, keys, o.scores + i * o.ld_scores);
   }
-  float* x = o.scores + keys.begin;
   float largest[kStripRows];
   for (size_t i = 0; i < rows; ++i) largest[i] = max_row(keys.size(), x + i * o.ld_scores);
   for (size_t i = 0; i < rows; ++i) {
     rsum[i] = exp_row_scores(a, largest[i], keys.size(), x + i * o.ld_scores);
+    if (overflowed[i] || may_overflow(a, row + i, largest[i], rsum[i])) {
+      rsum[i] = scaled_row_scores(a, o, row + i, i, keys);
+    }
   }
 }
 

@@ -50,6 +50,20 @@ SIMDFORMER_INLINE bool scales_first(const AttentionArgs& a) {
 
 constexpr float kLargest = 3.40282347e38f;
 
+// Whether query row sees a key, whatever its score.
+SIMDFORMER_INLINE bool sees_key(const AttentionArgs& a, size_t row) {
+  const KeyRange visible = visible_keys(a, row);
+  const float* relative = a.relative_bias ? a.relative_bias + (a.num_queries - 1 - row) : nullptr;
+  const float* pair = a.pair_bias ? a.pair_bias + row * a.ld_pair_bias : nullptr;
+  const uint8_t* pair_mask = a.pair_mask ? a.pair_mask + row * a.ld_pair_mask : nullptr;
+  for (size_t j = visible.begin; j < visible.end; ++j) {
+    if ((a.key_mask && !a.key_mask[j]) || (pair_mask && !pair_mask[j])) continue;
+    const auto hides = [&](const float* bias) { return bias && bias[j] < -kLargest; };
+    if (!hides(a.key_bias) && !hides(relative) && !hides(pair)) return true;
+  }
+  return false;
+}
+
 // Bytewise select, left to the compiler's vectoriser.
 SIMDFORMER_INLINE void mask_row(size_t n, const uint8_t* mask, float* x) {
   for (size_t j = 0; j < n; ++j) x[j] = mask[j] ? x[j] : -kInfinity;

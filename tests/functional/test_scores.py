@@ -301,3 +301,36 @@ def test_odd_sizes_of_everything(rng, score, dim):
     arguments = score_arguments(rng, score, dim)
     expected = oracle.attend(oracle_scores(score, q, k, **arguments), v)[0]
     check(F.attention(q, k, v, score=score, **arguments), expected, 1e-5)
+
+
+@pytest.mark.parametrize("mask", ["none", "causal", "bool", "float", "softcap"])
+@pytest.mark.parametrize("size", [1e18, 5e18])
+def test_products_beyond_float32_are_finite_where_scaled_ones_are(rng, mask, size):
+    """q.k up to 1e39, q.k / sqrt(E) up to 1e38: the scale comes first where the product overflows."""
+    q, k = normal(rng, 2, 3, 40, 64, scale=size)
+    v = normal(rng, 3, 40, 64)
+    scores, keep, arguments = oracle.scaled_dot(q, k), None, {}
+    if mask == "causal":
+        keep, arguments["is_causal"] = oracle.causal(40, 40), True
+    elif mask == "bool":
+        keep = arguments["attn_mask"] = rng.random((40, 40)) < 0.5
+        keep[7] = False
+    elif mask == "float":
+        keep = rng.random((40, 40)) < 0.5
+        arguments["attn_mask"] = np.where(keep, np.float32(0), np.float32(-np.inf))
+    elif mask == "softcap":
+        scores, arguments["softcap"] = oracle.softcap(scores, 3.0), 3.0
+    out, weights = F.attention(q, k, v, return_weights=True, **arguments)
+    expected, expected_weights = oracle.attend(scores, v, keep)
+    check(weights, expected_weights, 1e-5)
+    check(out, expected, 1e-5)
+
+
+def test_negative_products_beyond_float32_leave_a_masked_row_alone(rng):
+    q = -np.full((1, 1, 4, 64), 2e18, np.float32)
+    k, v = np.full((1, 1, 5, 64), 2e18, np.float32), normal(rng, 1, 1, 5, 64)
+    mask = np.ones((4, 5), bool)
+    mask[2] = False
+    out = F.attention(q, k, v, attn_mask=mask)
+    assert not out[0, 0, 2].any()
+    np.testing.assert_allclose(out[0, 0, [0, 1, 3]], np.tile(v.mean(axis=2)[0], (3, 1)), rtol=1e-5)
