@@ -243,7 +243,9 @@ def test_empty_prompts_are_refused(model, prompts):
 
 
 def test_ids_beyond_the_vocabulary_are_refused(model):
-    with pytest.raises(ValueError, match=r"input must be in \[0, 11\), got values from 1 to 11"):
+    with pytest.raises(
+        IndexError, match=r"input_ids must be in \[0, 11\), got values from 1 to 11"
+    ):
         generate(model, [[1, 11]])
 
 

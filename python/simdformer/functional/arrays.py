@@ -16,12 +16,24 @@ Float32: TypeAlias = NDArray[np.float32]
 def array_of(name: str, value: Any) -> NDArray[Any]:
     """A NumPy array over the value's own memory: an ndarray, or what has __array__ or __dlpack__
     (a CPU torch tensor has both)."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask is not read: give .filled(...)")
     if isinstance(value, np.ndarray):
-        return value
-    if hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float)):
         return np.asarray(value)
-    if hasattr(value, "__dlpack__"):
-        return np.asarray(np.from_dlpack(value))
+    if hasattr(value, "detach"):  # a parameter of torch's
+        value = value.detach()
+    try:
+        if hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float)):
+            return np.asarray(value)
+        if hasattr(value, "__dlpack__"):
+            return np.asarray(np.from_dlpack(value))
+    except (
+        TypeError,
+        ValueError,
+        BufferError,
+    ) as error:  # such as torch's bfloat16, or ragged lists
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name} can't be read as an array: {error}") from error
     raise TypeError(f"{name} must be an array, got {type(value).__name__}")
 
 
@@ -30,15 +42,41 @@ def float32(name: str, value: Any, *, min_ndim: int = 0, ndim: int | None = None
     and of float64 its loss."""
     array = array_of(name, value)
     if array.dtype != np.float32:
-        hint = ""
-        if array.dtype == np.float64:
-            hint = ": this library computes in float32; convert with .astype(numpy.float32)"
-        raise TypeError(f"{name} must be float32, got {array.dtype}{hint}")
+        raise TypeError(f"{name} must be float32, got {array.dtype}{hint_of(array)}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
     if array.ndim < min_ndim:
         raise ValueError(f"{name} must have at least {min_ndim} dimensions, got {array.shape}")
     return array
+
+
+def hint_of(array: NDArray[Any]) -> str:
+    """How to make float32 of other floats, for an error message."""
+    if array.dtype.kind != "f":
+        return ""
+    return ": this library computes in float32; convert with .astype(numpy.float32)"
+
+
+def mask_of(name: str, value: Any, what: str = "bool or float32") -> NDArray[Any]:
+    """A mask with dense rows, bool or float32. TypeError for another dtype."""
+    array = array_of(name, value)
+    if array.dtype not in (np.bool_, np.float32):
+        raise TypeError(f"{name} must be {what}, got {array.dtype}{hint_of(array)}")
+    return with_dense_rows(array)
+
+
+def offsets(name: str, cu_seqlens: Any, total: int, what: str) -> NDArray[np.int64]:
+    """cu_seqlens, checked: they rise from 0 to the total of `what`."""
+    array = array_of(name, cu_seqlens)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise TypeError(f"{name} must be a vector of integers, got {array.dtype} {array.shape}")
+    cu = array.astype(np.int64)
+    if cu.size == 0 or cu[0] != 0 or cu[-1] != total or (np.diff(cu) < 0).any():
+        rest = f"... ending at {cu[-1]}" if cu.size > 8 else ""
+        raise ValueError(
+            f"{name} must rise from 0 to the {total} {what}, got {cu[:8].tolist()}{rest}"
+        )
+    return cu
 
 
 def vector(name: str, value: Any, size: int) -> Float32:
@@ -119,3 +157,28 @@ def positive_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def number(name: str, value: object) -> float:
+    """The value, which must be a number of Python or NumPy, as a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def id_vector(name: str, ids: Any) -> NDArray[Any]:
+    """Ids of tokens. TypeError unless they are integers, ValueError unless a vector."""
+    array = array_of(name, ids)
+    if array.dtype.kind not in "iu" or (
+        isinstance(ids, (list, tuple)) and any(isinstance(i, (bool, np.bool_)) for i in ids)
+    ):
+        raise TypeError(f"{name} must be integers, got {_kinds(ids, array)}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a vector of ids, got shape {array.shape}")
+    return array
+
+
+def _kinds(ids: Any, array: NDArray[Any]) -> str:
+    if not isinstance(ids, (list, tuple)):
+        return str(array.dtype)
+    return ", ".join(sorted({type(i).__name__ for i in ids})) or "none"

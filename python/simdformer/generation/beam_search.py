@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from simdformer.generation.config import GenerationConfig
-from simdformer.generation.scores import Float64, log_softmax, penalized
+from simdformer.generation.scores import Float64, check_scores, log_softmax, penalized
 from simdformer.generation.sequences import Sequences
 from simdformer.nn.layout import cumulative
 
@@ -18,6 +18,8 @@ from simdformer.nn.layout import cumulative
 class _Beam:
     """One prompt's search: the running beams' new tokens and sums, and finished hypotheses."""
 
+    index: int
+    most: int  # new tokens
     tokens: list[list[int]]
     sums: list[float]
     finished: list[tuple[float, list[int]]] = field(default_factory=list)
@@ -29,6 +31,15 @@ class _Beam:
         self.finished.sort(key=lambda pair: -pair[0])
         del self.finished[config.num_beams :]
 
+    def results(self, config: GenerationConfig) -> list[list[int]]:
+        count = config.num_return_sequences
+        if len(self.finished) < count:
+            raise ValueError(
+                f"input_ids[{self.index}]: {len(self.finished)} sequences were found,"
+                f" num_return_sequences is {count}"
+            )
+        return [tokens for _, tokens in self.finished[:count]]
+
     def cannot_improve(self, config: GenerationConfig) -> bool:
         """Whether no running beam can still beat the worst of num_beams finished hypotheses."""
         if len(self.finished) < config.num_beams:
@@ -37,13 +48,15 @@ class _Beam:
             return True
         length = len(self.tokens[0])
         if config.early_stopping == "never" and config.length_penalty > 0:
-            length = config.max_new_tokens
+            length = self.most
         return bool(self.finished[-1][0] >= max(self.sums) / length**config.length_penalty)
 
 
 def beam_search(state: Sequences, config: GenerationConfig) -> list[list[int]]:
     """Beams of one prompt lie side by side; prompts that are done leave the batch."""
-    beams = [_Beam([[]], [0.0]) for _ in state.prompts]
+    beams = [
+        _Beam(i, config.most_new(prompt), [[]], [0.0]) for i, prompt in enumerate(state.prompts)
+    ]
     rows = list(range(len(beams)))  # the first row in the batch of each prompt that is searched
     active = list(range(len(beams)))
     while active:
@@ -64,7 +77,15 @@ def beam_search(state: Sequences, config: GenerationConfig) -> list[list[int]]:
         counts = [len(beams[i].tokens) for i in going]
         rows = [int(row) for row in cumulative(counts)[:-1]]
         active = going
-    return [beam.finished[0][1] for beam in beams]
+    return [tokens for beam in beams for tokens in beam.results(config)]
+
+
+def _log_probabilities(
+    beam: _Beam, logits: Float64, prompt: Sequence[int], row: int, config: GenerationConfig
+) -> Float64:
+    scores = penalized(log_softmax(logits), prompt, beam.tokens[row], config)
+    check_scores(scores, beam.index)
+    return scores
 
 
 def _extend(
@@ -73,7 +94,7 @@ def _extend(
     """One step of a prompt's search. Returns the beams that the new ones come from."""
     sums = np.array(
         [
-            total + penalized(log_softmax(logits[b]), prompt, beam.tokens[b], config)
+            total + _log_probabilities(beam, logits[b], prompt, b, config)
             for b, total in enumerate(beam.sums)
         ]
     )
@@ -89,9 +110,9 @@ def _extend(
         if total == -np.inf or len(tokens) == config.num_beams:
             break
         sequence = [*beam.tokens[parent], token]
-        if config.ends(sequence):
+        if config.ends(sequence, beam.most):
             # An end that would not have been among the beams does not count, but for the last step.
-            if rank < config.num_beams or len(sequence) >= config.max_new_tokens:
+            if rank < config.num_beams or len(sequence) >= beam.most:
                 beam.finish(total, sequence, config)
             continue
         tokens.append(sequence)

@@ -3,28 +3,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from simdformer.functional.arrays import id_vector, number
 
 Prompts: TypeAlias = Sequence[Sequence[int]]
+
+_DEFAULT_NEW_TOKENS = 20
+# Of the numbers: what they must be, in words and as a test.
+_Range: TypeAlias = tuple[str, Callable[[Any], bool]]
+_INTEGERS: dict[str, _Range] = {
+    "max_new_tokens": ("at least 1", lambda n: n >= 1),
+    "max_length": ("at least 2", lambda n: n >= 2),
+    "min_new_tokens": ("at least 0", lambda n: n >= 0),
+    "top_k": ("at least 0", lambda n: n >= 0),
+    "num_beams": ("at least 1", lambda n: n >= 1),
+    "num_return_sequences": ("at least 1", lambda n: n >= 1),
+    "pad_token_id": ("an id", lambda _: True),
+    "seed": ("at least 0", lambda n: n >= 0),
+    "num_threads": ("at least 0", lambda n: n >= 0),
+}
+_FLOATS: dict[str, _Range] = {
+    "temperature": ("> 0 (do_sample=False is greedy)", lambda x: x > 0),
+    "top_p": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "min_p": ("in [0, 1]", lambda x: 0 <= x <= 1),
+    "repetition_penalty": ("> 0", lambda x: x > 0),
+    "length_penalty": ("a finite number", lambda x: abs(x) < float("inf")),
+}
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How tokens are chosen and when a sequence ends. ValueError for what can't be.
+    """How tokens are chosen and when a sequence ends. TypeError and ValueError for what can't be.
 
-    do_sample: draw from the distribution instead of taking the best; temperature divides the logits,
-    then top_k (0: all), top_p (Holtzman et al. 2020) and min_p (Nguyen et al. 2024) leave the likely
-    tokens, in this order. repetition_penalty (Keskar et al. 2019): logits of tokens that a sequence
-    holds already are divided by it if positive, else multiplied. min_new_tokens: no eos before.
-    stop_sequences: lists of ids; a sequence ends with the first that its new tokens end with.
+    None stands for the default everywhere. max_new_tokens: 20; or max_length, tokens with the
+    prompt's. do_sample: draw from the distribution instead of taking the best; temperature divides
+    the logits, then top_k (0: all), top_p (Holtzman et al. 2020) and min_p (Nguyen et al. 2024) leave
+    the likely tokens, in this order. repetition_penalty (Keskar et al. 2019): logits of tokens that a
+    sequence holds already are divided by it if positive, else multiplied. min_new_tokens: no eos
+    before. eos_token_id: one or several; those that are no tokens end nothing. stop_sequences: lists
+    of ids; a sequence ends with the first that its new tokens end with.
     num_beams > 1: beam search by sum of log-probabilities / length^length_penalty; early_stopping
     True ends it with num_beams finished hypotheses, False when no other can become better as they
     stand, "never" when none can at any length.
+    num_return_sequences: so many for each prompt, one behind another; with do_sample or num_beams.
+    pad_token_id: fills the results up to one length; in prompts it is left out, unless it is an eos.
+    seed: None for other draws each time.
     """
 
-    max_new_tokens: int = 20
+    max_new_tokens: int | None = None
     min_new_tokens: int = 0
     do_sample: bool = False
     temperature: float = 1.0
@@ -39,38 +70,100 @@ class GenerationConfig:
     stop_sequences: Prompts = ()
     seed: int | None = None
     num_threads: int = 0
+    max_length: int | None = None
+    pad_token_id: int | None = None
+    num_return_sequences: int = 1
     eos: frozenset[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        ranges = {
-            "max_new_tokens": (self.max_new_tokens >= 1, "at least 1"),
-            "min_new_tokens": (
-                0 <= self.min_new_tokens <= self.max_new_tokens,
-                f"in [0, max_new_tokens={self.max_new_tokens}]",
-            ),
-            "temperature": (self.temperature > 0, "> 0 (do_sample=False is greedy)"),
-            "top_k": (self.top_k >= 0, "at least 0"),
-            "top_p": (0 < self.top_p <= 1, "in (0, 1]"),
-            "min_p": (0 <= self.min_p <= 1, "in [0, 1]"),
-            "repetition_penalty": (self.repetition_penalty > 0, "> 0"),
-            "num_beams": (self.num_beams >= 1, "at least 1"),
-            "early_stopping": (
-                self.early_stopping in (True, False, "never"),
-                "True, False or 'never'",
-            ),
-            "stop_sequences": (all(len(s) for s in self.stop_sequences), "non-empty lists of ids"),
-        }
-        for name, (valid, expected) in ranges.items():
-            if not valid:
-                raise ValueError(f"{name} must be {expected}, got {getattr(self, name)!r}")
+        for given in fields(self):
+            if given.init and getattr(self, given.name) is None:
+                self._set(given.name, given.default)
+        for name, allowed in _INTEGERS.items():
+            self._check(name, _integer, *allowed)
+        for name, allowed in _FLOATS.items():
+            self._check(name, number, *allowed)
+        self._set("do_sample", bool(self.do_sample))
+        if self.early_stopping != "never":
+            if isinstance(self.early_stopping, str):
+                raise ValueError(
+                    f"early_stopping must be True, False or 'never', got {self.early_stopping!r}"
+                )
+            self._set("early_stopping", bool(self.early_stopping))
+        self._set("eos", frozenset(_ids("eos_token_id", self.eos_token_id)))
+        stops = [
+            tuple(id_vector(f"stop_sequences[{i}]", list(stop) if len(stop) else np.empty(0, int)))
+            for i, stop in enumerate(self.stop_sequences)
+        ]
+        if not all(stops):
+            raise ValueError(
+                f"stop_sequences must be non-empty lists of ids, got {self.stop_sequences!r}"
+            )
+        self._set("stop_sequences", tuple(stops))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.max_length is None and self.max_new_tokens is None:
+            self._set("max_new_tokens", _DEFAULT_NEW_TOKENS)
+        elif self.max_length is not None and self.max_new_tokens is not None:
+            raise ValueError("max_length and max_new_tokens exclude each other: give one of them")
+        if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens must be in [0, max_new_tokens={self.max_new_tokens}], got"
+                f" {self.min_new_tokens}"
+            )
         if self.num_beams > 1 and self.do_sample:
             raise ValueError("num_beams > 1 searches and do_sample draws; choose one")
-        eos = self.eos_token_id
-        ids = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
-        object.__setattr__(self, "eos", frozenset(ids))
+        if self.num_return_sequences > (self.num_beams if not self.do_sample else float("inf")):
+            raise ValueError(
+                f"num_return_sequences must be at most num_beams={self.num_beams} without do_sample,"
+                f" got {self.num_return_sequences}"
+            )
 
-    def ends(self, tokens: Sequence[int]) -> bool:
-        """Whether a sequence with these new tokens is complete."""
-        if len(tokens) >= self.max_new_tokens or tokens[-1] in self.eos:
+    def _check(
+        self,
+        name: str,
+        read: Callable[[str, Any], Any],
+        expected: str,
+        valid: Callable[[Any], bool],
+    ) -> None:
+        value = getattr(self, name)
+        if value is None:
+            return
+        self._set(name, read(name, value))
+        if not valid(getattr(self, name)):
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def most_new(self, prompt: Sequence[int]) -> int:
+        """How many tokens may follow a prompt. ValueError if max_length leaves room for none."""
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        assert self.max_length is not None
+        if len(prompt) >= self.max_length:
+            raise ValueError(
+                f"max_length={self.max_length} leaves no room behind a prompt of {len(prompt)} tokens"
+            )
+        return self.max_length - len(prompt)
+
+    def ends(self, tokens: Sequence[int], most: int) -> bool:
+        """Whether a sequence with these new tokens, of at most so many, is complete."""
+        if len(tokens) >= most or tokens[-1] in self.eos:
             return True
         return any(list(tokens[-len(stop) :]) == list(stop) for stop in self.stop_sequences)
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    return int(value)
+
+
+def _ids(name: str, value: Any) -> list[int]:
+    """One id, several or None, as a list."""
+    if value is None:
+        return []
+    ids: list[int] = id_vector(name, value if np.ndim(value) else [value]).tolist()
+    return ids

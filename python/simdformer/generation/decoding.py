@@ -10,7 +10,7 @@ import numpy as np
 
 from simdformer.generation.beam_search import beam_search
 from simdformer.generation.config import GenerationConfig, Prompts
-from simdformer.generation.scores import draw, penalized
+from simdformer.generation.scores import check_scores, draw, penalized
 from simdformer.generation.sequences import Sequences, start
 from simdformer.nn.language_model import LanguageModel
 
@@ -25,16 +25,24 @@ def generate(
 ) -> list[list[int]]:
     """New tokens after each prompt, the one that ends it included.
 
-    input_ids: a list of prompts, each a non-empty list of ids. memory, memory_cu_seqlens: what a
-    decoder attends to, float32 (total, E) packed, one sequence a prompt. options: GenerationConfig's.
+    input_ids: a list of prompts, each a non-empty list of ids; or the ids of one prompt. memory,
+    memory_cu_seqlens: what a decoder attends to, float32 (total, E) packed, one sequence a prompt.
+    options: GenerationConfig's.
+    Returns: a list of ids for each prompt, or num_return_sequences of them.
+    Errors: TypeError for ids that are no integers, IndexError for ids out of range, ValueError for
+    empty prompts, options out of range, and where no token is left to choose.
     """
     config = GenerationConfig(**options)
     state = start(model, input_ids, memory, memory_cu_seqlens, config)
     if config.num_beams > 1:
-        return beam_search(state, config)
-    results: list[list[int]] = [[] for _ in state.prompts]
-    for index, token in _stream(state, config):
-        results[index].append(token)
+        results = beam_search(state, config)
+    else:
+        results = [[] for _ in state.prompts]
+        for index, token in _stream(state, config):
+            results[index].append(token)
+    if config.pad_token_id is not None:
+        longest = max(map(len, results))
+        results = [row + [config.pad_token_id] * (longest - len(row)) for row in results]
     return results
 
 
@@ -46,7 +54,7 @@ def stream(
     memory_cu_seqlens: Any = None,
     **options: Any,
 ) -> Iterator[tuple[int, int]]:
-    """Pairs (prompt's number, token) as they are chosen: what `generate` collects.
+    """Pairs (sequence's number, token) as they are chosen: what `generate` collects.
 
     Errors: ValueError with num_beams > 1, where no token is certain before the end.
     """
@@ -60,18 +68,20 @@ def _stream(state: Sequences, config: GenerationConfig) -> Iterator[tuple[int, i
     generators = [np.random.default_rng(None if config.seed is None else [config.seed, i])
                   for i in range(len(state.prompts))]  # fmt: skip
     new: list[list[int]] = [[] for _ in state.prompts]
+    most = [config.most_new(prompt) for prompt in state.prompts]
     active = list(range(len(state.prompts)))
     while True:
         tokens = []
         for row, i in enumerate(active):
             scores = penalized(state.logits[row], state.prompts[i], new[i], config)
+            check_scores(scores, i // config.num_return_sequences)
             token = (
                 draw(scores, config, generators[i]) if config.do_sample else int(scores.argmax())
             )
             new[i].append(token)
             tokens.append(token)
             yield i, token
-        going = [row for row, i in enumerate(active) if not config.ends(new[i])]
+        going = [row for row, i in enumerate(active) if not config.ends(new[i], most[i])]
         if not going:
             return
         if len(going) < len(active):

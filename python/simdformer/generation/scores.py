@@ -20,17 +20,34 @@ def penalized(
     """Scores of the next token after the repetition penalty and, too early, without an end."""
     scores = scores.copy()
     if config.repetition_penalty != 1.0:
-        seen = np.unique([*prompt, *new])
+        seen = np.unique(np.array([*prompt, *new], np.int64))
         penalty = config.repetition_penalty
         scores[seen] = np.where(scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty)
-    if len(new) < config.min_new_tokens and config.eos:
-        scores[list(config.eos)] = -np.inf
+    if len(new) < config.min_new_tokens:
+        scores[[token for token in config.eos if 0 <= token < len(scores)]] = -np.inf
     return scores
 
 
+def check_scores(scores: Float64, index: int) -> None:
+    """ValueError if no token can be chosen for a prompt, which is named."""
+    if np.isnan(scores).any():
+        raise ValueError(f"input_ids[{index}]: the model's logits are NaN")
+    if scores.max() == -np.inf:
+        raise ValueError(
+            f"input_ids[{index}]: no token is left; eos_token_id and min_new_tokens exclude all"
+        )
+
+
 def distribution(scores: Float64, config: GenerationConfig) -> Float64:
-    """Probabilities that sampling draws from: temperature, top_k, top_p, min_p, in this order."""
-    scores = scores / config.temperature
+    """Probabilities that sampling draws from: temperature, top_k, top_p, min_p, in this order.
+
+    ValueError for scores of which there are none: NaN, or all -inf.
+    """
+    largest = scores.max()
+    if not np.isfinite(largest):
+        raise ValueError(f"scores must have a finite maximum to be drawn from, got {largest}")
+    with np.errstate(over="ignore"):  # to -inf, where a temperature is next to 0
+        scores = (scores - largest) / config.temperature
     if 0 < config.top_k < len(scores):
         scores[scores < np.partition(scores, -config.top_k)[-config.top_k]] = -np.inf
     if config.top_p < 1.0:

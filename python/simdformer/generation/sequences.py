@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simdformer.functional.arrays import id_vector
 from simdformer.generation.config import GenerationConfig, Prompts
 from simdformer.generation.scores import Float64
 from simdformer.nn.cache import DecoderCache
@@ -48,6 +49,29 @@ class Sequences:
         self.logits = self.logits[np.asarray(indices)]
 
 
+def as_prompts(input_ids: Any, config: GenerationConfig) -> list[list[int]]:
+    """The prompts' ids without padding. One flat list of ids is one prompt."""
+    if isinstance(input_ids, (str, bytes, Mapping)) or not hasattr(input_ids, "__iter__"):
+        raise TypeError(
+            f"input_ids must be a list of prompts, lists of ids, got {type(input_ids).__name__}"
+        )
+    rows = [
+        row if hasattr(row, "__array__") or not hasattr(row, "__iter__") else list(row)
+        for row in input_ids
+    ]
+    if rows and all(isinstance(row, (int, np.integer)) or np.ndim(row) == 0 for row in rows):
+        rows = [id_vector("input_ids", input_ids if isinstance(input_ids, np.ndarray) else rows)]
+    padding = config.pad_token_id if config.pad_token_id not in config.eos else None
+    prompts = [
+        [token for token in id_vector(f"input_ids[{i}]", row).tolist() if token != padding]
+        for i, row in enumerate(rows)
+        if np.size(row)
+    ]
+    if len(prompts) != len(rows) or not prompts or not all(prompts):
+        raise ValueError("input_ids must be a non-empty list of non-empty prompts")
+    return prompts
+
+
 def start(
     model: LanguageModel,
     input_ids: Prompts,
@@ -55,10 +79,13 @@ def start(
     memory_cu_seqlens: Any,
     config: GenerationConfig,
 ) -> Sequences:
-    """After the prompts: ValueError for none, or an empty one."""
-    prompts = [[int(token) for token in prompt] for prompt in input_ids]
-    if not prompts or not all(prompts):
-        raise ValueError("input_ids must be a non-empty list of non-empty prompts")
+    """After the prompts, each num_return_sequences times if they are sampled.
+
+    ValueError for no prompt, or an empty one, TypeError for what is no ids.
+    """
+    if not isinstance(model, LanguageModel):
+        raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")
+    prompts = as_prompts(input_ids, config)
     state = Sequences(
         model, prompts, DecoderCache(len(prompts)), np.empty((0, 0)), config.num_threads
     )
@@ -68,4 +95,8 @@ def start(
         memory=memory,
         memory_cu_seqlens=memory_cu_seqlens,
     )
+    if config.do_sample and config.num_return_sequences > 1:
+        copies = np.repeat(np.arange(len(prompts)), config.num_return_sequences)
+        state.prompts = [prompts[i] for i in copies]
+        state.select(copies.tolist())
     return state
