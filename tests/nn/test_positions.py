@@ -81,7 +81,7 @@ def test_learned_positions_are_rows_of_a_table(rng, offset):
 
 def test_learned_positions_end_with_the_table():
     positions = nn.LearnedPositionalEmbedding(5, E)
-    with pytest.raises(ValueError, match=r"positions must be in \[0, 5\), got values from 0 to 5"):
+    with pytest.raises(IndexError, match=r"positions must be in \[0, 5\), got values from 0 to 5"):
         positions(np.zeros((6, E), np.float32))
 
 

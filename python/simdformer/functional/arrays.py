@@ -174,7 +174,9 @@ def id_vector(name: str, ids: Any) -> NDArray[Any]:
     ):
         raise TypeError(f"{name} must be integers, got {_kinds(ids, array)}")
     if array.ndim != 1:
-        raise ValueError(f"{name} must be a vector of ids, got shape {array.shape}")
+        raise ValueError(
+            f"{name} must be a vector, sequences end to end, got shape {array.shape}"
+        )
     return array
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.functional.arrays import Float32, Output, float32
+from simdformer.functional.arrays import Float32, Output, float32, offsets
 from simdformer.functional.call import AttentionCall, Window
 from simdformer.functional.scores import Scoring
 
@@ -232,19 +232,10 @@ def sequence_lengths(
     name: str, cu_seqlens: Any, total: int, max_seqlen: int | None
 ) -> NDArray[np.int64]:
     """The lengths of the sequences that the offsets delimit."""
-    offsets = np.asarray(cu_seqlens)
-    if offsets.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be an array of integers, got {offsets.dtype}")
-    if offsets.ndim != 1 or offsets.size == 0:
-        raise ValueError(f"{name} must have shape (sequences + 1,), got {offsets.shape}")
-    offsets = offsets.astype(np.int64)
-    lengths = np.diff(offsets)
-    if offsets[0] != 0 or offsets[-1] != total or (lengths < 0).any():
-        raise ValueError(
-            f"{name} must rise from 0 to the number of rows, {total}, got {offsets[:8].tolist()}"
-            f"{'...' if offsets.size > 8 else ''} ending at {offsets[-1]}"
-        )
+    lengths = np.diff(offsets(name, cu_seqlens, total, f"rows of {name[-1]}"))
     longest = int(lengths.max(initial=0))
     if max_seqlen is not None and longest > max_seqlen:
-        raise ValueError(f"max_seqlen is {max_seqlen}, {name} has a sequence of {longest}")
+        raise ValueError(
+            f"max_seqlen_{name[-1]} is {max_seqlen}, {name} has a sequence of {longest}"
+        )
     return lengths

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from simdformer import _core
 from simdformer.functional.arrays import (
     Float32,
-    array_of,
     as_rank4,
     float32,
+    mask_of,
     one_of,
     with_dense_rows,
 )
@@ -113,9 +113,7 @@ class AttentionCall:
     def set_mask(self, name: str, attn_mask: Any) -> None:
         if attn_mask is None:
             return
-        mask = array_of(name, attn_mask)
-        if mask.dtype not in (np.bool_, np.float32):
-            raise TypeError(f"{name} must be bool or float32, got {mask.dtype}")
+        mask = mask_of(name, attn_mask)
         kind = "mask" if mask.dtype == np.bool_ else "bias"
         mask = mask[None] if mask.ndim == 1 else mask
         target = "key" if mask.ndim >= 2 and mask.shape[-2] == 1 else "pair"
@@ -123,7 +121,7 @@ class AttentionCall:
         try:
             if mask.ndim < 2 or mask.shape[-1] != self.num_keys:
                 mask = np.broadcast_to(mask, (*mask.shape[:-2], rows, self.num_keys))
-            full = np.broadcast_to(with_dense_rows(mask), (*self.lead, rows, self.num_keys))
+            full = np.broadcast_to(mask, (*self.lead, rows, self.num_keys))
         except ValueError:
             raise ValueError(
                 f"{name} of shape {mask.shape} does not broadcast to {self.weights_shape}"

@@ -6,13 +6,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdformer.functional import sinusoidal_position_encoding
-from simdformer.functional.arrays import positive_int
+from simdformer.functional.arrays import array_of, positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import layout
 from simdformer.nn.linear import look_up
-from simdformer.nn.module import Float32, Module
+from simdformer.nn.module import Float32, Module, float_input
 
 
 class _AddedPositions(Module):
@@ -34,9 +35,11 @@ class _AddedPositions(Module):
         cu_seqlens. positions: by default 0, 1, ... of each sequence; else an array that broadcasts to
         x.shape[:-1]. offset: added to positions, a number or, for a ragged cache, one a sequence.
         """
+        x = float_input("x", x)
         given = layout.sequences("x", x, self.embedding_dim, self.batch_first, cu_seqlens)
+        shift = _numbers("offset", offset)
         if positions is None:
-            shifts = np.broadcast_to(np.asarray(offset), (given.batch,))
+            shifts = _spread("offset", shift, (given.batch,))
             if given.packed:
                 lengths = np.diff(given.cu_seqlens)
                 starts = given.cu_seqlens[:-1] - shifts
@@ -48,9 +51,23 @@ class _AddedPositions(Module):
                 elif not given.batch_first:
                     positions = positions.T
         else:
-            positions = np.asarray(positions) + offset
-        out: Float32 = np.add(np.asarray(x), self.encode(positions))
+            positions = _spread("positions", _numbers("positions", positions), x.shape[:-1]) + shift
+        out: Float32 = np.add(x, self.encode(positions))
         return out
+
+
+def _numbers(name: str, value: Any) -> NDArray[Any]:
+    array = array_of(name, value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be numbers, got {array.dtype}")
+    return array
+
+
+def _spread(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"{name} of shape {array.shape} does not broadcast to {shape}") from None
 
 
 class SinusoidalPositionalEncoding(_AddedPositions):
@@ -116,5 +133,5 @@ class LearnedPositionalEmbedding(_AddedPositions):
         self._register("weight", init.normal(1.0, num_embeddings, embedding_dim))
 
     def encode(self, positions: Any) -> Float32:
-        """positions: integers; with offset they must be rows of the table, else ValueError."""
+        """positions: integers; with offset they must be rows of the table, else IndexError."""
         return look_up("positions", np.asarray(positions) + self.offset, self.weight)

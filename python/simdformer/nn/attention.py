@@ -27,6 +27,7 @@ class _Call(NamedTuple):
 
     query: layout.Sequences
     num_keys: int
+    appended: layout.AppendedKeys | None
     masks: _core.Masks
     arguments: tuple[Any, ...]
 
@@ -98,7 +99,9 @@ class MultiheadAttention(PackedAttention):
         self.embed_dim = positive_int("embed_dim", embed_dim)
         self.num_heads = positive_int("num_heads", num_heads)
         self.head_dim = _head_dim(embed_dim, num_heads, head_dim)
-        self.num_kv_heads = positive_int("num_kv_heads", num_kv_heads or num_heads)
+        self.num_kv_heads = positive_int(
+            "num_kv_heads", num_heads if num_kv_heads is None else num_kv_heads
+        )
         self.kdim = embed_dim if kdim is None else positive_int("kdim", kdim)
         self.vdim = embed_dim if vdim is None else positive_int("vdim", vdim)
         self.batch_first = batch_first
@@ -165,8 +168,7 @@ class MultiheadAttention(PackedAttention):
         Returns: the output, laid out as query, and the weights, (N, L, S) averaged over heads or
         (N, num_heads, L, S), or None. S counts the keys of add_bias_kv and add_zero_attn too.
         """
-        if is_causal and attn_mask is None:
-            raise ValueError("is_causal is a hint about attn_mask, which is None")
+        layout.check_hint("is_causal", is_causal, "attn_mask", attn_mask)
         call = self._call(query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask)
         q = call.query
         weights = None
@@ -176,6 +178,8 @@ class MultiheadAttention(PackedAttention):
         out = self._run(call, self.embed_dim, head_mask, num_threads, weights=weights)
         if weights is None:
             return out, None
+        if call.appended is not None:
+            call.appended.move_last(weights)
         if average_attn_weights:
             weights = weights.mean(axis=1)
         return out, weights if q.batched else weights[0]
@@ -230,10 +234,11 @@ class MultiheadAttention(PackedAttention):
         """The inputs, checked, as the native call takes them."""
         cu_k = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
         q = layout.sequences("query", query, self.embed_dim, self.batch_first, cu_seqlens)
-        k = layout.sequences("key", key, self.kdim, self.batch_first, cu_k)
+        cu_name = "cu_seqlens" if cu_seqlens_k is None else "cu_seqlens_k"
+        k = layout.sequences("key", key, self.kdim, self.batch_first, cu_k, cu_name)
         v = k
         if value is not key:
-            v = layout.sequences("value", value, self.vdim, self.batch_first, cu_k)
+            v = layout.sequences("value", value, self.vdim, self.batch_first, cu_k, cu_name)
         if k.batch != q.batch or v.batch != q.batch:
             raise ValueError(
                 f"query, key and value must hold as many sequences, got {q.batch}, {k.batch} and"
@@ -243,14 +248,19 @@ class MultiheadAttention(PackedAttention):
             raise ValueError(f"key has {k.length} rows a sequence, value has {v.length}")
         padding = layout.key_padding("key_padding_mask", key_padding_mask, k)
         pairs = layout.attention_pairs("attn_mask", attn_mask, q, k, self.num_heads)
-        extra = self.num_extra_keys
-        if extra:
-            padding, pairs = _explicit(padding, pairs, q, k)
-        cu = k.cu_seqlens if padding.lengths is None else layout.cumulative(padding.lengths)
+        appended, lengths = None, padding.lengths
+        if self.num_extra_keys:
+            appended = layout.appended_keys(padding, k, self.num_extra_keys)
+            lengths = appended.lengths
+            masks = appended.masks(padding, pairs, (q.length, k.length))
+        else:
+            masks = layout.native_masks(padding, pairs)
+        cu = k.cu_seqlens if lengths is None else layout.cumulative(lengths)
         return _Call(
             query=q,
-            num_keys=k.length + extra,
-            masks=layout.native_masks(padding, pairs, extra),
+            num_keys=k.length + self.num_extra_keys,
+            appended=appended,
+            masks=masks,
             arguments=(q.view, k.view, v.view, q.cu_seqlens, cu),
         )
 
@@ -280,18 +290,3 @@ def _head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> int:
     if embed_dim % num_heads:
         raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
     return embed_dim // num_heads
-
-
-def _explicit(
-    padding: layout.KeyPadding,
-    pairs: layout.Pairs,
-    q: layout.Sequences,
-    k: layout.Sequences,
-) -> tuple[layout.KeyPadding, layout.Pairs]:
-    """Lengths and causality as masks, to which columns for appended keys can be added."""
-    if padding.lengths is not None:
-        keep = np.arange(k.length) < padding.lengths[:, None]
-        padding = layout.KeyPadding(keep=keep)
-    if pairs.causal:
-        pairs = layout.Pairs(keep=np.tri(q.length, k.length, dtype=np.bool_)[None, None])
-    return padding, pairs

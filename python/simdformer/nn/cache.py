@@ -45,3 +45,9 @@ class DecoderCache:
         self.self_cache.select(indices)
         self.cross_cache.select(indices)
         self.batch_size = len(indices)
+
+
+def check_cache(cache: Any) -> None:
+    """TypeError for anything but a DecoderCache or None."""
+    if cache is not None and not isinstance(cache, DecoderCache):
+        raise TypeError(f"cache must be a DecoderCache or None, got {type(cache).__name__}")

@@ -12,7 +12,7 @@ from simdformer.nn.cache import DecoderCache
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Module
-from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack, check_hint
+from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack
 
 
 class TransformerDecoderLayer(TransformerLayer):
@@ -49,13 +49,13 @@ class TransformerDecoderLayer(TransformerLayer):
         num_threads: int = 0,
     ) -> Any:
         """One layer; arguments and result as of TransformerDecoder.forward."""
-        check_hint("tgt_mask", tgt_mask, tgt_is_causal)
-        check_hint("memory_mask", memory_mask, memory_is_causal)
+        layout.check_hint("tgt_is_causal", tgt_is_causal, "tgt_mask", tgt_mask)
+        layout.check_hint("memory_is_causal", memory_is_causal, "memory_mask", memory_mask)
         options = CallOptions(
             None if head_mask is None else [head_mask], need_weights, cache, num_threads
         )
-        masks = Masks(tgt_mask, tgt_key_padding_mask, cu_seqlens)
-        memory_masks = Masks(memory_mask, memory_key_padding_mask, memory_cu_seqlens)
+        masks = Masks(tgt_mask, tgt_key_padding_mask, cu_seqlens, "tgt_mask")
+        memory_masks = Masks(memory_mask, memory_key_padding_mask, memory_cu_seqlens, "memory_mask")
         return _decode(self.stack(), [self], (tgt, masks), (memory, memory_masks), options)
 
 
@@ -108,11 +108,11 @@ class TransformerDecoder(TransformerStack):
         Returns: float32, laid out as tgt, 0 where a token is padding; with need_weights
         (output, self weights, cross weights).
         """
-        check_hint("tgt_mask", tgt_mask, bool(tgt_is_causal))
-        check_hint("memory_mask", memory_mask, memory_is_causal)
+        layout.check_hint("tgt_is_causal", tgt_is_causal, "tgt_mask", tgt_mask)
+        layout.check_hint("memory_is_causal", memory_is_causal, "memory_mask", memory_mask)
         options = CallOptions(head_mask, need_weights, cache, num_threads)
-        masks = Masks(tgt_mask, tgt_key_padding_mask, cu_seqlens)
-        memory_masks = Masks(memory_mask, memory_key_padding_mask, memory_cu_seqlens)
+        masks = Masks(tgt_mask, tgt_key_padding_mask, cu_seqlens, "tgt_mask")
+        memory_masks = Masks(memory_mask, memory_key_padding_mask, memory_cu_seqlens, "memory_mask")
         layers = list(self.layers)
         return _decode(self.native(), layers, (tgt, masks), (memory, memory_masks), options)
 
@@ -151,7 +151,14 @@ def _set_memory(
         if masks.mask is not None or masks.key_padding is not None:
             raise ValueError("memory masks must be None when the memory comes from the cache")
         return cache.max_memory_length
-    m = layout.sequences("memory", memory, layer.d_model, layer.batch_first, masks.cu_seqlens)
+    m = layout.sequences(
+        "memory",
+        memory,
+        layer.d_model,
+        layer.batch_first,
+        masks.cu_seqlens,
+        "memory_cu_seqlens",
+    )
     if m.batch != call.x.batch:
         raise ValueError(
             f"tgt and memory must hold as many sequences, got {call.x.batch}, {m.batch}"

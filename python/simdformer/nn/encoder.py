@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from simdformer import _core
+from simdformer.nn import layout
 from simdformer.nn.cache import DecoderCache
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Module
-from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack, check_hint
+from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack
 
 
 class TransformerEncoderLayer(TransformerLayer):
@@ -51,11 +52,11 @@ class TransformerEncoderLayer(TransformerLayer):
         num_threads: int = 0,
     ) -> Any:
         """One layer; arguments and result as of TransformerEncoder.forward."""
-        check_hint("src_mask", src_mask, is_causal)
+        layout.check_hint("is_causal", is_causal, "src_mask", src_mask)
         options = CallOptions(
             None if head_mask is None else [head_mask], need_weights, cache, num_threads
         )
-        masks = Masks(src_mask, src_key_padding_mask, cu_seqlens)
+        masks = Masks(src_mask, src_key_padding_mask, cu_seqlens, "src_mask")
         return _encode(self.stack(), [self], src, masks, options)
 
 
@@ -108,9 +109,9 @@ class TransformerEncoder(TransformerStack):
 
         Returns: float32, laid out as src, 0 where a token is padding; with need_weights a pair.
         """
-        check_hint("mask", mask, bool(is_causal))
+        layout.check_hint("is_causal", is_causal, "mask", mask)
         options = CallOptions(head_mask, need_weights, cache, num_threads)
-        masks = Masks(mask, src_key_padding_mask, cu_seqlens)
+        masks = Masks(mask, src_key_padding_mask, cu_seqlens, "mask")
         return _encode(self.native(), list(self.layers), src, masks, options)
 
 

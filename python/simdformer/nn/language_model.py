@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from simdformer import _core
+from simdformer.functional.arrays import id_vector, offsets
 from simdformer.nn import packing
 from simdformer.nn.added_positions import LearnedPositionalEmbedding
-from simdformer.nn.cache import DecoderCache
+from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import (
     Sample,
     quantized,
@@ -21,7 +22,7 @@ from simdformer.nn.compute_types import (
 )
 from simdformer.nn.decoder import TransformerDecoder
 from simdformer.nn.encoder import TransformerEncoder
-from simdformer.nn.linear import Embedding, Linear
+from simdformer.nn.linear import Embedding, Linear, look_up
 from simdformer.nn.module import Float32, Module, PackedMatrix
 from simdformer.nn.parameters import Matrix
 from simdformer.nn.text_encoder import TextEncoder
@@ -146,7 +147,13 @@ class LanguageModel(Module):
         memory_cu_seqlens, for a TransformerDecoder; None once a cache holds it.
         Returns: float32 (total, vocab_size), or with last_only those of each sequence's last token.
         """
-        cu = np.asarray(cu_seqlens, np.int64)
+        ids = id_vector("input_ids", input_ids)
+        cu = offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")
+        if len(cu) < 2 or (np.diff(cu) < 1).any():
+            raise ValueError(
+                "cu_seqlens must be of sequences of at least one id, and of one at least"
+            )
+        check_cache(cache)
         cache = DecoderCache(len(cu) - 1) if cache is None else cache
         if isinstance(self.stack, TextEncoder):
             if memory is not None:
@@ -154,13 +161,13 @@ class LanguageModel(Module):
             self.stack.native()  # takes the table to itself, before the head reads it there
             return self.stack.logits(
                 self._head(),
-                input_ids,
+                ids,
                 cu,
                 cache=cache,
                 last_only=last_only,
                 num_threads=num_threads,
             )
-        x = self.embedding(input_ids)
+        x = look_up("input_ids", ids, self.embedding.weight)
         if self.scale != 1.0:
             x = np.multiply(x, np.float32(self.scale))
         if self.position is not None:

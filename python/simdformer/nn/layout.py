@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
+from simdformer.functional.arrays import mask_of, offsets
 from simdformer.nn.module import Float32, float_input
 
 Int32 = NDArray[np.int32]
 Bool = NDArray[np.bool_]
+_MASKS = "bool (True = ignore) or float32"
 
 
 class Sequences(NamedTuple):
@@ -68,20 +70,27 @@ def cumulative(lengths: Any) -> Int32:
 
 
 def sequences(
-    name: str, x: Any, features: int, batch_first: bool, cu_seqlens: Any = None
+    name: str,
+    x: Any,
+    features: int,
+    batch_first: bool,
+    cu_seqlens: Any = None,
+    cu_name: str = "cu_seqlens",
 ) -> Sequences:
     """An input of any layout, checked.
 
     float32 (N, L, E) or (L, N, E) by batch_first, (L, E), or packed (total, E) with cu_seqlens.
+    name, cu_name: what the caller knows them by.
     """
     array = float_input(name, x, features)
     if cu_seqlens is not None:
         if array.ndim != 2:
             raise ValueError(
-                f"{name} must have shape (total_tokens, {features}) with cu_seqlens,"
+                f"{name} must have shape (total_tokens, {features}) with {cu_name},"
                 f" got {array.shape}"
             )
-        return Sequences(array, _offsets(name, cu_seqlens, len(array)), True, batch_first)
+        cu = offsets(cu_name, cu_seqlens, len(array), f"rows of {name}")
+        return Sequences(array, cu.astype(np.int32), True, batch_first)
     if array.ndim == 2:
         return Sequences(array[None], cumulative([len(array)]), False, batch_first)
     if array.ndim != 3:
@@ -90,32 +99,20 @@ def sequences(
     return Sequences(view, cumulative(np.full(len(view), view.shape[1])), True, batch_first)
 
 
-def _offsets(name: str, cu_seqlens: Any, total: int) -> Int32:
-    cu = np.asarray(cu_seqlens)
-    if cu.dtype.kind not in "iu" or cu.ndim != 1:
-        raise TypeError(f"cu_seqlens must be a vector of integers, got {cu.dtype} {cu.shape}")
-    if len(cu) == 0 or cu[0] != 0 or cu[-1] != total or (np.diff(cu.astype(np.int64)) < 0).any():
-        raise ValueError(
-            f"cu_seqlens must rise from 0 to the {total} rows of {name}, got {cu.tolist()}"
-            if len(cu) <= 10
-            else f"cu_seqlens must rise from 0 to the {total} rows of {name}"
-        )
-    return cu.astype(np.int32)
-
-
 class KeyPadding(NamedTuple):
     """A key_padding_mask, split: lengths if it leaves each sequence's beginning and nothing else."""
 
     lengths: Int32 | None = None
     keep: Bool | None = None  # (N, S)
     bias: Float32 | None = None  # (N, S)
+    leaves_some_out: bool = False
 
 
 def key_padding(name: str, mask: Any, keys: Sequences) -> KeyPadding:
     """bool (N, S), True = ignore, or float32 (N, S), added to the scores; (S,) if unbatched."""
     if mask is None:
         return KeyPadding()
-    array = _mask_array(name, mask)
+    array = mask_of(name, mask, _MASKS)
     if not keys.batched and array.ndim == 1:
         array = array[None]
     shape = (keys.batch, keys.length)
@@ -134,15 +131,8 @@ def key_padding(name: str, mask: Any, keys: Sequences) -> KeyPadding:
     if bias is None:
         lengths = (~ignore).sum(axis=1)
         if np.array_equal(ignore, np.arange(shape[1]) >= lengths[:, None]):
-            return KeyPadding(lengths=lengths.astype(np.int32))
-    return KeyPadding(keep=~ignore, bias=bias)
-
-
-def _mask_array(name: str, mask: Any) -> NDArray[Any]:
-    array = np.asarray(mask)
-    if array.dtype not in (np.bool_, np.float32):
-        raise TypeError(f"{name} must be bool (True = ignore) or float32, got {array.dtype}")
-    return array
+            return KeyPadding(lengths.astype(np.int32), leaves_some_out=bool(ignore.any()))
+    return KeyPadding(None, ~ignore, bias, bool(ignore.any()))
 
 
 def is_causal(mask: NDArray[Any]) -> bool:
@@ -172,7 +162,7 @@ def attention_pairs(
     """bool (True = ignore) or float32 (added), (L, S) or (N * num_heads, L, S)."""
     if mask is None:
         return Pairs()
-    array = _mask_array(name, mask)
+    array = mask_of(name, mask, _MASKS)
     plane = (queries.length, keys.length)
     whole = (queries.batch * num_heads, *plane)
     if array.shape == plane:
@@ -185,15 +175,52 @@ def attention_pairs(
         raise ValueError(f"{name} must have shape {plane} or {whole}, got {array.shape}")
     if array.dtype == np.bool_:
         return Pairs(keep=~array)
-    return Pairs(bias=float_input(name, array))
+    return Pairs(bias=array)
 
 
-def pad_columns(array: NDArray[Any] | None, count: int, value: Any) -> NDArray[Any] | None:
-    """Columns for keys that an attention appends."""
-    if array is None or count == 0:
-        return array
-    pad = np.full((*array.shape[:-1], count), value, array.dtype)
-    return np.concatenate([array, pad], axis=-1)
+class AppendedKeys(NamedTuple):
+    """Keys that an attention appends: num_added behind each sequence's last one, lengths[s] before them."""
+
+    lengths: Int32
+    num_added: int
+
+    def masks(self, padding: KeyPadding, pairs: Pairs, plane: tuple[int, int]) -> _core.Masks:
+        """All masks, with columns for keys that every query sees. plane: (L, S) of a causal one."""
+        keep = pairs.keep
+        if pairs.causal:
+            keep = np.tri(*plane, dtype=np.bool_)[None, None]
+        return native_masks(
+            KeyPadding(keep=self._columns(padding.keep, True), bias=self._columns(padding.bias, 0)),
+            Pairs(keep=self._columns(keep, True), bias=self._columns(pairs.bias, 0)),
+        )
+
+    def _columns(self, array: NDArray[Any] | None, value: Any) -> NDArray[Any] | None:
+        """An array (N or 1, ..., S) as (N, ..., S + num_added)."""
+        if array is None:
+            return None
+        batch, size = len(self.lengths), array.shape[-1]
+        wide = np.full((batch, *array.shape[1:-1], size + self.num_added), value, array.dtype)
+        for out, one, length in zip(
+            wide, np.broadcast_to(array, (batch, *array.shape[1:])), self.lengths, strict=True
+        ):
+            out[..., :length] = one[..., :length]
+        return wide
+
+    def move_last(self, weights: Float32) -> None:
+        """Put the weights (N, H, L, S + num_added) of these keys into the last columns, as torch does."""
+        for one, length in zip(weights, self.lengths, strict=True):
+            appended = one[..., length : length + self.num_added].copy()
+            one[..., length:] = 0.0
+            one[..., one.shape[-1] - self.num_added :] = appended
+
+
+def appended_keys(padding: KeyPadding, keys: Sequences, num_added: int) -> AppendedKeys:
+    """They stand behind the last key that padding leaves."""
+    lengths = np.diff(keys.cu_seqlens) if padding.lengths is None else padding.lengths
+    if padding.keep is not None:
+        last = keys.length - padding.keep[:, ::-1].argmax(axis=1)
+        lengths = np.where(padding.keep.any(axis=1), last, 0)
+    return AppendedKeys(lengths.astype(np.int32), num_added)
 
 
 def head_factors(head_mask: Any, batch: int, num_heads: int) -> Float32 | None:
@@ -208,14 +235,18 @@ def head_factors(head_mask: Any, batch: int, num_heads: int) -> Float32 | None:
     return np.ascontiguousarray(array).reshape(-1, num_heads, 1, 1)
 
 
-def native_masks(padding: KeyPadding, pairs: Pairs, extra_keys: int = 0) -> _core.Masks:
+def native_masks(padding: KeyPadding, pairs: Pairs) -> _core.Masks:
     """All of it as the native call takes it: True = keep, four dimensions."""
-    keep = pad_columns(padding.keep, extra_keys, True)
-    bias = pad_columns(padding.bias, extra_keys, 0)
     return _core.Masks(
         causal=pairs.causal,
-        key_mask=None if keep is None else keep[:, None, None],
-        key_bias=None if bias is None else bias[:, None, None],
-        pair_mask=pad_columns(pairs.keep, extra_keys, True),
-        pair_bias=pad_columns(pairs.bias, extra_keys, 0),
+        key_mask=None if padding.keep is None else padding.keep[:, None, None],
+        key_bias=None if padding.bias is None else padding.bias[:, None, None],
+        pair_mask=pairs.keep,
+        pair_bias=pairs.bias,
     )
+
+
+def check_hint(hint: str, is_causal: object, name: str, mask: Any) -> None:
+    """torch's is_causal, which says something of a mask that must be there."""
+    if is_causal and mask is None:
+        raise ValueError(f"{hint} is a hint about {name}, which is None")

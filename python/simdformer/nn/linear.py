@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from simdformer import _core
 from simdformer.checkpoint.int8_matrix import Int8Matrix
-from simdformer.functional.arrays import positive_int
+from simdformer.functional.arrays import array_of, positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import packing
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
@@ -144,18 +144,18 @@ class Embedding(Module):
     def forward(self, input: Any) -> Float32:
         """input: integers of any shape, in [0, num_embeddings). Returns: (..., embedding_dim).
 
-        Errors: TypeError for other dtypes, ValueError for ids out of range.
+        Errors: TypeError for other dtypes, IndexError for ids out of range.
         """
         return look_up("input", input, self.weight)
 
 
 def look_up(name: str, ids: Any, table: Float32) -> Float32:
     """Rows of a table by integer ids, which are checked."""
-    array = np.asarray(ids)
+    array = array_of(name, ids)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if array.size and not (array.min() >= 0 and array.max() < len(table)):
-        raise ValueError(
+        raise IndexError(
             f"{name} must be in [0, {len(table)}), got values from {array.min()} to {array.max()}"
         )
     rows: Float32 = np.take(table, array, axis=0)

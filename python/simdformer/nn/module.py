@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
+from simdformer.functional.arrays import float32, with_dense_rows
 from simdformer.nn import packing
 from simdformer.nn.compute_types import Recorder, Sample, check_compute_type, quantized_place
 from simdformer.nn.parameter_tree import ParameterTree
@@ -188,12 +189,8 @@ class ModuleList(Module):
 
 
 def float_input(name: str, value: Any, features: int | None = None) -> Float32:
-    """An input as a float32 array whose rows are contiguous. TypeError for any other dtype."""
-    array = np.asarray(value)
-    if array.dtype != np.float32:
-        raise TypeError(f"{name} must be float32, got {array.dtype}")
+    """An input as a float32 array with dense rows. TypeError for any other dtype."""
+    array = float32(name, value)
     if features is not None and (array.ndim == 0 or array.shape[-1] != features):
         raise ValueError(f"{name} must have {features} features, got shape {array.shape}")
-    if array.ndim and array.shape[-1] > 1 and array.strides[-1] != array.itemsize:
-        array = np.ascontiguousarray(array)
-    return array
+    return with_dense_rows(array)

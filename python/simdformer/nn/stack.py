@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simdformer import _core
-from simdformer.functional.arrays import positive_int
+from simdformer.functional.arrays import mask_of, positive_int
 from simdformer.nn import layout
 from simdformer.nn.attention import MultiheadAttention
-from simdformer.nn.cache import DecoderCache
+from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import Sample
 from simdformer.nn.layer import TransformerLayer
 from simdformer.nn.module import Float32, Module, ModuleList
@@ -63,6 +63,7 @@ class Masks(NamedTuple):
     mask: Any
     key_padding: Any
     cu_seqlens: Any
+    mask_name: str
 
 
 class CallOptions(NamedTuple):
@@ -91,6 +92,7 @@ class StackCall:
         first = layers[0]
         self.x = layout.sequences(name, x, first.d_model, first.batch_first, masks.cu_seqlens)
         cache = options.cache
+        check_cache(cache)
         keys = self.x.length + (0 if cache is None else cache.max_length)
         self.arguments: dict[str, Any] = {"num_threads": options.num_threads}
         if cache is not None:
@@ -106,10 +108,10 @@ class StackCall:
         padding = layout.key_padding(f"{name}_key_padding_mask", self._masks.key_padding, x)
         if cached and (self._masks.mask is not None or padding.keep is not None):
             raise ValueError(
-                f"{name}_mask must be None, and padding must be on the right, with a cache"
+                f"{self._masks.mask_name} must be None, and padding must be on the right, with a cache"
             )
         heads = self._layers[0].self_attn.num_heads
-        pairs = layout.attention_pairs(f"{name}_mask", self._masks.mask, x, x, heads)
+        pairs = layout.attention_pairs(self._masks.mask_name, self._masks.mask, x, x, heads)
         if cached:
             pairs = layout.Pairs(causal=True)
         self.arguments["masks"] = layout.native_masks(padding, pairs)
@@ -124,9 +126,10 @@ class StackCall:
         head_mask = self._options.head_mask
         if head_mask is None:
             return
-        if len(head_mask) != len(attentions):
+        count = len(head_mask) if hasattr(head_mask, "__len__") else head_mask
+        if count != len(attentions):
             raise ValueError(
-                f"head_mask must have one entry a layer, {len(attentions)}, got {len(head_mask)}"
+                f"head_mask must have one entry a layer, {len(attentions)}, got {count!r}"
             )
         self.arguments["head_masks"] = [
             layout.head_factors(mask, self.x.batch, attention.num_heads)
@@ -150,15 +153,9 @@ class StackCall:
 
     def _zero_padding(self, out: Float32) -> None:
         """Padding that is not on the right passes through the layers; its rows become 0 after."""
-        array = np.asarray(self._masks.key_padding)
+        array = mask_of("padding", self._masks.key_padding)
         ignore = array if array.dtype == np.bool_ else np.isneginf(array)
         if not self.x.batched:
             out[ignore.reshape(-1)] = 0.0
         else:
             out[ignore if self.x.batch_first else ignore.T] = 0.0
-
-
-def check_hint(name: str, mask: Any, is_causal: bool) -> None:
-    """torch's is_causal, which says something of a mask that must be there."""
-    if is_causal and mask is None:
-        raise ValueError(f"is_causal is a hint about {name}, which is None")

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.functional.arrays import positive_int
-from simdformer.nn.cache import DecoderCache
+from simdformer.functional.arrays import id_vector, offsets, positive_int
+from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import Sample, sample_ids, sample_offsets
 from simdformer.nn.encoder import TransformerEncoderLayer
 from simdformer.nn.linear import Embedding, Linear
@@ -83,6 +84,12 @@ class TextEmbeddings(Module):
             if isinstance(slot, Stored):
                 slot.moved(view)
         return native
+
+
+def _source(input_ids: Any, cu_seqlens: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Ids and offsets, checked but for the ids' range."""
+    ids = id_vector("input_ids", input_ids)
+    return ids, offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")
 
 
 def _table(rows: int | None, features: int) -> Embedding | None:
@@ -168,9 +175,10 @@ class TextEncoder(Module):
         Errors: IndexError for ids out of range, ValueError for a sequence that is longer than
         max_positions.
         """
+        ids, cu = _source(input_ids, cu_seqlens)
         return self._run(
-            (input_ids, cu_seqlens),
-            (len(input_ids), self.hidden_size),
+            (ids, cu),
+            (len(ids), self.hidden_size),
             cache,
             token_type_ids=token_type_ids,
             num_threads=num_threads,
@@ -190,9 +198,10 @@ class TextEncoder(Module):
 
         The arguments are forward's. Returns: float32 (total or batch, features of lm_head).
         """
-        rows = len(cu_seqlens) - 1 if last_only else len(input_ids)
+        ids, cu = _source(input_ids, cu_seqlens)
+        rows = len(cu) - 1 if last_only else len(ids)
         return self._run(
-            (input_ids, cu_seqlens),
+            (ids, cu),
             (rows, lm_head.out_features),
             cache,
             lm_head=lm_head,
@@ -202,13 +211,14 @@ class TextEncoder(Module):
 
     def _run(
         self,
-        source: tuple[Any, Any],
+        source: tuple[NDArray[Any], NDArray[Any]],
         shape: tuple[int, int],
         cache: DecoderCache | None,
         **options: Any,
     ) -> Float32:
         """One native call. shape: of its output."""
-        input_ids, cu = np.asarray(source[0]), np.asarray(source[1], np.int32)
+        input_ids, cu = source
+        check_cache(cache)
         longest = int(np.diff(cu).max(initial=0))
         if cache is not None:
             longest += cache.max_length

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from simdformer.nn import layout
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
@@ -94,7 +95,22 @@ class Transformer(Module):
         tgt_cu_seqlens: Any = None,
         num_threads: int = 0,
     ) -> Float32:
-        """decoder(tgt, encoder(src)); masks and layouts as of the two stacks."""
+        """decoder(tgt, encoder(src)); masks and layouts as of the two stacks.
+
+        Errors: ValueError for padding of src without memory_key_padding_mask, which is usually the
+        same mask: torch's decoder then attends to what its encoder left at the padding, which
+        depends on how it ran.
+        """
+        hints = (("src", src_mask, src_is_causal), ("tgt", tgt_mask, tgt_is_causal))
+        for name, mask, is_causal in hints:
+            layout.check_hint(f"{name}_is_causal", is_causal, f"{name}_mask", mask)
+        source = self._check("src", src, src_mask, src_key_padding_mask, src_cu_seqlens)
+        self._check("tgt", tgt, tgt_mask, tgt_key_padding_mask, tgt_cu_seqlens)
+        if source.leaves_some_out and memory_key_padding_mask is None:
+            raise ValueError(
+                "memory_key_padding_mask must be given with src_key_padding_mask: the same mask, or"
+                " one that ignores nothing, to attend to the encoder's output at padding, which is 0"
+            )
         memory = self.encoder(
             src,
             mask=src_mask,
@@ -117,6 +133,15 @@ class Transformer(Module):
             num_threads=num_threads,
         )
         return out
+
+    def _check(
+        self, name: str, x: Any, mask: Any, padding: Any, cu_seqlens: Any
+    ) -> layout.KeyPadding:
+        """Errors under the names that this call has for what the stacks take."""
+        cu_name = f"{name}_cu_seqlens"
+        rows = layout.sequences(name, x, self.d_model, self.batch_first, cu_seqlens, cu_name)
+        layout.attention_pairs(f"{name}_mask", mask, rows, rows, self.nhead)
+        return layout.key_padding(f"{name}_key_padding_mask", padding, rows)
 
     @staticmethod
     def generate_square_subsequent_mask(
