@@ -81,8 +81,9 @@ def column_major(x):
 
 
 def every_other(x):
-    """The same values as a strided view into an array twice as wide, NaN between them."""
-    wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)
+    """The same values as a strided view into an array twice as wide, NaN or 99 between them."""
+    between = np.nan if x.dtype.kind == "f" else 99
+    wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), between, x.dtype)
     wide[..., ::2] = x
     return wide[..., ::2]
 

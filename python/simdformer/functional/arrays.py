@@ -159,6 +159,15 @@ def positive_int(name: str, value: object) -> int:
     return int(value)
 
 
+def check_lookup(rows: int, padding_idx: Any, max_norm: Any) -> None:
+    """torch's arguments of a lookup: ValueError for a row that is not there, and for max_norm, which
+    changes the table."""
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise ValueError(f"padding_idx must be within {rows} embeddings, got {padding_idx}")
+    if max_norm is not None:
+        raise ValueError(f"max_norm must be None, got {max_norm}: tables are not changed")
+
+
 def number(name: str, value: object) -> float:
     """The value, which must be a number of Python or NumPy, as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
@@ -174,9 +183,7 @@ def id_vector(name: str, ids: Any) -> NDArray[Any]:
     ):
         raise TypeError(f"{name} must be integers, got {_kinds(ids, array)}")
     if array.ndim != 1:
-        raise ValueError(
-            f"{name} must be a vector, sequences end to end, got shape {array.shape}"
-        )
+        raise ValueError(f"{name} must be a vector, sequences end to end, got shape {array.shape}")
     return array
 
 

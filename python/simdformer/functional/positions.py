@@ -139,7 +139,8 @@ def rotary_embedding(
     input.shape[:-1]; by default 0 .. L - 1. offset is added.
 
     scaling is a Hugging Face rope_scaling dictionary: rope_type "default", "linear", "dynamic",
-    "yarn" or "llama3" with its parameters; see rotary_frequencies. "dynamic" depends on the largest
+    "yarn", "llama3" or "longrope" with its parameters, and partial_rotary_factor, the share of
+    rotary_dim that takes part; see rotary_frequencies. "dynamic" and "longrope" depend on the largest
     position of this call.
 
     Raises TypeError for another dtype than float32, ValueError for an odd or too large rotary_dim.
@@ -155,9 +156,9 @@ def rotary_embedding(
     places = as_positions(places) + offset
     length = int(places.max(initial=0)) + 1
     inv_freq, factor = rotary_frequencies(rotary_dim, base=base, scaling=scaling, seq_len=length)
-    shape = (*places.shape, rotary_dim // 2)
+    shape = (*places.shape, len(inv_freq))
     cos, sin = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    flat = (places.size, rotary_dim // 2)
+    flat = (places.size, len(inv_freq))
     _core.sin_cos(places.reshape(-1), inv_freq, factor, sin.reshape(flat), cos.reshape(flat))
     return apply_rotary_embedding(x, cos, sin, interleaved=interleaved, out=out)
 
@@ -171,6 +172,8 @@ def apply_rotary_embedding(
     tables = [float32("cos", cos, min_ndim=2), float32("sin", sin, min_ndim=2)]
     if tables[0].shape != tables[1].shape:
         raise ValueError(f"cos has shape {tables[0].shape}, sin has shape {tables[1].shape}")
+    if tables[0].strides != tables[1].strides:
+        tables = [np.ascontiguousarray(table) for table in tables]
     if 2 * tables[0].shape[-1] > x.shape[-1]:
         raise ValueError(f"cos has {tables[0].shape[-1]} columns, input has shape {x.shape}")
     by_batch = x.ndim == 4 and tables[0].ndim == 3 and len(tables[0]) in (1, len(x))
@@ -196,8 +199,11 @@ def rotary_frequencies(
     """base^(-2 j / rotary_dim) of each pair, float64, after the scaling, and the factor of cos and sin.
 
     scaling["rope_type"]: "linear" divides by "factor"; "dynamic" (NTK) raises base once seq_len is
-    beyond "original_max_position_embeddings"; "ntk" raises it by "factor" at any length; "yarn" (Peng et al. 2023) blends by wavelength;
-    "llama3" (Dubey et al. 2024) scales long wavelengths only. Names of parameters are those of
+    beyond "original_max_position_embeddings"; "ntk" raises it by "factor" at any length; "yarn"
+    (Peng et al. 2023) blends by wavelength; "llama3" (Dubey et al. 2024) scales long wavelengths only;
+    "longrope" (Ding et al. 2024) divides each by a factor of its own, of "short_factor", or of
+    "long_factor" once seq_len is beyond "original_max_position_embeddings".
+    "partial_rotary_factor": of the pairs there are so many. Names of parameters are those of
     Hugging Face configurations; a missing or unknown one is a ValueError.
     """
     return scaled_frequencies(rotary_dim, base, scaling, seq_len)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.functional.arrays import Float32, as_rank4, float32
+from simdformer.functional.arrays import Float32, array_of, as_rank4, float32
 from simdformer.functional.attention import Result, attention
 
 Index = NDArray[np.int32]
@@ -52,7 +52,10 @@ def t5_bucket(
     keys behind the query if bidirectional; of each direction, half for single distances and half in
     logarithmic steps to max_distance. Source: Raffel et al. 2020.
     """
-    relative = np.asarray(relative_position, np.int64)
+    given = array_of("relative_position", relative_position)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"relative_position must be integers, got {given.dtype}")
+    relative = given.astype(np.int64)
     start = np.zeros_like(relative)
     if bidirectional:
         num_buckets //= 2

@@ -20,9 +20,11 @@ REQUIRED = {
     "ntk": ("factor",),
     "yarn": ("factor", LENGTH),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", LENGTH),
+    "longrope": ("short_factor", "long_factor", LENGTH),
 }
 OPTIONAL = {
-    "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate")
+    "longrope": ("factor", "attention_factor"),
+    "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"),
 }
 
 
@@ -34,6 +36,7 @@ def scaled_frequencies(
     kind = options.pop("rope_type", options.pop("type", "default"))
     base = options.pop("rope_theta", base)
     check(kind, options)
+    dim = partial_dim(dim, options.pop("partial_rotary_factor", None))
     if not base > 0:
         raise ValueError(f"base must be positive, got {base}")
     if kind == "linear":
@@ -44,6 +47,8 @@ def scaled_frequencies(
         return ntk(dim, base, options["factor"]), 1.0
     if kind == "yarn":
         return yarn(dim, base, options)
+    if kind == "longrope":
+        return longrope(dim, base, seq_len, options)
     if kind == "llama3":
         return llama3(dim, base, options), 1.0
     return plain(dim, base), 1.0
@@ -54,11 +59,24 @@ def check(kind: Any, options: Mapping[str, Any]) -> None:
         raise ValueError(f"unknown rope_type {kind!r}; known: {', '.join(REQUIRED)}")
     if missing := [name for name in REQUIRED[kind] if name not in options]:
         raise ValueError(f"scaling of rope_type {kind!r} lacks {', '.join(missing)}")
-    known = {*REQUIRED[kind], *OPTIONAL.get(kind, ())}
+    known = {*REQUIRED[kind], *OPTIONAL.get(kind, ()), "partial_rotary_factor"}
     if unknown := sorted(options.keys() - known):
         raise ValueError(f"scaling of rope_type {kind!r} has unknown {', '.join(unknown)}")
     if "factor" in options and not options["factor"] >= 1:
         raise ValueError(f"scaling's factor must be >= 1, got {options['factor']}")
+
+
+def partial_dim(dim: int, factor: Any) -> int:
+    """How many of the features take part."""
+    if factor is None:
+        return dim
+    part = int(dim * factor)
+    if not 0 < factor <= 1 or part % 2:
+        raise ValueError(
+            f"scaling's partial_rotary_factor must be in (0, 1] and leave an even part of {dim}"
+            f" features, got {factor}"
+        )
+    return part
 
 
 def plain(dim: int, base: float) -> Float64:
@@ -110,6 +128,26 @@ def yarn_attention_factor(options: Mapping[str, Any]) -> float:
     if options.get("mscale") and options.get("mscale_all_dim"):
         return growth(options["mscale"]) / growth(options["mscale_all_dim"])
     return growth(1)
+
+
+def longrope(
+    dim: int, base: float, seq_len: int, options: Mapping[str, Any]
+) -> tuple[Float64, float]:
+    """Ding et al. 2024: each frequency is divided by a factor of its own, of one list up to the
+    original length and of another beyond; cos and sin are multiplied by
+    sqrt(1 + ln(factor) / ln(length))."""
+    length, name = options[LENGTH], "short_factor"
+    if seq_len > length:
+        name = "long_factor"
+    factors = np.asarray(options[name], np.float64)
+    if factors.shape != (dim // 2,):
+        raise ValueError(f"scaling's {name} must hold {dim // 2} numbers, got {factors.shape}")
+    scale, factor = options.get("attention_factor"), options.get("factor")
+    if scale is None:
+        if factor is None:
+            raise ValueError("scaling of rope_type 'longrope' lacks factor or attention_factor")
+        scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(length))
+    return plain(dim, base) / factors, float(scale)
 
 
 def llama3(dim: int, base: float, options: Mapping[str, Any]) -> Float64:

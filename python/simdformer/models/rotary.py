@@ -118,9 +118,9 @@ def rotary_positions(sizes: Sizes, parameters: Mapping[str, Any]) -> nn.RotaryEm
     if parameters.pop("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError("config.json: partial_rotary_factor is not supported")
     kind = parameters.get("rope_type", parameters.get("type"))
-    if kind == "dynamic":
+    if kind in ("dynamic", "longrope"):
         raise ValueError(
-            "config.json: rope_type 'dynamic' is not supported: a text's vector would depend on the"
+            f"config.json: rope_type {kind!r} is not supported: a text's vector would depend on the"
             " longest text beside it"
         )
     length, dim = sizes.max_positions, sizes.head_dim

@@ -7,12 +7,14 @@ counts as one. batch_first is False by default, as in torch.
 
 from __future__ import annotations
 
+from simdformer.nn.activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from simdformer.nn.added_positions import (
     LearnedPositionalEmbedding,
     SinusoidalPositionalEncoding,
 )
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.cache import DecoderCache
+from simdformer.nn.containers import ModuleList, Sequential
 from simdformer.nn.content_positions import (
     DisentangledRelativePosition,
     ShawRelativePosition,
@@ -24,18 +26,20 @@ from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
 from simdformer.nn.initialization import manual_seed
 from simdformer.nn.language_model import LanguageModel
 from simdformer.nn.linear import Embedding, Linear
-from simdformer.nn.module import Module, ModuleList
-from simdformer.nn.norms import BatchNorm1d, Identity, LayerNorm, RMSNorm
+from simdformer.nn.module import Module
+from simdformer.nn.norms import BatchNorm1d, Dropout, Identity, LayerNorm, RMSNorm
 from simdformer.nn.rotary import RotaryEmbedding
 from simdformer.nn.state import IncompatibleKeys
 from simdformer.nn.text_encoder import TextEmbeddings, TextEncoder
 from simdformer.nn.transformer import Transformer
 
 __all__ = [
+    "GELU",
     "ALiBi",
     "BatchNorm1d",
     "DecoderCache",
     "DisentangledRelativePosition",
+    "Dropout",
     "Embedding",
     "Identity",
     "IncompatibleKeys",
@@ -47,10 +51,15 @@ __all__ = [
     "ModuleList",
     "MultiheadAttention",
     "RMSNorm",
+    "ReLU",
     "RelativePositionBias",
     "RotaryEmbedding",
+    "Sequential",
     "ShawRelativePosition",
+    "SiLU",
+    "Sigmoid",
     "SinusoidalPositionalEncoding",
+    "Tanh",
     "TextEmbeddings",
     "TextEncoder",
     "Transformer",

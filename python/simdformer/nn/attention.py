@@ -14,8 +14,8 @@ from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import layout, packing
 from simdformer.nn import options as given
-from simdformer.nn.linear import Linear, check_placement
-from simdformer.nn.module import Float32, Module
+from simdformer.nn.linear import Linear
+from simdformer.nn.module import Float32, Module, check_placement
 from simdformer.nn.packed_attention import PackedAttention
 from simdformer.nn.parameters import indexed
 from simdformer.nn.position import Position

@@ -20,7 +20,8 @@ class TransformerEncoderLayer(TransformerLayer):
 
     Arguments up to `dtype` are torch's; dropout is accepted and does nothing, as in eval mode.
 
-    activation: relu, gelu (the erf form), gelu_tanh, silu, quick_gelu, tanh, sigmoid, identity, or
+    activation: relu, gelu (the erf form), gelu_tanh, silu, quick_gelu, tanh, sigmoid, identity, the
+        function or module of one in this library or torch; or
         gated, linear2(activation(linear_gate(x)) * linear1(x)): glu, bilinear, reglu, geglu,
         geglu_tanh, quick_geglu, swiglu, tanh_glu.
     norm: "layer", "rms" (Zhang and Sennrich 2019) or "batch", by running statistics.

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
+from simdformer.nn.activations import activation_name
 from simdformer.nn.attention import MultiheadAttention
-from simdformer.nn.linear import Linear, check_placement, join_gate
-from simdformer.nn.module import Module, PackedMatrix
+from simdformer.nn.linear import Linear, join_gate
+from simdformer.nn.module import Module, PackedMatrix, check_placement
 from simdformer.nn.norms import make_norm
 from simdformer.nn.options import AttentionOptions, check_dropout
 
@@ -46,7 +47,7 @@ class TransformerLayer(Module):
         nhead: int,
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
-        activation: str = "relu",
+        activation: str | Callable[..., Any] = "relu",
         layer_norm_eps: float = 1e-5,
         batch_first: bool = False,
         norm_first: bool = False,
@@ -73,25 +74,33 @@ class TransformerLayer(Module):
         self.residual = residual
         self.alpha = alpha
         self.activation = activation
-        _check_activation(activation)
         options: dict[str, Any] = {"bias": bias, "batch_first": batch_first}
         self.self_attn = MultiheadAttention(d_model, nhead, **options, **attention)
         if self._has_cross_attention:
             options |= {k: v for k, v in attention.items() if k not in SELF_ONLY}
             self.multihead_attn = MultiheadAttention(d_model, nhead, **options)
         self.linear1 = Linear(d_model, dim_feedforward, bias=bias)
-        if activation in GATED:
+        if self.activation in GATED:
             self.linear_gate = Linear(d_model, dim_feedforward, bias=bias)
         self.linear2 = Linear(dim_feedforward, d_model, bias=bias)
         for name in self._norms:
             setattr(self, name, make_norm(norm, d_model, layer_norm_eps, bias))
 
     @property
+    def activation(self) -> str:
+        """The activation's name; it may be set to what the constructor takes."""
+        name: str = self._activation
+        return name
+
+    @activation.setter
+    def activation(self, value: str | Callable[..., Any]) -> None:
+        self._activation: Any = activation_name(value, tuple(GATED))
+
+    @property
     def _has_cross_attention(self) -> bool:
         return "norm3" in self._norms
 
     def _pack(self) -> _core.TransformerLayer:
-        _check_activation(self.activation)
         cross = self.multihead_attn.packed_as("cross") if self._has_cross_attention else None
         norms = [self._norm(name) for name in self._norms]
         return _core.TransformerLayer(
@@ -155,9 +164,3 @@ class TransformerLayer(Module):
         """The layer as a stack of one."""
         layer = self.native()
         return self._kept.get("stack", (layer,), lambda: _core.TransformerStack([layer]))
-
-
-def _check_activation(name: object) -> None:
-    known = [*_core.activations(), *GATED]
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"unknown activation {name!r}; known: {', '.join(known)}")

@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 
 from simdformer import _core
 from simdformer.checkpoint.int8_matrix import Int8Matrix
-from simdformer.functional.arrays import array_of, positive_int
+from simdformer.functional.arrays import array_of, check_lookup, positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import packing
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
-from simdformer.nn.module import Float32, Module, PackedMatrix, float_input
+from simdformer.nn.module import (
+    Float32,
+    Module,
+    PackedMatrix,
+    check_placement,
+    float_input,
+)
 from simdformer.nn.parameters import Matrix, compute_type_of, indexed, join, leave_to, to_pack
 
 
@@ -115,7 +121,8 @@ def _zero_row(like: Matrix) -> Matrix:
 class Embedding(Module):
     """Rows of a table, as torch.nn.Embedding. weight: (num_embeddings, embedding_dim).
 
-    The row of padding_idx is 0 at first; it is looked up like any other.
+    The row of padding_idx is 0 at first; it is looked up like any other. norm_type,
+    scale_grad_by_freq and sparse are for training, and not used; max_norm must be None.
     """
 
     def __init__(
@@ -123,6 +130,10 @@ class Embedding(Module):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,  # noqa: ARG002
+        scale_grad_by_freq: bool = False,  # noqa: ARG002
+        sparse: bool = False,  # noqa: ARG002
         device: object = None,
         dtype: object = None,
     ) -> None:
@@ -131,13 +142,9 @@ class Embedding(Module):
         self.num_embeddings = positive_int("num_embeddings", num_embeddings)
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
         weight = init.normal(1.0, num_embeddings, embedding_dim)
-        if padding_idx is not None:
-            if not -num_embeddings <= padding_idx < num_embeddings:
-                raise ValueError(
-                    f"padding_idx must be within {num_embeddings} embeddings, got {padding_idx}"
-                )
-            if isinstance(weight, np.ndarray):
-                weight[padding_idx] = 0.0
+        check_lookup(num_embeddings, padding_idx, max_norm)
+        if padding_idx is not None and isinstance(weight, np.ndarray):
+            weight[padding_idx] = 0.0
         self.padding_idx = padding_idx
         self._register("weight", weight)
 
@@ -160,11 +167,3 @@ def look_up(name: str, ids: Any, table: Float32) -> Float32:
         )
     rows: Float32 = np.take(table, array, axis=0)
     return rows
-
-
-def check_placement(device: object, dtype: object) -> None:
-    """torch's device and dtype arguments: the CPU, and float32."""
-    if device is not None and str(device) != "cpu":
-        raise ValueError(f"device must be None or 'cpu', got {device!r}")
-    if dtype is not None and str(dtype).rpartition(".")[2].strip("'>") != "float32":
-        raise ValueError(f"dtype must be None or float32, got {dtype!r}")

@@ -45,6 +45,40 @@ class Module(ParameterTree):
         """What the module computes; calling the module calls this."""
         raise NotImplementedError(f"{type(self).__name__} is used by other modules, not called")
 
+    training = False
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """The module itself: there is no training mode, dropout does nothing in any."""
+        return self
+
+    def eval(self) -> Self:
+        """The module itself, which is always in torch's evaluation mode."""
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
+        """The module itself: there are no gradients."""
+        return self
+
+    def cpu(self) -> Self:
+        """The module itself, which is there."""
+        return self
+
+    def float(self) -> Self:
+        """The module itself: its parameters are float32."""
+        return self
+
+    def to(self, *places: Any, device: Any = None, dtype: Any = None, **_: Any) -> Self:
+        """The module itself. ValueError for another device than the CPU and another dtype than
+        float32; `to_compute_type` is what multiplies in others."""
+        for place in places:
+            if not (is_cpu(place) or is_float32(place)):
+                raise ValueError(
+                    f"a module can't be moved to {place!r}: it is on the CPU, in float32;"
+                    " to_compute_type takes 'bfloat16' and 'int8'"
+                )
+        check_placement(device, dtype)
+        return self
+
     def native(self) -> Any:
         """The packed form for the kernels, made when it is first needed and kept until something
         that shapes it changes: a parameter or an attribute of this module or of one below it."""
@@ -164,28 +198,22 @@ class Module(ParameterTree):
             yield from child.packed_matrices()
 
 
-class ModuleList(Module):
-    """Modules under the names "0", "1", ..."""
+def is_cpu(device: object) -> bool:
+    """Whether a device, of torch or by name, is the CPU."""
+    return device is None or str(device) in ("cpu", "cpu:0")
 
-    def __init__(self, modules: list[Any]) -> None:
-        super().__init__()
-        for i, module in enumerate(modules):
-            self._children[str(i)] = module
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._children.values())
+def is_float32(dtype: object) -> bool:
+    """Whether a dtype, of torch or NumPy or by name, is float32."""
+    return dtype is None or str(dtype).rpartition(".")[2].strip("'>") in ("float32", "float")
 
-    def __len__(self) -> int:
-        return len(self._children)
 
-    def __getitem__(self, index: int) -> Any:
-        return list(self._children.values())[index]
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        if not isinstance(module, Module):
-            raise TypeError(f"a ModuleList holds Modules, got {type(module).__name__}")
-        self._children[list(self._children)[index]] = module
-        packing.mark_change()
+def check_placement(device: object, dtype: object) -> None:
+    """torch's device and dtype arguments: the CPU, and float32."""
+    if not is_cpu(device):
+        raise ValueError(f"device must be None or 'cpu', got {device!r}")
+    if not is_float32(dtype):
+        raise ValueError(f"dtype must be None or float32, got {dtype!r}")
 
 
 def float_input(name: str, value: Any, features: int | None = None) -> Float32:

@@ -11,8 +11,7 @@ import numpy as np
 from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
-from simdformer.nn.linear import check_placement
-from simdformer.nn.module import Float32, Module, float_input
+from simdformer.nn.module import Float32, Module, check_placement, float_input
 
 
 class _RowNorm(Module):
@@ -152,11 +151,15 @@ class BatchNorm1d(Module):
         if x.ndim == 2:
             result: Float32 = y
             return result
-        return np.ascontiguousarray(np.moveaxis(y.reshape(x.shape[0], x.shape[2], -1), -1, 1))
+        moved = y.reshape(x.shape[0], x.shape[2], self.num_features)
+        return np.ascontiguousarray(np.moveaxis(moved, -1, 1))
 
 
 class Identity(Module):
     """Its input, as torch.nn.Identity: in place of a norm, a layer without it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
 
     def forward(self, input: Any) -> Any:
         """input: anything."""
@@ -164,6 +167,16 @@ class Identity(Module):
 
     def _pack(self) -> None:
         return None
+
+
+class Dropout(Identity):
+    """Its input, as torch.nn.Dropout in eval mode."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:  # noqa: ARG002
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be in [0, 1], got {p}")
+        self.p = p
 
 
 def make_norm(kind: str, size: int, eps: float, bias: bool) -> Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,6 +51,10 @@ class ParameterTree:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if "_parameters" not in self.__dict__:
+            raise AttributeError(
+                f"call super().__init__() before {type(self).__name__}.{name} is set"
+            )
         if name in self._parameters:
             old = self._parameters[name]
             if old is None:
@@ -110,13 +115,25 @@ class ParameterTree:
             self._parameters[name] = slot
             packing.mark_change()
 
+    def _options(self, *, all_required: bool) -> Iterator[str]:
+        """The constructor's arguments that have another value than the default, or have none."""
+        for name, parameter in signature(type(self).__init__).parameters.items():
+            required = parameter.default is parameter.empty
+            if name in self._parameters or (required and not all_required):
+                continue
+            value = getattr(self, name, parameter.default)
+            plain = isinstance(value, (bool, int, float, str, tuple, type(None)))
+            if plain and value is not parameter.default and value != parameter.default:
+                yield f"{name}={value!r}"
+
     def __repr__(self) -> str:
-        own = ", ".join(
+        shapes = [
             f"{name}={shape_of(slot)}{'' if kind == 'float32' else ' ' + kind}"
             for name, slot in self._parameters.items()
             if slot is not None
             for kind in [compute_type_of(slot)]
-        )
+        ]
+        own = ", ".join([*shapes, *self._options(all_required=not shapes)])
         lines = [f"  {line}" for line in self._lines_of_children()]
         if not lines:
             return f"{type(self).__name__}({own})"
@@ -144,6 +161,12 @@ class ParameterTree:
         for child in self._children.values():
             yield from child.modules()
 
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Their dotted names too; this module's is the prefix."""
+        yield prefix, self
+        for name, child in self._children.items():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
     def _owners(self, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
         """Dotted name, module and name in it of each parameter, in torch's order. None is read."""
         for name, slot in self._parameters.items():
@@ -156,6 +179,11 @@ class ParameterTree:
         """Dotted names and arrays of this module and those below it, in torch's order."""
         for dotted, owner, name in self._owners(prefix):
             yield dotted, owner._value(name)
+
+    def parameters(self) -> Iterator[Any]:
+        """The arrays."""
+        for _, value in self.named_parameters():
+            yield value
 
     def state_dict(self) -> dict[str, Any]:
         """All parameters by name. The arrays are read-only; copy them to change them."""

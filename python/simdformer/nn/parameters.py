@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from simdformer import _core
 from simdformer.checkpoint.int8_matrix import Int8Matrix
+from simdformer.functional.arrays import array_of
 
 Float32: TypeAlias = NDArray[np.float32]
 Value: TypeAlias = "NDArray[Any] | Int8Matrix"
 
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
-_FLOATS = ("float16", "float32", "float64")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Deferred:
@@ -247,7 +248,9 @@ def as_slot(name: str, value: Any, old: Any, *, is_matrix: bool) -> Any:
 
 
 def _as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    array = np.asarray(value)
+    if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy lacks
+        value = value.float()
+    array = array_of(name, value)
     if array.dtype.name not in _FLOATS and not np.issubdtype(dtype, np.integer):
         raise TypeError(f"{name} must be an array of floats, got {array.dtype}")
     wanted = np.float32 if dtype == np.int8 else dtype

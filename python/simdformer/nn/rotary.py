@@ -11,6 +11,7 @@ import numpy as np
 from simdformer import _core
 from simdformer.functional import rotary_frequencies
 from simdformer.functional.arrays import positive_int
+from simdformer.functional.rope_scaling import LENGTH
 from simdformer.nn.heads import Heads
 from simdformer.nn.position import Position
 from simdformer.nn.projections import Projections
@@ -20,7 +21,7 @@ class _Scaling(Mapping[str, Any]):
     """A mapping that cannot change, so that what was made of it is right until another is set."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
+        self._values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -39,9 +40,9 @@ class RotaryEmbedding(Position):
     """Rotation of queries and keys by their positions (Su et al. 2021).
 
     dim: how many features of each head are rotated. base, interleaved, scaling: as of
-    functional.rotary_embedding. With "dynamic" scaling the frequencies follow the longest sequence
-    of the call, as in transformers, and a cache keeps what earlier calls rotated.
-    max_positions: as of all positions.
+    functional.rotary_embedding. With "dynamic" and "longrope" scaling the frequencies follow the
+    longest sequence of the call, as in transformers, and a cache keeps what earlier calls rotated.
+    max_positions: as of all positions; None for these two.
     """
 
     def __init__(
@@ -77,19 +78,37 @@ class RotaryEmbedding(Position):
             raise ValueError(
                 f"RotaryEmbedding rotates {self.dim} features, heads have {heads.head_dim}"
             )
+        if self._kind in ("dynamic", "longrope") and self.max_positions is not None:
+            raise ValueError(
+                f"max_positions must be None with rope_type {self._kind!r}, which follows each call's"
+                " longest sequence"
+            )
 
     @property
-    def _is_dynamic(self) -> bool:
+    def _kind(self) -> Any:
         scaling = self.scaling or {}
-        return bool(scaling.get("rope_type", scaling.get("type")) == "dynamic")
+        return scaling.get("rope_type", scaling.get("type"))
 
     def size_for(self, length: int) -> int:
-        """With "dynamic" scaling, whose frequencies depend on it, exactly as many as there are."""
-        return length if self._is_dynamic else super().size_for(length)
+        """Where the frequencies depend on it, no more than the length that they are for."""
+        if self._kind == "dynamic":
+            return length
+        size, first = super().size_for(length), self._short_length
+        return size if first is None or length > first else min(size, first)
 
     def serves(self, size: int, length: int) -> bool:
-        """With "dynamic" scaling, for its own length alone."""
-        return size == length if self._is_dynamic else size >= length
+        """With "dynamic" scaling, for its own length alone; with "longrope", on its side of one."""
+        if self._kind == "dynamic":
+            return size == length
+        first = self._short_length
+        return size >= length and (first is None or (size > first) == (length > first))
+
+    @property
+    def _short_length(self) -> int | None:
+        """Up to which length "longrope" takes its short factors."""
+        if self._kind != "longrope":
+            return None
+        return int((self.scaling or {})[LENGTH])
 
     def _inputs(self, heads: Heads, projections: Projections) -> tuple[object, ...]:  # noqa: ARG002
         return ()
@@ -103,7 +122,7 @@ class RotaryEmbedding(Position):
         inv_freq, factor = rotary_frequencies(
             self.dim, base=self.base, scaling=self.scaling, seq_len=size
         )
-        cos = np.empty((size, self.dim // 2), np.float32)
+        cos = np.empty((size, len(inv_freq)), np.float32)
         sin = np.empty_like(cos)
         _core.sin_cos(np.arange(size, dtype=np.float64), inv_freq, factor, sin, cos)
         return {"cos": cos, "sin": sin, "interleaved": self.interleaved}

@@ -15,8 +15,9 @@ from simdformer.nn import layout
 from simdformer.nn.attention import MultiheadAttention
 from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import Sample
+from simdformer.nn.containers import ModuleList
 from simdformer.nn.layer import TransformerLayer
-from simdformer.nn.module import Float32, Module, ModuleList
+from simdformer.nn.module import Float32, Module
 
 
 class TransformerStack(Module):

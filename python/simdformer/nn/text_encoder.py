@@ -13,9 +13,10 @@ from simdformer import _core
 from simdformer.functional.arrays import id_vector, offsets, positive_int
 from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import Sample, sample_ids, sample_offsets
+from simdformer.nn.containers import ModuleList
 from simdformer.nn.encoder import TransformerEncoderLayer
 from simdformer.nn.linear import Embedding, Linear
-from simdformer.nn.module import Float32, Module, ModuleList
+from simdformer.nn.module import Float32, Module
 from simdformer.nn.norms import LayerNorm
 from simdformer.nn.parameters import Stored, to_pack
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,7 @@ from simdformer.nn import layout
 from simdformer.nn.compute_types import Sample, sample_offsets, sample_rows
 from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
-from simdformer.nn.linear import check_placement
-from simdformer.nn.module import Float32, Module
+from simdformer.nn.module import Float32, Module, check_placement
 from simdformer.nn.norms import make_norm
 
 
@@ -29,7 +29,7 @@ class Transformer(Module):
         num_decoder_layers: int = 6,
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
-        activation: str = "relu",
+        activation: str | Callable[..., Any] = "relu",
         custom_encoder: Module | None = None,
         custom_decoder: Module | None = None,
         layer_norm_eps: float = 1e-5,

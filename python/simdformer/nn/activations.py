@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activations as modules, and what may be given for the name of one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from simdformer import _core
+from simdformer.functional.arrays import one_of
+from simdformer.functional.rows import activate
+from simdformer.nn.module import Float32, Module
+
+# Whose functions and classes are known by their names: by their module, or what a built-in is of.
+_KNOWN = re.compile(r"(<\w+ ')?(simdformer|torch|transformers)\b")
+
+
+class _Activation(Module):
+    """An elementwise function."""
+
+    kernel: ClassVar[str]
+
+    def __init__(self, inplace: bool = False) -> None:  # noqa: ARG002  (torch's; inputs stay as they are)
+        super().__init__()
+
+    @property
+    def name(self) -> str:
+        """What `activation=` of a layer calls it."""
+        return self.kernel
+
+    def forward(self, input: Any) -> Float32:
+        """input: float32 of any shape. Returns: the same shape."""
+        return activate(self.name, input, None)
+
+
+class ReLU(_Activation):
+    """max(0, x), as torch.nn.ReLU."""
+
+    kernel = "relu"
+
+
+class SiLU(_Activation):
+    """x sigmoid(x), as torch.nn.SiLU."""
+
+    kernel = "silu"
+
+
+class Sigmoid(_Activation):
+    """1 / (1 + exp(-x)), as torch.nn.Sigmoid."""
+
+    kernel = "sigmoid"
+
+
+class Tanh(_Activation):
+    """tanh(x), as torch.nn.Tanh."""
+
+    kernel = "tanh"
+
+
+class GELU(_Activation):
+    """x Phi(x), as torch.nn.GELU; with approximate="tanh" its tanh form."""
+
+    kernel = "gelu"
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = one_of("approximate", approximate, ("none", "tanh"))
+
+    @property
+    def name(self) -> str:
+        """What `activation=` of a layer calls it."""
+        return _with_option(self.kernel, self.approximate)
+
+
+def activation_name(activation: Any, gated: tuple[str, ...] = ()) -> str:
+    """The name of an activation that is given by name, or as a function or module of this library's
+    or torch's, which is known by its name and not called. ValueError lists the known names."""
+    known = [*_core.activations(), *(gated if isinstance(activation, str) else ())]
+    name: Any = activation
+    if not isinstance(activation, str):
+        function = getattr(activation, "func", activation)  # of a functools.partial
+        options = dict(getattr(activation, "keywords", {}))
+        owner = function if hasattr(function, "__name__") else type(function)
+        module = owner.__module__ or str(getattr(owner, "__self__", ""))
+        if _KNOWN.match(module):
+            approximate = getattr(function, "approximate", options.pop("approximate", "none"))
+            name = _with_option(owner.__name__.lower(), approximate) if not options else None
+    if not isinstance(name, str) or name not in known:
+        listed = ", ".join([*_core.activations(), *gated])
+        raise ValueError(f"unknown activation {activation!r}; known: {listed}")
+    return name
+
+
+def _with_option(name: str, approximate: object) -> str:
+    return name if approximate == "none" else f"{name}_{approximate}"
