@@ -11,7 +11,8 @@ import math
 
 from simdformer.checkpoint.stored_zip import StoredZip
 from simdformer.checkpoint.tensor_file import Entry, TensorFile
-from simdformer.checkpoint.torch_pickle import StoredTensor, read_state_dict
+from simdformer.checkpoint.torch_pickle import read_state_dict
+from simdformer.checkpoint.torch_tensors import StoredTensor
 
 _ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,

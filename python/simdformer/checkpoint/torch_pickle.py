@@ -2,59 +2,27 @@
 """Which tensors the pickle of a torch.save names. It is never unpickled.
 
 A pickle is a program, and Python's machine for it calls whatever the program names. The machine here knows
-those instructions that torch.save writes for a dict of tensors, and nothing to call but three functions
+those instructions that torch.save writes for a dict of tensors, or of such dicts, and nothing to call but three functions
 of its own: it imports nothing, sets no attribute and makes only constants, tuples, dicts and
 StoredTensors. The instructions are described in Python's pickletools.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
-# torch's storages by safetensors' names of their numbers.
-_STORAGES = {
-    "DoubleStorage": "F64",
-    "FloatStorage": "F32",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-}
-_MOST_AXES = 32  # NumPy 1's limit
+from simdformer.checkpoint.torch_tensors import (
+    NAMES,
+    Storage,
+    StorageType,
+    StoredTensor,
+    is_size,
+)
+
 _LONGEST_NAME = 1000  # bytes; errors quote it
-
-
-@dataclass(frozen=True)
-class StorageType:
-    """A class of storages."""
-
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Storage:
-    """An array in the file, which tensors are views of. size: in numbers."""
-
-    dtype: str
-    key: str
-    size: int
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor: a view of a storage. Offset and strides count numbers, not bytes."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 def read_state_dict(pickled: bytes) -> dict[str, StoredTensor]:
@@ -66,10 +34,26 @@ def read_state_dict(pickled: bytes) -> dict[str, StoredTensor]:
     state = _Machine(pickled).run()
     if type(state) is not dict:
         raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
+    _check_flat(state)
     for name, value in state.items():
-        if type(value) is not StoredTensor:
+        if type(name) is not str or type(value) is not StoredTensor:
             raise ValueError(f"{name!r} is a {type(value).__name__}, not a tensor")
     return state
+
+
+def _check_flat(state: dict[Any, Any]) -> None:
+    """ValueError that says which dict to take, of a checkpoint of training."""
+    inner = {name: value for name, value in state.items() if type(value) is dict}
+    tensors = {
+        n: sum(type(x) is StoredTensor for x in value.values()) for n, value in inner.items()
+    }
+    if not any(tensors.values()):
+        return
+    best = max(tensors, key=lambda name: tensors[name])
+    raise ValueError(
+        f"it is a checkpoint of training, whose tensors are in a dict inside, {best!r}: save that alone,"
+        f" torch.save(torch.load(path)[{best!r}], path)"
+    )
 
 
 class _Machine:
@@ -186,7 +170,7 @@ class _Machine:
             raise ValueError("the pickle puts items into what is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Before it is hashed: a tuple nested a million deep would end the process.
-            if type(key) is not str:
+            if type(key) not in (str, int):
                 raise ValueError(f"a dict in it has a {type(key).__name__} as its key, not a name")
             target[key] = value
         self._stack.append(target)
@@ -200,6 +184,26 @@ class _Machine:
         value, key = self._pop(), self._pop()
         self.set_items([key, value])
 
+    def append(self, items: list[Any]) -> None:
+        """Put values at the end of the topmost list."""
+        target = self._pop()
+        if type(target) is not list:
+            raise ValueError("the pickle appends to what is no list")
+        target.extend(items)
+        self._stack.append(target)
+
+    def one_value(self) -> None:
+        """One value."""
+        self.append([self._pop()])
+
+    def marked_values(self) -> None:
+        """All since the mark."""
+        self.append(self._pop_to_mark())
+
+    def number(self) -> None:
+        """A float64."""
+        self._stack.append(struct.unpack(">d", self._bytes(8))[0])
+
     def attributes(self) -> None:
         """An object's attributes. A state_dict has one, _metadata, and nobody asks for it."""
         self._pop()
@@ -211,17 +215,17 @@ class _Machine:
     def name(self) -> None:
         """A name from a module: one of those that we have something of our own for."""
         module, name = self._line(), self._line()
-        if (module, name) not in _NAMES:
+        if (module, name) not in NAMES:
             raise ValueError(
                 f"the pickle asks for {f'{module}.{name}'!r}, which no dict of tensors needs; it is"
                 " neither imported nor run"
             )
-        self._stack.append(_NAMES[module, name])
+        self._stack.append(NAMES[module, name])
 
     def storage(self) -> None:
         """An array beside the pickle."""
         match self._pop():
-            case ("storage", StorageType(dtype), str(key), str(), size) if _is_size(size):
+            case ("storage", StorageType(dtype), str(key), str(), size) if is_size(size):
                 self._stack.append(Storage(dtype, key, size))
             case _:
                 raise ValueError("the pickle describes a storage in a way that torch.save does not")
@@ -234,48 +238,6 @@ class _Machine:
         self._stack.append(function(*arguments))
 
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
-
-
-def _is_shape(value: object) -> bool:
-    return type(value) is tuple and len(value) <= _MOST_AXES and all(map(_is_size, value))
-
-
-def _tensor(*arguments: Any) -> StoredTensor:
-    """torch._utils._rebuild_tensor_v2: storage, offset, shape, strides, requires_grad, hooks and, if
-    a tensor is conjugated or negated, a note of that."""
-    match arguments:
-        case (Storage() as storage, offset, shape, strides, bool(), dict()) if (
-            _is_size(offset) and _is_shape(shape) and _is_shape(strides)
-        ):
-            if len(shape) == len(strides):
-                return StoredTensor(storage, offset, shape, strides)
-    raise ValueError("the pickle describes a tensor in a way that torch.save does not")
-
-
-def _parameter(*arguments: Any) -> StoredTensor:
-    """torch._utils._rebuild_parameter: a tensor, requires_grad, hooks."""
-    match arguments:
-        case (StoredTensor() as tensor, bool(), dict()):
-            return tensor
-    raise ValueError("the pickle describes a parameter in a way that torch.save does not")
-
-
-def _dict(*arguments: Any) -> dict[str, Any]:
-    """collections.OrderedDict, empty."""
-    if arguments:
-        raise ValueError("the pickle fills an OrderedDict in a way that torch.save does not")
-    return {}
-
-
-_NAMES: dict[tuple[str, str], object] = {
-    ("collections", "OrderedDict"): _dict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    **{("torch", name): StorageType(dtype) for name, dtype in _STORAGES.items()},
-}
-
 _STOP = b"."
 _INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x80": _Machine.protocol,
@@ -285,6 +247,10 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x89": lambda machine: machine.push(False),
     b")": lambda machine: machine.push(()),
     b"}": lambda machine: machine.push({}),
+    b"]": lambda machine: machine.push([]),
+    b"a": _Machine.one_value,
+    b"e": _Machine.marked_values,
+    b"G": _Machine.number,
     b"K": lambda machine: machine.integer(1),
     b"M": lambda machine: machine.integer(2),
     b"J": lambda machine: machine.integer(4, signed=True),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -39,19 +39,16 @@ def scaled_frequencies(
     dim = partial_dim(dim, options.pop("partial_rotary_factor", None))
     if not base > 0:
         raise ValueError(f"base must be positive, got {base}")
-    if kind == "linear":
-        return plain(dim, base) / options["factor"], 1.0
-    if kind == "dynamic":
-        return dynamic(dim, base, seq_len, **options), 1.0
-    if kind == "ntk":
-        return ntk(dim, base, options["factor"]), 1.0
-    if kind == "yarn":
-        return yarn(dim, base, options)
-    if kind == "longrope":
-        return longrope(dim, base, seq_len, options)
-    if kind == "llama3":
-        return llama3(dim, base, options), 1.0
-    return plain(dim, base), 1.0
+    if kind in ("yarn", "longrope"):
+        return yarn(dim, base, options) if kind == "yarn" else longrope(dim, base, seq_len, options)
+    inv_freq: dict[str, Callable[[], Float64]] = {
+        "default": lambda: plain(dim, base),
+        "linear": lambda: plain(dim, base) / options["factor"],
+        "dynamic": lambda: dynamic(dim, base, seq_len, **options),
+        "ntk": lambda: ntk(dim, base, options["factor"]),
+        "llama3": lambda: llama3(dim, base, options),
+    }
+    return inv_freq[kind](), 1.0
 
 
 def check(kind: Any, options: Mapping[str, Any]) -> None:
