@@ -117,6 +117,13 @@ SCALINGS = {
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 512,
     },
+    "longrope": {
+        "factor": 4.0,
+        "short_factor": [1.0 + i / 9 for i in range(16)],
+        "long_factor": [2.0 + i for i in range(16)],
+        "original_max_position_embeddings": 512,
+        "partial_rotary_factor": 0.5,
+    },
 }
 
 
@@ -182,3 +189,27 @@ def test_disentangled_attention(rng, terms, buckets):
         max_relative_positions=32,
     )
     check(ours.swapaxes(1, 2).reshape(2, 20, 24), theirs, 5e-6)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e18, 5e18])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_products_beyond_float32(rng, size, is_causal):
+    q, k = normal(rng, 2, 1, 3, 40, 64, scale=size)
+    v = normal(rng, 1, 3, 40, 64)
+    tensors = map(torch.from_numpy, (q, k, v))
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        theirs = torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=is_causal)
+    assert torch.isfinite(theirs).all()
+    ours = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-6)
+
+
+def test_functions_of_torch(rng):
+    x = normal(rng, 4, 6, 5, scale=3.0)
+    t = torch.from_numpy(x)
+    functional = torch.nn.functional
+    np.testing.assert_allclose(F.log_softmax(x, 1), functional.log_softmax(t, 1), atol=2e-6)
+    np.testing.assert_allclose(F.normalize(x), functional.normalize(t), atol=2e-7)
+    ids = np.array([[1, 3], [0, 1]])
+    theirs = functional.embedding(torch.from_numpy(ids), t[:, 0], padding_idx=0)
+    np.testing.assert_array_equal(F.embedding(ids, x[:, 0], padding_idx=0), theirs)

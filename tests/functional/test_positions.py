@@ -373,3 +373,40 @@ def test_sinusoids_equal_the_literals(case):
 def test_alibi_equals_the_literals(case):
     bias = F.alibi_bias(case["heads"], 1, 3, max_bias=case["max_bias"])
     np.testing.assert_allclose(bias, case["expected"], rtol=1e-6, atol=1e-8)
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2, 1.3],
+    "long_factor": [2.0, 4.0, 8.0, 16.0],
+    "original_max_position_embeddings": 16,
+    "factor": 4.0,
+}
+
+
+@pytest.mark.parametrize(("length", "name"), [(16, "short_factor"), (17, "long_factor")])
+def test_longrope_divides_each_frequency_by_its_own_factor(length, name):
+    plain = F.rotary_frequencies(8)[0]
+    inv_freq, factor = F.rotary_frequencies(8, scaling=LONGROPE, seq_len=length)
+    np.testing.assert_allclose(inv_freq, plain / LONGROPE[name], rtol=1e-15)
+    assert factor == pytest.approx(np.sqrt(1 + np.log(4) / np.log(16)))
+
+
+def test_a_part_of_the_features_is_rotated(rng):
+    x = normal(rng, 2, 9, 16)
+    got = F.rotary_embedding(x, scaling={"partial_rotary_factor": 0.5})
+    assert_same_bits(got, F.rotary_embedding(x, rotary_dim=8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"short_factor": [1.0]}, r"short_factor must hold 4 numbers, got \(1,\)"),
+        ({"factor": None}, "lacks factor or attention_factor"),
+        ({"partial_rotary_factor": 0.4}, "partial_rotary_factor must be in"),
+        ({"partial_rotary_factor": 2.0}, "partial_rotary_factor must be in"),
+    ],
+)
+def test_longrope_that_does_not_fit_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        F.rotary_frequencies(8, scaling={**LONGROPE, **change}, seq_len=4)

@@ -84,7 +84,7 @@ def test_varlen_refuses_offsets_that_cannot_be(offsets, error):
 
 
 def test_varlen_checks_the_longest_sequence():
-    with pytest.raises(ValueError, match="max_seqlen is 4"):
+    with pytest.raises(ValueError, match="max_seqlen_q is 4"):
         F.varlen_attention(z(5, 2, 4), z(5, 2, 4), z(5, 2, 4), [0, 5], [0, 5], 4, 5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -220,3 +221,50 @@ def test_tensors_are_arrays(rng):
     ours, theirs = twins("TransformerEncoderLayer", E, HEADS, 50)
     x = torch.from_numpy(normal(rng, S, N, E))
     assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [torch.nn.functional.gelu, torch.relu, torch.nn.GELU(approximate="tanh"), torch.nn.SiLU(),
+     functools.partial(torch.nn.functional.gelu, approximate="tanh")],
+    ids=str,
+)  # fmt: skip
+def test_activations_of_torch(rng, activation):
+    options = {"dim_feedforward": 48, "activation": activation, "batch_first": True}
+    ours, theirs = twins("TransformerEncoderLayer", E, HEADS, **options)
+    x = normal(rng, N, L, E)
+    assert_close(ours(x), theirs(tensor(x)))
+
+
+def test_tensors_in_bfloat16_load_as_from_a_file(tmp_path):
+    """Those of a dict, those of a file, and parameters with gradients."""
+    theirs = torch.nn.Linear(5, 3).bfloat16()
+    from_dict, from_file = nn.Linear(5, 3), nn.Linear(5, 3)
+    from_dict.load_state_dict(dict(theirs.named_parameters()))
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    from_file.load_state_dict(tmp_path / "model.pt")
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(from_dict.state_dict()[name], value.float().numpy())
+        np.testing.assert_array_equal(from_file.state_dict()[name], value.float().numpy())
+
+
+def test_a_checkpoint_of_training_says_which_dict_to_take(tmp_path):
+    with torch.enable_grad():
+        module = torch.nn.Linear(5, 3)
+        optimizer = torch.optim.AdamW(module.parameters())
+        module(torch.ones(1, 5)).sum().backward()
+        optimizer.step()
+    path = tmp_path / "checkpoint.pt"
+    state = {
+        "model_state_dict": module.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+    torch.save({"epoch": 3, "loss": 0.25, **state}, path)
+    for given in (path, str(path), torch.load(path)):
+        with pytest.raises(ValueError, match="'model_state_dict'"):
+            nn.Linear(5, 3).load_state_dict(given)
+
+
+def test_tensors_that_numpy_lacks_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"input can't be read as an array: .*BFloat16"):
+        nn.Linear(5, 3)(torch.zeros(1, 5, dtype=torch.bfloat16))

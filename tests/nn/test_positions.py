@@ -113,3 +113,31 @@ def test_distances_between_encodings_are_the_same_at_any_length():
     for step in (1, 40, 900):
         distances = np.linalg.norm(table[step:] - table[:-step], axis=1)
         assert np.ptp(distances) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_frequencies_follow_the_longest_sequence_of_each_call(rng, kind):
+    scaling = {"type": kind, "factor": 4.0, "original_max_position_embeddings": 16}
+    if kind == "longrope":
+        scaling |= {"short_factor": [1.0, 1.5], "long_factor": [3.0, 5.0]}
+    nn.manual_seed(0)
+    position = nn.RotaryEmbedding(8, scaling={**scaling, "partial_rotary_factor": 0.5})
+    attention = nn.MultiheadAttention(16, 2, batch_first=True, position=position)
+    inputs = {length: normal(rng, 1, length, 16) for length in (9, 16, 17, 40)}
+    alone = {}
+    for length, x in inputs.items():
+        nn.manual_seed(0)
+        fresh = nn.RotaryEmbedding(8, scaling={**scaling, "partial_rotary_factor": 0.5})
+        own = nn.MultiheadAttention(16, 2, batch_first=True, position=fresh)
+        alone[length] = own(x, x, x)[0]
+    for length in (40, 9, 17, 16, 9):
+        x = inputs[length]
+        assert_same_bits(attention(x, x, x)[0], alone[length])
+
+
+def test_frequencies_that_follow_a_call_have_no_longest_length(rng):
+    scaling = {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 16}
+    position = nn.RotaryEmbedding(8, scaling=scaling, max_positions=32)
+    x = normal(rng, 1, 4, 16)
+    with pytest.raises(ValueError, match="max_positions must be None with rope_type 'dynamic'"):
+        nn.MultiheadAttention(16, 2, position=position)(x, x, x)

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.functional.arrays import Float32, Output, array_of, as_rank4, float32, one_of
+from simdformer.functional.arrays import (
+    Float32,
+    Output,
+    array_of,
+    as_rank4,
+    float32,
+    number,
+    one_of,
+)
 from simdformer.functional.rope_scaling import scaled_frequencies
 
 Float64: TypeAlias = NDArray[np.float64]
@@ -46,7 +54,7 @@ def sinusoidal_position_encoding(
     Source: Vaswani et al. 2017, section 3.5; tensor2tensor for the second form.
     """
     given = as_positions(positions)
-    places = np.ascontiguousarray((given + offset).reshape(-1))
+    places = np.ascontiguousarray((given + finite("offset", offset)).reshape(-1))
     weights = frequencies(dim, base, freq, layout)
     output = Output(out, (*given.shape, dim))
 
@@ -109,10 +117,19 @@ def frequencies(dim: int, base: float, freq: str, layout: str) -> Float64:
     return np.asarray(np.exp(-exponent * math.log(base)), np.float64)
 
 
+def finite(name: str, value: object) -> float:
+    """A finite number, as a float."""
+    if not math.isfinite(number(name, value)):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number(name, value)
+
+
 def as_positions(positions: Any) -> Float64:
     array = array_of("positions", positions)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"positions must be numbers, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("positions must be finite")
     if array.ndim == 0:
         if array < 0 or array != int(array):
             raise ValueError(f"positions must be an array or a whole number >= 0, got {positions}")
@@ -153,7 +170,7 @@ def rotary_embedding(
             f"rotary_dim must be even and in [0, {x.shape[-1]}], got {rotary_dim}: input {x.shape}"
         )
     places = np.arange(x.shape[-2], dtype=np.float64) if positions is None else positions
-    places = as_positions(places) + offset
+    places = as_positions(places) + finite("offset", offset)
     length = int(places.max(initial=0)) + 1
     inv_freq, factor = rotary_frequencies(rotary_dim, base=base, scaling=scaling, seq_len=length)
     shape = (*places.shape, len(inv_freq))

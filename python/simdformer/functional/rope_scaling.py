@@ -32,7 +32,9 @@ def scaled_frequencies(
     dim: int, base: float, scaling: Mapping[str, Any] | None, seq_len: int
 ) -> tuple[Float64, float]:
     """Frequencies (dim / 2,) and the factor of cos and sin."""
-    options = dict(scaling or {})
+    if scaling is not None and not isinstance(scaling, Mapping):
+        raise TypeError(f"scaling must be a mapping or None, got {type(scaling).__name__}")
+    options = {name: value for name, value in (scaling or {}).items() if value is not None}
     kind = options.pop("rope_type", options.pop("type", "default"))
     base = options.pop("rope_theta", base)
     check(kind, options)

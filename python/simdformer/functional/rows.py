@@ -75,10 +75,11 @@ def log_softmax(input: Any, dim: int = -1, *, out: Any = None) -> Float32:
     x = array_of("input", input)
     if weights.size == 0:
         return Output(out, x.shape, x).write(lambda _: None)
-    # The largest weight is 1 / sum(exp(input - max)).
-    logs = np.log(weights.max(axis=dim, keepdims=True))
-    result: Float32 = np.subtract(x, x.max(axis=dim, keepdims=True), out=weights)
-    result += logs
+    with np.errstate(invalid="ignore"):  # rows that are all -inf
+        # The largest weight is 1 / sum(exp(input - max)).
+        logs = np.log(weights.max(axis=dim, keepdims=True))
+        result: Float32 = np.subtract(x, x.max(axis=dim, keepdims=True), out=weights)
+        result += logs
     return result if out is None else copied(result, out)
 
 
