@@ -4,7 +4,7 @@
 
 The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
 bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn, models;
-models -> nn, checkpoint; generation -> nn; folder -> models, int8, text; util -> folder; drop_in -> folder, util;
+models -> nn, checkpoint; generation -> nn, functional; folder -> models, int8, text; util -> folder; drop_in -> folder, util;
 public classes -> drop_in, folder, util;
 explain -> public classes, nn, functional, text; cli, server -> public classes, text, and of both what has no underscore. No modules import each other.
 """
@@ -62,7 +62,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     # It reads a folder and writes one.
     "int8/quantize_model.py": FOLDER,
     "models/": (*BOTTOM, "models", "nn"),
-    "generation/": ("generation", "nn"),
+    "generation/": ("generation", "nn", "functional"),
     "folder/": FOLDER,
     "util/": ("folder", "functional", "util"),
     "drop_in/": (*FOLDER, "drop_in", "util"),

@@ -154,6 +154,7 @@ OTHERS = {
     "layout": ["concat", "?"],
     "padding_idx": [3, None],
     "position_embeddings": [nn.Embedding(20, SIZE), None],
+    "projection": [nn.Linear(SIZE, SIZE), None],
     "token_type_embeddings": [nn.Embedding(3, SIZE), None],
     "embedding": [nn.Embedding(30, SIZE), None],
     "linear_gate": [nn.Linear(SIZE, 32)],
