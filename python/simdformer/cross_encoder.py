@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from simdformer.drop_in.arguments import LoadRequest, load_request
+from simdformer.drop_in.model_card import model_card
 from simdformer.drop_in.settings import settings_files
-from simdformer.drop_in.text_model import TextModel, model_card, progress_bar
+from simdformer.drop_in.text_model import TextModel, progress_bar
 from simdformer.folder.activation import TorchActivation, activation_function
 from simdformer.folder.loading import LoadedCrossEncoder, load_cross_encoder
 from simdformer.folder.settings import read_activation
@@ -70,7 +71,6 @@ class CrossEncoder(TextModel):
         The text put before a pair, by name; the name that applies if a call names none.
     num_tokens, truncated_texts : int
         How many tokens have been read since loading, and how many pairs were longer than max_seq_length.
-        The first call that meets one warns; no other does.
 
     Raises
     ------

@@ -10,8 +10,9 @@ from typing import Any
 
 from simdformer.drop_in.arguments import LoadRequest, load_request
 from simdformer.drop_in.embedding_model import EmbeddingModel, join
+from simdformer.drop_in.model_card import model_card
 from simdformer.drop_in.module_list import read_module_list
-from simdformer.drop_in.text_model import model_card, progress_bar
+from simdformer.drop_in.text_model import progress_bar
 from simdformer.folder.loading import LoadedModel, load_model
 from simdformer.text.inputs import (
     check_arguments,
@@ -185,23 +186,18 @@ class SentenceTransformer(EmbeddingModel):
         prompt: put before each text; else the prompt called prompt_name, or default_prompt_name.
         batch_size: accepted and checked; the token budget of the constructor decides.
         show_progress_bar: None shows one if the logger "simdformer" is at INFO or DEBUG.
-        output_value: "sentence_embedding", "token_embeddings" (what pooling would see), or None for
-          a dict a text. output_hidden_states=True adds all layers' to it; see `outputs` for more.
+        output_value: "sentence_embedding", "token_embeddings" (what pooling would see), or None for a dict
+          a text (text/model_output.features); output_hidden_states=True adds all layers' to it.
         precision: see quantize_embeddings, which is applied last; None for "float32".
-        normalize_embeddings: divide each vector by its L2 norm, after truncation.
-        truncate_dim: keep the leading dimensions only, without another normalisation.
+        truncate_dim: keep the leading dimensions only. normalize_embeddings: L2-normalise them then.
         task: "query", "document" or another that the model tells apart, by routes or lengths.
         convert_to_numpy: False returns a list of n arrays. convert_to_tensor: a torch.Tensor.
-        device: None or "cpu"; a list of them embeds in as many processes, as `pool` does, in chunks
-          of chunk_size. One process uses all cores as well (see start_multi_process_pool).
-
-        Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. "token_embeddings": a list of
-        n arrays float32 (tokens, hidden_size), or one for a str. Other precisions change dtype, and
-        binary ones the width. None: a list of n dicts, or one, with sentence-transformers' keys (see
-        text/model_output.features); their sentence_embedding is truncated, not normalised: as there.
-
-        Errors: TypeError naming the index of an input that is not a str; ValueError for one that
-        holds a lone surrogate, and for unknown names and values, listing the known ones.
+        device: None or "cpu"; a list of them embeds in as many processes, as `pool` does, in chunks of
+          chunk_size (see start_multi_process_pool).
+        Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. Else a list of n arrays float32
+        (tokens, hidden_size), or of n dicts. Precisions change dtype, and binary ones the width.
+        Errors: TypeError naming the index of an input that is not a str; ValueError for one that holds a
+        lone surrogate, and for unknown names and values, listing the known ones.
         """
         inputs = old_name(inputs, kwargs)
         precision = check_precision(precision, output_value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -277,25 +277,3 @@ def joined(passes: Generator[list[R], None, None], bar: Any) -> list[R]:
             if bar is not None:
                 bar.update(len(part))
     return result
-
-
-def model_card(given: Mapping[str, Any]) -> Any:
-    """What was given as model_card_data, else what evaluators may write to."""
-    card = given.get("model_card_data")
-    return ModelCardData() if card is None else card
-
-
-class ModelCardData:
-    """Where sentence-transformers' evaluators put what they measured; any attribute can be set.
-
-    Attributes: eval_results_dict: metrics by evaluator.
-    """
-
-    def __init__(self) -> None:
-        self.eval_results_dict: dict[Any, dict[str, Any]] = {}
-
-    def set_evaluation_metrics(
-        self, evaluator: Any, metrics: Mapping[str, Any], *_: Any, **__: Any
-    ) -> None:
-        """Keep a copy of the metrics."""
-        self.eval_results_dict[evaluator] = dict(metrics)
