@@ -193,6 +193,11 @@ def test_a_float16_checkpoint_is_computed_in_float32(tmp_path):
         ("relu", "relu"),
         ("swish", "silu"),
         ("quick_gelu", "quick_gelu"),
+        ("gelu_python", "gelu"),
+        ("gelu_fast", "gelu_tanh"),
+        ("gelu_accurate", "gelu_tanh"),
+        ("gelu_python_tanh", "gelu_tanh"),
+        ("sigmoid", "sigmoid"),
         ("tanh", "tanh"),
     ],
 )

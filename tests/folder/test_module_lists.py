@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from simdformer import CrossEncoder, SentenceTransformer
+from simdformer import CrossEncoder, SentenceTransformer, quantize_model
 from simdformer.folder.activation import TorchActivation
 from tests import oracle
 from tests.support import assert_same_bits
@@ -274,6 +274,17 @@ def test_a_router_without_a_default_needs_a_task(folder):
     assert_same_bits(model.encode_query(TEXTS), static)
     with pytest.raises(ValueError, match="no route for task=None"):
         model.encode("a")
+
+
+def test_a_router_runs_its_transformers_in_the_compute_type(folder):
+    static, _ = write_router(folder, ROUTES, {})
+    int8 = SentenceTransformer(folder, compute_type="int8")
+    assert int8.compute_type == "int8"
+    assert_same_bits(int8.encode_query(TEXTS), static)
+    alone = SentenceTransformer(folder / "t", compute_type="int8")
+    assert_same_bits(int8.encode_document(TEXTS), alone.encode(TEXTS))
+    with pytest.raises(ValueError, match="the models of a Router are not quantised"):
+        quantize_model(folder, folder.parent / "saved")
 
 
 def test_mappings_of_a_router_count_before_the_names_of_its_routes(folder):

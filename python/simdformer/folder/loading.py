@@ -94,15 +94,17 @@ def load_model(
         tasks = list(listed.tasks)
     opened = {task: ModelFolder(folder, overrides, task) for task in tasks}
     first = next(iter(opened.values()))
-    compute_type = first.resolve(compute_type)
+    # A table beside a Transformer stays as it is.
+    types = {
+        task: "float32" if model.is_static and len(opened) > 1 else model.resolve(compute_type)
+        for task, model in opened.items()
+    }
     encoders: dict[Path, tuple[nn.TextEncoder, Mapping[str, str]]] = {}
     routes: dict[str, Route] = {}
     for task, model in opened.items():
         if model.transformer not in encoders:
             with model.checkpoint() as checkpoint:
-                encoders[model.transformer] = _load_encoder(
-                    model, checkpoint, model.resolve(compute_type)
-                )
+                encoders[model.transformer] = _load_encoder(model, checkpoint, types[task])
         encoder, _ = encoders[model.transformer]
         routes |= _routes(model, encoder, task)
     default = routes.pop("") if "" in routes else next(iter(routes.values()))
@@ -111,7 +113,7 @@ def load_model(
         first.modes,
         first.num_dense_layers,
         first.defaults,
-        compute_type,
+        max(types.values(), key=COMPUTE_TYPES.index),  # what is not a table's
         encoders[first.transformer][1],
         routes,
         routed=bool(listed.tasks),

@@ -16,7 +16,7 @@ import numpy as np
 from simdformer import nn
 from simdformer.checkpoint import find_weights, has_weights
 from simdformer.folder.cross_encoder_folder import open_folder
-from simdformer.folder.model_folder import TransformerFolder
+from simdformer.folder.model_folder import ModelFolder, TransformerFolder
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, quantize_encoder
@@ -115,6 +115,8 @@ def quantize_model(
     model = open_folder(source)
     if model.quantization is not None:
         raise ValueError(f"{source} is quantised already: see {model.quantization.path}")
+    if isinstance(model, ModelFolder) and model.listed.tasks:
+        raise ValueError(f"{model.listed.source}: the models of a Router are not quantised")
     model.resolve("int8")
     if checked and not isinstance(checked[0], str) and not model.reads_pairs:
         raise ValueError(

@@ -6,11 +6,16 @@ from __future__ import annotations
 # config.json's hidden_act (transformers' ACT2FN) -> kernel. "gelu" is the exact erf form there.
 _HIDDEN_ACT = {
     "gelu": "gelu",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "gelu_new": "gelu_tanh",
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "linear": "identity",
     "quick_gelu": "quick_gelu",
     "relu": "relu",
+    "sigmoid": "sigmoid",
     "silu": "silu",
     "swish": "silu",
     "tanh": "tanh",

@@ -30,6 +30,7 @@ GATED = {
     "identity": "bilinear",
     "quick_gelu": "quick_geglu",
     "relu": "reglu",
+    "sigmoid": "glu",
     "silu": "swiglu",
     "tanh": "tanh_glu",
 }
