@@ -40,7 +40,9 @@ class Declared(NamedTuple):
     named: dict[str, Token]
     added: dict[int, AddedToken]
 
-    def special(self, defaults: Mapping[str, str], strips_left: Iterable[str]) -> dict[str, Token]:
+    def special(
+        self, defaults: Mapping[str, str | None], strips_left: Iterable[str]
+    ) -> dict[str, Token]:
         """The special tokens by role. defaults: of those that no file names; strips_left: the roles of
         those that take the blank before them along if only their text is given."""
         given = {role: self.fields.get(role, defaults.get(role)) for role in ROLES}

@@ -22,7 +22,7 @@ class TokenizerClass(NamedTuple):
     """A class.
 
     build: from a vocabulary to a tokenizer without special tokens. model: the kind of its vocabulary.
-    special: its special tokens where no file says so, by role.
+    special: its special tokens where no file says so, by role; None: none, whatever tokenizer.json pads with.
     frame: the special tokens around a text, None for those of tokenizer.json.
     files: what holds the vocabulary where there is no tokenizer.json.
     pieces: those of a SentencePiece model, as the class wants them; None as they are.
@@ -35,7 +35,7 @@ class TokenizerClass(NamedTuple):
 
     build: Callable[[Source], Tokenizer]
     model: str
-    special: Mapping[str, str]
+    special: Mapping[str, str | None]
     frame: Callable[[Numbered], processors.PostProcessor] | None
     files: tuple[str, ...] = ()
     pieces: Callable[[Source], list[Piece]] | None = None
@@ -94,7 +94,7 @@ _CLASSES = {
         has_types=True,
     ),
     "DistilBert": _BERT._replace(has_types=False),
-    "GPT2": TokenizerClass(parts.byte_level, "BPE", _END_OF_TEXT, None, _BYTES),
+    "GPT2": TokenizerClass(parts.byte_level, "BPE", {**_END_OF_TEXT, "pad_token": None}, None, _BYTES),
     "Gemma": TokenizerClass(
         parts.gemma,
         "BPE",
