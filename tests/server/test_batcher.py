@@ -213,6 +213,21 @@ def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
     assert asyncio.run(main()) > 0
 
 
+def test_a_slow_first_request_does_not_make_the_server_refuse():
+    """It is short: what it took says little of a full pass."""
+
+    async def main():
+        model, queue = Lengths(), Batcher(100, max_wait=10)
+        queue._measure(model, 20, 0.2)
+        model.go_on.clear()
+        futures = [queue.submit(model, ["a" * 50]) for _ in range(90)]
+        assert queue.expected_wait() < 1
+        model.go_on.set()
+        await asyncio.gather(*futures)
+
+    asyncio.run(main())
+
+
 def test_what_waits_twice_as_long_as_expected_is_refused():
     async def script(queue, model):
         queue._max_wait = 0.01

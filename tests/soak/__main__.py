@@ -48,26 +48,18 @@ def server_under_load(report, model, scale):
         report("a request after it", f"{status} in {took * 1000:.0f} ms", status == 200)
         count = int(1000 * scale) // 50 * 50 or 50
         asyncio.run(client.disconnects(port, count))
-        status, _ = asyncio.run(client.ask(port, client.request(client.TEXT)))
-        report(f"{count} clients that go before they are answered", f"then {status}", status == 200)
+        status, took = asyncio.run(client.ask(port, client.request(client.TEXT)))
+        seen = f"then {status} in {took * 1000:.0f} ms"
+        report(f"{count} clients that go before they are answered", seen, status == 200)
         after = served.memory()
         report("memory before and after these", f"{before} MB, {after} MB", after < before + 300)
 
 
 def hostile_clients(report, model, scale):
     """Healthy clients beside those that send nothing, little, or bodies without an end."""
-    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
-    body = head + b"Content-Length: 16777000\r\n\r\n" + b"a" * 16_000_000
-    kinds = {
-        "nobody else": [],
-        "1,150 silent connections": [client.stay] * 1150,
-        "100 headers, a byte each half second": [lambda p: client.stay(p, head, b"X")] * 100,
-        "100 bodies of 16 MB without an end": [lambda p: client.stay(p, body)] * 100,
-    }
     with client.Served(model) as served:
-        for kind, makers in kinds.items():
-            clients = [make(served.port) for make in makers]
-            answers = asyncio.run(client.beside(served.port, clients, 30 * scale))
+        for kind in client.HOSTILE:
+            answers = asyncio.run(client.beside(served.port, kind, 30 * scale))
             good = [took for status, took in answers if status == 200]
             seen = f"{len(good)} of {len(answers)}, {client.percentile(good, 0.5)} ms (median), "
             seen += f"{client.percentile(good, 0.99)} (99%), {served.memory()} MB"

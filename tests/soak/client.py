@@ -131,38 +131,57 @@ async def disconnects(port, count):
         await asyncio.gather(*(one(i) for i in range(begin, begin + 50)))
 
 
-async def beside(port, clients, seconds):
-    """How long /health takes while clients, started first, do what they do; 0s of it count as failed."""
-    tasks = [asyncio.create_task(client) for client in clients]
-    await asyncio.sleep(1)
-    answers = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        answers.append(await ask(port, HEALTH, 20))
-        await asyncio.sleep(0.02)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return answers
+async def beside(port, kind, seconds):
+    """How long /health takes beside clients of a kind, which are a process of their own."""
+    command = [sys.executable, "-m", "tests.soak.client", str(port), kind]
+    others = subprocess.Popen(command)
+    try:
+        await asyncio.sleep(2)
+        answers = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            answers.append(await ask(port, HEALTH, 20))
+            await asyncio.sleep(0.02)
+        return answers
+    finally:
+        others.kill()
+        others.wait()
 
 
-async def stay(port, beginning=b"", each=b"", pause=0.5):
+async def stay(port, beginning, each):
     """Sends a beginning, then piece after piece or nothing, until the server closes; and comes again."""
     while True:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0.5)
             continue
         try:
             writer.write(beginning)
-            while not reader.at_eof():
+            gone = asyncio.ensure_future(reader.read())
+            while not gone.done():
                 writer.write(each)
-                await asyncio.wait((asyncio.ensure_future(reader.read(1)),), timeout=pause)
-        except OSError:
-            pass
+                await asyncio.wait((gone,), timeout=0.5)
+            gone.exception()
         finally:
             writer.transport.abort()
+
+
+_HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
+_BODY = _HEAD + b"Content-Length: 16777000\r\n\r\n" + b"a" * 16_000_000
+# How many, what they send at first, and what each half second.
+HOSTILE = {
+    "nobody else": (0, b"", b""),
+    "1,150 silent connections": (1150, b"", b""),
+    "100 headers, a byte each half second": (100, _HEAD, b"X"),
+    "100 bodies of 16 MB without an end": (100, _BODY, b""),
+}
+
+
+async def hostile(port, kind):
+    """Clients of a kind, for ever."""
+    count, beginning, each = HOSTILE[kind]
+    await asyncio.gather(*(stay(port, beginning, each) for _ in range(count)))
 
 
 def percentile(times, share):
@@ -179,3 +198,6 @@ def shares(times):
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+if __name__ == "__main__":
+    asyncio.run(hostile(int(sys.argv[1]), sys.argv[2]))

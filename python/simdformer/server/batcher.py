@@ -28,6 +28,8 @@ _PASS_CHARACTERS = 16384
 _ITEM_CHARACTERS = 8
 # What a full pass counts in the mean of the passes' speed; others less, as far as they are full.
 _PASS_WEIGHT = 0.3
+# Of a pass: below it time does not fall with the size, and says nothing of the speed of a full one.
+_MEASURED_SHARE = 1 / 8
 
 
 class Runner(Protocol):
@@ -270,8 +272,9 @@ class Batcher:
                 _add(share.job, outcome[0], sum(outcome[1]))
 
     def _measure(self, runner: Runner, size: int, seconds: float) -> None:
+        size = min(max(size, int(_MEASURED_SHARE * _PASS_CHARACTERS)), _PASS_CHARACTERS)
         mean = self._seconds.setdefault(runner, seconds / size)
-        weight = _PASS_WEIGHT * min(1, size / _PASS_CHARACTERS)
+        weight = _PASS_WEIGHT * size / _PASS_CHARACTERS
         self._seconds[runner] = mean + weight * (seconds / size - mean)
 
 
