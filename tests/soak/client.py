@@ -134,7 +134,7 @@ async def disconnects(port, count):
 async def beside(port, kind, seconds):
     """How long /health takes beside clients of a kind, which are a process of their own."""
     command = [sys.executable, "-m", "tests.soak.client", str(port), kind]
-    others = subprocess.Popen(command)
+    others = subprocess.Popen(command)  # noqa: ASYNC220  (it does not wait)
     try:
         await asyncio.sleep(2)
         answers = []

@@ -80,7 +80,6 @@ T5_ENCODER = T5(
     head_dim=6,
     thetas={"full_attention": 1.0},
     matrices=tuple(name for name in MATRICES if name != "gate"),
-    parts_per_layer=len(MATRICES) - 1,
 )
 # T5 v1.1's.
 GATED_T5 = replace(
@@ -88,6 +87,5 @@ GATED_T5 = replace(
     names=NAMES + GATED,
     activation="gelu_tanh",
     matrices=MATRICES,
-    parts_per_layer=len(MATRICES),
     config={"feed_forward_proj": "gated-gelu"},
 )
