@@ -89,7 +89,9 @@ def test_rollout_agrees_less_than_the_last_layers_attention_and_the_norms(minilm
     assert 0.6 < found["last layer"] < found["norm"] < 0.9
 
 
-@pytest.mark.parametrize("module", ["measures", "cost", "heads", "attribution", "faithfulness"])
+@pytest.mark.parametrize(
+    "module", ["measures", "cost", "heads", "attribution", "faithfulness", "explanation"]
+)
 def test_examples_in_docstrings(module):
     tested = doctest.testmod(importlib.import_module(f"simdformer.explain.{module}"))
     assert tested.attempted > 0

@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 
 from simdformer import SentenceTransformer
-from simdformer.explain import explain_texts, head_importance, leave_one_out, token_similarity
+from simdformer.explain import (
+    Report,
+    explain_texts,
+    head_importance,
+    leave_one_out,
+    token_similarity,
+)
 from simdformer.explain.figures import packed_maps, plain
-from tests.support.model_fixtures import TINY, tokenizer_json, write_model
+from simdformer.text.tokenizer import Tokenizer
+from tests.support.model_fixtures import TINY, write_model
 
 TEXT, OTHER = "the quick brown fox", "a lazy dog"
 SCRIPT = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -110,6 +117,11 @@ def test_a_notebook_shows_the_page_in_a_frame(model):
     assert shown.count('"') == 4
 
 
+def test_a_notebook_shows_a_section_alone(model):
+    section = explain_texts(model, TEXT).sections[0]
+    assert section._repr_html_() == Report(section.title, {}, [section])._repr_html_()
+
+
 @pytest.mark.parametrize(("text", "tokens"), [("", 2), ("a", 3)])
 def test_texts_of_no_or_one_token(model, text, tokens):
     found = figures(explain_texts(model, text, text).to_dict())
@@ -119,8 +131,10 @@ def test_texts_of_no_or_one_token(model, text, tokens):
 
 
 def test_a_text_without_any_token_has_no_pictures(tmp_path):
-    bare = tokenizer_json() | {"post_processor": None}
-    model = SentenceTransformer(write_model(tmp_path / "m", files={"tokenizer.json": bare}))
+    model = SentenceTransformer(write_model(tmp_path / "m"))
+    files = model.pipeline.tokenizer.files
+    model.pipeline.tokenizer = Tokenizer(files, max_seq_length=100, add_special_tokens=False)
+    assert model.outputs("").tokens == ()
     for other in (None, "a"):
         report = explain_texts(model, "", other)
         titles = {

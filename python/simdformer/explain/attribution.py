@@ -53,6 +53,13 @@ def token_similarity(
     ----------
     Moeller, Nikolaev and Pado 2023, An Attribution Method for Siamese Encoders, treat the general
     case; with mean pooling this is the product written out.
+
+    Examples
+    --------
+    >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+    >>> pairs = token_similarity(model, "A cat sleeps.", "A kitten naps.")
+    >>> pairs.shape, round(float(pairs.sum()), 3)
+    ((6, 7), 0.714)
     """
     first = EmbeddedText.of(model, text1, prompt_name, "text1")
     second = EmbeddedText.of(model, text2, prompt_name2, "text2")
@@ -158,6 +165,13 @@ def norm_weighted_attention(
     References
     ----------
     Kobayashi et al. 2020, Attention is Not Only a Weight: Analyzing Transformers with Vector Norms.
+
+    Examples
+    --------
+    >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+    >>> norms = norm_weighted_attention(model, "A cat sleeps.")
+    >>> len(norms), norms[0].shape
+    (6, (12, 6, 6))
     """
     embedded = EmbeddedText.of(
         model, text, prompt_name, output_attentions=True, output_hidden_states=True

@@ -109,6 +109,12 @@ def head_ablation(
     References
     ----------
     Michel, Levy and Neubig 2019, Are Sixteen Heads Really Better than One?
+
+    Examples
+    --------
+    >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+    >>> head_ablation(model, "A cat sleeps.", "A kitten naps.").shape
+    (6, 12)
     """
     texts = (
         EmbeddedText.of(model, text1, prompt_name, "text1"),

@@ -25,6 +25,9 @@ class Section:
     paragraphs: Sequence[str]
     figures: Sequence[Figure]
 
+    def _repr_html_(self) -> str:
+        return _frame(Report(self.title, {}, [self]).to_html())
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -68,8 +71,7 @@ class Report:
                 yield f"{i}-{j}-{slug(figure.title)}", figure
 
     def _repr_html_(self) -> str:
-        page = html.escape(self.to_html())
-        return f'<iframe srcdoc="{page}" style="width: 100%; height: 720px; border: 0"></iframe>'
+        return _frame(self.to_html())
 
 
 def model_facts(model: SentenceTransformer) -> dict[str, Any]:
@@ -84,6 +86,12 @@ def model_facts(model: SentenceTransformer) -> dict[str, Any]:
         "Compute type": model.compute_type,
         "Made with": f"simdformer {__version__}",
     }
+
+
+def _frame(page: str) -> str:
+    """A page as a notebook shows it."""
+    style = "width: 100%; height: 720px; border: 0"
+    return f'<iframe srcdoc="{html.escape(page)}" style="{style}"></iframe>'
 
 
 def _read(name: str) -> str:

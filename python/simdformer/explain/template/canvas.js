@@ -116,7 +116,9 @@ function drawTicks(context, spec, area) {
   const { left, top, cell, rows, columns, upright } = area;
   context.fillStyle = css("text");
   context.textAlign = "right";
-  spec.y_ticks.forEach((tick, i) => context.fillText(shorten(context, tick), left - 6, top + (i + 0.5) * cell));
+  spec.y_ticks.forEach((tick, i) => {
+    context.fillText(shorten(context, tick), left - 6, top + (i + 0.5) * cell);
+  });
   const bottom = top + rows * cell + (upright ? 10 : 5);
   for (let j = 0; j < columns; j++) {
     const x = left + (j + 0.5) * cell, tick = shorten(context, spec.x_ticks[j]);
@@ -187,7 +189,8 @@ function axis(numbers, log, from, to, given) {
 }
 
 function tickText(value) {
-  return Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(0) : format(value);
+  const size = Math.abs(value);
+  return size >= 1e5 || (size !== 0 && size < 1e-3) ? value.toExponential(0) : format(value);
 }
 
 function drawLines(canvas, spec, room) {

@@ -2,6 +2,7 @@
 
 const report = JSON.parse(document.getElementById("report").textContent);
 const redraws = [];
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 function add(parent, tag, text, attributes) {
   const element = document.createElement(tag);
@@ -82,11 +83,12 @@ function addMap(parent, label, spec, bytes, moved) {
     const box = canvas.getBoundingClientRect();
     const row = Math.floor((event.clientY - box.top - place.top) / place.cell);
     const column = Math.floor((event.clientX - box.left - place.left) / place.cell);
-    if (row >= 0 && column >= 0 && row < spec().y_ticks.length && column < spec().x_ticks.length) move(row, column);
+    const { y_ticks: rows, x_ticks: columns } = spec();
+    if (row >= 0 && column >= 0 && row < rows.length && column < columns.length) move(row, column);
   };
   canvas.addEventListener("click", pointed);
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const step = ARROWS[event.key];
     if (!step) return;
     event.preventDefault();
     move(at.row + step[0], at.column + step[1]);
@@ -110,7 +112,7 @@ function addLegend(parent, range) {
 }
 
 function cells(values, low, high) {
-  return Uint8Array.from(values.flat(), (value) => (value === null ? toByte(0, low, high) : toByte(value, low, high)));
+  return Uint8Array.from(values.flat(), (value) => toByte(value ?? 0, low, high));
 }
 
 function heatMap(figure, spec) {
@@ -120,11 +122,11 @@ function heatMap(figure, spec) {
     return bytes.length ? `${name(i, j)}: ${format(spec.values[i][j])}` : "No tokens.";
   });
   map.hover();
-  const largest = spec.values.flat().reduce((most, value, i, all) => (value > all[most] ? i : most), 0);
-  if (bytes.length) Object.assign(map.at, { row: Math.floor(largest / spec.x_ticks.length), column: largest % spec.x_ticks.length });
+  if (bytes.length) Object.assign(map.at, largestPlace(spec.values.flat(), spec.x_ticks.length));
   const legend = addLegend(figure, () => spec);
   if (bytes.length <= 1024) {
-    addNumbers(figure, [spec.y_label, ...spec.x_ticks], () => spec.values.map((row, i) => [spec.y_ticks[i], ...row]));
+    const rows = () => spec.values.map((row, i) => [spec.y_ticks[i], ...row]);
+    addNumbers(figure, [spec.y_label, ...spec.x_ticks], rows);
   }
   redraws.push(() => { map.draw(); legend(); });
 }
@@ -154,7 +156,8 @@ function lines(figure, spec) {
   const scroll = add(figure, "div", undefined, { class: "scroll", tabindex: 0 });
   const canvas = add(scroll, "canvas", undefined, { role: "img", "aria-label": spec.title });
   const names = Object.keys(spec.series), key = add(figure, "ul", undefined, { class: "key" });
-  addNumbers(figure, [spec.x_label, ...names], () => spec.x.map((x, i) => [x, ...names.map((name) => spec.series[name][i])]));
+  const rows = () => spec.x.map((x, i) => [x, ...names.map((name) => spec.series[name][i])]);
+  addNumbers(figure, [spec.x_label, ...names], rows);
   redraws.push(() => {
     drawLines(canvas, spec, room(canvas));
     key.replaceChildren();
@@ -172,55 +175,87 @@ async function inflate(base64) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
+// The maps of one figure: bytes of layer after layer, head after head.
+class Maps {
+  constructor(bytes, heads, tokens) {
+    Object.assign(this, { bytes, heads, n: tokens.length });
+  }
+
+  of(layer, head) {
+    const start = (layer * this.heads + head) * this.n ** 2;
+    return this.bytes.subarray(start, start + this.n ** 2);
+  }
+}
+
+function largestPlace(numbers, columns) {
+  const best = numbers.reduce((most, value, i) => (value > numbers[most] ? i : most), 0);
+  return { row: Math.floor(best / columns), column: best % columns };
+}
+
+function numbered(count) {
+  return Array.from({ length: count }, (_, i) => String(i));
+}
+
+// The range of the colours of a measure: shares reach to 1, differences lie on both sides of 0.
+function measureRange(name, rows) {
+  const known = rows.flat().filter((value) => value !== null);
+  const diverging = known.some((value) => value < 0);
+  const isShare = name.includes("weight") || name.includes("ln n");
+  const most = isShare ? 1 : Math.max(1e-12, ...known.map(Math.abs));
+  return { low: diverging ? -most : 0, high: most, diverging };
+}
+
 async function heads(figure, spec) {
-  const n = spec.tokens.length, names = Object.keys(spec.measures);
-  const layers = spec.measures[names[0]].length, count = spec.measures[names[0]][0].length;
+  const names = Object.keys(spec.measures);
+  const rows = () => spec.measures[chosen];
+  const range = () => measureRange(chosen, rows());
+  let chosen = names[0];
+  const layers = numbered(rows().length), count = numbered(rows()[0].length);
+  const maps = new Maps(await inflate(spec.maps), count.length, spec.tokens);
   const controls = add(figure, "div", undefined, { class: "controls" });
   const panes = add(figure, "div", undefined, { class: "panes" });
-  const all = await inflate(spec.maps);
-  let measure = names[0];
-  const range = () => {
-    const known = spec.measures[measure].flat().filter((value) => value !== null);
-    const diverging = known.some((value) => value < 0), most = Math.max(1e-12, ...known.map(Math.abs));
-    return { low: diverging ? -most : 0, high: measure.includes("weight") || measure.includes("ln n") ? 1 : most, diverging };
-  };
-  const number = (k) => Array.from({ length: k }, (_, i) => String(i));
-  const grid = addMap(add(panes, "div"), `${spec.title}: layers and heads`,
-    () => ({ x_label: "head", y_label: "layer", x_ticks: number(count), y_ticks: number(layers), diverging: range().diverging }),
-    () => cells(spec.measures[measure], range().low, range().high),
-    (layer, head) => { map.draw(); return `Head (${layer}, ${head}): ${measure} ${format(spec.measures[measure][layer][head])}`; });
-  const legend = addLegend(grid.canvas.closest(".panes > div"), range);
-  const right = add(panes, "div");
-  const title = add(right, "h3");
-  const map = addMap(right, `${spec.title}: weights of the chosen head`,
+  const left = add(panes, "div"), right = add(panes, "div");
+  const grid = addMap(left, `${spec.title}: layers and heads`,
+    () => ({ x_label: "head", y_label: "layer", x_ticks: count, y_ticks: layers, ...range() }),
+    () => cells(rows(), range().low, range().high),
+    (layer, head) => {
+      map.draw();
+      return `Head (${layer}, ${head}): ${chosen} ${format(rows()[layer][head])}`;
+    });
+  const legend = addLegend(left, range);
+  const map = addHeadMap(right, spec, maps, grid.at);
+  const numbers = addNumbers(figure, ["layer", ...count], () => rows().map((row, i) => [String(i), ...row]));
+  const choose = (name) => { chosen = name; grid.draw(); legend(); numbers(); };
+  addSelect(controls, "Colour heads by", names, choose).setAttribute("aria-label", `Measure of ${spec.title}`);
+  add(controls, "span", "Arrow keys choose a head, or a cell of its map.");
+  Object.assign(grid.at, largestPlace(spec.measures.importance.flat(), count.length));
+  Object.assign(map.at, largestPlace(maps.of(grid.at.row, grid.at.column), spec.tokens.length));
+  redraws.push(() => { grid.draw(); legend(); });
+}
+
+// The map of the head that stands at `head` in the grid.
+function addHeadMap(parent, spec, maps, head) {
+  const title = add(parent, "h3");
+  const map = addMap(parent, `${spec.title}: weights of the chosen head`,
     () => ({ x_label: "key", y_label: "query", x_ticks: spec.tokens, y_ticks: spec.tokens }),
-    () => all.subarray((grid.at.row * count + grid.at.column) * n * n, (grid.at.row * count + grid.at.column + 1) * n * n),
+    () => maps.of(head.row, head.column),
     (i, j) => {
-      const head = grid.at.row * count + grid.at.column, [query, key, weight] = spec.strongest[grid.at.row][grid.at.column];
-      title.textContent = `Weights of head (${grid.at.row}, ${grid.at.column})`;
-      const here = (all[head * n * n + i * n + j] / 255).toFixed(2);
-      return `Largest: ${query} → ${key}, ${format(weight)}. Here: ${spec.tokens[i]} → ${spec.tokens[j]}, about ${here}.`;
+      title.textContent = `Weights of head (${head.row}, ${head.column})`;
+      const [query, key, weight] = spec.strongest[head.row][head.column];
+      const here = (maps.of(head.row, head.column)[i * maps.n + j] / 255).toFixed(2);
+      const cell = `${spec.tokens[i]} → ${spec.tokens[j]}, about ${here}`;
+      return `Largest: ${query} → ${key}, ${format(weight)}. Here: ${cell}.`;
     });
   map.hover();
-  const numbers = addNumbers(figure, ["layer", ...number(count)], () => spec.measures[measure].map((row, i) => [String(i), ...row]));
-  addSelect(controls, "Colour heads by", names, (name) => { measure = name; grid.draw(); legend(); numbers(); })
-    .setAttribute("aria-label", `Measure of ${spec.title}`);
-  add(controls, "span", "Arrow keys choose a head, or a cell of its map.");
-  const importance = spec.measures.importance;
-  if (importance) {
-    const best = importance.flat().reduce((most, value, i, list) => (value > list[most] ? i : most), 0);
-    Object.assign(grid.at, { row: Math.floor(best / count), column: best % count });
-    const weights = all.subarray(best * n * n, (best + 1) * n * n), most = weights.indexOf(weights.reduce((a, b) => Math.max(a, b), 0));
-    Object.assign(map.at, { row: Math.floor(most / n), column: most % n });
-  }
-  redraws.push(() => { grid.draw(); legend(); });
+  return map;
 }
 
 async function build() {
   document.querySelector("h1").textContent = report.title;
   addFacts(document.getElementById("facts"), report.facts);
   const nav = document.querySelector("nav"), main = document.querySelector("main");
-  const kinds = { heat_map: heatMap, heads, bars, lines, table: (figure, spec) => addTable(figure, spec.columns, spec.rows) };
+  const table = (figure, spec) => addTable(figure, spec.columns, spec.rows);
+  const kinds = { heat_map: heatMap, heads, bars, lines, table };
   for (const [i, section] of report.sections.entries()) {
     const box = add(main, "section", undefined, { id: `section-${i}` });
     add(add(nav, "span"), "a", section.title, { href: `#section-${i}` });
@@ -228,7 +263,8 @@ async function build() {
     section.paragraphs.forEach((text) => add(box, "p", text));
     const figures = add(box, "div", undefined, { class: "figures" });
     for (const spec of section.figures) {
-      const figure = add(figures, "figure", undefined, ["heads", "table"].includes(spec.kind) ? { class: "wide" } : {});
+      const wide = ["heads", "table"].includes(spec.kind);
+      const figure = add(figures, "figure", undefined, wide ? { class: "wide" } : {});
       add(figure, "h3", spec.title);
       await kinds[spec.kind](figure, spec);
       if (spec.note) add(figure, "figcaption", spec.note);
@@ -249,7 +285,9 @@ function setTheme(isDark) {
   redraw();
 }
 
-document.getElementById("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+document.getElementById("theme").addEventListener("click", () => {
+  setTheme(document.documentElement.dataset.theme !== "dark");
+});
 dark.addEventListener("change", () => setTheme(dark.matches));
 window.addEventListener("resize", redraw);
 setTheme(dark.matches);
