@@ -196,6 +196,7 @@ def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
         model, queue = Lengths(), Batcher(100, max_wait=3)
         model.go_on.set()
         await queue.submit(model, ["a"])
+        await queue.submit(model, ["a"])  # the first pass is not measured
         model.go_on.clear()
         assert queue.expected_wait() == 0
         accepted = [queue.submit(model, ["b"])]
@@ -214,18 +215,30 @@ def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
 
 
 def test_a_slow_first_request_does_not_make_the_server_refuse():
-    """It is short: what it took says little of a full pass."""
-
     async def main():
         model, queue = Lengths(), Batcher(100, max_wait=10)
-        queue._measure(model, 20, 0.2)
+        queue._measure(model, 20, 20)
         model.go_on.clear()
         futures = [queue.submit(model, ["a" * 50]) for _ in range(90)]
-        assert queue.expected_wait() < 1
+        assert queue.expected_wait() == 0
         model.go_on.set()
         await asyncio.gather(*futures)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("passes", [[1000] * 20, [1000, 10, 10, 10] * 10])
+def test_what_is_expected_follows_the_passes_and_full_ones_more(monkeypatch, passes):
+    """Full ones take a millisecond a character, small ones three."""
+    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1000)
+
+    async def main():
+        model, queue = Lengths(), Batcher(100)
+        for size in passes:
+            queue._measure(model, size, size * (0.001 if size == 1000 else 0.003))
+        return queue._seconds[model]
+
+    assert 0.001 <= asyncio.run(main()) < 0.0018
 
 
 def test_what_waits_twice_as_long_as_expected_is_refused():

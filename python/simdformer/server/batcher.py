@@ -26,10 +26,9 @@ Float32 = NDArray[np.float32]
 _PASS_CHARACTERS = 16384
 # A text has its special tokens, and costs something by itself.
 _ITEM_CHARACTERS = 8
-# What a full pass counts in the mean of the passes' speed; others less, as far as they are full.
-_PASS_WEIGHT = 0.3
-# Of a pass: below it time does not fall with the size, and says nothing of the speed of a full one.
-_MEASURED_SHARE = 1 / 8
+# What a pass counts in the mean of the passes' speed: a full one so much, others as far as they are full,
+# but no less than the second; small ones are slower, by a factor of some two or three.
+_PASS_WEIGHTS = 0.3, 0.03
 
 
 class Runner(Protocol):
@@ -272,9 +271,11 @@ class Batcher:
                 _add(share.job, outcome[0], sum(outcome[1]))
 
     def _measure(self, runner: Runner, size: int, seconds: float) -> None:
-        size = min(max(size, int(_MEASURED_SHARE * _PASS_CHARACTERS)), _PASS_CHARACTERS)
-        mean = self._seconds.setdefault(runner, seconds / size)
-        weight = _PASS_WEIGHT * size / _PASS_CHARACTERS
+        if runner not in self._seconds:
+            self._seconds[runner] = 0  # the first pass starts threads and finds the caches empty
+            return
+        mean = self._seconds[runner] or seconds / size
+        weight = max(_PASS_WEIGHTS[0] * min(1, size / _PASS_CHARACTERS), _PASS_WEIGHTS[1])
         self._seconds[runner] = mean + weight * (seconds / size - mean)
 
 
