@@ -25,8 +25,9 @@ SANITIZE_TESTS ?= tests
 TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py tests/process/test_fork.py \
               tests/layers/test_packing.py
 OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
-# How many damaged folders `make fuzz` tries, and which.
+# How many damaged folders and random calls `make fuzz` tries, and which.
 FUZZ ?= 25000
+FUZZ_CALLS ?= 30000
 FUZZ_SEED ?= 1
 # How much of ten minutes `make soak` takes.
 SOAK ?= 1
@@ -140,8 +141,9 @@ reference-tests:  ## Run sentence-transformers' own tests, of its checkout REFER
 	$(MAKE) VENV=$(VENV) $(STAMPS)/extra-test $(STAMPS)/extra-ecosystem $(STAMPS)/model
 	$(BIN)/python tools/reference_tests.py "$(REFERENCE_TESTS)"
 
-fuzz: $(STAMPS)/extra-test  ## Damage FUZZ model folders at random: each loads, or says what is wrong with which file
+fuzz: $(STAMPS)/extra-test  ## Damage FUZZ model folders at random: each loads, or says what is wrong with which file; FUZZ_CALLS random calls
 	$(BIN)/python -m tests.fuzz.folders --count $(FUZZ) --seed $(FUZZ_SEED)
+	$(BIN)/python -m tests.fuzz.calls --count $(FUZZ_CALLS) --seed $(FUZZ_SEED)
 
 soak: $(STAMPS)/extra-test $(STAMPS)/model  ## Load, hostile clients and killed processes for ten minutes
 	$(BIN)/python -m tests.soak --scale $(SOAK)

@@ -69,3 +69,37 @@ def test_an_embeddings_padding_row_is_looked_up_like_any_other(rng):
         F.embedding(ids, table, padding_idx=5)
     with pytest.raises(ValueError, match="max_norm must be None"):
         F.embedding(ids, table, max_norm=1.0)
+
+
+X = np.linspace(-1, 1, 48, dtype=np.float32).reshape(1, 2, 4, 6)
+NUMBERS = {
+    "attention": (lambda t: F.attention(X, X, X, scale=t(0.5), softcap=t(2.0), dropout_p=t(0.0)), float),
+    "window": (lambda t: F.attention(X, X, X, window_size=(t(1), t(-1))), int),
+    "is_causal": (lambda t: F.attention(X, X, X, is_causal=t(1), return_weights=t(1))[1], bool),
+    "no weights": (lambda t: F.attention(X, X, X, return_weights=t(0)), bool),
+    "varlen": (lambda t: F.varlen_attention(X[0], X[0], X[0], [0, t(2)], [0, t(2)], t(2), t(2)), int),
+    "layer_norm": (lambda t: F.layer_norm(X, t(6)), int),
+    "rms_norm": (lambda t: F.rms_norm(X, (t(4), t(6))), int),
+    "eps": (lambda t: F.layer_norm(X, 6, eps=t(0.5)), float),
+    "softmax": (lambda t: F.softmax(X, t(1)), int),
+    "glu": (lambda t: F.glu(X, t(2)), int),
+    "normalize": (lambda t: F.normalize(X, t(2), t(1)), int),
+    "rotary": (lambda t: F.rotary_embedding(X, rotary_dim=t(4), offset=t(3), interleaved=t(1)), int),
+    "sinusoids": (lambda t: F.sinusoidal_position_encoding(t(5), t(6), offset=t(2)), int),
+    "alibi": (lambda t: F.alibi_bias(t(6), t(3), t(4)), int),
+    "t5": (lambda t: F.t5_bucket([1, 2, 99], num_buckets=t(16), max_distance=t(64)), int),
+    "embedding": (lambda t: F.embedding([t(1)], X[0, 0], padding_idx=t(0)), int),
+}  # fmt: skip
+NUMPY = {
+    float: [np.float32, np.float64, np.float16],
+    int: [np.int64, np.int32, np.int8],
+    bool: [bool, np.bool_, int, np.int64],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(n, t) for n, (_, kind) in NUMBERS.items() for t in NUMPY[kind]]
+)
+def test_numpy_scalars_are_numbers_and_truth_is_pythons(name, number):
+    call, kind = NUMBERS[name]
+    np.testing.assert_array_equal(call(number), call(kind))

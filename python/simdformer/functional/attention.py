@@ -156,8 +156,8 @@ def check_dropout(dropout_p: float) -> None:
 
 def weights_stage(return_weights: ReturnWeights) -> str | None:
     """What the kernel calls the weights that are asked for; None for none."""
-    if return_weights is False:
-        return None
+    if not isinstance(return_weights, str):
+        return STAGES[True] if return_weights else None
     if return_weights not in STAGES:
         raise ValueError(
             f"return_weights must be a bool or one of {[*STAGES][1:]}, got {return_weights!r}"

@@ -153,7 +153,11 @@ def normalised_rows(
 ) -> tuple[NDArray[np.float32], tuple[int, ...], Output]:
     """input as (rows, size), the shape of a row, and the output of the input's own shape."""
     x = float32("input", input, min_ndim=1)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = (
+        (int(normalized_shape),)
+        if isinstance(normalized_shape, (int, np.integer))
+        else tuple(normalized_shape)
+    )
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"normalized_shape {shape} is not the end of input's shape {x.shape}")
     size = math.prod(shape)

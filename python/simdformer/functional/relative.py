@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.functional.arrays import Float32, array_of, as_rank4, float32
+from simdformer.functional.arrays import Float32, array_of, as_rank4, float32, positive_int
 from simdformer.functional.attention import Result, attention
 
 Index = NDArray[np.int32]
@@ -21,8 +21,7 @@ def alibi_slopes(num_heads: int, max_bias: float = 8.0) -> Float32:
     that is a power of two P; else those of P, the largest below, and every other one of 2 P.
     Source: Press et al. 2022.
     """
-    if num_heads < 1:
-        raise ValueError(f"num_heads must be positive, got {num_heads}")
+    num_heads = positive_int("num_heads", num_heads)
 
     def geometric(heads: int) -> NDArray[np.float64]:
         return np.asarray(2.0 ** (-max_bias * np.arange(1, heads + 1) / heads), np.float64)

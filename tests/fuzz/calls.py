@@ -1,13 +1,20 @@
-"""Random calls of everything in calls.py: odd shapes, strides, dtypes, values and options, while another
-thread changes the buffers. Nothing but a result or one of ALLOWED may come of them.
+"""Random calls of functional and nn: each gives a result, or a TypeError, ValueError, IndexError or
+MemoryError.
 
-    python -m tests.support.fuzz_calls SEED COUNT    # prints what else came, with the seed of each call
+    python -m tests.fuzz.calls --count 2000 --seed 1        # all; exit status 1 for a finding
+    python -m tests.fuzz.calls --seed 1 --only 1234         # one of them, with its traceback
+
+Shapes, strides, dtypes, values and options are odd, and beside one call in four another thread writes into
+its arrays. Batches run in processes of their own, with a limit on memory and a watchdog for each call.
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import resource
+import signal
+import subprocess
 import sys
 import threading
 import warnings
@@ -19,7 +26,9 @@ from tests.support import backwards, every_other, misaligned, read_only
 from tests.support.calls import CALLS
 
 ALLOWED = (TypeError, ValueError, IndexError, MemoryError)
-_MEMORY = 3 << 30
+SECONDS = 10  # for one call
+MEMORY = 4 * 2**30
+BATCH = 500
 _ODD = [
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**40, -(2**63), 0.0, -0.5, 1.5, 1e-320, 1e300, float("nan"),
     float("inf"), 1j, "", "x", "nan", b"x", [], [1, 2], (3, -1), {}, {"a": 1}, np.int8(3), np.float16(2),
@@ -45,7 +54,7 @@ def _shape(rng, array):
     """The same numbers, or some of them, in another shape."""
     kind = rng.integers(5)
     if kind == 0:
-        return array[:0]
+        return array[:0] if array.ndim else array
     if kind == 1:
         return array[None]
     if kind == 2:
@@ -57,10 +66,12 @@ def _shape(rng, array):
 
 def _strides(rng, array):
     layouts = [misaligned, every_other, backwards, read_only, np.asfortranarray, np.transpose]
+    if array.dtype.hasobject:
+        return array
     if rng.integers(3) == 0 and array.size:
         return np.lib.stride_tricks.as_strided(array, strides=[0] * array.ndim)
     raw = np.zeros(array.nbytes + 1, np.uint8)[1:]
-    if rng.integers(3) == 0 and array.dtype.kind in "fiub" and not array.dtype.hasobject:
+    if rng.integers(3) == 0 and array.dtype.kind in "fiub":
         return raw.view(array.dtype).reshape(array.shape)
     return layouts[rng.integers(len(layouts))](array) if array.ndim else array
 
@@ -125,29 +136,70 @@ class Disturber:
         ]  # fmt: skip
 
 
-def main(seed, count):
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+def chosen(seed, number):
+    """The name and the arguments of one call."""
+    rng = np.random.default_rng([seed, number])
+    names = sorted(CALLS)
+    name = names[rng.integers(len(names))]
+    return name, arguments(rng, CALLS[name])
+
+
+def run_batch(seed, numbers):
+    """In this process. On stdout what should not be, on stderr which call is running."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
-    names, disturber, bad = sorted(CALLS), Disturber(), 0
-    for number in range(seed, seed + count):
-        rng = np.random.default_rng(number)
-        name = names[rng.integers(len(names))]
-        given = arguments(rng, CALLS[name])
-        print(
-            f"{number} {name}", file=sys.stderr, flush=True
-        )  # the last line tells which one crashed
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
+    disturber = Disturber()
+    for number in numbers:
+        name, given = chosen(seed, number)
+        print(f"{number} {name}", file=sys.stderr, flush=True)
         disturber.take(given if number % 4 == 0 else {})
+        signal.alarm(SECONDS)
         try:
             with np.errstate(all="ignore"):
                 CALLS[name].function(**given)
         except ALLOWED:
             pass
         except Exception as error:  # noqa: BLE001
-            bad += 1
-            print(f"{number} {name}: {type(error).__name__}: {error}")
+            print(f"{number} {name}: {type(error).__name__}: {error}", flush=True)
+    signal.alarm(0)
     disturber.stopped = True
-    return int(bad > 0)
+
+
+def fuzz(count, seed):
+    """What should not be, a line each."""
+    findings = []
+    for begin in range(0, count, BATCH):
+        span = (str(begin), str(min(begin + BATCH, count)))
+        program = [sys.executable, "-m", "tests.fuzz.calls", "--seed", str(seed), "--batch", *span]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        findings += done.stdout.splitlines()
+        if done.returncode:
+            last = "\n".join(done.stderr.splitlines()[-3:])
+            findings.append(f"exit status {done.returncode} at: {last}")
+    return findings
+
+
+def main():
+    """The command line of this module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int)
+    parser.add_argument("--batch", type=int, nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.batch:
+        run_batch(args.seed, range(*args.batch))
+        return 0
+    if args.only is not None:
+        name, given = chosen(args.seed, args.only)
+        print(name, given)
+        print(CALLS[name].function(**given))
+        return 0
+    findings = fuzz(args.count, args.seed)
+    print(*findings, f"calls: {args.count}, findings: {len(findings)}", sep="\n")
+    return int(bool(findings))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main())
