@@ -32,6 +32,8 @@ _APPLIED = _words(
     " relative_attention_num_buckets rms_norm_eps rope_parameters rope_scaling rope_theta"
     " rotary_emb_base sbert_ce_default_activation_function sentence_transformers sliding_window"
     " tokenizer_class type_vocab_size use_sliding_window use_task_id vocab_size"
+    # T5's
+    " d_ff d_kv d_model feed_forward_proj num_heads num_layers relative_attention_max_distance"
     # nomic-embed-text's, which must be what its published models have
     " causal mlp_fc1_bias mlp_fc2_bias num_experts parallel_block prenorm qkv_proj_bias"
     " rotary_emb_fraction rotary_emb_interleaved rotary_emb_scale_base rotary_scaling_factor use_rms_norm"
@@ -74,13 +76,20 @@ _NO_EFFECT = [
     "attention_probs_dropout_prob",
     "attn_pdrop",
     "classifier_dropout",
+    "decoder_start_token_id",
+    "dense_act_fn",
     "dropout",
+    "dropout_rate",
     "embd_pdrop",
     "embedding_dropout",
     "gradient_checkpointing",
     "hidden_dropout_prob",
     "initializer_cutoff_factor",
+    "initializer_factor",
     "initializer_range",
+    "is_gated_act",
+    "num_decoder_layers",
+    "scale_decoder_outputs",
     "layerdrop",
     "mlp_dropout",
     "qa_dropout",
