@@ -52,7 +52,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if str(path) in str(error):
+        if str(path.parent) in str(error):  # this file, or another one of the folder
             raise
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path.name}: ')}") from error
 

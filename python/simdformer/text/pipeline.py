@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -17,6 +17,7 @@ from simdformer.functional.arrays import positive_int
 from simdformer.text.batching import TokenBatch, chunks, map_ahead, pack, split_by_tokens
 from simdformer.text.batching import without_padding as cut_padding
 from simdformer.text.chat_template import ChatTemplate
+from simdformer.text.finite import check_finite, finite
 from simdformer.text.inputs import Budget
 from simdformer.text.model_output import (
     ModelOutput,
@@ -25,13 +26,13 @@ from simdformer.text.model_output import (
     layer_masks,
     run,
 )
-from simdformer.text.tokenizer import Pair, Text, Tokenizer, Tokens
+from simdformer.text.reader import TextReader
+from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
 
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 R = TypeVar("R")
-Rows = TypeVar("Rows", Float32, list[Float32])
 
 
 class Module(Protocol):
@@ -51,7 +52,7 @@ class TokenModel(Protocol):
         """float32 (total_tokens, hidden_size); None for the encoder's."""
 
 
-class TextPipeline:
+class TextPipeline(TextReader):
     """A tokenizer, a native model, and how many tokens one pass over it takes.
 
     Any number of Python threads may use one at once. A text's numbers have the same bits in any company.
@@ -81,8 +82,7 @@ class TextPipeline:
         padding: the token of which a text loses those that it ends with; None for none. template: what
         texts go through before they are tokenised.
         """
-        self.tokenizer = tokenizer
-        self.include_prompt = include_prompt
+        super().__init__(tokenizer, include_prompt=include_prompt, template=template)
         self.num_tokens = 0
         self.truncated_texts = 0
         self._module = encoder
@@ -91,37 +91,7 @@ class TextPipeline:
         self._packed = (stack, pool(stack))
         self._budget = budget
         self._padding = padding
-        self._template = template
         self._counting = threading.Lock()
-        self._tasks: Mapping[str, TextPipeline] = {}
-        self._routed = self._strict = self._needs_task = False
-
-    def add_tasks(
-        self,
-        tasks: Mapping[str, TextPipeline],
-        *,
-        routed: bool = False,
-        strict: bool = False,
-        needs_task: bool = False,
-    ) -> None:
-        """What texts of a task run through. routed: not only the longest text of a task is its own.
-        strict: there are no other tasks. needs_task: nor texts without one."""
-        self._tasks, self._routed = tasks, routed
-        self._strict, self._needs_task = strict, needs_task
-
-    def for_task(self, task: str | None) -> TextPipeline:
-        """What the texts of a task run through. ValueError, listing the known ones, if there is none."""
-        if task is not None and not isinstance(task, str):
-            raise TypeError(f"task must be a str or None, got {type(task).__name__}")
-        found = None if task is None else self._tasks.get(task)
-        if found is None and (self._needs_task if task is None else self._strict):
-            known = ", ".join(map(repr, self._tasks))
-            raise ValueError(f"the model has no route for task={task!r}; known: {known}")
-        return found or self
-
-    def all(self) -> list[TextPipeline]:
-        """This one, and those of the tasks."""
-        return [self, *self._tasks.values()]
 
     def with_encoder(self, encoder: Module) -> TextPipeline:
         """The same tokenizer, head and settings with another encoder. This one is left as it is."""
@@ -178,27 +148,6 @@ class TextPipeline:
             for other in self._tasks.values():
                 other.limit_length(argument, value)
 
-    def pooling_start(self, prompt: str | None) -> int:
-        """The first token of a text behind this prompt that pooling takes in; all of a message."""
-        if self._template is not None:
-            return 0
-        return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
-
-    def prompted(self, text: str, prompt: str | None, task: str | None = None) -> str:
-        """A text as it is tokenised: behind the prompt, or rendered by a chat template."""
-        if self._template is None:
-            return (prompt or "") + text
-        return self._template.render(text, prompt, self._ids, task)
-
-    def prompted_pair(self, pair: Pair, prompt: str | None) -> Pair | str:
-        """The same of a pair, which a chat template makes a text of."""
-        if self._template is not None:
-            return self._template.render_pair(pair, prompt, self._ids)
-        return ((prompt or "") + pair[0], pair[1])
-
-    def _ids(self, text: str) -> list[int]:
-        return self.tokenizer.with_max_seq_length(2**31 - 1)([text]).input_ids[0]
-
     # --- texts to rows ---
 
     def matrix(
@@ -231,11 +180,11 @@ class TextPipeline:
 
     def rows(self, texts: Iterable[Text], pooling_start: int = 0) -> Generator[Float32, None, None]:
         """The same as float32 (k, width) of consecutive texts, in bounded memory."""
-        return _finite(self.passes(texts, partial(self._rows, pooling_start=pooling_start)))
+        return finite(self.passes(texts, partial(self._rows, pooling_start=pooling_start)))
 
     def token_rows(self, texts: Iterable[Text]) -> Generator[list[Float32], None, None]:
         """What pooling would see: float32 (tokens, hidden_size) for each of consecutive texts."""
-        return _finite(self.passes(texts, self._token_rows))
+        return finite(self.passes(texts, self._token_rows))
 
     def output_passes(
         self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
@@ -320,7 +269,7 @@ class TextPipeline:
             self._count_truncated(tokens.num_truncated, tokenizer)
         batch = pack(tokens.input_ids, tokens.type_ids)
         row = self._counted(self._rows(batch, pooling_start), batch)
-        _check_finite(row, 0)
+        check_finite(row, 0)
         return row
 
     def _rows(
@@ -382,28 +331,6 @@ class TextPipeline:
             warn_caller(
                 f"texts longer than max_seq_length={tokenizer.max_seq_length} tokens are truncated"
                 f" ({count} so far; the model's truncated_texts counts on, without a warning)"
-            )
-
-
-def _finite(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
-    """The same rows. ValueError names the first text whose rows are not finite."""
-    begin = 0
-    with closing(parts):
-        for part in parts:
-            _check_finite(part, begin)
-            begin += len(part)
-            yield part
-
-
-def _check_finite(rows: Iterable[Float32], begin: int) -> None:
-    # All at once; one by one if there is something to name.
-    if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
-        return
-    for index, row in enumerate(rows, begin):
-        if not np.isfinite(row).all():
-            raise ValueError(
-                f"what the model makes of texts[{index}] is NaN or infinite: its weights are finite, but"
-                " on the way numbers become larger than float32 holds; the file may be damaged"
             )
 
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a model reads texts: behind a prompt or through a chat template, as its tokenizer takes them, and
+perhaps in another way for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from typing_extensions import Self
+
+from simdformer.text.chat_template import ChatTemplate
+from simdformer.text.tokenizer import Pair, Tokenizer
+
+R = TypeVar("R", bound="TextReader")
+
+
+class TextReader:
+    """A tokenizer, what stands before it, and the readers of tasks.
+
+    Attributes:
+      tokenizer: its limit is fixed. A call reads this attribute once.
+      include_prompt: whether pooling takes in the tokens of the prompt.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, include_prompt: bool, template: ChatTemplate | None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.include_prompt = include_prompt
+        self._template = template
+        self._tasks: Mapping[str, Any] = {}
+        self._routed = self._strict = self._needs_task = False
+
+    def add_tasks(
+        self,
+        tasks: Mapping[str, Any],
+        *,
+        routed: bool = False,
+        strict: bool = False,
+        needs_task: bool = False,
+    ) -> None:
+        """What texts of a task run through. routed: not only the longest text of a task is its own.
+        strict: there are no other tasks. needs_task: nor texts without one."""
+        self._tasks, self._routed = tasks, routed
+        self._strict, self._needs_task = strict, needs_task
+
+    def for_task(self, task: str | None) -> Self:
+        """What the texts of a task run through. ValueError, listing the known ones, if there is none."""
+        if task is not None and not isinstance(task, str):
+            raise TypeError(f"task must be a str or None, got {type(task).__name__}")
+        found = None if task is None else self._tasks.get(task)
+        if found is None and (self._needs_task if task is None else self._strict):
+            known = ", ".join(map(repr, self._tasks))
+            raise ValueError(f"the model has no route for task={task!r}; known: {known}")
+        return found or self
+
+    def all(self) -> list[Self]:
+        """This one, and those of the tasks."""
+        return [self, *self._tasks.values()]
+
+    def pooling_start(self, prompt: str | None) -> int:
+        """The first token of a text behind this prompt that pooling takes in; all of a message."""
+        if self._template is not None:
+            return 0
+        return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
+
+    def prompted(self, text: str, prompt: str | None, task: str | None = None) -> str:
+        """A text as it is tokenised: behind the prompt, or rendered by a chat template."""
+        if self._template is None:
+            return (prompt or "") + text
+        return self._template.render(text, prompt, self._ids, task)
+
+    def prompted_pair(self, pair: Pair, prompt: str | None) -> Pair | str:
+        """The same of a pair, which a chat template makes a text of."""
+        if self._template is not None:
+            return self._template.render_pair(pair, prompt, self._ids)
+        return ((prompt or "") + pair[0], pair[1])
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.with_max_seq_length(2**31 - 1)([text]).input_ids[0]
