@@ -125,8 +125,11 @@ def test_input_type_chooses_the_prompt_of_encode_query_or_document(
 
 
 def test_ids_cannot_be_checked_where_there_are_no_special_tokens(tmp_path):
-    tokenizer = tokenizer_json() | {"post_processor": None}
-    model = SentenceTransformer(write_model(tmp_path / "m", files={"tokenizer.json": tokenizer}))
+    files = {
+        "tokenizer.json": tokenizer_json() | {"post_processor": None},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+    }
+    model = SentenceTransformer(write_model(tmp_path / "m", files=files))
     answer = ask(create_app(model), PATH, {"input": [5, 6]})
     assert_error(answer, 400, "cannot be told from another tokenizer's", param="input[0]")
 
