@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from simdformer import SentenceTransformer
-from simdformer.explain import explain_texts
+from simdformer.explain import explain_texts, measure_points
 from simdformer.explain.figures import Bars, Heads, HeatMap, Lines, Table, plain
+from simdformer.explain.points import sequence
 from tests.support.bert_weights import Config, random_weights
 from tests.support.browser import check_silence, chromium, open_page
 from tests.support.model_fixtures import config_json, write_model
@@ -40,6 +41,16 @@ FIGURES = [
     Lines("t a $x$", "x", "y", [1, 10, 100], {"s": GRID[0]}, log_x=True),
     Table("t", ["a $x$", "b"], [["c", 1.5]]),
 ]
+COLOURS = """
+return Array.from(document.querySelectorAll("figure canvas"), (canvas) => {
+  const copy = document.createElement("canvas");
+  Object.assign(copy, { width: canvas.width, height: canvas.height });
+  const context = copy.getContext("2d", { willReadFrequently: true });
+  context.drawImage(canvas, 0, 0);
+  const { data } = context.getImageData(0, 0, copy.width, copy.height);
+  return new Set(new Uint32Array(data.buffer)).size;
+});
+"""
 CLICK = """
 const [canvas, row, column] = arguments, at = canvas.dataset, box = canvas.getBoundingClientRect();
 const clientX = box.left + Number(at.left) + (column + 0.5) * at.cell;
@@ -205,6 +216,17 @@ def test_a_phone_needs_no_scrolling_sideways(browser, model, tmp_path):
         check_cells(browser, report, "light")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_every_picture_of_the_points_is_drawn(browser, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sequence, "_LENGTHS", (4, 8))
+    monkeypatch.setattr(sequence, "find_spec", lambda name: None)  # noqa: ARG005
+    report = measure_points(model)
+    path = shown(browser, tmp_path, report)
+    colours = browser.execute_script(COLOURS)
+    assert len(colours) >= sum(len(part.figures) for part in report.sections) - 2  # two tables
+    assert min(colours) > 2
+    check_silence(browser, path)
 
 
 def test_maps_in_the_page_are_those_of_the_call(browser, model, tmp_path):
