@@ -21,6 +21,7 @@ from simdformer.server.errors import log_sometimes
 # for them close a moment later.
 _BACKLOG = 128
 CHECK_SECONDS = 1
+_LAST_REQUESTS_SECONDS = 0.1
 _OTHER_FILES = 64 + 4 * _BACKLOG
 
 
@@ -82,6 +83,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # First of all: what waits is refused at once, or uvicorn would wait for all of it.
         self._batcher.stop()
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)  # what has come already is told so
         for connection in self._connections():
             connection.refuse_unfinished()
         await super().shutdown(sockets)
