@@ -180,7 +180,8 @@ def _merge_map(path: Path, fields: dict[str, Any], overrides: Mapping[str, Any])
 
 def _texts(fields: Mapping[str, Any]) -> set[str]:
     """The texts of the special tokens that are declared."""
-    values = [*(fields.get(role) for role in ROLES), *(fields.get(_EXTRA) or [])]
+    extra = fields.get(_EXTRA)  # what is no list is refused later, by name
+    values = [*(fields.get(role) for role in ROLES), *(extra if isinstance(extra, list) else [])]
     return {str(v.get("content") if isinstance(v, dict) else v) for v in values if v is not None}
 
 
