@@ -276,6 +276,13 @@ def test_a_router_without_a_default_needs_a_task(folder):
         model.encode("a")
 
 
+def test_a_model_with_tasks_is_not_served(folder):
+    served = pytest.importorskip("simdformer.server.served")
+    write_router(folder, ROUTES, {})
+    with pytest.raises(ValueError, match=r"reads the texts of a task .* not served"):
+        served.Embedder(SentenceTransformer(folder))
+
+
 def test_a_router_runs_its_transformers_in_the_compute_type(folder):
     static, _ = write_router(folder, ROUTES, {})
     int8 = SentenceTransformer(folder, compute_type="int8")

@@ -161,7 +161,7 @@ def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
             api_key=api_key,
         )
     except ValueError as error:
-        raise CliError(f"{args.reranker}: {error}") from error
+        raise CliError(f"{args.reranker or args.model}: {error}") from error
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -48,6 +48,12 @@ class Embedder:
     """A SentenceTransformer behind the queue. Items are texts, prompt included, or token ids."""
 
     def __init__(self, model: SentenceTransformer) -> None:
+        """ValueError for a model that reads the texts of tasks in different ways: requests name none."""
+        if len(model.pipeline.all()) > 1:
+            raise ValueError(
+                f"{model.name_or_path} reads the texts of a task (query, document) in another way, which"
+                " no request can say; it is not served"
+            )
         self.model = model
         self.dimension = model.get_embedding_dimension()
         self._pipeline = model.pipeline
