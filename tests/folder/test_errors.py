@@ -182,7 +182,7 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, error, 
         ("model_type", "quantum", "unknown architecture: .* model_type='quantum'; known: bert, "),
         ("model_type", None, "unknown architecture: config.json has model_type=None"),
         ("model_type", ["bert"], "unknown architecture"),
-        ("hidden_act", "mish", "unknown hidden_act 'mish'; known: gelu, gelu_new"),
+        ("hidden_act", "mish", "unknown hidden_act 'mish'; known: gelu, gelu_accurate"),
         ("hidden_act", {}, "unknown hidden_act {}; known"),
         (
             "position_embedding_type",
