@@ -102,9 +102,11 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
     arrays.push_back(float_array(name, object, 2));
     return matrix(arrays.back());
   };
-  return std::make_shared<Embeddings>(table("word", word), table("position", position),
-                                      table("token_type", token_type), norm, padding_idx,
-                                      projection);
+  std::shared_ptr<Linear> head;
+  if (py::isinstance<Linear>(word)) head = word.cast<std::shared_ptr<Linear>>();
+  return std::make_shared<Embeddings>(head ? ConstMatrix{} : table("word", word), head,
+                                      table("position", position), table("token_type", token_type),
+                                      norm, padding_idx, projection);
 }
 
 // What each share of a product of rows with panels costs, in rows times panels, whichever way a

@@ -71,9 +71,10 @@ class LayerNorm:
     ) -> None: ...
 
 class Embeddings:
+    # word: the table, or a layer in float32 whose weight it is, where rows are then looked up.
     def __init__(
         self,
-        word: Float32,
+        word: Float32 | Linear,
         position: Float32 | None = None,
         token_type: Float32 | None = None,
         norm: LayerNorm | None = None,
@@ -81,8 +82,8 @@ class Embeddings:
         padding_idx: int | None = None,
         projection: Linear | None = None,
     ) -> None: ...
-    # The tables where they lie, read-only; they keep the embeddings alive.
-    def word(self) -> Float32: ...
+    # The tables where they lie, read-only; they keep the embeddings alive. None: there is none.
+    def word(self) -> Float32 | None: ...
     def position(self) -> Float32 | None: ...
     def token_type(self) -> Float32 | None: ...
     @property

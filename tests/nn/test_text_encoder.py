@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from simdformer import _core, nn
 from simdformer.generation import generate
 from simdformer.nn import initialization
 from simdformer.nn.parameters import Stored
-from tests.support import assert_same_bits
+from tests.support import assert_same_bits, normal
 
 E, H, F, VOCAB, LONGEST = 16, 2, 32, 50, 20
 CU = [0, 5, 12]
@@ -130,6 +131,54 @@ def test_a_language_model_of_a_text_encoder_is_that_of_its_parts(ids, lm_head):
     assert model.vocab_size == VOCAB
     assert_same_bits(model(ids, CU), parts(ids, CU))
     assert_same_bits(model(ids, CU, last_only=True), parts(ids, CU)[[4, 11]])
+
+
+@pytest.mark.parametrize("padding_idx", [None, 1])
+@pytest.mark.usefixtures("active_isa")
+def test_rows_looked_up_in_a_heads_panels_have_the_tables_bits(rng, padding_idx):
+    """For every id, so at every place in whole panels and in the last one."""
+    for vocab in (3, 50, 97):
+        tables = [normal(rng, rows, E) for rows in (vocab, vocab + 3, 2)]
+        ids, types = np.arange(vocab, dtype=np.int32), np.arange(vocab, dtype=np.int32) % 2
+        rows = [
+            _core.TransformerStack(
+                [], None, _core.Embeddings(word, *tables[1:], padding_idx=padding_idx)
+            ).encode(ids, np.array([0, vocab], np.int32), types)
+            for word in (tables[0], _core.Linear(tables[0]))
+        ]
+        assert_same_bits(*rows)
+
+
+def test_a_tied_head_and_the_embeddings_are_one_packed_matrix(ids):
+    encoder = causal()
+    before, table = encoder(ids, CU), encoder.embeddings.word_embeddings.weight
+    place = Stored.of(table, "float32")
+    encoder.embeddings.word_embeddings.put("weight", place)
+    head = nn.Linear(E, VOCAB, bias=False)
+    head.weight = table
+    expected = nn.LanguageModel(copy.deepcopy(encoder), lm_head=head)(ids, CU)
+    model = nn.LanguageModel(encoder)
+    assert_same_bits(model(ids, CU), expected)
+    assert encoder.embeddings.native().word() is None
+    assert place.is_packed
+    assert_same_bits(encoder.embeddings.word_embeddings.weight, table)
+    assert_same_bits(encoder(ids, CU), before)
+
+
+@pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
+def test_a_tied_head_of_another_type_leaves_the_table_as_it_is(ids, compute_type):
+    model = nn.LanguageModel(causal())
+    table = model.stack.embeddings.word_embeddings.weight
+    before = model(ids, CU)
+    model.to_compute_type(compute_type)
+    assert 0 < np.abs(model(ids, CU) - before).max() < 0.1 * np.abs(before).max()
+    assert_same_bits(model.stack.embeddings.native().word(), table)
+
+
+def test_what_stands_for_words_is_in_float32():
+    head = _core.Linear.in_bfloat16(np.ones((3, 4), np.float32))
+    with pytest.raises(ValueError, match="must be in float32"):
+        _core.Embeddings(head)
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])

@@ -28,11 +28,12 @@ void check_ids(const char* name, std::span<const int32_t> ids, size_t limit) {
 
 }  // namespace
 
-Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
-                       std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx,
-                       std::shared_ptr<const Linear> projection)
+Embeddings::Embeddings(ConstMatrix word, std::shared_ptr<const Linear> head, ConstMatrix position,
+                       ConstMatrix token_type, std::shared_ptr<const LayerNorm> norm,
+                       std::optional<size_t> padding_idx, std::shared_ptr<const Linear> projection)
     : kernels_(active_kernels()),
-      width_(word.cols),
+      head_(std::move(head)),
+      width_(head_ ? head_->in_features() : word.cols),
       word_(copy_table(word)),
       position_(copy_table(position)),
       token_type_(copy_table(token_type)),
@@ -41,7 +42,9 @@ Embeddings::Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token
       position_ids_(position.rows),
       norm_(std::move(norm)),
       projection_(std::move(projection)) {
-  check(word.rows > 0 && word.cols > 0, "Embeddings: word is empty");
+  check(head_ || (word.rows > 0 && word.cols > 0), "Embeddings: word is empty");
+  check(!head_ || !(head_->is_int8() || head_->is_bfloat16()),
+        "Embeddings: a layer that stands for word must be in float32");
   check(position.rows == 0 || position.cols == width_, "Embeddings: position has ", position.cols,
         " columns, word has ", width_);
   check(token_type.rows == 0 || token_type.cols == width_, "Embeddings: token_type has ",
@@ -67,7 +70,7 @@ void Embeddings::check_batch(const Batch& batch) const {
 // Rows of tokens from `token` on, at positions from `position` on.
 void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y) const {
   const bool typed = !batch.token_type_ids.empty();
-  kernels_.embedding_sum({
+  EmbeddingArgs args{
       .rows = y.rows,
       .cols = width_,
       .word = word_.data(),
@@ -78,7 +81,19 @@ void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y
       .token_type_ids = typed ? batch.token_type_ids.data() + token : nullptr,
       .y = y.data,
       .ldy = y.stride,
-  });
+  };
+  if (!head_) return kernels_.embedding_sum(args);
+  // A row is put where its sum will be.
+  constexpr int32_t kFirst = 0;
+  args.rows = 1;
+  args.input_ids = &kFirst;
+  for (size_t r = 0; r < y.rows; ++r) {
+    head_->unpack_row(static_cast<size_t>(batch.input_ids[token + r]), y.row(r));
+    args.word = args.y = y.row(r);
+    kernels_.embedding_sum(args);
+    if (args.position) ++args.position_ids;
+    if (args.token_type_ids) ++args.token_type_ids;
+  }
 }
 
 // A sequence whose padding tokens are not counted: the runs between them, and each by itself.

@@ -17,13 +17,14 @@ namespace simdformer {
 class Embeddings {
  public:
   // Tables: (.., width), copied; position, token_type (no rows), norm and projection (null) may be
-  // absent.
-  Embeddings(ConstMatrix word, ConstMatrix position, ConstMatrix token_type,
-             std::shared_ptr<const LayerNorm> norm, std::optional<size_t> padding_idx,
-             std::shared_ptr<const Linear> projection);
+  // absent. head: a float32 layer whose weight stands for word, which is then empty; rows are
+  // looked up in its panels.
+  Embeddings(ConstMatrix word, std::shared_ptr<const Linear> head, ConstMatrix position,
+             ConstMatrix token_type, std::shared_ptr<const LayerNorm> norm,
+             std::optional<size_t> padding_idx, std::shared_ptr<const Linear> projection);
 
   size_t hidden_size() const { return projection_ ? projection_->out_features() : width_; }
-  size_t vocab_size() const { return word_.size() / width_; }
+  size_t vocab_size() const { return head_ ? head_->out_features() : word_.size() / width_; }
   size_t num_token_types() const { return token_type_.size() / width_; }
   // The longest sequence that the position table serves; no table, no limit: 0.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
@@ -47,6 +48,7 @@ class Embeddings {
   void sum_counted(const Batch& batch, size_t token, Matrix y) const;
 
   const Kernels& kernels_;
+  std::shared_ptr<const Linear> head_;
   size_t width_;
   Buffer<float> word_;
   Buffer<float> position_;

@@ -88,6 +88,13 @@ void Linear::unpack(Matrix weight) const {
                   [&](size_t j, size_t p, size_t at) { weight.row(j)[p] = packed_[at]; });
 }
 
+void Linear::unpack_row(size_t j, float* row) const {
+  const size_t column = j / kernels_.gemm_nr * kernels_.gemm_nr;
+  const size_t width = panel_width(out_features_, kernels_.gemm_nr, kernels_.lanes, column);
+  const float* panel = packed_.data() + column * in_features_ + (j - column);
+  for (size_t p = 0; p < in_features_; ++p) row[p] = panel[p * width];
+}
+
 S8Numbers Linear::unpack_int8() const {
   check(is_int8(), "Linear: the layer is not in int8");
   return packed_s8_.unpack(kernels_, out_features_, in_features_);

@@ -49,6 +49,8 @@ class Linear {
 
   // What was packed, in bfloat16 rounded. weight: (out_features, in_features). Not for int8.
   void unpack(Matrix weight) const;
+  // The weights of one output, (in_features). For float32 alone.
+  void unpack_row(size_t j, float* row) const;
   // For int8 alone.
   S8Numbers unpack_int8() const;
   // (out_features), or empty.

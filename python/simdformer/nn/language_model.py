@@ -63,8 +63,8 @@ class LanguageModel(Module):
         self.stack: Any = embedding if isinstance(embedding, TextEncoder) else stack
         self.lm_head = lm_head
         self.scale = scale
-        self._head_type = "float32"  # of a tied head
         self._head_outliers: Any = None
+        self._set_head_type("float32")
 
     @property
     def vocab_size(self) -> int:
@@ -83,9 +83,22 @@ class LanguageModel(Module):
         if self.lm_head is not None:
             own: _core.Linear = self.lm_head.native()
             return own
-        weight, outliers = self._table().weight, self._head_outliers
+        if self._shares_table():
+            shared: _core.Linear = self.stack.embeddings.head()
+            return shared
+        place, outliers = self._table().place("weight"), self._head_outliers
         with packing.lock():
-            return self._kept.get("head", (weight, self._head_type, outliers), self._tied_head)
+            return self._kept.get("head", (place, self._head_type, outliers), self._tied_head)
+
+    def _shares_table(self) -> bool:
+        """Whether embeddings and head are one packed matrix."""
+        tied = self.lm_head is None and isinstance(self.stack, TextEncoder)
+        return tied and self._head_type == "float32"
+
+    def _set_head_type(self, compute_type: str) -> None:
+        self._head_type = compute_type  # of a tied head
+        if self.lm_head is None and isinstance(self.stack, TextEncoder):
+            self.stack.embeddings.is_tied = self._shares_table()
 
     def _tied_head(self) -> _core.Linear:
         weight: Any = self._table().weight
@@ -108,7 +121,7 @@ class LanguageModel(Module):
     def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:  # noqa: ARG002
         """Give the head another."""
         self._head_outliers = outliers
-        self._head_type = compute_type
+        self._set_head_type(compute_type)
 
     def packed_matrices(self) -> Iterator[PackedMatrix]:
         """The stack's and the head."""

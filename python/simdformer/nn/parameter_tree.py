@@ -80,13 +80,13 @@ class ParameterTree:
         packing.mark_change()
 
     def _value(self, name: str) -> Any:
-        """A parameter as it is read. What is no matrix is at hand from then on."""
+        """A parameter as it is read. What is neither a matrix nor packed is at hand from then on."""
         slot = self._parameters[name]
         if isinstance(slot, Empty):
             raise ValueError(  # noqa: TRY004
                 f"{name} of {type(self).__name__} was built without numbers; load a state_dict first"
             )
-        if isinstance(slot, Stored) and name not in self.matrix_names:
+        if isinstance(slot, Stored) and not (slot.is_packed or name in self.matrix_names):
             return slot.keep()
         return value_of(slot)
 

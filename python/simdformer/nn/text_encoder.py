@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from simdformer import _core
 from simdformer.functional.arrays import id_vector, offsets, positive_int
+from simdformer.nn import packing
 from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import Sample, sample_ids, sample_offsets
 from simdformer.nn.containers import ModuleList
@@ -18,7 +19,7 @@ from simdformer.nn.encoder import TransformerEncoderLayer
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Float32, Module
 from simdformer.nn.norms import LayerNorm
-from simdformer.nn.parameters import Stored, to_pack
+from simdformer.nn.parameters import Matrix, Stored, leave_to, to_pack
 
 
 class TextEmbeddings(Module):
@@ -48,6 +49,8 @@ class TextEmbeddings(Module):
         self.token_type_embeddings = _table(type_vocab_size, embedding_dim)
         self.norm = norm
         self.projection = projection
+        # Whether the table of words is packed as a layer that gives logits, and rows are looked up there.
+        self.is_tied = False
 
     @property
     def hidden_size(self) -> int:
@@ -71,20 +74,36 @@ class TextEmbeddings(Module):
     def _pack(self) -> _core.Embeddings:
         tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
         slots = [None if table is None else table.place("weight") for table in tables]
-        word, position, token_type = map(to_pack, slots)
+        position, token_type = map(to_pack, slots[1:])
         native = _core.Embeddings(
-            word,
+            self.head() if self.is_tied else to_pack(slots[0]),
             position,
             token_type,
             None if self.norm is None else self.norm.layer_norm(),
             padding_idx=self.padding_idx,
             projection=None if self.projection is None else self.projection.native(),
         )
-        views: tuple[Callable[[], Any], ...] = (native.word, native.position, native.token_type)
+        views: tuple[Callable[[], Any] | None, ...] = (
+            None if self.is_tied else native.word,
+            native.position,
+            native.token_type,
+        )
         for slot, view in zip(slots, views, strict=True):
-            if isinstance(slot, Stored):
+            if isinstance(slot, Stored) and view is not None:
                 slot.moved(view)
         return native
+
+    def head(self) -> _core.Linear:
+        """The table of words as a layer in float32 that gives logits."""
+        slot = self.word_embeddings.place("weight")
+
+        def pack() -> _core.Linear:
+            packed = Matrix(to_pack(slot), None, "float32").pack()
+            leave_to(slot, (packed,))
+            return packed
+
+        with packing.lock():
+            return self._kept.get("head", (slot,), pack)
 
 
 def _source(input_ids: Any, cu_seqlens: Any) -> tuple[NDArray[Any], NDArray[Any]]:
