@@ -35,6 +35,8 @@ class Head(NamedTuple):
 
 HEADS = {
     "bert": Head("BertForSequenceClassification", "bert.pooler.dense", "classifier"),
+    "electra": Head("ElectraForSequenceClassification", "classifier.dense", "classifier.out_proj"),
+    "ernie": Head("ErnieForSequenceClassification", "ernie.pooler.dense", "classifier"),
     "roberta": Head("RobertaForSequenceClassification", "classifier.dense", "classifier.out_proj"),
     "xlm-roberta": Head(
         "XLMRobertaForSequenceClassification", "classifier.dense", "classifier.out_proj"
@@ -51,7 +53,11 @@ HEADS = {
         "NomicBertForSequenceClassification", "nomic_bert.pooler.dense", "classifier"
     ),
     "gte": Head("GteForSequenceClassification", "gte.pooler.dense", "classifier"),
+    "new": Head("NewForSequenceClassification", "new.pooler.dense", "classifier"),
     "qwen3": Head("Qwen3ForSequenceClassification", None, "score", biased=False),
+    "qwen2": Head("Qwen2ForSequenceClassification", None, "score", biased=False),
+    "llama": Head("LlamaForSequenceClassification", None, "score", biased=False),
+    "mistral": Head("MistralForSequenceClassification", None, "score", biased=False),
 }
 
 

@@ -173,7 +173,9 @@ def test_the_length_limit(tmp_path, max_seq_length, model_max_length, limit):
 def test_the_newer_transformer_settings_have_no_length(tmp_path):
     settings = {
         "transformer_task": "feature-extraction",
-        "modality_config": {"text": {"method": "forward"}},
+        "modality_config": {
+            "text": {"method": "forward", "method_output_name": "last_hidden_state"}
+        },
         "module_output_name": "token_embeddings",
     }
     files = {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from simdformer.checkpoint import has_weights, read_any_json
 from simdformer.folder.transformer_settings import transformer_config_name
+from simdformer.models.classification import named_head
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _WITH_WEIGHTS = ("Dense", "LayerNorm", "WeightedLayerPooling")
@@ -43,7 +44,8 @@ def _marks(snapshot: Path) -> Path:
 
 
 def _wanted(snapshot: Path) -> Iterator[str]:
-    yield "modules.json"
+    if not _is_cross_encoder(snapshot / "config.json"):
+        yield "modules.json"
     if not (snapshot / "modules.json").is_file():
         yield from _of_transformer(snapshot, "")
         return
@@ -57,6 +59,15 @@ def _wanted(snapshot: Path) -> Iterator[str]:
             yield prefix + "config.json"
         if kind in _WITH_WEIGHTS and not has_weights(snapshot / path):
             yield prefix + "model.safetensors"
+
+
+def _is_cross_encoder(config: Path) -> bool:
+    """Whether it names a head: what needs no modules.json to be whole."""
+    try:
+        fields = read_any_json(config)
+    except (ValueError, OSError):
+        return False
+    return isinstance(fields, dict) and named_head(fields) is not None
 
 
 def _of_transformer(folder: Path, prefix: str) -> Iterator[str]:

@@ -45,7 +45,7 @@ def outside_python(num_characters: int) -> Iterator[None]:
     """
     size = _BYTES_OF_THREADS + _BYTES_PER_CHARACTER * num_characters
     try:
-        bytearray(size)  # reserved, not touched
+        bytes(size)  # reserved, not touched
     except MemoryError:
         message = f"tokenizing {num_characters} characters needs up to {size >> 20} MB of memory"
         raise MemoryError(f"{message}, which are not there") from None
