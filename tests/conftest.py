@@ -28,8 +28,9 @@ LEVEL_FOLDERS = {"functional", "int8", "layers", "models", "nn", "pipeline"}
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        errors = item.path.stem.endswith("errors")
-        if item.path.parent.name in LEVEL_FOLDERS and "isa" not in item.fixturenames and not errors:
+        # What is refused, and how arguments are read, is the same at every level.
+        checks = item.path.stem.endswith(("errors", "arguments"))
+        if item.path.parent.name in LEVEL_FOLDERS and "isa" not in item.fixturenames and not checks:
             item.add_marker("level")
 
 
