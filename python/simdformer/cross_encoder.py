@@ -64,7 +64,7 @@ class CrossEncoder(TextModel):
     encoder, name_or_path, pipeline, compute_type, part_types
         As SentenceTransformer's.
     num_labels : int
-        How many scores a pair has.
+        How many scores a pair has; it cannot be set.
     activation_fn
         What the scores go through unless the call says otherwise.
     prompts, default_prompt_name
@@ -144,7 +144,7 @@ class CrossEncoder(TextModel):
         # Padding of a causal model: what stands before does not see it.
         self._adopt(request, loaded, padding=loaded.pad_token_id)
         self.module_names = ("Transformer",)
-        self.num_labels = loaded.num_labels
+        self._num_labels = loaded.num_labels
         return loaded
 
     def __repr__(self) -> str:
@@ -152,6 +152,11 @@ class CrossEncoder(TextModel):
             f"CrossEncoder({self.name_or_path!r}, num_labels={self.num_labels},"
             f" max_seq_length={self.max_seq_length})"
         )
+
+    @property
+    def num_labels(self) -> int:
+        """How many scores a pair has: those of the model's head."""
+        return self._num_labels
 
     @property
     def max_length(self) -> int:

@@ -103,6 +103,18 @@ def test_modules_have_their_numbers(tmp_path):
     assert bool(model)
     with pytest.raises(IndexError):
         model[3]
+    with pytest.raises(TypeError, match="by number"):
+        model[:2]
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [(0, "do_lower_case"), (0, "auto_model"), (0, "name"), (1, "pooling_mode"), (2, "dim")],
+)
+def test_what_a_module_would_pass_over_cannot_be_set(tmp_path, index, name):
+    model = SentenceTransformer(write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Normalize")))
+    with pytest.raises(AttributeError, match=f"{name} of the module"):
+        setattr(model[index], name, "cls")
 
 
 def test_the_first_module_has_the_tokenizer_and_the_encoder(tmp_path):
@@ -120,6 +132,8 @@ def test_the_first_module_has_the_tokenizer_and_the_encoder(tmp_path):
 def test_a_cross_encoder_is_one_module(tmp_path):
     model = CrossEncoder(write_cross_encoder(tmp_path / "m"))
     assert [module.name for module in model] == ["Transformer"]
+    with pytest.raises(AttributeError):
+        model.num_labels = 3
     assert model.eval() is model
     assert model.is_singular_input(("a", "b"))
     assert not model.is_singular_input([("a", "b")])

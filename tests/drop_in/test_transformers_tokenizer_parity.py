@@ -84,3 +84,18 @@ def test_their_sizes_agree(both):
     assert len(both[0]) == len(both[1])
     assert both[0].get_vocab() == both[1].get_vocab()
     assert sorted(both[0].all_special_ids) == sorted(both[1].all_special_ids)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"padding": True}, {"padding": "max_length", "max_length": 9, "truncation": True}],
+    ids=str,
+)
+def test_lengths_agree(both, arguments):
+    ours, theirs = both
+    for text in ("hello world", TEXTS, ("a b c", "d")):
+        args = text if isinstance(text, tuple) else (text,)
+        found = ours(*args, return_length=True, **arguments)
+        assert dict(found) == dict(theirs(*args, return_length=True, **arguments))
+    cut = {"padding": True, "truncation": True, "return_tensors": "np", "return_length": True}
+    np.testing.assert_array_equal(ours(TEXTS, **cut)["length"], theirs(TEXTS, **cut)["length"])

@@ -50,7 +50,12 @@ def checked_items(text: Any, text_pair: Any) -> tuple[list[Any], bool]:
 def formed(rows: dict[str, Any], single: bool, return_tensors: str | None) -> TokenizedTexts:
     """Lists, the one list of a single text, or matrices."""
     if return_tensors is None:
-        return TokenizedTexts({name: value[0] if single else value for name, value in rows.items()})
+        return TokenizedTexts(
+            {
+                name: value[0] if single and isinstance(value[0], list) else value
+                for name, value in rows.items()
+            }
+        )
     if len(set(map(len, rows["input_ids"]))) > 1:
         raise ValueError("padding must be set for return_tensors: the texts have several lengths")
     arrays = {name: np.array(value, dtype=np.int64) for name, value in rows.items()}

@@ -131,6 +131,8 @@ class TorchModule:
 
     def __getitem__(self, index: int) -> ModuleView:
         """A module by number: what it says of the model. It cannot be called or replaced."""
+        if isinstance(index, slice):
+            raise TypeError("a model's modules are taken one by one, by number, not by a slice")
         name = self.module_names[index]
         return _VIEWS.get(name, ModuleView)(name, self)
 
@@ -142,8 +144,16 @@ class ModuleView:
     """A module of a model, as sentence-transformers names and numbers it."""
 
     def __init__(self, name: str, model: TorchModule) -> None:
-        self.name = name
-        self.model = model
+        self.__dict__.update(name=name, model=model)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What a module lets be set; AttributeError for anything else, which would change nothing."""
+        own = getattr(type(self), name, None)
+        if not isinstance(own, property) or own.fset is None:
+            raise AttributeError(
+                f"{name} of the module {self.name} cannot be set: it would change nothing"
+            )
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"{self.name}()"
@@ -194,7 +204,8 @@ class PoolingView(ModuleView):
 
     @include_prompt.setter
     def include_prompt(self, value: bool) -> None:
-        self.model.pipeline.include_prompt = value
+        for pipeline in self.model.pipeline.all():
+            pipeline.include_prompt = value
 
 
 _VIEWS: dict[str, type[ModuleView]] = {"Transformer": TransformerView, "Pooling": PoolingView}

@@ -92,8 +92,8 @@ class TransformersTokenizer:
           truncation. padding: True to the longest, "max_length" to that. return_tensors: "np" or "pt"
           for matrices (n, longest) of int64; None for lists, of a single text one list.
 
-        Returns: "input_ids", "token_type_ids" if the model has them, "attention_mask", and "length" if
-        asked for.
+        Returns: "input_ids", "token_type_ids" if the model has them, "attention_mask", and "length", of
+        each text with its padding, if asked for.
 
         Errors: TypeError or ValueError that name the argument or the text's index.
         """
@@ -116,13 +116,13 @@ class TransformersTokenizer:
             del rows["token_type_ids"]
         if return_attention_mask is False:
             del rows["attention_mask"]
-        if return_length:
-            rows["length"] = [[len(ids)] for ids in rows["input_ids"]]
         if padding not in (False, "do_not_pad"):
             longest = max(map(len, rows["input_ids"]), default=0)
             width = limit if padding == "max_length" else longest
             multiple = pad_to_multiple_of or 1
             self._pad(rows, -(-width // multiple) * multiple)
+        if return_length:
+            rows["length"] = list(map(len, rows["input_ids"]))
         return formed(rows, single and return_tensors is None, return_tensors)
 
     def encode(self, text: Any, text_pair: Any = None, **arguments: Any) -> Any:
@@ -239,7 +239,7 @@ class TransformersTokenizer:
 
     def _rows(
         self, items: Sequence[Any], limit: int, add_special_tokens: bool
-    ) -> dict[str, list[list[int]]]:
+    ) -> dict[str, Any]:
         pairs = bool(items) and isinstance(items[0], tuple)
         inner = self._inner.with_options(limit, pairs=pairs, add_special_tokens=add_special_tokens)
         tokens = inner(items)
@@ -250,7 +250,7 @@ class TransformersTokenizer:
             "attention_mask": [[1] * len(row) for row in ids],
         }
 
-    def _pad(self, rows: dict[str, list[list[int]]], width: int) -> None:
+    def _pad(self, rows: dict[str, Any], width: int) -> None:
         for name, fill in (
             ("input_ids", self._inner.files.pad_id),
             ("token_type_ids", 0),
