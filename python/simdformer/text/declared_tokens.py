@@ -116,7 +116,9 @@ def tokens_to_add(
     there = {repr(token) for token in present.values()}
     found: list[Token] = [added[i] for i in sorted(added) if repr(added[i]) not in there]
     known = {token.content for token in present.values()} | {str(token) for token in found}
-    found += [token for token in (*special.values(), *extra) if str(token) not in known]
+    for token in (*special.values(), *extra):
+        if str(token) not in known and token not in found:  # an object is not equal to its text
+            found.append(token)
     texts = {str(token) for token in special.values()}
     tokens = [AddedToken(t, special=True) if isinstance(t, str) else t for t in found]
     for token in tokens:
@@ -179,10 +181,11 @@ def _merge_map(path: Path, fields: dict[str, Any], overrides: Mapping[str, Any])
 
 
 def _texts(fields: Mapping[str, Any]) -> set[str]:
-    """The texts of the special tokens that are declared."""
+    """The texts of the special tokens that are declared; as in transformers not of tokenizer_config.json's
+    objects, which are read later."""
     extra = fields.get(_EXTRA)  # what is no list is refused later, by name
     values = [*(fields.get(role) for role in ROLES), *(extra if isinstance(extra, list) else [])]
-    return {str(v.get("content") if isinstance(v, dict) else v) for v in values if v is not None}
+    return {str(value) for value in values if value}
 
 
 def _tokens(path: Path, name: str, values: object) -> list[Token]:

@@ -31,6 +31,7 @@ class TokenizerClass(NamedTuple):
     extra: special tokens without a role, where tokenizer_config.json has none.
     keeps_frame: whether the frame of tokenizer.json, if it has one, counts more than the class's.
     resets_flags: whether special tokens lose the settings that files give them.
+    makes_objects: whether it makes objects of special tokens with a role that are texts alone.
     """
 
     build: Callable[[Source], Tokenizer]
@@ -45,6 +46,7 @@ class TokenizerClass(NamedTuple):
     extra: Callable[[Source, list[Token] | None], list[Token]] = sentencepiece_model.given_extra
     keeps_frame: bool = False
     resets_flags: bool = False
+    makes_objects: bool = False
 
 
 _BRACKETS = {f"{role}_token": f"[{role.upper()}]" for role in ("unk", "sep", "pad", "cls", "mask")}
@@ -118,6 +120,7 @@ _CLASSES = {
         parts.roberta_frame,
         ("vocab.txt",),
         strips_left=_MASK,
+        makes_objects=True,
     ),
     "Qwen2": TokenizerClass(
         parts.qwen2,

@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from simdformer.checkpoint import read_optional_json
-from simdformer.text.declared_tokens import Declared, read_declared, tokens_to_add
+from simdformer.text.declared_tokens import ROLES, Declared, read_declared, tokens_to_add
 from simdformer.text.tokenizer_classes import TokenizerClass, choose
 from simdformer.text.tokenizer_parts import Source
 from simdformer.text.vocabulary_files import (
@@ -103,6 +103,9 @@ def _made(
     if "pad_token" in padding:
         defaults = {"pad_token": padding["pad_token"], **defaults}
     special = declared.special(defaults, () if kind is None else kind.strips_left)
+    if kind is not None and kind.makes_objects:
+        texts_only = {role for role in ROLES if isinstance(special.get(role), str)}
+        special |= {role: AddedToken(str(special[role])) for role in texts_only}
     roles = {role: str(token) for role, token in special.items()}
     if kind is None:
         assert rest is not None, "the generic class has no other file"
