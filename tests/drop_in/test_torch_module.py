@@ -112,7 +112,9 @@ def test_modules_have_their_numbers(tmp_path):
     [(0, "do_lower_case"), (0, "auto_model"), (0, "name"), (1, "pooling_mode"), (2, "dim")],
 )
 def test_what_a_module_would_pass_over_cannot_be_set(tmp_path, index, name):
-    model = SentenceTransformer(write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Normalize")))
+    model = SentenceTransformer(
+        write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Normalize"))
+    )
     with pytest.raises(AttributeError, match=f"{name} of the module"):
         setattr(model[index], name, "cls")
 

@@ -143,6 +143,9 @@ class TorchModule:
 class ModuleView:
     """A module of a model, as sentence-transformers names and numbers it."""
 
+    name: str
+    model: TorchModule
+
     def __init__(self, name: str, model: TorchModule) -> None:
         self.__dict__.update(name=name, model=model)
 

@@ -237,9 +237,7 @@ class TransformersTokenizer:
     def _has_types(self) -> bool:
         return self._inner.files.has_types
 
-    def _rows(
-        self, items: Sequence[Any], limit: int, add_special_tokens: bool
-    ) -> dict[str, Any]:
+    def _rows(self, items: Sequence[Any], limit: int, add_special_tokens: bool) -> dict[str, Any]:
         pairs = bool(items) and isinstance(items[0], tuple)
         inner = self._inner.with_options(limit, pairs=pairs, add_special_tokens=add_special_tokens)
         tokens = inner(items)
