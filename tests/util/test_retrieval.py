@@ -160,3 +160,20 @@ def test_matrices_are_quantized_with_the_same_ranges():
 @pytest.mark.parametrize(("precision", "width"), [("int8", 12), ("uint8", 12), ("binary", 2)])
 def test_no_embeddings_have_their_width(precision, width):
     assert quantize_embeddings(CORPUS[:0], precision).shape == (0, width)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_search_among_numbers_that_are_not_finite_is_refused(bad, at):
+    arrays = [QUERIES.copy(), CORPUS.copy()]
+    arrays[at][1, 2] = bad
+    with pytest.raises(ValueError, match="embeddings must be finite"):
+        semantic_search(*arrays)
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_embeddings_that_are_not_finite_are_not_quantized(precision):
+    embeddings = np.repeat(CORPUS, 3, axis=0)
+    embeddings[3, 2] = np.nan
+    with pytest.raises(ValueError, match="needs finite embeddings"):
+        quantize_embeddings(embeddings, precision)

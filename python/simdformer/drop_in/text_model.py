@@ -198,7 +198,7 @@ class TextModel(Saved, TorchModule):
             torch = import_module("torch")
         except ImportError as error:
             raise ImportError("convert_to_tensor=True needs torch, which is missing") from error
-        return torch.from_numpy(rows)
+        return torch.from_numpy(rows) if len(rows) else torch.empty(rows.shape)
 
     def _adopt(
         self, request: FoundRequest, loaded: LoadedModel | LoadedCrossEncoder, **options: Any

@@ -36,7 +36,7 @@ def quantize_embeddings(
         uint8. "binary" is that - 128 as int8.
 
     Errors: ValueError for an unknown precision, embeddings that are not floating point, and int8 or
-    uint8 of one embedding without ranges. Warns if the ranges come from fewer than 100 embeddings.
+    uint8 of one embedding without ranges, or of NaN or infinite ones. Warns if the ranges come from fewer than 100 embeddings.
     """
     check_precision(precision)
     if isinstance(embeddings, list) and embeddings and np.ndim(embeddings[0]) == 2:
@@ -60,6 +60,10 @@ def quantize_embeddings(
         )
         ranges = value_ranges(source, precision)
     least, greatest = np.asarray(ranges, dtype=np.float32)
+    if not (np.isfinite(embeddings).all() and np.isfinite(least + greatest).all()):
+        raise ValueError(
+            f"precision={precision!r} needs finite embeddings and ranges, got NaN or inf"
+        )
     steps = (greatest - least) / 255
     steps = np.where(steps == 0, 1, steps)
     codes = np.clip(np.floor((embeddings - least) / steps), 0, 255).astype(np.uint8)

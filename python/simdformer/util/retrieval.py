@@ -47,7 +47,7 @@ def semantic_search(
     Raises
     ------
     ValueError
-        A size that is no positive integer, or embeddings that are no matrices of one width.
+        A size that is no positive integer, or embeddings that are no finite matrices of one width.
 
     Examples
     --------
@@ -265,5 +265,7 @@ def _rows(embeddings: ArrayLike) -> Array:
         raise ValueError(
             f"embeddings must be a matrix of real numbers, got {rows.dtype} of shape {rows.shape}"
         )
+    if not np.isfinite(rows).all():
+        raise ValueError("embeddings must be finite, got NaN or inf")
     wide = np.float64 if rows.dtype == np.float64 else np.float32
     return np.atleast_2d(rows).astype(wide, copy=False)
