@@ -227,7 +227,7 @@ def test_tensors_are_arrays(rng):
     "activation",
     [torch.nn.functional.gelu, torch.relu, torch.nn.GELU(approximate="tanh"), torch.nn.SiLU(),
      functools.partial(torch.nn.functional.gelu, approximate="tanh")],
-    ids=str,
+    ids=["gelu", "relu", "GELU tanh", "SiLU", "partial of gelu"],
 )  # fmt: skip
 def test_activations_of_torch(rng, activation):
     options = {"dim_feedforward": 48, "activation": activation, "batch_first": True}
