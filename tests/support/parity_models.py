@@ -201,6 +201,7 @@ def randomize(model):
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
                 is_table = "embed" in name or "relative" in name
+                is_table &= "project" not in name
                 parameter.normal_(0, 0.5 if is_table else parameter.shape[1] ** -0.5)
                 if "SelfAttention.q." in name:  # T5 does not scale its scores
                     parameter.mul_(model.config.d_kv**-0.5)
