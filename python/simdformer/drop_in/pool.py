@@ -145,16 +145,17 @@ def _next_result(pool: dict[str, Any], done: queue.SimpleQueue[tuple[int, Any]])
 
 def _serve(process: Any, start: bytes, tasks: queue.SimpleQueue[Task | None]) -> None:
     """A thread for each process: gives it one task after another, until it ends."""
-    with process.stdin as stdin, process.stdout as stdout:
-        try:
+    try:
+        # Closing writes what is left, which fails too where the process has ended.
+        with process.stdin as stdin, process.stdout as stdout:
             stdin.write(start)
             while (task := tasks.get()) is not None:
                 if task.is_wanted.is_set():
                     pickle.dump(task.request, stdin)
                     stdin.flush()
                     task.results.put((task.number, pickle.load(stdout)))
-        except (OSError, EOFError, pickle.UnpicklingError):
-            return  # it ended: whoever waits for a result sees that
+    except (OSError, EOFError, pickle.UnpicklingError):
+        return  # it ended: whoever waits for a result sees that
 
 
 def work() -> None:
