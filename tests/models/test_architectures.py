@@ -265,7 +265,7 @@ def test_a_config_of_another_computation_is_refused(tmp_path, architecture, fiel
 @each
 def test_a_size_of_another_model_is_refused(tmp_path, architecture, field, value, match):
     if field not in architecture.fields():
-        return  # T5 has no end of positions
+        pytest.skip("T5 has no end of positions")
     files = {"config.json": architecture.fields(**{field: value})}
     refused(architecture.write(tmp_path / "m", files=files), match)
 
