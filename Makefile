@@ -151,8 +151,8 @@ soak: $(STAMPS)/extra-test $(STAMPS)/model  ## Load, hostile clients and killed 
 bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
 	$(BIN)/python bench/kernels.py
 	$(BIN)/python bench/encode.py
-	$(BIN)/python bench/encode.py --int8 --output bench/results/encode-int8
-	$(BIN)/python bench/fidelity.py --speeds bench/results/encode-int8.json
+	$(BIN)/python bench/encode.py --int8
+	$(BIN)/python bench/fidelity.py
 
 lint: $(STAMPS)/extra-dev  ## Check format, style, types and include directions
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Sentence embeddings, text in and unit vectors out: simdformer beside its peers.
 
-    python bench/encode.py --output bench/results/encode
+    python bench/encode.py
 
 Every engine has a process of its own and its best fair setting: texts sorted by length, batches
 padded to their longest text or not at all, all threads on one batch or a batch a thread, whichever
@@ -309,10 +309,16 @@ def _names(allowed: Sequence[str]) -> Any:
     return parse
 
 
+def _stem(options: argparse.Namespace) -> str:
+    """The name of a run's files: what it differs in from a plain one."""
+    parts = ["int8"] * options.int8 + [options.isa] * (options.isa is not None)
+    return "-".join(["encode", *parts, *["bert-base"] * options.random_bert_base])
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--output", type=Path, default=Path(__file__).parent / "results" / "encode")
+    add("--output", type=Path, help="without suffix; default: by class of CPU and options")
     known = tuple(DISTRIBUTIONS)
     add("--engines", type=_names(known), help="comma-separated; default: all installed")
     add("--int8", action="store_true", help="the engines in int8, beside simdformer in float32")
@@ -333,6 +339,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error(f"--clock cpu needs --threads 1, got {parsed.threads}: waiting threads spin")
     default = ("simdformer", *OWN_SMALLER, *INT8_PEERS) if parsed.int8 else ENGINES
     parsed.engines = parsed.engines or [name for name in default if installed(name)]
+    parsed.output = parsed.output or machine.results(_stem(parsed))
     if parsed.unsorted and "stream" not in parsed.sets:
         parsed.sets.append("stream")
     return parsed

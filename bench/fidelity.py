@@ -1,6 +1,6 @@
 """How near int8 comes to float32 over thousands of texts: simdformer beside its peers.
 
-    python bench/fidelity.py --output bench/results/fidelity
+    python bench/fidelity.py
 
 Texts are docstrings of 4 tokens and more, cut at the model's 512 positions. Every engine embeds all of
 them; its vectors are compared with those of sentence-transformers in float32: the cosine of each pair,
@@ -120,12 +120,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--output", type=Path, default=Path(__file__).parent / "results" / "fidelity")
+    add("--output", type=Path, default=machine.results("fidelity"))
     add("--texts", type=int, default=5000)
     add("--threads", type=int, default=2)
     add("--model", type=Path, help="a sentence-transformers folder of a BERT with mean pooling")
     add("--cache", type=Path, default=DEFAULT_CACHE, help="folder of converted models")
-    add("--speeds", type=Path, help="a JSON of encode.py --int8, to plot speed against fidelity")
+    speeds = machine.results("encode-int8").with_suffix(".json")
+    add(
+        "--speeds",
+        type=Path,
+        help="a JSON of encode.py --int8, to plot speed against fidelity",
+        default=speeds if speeds.exists() else None,
+    )
     parsed = parser.parse_args(arguments)
     parsed.model = parsed.model or default_model()
     parsed.engines = [name for name in (*OWN_SMALLER, *INT8_PEERS) if installed(name)]

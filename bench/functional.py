@@ -165,9 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--slices", type=int, default=12)
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results" / "functional"
-    )
+    parser.add_argument("--output", type=Path, default=machine.results("functional"))
     arguments = parser.parse_args()
     machine.limit_to(arguments.threads)
     os.environ["SIMDFORMER_NUM_THREADS"] = str(arguments.threads)

@@ -1,6 +1,6 @@
 """Every kernel of the table, at every ISA level, one thread, as a share of a measured limit.
 
-    python bench/kernels.py --output bench/results/kernels [--peers] [--roofline]
+    python bench/kernels.py [--peers] [--roofline]
 
 Arithmetic kernels are held against the level's FMA peak, int8 against that of its dot products, s16
 against half of that, the others against the read bandwidth of an array as large as what they touch;
@@ -324,7 +324,7 @@ def _kernel_table(rows: list[dict[str, Any]]) -> str:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--output", type=Path, default=Path(__file__).parent / "results" / "kernels")
+    add("--output", type=Path, default=machine.results("kernels"))
     add("--isas", nargs="+", choices=_core.available_isas(), default=_core.available_isas())
     add("--kernels", nargs="+", help="only these of the table")
     add("--rounds", type=int, default=5)

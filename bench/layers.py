@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--slices", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "layers")
+    parser.add_argument("--output", type=Path, default=machine.results("layers"))
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     warnings.simplefilter("ignore")  # torch warns that nested tensors are a prototype

@@ -25,6 +25,20 @@ _SLICE_SECONDS = 0.004
 _SLICES = 6
 _READ_BYTES = 256 * 2**20  # beyond the caches that one tenant may expect to keep
 
+# By vendor, family and model, as the makers' manuals and Linux's arch/x86/include/asm list them.
+_AMD, _INTEL = "AuthenticAMD", "GenuineIntel"
+_CPU_CLASSES = (
+    ("zen", _AMD, 0x17, range(0x30)),
+    ("zen2", _AMD, 0x17, range(0x30, 0x100)),
+    ("zen3", _AMD, 0x19, (*range(0x10), *range(0x20, 0x60))),
+    ("zen4", _AMD, 0x19, (*range(0x10, 0x20), *range(0x60, 0xB0))),
+    ("zen5", _AMD, 0x1A, range(0x100)),
+    ("skylake-server", _INTEL, 6, (0x55,)),
+    ("ice-lake-server", _INTEL, 6, (0x6A, 0x6C)),
+    ("sapphire-rapids", _INTEL, 6, (0x8F, 0xCF)),
+    ("granite-rapids", _INTEL, 6, (0xAD, 0xAE)),
+)
+
 
 def limit_to(threads: int) -> list[int]:
     """Bind this process, and those it starts, to `threads` of the CPUs it may use."""
@@ -33,6 +47,24 @@ def limit_to(threads: int) -> list[int]:
         raise SystemExit(f"--threads must be at most {len(allowed)} on this machine, got {threads}")
     os.sched_setaffinity(0, allowed[:threads])
     return allowed[:threads]
+
+
+def results(name: str) -> Path:
+    """Where a benchmark's results belong: a folder for each class of CPUs."""
+    return Path(__file__).parent / "results" / cpu_class() / name
+
+
+def cpu_class() -> str:
+    """Such as "zen3"; vendor, family and model in numbers if it is none of the known ones."""
+    vendor, family, model = (
+        _first_value("/proc/cpuinfo", key) for key in ("vendor_id", "cpu family", "model\t")
+    )
+    if vendor is None or family is None or model is None:
+        return platform.machine().lower()
+    for name, known_vendor, known_family, models in _CPU_CLASSES:
+        if (vendor, int(family)) == (known_vendor, known_family) and int(model) in models:
+            return name
+    return f"{vendor}-{family}-{model}".lower()
 
 
 def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:

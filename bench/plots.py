@@ -15,16 +15,17 @@ _LEAST_INTENSITY = 0.1  # flop per byte, where the roofline begins
 
 
 def plot_encode(result: dict[str, Any], path: Path) -> None:
-    """A panel a set; bars from zero; a dashed line where 100% of the FMA peak would be."""
+    """A panel a set: the engines of one precision, fastest first, bars from zero, whiskers over the
+    middle half of the rounds; a dashed line where 100% of the FMA peak would be."""
     plt = _pyplot()
-    sets, engines = result["sets"], list(result["engines"])
+    sets = list(result["sets"])
+    engines = report.of_one_precision(list(result["engines"]))
     columns = min(3, len(sets)) if len(sets) != 4 else 2  # readable at a page's width
     lines = -(-len(sets) // columns)
     figure, grid = plt.subplots(
         lines,
         columns,
-        figsize=(1 + 2.9 * columns, lines * (0.32 * len(engines) + 1.1) + 0.3),
-        sharey=True,
+        figsize=(1 + 3.6 * columns, lines * (0.32 * len(engines) + 1.1) + 0.3),
         squeeze=False,
         layout="constrained",
     )
@@ -32,44 +33,55 @@ def plot_encode(result: dict[str, Any], path: Path) -> None:
     for unused in axes[len(sets) :]:
         unused.remove()
     for axis, name in zip(axes, sets, strict=False):
-        _encode_panel(axis, name, result)
-    axes[0].invert_yaxis()
+        _encode_panel(axis, name, result, engines)
     settings = result["settings"]
     figure.suptitle(
-        f"{settings['model']}, threads: {settings['threads']}, {result['machine']['cpu']}; "
-        "dashed: the whole measured FMA peak",
+        f"{settings['model']}, threads: {settings['threads']}, {result['machine']['cpu']}"
+        f" ({settings['isa']}); dashed: the whole measured FMA peak",
         fontsize=10,
     )
     _save(figure, path)
 
 
-def _encode_panel(axis: Any, name: str, result: dict[str, Any]) -> None:
-    text_set, engines = result["sets"][name], list(result["engines"])
-    rows = {row["engine"]: row for row in result["rows"] if row["set"] == name}
+def _encode_panel(axis: Any, name: str, result: dict[str, Any], engines: list[str]) -> None:
+    text_set = result["sets"][name]
     latency = name == "one"
-    values = [rows[e]["seconds"] * 1e3 if latency else rows[e]["texts_per_s"] for e in engines]
-    limit_seconds = text_set["gflop"] / result["peak"]["fma_gflops"]["best"]
-    limit = limit_seconds * 1e3 if latency else text_set["texts"] / limit_seconds
-    colours = [_OWN_COLOUR if e.startswith("simdformer") else _PEER_COLOUR for e in engines]
-    axis.barh(engines, values, color=colours, height=0.68)
+    rows = [row for row in result["rows"] if row["set"] == name and row["engine"] in engines]
+    rows.sort(key=lambda row: row["seconds"])
+
+    def shown(rate: float) -> float:
+        seconds = text_set["gflop"] / rate
+        return seconds * 1e3 if latency else text_set["texts"] / seconds
+
+    values = [shown(row["gflops"]) for row in rows]
+    ranges = [sorted(map(shown, report.middle_half(row["rates"]))) for row in rows]
+    below = [max(0.0, v - low) for v, (low, _) in zip(values, ranges, strict=True)]
+    above = [max(0.0, high - v) for v, (_, high) in zip(values, ranges, strict=True)]
+    own = [row["engine"].startswith("simdformer") for row in rows]
+    names = [row["engine"] for row in rows]
+    colours = [_OWN_COLOUR if mine else _PEER_COLOUR for mine in own]
+    whiskers = {"ecolor": "#444444", "elinewidth": 1, "capsize": 2}
+    axis.barh(names, values, color=colours, height=0.68, xerr=[below, above], error_kw=whiskers)
+    limit = shown(result["peak"]["fma_gflops"]["best"])
     axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
-    right = max(*values, limit) * 1.22
-    for y, value in enumerate(values):
-        axis.text(
-            value + right * 0.015,
-            y,
-            report.figure(value),
-            va="center",
-            fontsize=8.5,
-            color="#222222",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
-        )
+    right = max(*(high for _, high in ranges), limit) * 1.22
+    for y, (value, (_, high)) in enumerate(zip(values, ranges, strict=True)):
+        _label(axis, y, report.figure(value), high + right * 0.015, limit, right)
+    axis.invert_yaxis()
     axis.set_xlim(0, right)
     texts = f"{text_set['texts']} texts, mean" if text_set["texts"] > 1 else "1 text,"
     axis.set_title(f"{name}: {texts} {text_set['mean_tokens']:.0f} tokens", fontsize=9.5)
     unit = "ms (shorter is better)" if latency else "texts/s (longer is better)"
     axis.set_xlabel(unit, fontsize=8.5)
     axis.tick_params(axis="x", labelsize=8)
+
+
+def _label(axis: Any, y: int, text: str, x: float, limit: float, right: float) -> None:
+    """A bar's figure behind it, or behind the limit's line where it would lie across that."""
+    width = right * 0.028 * len(text)
+    if x - right * 0.01 < limit < x + width:
+        x = limit + right * 0.015
+    axis.text(x, y, text, va="center", fontsize=8.5, color="#222222")
 
 
 def plot_fidelity(result: dict[str, Any], speeds: dict[str, Any], path: Path) -> None:

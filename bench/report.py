@@ -19,6 +19,22 @@ def spread(values: Sequence[float]) -> float:
     return (third - first) / 2 / statistics.median(values)
 
 
+def middle_half(values: Sequence[float]) -> tuple[float, float]:
+    """The first and the third quartile."""
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+def of_one_precision(engines: Sequence[str]) -> list[str]:
+    """Those of a run that compute in the precision that its peers have: int8 beside int8, float32
+    beside float32."""
+    int8 = any(e.endswith("-int8") and not e.startswith("simdformer") for e in engines)
+    smaller = ("-int8", "-bfloat16")
+    return [e for e in engines if e.endswith("-int8") == int8 and (int8 or not e.endswith(smaller))]
+
+
 def figure(value: float) -> str:
     """Three significant digits, whole numbers in full."""
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"

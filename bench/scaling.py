@@ -1,6 +1,6 @@
 """How time and memory grow: with the number of texts, with their length, and with threads.
 
-    python bench/scaling.py --output bench/results/scaling
+    python bench/scaling.py
 
 An encoder of all-MiniLM-L6-v2's size with random weights and 8,192 positions, on random ids in packed
 batches of at most 16,384 tokens, as encode makes them. Useful flops as in encode.py. What is shown is
@@ -120,9 +120,7 @@ def markdown(rows: list[dict[str, Any]], description: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results" / "scaling"
-    )
+    parser.add_argument("--output", type=Path, default=machine.results("scaling"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=_core.num_threads())
     arguments = parser.parse_args()

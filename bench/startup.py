@@ -1,6 +1,6 @@
 """What it costs to begin: import, cold start, wheel, and memory over a large file.
 
-    python bench/startup.py --output bench/results/startup [--wheel DIST.whl] [--texts 100000]
+    python bench/startup.py [--wheel DIST.whl] [--texts 100000]
 
 import       seconds of `import simdformer` in a fresh process, NumPy's share beside it
 cold start   the same, then loading the model and the first vector; and the whole process
@@ -126,7 +126,7 @@ def to_markdown(result: dict[str, Any]) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--output", type=Path, default=Path(__file__).parent / "results" / "startup")
+    add("--output", type=Path, default=machine.results("startup"))
     add("--model", type=Path, help="a model folder; default: all-MiniLM-L6-v2")
     add("--wheel", type=Path, help="a built wheel whose size to report")
     add("--texts", type=int, default=100_000, help="lines of the file; 0 leaves this out")

@@ -272,3 +272,35 @@ def test_few_neighbours_of_other_vectors_are_kept():
     import similarity
 
     assert similarity.neighbours_kept(unit_rows(200), unit_rows(200, seed=1)) < 0.2
+
+
+def test_peers_are_shown_beside_us_in_their_own_precision():
+    import report
+
+    ours, int8 = ["simdformer", "simdformer-int8", "simdformer-bfloat16"], "simdformer-int8"
+    assert report.of_one_precision([*ours, "openvino"]) == ["simdformer", "openvino"]
+    assert report.of_one_precision([*ours, "openvino-int8"]) == [int8, "openvino-int8"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "expected"),
+    [
+        ("AuthenticAMD", 25, 1, "zen3"),
+        ("AuthenticAMD", 25, 17, "zen4"),
+        ("GenuineIntel", 6, 173, "granite-rapids"),
+        ("GenuineIntel", 6, 1, "genuineintel-6-1"),
+    ],
+)
+def test_results_belong_to_the_cpus_class(monkeypatch, vendor, family, model, expected):
+    import machine
+
+    found = {"vendor_id": vendor, "cpu family": str(family), "model\t": str(model)}
+    monkeypatch.setattr(machine, "_first_value", lambda _, key: found[key])
+    assert machine.results("encode").parts[-2:] == (expected, "encode")
+
+
+def test_the_table_of_all_classes_is_made_of_their_results():
+    import side_by_side
+
+    page = (side_by_side.RESULTS / "README.md").read_text()
+    assert page == side_by_side.to_markdown(side_by_side.RESULTS)

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from simdformer.server import batcher
+from simdformer.server import passes
 from simdformer.server.batcher import Batcher, QueueFullError, StoppedError
 
 
@@ -78,7 +78,7 @@ def test_groups_and_models_do_not_mix():
 
 
 def test_the_first_comes_first_and_a_long_request_takes_turns(monkeypatch):
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 2 * (1 + batcher._ITEM_CHARACTERS))
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 2 * (1 + passes.ITEM_CHARACTERS))
 
     async def script(queue, model):
         futures = [queue.submit(model, items) for items in ("aaaaa", "b", "c")]
@@ -134,7 +134,7 @@ def test_a_cancelled_request_makes_room():
 
 
 def test_the_rest_of_a_cancelled_request_is_not_computed(monkeypatch):
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 1)
 
     async def script(queue, model):
         long = queue.submit(model, ["a", "b", "c"])
@@ -171,7 +171,7 @@ def test_what_the_model_raises_reaches_the_request_to_blame_alone():
 
 
 def test_a_request_that_fails_is_computed_no_further(monkeypatch):
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 1)
 
     async def script(queue, model):
         future = queue.submit(model, ["fail", "a", "b"])
@@ -188,9 +188,9 @@ def test_a_request_that_fails_is_computed_no_further(monkeypatch):
 
 def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
     """After a pass of 2 s for 9 characters, two full ones are 4 s of waiting."""
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1 + batcher._ITEM_CHARACTERS)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 1 + passes.ITEM_CHARACTERS)
     clock = iter(range(0, 1000, 2))
-    monkeypatch.setattr(batcher.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(passes.time, "perf_counter", lambda: next(clock))
 
     async def main():
         model, queue = Lengths(), Batcher(100, max_wait=3)
@@ -227,14 +227,14 @@ def test_a_slow_first_request_does_not_make_the_server_refuse():
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("passes", [[1000] * 20, [1000, 10, 10, 10] * 10])
-def test_what_is_expected_follows_the_passes_and_full_ones_more(monkeypatch, passes):
+@pytest.mark.parametrize("sizes", [[1000] * 20, [1000, 10, 10, 10] * 10])
+def test_what_is_expected_follows_the_passes_and_full_ones_more(monkeypatch, sizes):
     """Full ones take a millisecond a character, small ones three."""
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1000)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 1000)
 
     async def main():
         model, queue = Lengths(), Batcher(100)
-        for size in passes:
+        for size in sizes:
             queue._measure(model, size, size * (0.001 if size == 1000 else 0.003))
         return queue._seconds[model]
 
@@ -255,7 +255,7 @@ def test_what_waits_twice_as_long_as_expected_is_refused():
 
 
 def test_a_long_request_gets_half_of_the_passes(monkeypatch):
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 1)
 
     async def script(queue, model):
         futures = [queue.submit(model, ["long"] * 4)]
@@ -264,9 +264,9 @@ def test_a_long_request_gets_half_of_the_passes(monkeypatch):
         await asyncio.gather(*futures)
 
     _, model = run(script)
-    passes = [items[0] for _, items in model.passes[1:]]
-    assert passes[:8].count("long") == 4
-    assert passes[:2] != ["long", "long"] or passes[2:4] != ["long", "long"]
+    firsts = [items[0] for _, items in model.passes[1:]]
+    assert firsts[:8].count("long") == 4
+    assert firsts[:2] != ["long", "long"] or firsts[2:4] != ["long", "long"]
 
 
 def test_stopping_finishes_the_pass_and_refuses_the_rest():
@@ -284,7 +284,7 @@ def test_stopping_finishes_the_pass_and_refuses_the_rest():
 
 
 def test_after_stopping_the_rest_of_a_long_request_is_refused(monkeypatch):
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 1)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 1)
     model = Lengths()
 
     async def main():

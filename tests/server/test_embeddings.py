@@ -16,7 +16,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("httpx")
 
 from simdformer import SentenceTransformer
-from simdformer.server import batcher, create_app
+from simdformer.server import create_app, passes
 from simdformer.server.served import Embedder
 from tests.support.server_client import ask, ask_all, assert_error, vectors
 
@@ -159,7 +159,7 @@ def test_requests_at_the_same_time_get_the_bits_of_encode_alone(model, app, monk
 
 
 def test_a_request_of_several_passes_keeps_its_order(model, app, monkeypatch):
-    monkeypatch.setattr(batcher, "_PASS_CHARACTERS", 100)
+    monkeypatch.setattr(passes, "PASS_CHARACTERS", 100)
     texts = [f"{word} {i}" for i in range(20) for word in WORDS]
     one, two = ask_all(app, *(("POST", PATH, {"json": {"input": t}}) for t in (texts, texts[::-1])))
     assert_same_bits(vectors(one), model.encode(texts))

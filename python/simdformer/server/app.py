@@ -20,7 +20,7 @@ from starlette.routing import Route
 from simdformer import __version__
 from simdformer.cross_encoder import CrossEncoder
 from simdformer.sentence_transformer import SentenceTransformer
-from simdformer.server.batcher import Batcher, Output, QueueFullError, Runner, StoppedError
+from simdformer.server.batcher import Batcher, QueueFullError, StoppedError
 from simdformer.server.endpoint import CLIENT_GONE, Call, Endpoint, stopping
 from simdformer.server.errors import ApiError, overloaded, shown
 from simdformer.server.incoming import SMALL_BYTES, Memory, checked_key, disconnected, read_body
@@ -34,6 +34,7 @@ from simdformer.server.openai import (
     read_openai,
     read_tei,
 )
+from simdformer.server.passes import Output, Runner
 from simdformer.server.request_fields import Fields
 from simdformer.server.rerank import RERANK_FIELDS, Ranking, ranking_json, read_ranking
 from simdformer.server.served import Embedder, Reranker, ServedName, check_finite

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simdformer.server.batcher import Float32, Output
 from simdformer.server.errors import invalid, shown
+from simdformer.server.passes import Float32, Output
 from simdformer.server.request_fields import Fields, checked_text, is_integer
 from simdformer.server.served import Embedder, TextOrIds
 

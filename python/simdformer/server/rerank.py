@@ -7,8 +7,8 @@ import json
 import uuid
 from typing import NamedTuple
 
-from simdformer.server.batcher import Output
 from simdformer.server.openai import check_number
+from simdformer.server.passes import Output
 from simdformer.server.request_fields import Fields, checked_text
 
 # It is read once for every document.

@@ -12,8 +12,8 @@ import numpy as np
 from simdformer.cross_encoder import CrossEncoder
 from simdformer.functional import sigmoid
 from simdformer.sentence_transformer import SentenceTransformer
-from simdformer.server.batcher import Float32
 from simdformer.server.errors import ApiError, invalid, shown
+from simdformer.server.passes import Float32
 from simdformer.text.inputs import document_prompt
 from simdformer.text.tokenizer import Pair, Tokens, num_characters
 

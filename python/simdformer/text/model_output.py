@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import index
-from typing import Any, NamedTuple, Protocol, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simdformer._core import TransformerStack
 from simdformer.text.batching import TokenBatch
+from simdformer.text.protocols import PooledModel
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -24,17 +25,6 @@ LayersAndHeads = bool | Iterable[SupportsIndex] | Mapping[int, Iterable[Supports
 
 # The bytes that the arrays of one call may take unless it says otherwise.
 MAX_BYTES = 2**30
-
-
-class PooledModel(Protocol):
-    """What gives each text a row: _core.PooledStack, or one with further steps behind it."""
-
-    @property
-    def embedding_dimension(self) -> int:
-        """The length of a row."""
-
-    def encode(self, *args: Any, **kwargs: Any) -> Float32:
-        """_core.PooledStack's arguments and result."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ from simdformer.text.inputs import Budget
 from simdformer.text.model_output import (
     ModelOutput,
     OutputRequest,
-    PooledModel,
     layer_masks,
     run,
 )
+from simdformer.text.protocols import Module, PooledModel, TokenModel
 from simdformer.text.reader import TextReader
 from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
@@ -33,23 +33,6 @@ from simdformer.text.warning import warn_caller
 Array = NDArray[Any]
 Float32 = NDArray[np.float32]
 R = TypeVar("R")
-
-
-class Module(Protocol):
-    """What has a packed form, which follows its changes."""
-
-    def native(self) -> TransformerStack:
-        """The packed form."""
-
-
-@runtime_checkable
-class TokenModel(Protocol):
-    """What may have token vectors of its own."""
-
-    def token_rows(
-        self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
-    ) -> Float32 | None:
-        """float32 (total_tokens, hidden_size); None for the encoder's."""
 
 
 class TextPipeline(TextReader):
@@ -246,18 +229,6 @@ class TextPipeline(TextReader):
             begin = end
         return np.concatenate(parts)
 
-    def padded_tokens(self, texts: Sequence[Text]) -> dict[str, Array]:
-        """The model's view of texts, padded where the tokenizer pads: int64 (n, longest) each."""
-        tokens, left = self.tokenizer(texts), self.tokenizer.files.padding_side == "left"
-        ids = tokens.input_ids
-        type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
-        ones = [[1] * len(row) for row in ids]
-        return {
-            "input_ids": _padded(ids, self.tokenizer.files.pad_id, left=left),
-            "token_type_ids": _padded(type_ids, 0, left=left),
-            "attention_mask": _padded(ones, 0, left=left),
-        }
-
     # --- a batch ---
 
     def _row(self, text: Text, pooling_start: int) -> Float32:
@@ -332,11 +303,3 @@ class TextPipeline(TextReader):
                 f"texts longer than max_seq_length={tokenizer.max_seq_length} tokens are truncated"
                 f" ({count} so far; the model's truncated_texts counts on, without a warning)"
             )
-
-
-def _padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> Array:
-    width = max(map(len, rows), default=0)
-    result = np.full((len(rows), width), fill, dtype=np.int64)
-    for place, row in zip(result, rows, strict=True):
-        place[width - len(row) if left else 0 :][: len(row)] = row
-    return result

@@ -4,14 +4,17 @@ perhaps in another way for each task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Self
 
 from simdformer.text.chat_template import ChatTemplate
-from simdformer.text.tokenizer import Pair, Tokenizer
+from simdformer.text.tokenizer import Pair, Text, Tokenizer
 
+Array = NDArray[Any]
 R = TypeVar("R", bound="TextReader")
 
 
@@ -77,5 +80,25 @@ class TextReader:
             return self._template.render_pair(pair, prompt, self._ids)
         return ((prompt or "") + pair[0], pair[1])
 
+    def padded_tokens(self, texts: Sequence[Text]) -> dict[str, Array]:
+        """The model's view of texts, padded where the tokenizer pads: int64 (n, longest) each."""
+        tokens, left = self.tokenizer(texts), self.tokenizer.files.padding_side == "left"
+        ids = tokens.input_ids
+        type_ids = tokens.type_ids or [[0] * len(row) for row in ids]
+        ones = [[1] * len(row) for row in ids]
+        return {
+            "input_ids": _padded(ids, self.tokenizer.files.pad_id, left=left),
+            "token_type_ids": _padded(type_ids, 0, left=left),
+            "attention_mask": _padded(ones, 0, left=left),
+        }
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.with_max_seq_length(2**31 - 1)([text]).input_ids[0]
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int, *, left: bool) -> Array:
+    width = max(map(len, rows), default=0)
+    result = np.full((len(rows), width), fill, dtype=np.int64)
+    for place, row in zip(result, rows, strict=True):
+        place[width - len(row) if left else 0 :][: len(row)] = row
+    return result

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests as the queue before the model holds them, and the thread that computes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+# Characters in one pass over the model, some 4,000 tokens: enough for every core, and little enough
+# that a short request waits for tenths of a second behind a long one, and Ctrl-C no longer.
+PASS_CHARACTERS = 16384
+# A text has its special tokens, and costs something by itself.
+ITEM_CHARACTERS = 8
+
+
+class Runner(Protocol):
+    """A model as the queue sees it."""
+
+    def size(self, item: Any) -> int:
+        """About how many characters an item has."""
+
+    def run(self, items: Sequence[Any], group: Hashable) -> tuple[Float32, list[int]]:
+        """A row for each item, float32 (len(items), width), and each one's number of tokens.
+
+        group: the one that all these items were submitted with.
+        """
+
+
+class Output(NamedTuple):
+    """What a request gets: rows float32 (items, width) in its order, and their tokens' number."""
+
+    rows: Float32
+    num_tokens: int
+
+
+class Job:
+    """A request: its items, how many of them were handed out, and what came back."""
+
+    def __init__(self, runner: Runner, items: Sequence[Any], group: Hashable) -> None:
+        loop = asyncio.get_running_loop()
+        self.runner, self.items, self.group = runner, items, group
+        self.sizes = [runner.size(item) + ITEM_CHARACTERS for item in items]
+        self.size_left = sum(self.sizes)
+        self.arrival = loop.time()
+        self.taken = 0
+        self.rows: list[Float32] = []
+        self.num_tokens = 0
+        self.done: asyncio.Future[Output] = loop.create_future()
+
+    @property
+    def num_left(self) -> int:
+        return len(self.items) - self.taken
+
+    @property
+    def next_size(self) -> int:
+        """What it takes of the next pass, of which nobody gets more than one before others do."""
+        return min(self.size_left, PASS_CHARACTERS)
+
+    def add(self, rows: Float32, num_tokens: int) -> None:
+        """The next rows, of so many tokens; the last ones end the request."""
+        if self.done.done():
+            return
+        self.rows.append(rows)
+        self.num_tokens += num_tokens
+        if sum(map(len, self.rows)) == len(self.items):
+            whole = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
+            self.done.set_result(Output(whole, self.num_tokens))
+
+    def fail(self, error: Exception) -> None:
+        """End the request with an error, unless it has ended."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Share(NamedTuple):
+    """What one pass computes of a job: items[start:stop]."""
+
+    job: Job
+    start: int
+    stop: int
+
+    @property
+    def items(self) -> Sequence[Any]:
+        return self.job.items[self.start : self.stop]
+
+    @property
+    def size(self) -> int:
+        return sum(self.job.sizes[self.start : self.stop])
+
+
+# A share's rows and numbers of tokens, or what went wrong.
+Outcome = tuple[Float32, list[int]] | Exception
+
+
+class Pass(NamedTuple):
+    """What the computing thread is given."""
+
+    shares: list[Share]
+    loop: asyncio.AbstractEventLoop
+    end: Callable[[list[Outcome], float], None]  # called in the loop, with the seconds it took
+
+
+def compute_passes(passes: queue.SimpleQueue[Pass | None]) -> None:
+    """The computing thread: ends with a None."""
+    while (work := passes.get()) is not None:
+        start = time.perf_counter()
+        outcomes = _outcomes(work.shares)
+        seconds = time.perf_counter() - start
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            work.loop.call_soon_threadsafe(work.end, outcomes, seconds)
+
+
+def _outcomes(shares: Sequence[Share]) -> list[Outcome]:
+    """Shares computed together; those of a pass that fails in halves, so that only the one that is
+    to blame fails."""
+    first = shares[0].job
+    try:
+        rows, counts = first.runner.run([i for share in shares for i in share.items], first.group)
+    except Exception as error:  # noqa: BLE001  (any: it is the request's answer)
+        if len(shares) == 1:
+            return [error]
+        middle = len(shares) // 2
+        return _outcomes(shares[:middle]) + _outcomes(shares[middle:])
+    outcomes: list[Outcome] = []
+    begin = 0
+    for _, start, stop in shares:
+        end = begin + stop - start
+        outcomes.append((rows[begin:end], counts[begin:end]))
+        begin = end
+    return outcomes
