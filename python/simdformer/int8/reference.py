@@ -16,7 +16,7 @@ from simdformer.checkpoint.int8_matrix import Float32
 from simdformer.int8.parts import own_parts, stages
 from simdformer.int8.sample import Sample
 from simdformer.nn.parameters import in_type, value_of
-from simdformer.text.model_output import PooledModel
+from simdformer.text.protocols import PooledModel
 
 Pool: TypeAlias = Callable[[TransformerStack], PooledModel]
 
