@@ -40,7 +40,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev test fuzz soak test-openmp level slow pages parity bench lint sanitize tsan clean
+.PHONY: help demo dev docs test fuzz soak test-openmp level slow pages parity bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,10 @@ slow: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the tests that the quick suit
 
 pages: $(STAMPS)/extra-test $(STAMPS)/extra-pages $(STAMPS)/model  ## Test the pages of explain in headless Chromium
 	$(BIN)/python -m pytest -m pages
+
+# -n: a name that resolves to nothing is an error, as every warning is.
+docs: $(STAMPS)/extra-docs  ## Build the documentation site into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -n -q -j $(JOBS) docs build/docs
 
 # An editable install: Python as it stands, the extension of the last `make dev`. Without isolation, since
 # the build goes on with the cmake that it began with.

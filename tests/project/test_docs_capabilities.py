@@ -1,4 +1,4 @@
-"""docs/capabilities.md: every line of code runs, every test it names exists."""
+"""docs/development/capabilities.md: every line of code runs, every test it names exists."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import ROOT, TESTS
 
-PAGE = (ROOT / "docs" / "capabilities.md").read_text()
+PAGE = (ROOT / "docs" / "development" / "capabilities.md").read_text()
 SETUP = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
