@@ -35,7 +35,7 @@ CPP = {
 # copy that the linker keeps, and so bring AVX-512 to a CPU without it. Types and intrinsics only.
 ISA_OBJECTS = ("simd/", "kernels/", "isa/")
 BARE_HEADERS = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
-THREADS_FILES = ("base/workers_openmp.cpp", "base/workers_pool.cpp")
+THREADS_FILES = ("base/workers_openmp.cpp", "base/system_posix.cpp", "base/system_windows.cpp")
 
 # Likewise under python/simdformer/, by the names below simdformer.
 PUBLIC = (
@@ -102,7 +102,9 @@ DOCUMENTED = ("_ArgumentGroup", "_SubParsersAction", "_exit", "_replace")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 # What one architecture has stands in files that are named for it, and in simd and the levels.
 ONE_ARCHITECTURE = re.compile(r"<cpuid\.h>|__builtin_ia32_|\b__asm__\b|\bbase/arch_\w+\.h")
-MAKES_THREADS = re.compile(r"#\s*pragma\s+omp|<omp\.h>|<thread>|\bpthread_create\b")
+MAKES_THREADS = re.compile(
+    r"#\s*pragma\s+omp|<omp\.h>|\bstd::(j?thread|async)\b|\bpthread_create\b|\b_beginthread"
+)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 

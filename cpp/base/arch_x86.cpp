@@ -2,8 +2,10 @@
 #include "base/arch_x86.h"
 
 #include <cpuid.h>
+#ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include <cstdint>
 
@@ -61,10 +63,14 @@ CpuFeatures detect_cpu_features() {
   return cpu;
 }
 
+#ifdef __linux__
 bool ask_for_tiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
   constexpr long kTileData = 18;               // the state's bit in XCR0
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
+#else
+bool ask_for_tiles() { return false; }
+#endif
 
 }  // namespace simdformer

@@ -16,7 +16,7 @@ CpuFeatures detect_cpu_features();
 
 // Asks Linux to let this process use tiles, whose 8 KB of state it saves only for those that ask.
 // The one thing that is asked of the process: it stands for all its threads and later children, and
-// does nothing until tiles are used. False if refused, as by kernels before 5.16.
+// does nothing until tiles are used. False if refused, as by kernels before 5.16 and other systems.
 bool ask_for_tiles();
 
 }  // namespace simdformer

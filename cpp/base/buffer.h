@@ -2,15 +2,13 @@
 // Buffer: owning, 64-byte aligned, uninitialised storage. MatrixView: rows of somebody's buffer.
 #pragma once
 
-#include <sys/mman.h>
-
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <utility>
 
 #include "base/huge_pages.h"
+#include "base/system.h"
 
 namespace simdformer {
 
@@ -40,7 +38,7 @@ class Buffer {
   struct Free {
     std::shared_ptr<std::byte> owner;
     void operator()(T* p) const {
-      if (!owner) std::free(p);
+      if (!owner) free_aligned(p);
     }
   };
   using Pointer = std::unique_ptr<T, Free>;
@@ -56,9 +54,9 @@ class Buffer {
     if (size == 0) return nullptr;
     const size_t bytes = bytes_of(size);
     const bool large = bytes >= kHugePage;
-    void* p = nullptr;
-    if (posix_memalign(&p, large ? kHugePage : 64, bytes) != 0) throw std::bad_alloc();
-    if (large) madvise(p, bytes, MADV_HUGEPAGE);
+    void* p = allocate_aligned(large ? kHugePage : 64, bytes);
+    if (!p) throw std::bad_alloc();
+    if (large) advise_huge_pages(p, bytes);
     return Pointer(static_cast<T*>(p));
   }
 

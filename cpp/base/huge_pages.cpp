@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/huge_pages.h"
 
-#include <sys/mman.h>
-
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <mutex>
 #include <new>
 #include <vector>
+
+#include "base/system.h"
 
 namespace simdformer {
 namespace {
@@ -23,14 +22,14 @@ class Chunk {
   // One huge page more than asked for, to begin at the start of one.
   explicit Chunk(size_t bytes)
       : mapped_(bytes + kHugePage), pieces_((bytes + kHugePage - 1) / kHugePage) {
-    start_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start_ == MAP_FAILED) throw std::bad_alloc();
+    start_ = map_pages(mapped_);
+    if (!start_) throw std::bad_alloc();
     const size_t into_page = reinterpret_cast<uintptr_t>(start_) % kHugePage;
     first_ = static_cast<std::byte*>(start_) + (kHugePage - into_page) % kHugePage;
     size_ = bytes;
-    madvise(first_, bytes, MADV_HUGEPAGE);
+    advise_huge_pages(first_, bytes);
   }
-  ~Chunk() { munmap(start_, mapped_); }
+  ~Chunk() { unmap_pages(start_, mapped_); }
   Chunk(const Chunk&) = delete;
   Chunk& operator=(const Chunk&) = delete;
 
@@ -53,9 +52,7 @@ class Chunk {
       if (--pieces_[page] > 0) continue;
       // A page that is taken to its end gets no more pieces, but one may have come meanwhile.
       const bool closed = (page + 1) * kHugePage <= taken_.load();
-      if (closed && pieces_[page].load() == 0) {
-        madvise(first_ + page * kHugePage, kHugePage, MADV_DONTNEED);
-      }
+      if (closed && pieces_[page].load() == 0) discard_pages(first_ + page * kHugePage, kHugePage);
     }
   }
 
@@ -72,9 +69,9 @@ std::mutex mutex;
 std::weak_ptr<Chunk> open_chunk;  // its pieces keep it
 
 std::shared_ptr<std::byte> ordinary_memory(size_t bytes) {
-  void* p = nullptr;
-  if (posix_memalign(&p, 64, bytes) != 0) throw std::bad_alloc();
-  return {static_cast<std::byte*>(p), [](std::byte* piece) { std::free(piece); }};
+  void* p = allocate_aligned(64, bytes);
+  if (!p) throw std::bad_alloc();
+  return {static_cast<std::byte*>(p), [](std::byte* piece) { free_aligned(piece); }};
 }
 
 }  // namespace

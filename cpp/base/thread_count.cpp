@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/thread_count.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -10,25 +8,15 @@
 #include <fstream>
 #include <sstream>
 #include <string_view>
-#include <vector>
 
 #include "base/check.h"
+#include "base/system.h"
 
 namespace simdformer {
 namespace {
 
 constexpr int kMaxThreads = 1024;
 std::atomic<int> thread_limit{kMaxThreads};
-
-int affinity_cpus() {
-  // The mask of a machine with more than 1024 CPUs needs a larger set: EINVAL until it fits.
-  for (size_t cpus = 1024; cpus <= (size_t{1} << 20); cpus *= 2) {
-    std::vector<cpu_set_t> mask(cpus / CPU_SETSIZE);
-    const size_t bytes = mask.size() * sizeof(cpu_set_t);
-    if (sched_getaffinity(0, bytes, mask.data()) == 0) return CPU_COUNT_S(bytes, mask.data());
-  }
-  return 1;
-}
 
 double smaller_limit(double a, double b) {
   if (a <= 0 || b <= 0) return std::max(a, b);
@@ -83,8 +71,9 @@ int env_count(const char* name) {
 }
 
 ThreadCount read_thread_count() {
-  ThreadCount threads{affinity_cpus(), "CPUs in the affinity mask"};
-  const double quota = cgroup_cpu_limit("/");
+  const CpuCount cpus = usable_cpus();
+  ThreadCount threads{cpus.count, cpus.source};
+  const double quota = cgroup_cpu_limit("");
   if (quota > 0 && quota < threads.count) {
     threads = {std::max(1, static_cast<int>(quota)), concat("cgroup quota of ", quota, " CPUs")};
   }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/thread_lease.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <atomic>
 
+#include "base/system.h"
 #include "base/thread_count.h"
 
 namespace simdformer {
@@ -14,7 +13,7 @@ namespace {
 std::atomic<int> leased{0};
 
 // The callers of other threads are not in a forked child.
-[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { leased = 0; });
+[[maybe_unused]] const bool fork_handler = at_fork(nullptr, nullptr, [] { leased = 0; });
 
 }  // namespace
 

@@ -1,7 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -13,6 +10,7 @@
 #include <vector>
 
 #include "base/spin.h"
+#include "base/system.h"
 #include "base/workers.h"
 
 namespace simdformer {
@@ -113,21 +111,10 @@ class ThreadPool {
     size_t id;
   };
 
-  // Signals are for the threads of the program. False if the system gives no more threads.
+  // False if the system gives no more threads.
   bool start_worker(size_t id) {
-    auto start = std::make_unique<Start>(this, id);
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, kStackBytes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    const bool started = pthread_create(&thread, &attributes, enter, start.get()) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    pthread_attr_destroy(&attributes);
+    auto start = std::make_unique<Start>(Start{this, id});
+    const bool started = start_thread(kStackBytes, enter, start.get());
     if (started) static_cast<void>(start.release());
     return started;
   }
@@ -148,8 +135,8 @@ class ThreadPool {
 // Both when the library is loaded, so that no fork falls into the middle of it. Never destroyed:
 // workers may run until the process ends.
 ThreadPool* pool = new ThreadPool;
-[[maybe_unused]] const int fork_handlers =
-    pthread_atfork([] { pool->lock(); }, [] { pool->unlock(); }, [] { pool = new ThreadPool; });
+[[maybe_unused]] const bool fork_handlers =
+    at_fork([] { pool->lock(); }, [] { pool->unlock(); }, [] { pool = new ThreadPool; });
 
 }  // namespace
 

@@ -2,10 +2,10 @@
 #include "bindings/exit_gate.h"
 
 #include <Python.h>
-#include <pthread.h>
-#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <thread>
 
 namespace simdformer::bindings::exit_gate {
 
@@ -13,33 +13,39 @@ namespace {
 
 std::atomic<int> threads_outside = 0;
 std::atomic<bool> ending = false;
-pthread_t ender;  // written before `ending`
+unsigned long ender;  // written before `ending`
+
+[[noreturn]] void sleep_for_ever() {
+  for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
 
 }  // namespace
 
 void enter() {
   if (closed()) {
     PyEval_SaveThread();
-    for (;;) pause();
+    sleep_for_ever();
   }
   ++threads_outside;
 }
 
 void leave() { --threads_outside; }
 
-bool closed() { return ending && pthread_equal(ender, pthread_self()) == 0; }
+bool closed() { return ending && ender != PyThread_get_thread_ident(); }
 
 void stay_out() {
   --threads_outside;
-  for (;;) pause();
+  sleep_for_ever();
 }
 
 void close() {
-  ender = pthread_self();
+  ender = PyThread_get_thread_ident();
   ending = true;
   constexpr int kTries = 5000;
   PyThreadState* state = PyEval_SaveThread();
-  for (int i = 0; i < kTries && threads_outside > 0; ++i) usleep(1000);
+  for (int i = 0; i < kTries && threads_outside > 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   PyEval_RestoreThread(state);
 }
 

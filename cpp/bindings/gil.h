@@ -2,7 +2,6 @@
 // Native work without the GIL.
 #pragma once
 
-#include <cxxabi.h>
 #include <pybind11/pybind11.h>
 
 #include "base/parallel.h"
@@ -18,7 +17,7 @@ class GilRelease {
     exit_gate::enter();
     thread_ = PyEval_SaveThread();
   }
-  ~GilRelease() {
+  ~GilRelease() noexcept(false) {
     retake();
     exit_gate::leave();
   }
@@ -36,13 +35,20 @@ class GilRelease {
   }
 
  private:
-  void retake() noexcept {
-    if (exit_gate::closed()) exit_gate::stay_out();
-    try {
-      PyEval_RestoreThread(thread_);
-    } catch (const abi::__forced_unwind&) {  // the gate has waited too long
-      exit_gate::stay_out();
+  // Where the gate has waited too long, CPython before 3.14 ends the thread by unwinding its stack;
+  // destructors run then, and no handler of exceptions in every C++ library.
+  struct StayOut {
+    bool back = false;
+    ~StayOut() {
+      if (!back) exit_gate::stay_out();
     }
+  };
+
+  void retake() {
+    if (exit_gate::closed()) exit_gate::stay_out();
+    StayOut unless_back;
+    PyEval_RestoreThread(thread_);
+    unless_back.back = true;
   }
 
   PyThreadState* thread_;

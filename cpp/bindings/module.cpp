@@ -21,7 +21,7 @@ constexpr const char* kCompiler = "gcc " __VERSION__;
 }  // namespace
 
 // threadpoolctl knows a library by what it exports.
-extern "C" __attribute__((visibility("default"))) const char* simdformer_thread_provider() {
+extern "C" PYBIND11_EXPORT const char* simdformer_thread_provider() {
   return simdformer::thread_provider();
 }
 
@@ -52,8 +52,10 @@ PYBIND11_MODULE(simdformer_core, module) {
   module.def("leave_python", &bindings::exit_gate::enter);
   module.def("return_to_python", &bindings::exit_gate::leave);
   py::module_::import("atexit").attr("register")(py::cpp_function(&bindings::exit_gate::close));
-  py::module_::import("os").attr("register_at_fork")(
-      py::arg("after_in_child") = py::cpp_function(&bindings::exit_gate::reset));
+  if (const py::module_ os = py::module_::import("os"); py::hasattr(os, "register_at_fork")) {
+    os.attr("register_at_fork")(py::arg("after_in_child") =
+                                    py::cpp_function(&bindings::exit_gate::reset));
+  }
 
   bindings::bind_kernels(module);
   bindings::bind_layers(module);

@@ -2,9 +2,11 @@
 // VecF32 on AVX-512 F/BW/DQ/VL: 16 lanes. Every vec_*.h has the same members with the same meaning.
 #pragma once
 
+#ifndef __clang__
 // gcc 12 takes the undefined operands inside its own AVX-512 intrinsics for our mistake.
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 
 #include <immintrin.h>
 

@@ -12,11 +12,21 @@ from pathlib import Path
 LARGEST_VOCABULARY = 1 << 30
 LARGEST_JSON = 1 << 26
 
+# Windows has none of the first two, and others have no text mode. A pipe is opened without waiting for its
+# other end.
+_READ = os.O_RDONLY
+for _name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"):
+    _READ |= getattr(os, _name, 0)
+
 
 def open_regular(path: Path) -> int:
     """A file descriptor to read from. ValueError names what is no regular file."""
-    # A pipe is opened without waiting for its other end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, _READ)
+    except PermissionError:
+        if path.is_dir():  # which Windows does not open
+            raise ValueError(f"{path}: not a regular file") from None
+        raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

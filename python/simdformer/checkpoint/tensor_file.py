@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer.checkpoint.regular_file import open_regular
+
+# Systems move at most 2 GiB in one call, and some refuse to be asked for more.
+_MOST = 1 << 30
+# Of a file's position, where there is no pread.
+_position = threading.Lock()
 
 
 class TensorFile:
@@ -38,11 +44,19 @@ class TensorFile:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer."""
         done = 0
-        while done < len(buffer):  # one call moves at most 2 GiB
-            count = os.preadv(self.fd, [buffer[done:]], offset + done)
+        while done < len(buffer):
+            count = self._read_part(buffer[done : done + _MOST], offset + done)
             if count == 0:
                 raise ValueError(f"{self.path}: the file was truncated while it was being read")
             done += count
+
+    def _read_part(self, buffer: memoryview, offset: int) -> int:
+        """How many bytes were read."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self.fd, [buffer], offset)
+        with _position, open(self.fd, "rb", buffering=0, closefd=False) as file:
+            file.seek(offset)
+            return file.readinto(buffer)
 
     def close(self) -> None:
         """Close it."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_BROKEN_PIPE = 128 + getattr(signal, "SIGPIPE", 13)  # Windows has no such signal
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
 # What Python hides by default. An interrupted import leaves its file open, and a ResourceWarning.

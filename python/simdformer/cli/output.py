@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -17,6 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 import numpy as np
 
 from simdformer.cli.errors import CliError, UsageError
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +62,7 @@ class AtomicFile:
             with contextlib.suppress(
                 OSError
             ):  # a file system without locks: others leave it alone too
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _lock(file)
             if os.fstat(file.fileno()).st_nlink:
                 return file
             file.close()  # another run took it for an orphan before it was locked
@@ -70,9 +72,8 @@ class AtomicFile:
         name = re.compile(re.escape(f".{self._path.name}.") + r"[0-9a-f]{8}\.tmp")
         for path in self._path.parent.iterdir():
             if name.fullmatch(path.name):
-                with contextlib.suppress(OSError), path.open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
+                with contextlib.suppress(OSError):
+                    _remove_unlocked(path)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append the bytes of `data`."""
@@ -106,6 +107,8 @@ class AtomicFile:
             os.fsync(self._file.fileno())
             if self._path.exists():
                 shutil.copymode(self._path, self._temporary)
+            if sys.platform == "win32":  # where an open file keeps its name
+                self._file.close()
             self._temporary.replace(self._path)
             _fsync_directory(self._path.parent)
         except OSError as error:
@@ -235,8 +238,26 @@ def write_text(text: str) -> None:
         out.write(text.encode())
 
 
+def _lock(file: BinaryIO) -> None:
+    """Windows needs no lock: what is open there is not removed."""
+    if sys.platform != "win32":
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _remove_unlocked(path: Path) -> None:
+    """OSError if a process has the file open."""
+    if sys.platform == "win32":
+        path.unlink()
+        return
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
 def _fsync_directory(path: Path) -> None:
-    """Make the rename itself last."""
+    """Make the rename itself last. Windows opens no directories."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,6 +9,7 @@ until the command stops.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -30,7 +31,8 @@ def watch() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _report_all_but_signals
     numbers, wakeup = os.pipe()
-    os.set_blocking(wakeup, False)
+    if sys.platform != "win32":
+        os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     threading.Thread(target=_repeat, args=(numbers,), daemon=True).start()
 
@@ -50,7 +52,10 @@ def _repeat(numbers: int) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):
             continue
         while not _stopping.wait(_GRACE_SECONDS):
-            signal.pthread_kill(threading.main_thread().ident or 0, number)
+            if sys.platform == "win32":
+                _thread.interrupt_main(number)
+            else:
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _report_all_but_signals(unraisable: sys.UnraisableHookArgs) -> None:

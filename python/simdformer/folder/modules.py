@@ -11,7 +11,7 @@ import ast
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from simdformer.checkpoint import read_any_json, read_json, read_optional_json
@@ -132,9 +132,14 @@ def _inside(folder: Path, path: Path, entry: Mapping[str, Any]) -> Path:
 def inside(folder: Path, source: Path, path: object) -> Path:
     """A folder below `folder`. ValueError, naming what says so, for a path that leaves it."""
     parts = PurePosixPath(path).parts if isinstance(path, str) else ("..",)
-    if ".." in parts or parts[:1] == ("/",) or "\\" in str(path) or "\0" in str(path):
+    if ".." in parts or parts[:1] == ("/",) or _is_odd(str(path)):
         raise ValueError(f"{source}: module paths must stay in the model folder, got {path!r}")
     return folder.joinpath(*parts)
+
+
+def _is_odd(path: str) -> bool:
+    """Whether a path means something else on another system, or nothing at all."""
+    return "\\" in path or "\0" in path or bool(PureWindowsPath(path).drive)
 
 
 def _module(source: Path, kind: object, folder: Path, depth: int = 0) -> Module:

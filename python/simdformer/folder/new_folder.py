@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +41,11 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _sync(folder: Path) -> None:
     """What is in it is on the disk before its name is."""
+    windows = sys.platform == "win32"
     for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
+        if windows and path.is_dir():  # which Windows does not open
+            continue
+        descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

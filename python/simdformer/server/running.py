@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import socket
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, cast
@@ -16,6 +16,9 @@ from starlette.applications import Starlette
 from simdformer.server.batcher import Batcher
 from simdformer.server.connections import BoundedProtocol, Limits
 from simdformer.server.errors import log_sometimes
+
+if sys.platform != "win32":
+    import resource
 
 # Connections that may come before one is taken: asyncio takes as many at once, and those that make room
 # for them close a moment later.
@@ -107,8 +110,10 @@ def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 def _raised_file_limit(wanted: int) -> int:
     """How many files the process may open, after asking for enough."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _OTHER_FILES
+    if sys.platform == "win32":  # sockets are no files there
+        return needed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         top = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, top), hard))

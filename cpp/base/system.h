@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each operating system does in its own way: system_posix.cpp (Linux and macOS),
+// system_windows.cpp.
+#pragma once
+
+#include <cstddef>
+
+namespace simdformer {
+
+// Null if there is no memory. alignment: a power of two.
+void* allocate_aligned(size_t alignment, size_t bytes);
+void free_aligned(void* p);
+
+// Whole pages of zeros; null if there is no memory.
+void* map_pages(size_t bytes);
+void unmap_pages(void* p, size_t bytes);
+// Asks for huge pages, in vain where the system has none.
+void advise_huge_pages(void* p, size_t bytes);
+// The memory of mapped pages that are not used any more goes back to the system.
+void discard_pages(void* p, size_t bytes);
+
+struct CpuCount {
+  int count;
+  const char* source;
+};
+
+// The CPUs that this process may run on.
+CpuCount usable_cpus();
+
+// Runs run(argument) on a thread that nobody waits for. Signals are for the threads of the program:
+// this one takes none. False if the system gives no more threads.
+bool start_thread(size_t stack_bytes, void* (*run)(void*), void* argument);
+
+// Each may be null: what runs before a fork, and after it in the parent and in the child. Nothing
+// happens where processes do not fork. Returns true, for the initialisation of a global.
+bool at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
+
+}  // namespace simdformer
