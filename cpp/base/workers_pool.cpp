@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/pinning.h"
 #include "base/spin.h"
 #include "base/system.h"
 #include "base/workers.h"
@@ -121,6 +122,7 @@ class ThreadPool {
 
   static void* enter(void* argument) {
     const std::unique_ptr<Start> start(static_cast<Start*>(argument));
+    pin_worker(start->id);
     start->pool->work(start->id);
     return nullptr;
   }

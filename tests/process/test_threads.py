@@ -217,6 +217,36 @@ def test_a_caller_without_workers_does_all_shares():
     assert tasks == "1"
 
 
+# Pinned workers
+
+WORKERS_MASKS = """
+import os, time
+from tests.support.tiny_bert import native_encoder, random_batch
+encoder, batch = native_encoder(), random_batch([30] * 9)
+before = set(os.listdir("/proc/self/task"))
+encoder.encode(*batch, num_threads=4)
+workers = set(os.listdir("/proc/self/task")) - before
+everything = os.sched_getaffinity(0)
+deadline = time.monotonic() + {wait}
+while time.monotonic() < deadline:
+    masks = [os.sched_getaffinity(int(worker)) for worker in workers]
+    if all(mask != everything for mask in masks):
+        break
+    time.sleep(0.01)
+print(sorted(map(sorted, masks)) == sorted([sorted(everything)[i % len(everything)]] for i in (1, 2, 3)))
+"""
+
+of_the_pool = pytest.mark.skipif(_core.thread_provider() != "pool", reason="OpenMP has OMP_PLACES")
+
+
+@of_the_pool
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+@pytest.mark.parametrize(("value", "wait", "pinned"), [("1", 60, "True"), ("0", 0.2, "False")])
+def test_workers_are_bound_to_a_cpu_each_if_asked_for(value, wait, pinned):
+    script = WORKERS_MASKS.format(wait=wait)
+    assert output_of(script, SIMDFORMER_PIN_THREADS=value, RAYON_NUM_THREADS="1") == pinned
+
+
 # Ctrl-C
 
 LONG_FORWARD = """
