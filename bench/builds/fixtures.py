@@ -34,6 +34,8 @@ class Head(NamedTuple):
 
 
 HEADS = {
+    "albert": Head("AlbertForSequenceClassification", "albert.pooler", "classifier"),
+    "eurobert": Head("EuroBertForSequenceClassification", "dense", "classifier"),
     "bert": Head("BertForSequenceClassification", "bert.pooler.dense", "classifier"),
     "electra": Head("ElectraForSequenceClassification", "classifier.dense", "classifier.out_proj"),
     "ernie": Head("ErnieForSequenceClassification", "ernie.pooler.dense", "classifier"),
@@ -44,6 +46,7 @@ HEADS = {
     "camembert": Head(
         "CamembertForSequenceClassification", "classifier.dense", "classifier.out_proj"
     ),
+    "deberta-v2": Head("DebertaV2ForSequenceClassification", "pooler.dense", "classifier"),
     "distilbert": Head("DistilBertForSequenceClassification", "pre_classifier", "classifier"),
     "mpnet": Head("MPNetForSequenceClassification", "classifier.dense", "classifier.out_proj"),
     "modernbert": Head(
@@ -56,6 +59,7 @@ HEADS = {
     "new": Head("NewForSequenceClassification", "new.pooler.dense", "classifier"),
     "qwen3": Head("Qwen3ForSequenceClassification", None, "score", biased=False),
     "qwen2": Head("Qwen2ForSequenceClassification", None, "score", biased=False),
+    "gemma3_text": Head("Gemma3TextForSequenceClassification", None, "score", biased=False),
     "llama": Head("LlamaForSequenceClassification", None, "score", biased=False),
     "mistral": Head("MistralForSequenceClassification", None, "score", biased=False),
 }

@@ -2,6 +2,8 @@
 // Transformer layers, stacks of them, and the cache of a decoder.
 #include <pybind11/stl.h>
 
+#include <array>
+
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/stack_arguments.h"
@@ -191,7 +193,9 @@ Shared<TransformerLayer> make_layer(Shared<SingleAttention> self_attention,
                                     Shared<SingleAttention> cross_attention,
                                     Shared<FeedForward> feed_forward, Shared<Norm> self_norm,
                                     Shared<Norm> cross_norm, Shared<Norm> feed_forward_norm,
-                                    bool norm_first, bool residual, float alpha) {
+                                    const std::array<Shared<Norm>, 3>& output_norms,
+                                    bool norm_first, bool residual, bool output_residual,
+                                    float alpha) {
   return std::make_shared<TransformerLayer>(
       TransformerLayer::Parts{
           .self_attention = self_attention->shared(),
@@ -199,8 +203,14 @@ Shared<TransformerLayer> make_layer(Shared<SingleAttention> self_attention,
           .feed_forward = feed_forward,
           .self_norm = self_norm,
           .cross_norm = cross_norm,
-          .feed_forward_norm = feed_forward_norm},
-      SublayerOptions{.norm_first = norm_first, .residual = residual, .alpha = alpha});
+          .feed_forward_norm = feed_forward_norm,
+          .self_output_norm = output_norms[0],
+          .cross_output_norm = output_norms[1],
+          .feed_forward_output_norm = output_norms[2]},
+      SublayerOptions{.norm_first = norm_first,
+                      .residual = residual,
+                      .output_residual = output_residual,
+                      .alpha = alpha});
 }
 
 void bind_cache(py::module_& module) {
@@ -229,8 +239,9 @@ void bind_stack(py::module_& module) {
   py::class_<TransformerLayer, Shared<TransformerLayer>>(module, "TransformerLayer")
       .def(py::init(&make_layer), arg("self_attention").none(false), arg("cross_attention"),
            arg("feed_forward").none(false), arg("self_norm"), arg("cross_norm"),
-           arg("feed_forward_norm"), py::kw_only(), arg("norm_first") = false,
-           arg("residual") = true, arg("alpha") = 1.0f);
+           arg("feed_forward_norm"), py::kw_only(),
+           arg("output_norms") = std::array<Shared<Norm>, 3>{}, arg("norm_first") = false,
+           arg("residual") = true, arg("output_residual") = false, arg("alpha") = 1.0f);
 
   const auto vocab_size = [](const TransformerStack& self) {
     return self.embeddings() ? self.embeddings()->vocab_size() : 0;

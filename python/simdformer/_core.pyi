@@ -429,8 +429,11 @@ class TransformerLayer:
         cross_norm: Norm | None,
         feed_forward_norm: Norm | None,
         *,
+        # of what self-attention, cross-attention and feed-forward put out
+        output_norms: Sequence[Norm | None] = ...,
         norm_first: bool = False,
         residual: bool = True,
+        output_residual: bool = False,
         alpha: float = 1.0,
     ) -> None: ...
 

@@ -189,8 +189,9 @@ def test_a_task_models_checkpoint_is_read(saved, texts, tmp_path, kind):
     """Its encoder's names have a prefix, and its head is passed over."""
     import transformers
 
-    stem, plain = KINDS[kind].stem, saved(kind)[0]
-    task = getattr(transformers, stem + KINDS[kind].task).from_pretrained(plain)
+    name, plain = KINDS[kind].task, saved(kind)[0]
+    name = KINDS[kind].stem + name if name.startswith("For") else name
+    task = getattr(transformers, name).from_pretrained(plain)
     task.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((plain / name).read_bytes())

@@ -17,7 +17,15 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 # add up to.
 BOUND = 2e-6
 # The linear layer that mixes the heads' outputs, by the end of its name.
-MIXERS = ("attention.output.dense", "out_lin", "attn.o", "Wo", "o_proj", "SelfAttention.o")
+MIXERS = (
+    "attention.output.dense",
+    "attention.dense",
+    "out_lin",
+    "attn.o",
+    "Wo",
+    "o_proj",
+    "SelfAttention.o",
+)
 EVERYTHING = {
     "output_attentions": True,
     "output_hidden_states": True,
@@ -45,22 +53,19 @@ class Reference:
         self.head_outputs = []
         named = self.model.named_modules()
         mixers = [m for name, m in named if name.endswith(MIXERS) and "mlp" not in name]
-        for layer, mixer in enumerate(mixers):
-            mixer.register_forward_pre_hook(self._hook(layer))
+        for mixer in mixers:
+            mixer.register_forward_pre_hook(self._mixed)
         for module in self.model.modules():
             if type(module).__name__.endswith("RotaryEmbedding"):
                 module.forward = exact_angles(module)
 
-    def _hook(self, layer):
-        def masked(_module, inputs):
-            (x,) = inputs
-            if self.mask is not None:
-                factors = x.new_tensor(self.mask[layer])
-                x = x * factors.repeat_interleave(x.shape[-1] // len(factors))
-            self.head_outputs.append(x[0].numpy())
-            return (x,)
-
-        return masked
+    def _mixed(self, _module, inputs):
+        (x,) = inputs
+        if self.mask is not None:
+            factors = x.new_tensor(self.mask[len(self.head_outputs)])  # ALBERT's layers run again
+            x = x * factors.repeat_interleave(x.shape[-1] // len(factors))
+        self.head_outputs.append(x[0].numpy())
+        return (x,)
 
     def __call__(self, input_ids, mask=None):
         """Hidden states, attentions and heads' outputs of one text, a list of arrays each."""

@@ -15,7 +15,7 @@ from tests.oracle import rotary as oracle_rotary
 from tests.support import normal
 from tests.support.model_fixtures import CLOSE, PAIRS
 from tests.support.tiny_models import TINY
-from tests.support.tiny_rotary import MODERNBERT, QWEN3
+from tests.support.tiny_rotary import EUROBERT, MODERNBERT, QWEN3
 
 D, LABELS = TINY.hidden_size, 3
 BARE = {"modules.json": None, "sentence_bert_config.json": None, "1_Pooling/config.json": None}
@@ -51,6 +51,48 @@ def states_of_pairs(architecture):
     weights, definition = architecture.weights(), architecture.definition()
     ids = [np.array(tokenizer.encode(*pair).ids) for pair in PAIRS]
     return [oracle_rotary.encoder(each, weights, definition) for each in ids]
+
+
+@pytest.mark.parametrize("pooling", [None, "bos", "late", "mean"])
+def test_euroberts_head_follows_the_oracle(tmp_path, pooling):
+    rng = np.random.default_rng(3)
+    head = {
+        "dense.weight": normal(rng, D, D, scale=D**-0.5),
+        "dense.bias": normal(rng, D),
+        "classifier.weight": normal(rng, LABELS, D, scale=D**-0.5),
+        "classifier.bias": normal(rng, LABELS),
+    }
+    fields = {} if pooling is None else {"classifier_pooling": pooling}
+    classes = "EuroBertForSequenceClassification"
+    folder = write(tmp_path / "m", EUROBERT, classes, head, **fields)
+
+    def dense(x):
+        return oracle.gelu(oracle.linear(x, head["dense.weight"], head["dense.bias"]))
+
+    behind = {
+        "bos": lambda x: dense(x[0]),
+        "late": lambda x: dense(x).mean(axis=0),
+        "mean": lambda x: dense(x.mean(axis=0)),
+    }[pooling or "late"]
+    rows = np.array([behind(states) for states in states_of_pairs(EUROBERT)])
+    expected = oracle.linear(rows, head["classifier.weight"], head["classifier.bias"])
+    found = CrossEncoder(folder, activation_fn="torch.nn.Identity").predict(PAIRS)
+    np.testing.assert_allclose(found, expected, **CLOSE)
+    int8 = CrossEncoder(folder, activation_fn="torch.nn.Identity", compute_type="int8")
+    assert np.abs(int8.predict(PAIRS) - expected).max() < 0.2
+
+
+def test_another_pooling_of_euroberts_head_is_refused(tmp_path):
+    classes, rng = "EuroBertForSequenceClassification", np.random.default_rng(3)
+    head = {
+        "dense.weight": normal(rng, D, D),
+        "dense.bias": normal(rng, D),
+        "classifier.weight": normal(rng, LABELS, D),
+        "classifier.bias": normal(rng, LABELS),
+    }
+    folder = write(tmp_path / "m", EUROBERT, classes, head, classifier_pooling="cls")
+    with pytest.raises(ValueError, match="unknown classifier_pooling 'cls'; known: 'bos', 'late'"):
+        CrossEncoder(folder)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

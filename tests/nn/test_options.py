@@ -102,6 +102,29 @@ def test_qk_norm_is_of_each_heads_queries_and_keys(rng, norm, score):
     assert_close(module(x, x, x)[0][0], exact)
 
 
+@pytest.mark.usefixtures("active_isa")
+@pytest.mark.parametrize("position", [None, nn.RotaryEmbedding(D)])
+def test_qk_norm_may_be_of_all_heads_features(rng, position):
+    module, w = attention(rng, qk_norm=nn.LayerNorm(E), position=position)
+    x = normal(rng, 1, 9, E)
+
+    def heads(which, name):
+        rows = slice(which * E, (which + 1) * E)
+        y = oracle.linear(x[0], w["in_proj_weight"][rows], w["in_proj_bias"][rows])
+        if name:
+            y = oracle_nn.norm(y, oracle_nn.part(w, name), "layer", 1e-5)
+        y = y.reshape(9, H, D)
+        turned = name and position is not None
+        return np.stack([oracle_nn.rotate(y[:, h]) if turned else y[:, h] for h in range(H)])
+
+    q, k, v = heads(0, "q_norm"), heads(1, "k_norm"), heads(2, "")
+    contexts = [oracle.softmax(q[h] @ k[h].T / np.sqrt(D)) @ v[h] for h in range(H)]
+    exact = oracle.linear(np.concatenate(contexts, 1), w["out_proj.weight"], w["out_proj.bias"])
+    assert_close(module(x, x, x)[0][0], exact)
+    with pytest.raises(ValueError, match="can't be left out where qk_norm is of all heads"):
+        module.prune_heads([1])
+
+
 def test_qk_norm_comes_before_rotation(rng):
     """A norm with a weight does not commute with a rotation of pairs."""
     plain, w = attention(rng, position=nn.RotaryEmbedding(D))
@@ -130,7 +153,7 @@ def test_qk_norm_comes_before_rotation(rng):
         (
             {"qk_norm": nn.RMSNorm(5)},
             ValueError,
-            r"qk_norm must be of head_dim=6 features, got \(5,\)",
+            r"qk_norm must be of head_dim=6 features, or of all heads' 24 .*, got \(5,\)",
         ),
         ({"qk_norm": nn.RMSNorm(6), "score": "bilinear"}, ValueError, "exclude each other"),
         ({"logit_scale": True, "scale": 2.0}, ValueError, "exclude each other"),

@@ -12,6 +12,7 @@ from simdformer import nn
 from tests import oracle
 from tests.oracle import f64
 from tests.oracle import nn as oracle_nn
+from tests.oracle.positions import deberta_bucket
 from tests.oracle.scores import (
     attend,
     clipped_distances,
@@ -63,15 +64,6 @@ def sinusoids(distances):
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def bucket(distance, buckets=8, reach=64):
-    """DeBERTa's, one number at a time."""
-    middle = buckets // 2
-    if abs(distance) <= middle:
-        return distance
-    steps = np.log(abs(distance) / middle) / np.log((reach - 1) / middle) * (middle - 1)
-    return int(np.sign(distance) * (np.ceil(steps) + middle))
-
-
 def expected_heads(kind, q, k, v, w, keep):
     """Each head's output (H, L, D) and weights by the papers' formulas."""
     p = oracle_nn.part(w, "position")
@@ -90,7 +82,7 @@ def expected_heads(kind, q, k, v, w, keep):
         return attend(scores / D**0.5, v, keep)
     distance = np.arange(length)[:, None] - np.arange(keys)
     if kind == "deberta":
-        distance = np.vectorize(bucket)(distance)
+        distance = np.vectorize(lambda d: deberta_bucket(d, 8, 64))(distance)
     span = len(p["weight"]) // 2
     index = np.clip(distance + span, 0, 2 * span - 1)
     position_keys = heads_of(p["weight"], w, 1)

@@ -114,11 +114,36 @@ def test_options_combine(rng, norm, norm_first, activation, alpha, residual):
         assert_close(out, expected)
 
 
+@pytest.mark.usefixtures("active_isa")
+@pytest.mark.parametrize("output_norm", [True, "residual"])
+@pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
+@pytest.mark.parametrize(
+    "options", [{"norm_first": True}, {"alpha": 1.7}, {"residual": False}], ids=str
+)
+def test_what_sublayers_put_out_may_be_normalised(rng, output_norm, norm, options):
+    layer, w = encoder(rng, norm=norm, output_norm=output_norm, activation="geglu", **options)
+    x = normal(rng, 2, 7, 24)
+    for i, out in enumerate(layer(x)):
+        expected = oracle_nn.layer(
+            x[i], w, 4, kind=norm, output_norm=output_norm, gate="gelu", **options
+        )
+        assert_close(out, expected)
+
+
+def test_an_output_norm_of_one_sublayer_may_be_left_out(rng):
+    layer, w = encoder(rng, output_norm="residual", norm="rms")
+    layer.output_norm2 = nn.Identity()
+    x = normal(rng, 7, 24)
+    attended = oracle_nn.layer(x, w, 4, kind="rms", output_norm="residual", only="norm1")
+    expected = oracle_nn.layer(attended, w, 4, kind="rms", only="norm2")
+    assert_close(layer(x), expected)
+
+
 def test_decoder_layer_with_every_option(rng):
     layer, w = randomize(
         nn.TransformerDecoderLayer(
             24, 4, 37, batch_first=True, norm="rms", alpha=1.3, activation="swiglu",
-            position=nn.RotaryEmbedding(6), num_kv_heads=2,
+            position=nn.RotaryEmbedding(6), num_kv_heads=2, output_norm=True,
         ),
         rng,
     )  # fmt: skip
@@ -127,7 +152,7 @@ def test_decoder_layer_with_every_option(rng):
     for i in range(2):
         expected = oracle_nn.layer(
             x[i], w, 4, memory=memory[i], kind="rms", alpha=1.3, gate="silu", rotary=True,
-            kv_heads=2, bias=oracle_nn.causal(5),
+            kv_heads=2, bias=oracle_nn.causal(5), output_norm=True,
         )  # fmt: skip
         assert_close(out[i], expected)
 

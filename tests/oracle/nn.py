@@ -92,14 +92,21 @@ def part(w, name):
 
 def layer(
     x, w, heads, *, memory=None, kind="layer", norm_first=False, alpha=1.0, residual=True,
-    activation="relu", gate=None, bias=0.0, memory_bias=0.0, **attention,
+    activation="relu", gate=None, bias=0.0, memory_bias=0.0, output_norm=False, only=None,
+    **attention,
 ):  # fmt: skip
-    """An encoder layer, or with a memory a decoder layer: (L, E) -> (L, E)."""
+    """An encoder layer, or with a memory a decoder layer, or one sublayer by its norm: (L, E) -> (L, E)."""
 
     def sublayer(x, norm_name, f):
+        if only not in (None, norm_name):
+            return x
         n = part(w, norm_name)
         kept = alpha * x if residual else 0.0
-        return kept + f(norm(x, n, kind)) if norm_first else norm(kept + f(x), n, kind)
+        out = f(norm(x, n, kind) if norm_first else x)
+        if output_norm:
+            inner = kept if output_norm == "residual" else 0.0
+            out = norm(inner + out, part(w, f"output_{norm_name}"), kind)
+        return kept + out if norm_first else norm(kept + out, n, kind)
 
     def attend(y, name, keys, mask):
         keys = y if keys is None else f64(keys)

@@ -74,3 +74,13 @@ def t5_bias(table, length):
     """The bias of each head, query and key of a sequence: (num_buckets, h) -> (h, n, n)."""
     at = [[t5_bucket(j - i) for j in range(length)] for i in range(length)]
     return f64(table)[np.array(at, int).reshape(length, length)].transpose(2, 0, 1)
+
+
+def deberta_bucket(distance, buckets, reach):
+    """He et al. 2021's published code, one distance at a time: half the buckets single distances, the other
+    half in logarithmic steps to reach."""
+    middle = buckets // 2
+    if abs(distance) <= middle:
+        return distance
+    steps = math.log(abs(distance) / middle) / math.log((reach - 1) / middle) * (middle - 1)
+    return int(math.copysign(math.ceil(steps) + middle, distance))

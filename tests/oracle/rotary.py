@@ -20,17 +20,18 @@ from tests.oracle.scores import attend, repeat_heads, scaled_dot, window
 @dataclass(frozen=True)
 class Layer:
     """inv_freq (e / 2,): radians a position; None for none. window: keys before and behind a query;
-    -1: all. bias: from n to what is added to the scores, (h, n, n). scaled: by e^-1/2."""
+    -1: all. bias: from n to what is added to the scores, (h, n, n). scale: of them; None for e^-1/2."""
 
     inv_freq: np.ndarray | None
     window: tuple[int, int] = (-1, -1)
     bias: Callable | None = None
-    scaled: bool = True
+    scale: float | None = None
 
 
 @dataclass(frozen=True)
 class Definition:
-    """rms: RMSNorm in place of LayerNorm. factor: of cos and sin, 1 but for some scalings."""
+    """rms: RMSNorm in place of LayerNorm, whose weights lack norm_offset. factor: of cos and sin, 1 but for
+    some scalings. word_scale: of the embeddings."""
 
     layers: tuple[Layer, ...]
     num_heads: int
@@ -39,6 +40,8 @@ class Definition:
     norm_first: bool
     rms: bool = False
     factor: float = 1.0
+    norm_offset: float = 0.0
+    word_scale: float = 1.0
 
 
 def rms_norm(x, weight, eps):
@@ -52,7 +55,7 @@ def norm(x, w, name, definition):
     if weight is None:
         return f64(x)
     if definition.rms:
-        return rms_norm(x, weight, definition.eps)
+        return rms_norm(x, f64(weight) + definition.norm_offset, definition.eps)
     return layer_norm(x, weight, bias, definition.eps)
 
 
@@ -75,7 +78,7 @@ def attention(x, w, stem, layer, definition):
         return rotary(normed, np.arange(n), layer.inv_freq) * definition.factor
 
     k, v = (repeat_heads(part, h) for part in (turned("key"), heads("value")))
-    scores = scaled_dot(turned("query"), k) * (1 if layer.scaled else head_dim**0.5)
+    scores = scaled_dot(turned("query"), k, layer.scale)
     if layer.bias is not None:
         scores = scores + layer.bias(n)
     out, _ = attend(scores, v, window(n, n, *layer.window))
@@ -93,22 +96,23 @@ def feed_forward(x, w, stem, definition):
 
 
 def encoder_layer(x, w, stem, layer, definition):
-    norms = f"{stem}.attention_norm", f"{stem}.feed_forward_norm"
+    names = "attention", "feed_forward"
     parts = (
         lambda x: attention(x, w, stem, layer, definition),
         lambda x: feed_forward(x, w, stem, definition),
     )
-    for part, name in zip(parts, norms, strict=True):
+    for part, name in zip(parts, names, strict=True):
+        around, output = f"{stem}.{name}_norm", f"{stem}.{name}_output_norm"
         if definition.norm_first:
-            x = x + part(norm(x, w, name, definition))
+            x = x + norm(part(norm(x, w, around, definition)), w, output, definition)
         else:
-            x = norm(x + part(x), w, name, definition)
+            x = norm(x + part(x), w, around, definition)
     return x
 
 
 def encoder(input_ids, w, definition):
     """Ids in, hidden states out: (n,) -> (n, d). Every token is of type 0."""
-    x = f64(w["words.weight"])[input_ids]
+    x = f64(w["words.weight"])[input_ids] * definition.word_scale
     if "token_types.weight" in w:
         x = x + f64(w["token_types.weight"])[0]
     x = norm(x, w, "words_norm", definition)

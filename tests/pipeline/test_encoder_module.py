@@ -30,18 +30,15 @@ def test_called_it_gives_what_pooling_sees(tmp_path, architecture):
 def test_its_parameters_are_the_files_numbers(tmp_path, architecture):
     weights = architecture.weights()
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
-    found = sum(array.size for array in _distinct(model.encoder))
+    if architecture.model_type == "gemma3_text":  # which has what it does at each call in them
+        weights["words.weight"] = weights["words.weight"] * np.float32(20**0.5)
+        weights = {name: w + np.float32("norm" in name) for name, w in weights.items()}
+    distinct = [getattr(owner, name) for owner, name in model.encoder.places().values()]
+    found = sum(array.size for array in distinct)
     assert found == sum(array.size for array in weights.values())
-    total = sum(float(array.sum(dtype=np.float64)) for array in _distinct(model.encoder))
+    total = sum(float(array.sum(dtype=np.float64)) for array in distinct)
     expected = sum(float(array.sum(dtype=np.float64)) for array in weights.values())
     assert total == pytest.approx(expected, abs=1e-6)
-
-
-def _distinct(encoder):
-    """Each parameter once, though layers share a position."""
-    places = {(id(owner), name) for owner, name in encoder.places().values()}
-    owners = {id(owner): owner for owner, _ in encoder.places().values()}
-    return [getattr(owners[key], name) for key, name in places]
 
 
 def test_repr_shows_the_structure(tmp_path):

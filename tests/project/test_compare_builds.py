@@ -184,7 +184,7 @@ def test_every_architecture_is_among_the_models():
     from tests.support.tiny_models import BY_NAME
 
     assert set(BY_NAME) == set(REGISTRY)
-    assert set(fixtures.HEADS) == set(REGISTRY) - {"eurobert", "t5"}  # without a head that is known
+    assert set(fixtures.HEADS) == set(REGISTRY) - {"t5"}  # without a head that is known
 
 
 def test_a_folder_without_a_copy_is_refused(tmp_path, capsys):

@@ -35,9 +35,19 @@ T5 = {
     "num_heads": 4,
     "feed_forward_proj": "gated-gelu",
 }
+DEBERTA = {
+    **SIZES,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 32,
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+}
 # Token ids below the vocabulary's size, where the defaults are those of the published models.
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BRACKETS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
 ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
@@ -70,6 +80,14 @@ QWEN3 = Kind(
     frame=("$A <|endoftext|>", "$A $B <|endoftext|>"),
     task="ForCausalLM",
 )
+GEMMA = {
+    **GROUPED,
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 16,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
 KINDS = {
     "bert": Kind("Bert", SIZES, "wordpiece", special=BERT_SPECIAL),
     "electra": Kind(
@@ -78,6 +96,18 @@ KINDS = {
         "wordpiece",
         "BertTokenizer",
         special=BERT_SPECIAL,
+    ),
+    "albert": Kind(
+        "Albert",
+        {**SIZES, **IDS, "embedding_size": 48},
+        "unigram",
+        special=("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
+    ),
+    "albert, groups": Kind(
+        "Albert",
+        {**SIZES, **IDS, "num_hidden_groups": 2, "inner_group_num": 2, "embedding_size": 96},
+        "unigram",
+        special=("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"),
     ),
     "roberta": Kind("Roberta", ROBERTA, "byte level", longest=300),
     "xlm-roberta": Kind("XLMRoberta", {**SIZES, "layer_norm_eps": 1e-5}, "unigram", longest=300),
@@ -111,6 +141,28 @@ KINDS = {
     "qwen2": QWEN3._replace(stem="Qwen2", fields=GROUPED),
     "llama, both ways": QWEN3._replace(stem="Llama", fields={**GROUPED, "is_causal": False}),
     "mistral": QWEN3._replace(stem="Mistral", fields={**GROUPED, "sliding_window": 20}),
+    "gemma3_text": QWEN3._replace(
+        stem="Gemma3Text",
+        fields={**GEMMA, "use_bidirectional_attention": True},
+        task="Gemma3ForCausalLM",
+    ),
+    "gemma3_text, causal": QWEN3._replace(
+        stem="Gemma3Text", fields=GEMMA, task="Gemma3ForCausalLM"
+    ),
+    "deberta-v2": Kind("DebertaV2", DEBERTA, "unigram", special=BRACKETS),
+    "deberta-v2, apart": Kind(
+        "DebertaV2",
+        {
+            **DEBERTA,
+            "share_att_key": False,
+            "position_buckets": -1,
+            "norm_rel_ebd": "none",
+            "position_biased_input": True,
+            "type_vocab_size": 2,
+        },
+        "unigram",
+        special=BRACKETS,
+    ),
     "t5": Kind(
         "T5",
         T5,
@@ -128,7 +180,6 @@ KINDS = {
         special=("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
         named={"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"},
         frame=("<s> $A </s>", "<s> $A </s> $B </s>"),
-        has_head=False,
     ),
 }
 
@@ -155,8 +206,9 @@ def trained(kind, texts):
     elif kind.tokenizer == "unigram":
         tokenizer = tokenizers.Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        unknown = next(token for token in special if token.lower() in ("<unk>", "[unk]"))
         trainer = trainers.UnigramTrainer(
-            vocab_size=650, special_tokens=special, unk_token="<unk>", show_progress=False
+            vocab_size=650, special_tokens=special, unk_token=unknown, show_progress=False
         )
     else:
         tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -201,12 +253,14 @@ def randomize(model):
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
                 is_table = "embed" in name or "relative" in name
-                is_table &= "project" not in name
+                is_table &= "project" not in name and "mapping" not in name
                 parameter.normal_(0, 0.5 if is_table else parameter.shape[1] ** -0.5)
                 if "SelfAttention.q." in name:  # T5 does not scale its scores
                     parameter.mul_(model.config.d_kv**-0.5)
             else:
-                parameter.normal_(0, 0.1).add_(float("norm.weight" in name.lower()))
+                is_norm = "norm.weight" in name.lower()
+                start = parameter[0].item() if is_norm else 0.0  # Gemma's norms lack 1
+                parameter.normal_(0, 0.1).add_(start)
 
 
 def save_plain(transformers, kind, texts, folder, **fields):

@@ -34,7 +34,8 @@ class Architecture(ABC):
     prefix, heads: of its task models' tensors, and of those that are passed over. buffers: names of
     tensors that are no weights. first_norm: the oracle's name of the weight that the first norm
     multiplies by. eps_field, size_fields: what config.json calls the norms' epsilon, if it has a
-    field for it, and the numbers of layers, heads and features.
+    field for it, and the numbers of layers, heads and features. tokenizer_class: if it is not that of the
+    model's type.
     """
 
     model_type: str
@@ -44,6 +45,7 @@ class Architecture(ABC):
     buffers: tuple[str, ...] = ()
     first_norm: str
     tokenizer: Callable
+    tokenizer_class: str | None = None
     pad_token: str = "[PAD]"
     eps: float = 1e-12
     eps_field: str | None = "layer_norm_eps"
@@ -100,6 +102,8 @@ class Architecture(ABC):
             "pad_token": self.pad_token,
             "extra_special_tokens": [token["content"] for token in definition["added_tokens"]],
         }
+        if self.tokenizer_class:
+            settings["tokenizer_class"] = self.tokenizer_class
         contents = {
             "config.json": self.fields(config),
             "tokenizer.json": definition,

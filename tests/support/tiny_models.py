@@ -13,6 +13,7 @@ from tests.oracle.positions import roberta_position_ids, t5_bias
 from tests.support.bert_weights import random_weights
 from tests.support.model_fixtures import config_json, tokenizer_json
 from tests.support.tiny_architecture import TEXTS, TINY, WIDE, Architecture
+from tests.support.tiny_deberta import DEBERTA_V2
 from tests.support.tiny_rotary import ROTARY
 from tests.support.tiny_t5 import T5_ENCODER
 from tests.support.tiny_tokenizers import (
@@ -51,6 +52,15 @@ MPNET_NAMES = (
     ("attention.self.value", "attention.attn.v"),
     ("attention.output.dense", "attention.attn.o"),
     ("attention.output.LayerNorm", "attention.LayerNorm"),
+)
+ALBERT_NAMES = (
+    ("attention.self.", "attention."),
+    ("attention.output.dense", "attention.dense"),
+    ("attention.output.LayerNorm", "attention.LayerNorm"),
+    ("intermediate.dense", "ffn"),
+    (".output.dense", ".ffn_output"),
+    (".output.LayerNorm", ".full_layer_layer_norm"),
+    ("embeddings_project", "encoder.embedding_hidden_mapping_in"),
 )
 RELATIVE_BIAS = "encoder.relative_attention_bias.weight"
 
@@ -123,6 +133,10 @@ class Relative(Architecture):
             weights[RELATIVE_BIAS] = table.astype(np.float32)
         return weights
 
+    def oracle_weights(self, config):
+        """The number of layers, and the weights as they run."""
+        return config.num_layers, self.weights(config)
+
     def _narrow(self, weights, hidden_size):
         """Tables of embedding_size columns, and what projects their sums."""
         rng, size = np.random.default_rng(3), self.embedding_size
@@ -135,7 +149,8 @@ class Relative(Architecture):
         }
 
     def states(self, text, config=TINY, limit=100):
-        ids, weights = self.ids(text, limit), self.weights(config)
+        ids = self.ids(text, limit)
+        num_layers, weights = self.oracle_weights(config)
         cu_seqlens, padding_idx = np.array([0, len(ids)]), self.padding_idx
         positions = None
         if padding_idx is not None:
@@ -145,12 +160,60 @@ class Relative(Architecture):
             ids,
             weights,
             cu_seqlens,
-            config.num_layers,
+            num_layers,
             config.num_heads,
+            activation=config.activation,
             eps=self.eps,
             positions=positions,
             bias=None if table is None else lambda length: t5_bias(table, length),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Albert(Relative):
+    """Layers that run several times: each of the `groups` holds `inner` of them."""
+
+    groups: int = 1
+    inner: int = 1
+
+    def num_parts(self, config):  # noqa: ARG002
+        return 2 + 4 * self.groups * self.inner
+
+    def fields(self, config=TINY, **changes):
+        groups = {"num_hidden_groups": self.groups, "inner_group_num": self.inner}
+        return super().fields(config, **groups | changes)
+
+    def weights(self, config=TINY):
+        """By BERT's names, the layers' by their numbers in the checkpoint."""
+        return super().weights(replace(config, num_layers=self.groups * self.inner))
+
+    def oracle_weights(self, config):
+        """The layers as they run."""
+        weights, turn = self.weights(config), "encoder.layer.{}.".format
+        order = [
+            i * self.groups // config.num_layers * self.inner + j
+            for i in range(config.num_layers)
+            for j in range(self.inner)
+        ]
+        layers = {
+            name.replace(turn(number), turn(i)): tensor
+            for i, number in enumerate(order)
+            for name, tensor in weights.items()
+            if turn(number) in name
+        }
+        return len(order), weights | layers
+
+    def renamed(self, weights):
+        """By ALBERT's names."""
+        named = {}
+        for name, tensor in super().renamed(weights).items():
+            stem, _, rest = name.partition("encoder.layer.")
+            number, _, own = rest.partition(".")
+            if rest:
+                group, inner = divmod(int(number), self.inner)
+                stem += f"encoder.albert_layer_groups.{group}.albert_layers.{inner}."
+            named[stem + own if rest else name] = tensor
+        return named
 
 
 BERT = Relative(
@@ -198,9 +261,25 @@ ELECTRA = replace(
     heads=("discriminator_predictions.dense.weight", "classifier.dense.weight"),
     embedding_size=12,
 )
+ALBERT = Albert(
+    model_type="albert",
+    prefix="albert.",
+    heads=("predictions.bias", "pooler.weight", "sop_classifier.classifier.weight"),
+    names=ALBERT_NAMES,
+    tokenizer_class="PreTrainedTokenizerFast",
+    num_token_types=2,
+    embedding_size=12,
+)
+# Layers in two groups, and several in a group.
+ALBERT_KINDS = {
+    "two groups": replace(ALBERT, groups=2),
+    "two layers a group": replace(ALBERT, groups=2, inner=2),
+    "as wide": replace(ALBERT, embedding_size=20),
+}
 ERNIE = replace(BERT, model_type="ernie", prefix="ernie.")
 RELATIVES = [
     BERT,
+    ALBERT,
     ELECTRA,
     ERNIE,
     ROBERTA,
@@ -209,5 +288,5 @@ RELATIVES = [
     DISTILBERT,
     MPNET,
 ]
-ARCHITECTURES = [*RELATIVES, *ROTARY, T5_ENCODER]
+ARCHITECTURES = [*RELATIVES, DEBERTA_V2, *ROTARY, T5_ENCODER]
 BY_NAME = {architecture.model_type: architecture for architecture in ARCHITECTURES}

@@ -66,6 +66,13 @@ DECODER_NAMES = (
     (".feed_forward_norm.", ".post_attention_layernorm."),
 )
 
+GEMMA_NAMES = (
+    *DECODER_NAMES[:-1],
+    (".feed_forward_norm.", ".pre_feedforward_layernorm."),
+    (".attention_output_norm.", ".post_attention_layernorm."),
+    (".feed_forward_output_norm.", ".post_feedforward_layernorm."),
+)
+
 MATRICES = ("query", "key", "value", "output", "gate", "up", "down")
 
 
@@ -75,7 +82,9 @@ class Rotary(Architecture):
 
     num_layers, num_heads: in place of the config's. num_kv_heads, head_dim: if they do not follow from
     it. thetas, inv_freq, window: by what a layer sees, and the keys that LOCAL ones do. matrices: in the order
-    in which those of one tensor stand below one another. biased: of them.
+    in which those of one tensor stand below one another. biased: of them. output_norms: of what sublayers
+    put out. norm_offset, scale, word_scale: as the oracle's; the last one is the root of the features if
+    True.
     """
 
     config: dict = field(default_factory=dict)
@@ -97,6 +106,10 @@ class Rotary(Architecture):
     everywhere: tuple[int, int] = (-1, -1)
     matrices: tuple[str, ...] = MATRICES
     biased: tuple[str, ...] = ()
+    output_norms: bool = False
+    norm_offset: float = 0.0
+    scale: float | None = None
+    word_scale: bool = False
 
     @property
     def max_positions(self):
@@ -143,7 +156,7 @@ class Rotary(Architecture):
             return (rng.standard_normal(shape) * scale).astype(np.float32)
 
         def norm(name, size=d):
-            w[f"{name}.weight"] = 1 + array(size, scale=0.1)
+            w[f"{name}.weight"] = np.float32(1 - self.norm_offset) + array(size, scale=0.1)
             if self.norm_bias:
                 w[f"{name}.bias"] = array(size, scale=0.1)
 
@@ -165,6 +178,9 @@ class Rotary(Architecture):
             if i or not (self.norm_first and self.words_norm):
                 norm(f"layers.{i}.attention_norm")
             norm(f"layers.{i}.feed_forward_norm")
+            if self.output_norms:
+                norm(f"layers.{i}.attention_output_norm")
+                norm(f"layers.{i}.feed_forward_output_norm")
         if self.norm_first:
             norm("last_norm")
         return w
@@ -175,7 +191,9 @@ class Rotary(Architecture):
         head_dim = self.head_dim or config.hidden_size // config.num_heads
         windows = {ALL: self.everywhere, LOCAL: self.window}
         layers = tuple(
-            oracle_rotary.Layer(self.inv_freq(head_dim, self.thetas[kind]), windows[kind])
+            oracle_rotary.Layer(
+                self.inv_freq(head_dim, self.thetas[kind]), windows[kind], scale=self.scale
+            )
             for kind in self.layer_types
         )
         return oracle_rotary.Definition(
@@ -185,6 +203,8 @@ class Rotary(Architecture):
             eps=self.eps,
             norm_first=self.norm_first,
             rms=self.rms,
+            norm_offset=self.norm_offset,
+            word_scale=config.hidden_size**0.5 if self.word_scale else 1.0,
         )
 
     def states(self, text, config=TINY, limit=100, definition=None):
@@ -310,7 +330,38 @@ MISTRAL = replace(
     everywhere=(4, 0),
     config={**LLAMA.config, "sliding_window": 5},
 )
-ROTARY = [MODERNBERT, NOMIC_BERT, GTE, NEW, QWEN3, EUROBERT, LLAMA, QWEN2, MISTRAL]
+# Windows of 4 keys on either side.
+GEMMA3 = replace(
+    QWEN3,
+    model_type="gemma3_text",
+    tokenizer_class="PreTrainedTokenizerFast",
+    names=GEMMA_NAMES,
+    activation="gelu_tanh",
+    num_layers=4,
+    num_heads=4,
+    head_dim=6,
+    layer_types=(LOCAL, LOCAL, ALL, LOCAL),
+    thetas={ALL: 1000000.0, LOCAL: 10000.0},
+    everywhere=(-1, -1),
+    window=(4, 4),
+    output_norms=True,
+    norm_offset=1.0,
+    scale=20**-0.5,
+    word_scale=True,
+    config={
+        "head_dim": 6,
+        "num_key_value_heads": 2,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 8,
+        "use_bidirectional_attention": True,
+        "layer_types": [LOCAL, LOCAL, ALL, LOCAL],
+        "rope_parameters": {
+            ALL: {"rope_type": "default", "rope_theta": 1000000.0},
+            LOCAL: {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
+)
+ROTARY = [MODERNBERT, NOMIC_BERT, GTE, NEW, QWEN3, EUROBERT, LLAMA, QWEN2, MISTRAL, GEMMA3]
 
 
 def without(fields, *names):

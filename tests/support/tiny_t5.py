@@ -57,7 +57,7 @@ class T5(Rotary):
 
     def definition(self, config=TINY):
         table = self.weights(config)[BIAS]
-        layer = oracle_rotary.Layer(None, bias=lambda length: t5_bias(table, length), scaled=False)
+        layer = oracle_rotary.Layer(None, bias=lambda length: t5_bias(table, length), scale=1.0)
         definition = super().definition(config)
         return replace(definition, layers=(layer,) * len(definition.layers))
 

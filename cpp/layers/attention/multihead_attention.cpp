@@ -20,6 +20,8 @@ MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& opti
         parts_.output->in_features(), " features, not divisible by num_heads ", num_heads);
   value_dim_ = parts_.output->in_features() / num_heads;
   check_projections();
+  const Norm* norm = parts_.query_norm.get();
+  norms_together_ = norm && norm->size() != head_dim_ && norm->size() == num_heads * head_dim_;
   check_parts();
   int8_ = std::all_of(parts_.projections.begin(), parts_.projections.end(), is_int8);
 }
@@ -61,10 +63,13 @@ void MultiheadAttention::check_parts() const {
   check(scales == 0 || !options_.key_norm_bias || options_.num_kv_heads == heads,
         "MultiheadAttention: head_scales and key_norm_bias need as many heads of keys as of "
         "queries");
-  for (const Norm* norm : {parts_.query_norm.get(), parts_.key_norm.get()}) {
-    check(!norm || norm->size() == head_dim_, "MultiheadAttention: a norm has size ",
-          norm ? norm->size() : 0, ", head_dim is ", head_dim_);
-  }
+  const auto check_norm = [&](const std::shared_ptr<const Norm>& norm, size_t num_heads) {
+    const size_t size = norms_together_ ? num_heads * head_dim_ : head_dim_;
+    check(!norm || norm->size() == size, "MultiheadAttention: a norm has size ",
+          norm ? norm->size() : 0, ", head_dim is ", head_dim_, " of ", num_heads, " heads");
+  };
+  check_norm(parts_.query_norm, heads);
+  check_norm(parts_.key_norm, options_.num_kv_heads);
   check(num_extra_keys() == 0 || num_inputs() > 1,
         "MultiheadAttention: extra keys need keys that are projected apart from queries");
   const size_t kv = options_.num_kv_heads;

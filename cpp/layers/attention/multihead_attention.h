@@ -64,7 +64,7 @@ class MultiheadAttention {
     std::shared_ptr<const Linear> output;
     Buffer<float> additive_weight;           // (num_heads, head_dim), for kAdditive
     Buffer<float> head_scales;               // (num_heads), in place of softmax_scale, or empty
-    std::shared_ptr<const Norm> query_norm;  // of each head's features, or null
+    std::shared_ptr<const Norm> query_norm;  // of each head's features or of all, or null
     std::shared_ptr<const Norm> key_norm;
     ExtraKeys extra;
     std::shared_ptr<const Positions> position;  // null: none
@@ -120,6 +120,7 @@ class MultiheadAttention {
                  Scratch scratch, Matrix y) const;
   void project(Team& team, const Step& step) const;
   void place_extra_keys(Team& team, const Step& step) const;
+  void normalize_together(Team& team, const Step& step) const;
   void transform(Team& team, const Step& step) const;
   void transform_rows(Team& alone, const Norm* norm, const Positions* position,
                       size_t first_position, Matrix x) const;
@@ -135,7 +136,8 @@ class MultiheadAttention {
   AttentionOptions options_;
   size_t head_dim_ = 0;
   size_t value_dim_ = 0;
-  bool int8_ = false;  // all of the projections
+  bool int8_ = false;            // all of the projections
+  bool norms_together_ = false;  // query_norm and key_norm are of all heads' features
 };
 
 }  // namespace simdformer

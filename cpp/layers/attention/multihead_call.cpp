@@ -123,10 +123,31 @@ void MultiheadAttention::place_extra_keys(Team& team, const Step& step) const {
   });
 }
 
+// Normalisation of queries and keys, all heads' features together.
+void MultiheadAttention::normalize_together(Team& team, const Step& step) const {
+  const size_t sequences = step.sequences();
+  const auto rows_of = [&](size_t item) {
+    const size_t s = step.sequence(item % sequences);
+    return item < sequences ? step.num_queries(s) : step.new_keys(s);
+  };
+  for_each_rows(team, 2 * sequences, rows_of, [&](size_t item, size_t first, size_t rows) {
+    const size_t s = step.sequence(item % sequences);
+    const bool is_query = item < sequences;
+    const Matrix& all = is_query ? step.q : step.k;
+    const size_t row = (is_query ? step.q_row(s) : step.k_row(s)) + first;
+    const Norm& norm = *(is_query ? parts_.query_norm : parts_.key_norm);
+    Team alone = team.alone();
+    const Matrix x{all.row(row), rows, norm.size(), all.stride};
+    norm.forward(alone, x, x);
+  });
+}
+
 // Normalisation and rotation of queries and keys, head by head.
 void MultiheadAttention::transform(Team& team, const Step& step) const {
   const bool rotary = step.position && step.position->rotary();
-  if (!rotary && !options_.normalize && !parts_.query_norm && !parts_.key_norm) return;
+  if (norms_together_) normalize_together(team, step);
+  const bool norms = !norms_together_ && (parts_.query_norm || parts_.key_norm);
+  if (!rotary && !options_.normalize && !norms) return;
   const size_t sequences = step.sequences();
   const auto is_key = [&](size_t item) { return item / sequences >= options_.num_heads; };
   const auto rows_of = [&](size_t item) {
@@ -139,7 +160,7 @@ void MultiheadAttention::transform(Team& team, const Step& step) const {
     const size_t head = item / sequences - (is_key(item) ? options_.num_heads : 0);
     const Matrix& all = is_key(item) ? step.k : step.q;
     const size_t row = (is_key(item) ? step.k_row(s) : step.q_row(s)) + first;
-    const Norm* norm = (is_key(item) ? parts_.key_norm : parts_.query_norm).get();
+    const Norm* norm = norms ? (is_key(item) ? parts_.key_norm : parts_.query_norm).get() : nullptr;
     Team alone = team.alone();
     transform_rows(alone, norm, step.position, step.past(s) + first,
                    {all.row(row) + head * head_dim_, rows, head_dim_, all.stride});

@@ -4,6 +4,16 @@
 #include "base/check.h"
 
 namespace simdformer {
+namespace {
+
+// y += x, row by row.
+void add_rows(Team& team, ConstMatrix x, Matrix y) {
+  team.for_each(y.rows, [&](size_t i) {
+    for (size_t j = 0; j < y.cols; ++j) y.row(i)[j] += x.row(i)[j];
+  });
+}
+
+}  // namespace
 
 TransformerLayer::TransformerLayer(Parts parts, const SublayerOptions& options)
     : parts_(std::move(parts)), options_(options) {
@@ -18,9 +28,15 @@ TransformerLayer::TransformerLayer(Parts parts, const SublayerOptions& options)
   };
   check_attention("self_attention", *parts_.self_attention);
   if (parts_.cross_attention) check_attention("cross_attention", *parts_.cross_attention);
-  if (parts_.self_norm) check_size("self_norm", parts_.self_norm->size());
-  if (parts_.cross_norm) check_size("cross_norm", parts_.cross_norm->size());
-  if (parts_.feed_forward_norm) check_size("feed_forward_norm", parts_.feed_forward_norm->size());
+  const auto check_norm = [&](const char* part, const std::shared_ptr<const Norm>& norm) {
+    if (norm) check_size(part, norm->size());
+  };
+  check_norm("self_norm", parts_.self_norm);
+  check_norm("cross_norm", parts_.cross_norm);
+  check_norm("feed_forward_norm", parts_.feed_forward_norm);
+  check_norm("self_output_norm", parts_.self_output_norm);
+  check_norm("cross_output_norm", parts_.cross_output_norm);
+  check_norm("feed_forward_output_norm", parts_.feed_forward_output_norm);
 }
 
 size_t TransformerLayer::max_length() const {
@@ -51,28 +67,34 @@ ConstMatrix TransformerLayer::scaled(Team& team, ConstMatrix x, Scratch scratch)
 
 // sublayer(input, epilogue) computes y = epilogue(f(input)).
 template <typename Sub>
-void TransformerLayer::add_sublayer(Team& team, const Norm* norm, ConstMatrix x, Scratch scratch,
+void TransformerLayer::add_sublayer(Team& team, const Norms& norms, ConstMatrix x, Scratch scratch,
                                     Matrix y, Sub&& sublayer) const {
+  const Norm* first = options_.norm_first ? norms.around : nullptr;
+  const Norm* last = options_.norm_first ? nullptr : norms.around;
   ConstMatrix input = x;
-  if (norm && options_.norm_first) {
+  if (first) {
     const Matrix normed = reserve_matrix(scratch.block.normed, x.rows, x.cols);
-    norm->forward(team, x, normed);
+    first->forward(team, x, normed);
     input = normed;
   }
+  const ConstMatrix residual = options_.residual ? scaled(team, x, scratch) : ConstMatrix{};
+  const Norm* behind = norms.output ? norms.output : last;
   Epilogue epilogue;
-  if (options_.residual) epilogue.residual = scaled(team, x, scratch);
-  const bool norm_last = norm && !options_.norm_first;
-  if (norm_last) epilogue.norm = norm->fused();
+  if (!norms.output || options_.output_residual) epilogue.residual = residual;
+  if (behind) epilogue.norm = behind->fused();
   sublayer(input, epilogue);
-  if (norm_last && !epilogue.norm) norm->forward(team, y, y);
+  if (behind && !epilogue.norm) behind->forward(team, y, y);
+  if (!norms.output) return;
+  if (residual.data) add_rows(team, residual, y);
+  if (last) last->forward(team, y, y);
 }
 
 Matrix TransformerLayer::forward(Team& team, const Call& call, size_t index, const Taps& taps,
                                  const Block& block, Matrix x, Scratch scratch, Matrix y) const {
   const auto attend = [&](const MultiheadAttention& attention, const AttentionPattern& pattern,
-                          MultiheadAttention::Inputs inputs, const Norm* norm) {
+                          MultiheadAttention::Inputs inputs, const Norms& norms) {
     inputs.cache_layer = index;
-    add_sublayer(team, norm, x, scratch, y, [&](ConstMatrix input, const Epilogue& epilogue) {
+    add_sublayer(team, norms, x, scratch, y, [&](ConstMatrix input, const Epilogue& epilogue) {
       inputs.query = input;
       if (&attention == parts_.self_attention.get()) inputs.key = inputs.value = input;
       attention.forward(team, pattern, block, inputs, scratch, epilogue, y);
@@ -87,7 +109,7 @@ Matrix TransformerLayer::forward(Team& team, const Call& call, size_t index, con
           .weights = taps.self_weights,
           .weights_head = taps.weights_head,
           .head_outputs = taps.head_outputs},
-         parts_.self_norm.get());
+         {parts_.self_norm.get(), parts_.self_output_norm.get()});
   if (parts_.cross_attention) {
     attend(*parts_.cross_attention, call.cross,
            {.query = {},
@@ -95,12 +117,12 @@ Matrix TransformerLayer::forward(Team& team, const Call& call, size_t index, con
             .value = call.memory,
             .cache = call.cross_cache,
             .weights = taps.cross_weights},
-           parts_.cross_norm.get());
+           {parts_.cross_norm.get(), parts_.cross_output_norm.get()});
   }
-  add_sublayer(team, parts_.feed_forward_norm.get(), x, scratch, y,
-               [&](ConstMatrix input, const Epilogue& epilogue) {
-                 parts_.feed_forward->forward(team, input, epilogue, scratch, y);
-               });
+  const Norms norms{parts_.feed_forward_norm.get(), parts_.feed_forward_output_norm.get()};
+  add_sublayer(team, norms, x, scratch, y, [&](ConstMatrix input, const Epilogue& epilogue) {
+    parts_.feed_forward->forward(team, input, epilogue, scratch, y);
+  });
   return y;
 }
 

@@ -12,9 +12,12 @@ namespace simdformer {
 // residual term if residual is false:
 //   post-norm: y = norm(alpha x + f(x))
 //   pre-norm:  y = alpha x + f(norm(x))    (Xiong et al. 2020)
+// With a norm of f's output, output_norm(f(..)) stands for f(..), or output_norm(alpha x + f(..))
+// if output_residual says so.
 struct SublayerOptions {
   bool norm_first = false;
   bool residual = true;
+  bool output_residual = false;
   float alpha = 1.0f;
 };
 
@@ -29,6 +32,9 @@ class TransformerLayer {
     std::shared_ptr<const Norm> self_norm;  // null: none
     std::shared_ptr<const Norm> cross_norm;
     std::shared_ptr<const Norm> feed_forward_norm;
+    std::shared_ptr<const Norm> self_output_norm;  // null: none
+    std::shared_ptr<const Norm> cross_output_norm;
+    std::shared_ptr<const Norm> feed_forward_output_norm;
   };
   // The largest block that a workspace is made for.
   struct Sizes {
@@ -71,8 +77,14 @@ class TransformerLayer {
                  Matrix x, Scratch scratch, Matrix y) const;
 
  private:
+  // The norms of a sublayer; null: none.
+  struct Norms {
+    const Norm* around;
+    const Norm* output;
+  };
+
   template <typename Sub>
-  void add_sublayer(Team& team, const Norm* norm, ConstMatrix x, Scratch scratch, Matrix y,
+  void add_sublayer(Team& team, const Norms& norms, ConstMatrix x, Scratch scratch, Matrix y,
                     Sub&& sublayer) const;
   ConstMatrix scaled(Team& team, ConstMatrix x, Scratch scratch) const;
 

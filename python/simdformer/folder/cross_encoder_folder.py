@@ -10,6 +10,7 @@ from pathlib import Path
 
 from simdformer._core import PooledStack
 from simdformer.checkpoint import Checkpoint, naming, read_json
+from simdformer.folder.chain import Chain
 from simdformer.folder.model_folder import ModelFolder, TransformerFolder
 from simdformer.folder.modules import (
     read_modules,
@@ -20,10 +21,7 @@ from simdformer.folder.settings import (
     read_defaults,
     read_model_type,
 )
-from simdformer.folder.steps import (
-    SCORES,
-    Dense,
-)
+from simdformer.folder.steps import SCORES, TOKENS, Dense, Pooling
 from simdformer.folder.transformer_settings import TransformerSettings, read_transformer_settings
 from simdformer.int8.reference import Pool
 from simdformer.models.classification import (
@@ -50,13 +48,12 @@ class CrossEncoderFolder(TransformerFolder):
 
     def measure(self, checkpoint: Checkpoint) -> Pool:
         """What the classifier sees: a logit has no direction to compare."""
-        head = self.head(checkpoint)
-        return partial(PooledStack, pooling=[head.pooling], dense=head.dense[:-1])
+        return _behind(self.head(checkpoint), scored=False)
 
     def scores(self, checkpoint: Checkpoint) -> tuple[Pool, int | None]:
         """What gives the logits, and the padding token that they do not look at."""
         head = self.head(checkpoint)
-        return partial(PooledStack, pooling=[head.pooling], dense=head.dense), head.pad_token_id
+        return _behind(head, scored=True), head.pad_token_id
 
     def num_labels(self) -> int:
         """The number of logits."""
@@ -71,6 +68,16 @@ class CrossEncoderFolder(TransformerFolder):
             )
         with naming(self.transformer / "config.json"):
             return build_head(self.config, checkpoint)
+
+
+def _behind(head: BuiltHead, *, scored: bool) -> Pool:
+    """A head, with the classifier or without."""
+    if head.pooling != "late":
+        dense = head.dense if scored else head.dense[:-1]
+        return partial(PooledStack, pooling=[head.pooling], dense=dense)
+    first, last = (partial(Dense, "head", *linear) for linear in head.linears)
+    steps = (first(reads=TOKENS, writes=TOKENS), Pooling(), last())
+    return Chain("config.json", steps if scored else steps[:-1])
 
 
 class ModularCrossEncoderFolder(ModelFolder):

@@ -14,6 +14,7 @@ most stay in float32, as few as will do. docs/quantization.md has the figures.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
@@ -21,18 +22,22 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from simdformer import nn
-from simdformer._core import Linear, linear_forward, s8_group
+from simdformer._core import s8_group
 from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix, Int32
 from simdformer.int8.gptq import Float64, quantize_weight_for
-from simdformer.int8.parts import Part, encoder_parts, own_parts, put, stages
+from simdformer.int8.losses import Loss, cosines_of, part_losses
+from simdformer.int8.parts import (
+    Part,
+    encoder_parts,
+    first_names,
+    own_parts,
+    put,
+    stages,
+)
 from simdformer.int8.reference import (
-    Packed,
     Pool,
     Reference,
-    copy_of,
     mean_pooled,
-    packed_parts,
-    run,
     run_recorded,
 )
 from simdformer.int8.sample import Sample, vocabulary_sample
@@ -47,17 +52,6 @@ MIN_COSINE = 0.999
 _FEW_TOKENS = 1024
 # Tokens whose inputs the weights are rounded for, and that go through the layers together.
 _MANY_TOKENS = 16384
-
-
-class Loss(NamedTuple):
-    """What one part, a linear layer or a table, loses in int8.
-
-    error: |int8 - float32| / |float32| of its output. cosine_loss: 1 - the mean cosine of the sample's
-    vectors with this part alone in int8.
-    """
-
-    error: float
-    cosine_loss: float
 
 
 @dataclass(frozen=True)
@@ -104,12 +98,12 @@ def quantize_encoder(
     def attempt(kept: Sequence[str]) -> QuantizedEncoder:
         candidate.keep(kept)
         vectors = pool(candidate.encoder.native()).encode(*tokens)
-        cosines = _cosines(vectors, exact)
+        cosines = cosines_of(vectors, exact)
         return QuantizedEncoder(candidate.encoder, cosines, candidate.types(), candidate.matrix)
 
     result = attempt(())
     if with_losses or not result.holds(min_cosine):
-        losses = _losses(reference, candidate, tokens.first(_FEW_TOKENS), exact)
+        losses = part_losses(reference, candidate.matrix, tokens.first(_FEW_TOKENS), exact)
         if not result.holds(min_cosine):
             worst_first = sorted(losses, key=lambda name: -losses[name].cosine_loss)
             result = _keep_fewest(attempt, worst_first, min_cosine)
@@ -181,11 +175,20 @@ def _calibrate(
     Returns: the vectors of the sequences in float32."""
     samples = list(tokens.pieces(_FEW_TOKENS))
     states: list[Any] = [None] * len(samples)
-    for stem, own in stages(candidate.encoder).items():
-        seen = _observed(reference.stage(stem), samples, states, for_inputs=for_inputs)
-        for part in own_parts(own):
-            named, (outliers, moments) = part.below(stem), seen.get(part.name, _NOTHING)
-            candidate.add(named.name, _quantized(reference, named, outliers, moments))
+    named_stages = stages(candidate.encoder)
+    firsts, left = first_names(named_stages), Counter(map(id, named_stages.values()))
+    seen: dict[str, _Seen] = {}  # by all stages so far, for layers that come again
+    for stem, own in named_stages.items():
+        first, stage = firsts[id(own)], reference.stage(stem)
+        for name, new in _observed(stage, samples, states, for_inputs=for_inputs).items():
+            named_part = f"{first}.{name}"
+            seen[named_part] = seen[named_part].merged(new) if named_part in seen else new
+        left[id(own)] -= 1
+        if left[id(own)]:
+            continue
+        for part in [part.below(first) for part in own_parts(own)]:
+            outliers, moments = seen.pop(part.name, _NOTHING)
+            candidate.add(part.name, _quantized(reference, part, outliers, moments))
         own.native()  # lets go what it is packed of
     return reference.vectors(np.concatenate(states), tokens)
 
@@ -196,6 +199,13 @@ class _Seen(NamedTuple):
 
     outliers: Int32
     moments: Float64 | None = None
+
+    def merged(self, other: _Seen) -> _Seen:
+        """What it reads in two places."""
+        moments = self.moments
+        if moments is not None and other.moments is not None:
+            moments = moments + other.moments
+        return _Seen(np.union1d(self.outliers, other.outliers), moments)
 
 
 _NOTHING = _Seen(np.empty(0, np.int32))
@@ -229,53 +239,3 @@ def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None) -> Int8
         return quantized(weight, outliers)
     values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
-
-
-def _losses(
-    reference: Reference, candidate: _Candidate, tokens: Sample, exact: Float32
-) -> dict[str, Loss]:
-    """What each part loses. exact: the vectors of these tokens, and of more."""
-    states: Any = None
-    # The rows where one part is in int8, and all behind it in float32.
-    others: dict[str, Float32] = {}
-    errors: dict[str, float] = {}
-    for stem in stages(reference.encoder):
-        stage = reference.stage(stem)
-        others = {name: run(stage, rows, tokens) for name, rows in others.items()}
-        out, packed = run_recorded(stage, states, tokens)
-        for part in own_parts(stage):
-            named = part.below(stem)
-            matrix, rounded = candidate.matrix(named.name), copy_of(stage)
-            part.put_int8(rounded.places(), matrix)
-            others[named.name] = run(rounded, states, tokens)
-            if part.name in packed:
-                error = _error(packed_parts(rounded)[part.name], packed[part.name])
-            else:
-                error = _distance(matrix.widened(), reference.read(named.name))
-            errors[named.name] = error
-        states = out
-    vectors = {name: reference.vectors(rows, tokens) for name, rows in others.items()}
-    near = {name: _cosines(v, exact[: len(v)]).mean() for name, v in vectors.items()}
-    return {name: Loss(errors[name], 1 - float(near[name])) for name in errors}
-
-
-def _error(rounded: Sequence[Linear], exact: Packed) -> float:
-    """|int8 - float32| / |float32| of a part's output for what it read."""
-    found, wanted = (_outputs(linears, exact.inputs) for linears in (rounded, exact.linears))
-    return _distance(found, wanted)
-
-
-def _outputs(linears: Sequence[Linear], x: Float32) -> Float32:
-    return np.concatenate([linear_forward(linear, x) for linear in linears], axis=1)
-
-
-def _distance(found: Float32, exact: Float32) -> float:
-    size = float(np.linalg.norm(exact))
-    return float(np.linalg.norm(found - exact)) / size if size > 0 else 0.0
-
-
-def _cosines(a: Float32, b: Float32) -> Float32:
-    wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-    sizes = np.linalg.norm(wide_a, axis=1) * np.linalg.norm(wide_b, axis=1)
-    cosines: Float32 = ((wide_a * wide_b).sum(axis=1) / sizes).astype(np.float32)
-    return cosines

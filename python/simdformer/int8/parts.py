@@ -57,7 +57,7 @@ def put(owners: Places, places: Mapping[str, Any]) -> None:
 
 
 def stages(encoder: nn.TextEncoder) -> dict[str, nn.Module]:
-    """What a text goes through, by name: the embeddings, and each layer."""
+    """What a text goes through, by name: the embeddings, and each layer. A layer may come again."""
     return {
         "embeddings": encoder.embeddings,
         **{f"layers.{i}": layer for i, layer in enumerate(encoder.layers)},
@@ -78,9 +78,19 @@ def own_parts(stage: nn.Module) -> list[Part]:
     return parts
 
 
+def first_names(named: Mapping[str, nn.Module]) -> dict[int, str]:
+    """Of each stage, by its id, the first of its names."""
+    firsts: dict[int, str] = {}
+    for name, stage in named.items():
+        firsts.setdefault(id(stage), name)
+    return firsts
+
+
 def encoder_parts(encoder: nn.TextEncoder) -> list[Part]:
     """All of them."""
-    return [part.below(n) for n, stage in stages(encoder).items() for part in own_parts(stage)]
+    named = stages(encoder)
+    firsts = first_names(named).values()
+    return [part.below(name) for name in firsts for part in own_parts(named[name])]
 
 
 def _widened(read: Callable[[], Float32 | Int8Matrix]) -> Float32:

@@ -13,7 +13,7 @@ import numpy as np
 from simdformer import nn
 from simdformer._core import Embeddings, Linear, PooledStack, TransformerStack
 from simdformer.checkpoint.int8_matrix import Float32
-from simdformer.int8.parts import own_parts, stages
+from simdformer.int8.parts import first_names, own_parts, stages
 from simdformer.int8.sample import Sample
 from simdformer.nn.parameters import in_type, value_of
 from simdformer.text.protocols import PooledModel
@@ -37,6 +37,7 @@ class Reference:
         self._pool = pool
         self._owners = encoder.places()
         self._stages = stages(encoder)
+        self._firsts = first_names(self._stages)
 
     def anew(self, name: str) -> Any:
         """A place for a parameter in float32, to be read for it."""
@@ -50,11 +51,11 @@ class Reference:
 
     def stage(self, name: str) -> nn.Module:
         """A copy of the embeddings or of a layer in float32."""
-        stage = copy_of(self._stages[name])
+        stage, stem = copy_of(self._stages[name]), self._firsts[id(self._stages[name])]
         for own_name, (owner, own) in stage.places().items():
-            given, _ = self._owners[f"{name}.{own_name}"]
-            if owner is not given:  # not positions, which are shared
-                owner.put(own, self.anew(f"{name}.{own_name}"))
+            given = self._owners.get(f"{stem}.{own_name}")
+            if given is not None and owner is not given[0]:  # not positions, which are shared
+                owner.put(own, self.anew(f"{stem}.{own_name}"))
         return stage
 
     def vectors(self, states: Float32, tokens: Sample) -> Float32:

@@ -8,11 +8,14 @@ from typing import Any, Protocol
 
 from simdformer import nn
 from simdformer.models import (
+    albert,
     bert,
+    deberta_v2,
     distilbert,
     electra,
     ernie,
     eurobert,
+    gemma3_text,
     gte,
     llama,
     mistral,
@@ -43,12 +46,15 @@ class Architecture(Protocol):
 
 
 REGISTRY: dict[str, Architecture] = {
+    "albert": albert,
     "bert": bert,
     "camembert": roberta,
+    "deberta-v2": deberta_v2,
     "distilbert": distilbert,
     "electra": electra,
     "ernie": ernie,
     "eurobert": eurobert,
+    "gemma3_text": gemma3_text,
     "gte": gte,
     "llama": llama,
     "mistral": mistral,

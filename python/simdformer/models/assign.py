@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.int8_matrix import Float32
 from simdformer.checkpoint.weights import CheckpointMatrix, Weights
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
-from simdformer.nn.parameters import Stored
+from simdformer.nn.parameters import Stored, shape_of
 
 # The table of words, whose codes int8 widens when it is loaded.
 WORDS = "embeddings.word_embeddings.weight"
+
+# The rows of tables of distances.
+_BUCKETS, _SPAN = "relative_attention_num_buckets", "2 * position_buckets or max_relative_positions"
 
 
 class Assigned(NamedTuple):
@@ -50,7 +53,8 @@ def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Ass
     if encoder.norm is not None:
         assignment.vectors("norm", encoder.norm, names.last_norm, names.fields.hidden_size)
     unread = assignment.weights.unread(names.ignored)
-    return Assigned(assignment.places, assignment.matrices, tuple(unread))
+    again = assignment.places.keys() - encoder.places().keys()  # layers and positions may be shared
+    return Assigned(assignment.places, assignment.matrices, tuple(unread)).without(again)
 
 
 def cut_layers(encoder: nn.TextEncoder, hidden_state: int) -> list[str]:
@@ -86,6 +90,8 @@ class _Assignment:
         names, size = self._names, self._names.fields.embedding_size
         embeddings = self._encoder.embeddings
         self._matrix(WORDS, [self.weights.matrix(names.word, "vocab_size", size)])
+        if embeddings.word_scale != 1:
+            self.places[WORDS] = _changed(self.places[WORDS], np.multiply, embeddings.word_scale)
         if embeddings.position_embeddings is not None:
             fields = ("max_position_embeddings", size)
             name = "embeddings.position_embeddings.weight"
@@ -104,7 +110,8 @@ class _Assignment:
     def layer(self, index: int, layer: nn.TransformerEncoderLayer) -> None:
         """The parameters of one layer."""
         names, fields = self._names.layer, self._names.fields
-        stem, own = f"{self._names.layers}.{index}", f"layers.{index}"
+        layers, own = self._names.layers, f"layers.{index}"
+        stem = f"{layers}.{index}" if isinstance(layers, str) else layers[index]
         attention, size = layer.self_attn, fields.hidden_size
         self._attention(own, stem, attention)
         for module, part, field in (
@@ -120,14 +127,25 @@ class _Assignment:
         self.vectors(f"{own}.norm2", layer.norm2, f"{stem}.{names.feed_forward_norm}", size)
         for module, name in zip(("q_norm", "k_norm"), names.head_norms or (), strict=False):
             norm = getattr(attention, module)
-            self.vectors(f"{own}.self_attn.{module}", norm, f"{stem}.{name}", "head_dim")
-        if self._names.relative_bias:
-            self._tensor(
-                f"{own}.self_attn.position.weight",
-                f"{self._names.relative_bias}.weight",
-                "relative_attention_num_buckets",
-                fields.num_heads,
-            )
+            together = norm.normalized_shape != (attention.head_dim,)
+            field = fields.query_size if together else "head_dim"
+            self.vectors(f"{own}.self_attn.{module}", norm, f"{stem}.{name}", field)
+        for i, name in enumerate(names.output_norms, start=1):
+            norm = getattr(layer, f"output_norm{i}")
+            self.vectors(f"{own}.output_norm{i}", norm, f"{stem}.{name}", size)
+        if self._names.relative:
+            self._position(f"{own}.self_attn.position", stem, attention.position)
+
+    def _position(self, own: str, stem: str, position: Any) -> None:
+        """A table of distances, and what it passes through."""
+        names, size = self._names, self._names.fields.hidden_size
+        self._tensor(f"{own}.weight", f"{names.relative}.weight", *_table_fields(names, position))
+        if getattr(position, "norm", None) is not None:
+            self.vectors(f"{own}.norm", position.norm, names.relative_norm, size)
+        for module, name in names.layer.position_projections.items():
+            if hasattr(position, module):
+                self._tensor(f"{own}.{module}.weight", f"{stem}.{name}.weight", size, size)
+                self._tensor(f"{own}.{module}.bias", f"{stem}.{name}.bias", size)
 
     def _attention(self, own: str, stem: str, attention: nn.MultiheadAttention) -> None:
         names, fields = self._names.layer, self._names.fields
@@ -175,6 +193,10 @@ class _Assignment:
         for vector in ("weight", "bias"):
             if norm.has(vector):
                 self._tensor(f"{own}.{vector}", f"{name}.{vector}", field)
+        offset = self._names.norm_offset
+        if offset and isinstance(norm, nn.RMSNorm):
+            place = self.places[f"{own}.weight"]
+            self.places[f"{own}.weight"] = _changed(place, np.add, offset)
 
     def _matrix(self, own: str, parts: list[CheckpointMatrix]) -> None:
         self.matrices[own] = parts
@@ -192,6 +214,11 @@ class _Assignment:
         (size,) = self.weights.shape((field,))
         self.weights.checked(name, (field,), (share[1] * size,))
         return partial(self.weights.share, name, field, share)
+
+
+def _changed(place: Stored, function: Any, number: float) -> Stored:
+    """A parameter whose numbers are those of a tensor with a number: what a model does at each call."""
+    return Stored(place.shape, lambda: function(place.array(), np.float32(number)))
 
 
 def _below(parts: Sequence[CheckpointMatrix]) -> Float32:
@@ -218,5 +245,15 @@ def _named_sizes(encoder: nn.TextEncoder, fields: FieldNames) -> Iterator[tuple[
     yield "type_vocab_size", embeddings.num_token_types
     if embeddings.position_embeddings is not None:
         yield "max_position_embeddings", embeddings.position_embeddings.num_embeddings
-    if isinstance(layer.self_attn.position, nn.RelativePositionBias):
-        yield "relative_attention_num_buckets", layer.self_attn.position.num_buckets
+    position = layer.self_attn.position
+    if isinstance(position, nn.RelativePositionBias):
+        yield _BUCKETS, position.num_buckets
+    elif isinstance(position, nn.DisentangledRelativePosition):
+        yield _SPAN, shape_of(position.place("weight"))[0]
+
+
+def _table_fields(names: Names, position: nn.Module) -> tuple[str, str]:
+    """The fields that say how large a table of distances is: of biases, or of embeddings."""
+    if isinstance(position, nn.RelativePositionBias):
+        return _BUCKETS, names.fields.num_heads
+    return _SPAN, names.fields.hidden_size

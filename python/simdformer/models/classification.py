@@ -6,6 +6,7 @@ The tensor names are those of transformers' *ForSequenceClassification.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from simdformer._core import Dense, LayerNorm, Linear
@@ -25,7 +26,8 @@ class Head(NamedTuple):
     """classifier(norm(activation(dense(pooled)))), as far as there are names for them.
 
     activation, bias, pooling: of dense, and of the hidden states; or the field of config.json that says
-    it, and what it is where that does not. classifier_bias: whether the classifier has one.
+    it, and what it is where that does not. poolings: what the field may say, and what it means; "late" for
+    the mean behind dense. classifier_bias: whether the classifier has one.
     """
 
     classifier: str
@@ -34,16 +36,19 @@ class Head(NamedTuple):
     bias: bool | tuple[str, bool] = True
     norm: str | None = None
     pooling: str | tuple[str, str] = "cls"
+    poolings: Mapping[str, str] = MappingProxyType({"cls": "cls", "mean": "mean"})
     classifier_bias: bool = True
     hidden_size: str = "hidden_size"
 
 
 class BuiltHead(NamedTuple):
-    """pooling: how a sequence's hidden states become a vector. dense: from that to logits. pad_token_id:
+    """pooling: how a sequence's hidden states become a vector, "late" for the mean behind the first of
+    dense. dense: from that to logits, as layers, and as linear maps with their activations. pad_token_id:
     of the padding tokens before which the last token is looked for; None if they count too."""
 
     pooling: str
     dense: list[Dense]
+    linears: list[tuple[Linear, str]]
     pad_token_id: int | None = None
 
 
@@ -51,6 +56,13 @@ class BuiltHead(NamedTuple):
 _BERT = Head("classifier", "bert.pooler.dense")
 _ROBERTA = Head("classifier.out_proj", "classifier.dense")
 _DECODER = Head("score", pooling="lasttoken", classifier_bias=False)
+_EUROBERT = Head(
+    "classifier",
+    "dense",
+    activation="gelu",
+    pooling=("classifier_pooling", "late"),
+    poolings={"bos": "cls", "late": "late", "mean": "mean"},
+)
 _MODERNBERT = Head(
     "classifier",
     "head.dense",
@@ -61,13 +73,19 @@ _MODERNBERT = Head(
 )
 
 HEADS = {
+    "AlbertForSequenceClassification": _BERT._replace(dense="albert.pooler"),
     "BertForSequenceClassification": _BERT,
     "CamembertForSequenceClassification": _ROBERTA,
+    "DebertaV2ForSequenceClassification": _BERT._replace(
+        dense="pooler.dense", activation=("pooler_hidden_act", "gelu")
+    ),
     "DistilBertForSequenceClassification": Head(
         "classifier", "pre_classifier", activation="relu", hidden_size="dim"
     ),
     "ElectraForSequenceClassification": _ROBERTA._replace(activation="gelu"),
+    "EuroBertForSequenceClassification": _EUROBERT,
     "ErnieForSequenceClassification": _BERT._replace(dense="ernie.pooler.dense"),
+    "Gemma3TextForSequenceClassification": _DECODER,
     "GteForSequenceClassification": _BERT._replace(dense="gte.pooler.dense"),
     "MPNetForSequenceClassification": _ROBERTA,
     "ModernBertForSequenceClassification": _MODERNBERT,
@@ -131,17 +149,21 @@ def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
         weight = weights(f"{name}.weight", out_features, hidden)
         return Linear(weight, weights(f"{name}.bias", out_features) if bias else None)
 
-    dense = [Dense(linear(head.classifier, "num_labels", head.classifier_bias))]
+    linears = [(linear(head.classifier, "num_labels", head.classifier_bias), "identity")]
+    norms: list[LayerNorm | None] = [None]
     if head.dense:
         has_bias = head.bias if isinstance(head.bias, bool) else flag(config, *head.bias)
         first = linear(head.dense, hidden, has_bias)
-        norm = _norm(config, weights, head.norm, hidden) if head.norm else None
-        dense.insert(0, Dense(first, activation=_activation(config, head.activation), norm=norm))
-    pooling = _pooling(config, head.pooling)
+        linears.insert(0, (first, _activation(config, head.activation)))
+        norms.insert(0, _norm(config, weights, head.norm, hidden) if head.norm else None)
+    dense = [
+        Dense(layer, activation=activation, norm=norm)
+        for (layer, activation), norm in zip(linears, norms, strict=True)
+    ]
+    pooling = _pooling(config, head)
     padded = pooling == "lasttoken" and config.get("pad_token_id") is not None
-    return BuiltHead(
-        pooling, dense, non_negative_int(config, "pad_token_id", 0) if padded else None
-    )
+    pad_token_id = non_negative_int(config, "pad_token_id", 0) if padded else None
+    return BuiltHead(pooling, dense, linears, pad_token_id)
 
 
 def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
@@ -151,11 +173,11 @@ def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
     return from_hidden_act(config.get(field, default), field)
 
 
-def _pooling(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
-    if isinstance(given, str):
-        return given
-    field, default = given
-    return str(one_of(config, field, ["cls", "mean"], default))
+def _pooling(config: Mapping[str, Any], head: Head) -> str:
+    if isinstance(head.pooling, str):
+        return head.pooling
+    field, default = head.pooling
+    return head.poolings[str(one_of(config, field, list(head.poolings), default))]
 
 
 def _norm(config: Mapping[str, Any], weights: Weights, name: str, size: str) -> LayerNorm:

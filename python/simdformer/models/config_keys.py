@@ -34,6 +34,13 @@ _APPLIED = _words(
     " tokenizer_class type_vocab_size use_sliding_window use_task_id vocab_size"
     # T5's
     " d_ff d_kv d_model feed_forward_proj num_heads num_layers relative_attention_max_distance"
+    # Gemma's
+    " query_pre_attn_scalar rope_local_base_freq sliding_window_pattern use_bidirectional_attention"
+    # ALBERT's
+    " inner_group_num num_hidden_groups"
+    # DeBERTa's
+    " attention_head_size conv_kernel_size max_relative_positions norm_rel_ebd pooler_hidden_act"
+    " pos_att_type position_biased_input position_buckets relative_attention share_att_key"
     # nomic-embed-text's, which must be what its published models have
     " causal mlp_fc1_bias mlp_fc2_bias num_experts parallel_block prenorm qkv_proj_bias"
     " rotary_emb_fraction rotary_emb_interleaved rotary_emb_scale_base rotary_scaling_factor use_rms_norm"
@@ -48,7 +55,10 @@ _NO_EFFECT = [
     "_flash_attn_2_enabled",
     "_name_or_path",
     "_num_labels",
+    "_sliding_window_pattern",
     "attn_implementation",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
     "auto_map",
     "chunk_size_feed_forward",
     "dtype",
@@ -76,6 +86,11 @@ _NO_EFFECT = [
     "attention_probs_dropout_prob",
     "attn_pdrop",
     "classifier_dropout",
+    "classifier_dropout_prob",
+    "down_scale_factor",
+    "gap_size",
+    "net_structure_type",
+    "num_memory_blocks",
     "decoder_start_token_id",
     "dense_act_fn",
     "dropout",
@@ -114,7 +129,13 @@ _NO_EFFECT = [
     "sep_token_id",
     "directionality",
     "generator_hidden_size",
+    "cls_dropout",
+    "conv_act",
+    "conv_groups",
+    "legacy",
+    "pooler_dropout",
     "pooler_fc_size",
+    "pooler_hidden_size",
     "pooler_num_attention_heads",
     "pooler_num_fc_layers",
     "pooler_size_per_head",

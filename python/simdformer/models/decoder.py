@@ -45,10 +45,18 @@ NAMES = Names(
 )
 
 
-def layer_kind(config: Mapping[str, Any], *, eps: float = 1e-6, **options: bool) -> LayerKind:
-    """Its layers. eps: where config.json does not say. options: LayerKind's."""
+def layer_kind(
+    config: Mapping[str, Any],
+    *,
+    eps: float = 1e-6,
+    activation: tuple[str, str] = ("hidden_act", "silu"),
+    **options: Any,
+) -> LayerKind:
+    """Its layers. eps: where config.json does not say. activation: its field, and what it is where that
+    is not there. options: LayerKind's."""
+    field, default = activation
     return LayerKind(
-        activation=from_hidden_act(config.get("hidden_act", "silu")),
+        activation=from_hidden_act(config.get(field, default), field),
         eps=positive_float(config, "rms_norm_eps", eps),
         norm_first=True,
         rms=True,
@@ -81,12 +89,22 @@ def windows(config: Mapping[str, Any], count: int) -> list[tuple[int, int]]:
 
 
 def decoder(
-    config: Mapping[str, Any], sizes: Sizes, kind: LayerKind, seen: Sequence[tuple[int, int]]
+    config: Mapping[str, Any],
+    sizes: Sizes,
+    kind: LayerKind,
+    seen: Sequence[tuple[int, int]],
+    positions: Sequence[nn.RotaryEmbedding] = (),
+    word_scale: float = 1.0,
 ) -> nn.TextEncoder:
-    """The model without a head. seen: by each layer's queries."""
-    position = rotary_positions(sizes, rope_parameters(config, theta=10000.0))
+    """The model without a head. seen: by each layer's queries. positions: theirs, if not of one kind.
+    word_scale: of the embeddings."""
+    if not positions:
+        positions = [rotary_positions(sizes, rope_parameters(config, theta=10000.0))] * len(seen)
     return nn.TextEncoder(
-        nn.TextEmbeddings(sizes.vocab_size, sizes.hidden_size),
-        [kind.layer(sizes, position, window=keys) for keys in seen],
+        nn.TextEmbeddings(sizes.vocab_size, sizes.hidden_size, word_scale=word_scale),
+        [
+            kind.layer(sizes, position, window=keys)
+            for keys, position in zip(seen, positions, strict=True)
+        ],
         kind.norm(sizes.hidden_size),
     )

@@ -31,7 +31,7 @@ NAMES = Names(
     word="embeddings.word_embeddings",
     position="embeddings.position_embeddings",
     norm="embeddings.LayerNorm",
-    relative_bias="encoder.relative_attention_bias",
+    relative="encoder.relative_attention_bias",
     prefixes=("mpnet.",),
     # Buffers, the pooler and the heads.
     ignored=("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs."),
@@ -54,4 +54,4 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
         max_distance=MAX_DISTANCE,
         max_positions=max(1, mpnet.max_positions - PADDING_IDX - 1),
     )
-    return mpnet.encoder(padding_idx=PADDING_IDX, position=bias)
+    return mpnet.encoder(padding_idx=PADDING_IDX, position=lambda: bias)

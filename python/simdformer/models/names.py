@@ -4,6 +4,8 @@ architecture says where the parameters of its nn.TextEncoder lie."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -19,6 +21,8 @@ class LayerNames(NamedTuple):
     """What a checkpoint calls the tensors of a layer, below the layer's own name.
 
     gate: of gated feed-forwards. head_norms: of each head's queries and keys, if there are any.
+    output_norms: of what attention, or attention and feed-forward put out, if there are any.
+    position_projections: by what a layer's position calls them, of tables of distances.
     qkv: the one name that int8 folders have for query, key and value; None if each has its own.
     """
 
@@ -32,6 +36,8 @@ class LayerNames(NamedTuple):
     feed_forward_norm: str
     gate: Part | None = None
     head_norms: tuple[str, str] | None = None
+    output_norms: tuple[str, ...] = ()
+    position_projections: Mapping[str, str] = MappingProxyType({})
     qkv: str | None = None
 
 
@@ -51,12 +57,13 @@ class FieldNames(NamedTuple):
 class Names(NamedTuple):
     """What a checkpoint calls the tensors of an encoder.
 
-    layers: layer i is layers.i. word, position, token_type, norm, projection: of the embeddings. last_norm: behind
-    the layers. relative_bias: of all layers. prefixes: what a task model puts before all names.
-    ignored: beginnings of names of parts that embeddings do not use.
+    layers: layer i is layers.i, or the i-th of several names. word, position, token_type, norm, projection: of the embeddings. last_norm: behind
+    the layers. relative, relative_norm: the table of distances of all layers, and the norm it passes through.
+    prefixes: what a task model puts before all names. ignored: beginnings of names of parts that embeddings
+    do not use. norm_offset: what is added to the weights of RMSNorms.
     """
 
-    layers: str
+    layers: str | tuple[str, ...]
     layer: LayerNames
     word: str
     ignored: tuple[str, ...]
@@ -66,5 +73,7 @@ class Names(NamedTuple):
     norm: str = ""
     projection: str = ""
     last_norm: str = ""
-    relative_bias: str = ""
+    relative: str = ""
+    relative_norm: str = ""
+    norm_offset: float = 0.0
     fields: FieldNames = FieldNames()

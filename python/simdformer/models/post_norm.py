@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from simdformer import nn
 from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import one_of, positive_float, positive_int
 from simdformer.models.names import FieldNames
+from simdformer.nn.position import Position
 
 BERT_FIELDS = FieldNames()
 
@@ -77,13 +78,18 @@ class PostNormConfig:
         self,
         *,
         padding_idx: int | None = None,
-        position: nn.RelativePositionBias | None = None,
+        position: Callable[[], Position | None] = lambda: None,
+        with_positions: bool = True,
         embedding_dim: int | None = None,
+        terms: int = 1,
+        order: Sequence[int] = (),
     ) -> nn.TextEncoder:
         """The encoder.
 
-        padding_idx: positions begin behind it, as RoBERTa counts them. position: of all layers.
-        embedding_dim: features of the embeddings, if they are projected to the layers'.
+        padding_idx: positions begin behind it, as RoBERTa counts them. position: gives a layer's.
+        with_positions: whether embeddings have a table of them. embedding_dim: features of the
+        embeddings, if they may be projected to the layers'. terms: of the scores, which their scale is
+        for. order: the layers' numbers as they run, if some run again; embeddings are projected then.
         """
         if padding_idx is not None and self.max_positions <= padding_idx + 1:
             raise ValueError(
@@ -91,26 +97,28 @@ class PostNormConfig:
                 f" that of the padding token, {padding_idx}"
             )
         features = embedding_dim or self.hidden_size
-        projected = features != self.hidden_size
+        projected = features != self.hidden_size or bool(order)
         embeddings = nn.TextEmbeddings(
             self.vocab_size,
             features,
-            max_positions=self.max_positions,
+            max_positions=self.max_positions if with_positions else None,
             type_vocab_size=self.type_vocab_size,
             norm=nn.LayerNorm(features, eps=self.eps),
             padding_idx=padding_idx,
             projection=nn.Linear(features, self.hidden_size) if projected else None,
         )
-        return nn.TextEncoder(embeddings, [self._layer(position) for _ in range(self.num_layers)])
+        order = order or range(self.num_layers)
+        layers = [self._layer(position(), terms) for _ in range(max(order) + 1)]
+        return nn.TextEncoder(embeddings, [layers[i] for i in order])
 
-    def _layer(self, position: nn.RelativePositionBias | None) -> nn.TransformerEncoderLayer:
-        head_dim = self.hidden_size // self.num_heads
+    def _layer(self, position: Position | None, terms: int) -> nn.TransformerEncoderLayer:
+        size = terms * (self.hidden_size // self.num_heads)
         return nn.TransformerEncoderLayer(
             self.hidden_size,
             self.num_heads,
             self.inner_size,
             activation=self.activation,
             layer_norm_eps=self.eps,
-            scale=float(1 / np.sqrt(np.float32(head_dim))),  # rounded as BERT's always was here
+            scale=float(1 / np.sqrt(np.float32(size))),  # rounded as BERT's always was here
             position=position,
         )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What encoders with rotary positions (Su et al., 2021, arXiv:2104.09864) share: the fields of
-config.json, and gated layers, pre- or post-norm."""
+config.json, and layers, gated as a rule, pre- or post-norm."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from simdformer import nn
 from simdformer.models.config_fields import mapping, one_of, positive_int
 from simdformer.models.names import FieldNames
+from simdformer.nn.position import Position
 
 # Keys before and behind a query that it sees; -1: all.
 EVERYWHERE = (-1, -1)
@@ -142,9 +143,11 @@ def rotary_positions(sizes: Sizes, parameters: Mapping[str, Any]) -> nn.RotaryEm
 class LayerKind:
     """What the layers of an encoder have in common.
 
-    activation: of the gate. attention_bias, up_bias, down_bias: whether the matrices have one;
+    activation: of the gate, or without one of the feed-forward. attention_bias, up_bias, down_bias: whether the matrices have one;
     output_bias: whether attention's last one has, if that differs from attention_bias.
-    rms: RMSNorm in place of LayerNorm. norm_bias: LayerNorm's. head_norms: of queries and keys.
+    rms: RMSNorm in place of LayerNorm. norm_bias: LayerNorm's. head_norms: of queries and keys, "together"
+    for all heads' features. output_norm: of what sublayers put out, as nn.TransformerEncoderLayer's. scale:
+    of the scores, if it is not head_dim ** -0.5.
     """
 
     activation: str
@@ -156,7 +159,10 @@ class LayerKind:
     output_bias: bool | None = None
     up_bias: bool = False
     down_bias: bool = False
-    head_norms: bool = False
+    head_norms: bool | str = False
+    output_norm: bool | str = False
+    scale: float | None = None
+    gated: bool = True
 
     def norm(self, size: int) -> nn.Module:
         """A norm of this kind."""
@@ -169,31 +175,36 @@ class LayerKind:
     def layer(
         self,
         sizes: Sizes,
-        position: nn.RotaryEmbedding,
+        position: Position | None,
         *,
         window: tuple[int, int] = EVERYWHERE,
     ) -> nn.TransformerEncoderLayer:
         """One layer. window: keys that a query sees, before and behind it."""
         hidden, inner = sizes.hidden_size, sizes.inner_size
+        normed = sizes.head_dim * (sizes.num_heads if self.head_norms == "together" else 1)
         layer = nn.TransformerEncoderLayer(
             hidden,
             sizes.num_heads,
             inner,
-            activation=GATED[self.activation],
+            activation=GATED[self.activation] if self.gated else self.activation,
             norm_first=self.norm_first,
             bias=self.attention_bias,
-            scale=sizes.head_dim**-0.5,
+            output_norm=self.output_norm,
+            scale=sizes.head_dim**-0.5 if self.scale is None else self.scale,
             num_kv_heads=sizes.num_kv_heads,
             head_dim=sizes.head_dim,
             position=position,
             window_size=window,
-            qk_norm=self.norm(sizes.head_dim) if self.head_norms else None,
+            qk_norm=self.norm(normed) if self.head_norms else None,
         )
         if self.output_bias is not None:
             queries = layer.self_attn.heads.query_dim
             layer.self_attn.out_proj = nn.Linear(queries, hidden, bias=self.output_bias)
         layer.linear1 = nn.Linear(hidden, inner, bias=self.up_bias)
-        layer.linear_gate = nn.Linear(hidden, inner, bias=self.up_bias)
+        if self.gated:
+            layer.linear_gate = nn.Linear(hidden, inner, bias=self.up_bias)
         layer.linear2 = nn.Linear(inner, hidden, bias=self.down_bias)
         layer.norm1, layer.norm2 = self.norm(hidden), self.norm(hidden)
+        if self.output_norm:
+            layer.output_norm1, layer.output_norm2 = self.norm(hidden), self.norm(hidden)
         return layer

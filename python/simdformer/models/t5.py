@@ -33,7 +33,7 @@ NAMES = Names(
     ),
     word="shared",
     last_norm="encoder.final_layer_norm",
-    relative_bias="encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
+    relative="encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
     prefixes=("transformer.",),
     # The decoder, the heads, and the table of words once more.
     ignored=("decoder.", "lm_head.", "classification_head.", "encoder.embed_tokens."),

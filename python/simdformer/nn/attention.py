@@ -57,7 +57,8 @@ class MultiheadAttention(PackedAttention):
     masked_row: a query without a key gives zeros ("zero") or NaN ("nan", as torch.nn).
     window_size: (left, right): query i sees keys i - left .. i + right; -1 for no limit.
     qk_norm: a LayerNorm or RMSNorm of head_dim features, of which each head's queries and keys pass
-        through a copy, q_norm and k_norm, before they are rotated (Henry et al. 2020).
+        through a copy, q_norm and k_norm, before they are rotated (Henry et al. 2020); or of
+        num_heads * head_dim features, of all heads' together.
     logit_scale: scores are multiplied by exp(logit_scale), a parameter (num_heads), at most by 100,
         instead of scale (Liu et al. 2022, Swin V2, with score "cosine").
 
@@ -275,6 +276,8 @@ class MultiheadAttention(PackedAttention):
         after = before.without(heads)
         if "int8" in self._types():
             raise ValueError("heads of an attention in int8 can't be left out; do it before")
+        if self.q_norm is not None and self.q_norm.normalized_shape != (self.head_dim,):
+            raise ValueError("heads can't be left out where qk_norm is of all heads' features")
         with packing.lock():
             self.out_proj.keep_inputs(kept_features(before, heads))
             for name, index in kept_parts(before, heads):

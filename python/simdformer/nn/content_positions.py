@@ -16,6 +16,7 @@ from simdformer.nn import initialization as init
 from simdformer.nn.heads import Heads
 from simdformer.nn.linear import Linear
 from simdformer.nn.module import Float32
+from simdformer.nn.norms import LayerNorm
 from simdformer.nn.parameters import float32_of, shape_of
 from simdformer.nn.position import Position, check_embed_dim, check_num_heads
 from simdformer.nn.projections import Projections
@@ -135,8 +136,9 @@ class DisentangledRelativePosition(_ContentPosition):
     terms: "c2p", the second term, "p2c", the third, which no cache serves.
     share_att_key: K and Q are the attention's own projections, as in DeBERTa v2 and v3; else the
         parameters pos_key_proj and pos_query_proj.
+    norm: a LayerNorm through which the table passes, as DeBERTa v2's does; None for none.
+    max_positions: as of all positions.
     Parameters: weight (2 span, embed_dim), span position_buckets or max_relative_positions.
-    DeBERTa normalises its table once for all layers: load it normalised.
     """
 
     def __init__(
@@ -148,8 +150,10 @@ class DisentangledRelativePosition(_ContentPosition):
         position_buckets: int = 0,
         pos_att_type: Collection[str] = ("c2p", "p2c"),
         share_att_key: bool = True,
+        norm: LayerNorm | None = None,
+        max_positions: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(max_positions)
         if not pos_att_type or not set(pos_att_type) <= {"c2p", "p2c"}:
             raise ValueError(f"pos_att_type must be of 'c2p' and 'p2c', got {pos_att_type!r}")
         self.embed_dim = positive_int("embed_dim", embed_dim)
@@ -160,6 +164,7 @@ class DisentangledRelativePosition(_ContentPosition):
         self.share_att_key = share_att_key
         self._bucket(np.zeros(1, np.int64))
         self._register("weight", init.normal(0.02, 2 * self._span, embed_dim))
+        self.norm = norm
         if not share_att_key:
             for name, term in _OWN.items():
                 if term in self.pos_att_type:
@@ -208,13 +213,14 @@ class DisentangledRelativePosition(_ContentPosition):
 
     def _projected(self, heads: Heads, projections: Projections, kind: str) -> Float32:
         """The table as the heads' keys or queries, (num_heads, 2 span, head_dim)."""
+        rows = self.weight if self.norm is None else self.norm(self.weight)
         if not self.share_att_key:
             own = getattr(self, f"pos_{kind}_proj")
-            table = _per_head(self.weight, own.weight, own.bias, self.num_heads)
+            table = _per_head(rows, own.weight, own.bias, self.num_heads)
             return np.ascontiguousarray(table[list(heads.kept)])
         shared = projections.query() if kind == "query" else projections.key()
         count = heads.num_heads if kind == "query" else heads.num_kv_heads
-        table = _per_head(self.weight, float32_of(shared.weight), shared.bias, count)
+        table = _per_head(rows, float32_of(shared.weight), shared.bias, count)
         return np.repeat(table, heads.num_heads // count, axis=0)
 
 

@@ -25,6 +25,9 @@ class TransformerEncoderLayer(TransformerLayer):
         gated, linear2(activation(linear_gate(x)) * linear1(x)): glu, bilinear, reglu, geglu,
         geglu_tanh, quick_geglu, swiglu, tanh_glu.
     norm: "layer", "rms" (Zhang and Sennrich 2019) or "batch", by running statistics.
+    output_norm: True has norms of what the sublayers put out too, before it is added to the residual
+        term (Gemma 2 and 3): output_norm1 and output_norm2. "residual": the term is in what they
+        normalise too.
     residual: False leaves the residual connections out.
     alpha: factor of the residual term: DeepNorm's (Wang et al. 2022).
     num_kv_heads, score, scale, softcap, tie_qk, position, masked_row, window_size, qk_norm,

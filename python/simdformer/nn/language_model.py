@@ -53,6 +53,11 @@ class LanguageModel(Module):
         if isinstance(embedding, TextEncoder):
             if stack is not None or position is not None or scale != 1.0:
                 raise ValueError("stack, position and scale can't be given with a TextEncoder")
+            if lm_head is None and embedding.embeddings.word_scale != 1:
+                raise ValueError(
+                    "the TextEncoder's table of words was multiplied by"
+                    f" {embedding.embeddings.word_scale:g}, which no head has: give lm_head"
+                )
             d_model = embedding.hidden_size
         else:
             d_model = _d_model(embedding, stack)

@@ -56,6 +56,7 @@ class TransformerLayer(Module):
         dtype: object = None,
         *,
         norm: str = "layer",
+        output_norm: bool | str = False,
         residual: bool = True,
         alpha: float = 1.0,
         **attention: Unpack[AttentionOptions],
@@ -71,6 +72,9 @@ class TransformerLayer(Module):
         self.nhead = nhead
         self.batch_first = batch_first
         self.norm_first = norm_first
+        if output_norm not in (False, True, "residual"):
+            raise ValueError(f"output_norm must be False, True or 'residual', got {output_norm!r}")
+        self.output_norm = output_norm
         self.residual = residual
         self.alpha = alpha
         self.activation = activation
@@ -83,7 +87,8 @@ class TransformerLayer(Module):
         if self.activation in GATED:
             self.linear_gate = Linear(d_model, dim_feedforward, bias=bias)
         self.linear2 = Linear(dim_feedforward, d_model, bias=bias)
-        for name in self._norms:
+        kinds = ("", "output_") if output_norm else ("",)
+        for name in [kind + norm_name for kind in kinds for norm_name in self._norms]:
             setattr(self, name, make_norm(norm, d_model, layer_norm_eps, bias))
 
     @property
@@ -103,6 +108,7 @@ class TransformerLayer(Module):
     def _pack(self) -> _core.TransformerLayer:
         cross = self.multihead_attn.packed_as("cross") if self._has_cross_attention else None
         norms = [self._norm(name) for name in self._norms]
+        outputs = [self._norm(f"output_{n}") if self.output_norm else None for n in self._norms]
         return _core.TransformerLayer(
             self.self_attn.packed_as("self"),
             cross,
@@ -110,8 +116,10 @@ class TransformerLayer(Module):
             norms[0],
             None if cross is None else norms[1],
             norms[-1],
+            output_norms=[outputs[0], None if cross is None else outputs[1], outputs[-1]],
             norm_first=self.norm_first,
             residual=self.residual,
+            output_residual=self.output_norm == "residual",
             alpha=self.alpha,
         )
 

@@ -56,9 +56,13 @@ def check_qk_norm(heads: Heads, norm: Module) -> None:
     """TypeError and ValueError for another norm than one of head_dim features."""
     if not isinstance(norm, (LayerNorm, RMSNorm)):
         raise TypeError(f"qk_norm must be a LayerNorm or RMSNorm, got {type(norm).__name__}")
-    if norm.normalized_shape != (heads.head_dim,):
+    (size,) = norm.normalized_shape if len(norm.normalized_shape) == 1 else (0,)
+    together = heads.num_built * heads.head_dim if heads.num_kv_heads == heads.num_heads else 0
+    if size not in (heads.head_dim, together):
         raise ValueError(
-            f"qk_norm must be of head_dim={heads.head_dim} features, got {norm.normalized_shape}"
+            f"qk_norm must be of head_dim={heads.head_dim} features, or of all heads'"
+            f" {heads.num_built * heads.head_dim} with as many heads of keys, got"
+            f" {norm.normalized_shape}"
         )
     if heads.score == "bilinear":
         raise ValueError("qk_norm and score 'bilinear' exclude each other")

@@ -107,8 +107,12 @@ class ParameterTree:
         self._place(name, slot)
 
     def places(self) -> dict[str, tuple[Any, str]]:
-        """Of each parameter, by its dotted name, the module that has it and its name there."""
-        return {dotted: (owner, name) for dotted, owner, name in self._owners()}
+        """Of each parameter, by its dotted name, the module that has it and its name there; one that
+        stands in several places by its first name."""
+        first: dict[tuple[int, str], tuple[str, Any]] = {}
+        for dotted, owner, name in self._owners():
+            first.setdefault((id(owner), name), (dotted, owner))
+        return {dotted: (owner, name) for (_, name), (dotted, owner) in first.items()}
 
     def _place(self, name: str, slot: Any) -> None:
         with packing.lock():
@@ -200,11 +204,13 @@ class ParameterTree:
         changed then. With strict=False the missing and unexpected ones are returned instead.
         """
         owners = {dotted: (owner, name) for dotted, owner, name in self._owners()}
-        wanted = {
-            dotted: Wanted(owner._parameters[name], name in owner.matrix_names)
-            for dotted, (owner, name) in owners.items()
-        }
+        firsts = self.places()
         with opened_state(state_dict) as state:
+            wanted = {
+                dotted: Wanted(owner._parameters[name], name in owner.matrix_names)
+                for dotted, (owner, name) in owners.items()
+                if dotted in firsts or dotted in state
+            }
             slots, keys = match_state(wanted, state, strict=strict, kind=type(self).__name__)
         for dotted, slot in slots.items():
             owner, name = owners[dotted]

@@ -29,6 +29,8 @@ class TextEmbeddings(Module):
     type_vocab_size: of token types; None for no such table. norm: a LayerNorm or None. projection: a
     Linear to the layers' features, or None. padding_idx: positions are counted as RoBERTa's: the first is
     padding_idx + 1, and a token whose id is padding_idx stands at padding_idx and is not counted.
+    word_scale: what a loader multiplied the table of words by, as Gemma does at each call: a head that is
+    tied to the table would lack that.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class TextEmbeddings(Module):
         norm: LayerNorm | None = None,
         padding_idx: int | None = None,
         projection: Linear | None = None,
+        word_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.word_scale = word_scale
         self.embedding_dim = positive_int("embedding_dim", embedding_dim)
         self.padding_idx = padding_idx
         self.word_embeddings = Embedding(vocab_size, embedding_dim)
