@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -25,6 +24,7 @@ pytest.importorskip("uvicorn")
 from simdformer import CrossEncoder, SentenceTransformer
 from simdformer.cli import main, serve
 from tests.support import ROOT
+from tests.support.docs import blocks
 from tests.support.model_fixtures import write_cross_encoder, write_model
 
 WATCHDOG = 60
@@ -237,15 +237,19 @@ def test_wrong_usage_is_said(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def readme(language):
-    """README's section about the server has one block of each language, and no other has any."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    return block
+def shown(language):
+    """The block of docs/howto/server.md that leaves its run to this file."""
+    mark = ("run by", "tests/server/test_process.py")
+    (code,) = (
+        block.code
+        for block in blocks(ROOT / "docs/howto/server.md")
+        if block.language == language and block.comment == mark
+    )
+    return code
 
 
-def test_the_commands_of_readme_work():
-    program, curl = map(shlex.split, readme("bash").splitlines())
+def test_the_commands_of_the_how_to_work():
+    program, curl = map(shlex.split, shown("sh").splitlines())
     assert program[:2] == ["simdformer", "serve"]
     assert curl[0] == "curl"
     assert curl[1].startswith("http://127.0.0.1:8080/")  # where it listens by default
@@ -255,10 +259,10 @@ def test_the_commands_of_readme_work():
 
 
 @pytest.mark.parity
-def test_the_client_of_readme_works(capsys):
+def test_the_client_of_the_how_to_works(capsys):
     pytest.importorskip("openai")
     with serving("all-MiniLM-L6-v2") as (_, url):
-        exec(readme("py").replace("http://127.0.0.1:8080", url))  # noqa: S102
+        exec(shown("python").replace("http://127.0.0.1:8080", url))  # noqa: S102
     assert capsys.readouterr().out == "384\n"
 
 
