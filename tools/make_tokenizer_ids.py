@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes tests/text/tokenizer_ids.json: the token ids that transformers 5 gives for the grid of
-tests/support/tokenizer_grid.py. Needs the extra [parity]; run it from the project's root:
+tests/support/tokenizer_grid.py. Needs the group parity; run it from the project's root:
 
     PYTHONPATH=. python tools/make_tokenizer_ids.py
 """

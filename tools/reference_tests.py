@@ -3,7 +3,7 @@
     python tools/reference_tests.py CHECKOUT [PYTEST ARGUMENT ...]
 
 CHECKOUT: its repository, at the release that is installed or near it. Nothing is fetched: the models that
-the tests name are made here, with random weights, in a cache of their own. Needs the extra [ecosystem].
+the tests name are made here, with random weights, in a cache of their own. Needs the group ecosystem.
 What needs the real weights, training, adapters, the hub or a GPU cannot pass.
 """
 

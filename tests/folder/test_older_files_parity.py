@@ -1,5 +1,5 @@
 """Files of models from before safetensors and tokenizer.json, as PyTorch and transformers write and read
-them. Needs the extra [parity]."""
+them. Needs the group parity."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support import onnx_adapter
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed (extra [parity])")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (group parity)")
 VERSION = "1.23.2"
 if onnx.__version__ != VERSION:
     pytest.skip(f"the cases are those of onnx {VERSION}", allow_module_level=True)

@@ -10,7 +10,7 @@ from tests.support import assert_within, normal
 
 pytestmark = pytest.mark.parity
 
-torch = pytest.importorskip("torch", reason="torch is not installed (extra [parity])")
+torch = pytest.importorskip("torch", reason="torch is not installed (group parity)")
 SHAPES = [(1, 1, 8), (1, 77, 64), (33, 70, 20), (128, 128, 64), (257, 40, 80)]
 
 

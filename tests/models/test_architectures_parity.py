@@ -1,5 +1,5 @@
 """Every architecture beside transformers and sentence-transformers: small models of random weights and
-trained tokenizers, as these libraries save them. Needs the extra [parity]."""
+trained tokenizers, as these libraries save them. Needs the group parity."""
 
 from __future__ import annotations
 

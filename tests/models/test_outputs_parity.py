@@ -1,5 +1,5 @@
 """What a model of every architecture computes on its way, beside transformers' eager attention in float64 with
-exact angles. Needs the extra [parity]."""
+exact angles. Needs the group parity."""
 
 from __future__ import annotations
 

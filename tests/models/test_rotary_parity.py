@@ -1,5 +1,5 @@
 """Encoders with rotary positions beside transformers: their options, old spellings of config.json, and what
-a decoder needs. test_architectures_parity.py has the rest. Needs the extra [parity]."""
+a decoder needs. test_architectures_parity.py has the rest. Needs the group parity."""
 
 from __future__ import annotations
 

