@@ -8,7 +8,8 @@ import os
 import re
 import shlex
 import subprocess
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.support import ROOT
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What nobody can run: directives of Sphinx, output, and text that is laid out by hand.
 SHOWN = {"output", "text", "json"}
+_RAISED = re.compile(r"\w+Error: ")
 COMMENT = re.compile(r"<!-- (not run|run by|needs): (.+?) -->")
 
 
@@ -60,7 +62,8 @@ def run(page: Path, *, path: str, package: str | None = None) -> int:
     """
     names: dict[str, object] = {"__name__": page.stem}
     printed, ran = None, 0
-    for block in blocks(page):
+    all_blocks = blocks(page)
+    for block, following in zip(all_blocks, [*all_blocks[1:], None], strict=True):
         where = f"{page.name}:{block.line}"
         if block.language == "output" and printed is not None:
             flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -75,12 +78,23 @@ def run(page: Path, *, path: str, package: str | None = None) -> int:
         with redirect_stdout(out):
             if block.language == "python":
                 code = compile("\n" * block.line + block.code, str(page), "exec")
-                exec(code, names)  # noqa: S102
+                may_raise = following is not None and _RAISED.match(following.code)
+                with _printed_error() if may_raise else nullcontext():
+                    exec(code, names)  # noqa: S102
             else:
                 for line in block.code.splitlines():
                     _run_command(line, where, path)
         printed = out.buffer.getvalue().decode()
     return ran
+
+
+@contextmanager
+def _printed_error() -> Iterator[None]:
+    """An error as the last line of a traceback shows it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  (whatever the page shows)
+        print(f"{type(error).__name__}: {error}")
 
 
 def _run_command(line: str, where: str, path: str) -> None:
