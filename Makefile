@@ -104,7 +104,7 @@ level: $(STAMPS)/group-test $(STAMPS)/model  ## Run what depends on the instruct
 slow: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
 	$(PYTEST) -m "slow and not parity and not pages and not ecosystem"
 
-pages: $(STAMPS)/group-test $(STAMPS)/group-pages $(STAMPS)/model  ## Test the pages of explain in headless Chromium
+pages: $(STAMPS)/group-test $(STAMPS)/group-pages $(STAMPS)/model docs  ## Test the documentation site and the pages of explain in headless Chromium
 	$(BIN)/python -m pytest -m pages
 
 # -n: a name that resolves to nothing is an error, as every warning is.

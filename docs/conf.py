@@ -41,6 +41,7 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 default_role = "code"
+toc_object_entries_show_parents = "hide"
 
 # Every reference to our own names has to resolve; those to Python, NumPy and torch need no network.
 nitpicky = True
