@@ -60,6 +60,9 @@ HEADS = {
     "qwen3": Head("Qwen3ForSequenceClassification", None, "score", biased=False),
     "qwen2": Head("Qwen2ForSequenceClassification", None, "score", biased=False),
     "gemma3_text": Head("Gemma3TextForSequenceClassification", None, "score", biased=False),
+    "jina_embeddings_v3": Head(
+        "JinaEmbeddingsV3ForSequenceClassification", "classifier.dense", "classifier.out_proj"
+    ),
     "llama": Head("LlamaForSequenceClassification", None, "score", biased=False),
     "mistral": Head("MistralForSequenceClassification", None, "score", biased=False),
 }

@@ -84,3 +84,16 @@ def deberta_bucket(distance, buckets, reach):
         return distance
     steps = math.log(abs(distance) / middle) / math.log((reach - 1) / middle) * (middle - 1)
     return int(math.copysign(math.ceil(steps) + middle, distance))
+
+
+def alibi_bias(num_heads, length):
+    """Press et al. 2022 in both directions, (h, n, n): slopes 2^(-8 i / h) of a power of two of heads, and of
+    twice as many every other one for the rest."""
+
+    def slopes(h):
+        power = 2 ** int(math.log2(h))
+        own = [2.0 ** (-8 * (i + 1) / power) for i in range(power)]
+        return own if h == power else own + slopes(2 * power)[0::2][: h - power]
+
+    distance = np.abs(np.arange(length)[:, None] - np.arange(length))
+    return -f64(slopes(num_heads))[:, None, None] * distance

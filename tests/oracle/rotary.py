@@ -31,7 +31,8 @@ class Layer:
 @dataclass(frozen=True)
 class Definition:
     """rms: RMSNorm in place of LayerNorm, whose weights lack norm_offset. factor: of cos and sin, 1 but for
-    some scalings. word_scale: of the embeddings."""
+    some scalings. word_scale: of the embeddings. output_residual: whether a norm of what a sublayer puts out
+    takes the residual term in."""
 
     layers: tuple[Layer, ...]
     num_heads: int
@@ -42,6 +43,7 @@ class Definition:
     factor: float = 1.0
     norm_offset: float = 0.0
     word_scale: float = 1.0
+    output_residual: bool = False
 
 
 def rms_norm(x, weight, eps):
@@ -64,15 +66,20 @@ def dense(x, w, name):
 
 
 def attention(x, w, stem, layer, definition):
-    """Queries and keys are normed, then turned by their positions, head by head."""
+    """Queries and keys are normed, head by head or all together, then turned by their positions."""
     n, h = len(x), definition.num_heads
     head_dim = len(w[f"{stem}.query.weight"]) // h
 
     def heads(name):  # (n, d) -> (h or g, n, e)
-        return dense(x, w, f"{stem}.{name}").reshape(n, -1, head_dim).swapaxes(0, 1)
+        y = dense(x, w, f"{stem}.{name}")
+        if len(w.get(f"{stem}.{name}_norm.weight", ())) > head_dim:
+            y = norm(y, w, f"{stem}.{name}_norm", definition)
+        return y.reshape(n, -1, head_dim).swapaxes(0, 1)
 
     def turned(name):
-        normed = norm(heads(name), w, f"{stem}.{name}_norm", definition)
+        normed = heads(name)
+        if len(w.get(f"{stem}.{name}_norm.weight", ())) == head_dim:
+            normed = norm(normed, w, f"{stem}.{name}_norm", definition)
         if layer.inv_freq is None:
             return normed
         return rotary(normed, np.arange(n), layer.inv_freq) * definition.factor
@@ -106,7 +113,11 @@ def encoder_layer(x, w, stem, layer, definition):
         if definition.norm_first:
             x = x + norm(part(norm(x, w, around, definition)), w, output, definition)
         else:
-            x = norm(x + part(x), w, around, definition)
+            out = part(x)
+            if f"{output}.weight" in w:
+                inner = x if definition.output_residual else 0.0
+                out = norm(inner + out, w, output, definition)
+            x = norm(x + out, w, around, definition)
     return x
 
 

@@ -163,6 +163,12 @@ KINDS = {
         "unigram",
         special=BRACKETS,
     ),
+    "jina_embeddings_v3": Kind(
+        "JinaEmbeddingsV3",
+        {**SIZES, "layer_norm_eps": 1e-5, "pad_token_id": 1},
+        "unigram",
+        "XLMRobertaTokenizer",
+    ),
     "t5": Kind(
         "T5",
         T5,

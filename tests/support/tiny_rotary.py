@@ -73,7 +73,23 @@ GEMMA_NAMES = (
     (".feed_forward_output_norm.", ".post_feedforward_layernorm."),
 )
 
+# https://huggingface.co/jinaai/xlm-roberta-flash-implementation, and transformers.
+JINA_V3_NAMES = (
+    ("words.", "embeddings.word_embeddings."),
+    ("token_types.", "embeddings.token_type_embeddings."),
+    ("words_norm.", "emb_ln."),
+    ("layers.", "encoder.layers."),
+    *((old, ".mixer.Wqkv.") for old, _ in FUSED),
+    (".output.", ".mixer.out_proj."),
+    (".up.", ".mlp.fc1."),
+    (".down.", ".mlp.fc2."),
+    (".attention_norm.", ".norm1."),
+    (".feed_forward_norm.", ".norm2."),
+)
+
+
 MATRICES = ("query", "key", "value", "output", "gate", "up", "down")
+UNGATED = tuple(name for name in MATRICES if name != "gate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +109,7 @@ class Rotary(Architecture):
     norm_bias: bool = False
     words_norm: bool = True
     head_norms: bool = False
+    norms_together: bool = False
     num_token_types: int = 0
     activation: str = "gelu"
     num_layers: int = TINY.num_layers
@@ -172,8 +189,8 @@ class Rotary(Architecture):
                 if name in self.biased:
                     w[f"layers.{i}.{name}.bias"] = array(rows, scale=0.1)
             if self.head_norms:
-                norm(f"layers.{i}.query_norm", head_dim)
-                norm(f"layers.{i}.key_norm", head_dim)
+                norm(f"layers.{i}.query_norm", queries if self.norms_together else head_dim)
+                norm(f"layers.{i}.key_norm", keys if self.norms_together else head_dim)
             # The norm of the words is that of the first layer's attention, if norms come first.
             if i or not (self.norm_first and self.words_norm):
                 norm(f"layers.{i}.attention_norm")
@@ -361,7 +378,38 @@ GEMMA3 = replace(
         },
     },
 )
-ROTARY = [MODERNBERT, NOMIC_BERT, GTE, NEW, QWEN3, EUROBERT, LLAMA, QWEN2, MISTRAL, GEMMA3]
+JINA_V3 = Rotary(
+    model_type="jina_embeddings_v3",
+    tokenizer_class="PreTrainedTokenizerFast",
+    prefix="roberta.",
+    heads=("lm_head.bias", "pooler.dense.weight", "classifier.dense.weight"),
+    buffers=("embeddings.position_ids",),
+    names=JINA_V3_NAMES,
+    first_norm="words_norm.weight",
+    tokenizer=unigram_json,
+    pad_token="<pad>",
+    eps=1e-5,
+    norm_first=False,
+    norm_bias=True,
+    num_token_types=1,
+    thetas={ALL: 20000.0},
+    matrices=UNGATED,
+    biased=UNGATED,
+    config={"rope_parameters": {"rope_type": "default", "rope_theta": 20000.0}},
+)
+ROTARY = [
+    MODERNBERT,
+    NOMIC_BERT,
+    GTE,
+    NEW,
+    QWEN3,
+    EUROBERT,
+    LLAMA,
+    QWEN2,
+    MISTRAL,
+    GEMMA3,
+    JINA_V3,
+]
 
 
 def without(fields, *names):

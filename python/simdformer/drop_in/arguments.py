@@ -115,13 +115,17 @@ def load_request(
         source["token"] = old
     if not isinstance(model_name_or_path, (str, os.PathLike)):
         raise TypeError(f"model_name_or_path must be a path or a name, got {model_name_or_path!r}")
-    compute_type = _compute_type(running["compute_type"], _options(given, "model_kwargs"))
+    model_kwargs = _options(given, "model_kwargs")
+    default_task = model_kwargs.pop("default_task", None)
+    compute_type = _compute_type(running["compute_type"], model_kwargs)
     tokenizer = _options(given, "processor_kwargs")
     if not tokenizer.pop("use_fast", True):
         raise ValueError("processor_kwargs['use_fast'] must be True: tokenizers are the fast ones")
     config = _options(given, "config_kwargs")
     for name in _NO_EFFECT_ON_CONFIG:
         config.pop(name, None)
+    if default_task is not None:  # of Jina's code, whose adapters are chosen by it
+        config["default_task"] = default_task
     return LoadRequest(
         os.fspath(model_name_or_path), source, compute_type, budget, Overrides(config, tokenizer)
     )
@@ -192,7 +196,8 @@ def _compute_type(compute_type: str, model_kwargs: dict[str, Any]) -> str:
     if left:
         raise ValueError(
             f"model_kwargs cannot be used here: {', '.join(sorted(left))};"
-            f" known: dtype, torch_dtype, device_map, use_safetensors, {', '.join(_NO_EFFECT)}"
+            f" known: dtype, torch_dtype, default_task, device_map, use_safetensors,"
+            f" {', '.join(_NO_EFFECT)}"
         )
     return compute_type
 

@@ -230,6 +230,7 @@ class TextModel(Saved, TorchModule):
                 routed=loaded.routed,
                 strict=loaded.strict,
                 needs_task=loaded.needs_task,
+                adapters=loaded.adapters,
             )
         self._stacks = [pipeline.encoder for pipeline in self.pipeline.all()]
         self._limit = self.max_seq_length

@@ -20,6 +20,7 @@ from simdformer.folder.overrides import NO_OVERRIDES, Overrides
 from simdformer.folder.settings import Defaults
 from simdformer.int8.calibration import quantize_encoder
 from simdformer.int8.reference import Pool
+from simdformer.models import adapter_tasks
 from simdformer.text.chat_template import ChatTemplate
 from simdformer.text.tokenizer import Tokenizer
 
@@ -42,7 +43,7 @@ class LoadedModel(NamedTuple):
 
     tokenizer, encoder, pool, include_prompt: of texts without a task; see Route. tasks: of those with
     one, where they differ. routed: whether a Router tells them apart. strict: whether there are no other tasks; needs_task: whether there is no
-    text without. num_dense_layers: modules that turn the pooled vector. compute_type: what runs. part_types: the compute type of each part where they differ
+    text without. adapters: the tasks of which one may be merged when the model is loaded. num_dense_layers: modules that turn the pooled vector. compute_type: what runs. part_types: the compute type of each part where they differ
     from it or were chosen one by one.
     """
 
@@ -60,6 +61,7 @@ class LoadedModel(NamedTuple):
     routed: bool = False
     strict: bool = False
     needs_task: bool = False
+    adapters: tuple[str, ...] = ()
 
 
 class LoadedCrossEncoder(NamedTuple):
@@ -108,6 +110,9 @@ def load_model(
         encoder, _ = encoders[model.transformer]
         routes |= _routes(model, encoder, task)
     default = routes.pop("") if "" in routes else next(iter(routes.values()))
+    adapters, chosen = adapter_tasks(first.config)
+    if chosen is not None:
+        routes[chosen] = default
     return LoadedModel(
         *default,
         first.modes,
@@ -117,8 +122,9 @@ def load_model(
         encoders[first.transformer][1],
         routes,
         routed=bool(listed.tasks),
-        strict=not listed.serves("\0"),  # a task of no name
+        strict=bool(adapters) or not listed.serves("\0"),  # a task of no name
         needs_task=needs_task,
+        adapters=tuple(adapters),
     )
 
 

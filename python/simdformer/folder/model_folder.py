@@ -105,6 +105,11 @@ class TransformerFolder(ABC):
             if unknown := unknown_keys(self.config):
                 warn_caller(f"{path}: {', '.join(map(repr, unknown))}: unknown, passed over")
             encoder, names = build_encoder(self.config)
+        if saved is not None and names.adapter is not None and names.adapter.number is not None:
+            raise ValueError(
+                f"default_task={self.config['default_task']!r}, but {self.folder} is quantised, without"
+                " its adapters; load the model that it was made from"
+            )
         if saved is not None and saved.version > 1:
             self._cut(encoder)
             encoder.load_state_dict(saved_places(encoder, names, checkpoint, saved))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from simdformer.checkpoint import read_any_json, read_json, read_optional_json
 from simdformer.folder.fields import refuse_keys, warn_keys
+from simdformer.models import published
 from simdformer.models.config_fields import flag
 
 # Those that begin a list: they take texts.
@@ -32,6 +33,8 @@ KNOWN_MODULES = (
     "Router",
 )
 _OLD_NAMES = {"Asym": "Router"}
+# The published code of jina-embeddings-v3: a Transformer that chooses an adapter by task.
+_JINA_TRANSFORMER = "custom_st.Transformer"
 
 
 class Module(NamedTuple):
@@ -145,6 +148,8 @@ def _is_odd(path: str) -> bool:
 def _module(source: Path, kind: object, folder: Path, depth: int = 0) -> Module:
     package, _, name = str(kind).rpartition(".")
     name = _OLD_NAMES.get(name, name)
+    if kind == _JINA_TRANSFORMER and published(read_optional_json(folder / "config.json")):
+        return Module("Transformer", folder)
     # A class from elsewhere is code in the model's own repository, whatever its name.
     if name not in KNOWN_MODULES or package.partition(".")[0] != "sentence_transformers":
         raise ValueError(

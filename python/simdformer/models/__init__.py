@@ -17,6 +17,8 @@ from simdformer.models import (
     eurobert,
     gemma3_text,
     gte,
+    jina_bert,
+    jina_embeddings_v3,
     llama,
     mistral,
     modernbert,
@@ -27,7 +29,9 @@ from simdformer.models import (
     qwen3,
     roberta,
     t5,
+    xlm_roberta_flash,
 )
+from simdformer.models.config_fields import one_of
 from simdformer.models.names import Names
 from simdformer.nn import initialization
 
@@ -56,6 +60,7 @@ REGISTRY: dict[str, Architecture] = {
     "eurobert": eurobert,
     "gemma3_text": gemma3_text,
     "gte": gte,
+    "jina_embeddings_v3": jina_embeddings_v3,
     "llama": llama,
     "mistral": mistral,
     "modernbert": modernbert,
@@ -68,6 +73,34 @@ REGISTRY: dict[str, Architecture] = {
     "t5": t5,
     "xlm-roberta": roberta,
 }
+
+
+# What published code makes of another's model_type, by the class that auto_map names for config.json. No
+# code is run.
+PUBLISHED: dict[str, Architecture] = {
+    "JinaBertConfig": jina_bert,
+    "XLMRobertaFlashConfig": xlm_roberta_flash,
+}
+
+
+def published(config: Mapping[str, Any]) -> Architecture | None:
+    """The architecture of published code that config.json names, if it is one that is built in."""
+    given = config.get("auto_map")
+    named = given.get("AutoConfig") if isinstance(given, Mapping) else None
+    return PUBLISHED.get(str(named).rpartition(".")[2])
+
+
+def adapter_tasks(config: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """The tasks that a model has adapters for, and the one that is merged, which default_task says.
+
+    ValueError for a default_task that there is none for.
+    """
+    tasks = getattr(published(config), "adapter_tasks", None)
+    if tasks is not None:
+        found: tuple[list[str], str | None] = tasks(config)
+        return found
+    one_of(config, "default_task", [None], None)
+    return [], None
 
 
 def build_encoder(config: Mapping[str, Any]) -> tuple[nn.TextEncoder, Names]:
@@ -83,7 +116,8 @@ def build_encoder(config: Mapping[str, Any]) -> tuple[nn.TextEncoder, Names]:
             f"unknown architecture: config.json has model_type={model_type!r};"
             f" known: {', '.join(sorted(REGISTRY))}"
         )
-    architecture = REGISTRY[model_type]
+    architecture = published(config) or REGISTRY[model_type]
+    adapter_tasks(config)
     with initialization.deferred():
         encoder = architecture.build(config)
     names = getattr(architecture, "names", None)

@@ -11,6 +11,7 @@ import numpy as np
 
 from simdformer import nn
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.adapted import AdaptedCheckpoint
 from simdformer.checkpoint.int8_matrix import Float32
 from simdformer.checkpoint.weights import CheckpointMatrix, Weights
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
@@ -46,6 +47,8 @@ def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Ass
 
     ValueError names a tensor that is missing or of another shape.
     """
+    if names.adapter is not None:
+        checkpoint = AdaptedCheckpoint(checkpoint, names.adapter)
     assignment = _Assignment(encoder, names, checkpoint)
     assignment.embeddings()
     for index, layer in enumerate(encoder.layers):

@@ -87,6 +87,8 @@ HEADS = {
     "ErnieForSequenceClassification": _BERT._replace(dense="ernie.pooler.dense"),
     "Gemma3TextForSequenceClassification": _DECODER,
     "GteForSequenceClassification": _BERT._replace(dense="gte.pooler.dense"),
+    "JinaBertForSequenceClassification": _BERT,
+    "JinaEmbeddingsV3ForSequenceClassification": _ROBERTA,
     "MPNetForSequenceClassification": _ROBERTA,
     "ModernBertForSequenceClassification": _MODERNBERT,
     "NewForSequenceClassification": _BERT._replace(dense="new.pooler.dense"),

@@ -36,6 +36,8 @@ _APPLIED = _words(
     " d_ff d_kv d_model feed_forward_proj num_heads num_layers relative_attention_max_distance"
     # Gemma's
     " query_pre_attn_scalar rope_local_base_freq sliding_window_pattern use_bidirectional_attention"
+    # Jina's
+    " auto_map default_task feed_forward_type lora_adaptations lora_alpha lora_rank"
     # ALBERT's
     " inner_group_num num_hidden_groups"
     # DeBERTa's
@@ -59,7 +61,6 @@ _NO_EFFECT = [
     "attn_implementation",
     "attn_logit_softcapping",
     "final_logit_softcapping",
-    "auto_map",
     "chunk_size_feed_forward",
     "dtype",
     "experts_implementation",
@@ -166,6 +167,14 @@ _NO_EFFECT = [
     "classifier_norm",
     "clip_qkv",
     "emb_pdrop",
+    "emb_pooler",
+    "load_trained_adapters",
+    "lora_dropout_p",
+    "lora_main_params_trainable",
+    "matryoshka_dimensions",
+    "task_instructions",
+    "truncate_dim",
+    "use_reentrant",
     "pretraining_tp",
     "rope_interleaved",
     "add_pooling_layer",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from simdformer.checkpoint.adapted import Adapter
+
 
 class Part(NamedTuple):
     """A matrix of a layer: a tensor, or of those of one shape that it holds below one another the one
@@ -60,7 +62,8 @@ class Names(NamedTuple):
     layers: layer i is layers.i, or the i-th of several names. word, position, token_type, norm, projection: of the embeddings. last_norm: behind
     the layers. relative, relative_norm: the table of distances of all layers, and the norm it passes through.
     prefixes: what a task model puts before all names. ignored: beginnings of names of parts that embeddings
-    do not use. norm_offset: what is added to the weights of RMSNorms.
+    do not use. norm_offset: what is added to the weights of RMSNorms. adapter: of a checkpoint that has
+    some.
     """
 
     layers: str | tuple[str, ...]
@@ -76,4 +79,5 @@ class Names(NamedTuple):
     relative: str = ""
     relative_norm: str = ""
     norm_offset: float = 0.0
+    adapter: Adapter | None = None
     fields: FieldNames = FieldNames()

@@ -92,7 +92,11 @@ class TextPipeline(TextReader):
             for task, each in self._tasks.items()
         }
         other.add_tasks(
-            tasks, routed=self._routed, strict=self._strict, needs_task=self._needs_task
+            tasks,
+            routed=self._routed,
+            strict=self._strict,
+            needs_task=self._needs_task,
+            adapters=self._adapters,
         )
         return other
 

@@ -34,6 +34,7 @@ class TextReader:
         self._template = template
         self._tasks: Mapping[str, Any] = {}
         self._routed = self._strict = self._needs_task = False
+        self._adapters: tuple[str, ...] = ()
 
     def add_tasks(
         self,
@@ -42,11 +43,13 @@ class TextReader:
         routed: bool = False,
         strict: bool = False,
         needs_task: bool = False,
+        adapters: Sequence[str] = (),
     ) -> None:
         """What texts of a task run through. routed: not only the longest text of a task is its own.
-        strict: there are no other tasks. needs_task: nor texts without one."""
+        strict: there are no other tasks. needs_task: nor texts without one. adapters: tasks of which one
+        is chosen when the model is loaded."""
         self._tasks, self._routed = tasks, routed
-        self._strict, self._needs_task = strict, needs_task
+        self._strict, self._needs_task, self._adapters = strict, needs_task, tuple(adapters)
 
     def for_task(self, task: str | None) -> Self:
         """What the texts of a task run through. ValueError, listing the known ones, if there is none."""
@@ -54,7 +57,12 @@ class TextReader:
             raise TypeError(f"task must be a str or None, got {type(task).__name__}")
         found = None if task is None else self._tasks.get(task)
         if found is None and (self._needs_task if task is None else self._strict):
-            known = ", ".join(map(repr, self._tasks))
+            if task in self._adapters:
+                raise ValueError(
+                    f"the adapter of task={task!r} is merged when the model is loaded: give"
+                    f" model_kwargs={{'default_task': {task!r}}}"
+                )
+            known = ", ".join(map(repr, self._adapters or self._tasks))
             raise ValueError(f"the model has no route for task={task!r}; known: {known}")
         return found or self
 
