@@ -311,7 +311,7 @@ def test_a_module_that_reads_what_is_not_there_yet_is_refused(tmp_path):
         SentenceTransformer(folder)
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc", "a/../../b", "..\\x", None, 7])
+@pytest.mark.parametrize("path", ["../x", "/etc", "a/../../b", "..\\x", "C:x", "c:/x", None, 7])
 def test_a_module_path_that_leaves_the_folder_is_refused(tmp_path, path):
     modules = modules_json(["Transformer", "Pooling"])
     modules[1]["path"] = path
