@@ -34,9 +34,9 @@ def test_the_line_runs(names, line):
 
 
 def test_every_capability_has_its_line():
-    numbers = [int(row[0]) for row in ROWS if row[0].isdigit()]
-    assert sorted(numbers) == list(range(1, 46))
-    assert len(LINES) == len(numbers)
+    capabilities = [row for row in ROWS if len(row) == 3]
+    assert len(capabilities) == len(LINES) >= 45
+    assert all(row[1].startswith("`") for row in capabilities)
 
 
 @pytest.mark.parametrize("name", NAMED)
