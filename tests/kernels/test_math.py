@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -50,7 +49,7 @@ def check_every_float(ranges, check):
             check(floats(begin, end))
 
     piece = 2**15
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(_core.num_threads()) as pool:
         for begin, end in ranges:
             starts = range(begin, end, piece)
             for _ in pool.map(run, starts, [min(start + piece, end) for start in starts]):
