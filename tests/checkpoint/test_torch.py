@@ -377,11 +377,6 @@ def test_a_storage_that_more_tensors_share_than_any_model_has_is_refused(path):
 # Archives that lie
 
 
-def test_the_format_of_before_1_6_is_refused_with_what_to_do(path):
-    path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2))
-    refused(path, r"the format of PyTorch before 1\.6 is not read; .* save it with torch\.save")
-
-
 @pytest.mark.parametrize(
     "content", [b"", b"PK\5\6", b"x" * 100, pickle.dumps({}), b"PK\5\6" + bytes(18)]
 )

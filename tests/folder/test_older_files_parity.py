@@ -98,11 +98,18 @@ def test_whatever_else_torch_saves_is_refused(torch, tmp_path, make, match):
         Checkpoint(tmp_path)
 
 
-def test_the_format_of_before_1_6_is_refused(torch, state, tmp_path):
-    file = tmp_path / "pytorch_model.bin"
-    torch.save(state, file, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"the format of PyTorch before 1\.6 is not read"):
-        Checkpoint(tmp_path)
+def test_the_format_of_before_1_6_holds_the_same(torch, state, tmp_path):
+    read = []
+    for new in (True, False):
+        file = tmp_path / str(new) / "pytorch_model.bin"
+        file.parent.mkdir()
+        torch.save(state, file, _use_new_zipfile_serialization=new)
+        with Checkpoint(file.parent) as checkpoint:
+            floats = [n for n in checkpoint.names() if state[n].is_floating_point()]
+            read.append({name: checkpoint.read(name) for name in floats})
+    assert read[0].keys() == read[1].keys()
+    for name, array in read[0].items():
+        assert_same_bits(read[1][name], array)
 
 
 def to_bin(torch, folder):

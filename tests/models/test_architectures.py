@@ -93,6 +93,18 @@ def test_a_task_models_prefix_and_heads_are_passed_over(tmp_path, architecture):
     assert_same_bits(found, expected)
 
 
+@pytest.mark.parametrize("inner", [False, True])
+@each
+def test_a_model_that_is_a_part_of_another_is_read(tmp_path, architecture, inner):
+    """As lightning and others save it: every name behind "model."."""
+    weights = architecture.renamed(architecture.weights())
+    prefix = "model." + (architecture.prefix if inner else "")
+    whole = {prefix + name: tensor for name, tensor in weights.items()}
+    expected = SentenceTransformer(architecture.write(tmp_path / "m")).encode(TEXTS[:2])
+    found = SentenceTransformer(architecture.write(tmp_path / "w", weights=whole)).encode(TEXTS[:2])
+    assert_same_bits(found, expected)
+
+
 @beside_bert
 def test_eps_is_that_of_the_config_if_it_has_one(tmp_path, architecture):
     field = architecture.eps_field

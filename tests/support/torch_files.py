@@ -36,8 +36,15 @@ def ordered_dict():
     return name("collections", "OrderedDict") + b")R"
 
 
-def storage(kind="Float", key="0", size=6):
-    parts = (text("storage"), name("torch", f"{kind}Storage"), text(key), text("cpu"), number(size))
+def storage(kind="Float", key="0", size=6, *, more=()):
+    parts = (
+        text("storage"),
+        name("torch", f"{kind}Storage"),
+        text(key),
+        text("cpu"),
+        number(size),
+        *more,
+    )
     return tuple_of(*parts) + b"Q"
 
 
@@ -76,3 +83,42 @@ def write_torch(path, tensors, *, end=b".", **options):
         items[key] = tensor(array.shape, strides, stored=stored)
         storages.append(array.tobytes())
     return write_archive(path, state_dict(items, end), storages, **options)
+
+
+MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+VERSION = b"\x80\x02M\xe9\x03."
+
+
+def machine(little=True):
+    """What stands in a file of before 1.6 of the machine that wrote it."""
+    order = b"\x88" if little else b"\x89"
+    return (
+        b"\x80\x02}("
+        + text("protocol_version")
+        + b"M\xe9\x03"
+        + text("little_endian")
+        + order
+        + b"u."
+    )
+
+
+def listed(keys):
+    """A pickle of a list of strings."""
+    return b"\x80\x02](" + b"".join(map(text, keys)) + b"e."
+
+
+def old_file(pickled, storages, *, keys=None, version=VERSION, machine=machine()):  # noqa: B008
+    """A file as torch.save wrote it before 1.6. storages: of each key the numbers."""
+    parts = [MAGIC, version, machine, pickled, listed(storages if keys is None else keys)]
+    parts += [array.size.to_bytes(8, "little") + array.tobytes() for array in storages.values()]
+    return b"".join(parts)
+
+
+def old_torch(tensors):
+    """The arrays by name, each of them in a storage of its own."""
+    items, storages = {}, {}
+    for i, (key, array) in enumerate(tensors.items()):
+        stored = storage(STORAGES[array.dtype.name], str(94000 + i), array.size, more=(b"N",))
+        items[key] = tensor(array.shape, np.empty(array.shape, np.uint8).strides, stored=stored)
+        storages[str(94000 + i)] = array
+    return old_file(state_dict(items), storages)

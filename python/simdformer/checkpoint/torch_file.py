@@ -2,16 +2,19 @@
 """The tensors of a pytorch_model.bin: a zip archive of a pickle, which names them, and their numbers.
 
 So torch.save writes since PyTorch 1.6: NAME/data.pkl, NAME/data/KEY for each storage and since 2.1
-NAME/byteorder. The pickle is not unpickled: see torch_pickle.
+NAME/byteorder. Before, five pickles behind one another: a number, the format's version, what the machine was,
+the tensors, the keys of their storages; then of each storage how many numbers it has, and the numbers. No
+pickle is unpickled: see torch_pickle.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from simdformer.checkpoint.stored_zip import StoredZip
 from simdformer.checkpoint.tensor_file import Entry, TensorFile
-from simdformer.checkpoint.torch_pickle import read_state_dict
+from simdformer.checkpoint.torch_pickle import read_programs, read_state_dict, tensors_of
 from simdformer.checkpoint.torch_tensors import StoredTensor
 
 _ITEM_BYTES = {
@@ -22,28 +25,47 @@ _LARGEST_PICKLE = 4 << 20
 # Tied weights share a storage: an embedding twice, layers in a few models a dozen times. More, and a
 # small file would fill the memory.
 _MOST_SHARED = 32
-# The number that torch.save wrote first before 1.6, as its pickle.
+# The number that torch.save wrote first before 1.6, as its pickle, and the version that followed.
 _OLD_FORMAT = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_OLD_VERSION = 1001
 
 
 def torch_entries(file: TensorFile) -> dict[str, Entry]:
     """Where each tensor lies.
 
     ValueError names the file, and the tensor if there is one, if it is damaged, holds anything but
-    tensors by name, or was written before PyTorch 1.6 or on a big-endian machine.
+    tensors by name, or was written on a big-endian machine.
     """
-    if file.size() >= len(_OLD_FORMAT) and file.read(len(_OLD_FORMAT), 0) == _OLD_FORMAT:
-        raise ValueError(
-            f"{file.path}: the format of PyTorch before 1.6 is not read; load it with torch.load and"
-            " save it with torch.save, or as model.safetensors"
-        )
+    old = file.size() >= len(_OLD_FORMAT) and file.read(len(_OLD_FORMAT), 0) == _OLD_FORMAT
     try:
-        return _entries(file)
+        return _entries(file, *(_read_old(file) if old else _read(file)))
     except ValueError as error:
         raise ValueError(f"{file.path}: not a PyTorch checkpoint that is read: {error}") from error
 
 
-def _entries(file: TensorFile) -> dict[str, Entry]:
+def _entries(
+    file: TensorFile, tensors: dict[str, StoredTensor], place: Callable[[str], tuple[int, int]]
+) -> dict[str, Entry]:
+    """place: where the storage of a key begins, and its size in bytes."""
+    places: dict[str, tuple[int, int]] = {}
+    entries: dict[str, Entry] = {}
+    total = 0
+    for name, tensor in tensors.items():
+        key = tensor.storage.key
+        if key not in places:
+            places[key] = place(key)
+        try:
+            entries[name] = _entry(file, tensor, *places[key])
+        except ValueError as error:
+            raise ValueError(f"tensor {name!r}: {error}") from error
+        total += entries[name].num_elements() * _ITEM_BYTES[tensor.storage.dtype]
+    if total > _MOST_SHARED * file.size():
+        raise ValueError(f"{len(entries)} tensors of {total} bytes share the few in the file")
+    return entries
+
+
+def _read(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str], tuple[int, int]]]:
+    """The tensors of an archive, and where their storages are."""
     archive = StoredZip(file)
     pickles = [name for name in archive.names() if name.partition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
@@ -53,21 +75,35 @@ def _entries(file: TensorFile) -> dict[str, Entry]:
     begin, size = archive.place(pickles[0])
     if size > _LARGEST_PICKLE:
         raise ValueError(f"data.pkl has {size} bytes; at most {_LARGEST_PICKLE} are read")
+    tensors = read_state_dict(file.read(size, begin))
+    return tensors, lambda key: archive.place(f"{folder}data/{key}")
+
+
+def _read_old(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str], tuple[int, int]]]:
+    """The same of a file of before 1.6."""
+    pickled = file.read(min(file.size(), _LARGEST_PICKLE), 0)
+    (_, version, machine, state, keys), at = read_programs(pickled, 5)
+    if version != _OLD_VERSION:
+        raise ValueError(f"version {version!r} of the format, expected {_OLD_VERSION}")
+    if type(machine) is not dict or machine.get("little_endian") is not True:
+        raise ValueError("it was not written on a little-endian machine")
+    tensors = tensors_of(state)
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    if type(keys) is not list or not all(type(key) is str and key in storages for key in keys):
+        raise ValueError("it lists storages that no tensor has")
     places: dict[str, tuple[int, int]] = {}
-    entries: dict[str, Entry] = {}
-    total = 0
-    for name, tensor in read_state_dict(file.read(size, begin)).items():
-        key = tensor.storage.key
-        if key not in places:
-            places[key] = archive.place(f"{folder}data/{key}")
-        try:
-            entries[name] = _entry(file, tensor, *places[key])
-        except ValueError as error:
-            raise ValueError(f"tensor {name!r}: {error}") from error
-        total += entries[name].num_elements() * _ITEM_BYTES[tensor.storage.dtype]
-    if total > _MOST_SHARED * file.size():
-        raise ValueError(f"{len(entries)} tensors of {total} bytes share the few in the file")
-    return entries
+    for key in keys:
+        if at + 8 > file.size():
+            raise ValueError(f"storage {key!r} lies behind the end of the file")
+        size = int.from_bytes(file.read(8, at), "little") * _ITEM_BYTES[storages[key].dtype]
+        at += 8
+        if size > file.size() - at:
+            raise ValueError(f"storage {key!r} of {size} bytes ends behind the file")
+        places[key] = (at, size)
+        at += size
+    if missing := storages.keys() - places.keys():
+        raise ValueError(f"storage {min(missing)!r} is not in the file")
+    return tensors, places.__getitem__
 
 
 def _check_byte_order(archive: StoredZip, file: TensorFile, name: str) -> None:

@@ -31,7 +31,17 @@ def read_state_dict(pickled: bytes) -> dict[str, StoredTensor]:
     ValueError with the reason alone for everything else that a pickle may hold or do. Takes time and
     memory of at most a hundred bytes for one of the pickle.
     """
-    state = _Machine(pickled).run()
+    return tensors_of(_Machine(pickled).run())
+
+
+def read_programs(pickled: bytes, count: int) -> tuple[list[object], int]:
+    """What several pickles behind one another leave, and where they end. Errors: as read_state_dict's."""
+    machine = _Machine(pickled)
+    return [machine.run() for _ in range(count)], machine.at
+
+
+def tensors_of(state: object) -> dict[str, StoredTensor]:
+    """What a pickle left, if it is tensors by name. ValueError says what else it is."""
     if type(state) is not dict:
         raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
     _check_flat(state)
@@ -66,8 +76,14 @@ class _Machine:
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
 
+    @property
+    def at(self) -> int:
+        """The byte that comes next."""
+        return self._at
+
     def run(self) -> object:
-        """What the program leaves on the stack when it stops."""
+        """What the program leaves on the stack when it stops; the next one begins behind it."""
+        self._stack, self._marks, self._memo = [], [], {}
         while (code := self._bytes(1)) != _STOP:
             if code not in _INSTRUCTIONS:
                 raise ValueError(
@@ -225,7 +241,10 @@ class _Machine:
     def storage(self) -> None:
         """An array beside the pickle."""
         match self._pop():
-            case ("storage", StorageType(dtype), str(key), str(), size) if is_size(size):
+            # The last None: no view of another storage, which the format before 1.6 could hold.
+            case ("storage", StorageType(dtype), str(key), str(), size, *rest) if is_size(
+                size
+            ) and rest in ([], [None]):
                 self._stack.append(Storage(dtype, key, size))
             case _:
                 raise ValueError("the pickle describes a storage in a way that torch.save does not")

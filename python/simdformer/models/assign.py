@@ -82,7 +82,7 @@ class _Assignment:
 
     def __init__(self, encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> None:
         sizes = _sizes(encoder, names.fields)
-        self.weights = Weights(checkpoint, sizes, names.prefixes)
+        self.weights = Weights(checkpoint, sizes, _prefixes(names, checkpoint))
         self.places: dict[str, Stored] = {}
         self.matrices: dict[str, list[CheckpointMatrix]] = {}
         self._encoder = encoder
@@ -217,6 +217,16 @@ class _Assignment:
         (size,) = self.weights.shape((field,))
         self.weights.checked(name, (field,), (share[1] * size,))
         return partial(self.weights.share, name, field, share)
+
+
+def _prefixes(names: Names, checkpoint: Checkpoint) -> Sequence[str]:
+    """What may stand before the names: of a whole model that was saved as a part of another, "model." too."""
+    known = ("", *names.prefixes)
+    word = f"{names.word}.weight"
+    inner = [f"model.{p}" for p in known if f"model.{p}{word}" in checkpoint]
+    return (
+        names.prefixes if any(p + word in checkpoint for p in known) else (*inner, *names.prefixes)
+    )
 
 
 def _changed(place: Stored, function: Any, number: float) -> Stored:
