@@ -165,6 +165,8 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types and include directions
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 	$(BIN)/python tools/check_includes.py
 	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/python tools/check_docstrings.py
+	$(BIN)/codespell
 
 # A rehearsal of .github/workflows/wheels.yml, where releases are built. Without isolation: one cmake for all.
 WHEELS := build/wheelhouse

@@ -137,9 +137,9 @@ class NumpyPeer:
         x, weight, bias = _random(rows, cols), _random(cols), _random(cols)
 
         def run() -> object:
-            centred = x - x.mean(axis=1, keepdims=True)
-            variance = np.square(centred).mean(axis=1, keepdims=True)
-            return centred / np.sqrt(variance + 1e-5) * weight + bias
+            centered = x - x.mean(axis=1, keepdims=True)
+            variance = np.square(centered).mean(axis=1, keepdims=True)
+            return centered / np.sqrt(variance + 1e-5) * weight + bias
 
         return run
 

@@ -65,7 +65,7 @@ class Case:
         return self.floats * _FLOAT_BYTES
 
 
-# Bytes of a weight. int8's input, of float32, is quantised in the kernel.
+# Bytes of a weight. int8's input, of float32, is quantized in the kernel.
 _GEMM_KERNELS = {"gemm": 4, "gemm_bf16": 2, "gemm_s8": 1}
 
 

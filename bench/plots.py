@@ -8,9 +8,9 @@ from typing import Any
 
 import report
 
-_OWN_COLOUR = "#1b6ca8"
-_PEER_COLOUR = "#b8c4ce"
-_LIMIT_COLOUR = "#c0392b"
+_OWN_COLOR = "#1b6ca8"
+_PEER_COLOR = "#b8c4ce"
+_LIMIT_COLOR = "#c0392b"
 _LEAST_INTENSITY = 0.1  # flop per byte, where the roofline begins
 
 
@@ -59,11 +59,11 @@ def _encode_panel(axis: Any, name: str, result: dict[str, Any], engines: list[st
     above = [max(0.0, high - v) for v, (_, high) in zip(values, ranges, strict=True)]
     own = [row["engine"].startswith("simdformer") for row in rows]
     names = [row["engine"] for row in rows]
-    colours = [_OWN_COLOUR if mine else _PEER_COLOUR for mine in own]
+    colors = [_OWN_COLOR if mine else _PEER_COLOR for mine in own]
     whiskers = {"ecolor": "#444444", "elinewidth": 1, "capsize": 2}
-    axis.barh(names, values, color=colours, height=0.68, xerr=[below, above], error_kw=whiskers)
+    axis.barh(names, values, color=colors, height=0.68, xerr=[below, above], error_kw=whiskers)
     limit = shown(result["peak"]["fma_gflops"]["best"])
-    axis.axvline(limit, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+    axis.axvline(limit, color=_LIMIT_COLOR, linestyle="--", linewidth=1)
     right = max(*(high for _, high in ranges), limit) * 1.22
     for y, (value, (_, high)) in enumerate(zip(values, ranges, strict=True)):
         _label(axis, y, report.figure(value), high + right * 0.015, limit, right)
@@ -93,17 +93,17 @@ def plot_fidelity(result: dict[str, Any], speeds: dict[str, Any], path: Path) ->
     for engine, found in result["engines"].items():
         losses = [1 - found[key] for key in ("mean_cosine", "first_percentile", "min_cosine")]
         x = [rates[engine]] * 3
-        colour = _OWN_COLOUR if engine.startswith("simdformer") else "#7f8c96"
-        axis.plot(x, losses, color=colour, linewidth=1.6, zorder=2)
+        color = _OWN_COLOR if engine.startswith("simdformer") else "#7f8c96"
+        axis.plot(x, losses, color=color, linewidth=1.6, zorder=2)
         for marker, y in zip("o_v", losses, strict=True):
-            axis.scatter(x[:1], [y], marker=marker, s=46, color=colour, zorder=3)
+            axis.scatter(x[:1], [y], marker=marker, s=46, color=color, zorder=3)
         axis.annotate(
             engine,
             (x[0], losses[0]),
             xytext=(7, 3),
             textcoords="offset points",
             fontsize=8.5,
-            color=colour,
+            color=color,
         )
     axis.set_yscale("log")
     axis.set_ylim(6e-2, 3e-6)
@@ -164,11 +164,11 @@ def plot_kernels(result: dict[str, Any], path: Path) -> None:
         line[1].set_title(f"attention by length (100% = {peak:.0f} GFLOP/s)", fontsize=9)
         others = [row for row in rows if row["unit"] == "GB/s"]
         labels = [f"{row['kernel']} {row['shape']}" for row in others]
-        line[2].barh(labels, [row["share_of_limit"] * 100 for row in others], color=_OWN_COLOUR)
+        line[2].barh(labels, [row["share_of_limit"] * 100 for row in others], color=_OWN_COLOR)
         line[2].invert_yaxis()
         line[2].tick_params(labelsize=6.5)
         line[2].set_xlim(0, 130)
-        line[2].axvline(100, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+        line[2].axvline(100, color=_LIMIT_COLOR, linestyle="--", linewidth=1)
         line[2].set_title("bytes in and out, % of read bandwidth at that size", fontsize=9)
     figure.suptitle(f"One thread, {result['machine']['cpu']}", fontsize=10)
     _save(figure, path)
@@ -191,7 +191,7 @@ def _shares(axis: Any, rows: list[dict[str, Any]], *, x: int, group: Any) -> Non
     axis.set_xscale("log", base=2)
     ticks = sorted({row["sizes"][x] for row in rows})
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.axhline(100, color=_LIMIT_COLOUR, linestyle="--", linewidth=1)
+    axis.axhline(100, color=_LIMIT_COLOR, linestyle="--", linewidth=1)
     axis.set_ylim(0, 108)
     axis.set_ylabel("% of FMA peak", fontsize=8)
     axis.grid(axis="y", color="#e6e6e6")
@@ -210,12 +210,12 @@ def plot_roofline(result: dict[str, Any], path: Path) -> None:
     cache = max((row["limit"] for row in rows if row["unit"] == "GB/s"), default=memory)
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
     axis.spines["left"].set_visible(True)
-    axis.axhline(peak, color=_LIMIT_COLOUR, linewidth=1.2, label=f"FMA peak {peak:.0f} GFLOP/s")
+    axis.axhline(peak, color=_LIMIT_COLOR, linewidth=1.2, label=f"FMA peak {peak:.0f} GFLOP/s")
     for rate, style, label in ((cache, "-.", "cache"), (memory, "--", "memory")):
         axis.plot(
             [_LEAST_INTENSITY, peak / rate],
             [rate * _LEAST_INTENSITY, peak],
-            color=_LIMIT_COLOUR,
+            color=_LIMIT_COLOR,
             linewidth=1.2,
             linestyle=style,
             label=f"{label} read {rate:.0f} GB/s",

@@ -85,7 +85,7 @@ def convert_onnx_int8(model_path: Path, out: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     convert_onnx(model_path, out)
-    # Quantised after fusing: the other way round there would be no Attention to fuse.
+    # Quantized after fusing: the other way round there would be no Attention to fuse.
     quantize_dynamic(
         out / "fused.onnx",
         out / "int8.onnx",

@@ -1,4 +1,4 @@
-"""CTranslate2, which quantises to int8 when it loads."""
+"""CTranslate2, which quantizes to int8 when it loads."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Buffer: owning, 64-byte aligned, uninitialised storage. MatrixView: rows of somebody's buffer.
+// Buffer: owning, 64-byte aligned, uninitialized storage. MatrixView: rows of somebody's buffer.
 #pragma once
 
 #include <cstddef>

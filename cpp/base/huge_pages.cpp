@@ -45,7 +45,7 @@ class Chunk {
   }
 
   // Pages whose pieces are all given back go to the system at once, while others keep the chunk: a
-  // model that is quantised has its weights in float32 for a while.
+  // model that is quantized has its weights in float32 for a while.
   void give_back(const std::byte* piece, size_t bytes) {
     const auto begin = static_cast<size_t>(piece - first_);
     for (size_t page = begin / kHugePage; page * kHugePage < begin + bytes; ++page) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// int8: quantising weights, and the int8 kernels as NumPy functions.
+// int8: quantizing weights, and the int8 kernels as NumPy functions.
 #include "bindings/bindings.h"
 #include "bindings/gemm_epilogue.h"
 #include "bindings/kernel_table.h"

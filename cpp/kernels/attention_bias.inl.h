@@ -64,7 +64,7 @@ SIMDFORMER_INLINE bool sees_key(const AttentionArgs& a, size_t row) {
   return false;
 }
 
-// Bytewise select, left to the compiler's vectoriser.
+// Bytewise select, left to the compiler's vectorizer.
 SIMDFORMER_INLINE void mask_row(size_t n, const uint8_t* mask, float* x) {
   for (size_t j = 0; j < n; ++j) x[j] = mask[j] ? x[j] : -kInfinity;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The GEMM of gemm.inl.h with weights of s8 and activations quantised to u8 on their way in: what
+// The GEMM of gemm.inl.h with weights of s8 and activations quantized to u8 on their way in: what
 // gemm_s8_vectors.inl.h and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
 // columns products are summed in int32, exactly; the groups' sums, scaled, and the products of
 // minima and outlier columns are added in float32, for every kS8Depth columns, and the whole goes
@@ -12,7 +12,7 @@
 namespace simdformer {
 namespace {
 
-// Columns that are quantised at once.
+// Columns that are quantized at once.
 constexpr size_t kS8Depth = 384;
 static_assert(kS8Depth % kS8Group == 0);
 
@@ -55,7 +55,7 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   }
 }
 
-// What a tile reads of A: its rows quantised and, in float32, their values in the outlier columns,
+// What a tile reads of A: its rows quantized and, in float32, their values in the outlier columns,
 // from the first group of this call on.
 struct S8Rows {
   const float* outliers;  // (num_outliers, capacity)
@@ -116,7 +116,7 @@ SIMDFORMER_INLINE size_t gather_outliers(const GemmArgs& g, const S8Outliers& ou
 }
 
 // Calls multiply(args, a, row, rows) for every block of at most Rows rows and kS8Depth columns,
-// quantised on the stack, Piece codes of a row side by side.
+// quantized on the stack, Piece codes of a row side by side.
 template <size_t Rows, size_t Piece, typename Multiply>
 SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& outliers,
                                          const Multiply& multiply) {

@@ -3,7 +3,7 @@
 // outliers (start_sums_amx.inl.h), then those of each group. Tiles cannot be scaled: a stage's sums
 // go through memory, and are scaled and added in AVX-512 while the next stage multiplies, the last
 // one of a block beside the first one of the next block. Products take one of AVX-512's two ports;
-// one after the other, both took 9-14% longer, and 30% beside a neighbour who used the core's tiles
+// one after the other, both took 9-14% longer, and 30% beside a neighbor that used the core's tiles
 // (all layers, 128 rows). Whole blocks two by two: their sums do not stay in L1, nothing gained.
 #pragma once
 
@@ -125,7 +125,7 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
 }
 
 // The next two vectors' scales and outliers into L2; returns what is to follow block by block. All
-// layers in turn: 5% and 2% faster at 128 rows, 5% slower to 16% faster (beside busy neighbours) at
+// layers in turn: 5% and 2% faster at 128 rows, 5% slower to 16% faster (beside busy neighbors) at
 // 14.
 SIMDFORMER_INLINE S8Next prefetch_columns(const GemmArgs& g, const S8Weight& weight,
                                           const S8Rows& a, size_t vector, size_t rows) {
@@ -153,7 +153,7 @@ SIMDFORMER_INLINE S8Columns make_columns(const GemmArgs& g, const S8Weight& weig
   return columns;
 }
 
-// Quantised rows [row, row + rows) against every panel.
+// Quantized rows [row, row + rows) against every panel.
 void gemm_s8_rows(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
                   size_t rows) {
   alignas(64) uint16_t start_a[kS8Rows / kAmxRows * kStartTile];

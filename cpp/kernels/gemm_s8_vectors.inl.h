@@ -129,7 +129,7 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
           .outlier_step = width};
 }
 
-// Quantised rows [row, row + rows) against every panel.
+// Quantized rows [row, row + rows) against every panel.
 template <typename Form>
 void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
                    size_t rows) {

@@ -26,7 +26,7 @@ enum class Activation : int32_t {
 };
 
 // c[i, j] = activation(sum_p a[i, p] w[j, p] + bias[j]) + residual[i, j], then, if norm_weight is
-// given, each row of c is layer-normalised. Columns j of panels [panel_begin, panel_end) only.
+// given, each row of c is layer-normalized. Columns j of panels [panel_begin, panel_end) only.
 // w is packed by pack_weight. k may be worked off in chunks: a holds columns [k_begin, k_begin + k)
 // of the whole operand, accumulate adds to what c holds, and only the last chunk sets finish (which
 // applies bias, activation, residual and norm). c may equal residual if k comes in one chunk and

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layer normalisation (formula at LayerNormArgs). Two passes over a row that sits in L1: the
+// Layer normalization (formula at LayerNormArgs). Two passes over a row that sits in L1: the
 // one-pass E[x^2] - mean^2 gives NaN in float32 at a mean of 1e4.
 #pragma once
 

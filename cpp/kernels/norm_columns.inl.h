@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Statistics of columns and normalisation by them (formulas at NormColumnsArgs and column_moments).
+// Statistics of columns and normalization by them (formulas at NormColumnsArgs and column_moments).
 #pragma once
 
 #include "kernels/kernels.h"

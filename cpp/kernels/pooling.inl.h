@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A sequence's rows to one vector (formulas at Pooling), and L2 normalisation.
+// A sequence's rows to one vector (formulas at Pooling), and L2 normalization.
 #pragma once
 
 #include "kernels/kernels.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Root mean square normalisation (formula at RmsNormArgs; Zhang and Sennrich 2019).
+// Root mean square normalization (formula at RmsNormArgs; Zhang and Sennrich 2019).
 #pragma once
 
 #include "kernels/kernels.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Softmax of a row, and its unnormalised form for attention.
+// Softmax of a row, and its unnormalized form for attention.
 #pragma once
 
 #include "kernels/kernels.h"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this installation is made of, for bug reports."""
+"""Information about this installation, for bug reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INT8_LEVELS = ("avx2", "avx2_vnni", "avx512_vnni", "avx512_amx")
 
 
 def auto_compute_type() -> Literal["float32", "int8"]:
-    """What compute_type="auto" means at the active instruction set level."""
+    """The compute type of "auto" at the active instruction set level."""
     return "int8" if _core.active_isa() in _INT8_LEVELS else "float32"
 
 
@@ -24,7 +24,26 @@ def show_config(mode: Literal["dicts", "dict"]) -> dict[str, Any]: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Print version, instruction sets, threads, compute type and compiler, as numpy.show_config does.
 
-    mode: "stdout" prints; "dicts" (or "dict") returns the same as a dict instead.
+    Parameters
+    ----------
+    mode
+        "stdout" prints; "dicts" (or "dict") returns a dictionary instead.
+
+    Returns
+    -------
+    dict or None
+        The configuration, if mode is "dicts".
+
+    Raises
+    ------
+    ValueError
+        If mode is unknown.
+
+    Examples
+    --------
+    >>> import simdformer
+    >>> sorted(simdformer.show_config("dicts"))
+    ['auto_compute_type', 'compiler', 'isa', 'threads', 'version']
     """
     if mode not in ("stdout", "dicts", "dict"):
         raise ValueError(f"unknown mode {mode!r}; known: stdout, dicts")

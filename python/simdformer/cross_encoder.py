@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CrossEncoder: pairs of texts in, scores out, with sentence-transformers' names and meanings."""
+"""CrossEncoder: pairs of texts in, scores out, with the names and meanings of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _NO_EFFECT_ON_RANK = _NO_EFFECT | {"apply_softmax", "convert_to_numpy", "convert
 
 
 class CrossEncoder(TextModel):
-    """A model that reads two texts together and scores them: a drop-in for sentence-transformers'
-    class, on CPUs. It ranks documents for a query more precisely than embeddings, and more slowly.
+    """A model that reads two texts together and scores them, a drop-in for sentence-transformers' class.
 
-    The same pair gives bit-identical scores alone, in any batch, and with any number of threads.
-    Any number of Python threads may use one model at once.
+    It ranks documents for a query more precisely than embeddings, and more slowly. A pair gives the same
+    bits alone, in any batch and with any number of threads. Any number of Python threads may use one model
+    at the same time.
 
     Parameters
     ----------
@@ -47,41 +47,40 @@ class CrossEncoder(TextModel):
         A folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2", of a model with a
         classification head (transformers' *ForSequenceClassification).
     compute_type, num_threads, max_batch_tokens
-        As SentenceTransformer's. The head is float32 in any case.
+        See `SentenceTransformer`. The head is always float32.
     num_labels : int or None
-        None, or the number of scores that the model must have.
+        If given, the number of scores that the model must have.
     max_length : int or None
-        The longest pair in tokens; None for what the model says.
+        Length of the longest pair in tokens; None for the model's setting.
     activation_fn
-        What the scores go through; None for what the model says, else a sigmoid for one score and
-        nothing for several. A name or a module of torch.nn (GELU, Identity, ReLU, SiLU, Sigmoid, Tanh),
-        or a function of a float32 array (n, num_labels).
+        Applied to the scores: a name or a module of torch.nn (GELU, Identity, ReLU, SiLU, Sigmoid, Tanh),
+        or a function of a float32 array (n, num_labels). None for the model's setting, else a sigmoid
+        for one score and nothing for several.
     prompts, default_prompt_name, cache_folder, revision, local_files_only, token, device, **further
-        As SentenceTransformer's.
+        See `SentenceTransformer`.
 
     Attributes
     ----------
     encoder, name_or_path, pipeline, compute_type, part_types
-        As SentenceTransformer's.
+        See `SentenceTransformer`.
     num_labels : int
-        How many scores a pair has; it cannot be set.
+        Number of scores per pair; cannot be set.
     activation_fn
-        What the scores go through unless the call says otherwise.
-    prompts, default_prompt_name
-        The text put before a pair, by name; the name that applies if a call names none.
-    num_tokens, truncated_texts : int
-        How many tokens have been read since loading, and how many pairs were longer than max_seq_length.
+        Applied to the scores unless a call passes another.
+    prompts, default_prompt_name, num_tokens, truncated_texts
+        See `SentenceTransformer`; here for pairs.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As SentenceTransformer's; also if the folder has no classification head.
+        See `SentenceTransformer`; also if the folder has no classification head.
 
     Examples
     --------
+    >>> from simdformer import CrossEncoder
     >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
-    >>> model.rank("How many cats?", ["Rates rose.", "Two cats."])[0]["corpus_id"]
-    1
+    >>> model.predict([("How many cats?", "Two cats."), ("How many cats?", "Rates rose.")]).shape
+    (2,)
     """
 
     _gives_logits = True
@@ -105,7 +104,7 @@ class CrossEncoder(TextModel):
         device: object = None,
         **further: Any,
     ) -> None:
-        """Load a model: see the class."""
+        """Load a model; see the class."""
         old = "default_activation_function"
         activation_fn = old_name(activation_fn, further, old, "activation_fn")
         given = None if activation_fn is None else activation_function(activation_fn)
@@ -114,7 +113,7 @@ class CrossEncoder(TextModel):
             "revision": revision,
             "local_files_only": local_files_only,
             "token": token,
-            "organisation": "cross-encoder",
+            "organization": "cross-encoder",
         }
         running = {
             "compute_type": compute_type,
@@ -155,7 +154,7 @@ class CrossEncoder(TextModel):
 
     @property
     def num_labels(self) -> int:
-        """How many scores a pair has: those of the model's head."""
+        """Number of scores per pair."""
         return self._num_labels
 
     @property
@@ -185,22 +184,34 @@ class CrossEncoder(TextModel):
     ) -> Any:
         """Score pairs of texts.
 
-        inputs: a pair of str, or a list, tuple or array of n pairs. (`sentences=` is its older name.)
-        prompt: put before the first text of each pair; else the prompt called prompt_name, or
-          default_prompt_name.
-        batch_size: accepted and checked; the token budget of the constructor decides.
-        show_progress_bar: None shows one if the logger "simdformer" is at INFO or DEBUG.
-        activation_fn: see the constructor. None for the attribute.
-        apply_softmax: of several scores of a pair, after the activation.
-        convert_to_numpy: False returns a list of n scores. convert_to_tensor: a torch.Tensor.
-        device: None or "cpu"; a list of them scores in as many processes, as `pool` does, in chunks of
-          chunk_size.
+        Parameters
+        ----------
+        inputs
+            A pair of str, or a list, tuple or array of n pairs. `sentences` is the older name.
+        prompt_name, prompt
+            Text put before the first text of each pair: prompt, else the prompt named prompt_name or
+            default_prompt_name.
+        batch_size, show_progress_bar, device, pool, chunk_size
+            See `SentenceTransformer.encode`.
+        activation_fn
+            See the class; None for the attribute.
+        apply_softmax
+            Apply softmax to the scores of each pair, after the activation.
+        convert_to_numpy, convert_to_tensor
+            False returns a list of n scores; True returns a torch.Tensor.
+        **kwargs
+            Older names of sentence-transformers.
 
-        Returns: float32 (n, num_labels); (n,) if num_labels is 1; for a single pair (num_labels,), or
-        a scalar; (0,) for no pairs.
+        Returns
+        -------
+        float32 (n, num_labels), or (n,) if num_labels is 1
+            The scores; (num_labels,) or a scalar for a single pair, (0,) for no pairs.
 
-        Errors: TypeError naming the index of what is not a pair or not a str; ValueError for a text
-        that holds a lone surrogate, and for unknown names and values, listing the known ones.
+        Raises
+        ------
+        TypeError, ValueError
+            If an input is not a pair or not a str (the message has its index) or has a lone surrogate, or a
+            name or value is unknown.
         """
         inputs = old_name(inputs, kwargs)
         activation_fn = old_name(activation_fn, kwargs, "activation_fct", "activation_fn")
@@ -234,14 +245,34 @@ class CrossEncoder(TextModel):
     ) -> list[dict[str, Any]]:
         """Order documents by their scores for a query.
 
-        top_k: how many to return; None for all. return_documents: add their texts.
-        The other arguments as for `predict`.
+        Parameters
+        ----------
+        query, documents
+            A str and a sequence of str.
+        top_k
+            Number of documents to return; None for all.
+        return_documents
+            Add the texts.
+        prompt_name, prompt, batch_size, show_progress_bar, activation_fn, device, pool, chunk_size, **kwargs
+            See `predict`.
 
-        Returns: dicts with "corpus_id" (the index in documents), "score" and, if asked for, "text",
-        by falling score; of equal ones the earlier document comes first.
+        Returns
+        -------
+        list of dict
+            "corpus_id" (the index in documents), "score" and "text", by descending score. Of equal scores
+            the earlier document comes first.
 
-        Errors: TypeError naming the index of a document that is not a str; ValueError for a model of
-        several scores a pair, and as for `predict`.
+        Raises
+        ------
+        TypeError, ValueError
+            See `predict`; also for a model with several scores per pair.
+
+        Examples
+        --------
+        >>> from simdformer import CrossEncoder
+        >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")
+        >>> len(model.rank("How many cats?", ["Rates rose.", "Two cats."], top_k=1))
+        1
         """
         activation_fn = old_name(activation_fn, kwargs, "activation_fct", "activation_fn")
         check_execution(batch_size, device, pool, chunk_size)
@@ -269,7 +300,7 @@ class CrossEncoder(TextModel):
         ]
 
     def is_singular_input(self, inputs: object) -> bool:
-        """Whether `predict` takes this as one pair."""
+        """Return whether `predict` treats this as one pair."""
         return self._listed(inputs)[1]
 
     def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
@@ -279,7 +310,7 @@ class CrossEncoder(TextModel):
         return [self.pipeline.prompted_pair(pair, prompt) for pair in texts]
 
     def compute(self, pairs: list[Pair], *, prompt: str | None, bar: Any = None) -> Float32:
-        """The logits of checked pairs, float32 (n, num_labels), in this process."""
+        """Return the logits of checked pairs, float32 (n, num_labels), computed in this process."""
         shape = (len(pairs), self.num_labels)
         return self.pipeline.matrix(self._prompted(pairs, prompt), shape, bar=bar)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentenceTransformer: text in, vectors out, with sentence-transformers' names and meanings."""
+"""SentenceTransformer: texts in, vectors out, with the names and meanings of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -32,71 +32,67 @@ from simdformer.util.similarity import SIMILARITIES
 
 
 class SentenceTransformer(EmbeddingModel):
-    """A sentence embedding model: a drop-in for sentence-transformers' class, on CPUs.
+    """A sentence embedding model on CPUs, a drop-in for sentence-transformers' class.
 
-    The same text gives bit-identical vectors alone, in any batch, and with any number of threads.
-    Any number of Python threads may use one model at once.
+    A text gives the same bits alone, in any batch and with any number of threads. Any number of Python
+    threads may use one model at the same time.
 
     Parameters
     ----------
     model_name_or_path : str or path
-        A folder, or a name such as "all-MiniLM-L6-v2"; it is looked for as a folder, in installed
+        A folder, or a name such as "all-MiniLM-L6-v2". A name is looked up as a folder, in installed
         packages, in the Hugging Face cache, then on the hub.
     compute_type : str
-        The arithmetic of the linear layers: "float32"; "bfloat16", which rounds their weights to half
-        the memory and is faster with AMX; or "int8", which is faster from AVX2 on, most with VNNI
-        or AMX, and takes a quarter (docs/quantization.md: how near the vectors come).
-        "default" is what the folder declares: int8 if quantize_model made it, else float32. "auto" is
-        int8 where that is faster on this CPU, else float32.
+        Arithmetic of the linear layers. "float32"; "bfloat16" (half the memory, faster with AMX); "int8"
+        (a quarter of the memory, faster from AVX2 on). "default": int8 if quantize_model made the folder,
+        else float32. "auto": int8 if it is faster on this CPU, else float32.
     num_threads : int or None
-        Threads of a call; None for as many as this process may use (see show_config).
+        Threads of a call; None for all that this process may use (see `show_config`).
     max_batch_tokens : int
-        Tokens in one forward pass, which bounds its memory. A longer single text is a pass of its own.
+        Tokens per forward pass, which bounds its memory. A longer single text is a pass of its own.
     prompts, default_prompt_name, truncate_dim, similarity_fn_name
-        Override what the model says.
+        Override the settings of the model.
     cache_folder, revision, local_files_only, token
-        Where to look; see resolve_model.
+        A Hugging Face cache; a branch, tag or commit; do not access the hub; a token for the hub.
     device : None or "cpu"
-        The only device here.
+        The only device.
     **further
-        sentence-transformers' further arguments. model_kwargs: `dtype` (float32, bfloat16, "auto")
-        chooses the compute type; how attention is computed has no effect. config_kwargs and
-        processor_kwargs (older: tokenizer_kwargs): fields in the place of config.json's and
-        tokenizer_config.json's. trust_remote_code: no code of a folder is ever run; what is not built
-        in stays refused. backend: "torch". model_card_data: kept. use_auth_token: as token.
+        Further arguments of sentence-transformers. `dtype` of model_kwargs (float32, bfloat16, "auto")
+        selects the compute type. config_kwargs and processor_kwargs override fields of config.json and
+        tokenizer_config.json. With trust_remote_code no code is run either.
 
     Attributes
     ----------
     encoder : nn.TextEncoder
-        What was loaded, such as encoder.layers[3].self_attn.
+        The loaded module, such as encoder.layers[3].self_attn.
     name_or_path : str
-        What it was loaded by.
+        The name or folder that was loaded.
     pipeline : TextPipeline
-        Its tokenizer, native model and token budget; what `encode` and the server run.
+        The tokenizer, the native model and the token budget.
     compute_type, part_types
-        What the linear layers run in; by name, that of each part that was quantised or kept from it.
+        Compute type of the linear layers; that of each part by name where they differ.
     pooling_modes : tuple of str
-        How a text's tokens become one vector, such as ("mean",); several concatenate.
+        How token vectors become one vector, such as ("mean",). Several are concatenated.
     num_dense_layers : int
-        Dense layers behind the pooling.
+        Dense layers after the pooling.
     prompts, default_prompt_name
-        The text put before each input, by name; the one that applies if a call names none.
+        Texts put before each input, by name, and the name used by default.
     truncate_dim : int or None
-        How many leading dimensions `encode` keeps; None for all.
+        Number of leading dimensions that `encode` returns; None for all.
     num_tokens, truncated_texts : int
-        How many tokens have been embedded since loading, and how many texts were longer than
-        max_seq_length. The first call that meets one warns; no other does.
+        Tokens embedded, and texts longer than max_seq_length, since loading. The first call with such a
+        text warns.
 
     Raises
     ------
     FileNotFoundError
-        There is no such model; it says where it was looked for.
+        If there is no such model. The message lists where it was looked up.
     ValueError
-        An argument cannot be had here, or the folder is damaged or not supported: it names the argument,
-        or the file, field or tensor.
+        If an argument, a file, a field or a tensor is not valid or not supported. The message names it.
 
     Examples
     --------
+    >>> from simdformer import SentenceTransformer
     >>> model = SentenceTransformer("all-MiniLM-L6-v2")
     >>> model.encode(["A cat.", "A dog."]).shape
     (2, 384)
@@ -120,7 +116,7 @@ class SentenceTransformer(EmbeddingModel):
         device: object = None,
         **further: Any,
     ) -> None:
-        """Load a model: see the class."""
+        """Load a model; see the class."""
         source = {
             "cache_folder": cache_folder,
             "revision": revision,
@@ -182,22 +178,47 @@ class SentenceTransformer(EmbeddingModel):
     ) -> Any:
         """Embed texts.
 
-        inputs: a str, or a list, tuple, array or column of n str. (`sentences=` is its older name.)
-        prompt: put before each text; else the prompt called prompt_name, or default_prompt_name.
-        batch_size: accepted and checked; the token budget of the constructor decides.
-        show_progress_bar: None shows one if the logger "simdformer" is at INFO or DEBUG.
-        output_value: "sentence_embedding", "token_embeddings" (what pooling would see), or None for a dict
-          a text (text/model_output.features); output_hidden_states=True adds all layers' to it.
-        precision: see quantize_embeddings, which is applied last; None for "float32".
-        truncate_dim: keep the leading dimensions only. normalize_embeddings: L2-normalise them then.
-        task: "query", "document" or another that the model tells apart, by routes or lengths.
-        convert_to_numpy: False returns a list of n arrays. convert_to_tensor: a torch.Tensor.
-        device: None or "cpu"; a list of them embeds in as many processes, as `pool` does, in chunks of
-          chunk_size (see start_multi_process_pool).
-        Returns: float32 (n, dim); (dim,) for a str; (0,) for no texts. Else a list of n arrays float32
-        (tokens, hidden_size), or of n dicts. Precisions change dtype, and binary ones the width.
-        Errors: TypeError naming the index of an input that is not a str; ValueError for one that holds a
-        lone surrogate, and for unknown names and values, listing the known ones.
+        Parameters
+        ----------
+        inputs
+            A str, or a list, tuple, array or column of n str. `sentences` is the older name.
+        prompt_name, prompt
+            Text put before each input: prompt, else the prompt named prompt_name or default_prompt_name.
+        batch_size
+            Checked, without effect: max_batch_tokens of the constructor bounds a pass.
+        show_progress_bar
+            None shows it if the logger "simdformer" is at INFO or DEBUG.
+        output_value
+            "sentence_embedding", "token_embeddings", or None for a dict per text (output_hidden_states=True
+            adds all hidden states).
+        precision
+            See `quantize_embeddings`, which is applied last.
+        convert_to_numpy, convert_to_tensor
+            False returns a list of n arrays; True returns a torch.Tensor.
+        truncate_dim, normalize_embeddings
+            Keep the leading dimensions, then divide by the L2 norm.
+        device, pool, chunk_size
+            None or "cpu". With a list of devices, or a pool, as many processes embed chunks of chunk_size.
+        **kwargs
+            task: "query", "document" or another name that the model distinguishes.
+
+        Returns
+        -------
+        float32 (n, dim), or (dim,) for a str
+            The embeddings; (0,) for no texts. With another output_value a list of n arrays (tokens,
+            hidden_size) or dicts. precision changes the dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an input is not a str (the message has its index) or has a lone surrogate, or a name or value
+            is unknown.
+
+        Examples
+        --------
+        >>> from simdformer import SentenceTransformer
+        >>> SentenceTransformer("all-MiniLM-L6-v2").encode("A cat.", truncate_dim=64).shape
+        (64,)
         """
         inputs = old_name(inputs, kwargs)
         precision = check_precision(precision, output_value)
@@ -231,7 +252,7 @@ class SentenceTransformer(EmbeddingModel):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Embed queries: `encode` with the prompt "query", unless the call names another."""
+        """Embed queries: `encode` with the prompt "query", unless another prompt is given."""
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
         return self._call_with_task("query", inputs, (prompt_name, prompt), (args, kwargs))
@@ -244,8 +265,10 @@ class SentenceTransformer(EmbeddingModel):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Embed documents: `encode` with the first of the prompts "document", "passage" and
-        "corpus" that the model has, unless the call names another."""
+        """Embed documents: `encode` with a prompt for documents, unless another prompt is given.
+
+        It is the first of "document", "passage" and "corpus" that the model has.
+        """
         if prompt_name is None and prompt is None:
             prompt_name = document_prompt(self.prompts)
         return self._call_with_task("document", inputs, (prompt_name, prompt), (args, kwargs))
@@ -259,11 +282,26 @@ class SentenceTransformer(EmbeddingModel):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
     ) -> Iterator[Float32]:
-        """Embed texts from any iterable while they arrive, in bounded memory.
+        """Embed texts from any iterable as they arrive, in bounded memory.
 
-        Arguments as for `encode`. `texts` is advanced in the consumer's thread, some thousands of
-        texts at most ahead of the vectors. Yields float32 arrays (k, dim) with k >= 1 that hold the
-        vectors in order. Arguments are checked at once, texts when they are reached.
+        Parameters
+        ----------
+        texts
+            Iterable of str. It is advanced in the caller's thread, at most some thousands of texts ahead.
+        prompt_name, prompt, normalize_embeddings, truncate_dim
+            See `encode`.
+
+        Yields
+        ------
+        float32 (k, dim)
+            The vectors of the next k >= 1 texts. Arguments are checked at once, texts when they are read.
+
+        Examples
+        --------
+        >>> from simdformer import SentenceTransformer
+        >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+        >>> sum(len(rows) for rows in model.encode_stream(f"text {i}" for i in range(3)))
+        3
         """
         prompt = self.resolve_prompt(prompt, prompt_name)
         if isinstance(texts, str) or not isinstance(texts, Iterable):

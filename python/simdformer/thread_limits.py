@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""threadpoolctl sees how many threads simdformer uses, and may limit them."""
+"""threadpoolctl shows how many threads simdformer uses, and can limit them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ from simdformer import _core
 def register_threadpoolctl() -> None:
     """Make threadpoolctl list simdformer and limit its threads.
 
-    Where threadpoolctl is imported first, `import simdformer` has done so. A program that imports it
-    later calls this once, before `threadpool_limits` or `threadpool_info`:
+    `import simdformer` does this if threadpoolctl was imported before. A program that imports it later
+    calls this function once, before `threadpool_limits` or `threadpool_info`. A second call has no effect.
+    The limit holds for all calls of the process that start while it is set, for any `num_threads`.
 
-        with threadpoolctl.threadpool_limits(limits=1, user_api="simdformer"):
-            model.encode(texts)
+    Raises
+    ------
+    ImportError
+        If threadpoolctl is not installed, or older than 3.2.
 
-    The limit holds for calls of all threads of the process that begin under it, whatever `num_threads`
-    they were given. A second call does nothing.
-
-    Raises: ImportError if threadpoolctl is not installed or older than 3.2.
+    Examples
+    --------
+    >>> import simdformer, threadpoolctl
+    >>> simdformer.register_threadpoolctl()
+    >>> with threadpoolctl.threadpool_limits(limits=1, user_api="simdformer"):
+    ...     simdformer.show_config("dicts")["threads"]["count"]
+    1
     """
     import threadpoolctl
 

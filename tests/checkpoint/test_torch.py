@@ -500,7 +500,7 @@ def test_entries_are_where_zipfile_finds_them(path, monkeypatch, zip64):
 
 
 def test_a_checkpoint_of_training_is_told_which_dict_to_save(path):
-    """A model's dict, an optimiser's with numbers for keys, lists and floats, and an epoch."""
+    """A model's dict, an optimizer's with numbers for keys, lists and floats, and an epoch."""
     model = state_dict({"weight": tensor(), "bias": tensor()})[2:-1]
     state = b"}(K\x00" + state_dict({"step": tensor()})[2:-1] + b"u"
     groups = b"](}" + text("lr") + b"G" + struct.pack(">d", 0.1) + b"s" + b"}e"

@@ -88,7 +88,7 @@ def test_small_batches_and_one_thread_give_the_same_bits(tmp_path, corpus, vecto
     assert_same_bits(np.load(out), vectors)
 
 
-def test_normalize_gives_encodes_normalised_vectors(tmp_path, corpus, model):
+def test_normalize_gives_encodes_normalized_vectors(tmp_path, corpus, model):
     out = tmp_path / "out.npy"
     assert main(["embed", corpus("txt"), "-o", str(out), "--normalize"]) == 0
     assert_same_bits(np.load(out), model.encode(TEXTS, normalize_embeddings=True))

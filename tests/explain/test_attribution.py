@@ -52,14 +52,14 @@ def test_other_poolings_are_refused_by_name(tmp_path, mode):
     model = SentenceTransformer(
         write_model(tmp_path / "m", files={"1_Pooling/config.json": pooling})
     )
-    with pytest.raises(ValueError, match=f"needs mean pooling, the model's is {mode}$"):
+    with pytest.raises(ValueError, match=f"needs mean pooling, the model has {mode}$"):
         token_similarity(model, TEXT, OTHER)
 
 
 def test_dense_layers_are_refused(tmp_path):
     folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
     write_dense(folder / "2_Dense", TINY.hidden_size, 7)
-    with pytest.raises(ValueError, match="without dense layers behind it, the model has 1"):
+    with pytest.raises(ValueError, match="without dense layers after it, the model has 1"):
         token_similarity(SentenceTransformer(folder), TEXT, OTHER)
 
 

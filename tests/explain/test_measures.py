@@ -101,7 +101,11 @@ def test_rollout_is_the_product_of_the_layers(rng):
         (np.ones((2, 2, 3)), ValueError, r"\(\.\.\., n, n\), got \(2, 2, 3\)"),
         (np.ones(4), ValueError, r"\(\.\.\., n, n\), got \(4,\)"),
         (np.ones((2, 2), int), TypeError, "floating point, got int64"),
-        ((np.ones((1, 2, 2)), np.ones((2, 2, 2))), ValueError, "as many heads in every layer"),
+        (
+            (np.ones((1, 2, 2)), np.ones((2, 2, 2))),
+            ValueError,
+            "the same number of heads in every layer",
+        ),
     ],
 )
 def test_what_are_no_maps_is_refused(measure, attentions, error, message):

@@ -41,7 +41,7 @@ FIGURES = [
     Lines("t a $x$", "x", "y", [1, 10, 100], {"s": GRID[0]}, log_x=True),
     Table("t", ["a $x$", "b"], [["c", 1.5]]),
 ]
-COLOURS = """
+COLORS = """
 return Array.from(document.querySelectorAll("figure canvas"), (canvas) => {
   const copy = document.createElement("canvas");
   Object.assign(copy, { width: canvas.width, height: canvas.height });
@@ -94,7 +94,7 @@ def stored_bytes(report):
     return np.rint(np.array(figure.maps) * 255).astype(np.uint8)
 
 
-def colour(byte, theme):
+def color(byte, theme):
     low, middle, high = RAMP[theme]
     place = byte / 127.5
     start, end, share = (low, middle, place) if place < 1 else (middle, high, place - 1)
@@ -117,7 +117,7 @@ def check_cells(browser, report, theme):
         canvas = choose_head(browser, figure, layer, head)
         for row, column in [(0, 0), (n - 1, n - 1), *rng.integers(0, n, (6, 2)).tolist()]:
             pixel = browser.execute_script(CELL, canvas, row, column)
-            assert pixel == colour(int(stored[layer, head, row, column]), theme)
+            assert pixel == color(int(stored[layer, head, row, column]), theme)
 
 
 def text_of(browser, selector):
@@ -125,7 +125,7 @@ def text_of(browser, selector):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_cells_have_the_colours_of_the_stored_bytes(browser, model, tmp_path, theme):
+def test_cells_have_the_colors_of_the_stored_bytes(browser, model, tmp_path, theme):
     report = explain_texts(model, TEXT, OTHER)
     path = shown(browser, tmp_path, report, theme)
     check_cells(browser, report, theme)
@@ -223,9 +223,9 @@ def test_every_picture_of_the_points_is_drawn(browser, model, tmp_path, monkeypa
     monkeypatch.setattr(sequence, "find_spec", lambda name: None)  # noqa: ARG005
     report = measure_points(model)
     path = shown(browser, tmp_path, report)
-    colours = browser.execute_script(COLOURS)
-    assert len(colours) >= sum(len(part.figures) for part in report.sections) - 2  # two tables
-    assert min(colours) > 2
+    colors = browser.execute_script(COLORS)
+    assert len(colors) >= sum(len(part.figures) for part in report.sections) - 2  # two tables
+    assert min(colors) > 2
     check_silence(browser, path)
 
 

@@ -237,7 +237,7 @@ def cased(tmp_path, name, **files):
     return SentenceTransformer(folder)
 
 
-def test_do_lower_case_of_either_config_is_honoured(tmp_path, model):
+def test_do_lower_case_of_either_config_is_honored(tmp_path, model):
     assert not np.array_equal(cased(tmp_path, "c").encode("AB"), model.encode("ab"))
     for i, files in enumerate(
         [

@@ -290,7 +290,7 @@ def test_a_router_runs_its_transformers_in_the_compute_type(folder):
     assert_same_bits(int8.encode_query(TEXTS), static)
     alone = SentenceTransformer(folder / "t", compute_type="int8")
     assert_same_bits(int8.encode_document(TEXTS), alone.encode(TEXTS))
-    with pytest.raises(ValueError, match="the models of a Router are not quantised"):
+    with pytest.raises(ValueError, match="the models of a Router are not quantized"):
         quantize_model(folder, folder.parent / "saved")
 
 

@@ -73,14 +73,14 @@ def test_the_cache_is_found_through_its_ref(tmp_path):
     assert resolve_model("org/name") == snapshot
 
 
-def test_a_name_without_an_organisation_is_sentence_transformers(tmp_path):
+def test_a_name_without_an_organization_is_sentence_transformers(tmp_path):
     cache = tmp_path / "hf_home" / "hub"
     write_cached(cache, "some-model")
     snapshot = write_cached(cache, "sentence-transformers/some-model")
     assert resolve_model("some-model") == snapshot
 
 
-def test_a_name_without_an_organisation_may_be_a_repository_of_its_own(tmp_path):
+def test_a_name_without_an_organization_may_be_a_repository_of_its_own(tmp_path):
     snapshot = write_cached(tmp_path / "hf_home" / "hub", "bert-base-uncased")
     assert resolve_model("bert-base-uncased") == snapshot
 

@@ -193,7 +193,7 @@ def test_bilinear_with_the_product_of_projections_is_a_head(rng):
     check(F.attention(x, x, v, score="bilinear", weight=w_q.T @ w_k), head, 1e-5)
 
 
-def test_cosine_is_dot_on_normalised_inputs(rng):
+def test_cosine_is_dot_on_normalized_inputs(rng):
     q, k, v = qkv(rng)
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k)]
     check(F.attention(q, k, v, score="cosine"), F.attention(*unit, v, score="dot"))

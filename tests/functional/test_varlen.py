@@ -174,7 +174,7 @@ def test_nan_in_one_sequence_stays_its_own(rng, score):
     ("options", "message"),
     [
         ({"score": "manhattan"}, "unknown score 'manhattan'; known: scaled_dot"),
-        ({"weight": z(4, 4)}, "score 'scaled_dot' takes no weight"),
+        ({"weight": z(4, 4)}, "score 'scaled_dot' does not accept weight"),
         ({"score": "bilinear"}, "score 'bilinear' needs weight"),
         ({"masked_row": "inf"}, "unknown masked_row 'inf'; known: zero, nan"),
     ],

@@ -1,5 +1,5 @@
 """quantize_model of a cross-encoder: the head stays in float32, and CrossEncoder has the bits of
-quantising at load."""
+quantizing at load."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_known_head_is_tested():
 
 
 @pytest.mark.parametrize("architecture", WITH_A_HEAD, ids=lambda a: a.model_type)
-def test_a_saved_model_has_the_bits_of_quantising_at_load(tmp_path, architecture):
+def test_a_saved_model_has_the_bits_of_quantizing_at_load(tmp_path, architecture):
     source = write_wide(tmp_path / "source", architecture)
     quantize_model(source, tmp_path / "saved")
     scores = predict(tmp_path / "saved")
@@ -202,7 +202,7 @@ def test_a_saved_model_without_a_head_says_what_to_do(saved):
     """As quantize_model once wrote them."""
     tensors = load_file(saved / WEIGHTS)
     save_file({name: tensors[name] for name in tensors if name not in HEAD}, saved / WEIGHTS)
-    match = r"saved is quantised, and without its classification head: quantise .* again"
+    match = r"saved is quantized, and without its classification head: quantize .* again"
     with pytest.raises(ValueError, match=match):
         CrossEncoder(saved)
 
@@ -229,7 +229,7 @@ def test_a_damaged_head_is_refused_by_file_and_name(saved, name, change, message
     assert WEIGHTS in str(error.value)
 
 
-def test_a_model_that_lacks_its_head_is_not_quantised(tmp_path):
+def test_a_model_that_lacks_its_head_is_not_quantized(tmp_path):
     weights = classifier_weights()
     del weights["classifier.weight"]
     source = write_cross_encoder(tmp_path / "source", weights=weights)
@@ -251,7 +251,7 @@ def test_what_is_not_a_pair_is_named_by_its_index(source, tmp_path):
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
 def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_type):
-    match = rf"compute_type='{compute_type}', but .*saved is quantised"
+    match = rf"compute_type='{compute_type}', but .*saved is quantized"
     with pytest.raises(ValueError, match=match):
         CrossEncoder(saved, compute_type=compute_type)
 

@@ -1,4 +1,4 @@
-"""quantize_model: a folder that gives the bits of quantising at load, and refuses to be damaged."""
+"""quantize_model: a folder that gives the bits of quantizing at load, and refuses to be damaged."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def encode(folder, **options):
 # What is saved
 
 
-def test_a_saved_model_has_the_bits_of_quantising_at_load(source, saved):
+def test_a_saved_model_has_the_bits_of_quantizing_at_load(source, saved):
     assert_same_bits(encode(saved), encode(source, compute_type="int8"))
 
 
-def test_a_saved_minilm_has_the_bits_of_quantising_at_load_in_a_quarter_of_the_bytes(tmp_path):
+def test_a_saved_minilm_has_the_bits_of_quantizing_at_load_in_a_quarter_of_the_bytes(tmp_path):
     try:
         source = resolve_model("all-MiniLM-L6-v2", local_files_only=True)
     except FileNotFoundError:
@@ -84,11 +84,11 @@ def test_a_saved_model_keeps_dense_modules_and_plain_files(tmp_path):
     dense = write_model(tmp_path / "dense", kinds=("Transformer", "Pooling", "Dense", "Normalize"))
     write_dense(dense / "2_Dense", TINY.hidden_size, 7)
     (dense / "README.md").write_text("card")
-    (dense / "LICENSE").write_text("licence")
+    (dense / "LICENSE").write_text("license")
     quantize_model(dense, tmp_path / "saved")
     assert_same_bits(encode(tmp_path / "saved"), encode(dense, compute_type="int8"))
     assert (tmp_path / "saved" / "README.md").read_text() == "card"
-    assert (tmp_path / "saved" / "LICENSE").read_text() == "licence"
+    assert (tmp_path / "saved" / "LICENSE").read_text() == "license"
     assert not (tmp_path / "saved" / "model.safetensors").exists()
 
 
@@ -239,13 +239,13 @@ def test_auto_is_int8_where_that_is_faster_and_says_so(source, saved, isa):
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
 def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_type):
     with pytest.raises(
-        ValueError, match=rf"compute_type='{compute_type}', but .*saved is quantised"
+        ValueError, match=rf"compute_type='{compute_type}', but .*saved is quantized"
     ):
         SentenceTransformer(saved, compute_type=compute_type)
 
 
-def test_a_saved_model_is_not_quantised_again(saved, tmp_path):
-    with pytest.raises(ValueError, match="is quantised already"):
+def test_a_saved_model_is_not_quantized_again(saved, tmp_path):
+    with pytest.raises(ValueError, match="is quantized already"):
         quantize_model(saved, tmp_path / "again")
 
 
@@ -372,7 +372,7 @@ def test_an_existing_folder_is_refused_before_any_work(source, saved):
         quantize_model(source, saved)
 
 
-def test_only_a_quantised_model_is_overwritten(source, saved, tmp_path):
+def test_only_a_quantized_model_is_overwritten(source, saved, tmp_path):
     before = encode(saved)
     (saved / "stray").write_text("x")
     quantize_model(source, saved, overwrite=True)
@@ -381,7 +381,7 @@ def test_only_a_quantised_model_is_overwritten(source, saved, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious").write_text("x")
-    with pytest.raises(FileExistsError, match="is not a quantised model"):
+    with pytest.raises(FileExistsError, match="is not a quantized model"):
         quantize_model(source, other, overwrite=True)
     assert (other / "precious").exists()
 
@@ -446,7 +446,7 @@ def test_the_command_takes_texts_and_a_fidelity(source, tmp_path, capsys):
 def test_the_command_wants_force_for_an_existing_folder(source, saved, capsys):
     arguments = ["quantize", str(source), "-o", str(saved)]
     assert main(arguments) == 1
-    assert "exists; --force replaces a quantised model" in capsys.readouterr().err
+    assert "exists; --force replaces a quantized model" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
 
 

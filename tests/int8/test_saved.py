@@ -50,7 +50,7 @@ def test_tensors_have_the_names_of_the_encoders_parameters(tmp_path, architectur
 
 
 @each
-def test_every_parameter_is_loaded_as_it_was_quantised(tmp_path, architecture):
+def test_every_parameter_is_loaded_as_it_was_quantized(tmp_path, architecture):
     source = architecture.write(tmp_path / "m", WIDE)
     quantize_model(source, tmp_path / "saved")
     at_load = SentenceTransformer(source, compute_type="int8")

@@ -1,4 +1,4 @@
-"""int8: exact integer sums, quantised rows and weights within half a step, the epilogues of gemm."""
+"""int8: exact integer sums, quantized rows and weights within half a step, the epilogues of gemm."""
 
 from __future__ import annotations
 

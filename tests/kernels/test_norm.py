@@ -15,7 +15,7 @@ from tests.support import EPS, LAYOUTS, assert_same_bits, assert_within, normal,
 
 
 def layer_norm_bound(x, weight, bias, eps):
-    """Rounding of the mean is a shift of every centred value, so it counts in units of the largest
+    """Rounding of the mean is a shift of every centered value, so it counts in units of the largest
     |x|; the sum of n values errs like a random walk, sqrt(n) roundings. The rest is a few roundings
     of the result and of the bias."""
     x = np.asarray(x, np.float64)

@@ -20,7 +20,7 @@ def resident():
 weight = np.ones((768, 768), np.float32)
 codes = _core.quantize_weight(weight)
 large, small = [], []
-for _ in range(6):  # as layers are quantised, one after another
+for _ in range(6):  # as layers are quantized, one after another
     large.extend(_core.Linear(weight) for _ in range(4))
     small.extend(_core.Linear.from_int8(*codes) for _ in range(4))
 before = resident()

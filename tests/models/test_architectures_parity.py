@@ -178,7 +178,7 @@ def test_rounded_weights_stay_near(saved, expected, texts, kind, compute_type, l
 
 
 @each
-def test_a_quantised_folder_goes_round(saved, texts, tmp_path, kind):
+def test_a_quantized_folder_goes_round(saved, texts, tmp_path, kind):
     quantize_model(saved(kind)[1], tmp_path / "saved")
     expected = SentenceTransformer(saved(kind)[1], compute_type="int8").encode(texts[:50])
     assert_same_bits(SentenceTransformer(tmp_path / "saved").encode(texts[:50]), expected)

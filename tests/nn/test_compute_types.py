@@ -299,7 +299,7 @@ def test_weights_that_are_not_finite_are_named_and_nothing_is_changed():
     weight = np.array(module.layers[1].linear2.weight)
     weight[1, 2] = np.inf
     module.layers[1].linear2.weight = weight
-    with pytest.raises(ValueError, match=r"weight can't be quantised: weight\[1, 2\] is inf"):
+    with pytest.raises(ValueError, match=r"weight can't be quantized: weight\[1, 2\] is inf"):
         module.to_compute_type("int8")
     assert module.compute_type == "float32"
 

@@ -269,7 +269,7 @@ def test_modernbert_alternates_global_and_local_attention(rng):
     assert_close(encode(ours, x, padding), out[torch.tensor(~padding)])
 
 
-def test_qwen3_normalises_queries_and_keys(rng):
+def test_qwen3_normalizes_queries_and_keys(rng):
     from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention, Qwen3RotaryEmbedding
 
     config = transformers.Qwen3Config(

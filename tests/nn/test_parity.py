@@ -266,5 +266,5 @@ def test_a_checkpoint_of_training_says_which_dict_to_take(tmp_path):
 
 
 def test_tensors_that_numpy_lacks_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"input can't be read as an array: .*BFloat16"):
+    with pytest.raises(TypeError, match=r"input cannot be read as an array: .*BFloat16"):
         nn.Linear(5, 3)(torch.zeros(1, 5, dtype=torch.bfloat16))

@@ -192,7 +192,7 @@ IDS = np.array([[1, 2], [3, 4]])
         (lambda: lm()(IDS, [0, 2, 4]), ValueError, r"input_ids must be a vector"),
         (lambda: lm()([1.0, 2.0], [0, 2]), TypeError, "input_ids must be integers, got float"),
         (lambda: lm()([1, 2], [0, 1.5]), TypeError, "cu_seqlens must be a vector of integers"),
-        (lambda: lm()([1, 2], [0, 3]), ValueError, "cu_seqlens must rise from 0 to the 2 ids of"),
+        (lambda: lm()([1, 2], [0, 3]), ValueError, "cu_seqlens must increase from 0 to the 2 ids of"),
         (lambda: lm()([1, 2], [0, 2, 2]), ValueError, "cu_seqlens must be of sequences of at least"),
         (lambda: lm()([1, 20], [0, 2]), IndexError, r"input_ids must be in \[0, 11\)"),
         (lambda: layer()(X64), TypeError, r"src must be float32, got float64: .*astype"),
@@ -206,7 +206,7 @@ IDS = np.array([[1, 2], [3, 4]])
         (lambda: nn.Embedding(5, 2)([5]), IndexError, r"input must be in \[0, 5\)"),
         (lambda: nn.MultiheadAttention(8, 2, num_kv_heads=0), ValueError, "num_kv_heads must be a pos"),
         (lambda: layer()(np.ma.masked_array(X, X == 0)), TypeError, "src is a masked array"),
-        (lambda: layer()([[1.0], [2.0, 3.0]]), ValueError, "src can't be read as an array"),
+        (lambda: layer()([[1.0], [2.0, 3.0]]), ValueError, "src cannot be read as an array"),
     ],
 )  # fmt: skip
 def test_errors_name_what_the_caller_passed(call, error, message):

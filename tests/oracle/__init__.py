@@ -23,7 +23,7 @@ def f64(x):
     return np.asarray(x, dtype=np.float64)
 
 
-# Linear algebra and normalisation
+# Linear algebra and normalization
 
 
 def linear(x, weight, bias=None):
@@ -35,9 +35,9 @@ def linear(x, weight, bias=None):
 def layer_norm(x, weight, bias=None, eps=1e-5):
     """Ba, Kiros, Hinton 2016: biased variance, eps inside the root."""
     x = f64(x)  # (n, d)
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = (centred**2).mean(axis=-1, keepdims=True)  # -> (n, 1)
-    y = centred / np.sqrt(variance + eps) * f64(weight)
+    centered = x - x.mean(axis=-1, keepdims=True)
+    variance = (centered**2).mean(axis=-1, keepdims=True)  # -> (n, 1)
+    y = centered / np.sqrt(variance + eps) * f64(weight)
     return y if bias is None else y + f64(bias)
 
 

@@ -324,7 +324,7 @@ def test_sentence_transformer_still_averages_the_tokens_of_such_a_folder(folders
     assert_same_bits(SentenceTransformer(folders[1]).encode("a cab"), model.encode("a cab"))
 
 
-def test_a_hub_name_without_an_organisation_is_cross_encoders(tmp_path):
+def test_a_hub_name_without_an_organization_is_cross_encoders(tmp_path):
     with pytest.raises(FileNotFoundError, match="models--cross-encoder--ms-marco-tiny"):
         CrossEncoder("ms-marco-tiny", cache_folder=tmp_path, local_files_only=True)
 

@@ -1,4 +1,4 @@
-"""Address space that runs out, while tokenising and while computing."""
+"""Address space that runs out, while tokenizing and while computing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ print((model.encode(texts) == expected).all())
 
 
 @pytest.mark.parametrize("megabytes", [1, 10, 30])
-def test_memory_that_runs_out_while_tokenising_is_a_memory_error(tmp_path, megabytes):
+def test_memory_that_runs_out_while_tokenizing_is_a_memory_error(tmp_path, megabytes):
     folder = str(write_model(tmp_path / "tiny"))
     assert output_of(LIMITED, folder, str(megabytes)) == "MemoryError tokenizing\nTrue"

@@ -67,7 +67,7 @@ def test_token_ids_give_the_vectors_of_their_texts(model, app, wrap):
     assert_same_bits(vectors(ask(app, PATH, {"input": value})), expected)
 
 
-def test_dimensions_truncate_and_renormalise(model, app):
+def test_dimensions_truncate_and_renormalize(model, app):
     expected = model.encode(WORDS, truncate_dim=7, normalize_embeddings=True)
     assert_same_bits(vectors(ask(app, PATH, {"input": WORDS, "dimensions": 7})), expected)
 

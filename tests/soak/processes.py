@@ -73,7 +73,7 @@ def _run(code, *arguments, seconds=120):
 
 
 def exits(report, model, scale, _):
-    """The interpreter ends while daemon threads compute and tokenise."""
+    """The interpreter ends while daemon threads compute and tokenize."""
     rng = random.Random(1)
     count = max(4, int(200 * scale))
     seen = Counter(_run(EXITS, model, rng.uniform(0, 0.2), 2 + i % 2)[0] for i in range(count))

@@ -103,7 +103,7 @@ LAYOUTS = [misaligned, column_major, every_other, backwards, read_only]
 
 
 def sizes_around(*marks):
-    """0, 1 and each mark with its neighbours."""
+    """0, 1 and each mark with its neighbors."""
     return sorted({0, 1} | {n for mark in marks for n in (mark - 1, mark, mark + 1) if n >= 0})
 
 

@@ -1,4 +1,4 @@
-"""TextPipeline: what is tokenised elsewhere has the same rows, settings do not change a call that runs,
+"""TextPipeline: what is tokenized elsewhere has the same rows, settings do not change a call that runs,
 every pass keeps to the budget."""
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def test_a_definition_that_the_library_panics_at_is_named(changes, tmp_path):
 
 def test_a_text_that_the_library_panics_at_is_shown(tmp_path):
     tokenizer = load_tokenizer(generic(tmp_path, normalizer=ENDLESS), **OPTIONS)
-    bad, message = "a" + "x" * 50, "a text cannot be tokenised; it begins with 'ax{39}': "
+    bad, message = "a" + "x" * 50, "a text cannot be tokenized; it begins with 'ax{39}': "
     for texts in ([bad], ["the", bad]):
         with pytest.raises(ValueError, match=message):
             tokenizer(texts)
@@ -82,7 +82,7 @@ def test_a_text_that_the_library_panics_at_is_shown(tmp_path):
     assert Tokenizer._pool_works
 
 
-def test_without_threads_texts_are_tokenised_one_by_one(failing, tmp_path):
+def test_without_threads_texts_are_tokenized_one_by_one(failing, tmp_path):
     texts = ["the cat", "sat", ""]
     expected = load_tokenizer(generic(tmp_path / "b"), **OPTIONS)(texts)
     tokenizer = failing(PanicException("The global thread pool has not been initialized"))

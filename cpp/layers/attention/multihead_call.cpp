@@ -123,7 +123,7 @@ void MultiheadAttention::place_extra_keys(Team& team, const Step& step) const {
   });
 }
 
-// Normalisation of queries and keys, all heads' features together.
+// Normalization of queries and keys, all heads' features together.
 void MultiheadAttention::normalize_together(Team& team, const Step& step) const {
   const size_t sequences = step.sequences();
   const auto rows_of = [&](size_t item) {
@@ -142,7 +142,7 @@ void MultiheadAttention::normalize_together(Team& team, const Step& step) const 
   });
 }
 
-// Normalisation and rotation of queries and keys, head by head.
+// Normalization and rotation of queries and keys, head by head.
 void MultiheadAttention::transform(Team& team, const Step& step) const {
   const bool rotary = step.position && step.position->rotary();
   if (norms_together_) normalize_together(team, step);

@@ -14,7 +14,7 @@ size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 // which L2 holds beside a panel of weights and the output; all 1536 of them would not fit.
 size_t chunk_columns(const Kernels& kernels) {
   constexpr size_t kChunkColumns = 768;
-  static_assert(kChunkColumns % kS8Group == 0, "the inner layer may be quantised by groups");
+  static_assert(kChunkColumns % kS8Group == 0, "the inner layer may be quantized by groups");
   return std::max<size_t>(1, kChunkColumns / kernels.gemm_nr) * kernels.gemm_nr;
 }
 

@@ -31,7 +31,7 @@ class LayerNorm {
   float eps_;
 };
 
-// The normalisation that a Transformer layer was built with. Each row by itself:
+// The normalization that a Transformer layer was built with. Each row by itself:
 //   layer:  (x - mean) / sqrt(var + eps) * weight + bias
 //   rms:    x / sqrt(mean(x^2) + eps) * weight
 //   batch:  (x - running_mean) / sqrt(running_var + eps) * weight + bias
@@ -39,7 +39,7 @@ class Norm {
  public:
   virtual ~Norm() = default;
   virtual size_t size() const = 0;
-  // For epilogues that normalise a row while it is in cache; null if there is none of this kind.
+  // For epilogues that normalize a row while it is in cache; null if there is none of this kind.
   virtual const LayerNorm* fused() const { return nullptr; }
   // x, y: (rows, size); x == y allowed.
   virtual void forward(Team& team, ConstMatrix x, Matrix y) const = 0;

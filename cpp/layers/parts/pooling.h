@@ -9,7 +9,7 @@
 
 namespace simdformer {
 
-// A head's dense layer: activation(W x + b), plus x if residual, and normalised if there is a norm.
+// A head's dense layer: activation(W x + b), plus x if residual, and normalized if there is a norm.
 struct Dense {
   std::shared_ptr<const Linear> linear;
   Activation activation = Activation::kIdentity;
@@ -18,7 +18,7 @@ struct Dense {
 };
 
 // Token vectors of one sequence to its embedding: the poolings' results side by side, then the
-// dense layers, then L2 normalisation.
+// dense layers, then L2 normalization.
 class PoolingHead {
  public:
   PoolingHead(size_t hidden_size, std::vector<Pooling> pooling, std::vector<Dense> dense,

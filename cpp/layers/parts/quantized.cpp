@@ -44,7 +44,7 @@ void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8
       float largest = 0.0f;
       for (size_t p = begin; p < end; ++p) {
         check(std::isfinite(x[p]), "weight[", row, ", ", p, "] is ", x[p],
-              "; only finite numbers can be quantised");
+              "; only finite numbers can be quantized");
         largest = std::max(largest, std::fabs(x[p]));
       }
       const float step = std::max(largest / 127.0f, std::numeric_limits<float>::min());

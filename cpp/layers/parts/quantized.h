@@ -18,7 +18,7 @@ inline size_t num_s8_groups(size_t cols) { return (cols + kS8Group - 1) / kS8Gro
 void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8_t* values,
                      float* scale);
 
-// A quantised weight that somebody else owns. outlier_weight: (rows, outliers.size()).
+// A quantized weight that somebody else owns. outlier_weight: (rows, outliers.size()).
 struct S8Matrix {
   size_t rows = 0;
   size_t cols = 0;
@@ -28,7 +28,7 @@ struct S8Matrix {
   const float* outlier_weight = nullptr;
 };
 
-// A quantised weight that owns its numbers: as S8Matrix.
+// A quantized weight that owns its numbers: as S8Matrix.
 struct S8Numbers {
   Buffer<int8_t> values;
   Buffer<float> scale;
@@ -36,7 +36,7 @@ struct S8Numbers {
   Buffer<float> outlier_weight;
 };
 
-// A quantised weight, packed for one ISA level.
+// A quantized weight, packed for one ISA level.
 class PackedS8 {
  public:
   PackedS8() = default;

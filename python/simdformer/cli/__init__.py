@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `simdformer` command: embed texts into vectors, search and rerank them, explain vectors, look into
-a model, quantise it, serve it.
+a model, quantize it, serve it.
 
 Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
 130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM. For a server

@@ -49,13 +49,13 @@ def add_parser(commands: SubParsers) -> None:
         help="a sample of what the model will be used on, a hundred texts or more: a third less is lost"
         " (default: ids of its vocabulary)",
     )
-    parser.add_argument("--force", action="store_true", help="replace FOLDER, a quantised model")
+    parser.add_argument("--force", action="store_true", help="replace FOLDER, a quantized model")
     add_input_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read the texts, quantise, print the report."""
+    """Read the texts, quantize, print the report."""
     from simdformer.cli.output import write_text
     from simdformer.int8.calibration import MIN_COSINE
     from simdformer.int8.quantize_model import quantize_model

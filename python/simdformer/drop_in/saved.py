@@ -146,10 +146,14 @@ class Saved:
     # --- processes ---
 
     def start_multi_process_pool(self, target_devices: list[str] | None = None) -> dict[str, Any]:
-        """Start processes that load this model's weights, once each; use it as `pool` of a call.
+        """Start processes that load this model's weights once each; pass the result as `pool` of a call.
 
-        target_devices: "cpu" once a process; None for as many as there are CPUs, up to 4. They share
-          the CPUs. One process uses all of them as well, with one copy of the weights.
+        The processes share the CPUs. One process uses all CPUs too, with one copy of the weights.
+
+        Parameters
+        ----------
+        target_devices
+            "cpu" once per process; None for one process per CPU, up to 4.
         """
         return start_pool(self, target_devices)
 
@@ -168,13 +172,25 @@ class Saved:
         train_datasets: list[str] | None = None,  # noqa: ARG002
         safe_serialization: bool = True,
     ) -> None:
-        """Write a folder that loads as this model: the files that it was loaded from, and what was set
-        since (prompts, max_seq_length, truncate_dim, ...). Weights are copied as they are stored.
+        """Write a folder that loads as this model: its files, and the settings changed since loading.
 
-        path: is made if there is none; None writes nothing, as in sentence-transformers.
-        create_model_card: copy the folder's README.md too, if it has one.
-        Errors: pickle.PicklingError if the encoder has been changed since it was loaded; ValueError
-        for safe_serialization=False.
+        Weights are copied as they are stored.
+
+        Parameters
+        ----------
+        path
+            The folder; it is created if it does not exist. None writes nothing, as in sentence-transformers.
+        model_name, train_datasets
+            Without effect.
+        create_model_card
+            Also copy README.md.
+        safe_serialization
+            Must be True.
+
+        Raises
+        ------
+        pickle.PicklingError, ValueError
+            If the encoder was changed after loading, or safe_serialization is False.
         """
         if path is None:
             return

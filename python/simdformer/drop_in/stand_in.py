@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An opt-in: `import sentence_transformers` gives simdformer's classes.
+"""`import sentence_transformers` gives simdformer's classes, if a program asks for it.
 
-Libraries know a model of sentence-transformers by importing that package, or by the name of a model's
-type. What stands in for the package here has our two classes under their names there, and what its
-users take from it besides: from sentence-transformers itself where it is installed, which is imported
-when such a name is first asked for (and with it PyTorch), else from simdformer.util.
+Libraries recognize a sentence-transformers model by importing that package, or by the name of its type.
+The module that replaces the package has simdformer's two classes under their names there. Other names
+come from sentence-transformers if it is installed (it is imported, with PyTorch, when such a name is
+first used), else from simdformer.util.
 """
 
 from __future__ import annotations
@@ -140,22 +140,22 @@ def _stand_in(name: str, spec: ModuleSpec | None, own: dict[str, Any]) -> _Insta
 
 
 def as_sentence_transformers() -> ModuleType:
-    """Make `import sentence_transformers` give simdformer's classes, in this process, from now on.
+    """Make `import sentence_transformers` give simdformer's classes in this process.
 
-    Call it before what is to use them is imported. sentence_transformers.SentenceTransformer and
-    CrossEncoder are then subclasses of simdformer's, with the same vectors and scores, that libraries
-    know as models of sentence-transformers. All else comes from sentence-transformers if it is
+    Call it before importing the libraries that use them. sentence_transformers.SentenceTransformer and
+    CrossEncoder are then subclasses of simdformer's classes with the same results, which libraries
+    recognize as sentence-transformers models. Other names come from sentence-transformers if it is
     installed, else from simdformer.util.
 
     Returns
     -------
     module
-        What stands in for sentence_transformers.
+        The module that replaces sentence_transformers.
 
     Warns
     -----
     UserWarning
-        sentence_transformers was imported before: who took a class from it then keeps that.
+        If sentence_transformers was imported before. Classes taken from it then are not replaced.
 
     Examples
     --------

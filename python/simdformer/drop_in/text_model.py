@@ -35,10 +35,7 @@ _logger = logging.getLogger("simdformer")
 
 
 class TextModel(Saved, TorchModule):
-    """A model that reads texts, or pairs of them.
-
-    Attributes: those that the classes below it list.
-    """
+    """A model that reads texts or pairs of texts. Attributes: see the subclasses."""
 
     encoder: nn.TextEncoder
     pipeline: TextPipeline
@@ -52,9 +49,9 @@ class TextModel(Saved, TorchModule):
 
     @property
     def max_seq_length(self) -> int:
-        """The longest text (or pair) in tokens, special tokens included; longer ones are truncated.
+        """Length of the longest text (or pair) in tokens, special tokens included. Longer ones are truncated.
 
-        It may be set, up to the number of the model's positions; None sets it to that number.
+        It may be set, up to the number of positions of the model; None sets it to that number.
         """
         return self.pipeline.tokenizer.max_seq_length
 
@@ -71,7 +68,7 @@ class TextModel(Saved, TorchModule):
 
     @property
     def tokenizer(self) -> TransformersTokenizer:
-        """The tokenizer, with transformers' methods. The pipeline's own is pipeline.tokenizer."""
+        """The tokenizer with the methods of transformers. The pipeline uses pipeline.tokenizer."""
         view: TransformersTokenizer | None = vars(self).get("_tokenizer")
         if view is None or view.model is not self:  # of the model that this is a copy of
             view = self._tokenizer = TransformersTokenizer(self)
@@ -79,23 +76,26 @@ class TextModel(Saved, TorchModule):
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens have been computed since loading."""
+        """Number of tokens computed since loading."""
         return sum(pipeline.num_tokens for pipeline in self.pipeline.all())
 
     @property
     def truncated_texts(self) -> int:
-        """How many texts (or pairs) were longer than max_seq_length since loading.
+        """Number of texts (or pairs) longer than max_seq_length since loading.
 
-        The first call that meets one warns; no other does.
+        Only the first call with such a text warns.
         """
         return sum(pipeline.truncated_texts for pipeline in self.pipeline.all())
 
     def resolve_prompt(
         self, prompt: str | None = None, prompt_name: str | None = None
     ) -> str | None:
-        """What is put before a text: `prompt`, else the prompt of this name, else the default one.
+        """Return the text put before an input: `prompt`, else the prompt of this name, else the default one.
 
-        Errors: TypeError for a prompt that is not a str, ValueError for an unknown name.
+        Raises
+        ------
+        TypeError, ValueError
+            If prompt is not a str, or the name is unknown.
         """
         if prompt is not None:
             if prompt_name is not None:
@@ -125,22 +125,35 @@ class TextModel(Saved, TorchModule):
         prompt: str | None = None,
         max_bytes: int | None = MAX_BYTES,
     ) -> Any:
-        """What the model computes on its way to vectors or scores, as `encode` and `predict` do.
+        """Return intermediate results of the model, computed as in `encode` and `predict`.
 
-        inputs, prompt_name, prompt: as for `encode` or `predict`.
-        output_attentions: True for the weights of all layers and heads; layers by number (negative
-          ones from the end); or a dict from layer to its heads by number, or True for all.
-        output_hidden_states: every layer's. output_head_outputs: True, or layers by number.
-        head_mask: float32 (num_heads,) or (num_layers, num_heads), factors of the heads' outputs
-          and weights: 0 switches a head off. None or ones change no bit.
-        max_bytes: what the arrays of the call may take together; None for no limit. Attentions
-          grow with the square of a text's length.
+        Parameters
+        ----------
+        inputs, prompt_name, prompt
+            See `encode` or `predict`.
+        output_attentions
+            True for the weights of all layers and heads, layer numbers (negative ones count from the end),
+            or a dict from layer to head numbers or True.
+        output_hidden_states
+            Return the hidden states of all layers.
+        output_head_outputs
+            True or layer numbers.
+        head_mask
+            float32 (num_heads,) or (num_layers, num_heads), factors of the heads' outputs and weights. 0
+            switches a head off.
+        max_bytes
+            Largest total size of the arrays; None for no limit. Attentions grow with the square of the length.
 
-        Returns: a ModelOutput of a single text or pair, else a list of them. What is asked for
-        changes no bit of the rest; head_mask does, as it should. Logits are those before any activation.
+        Returns
+        -------
+        ModelOutput, or list of ModelOutput
+            One for a single text or pair, else a list. Requests do not change the bits of other results,
+            except head_mask. Logits are those before the activation.
 
-        Errors: those of `encode`; ValueError for layers and heads that the model does not have, for
-        a head_mask of another shape, and, before they are made, for arrays of more than max_bytes.
+        Raises
+        ------
+        TypeError, ValueError
+            See `encode`; also for unknown layers and heads, another shape of head_mask, or more than max_bytes.
         """
         asked = (output_attentions, output_hidden_states, output_head_outputs, head_mask)
         request = OutputRequest.of(self.pipeline.encoder, *asked)
@@ -157,10 +170,14 @@ class TextModel(Saved, TorchModule):
         return outputs[0] if single else outputs
 
     def tokenize(self, texts: Any, prompt: str | None = None) -> dict[str, Any]:
-        """The model's view of texts, or pairs, as sentence-transformers' `tokenize` and `preprocess`.
+        """Return the token ids of texts or pairs, as sentence-transformers' `tokenize` and `preprocess`.
 
-        Returns: "input_ids", "token_type_ids" and "attention_mask", each int64 (n, longest), padded
-        on the right. `encode` and `predict` use none of this: they do not pad.
+        `encode` and `predict` do not use this: they do not pad.
+
+        Returns
+        -------
+        dict
+            "input_ids", "token_type_ids" and "attention_mask", int64 (n, longest), padded on the right.
         """
         listed, _ = self._listed(texts)
         found = self.pipeline.padded_tokens(list(self._prompted(listed, prompt)))
@@ -178,8 +195,15 @@ class TextModel(Saved, TorchModule):
         return SimpleNamespace(**{**fields, **self.overrides.config})
 
     def evaluate(self, evaluator: Any, output_path: str | None = None) -> Any:
-        """What an evaluator of sentence-transformers gives for the model. output_path: a folder that it
-        may write to, which is made."""
+        """Return the result of a sentence-transformers evaluator for the model.
+
+        Parameters
+        ----------
+        evaluator
+            A callable that is given the model.
+        output_path
+            A folder that it may write to; it is created if it does not exist.
+        """
         if output_path is not None:
             Path(output_path).mkdir(parents=True, exist_ok=True)
         return evaluator(self, output_path)

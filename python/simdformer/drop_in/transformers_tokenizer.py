@@ -86,7 +86,7 @@ class TransformersTokenizer:
         return_length: bool = False,
         verbose: bool = True,  # noqa: ARG002  (transformers')
     ) -> TokenizedTexts:
-        """Tokenise a text, or several, or pairs of them (with text_pair, or as tuples).
+        """Tokenize a text, or several, or pairs of them (with text_pair, or as tuples).
 
         truncation: True cuts at max_length, or model_max_length; so does max_length without padding or
           truncation. padding: True to the longest, "max_length" to that. return_tensors: "np" or "pt"

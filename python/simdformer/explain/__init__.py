@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model attends to, which heads and tokens its vectors depend on, and how far each answer can
-be trusted.
+"""What a model attends to, which heads and tokens its vectors depend on, and how reliable that is.
 
-Functions take a loaded SentenceTransformer, or arrays that its `outputs` gave, and return NumPy
-arrays. Layers, heads and tokens count from 0; entropies are in nats.
+Functions take a loaded SentenceTransformer, or arrays from its `outputs`, and return NumPy arrays.
+Layers, heads and tokens are numbered from 0. Entropies are in nats.
 """
 
 from __future__ import annotations

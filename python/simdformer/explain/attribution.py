@@ -24,7 +24,7 @@ def token_similarity(
     prompt_name: str | None = None,
     prompt_name2: str | None = None,
 ) -> Float64:
-    """The cosine of two texts as a sum over pairs of their tokens, exact for mean pooling.
+    """Split the cosine of two texts into a sum over pairs of their tokens, exact for mean pooling.
 
     The mean is linear: u.v = sum over i and j of h_i.g_j / (n m), where h and g are the last hidden
     states. Each pair's product is divided by the norms of u and v.
@@ -36,23 +36,23 @@ def token_similarity(
     text1, text2
         The texts, of n and m tokens.
     prompt_name, prompt_name2
-        The prompts before text1 and text2, as of `encode`.
+        The prompts before text1 and text2; see `encode`.
 
     Returns
     -------
-    float64 (n, m), whose sum is the cosine. Zeros for prompt tokens that pooling leaves out.
+    float64 (n, m)
+        The terms; their sum is the cosine. Zero for prompt tokens that pooling excludes.
 
     Raises
     ------
     ValueError
-        For another pooling or similarity, and for dense layers: their cosine is no such sum.
+        If the model has another pooling or similarity, or dense layers: the cosine is no such sum.
     TypeError
-        For another kind of model, and for what is not a str.
+        If model is not a SentenceTransformer, or a text is not a str.
 
     References
     ----------
-    Moeller, Nikolaev and Pado 2023, An Attribution Method for Siamese Encoders, treat the general
-    case; with mean pooling this is the product written out.
+    Moeller, Nikolaev and Pado 2023, An Attribution Method for Siamese Encoders (the general case).
 
     Examples
     --------
@@ -67,15 +67,15 @@ def token_similarity(
 
 
 def pair_similarity(first: EmbeddedText, second: EmbeddedText) -> Float64:
-    """`token_similarity` of texts that are embedded already."""
+    """`token_similarity` of embedded texts."""
     model = first.model
     if model.pooling_modes != ("mean",):
         raise ValueError(
-            f"token_similarity needs mean pooling, the model's is {', '.join(model.pooling_modes)}"
+            f"token_similarity needs mean pooling, the model has {', '.join(model.pooling_modes)}"
         )
     if model.num_dense_layers:
         raise ValueError(
-            f"token_similarity needs pooling without dense layers behind it, the model has"
+            f"token_similarity needs pooling without dense layers after it, the model has"
             f" {model.num_dense_layers}"
         )
     if model.similarity_fn_name != "cosine":
@@ -94,9 +94,9 @@ def leave_one_out(
     prompt_name: str | None = None,
     prompt_name2: str | None = None,
 ) -> Float64:
-    """What each token adds: the loss when the model reads the text without it.
+    """Measure what each token contributes: the loss when the model reads the text without it.
 
-    The token is taken out of the sequence and the others move together, special tokens too.
+    The token is removed from the sequence, and the following tokens move up. Special tokens are included.
 
     Parameters
     ----------
@@ -107,17 +107,18 @@ def leave_one_out(
     text2
         None, or a text to compare with.
     prompt_name, prompt_name2
-        The prompts before text and text2, as of `encode`.
+        The prompts before text and text2; see `encode`.
 
     Returns
     -------
-    float64 (n,). With text2 the texts' similarity minus that without token i, negative if the token
-    makes them less alike; else 1 - cosine of the embeddings with and without it.
+    float64 (n,)
+        With text2 the similarity minus the similarity without token i, negative if the token makes
+        the texts less similar. Otherwise 1 - cosine of the embeddings with and without it.
 
     Raises
     ------
     TypeError
-        For another kind of model, and for what is not a str.
+        If model is not a SentenceTransformer, or a text is not a str.
 
     References
     ----------
@@ -139,10 +140,10 @@ def leave_one_out(
 def norm_weighted_attention(
     model: SentenceTransformer, text: str, *, prompt_name: str | None = None
 ) -> tuple[Float32, ...]:
-    """Attention weights times the length of what they weigh: the norm of each vector that a head adds.
+    """Multiply attention weights by the norms of the vectors that they weight.
 
-    Query i's output of a head is the sum over keys j of a_ij f(x_j), where f(x_j) is the value of j
-    through the output projection's columns of that head; element (i, j) is the norm of that term.
+    The output of a head for query i is the sum over keys j of a_ij f(x_j), where f(x_j) is the value of
+    j times the output projection's columns of that head. Element (i, j) is the norm of that term.
 
     Parameters
     ----------
@@ -151,16 +152,17 @@ def norm_weighted_attention(
     text
         A text of n tokens.
     prompt_name
-        The prompt before it, as of `encode`.
+        The prompt before it; see `encode`.
 
     Returns
     -------
-    For each layer float32 (num_heads, n, n).
+    tuple of float32 (num_heads, n, n)
+        One array per layer.
 
     Raises
     ------
     TypeError
-        For another kind of model, and for what is not a str.
+        If model is not a SentenceTransformer, or a text is not a str.
 
     References
     ----------
@@ -182,7 +184,7 @@ def norm_weighted_attention(
 def weigh_by_norm(embedded: EmbeddedText, index: int) -> Float32:
     """One layer of `norm_weighted_attention`, of a text with its attentions and hidden states."""
     output, layer = embedded.output, embedded.model.encoder.layers[index]
-    # The last hidden state is no layer's input.
+    # The last hidden state is not the input of a layer.
     values = projected_values(layer, (output.hidden_states or ())[:-1][index])
     weights = np.asarray((output.attentions or ())[index])
     return np.asarray(weights * np.linalg.norm(values, axis=-1)[:, None, :])
@@ -214,9 +216,10 @@ def _values(attention: MultiheadAttention, rows: Float32) -> Float32:
 
 
 def agreement(text: EmbeddedText, embeddings: Float64, other: Float64 | None) -> Float64:
-    """What stays of a text for each of some embeddings (k, dim) of parts of it: float64 (k,).
+    """Compare a text with embeddings (k, dim) of parts of it: float64 (k,).
 
-    The similarity with the embedding `other`, or if it is None the cosine with the whole text's.
+    The similarity with the embedding `other`, or, if it is None, the cosine with the embedding of the
+    whole text.
     """
     if other is None:
         return np.asarray(cosine(embeddings, text.embedding), np.float64)
@@ -224,17 +227,17 @@ def agreement(text: EmbeddedText, embeddings: Float64, other: Float64 | None) ->
 
 
 def whole_agreement(text: EmbeddedText, other: Float64 | None) -> float:
-    """The same of the whole text."""
+    """The same value for the whole text."""
     return float(agreement(text, text.embedding[None], other)[0])
 
 
 def losses(text: EmbeddedText, other: Float64 | None) -> Float64:
-    """`leave_one_out` of a text that is embedded already."""
+    """`leave_one_out` of an embedded text."""
     return whole_agreement(text, other) - agreement(text, text.embed_without_each(), other)
 
 
 def _unit_sum(text: EmbeddedText) -> Float64:
-    """Rows (n, dim) that add up to the unit vector of the text's embedding."""
+    """Rows (n, dim) whose sum is the unit vector of the text's embedding."""
     rows = text.output.last_hidden_state.astype(np.float64)[:, : len(text.embedding)]
     rows[: text.pooling_start] = 0
     norm = np.linalg.norm(rows.sum(axis=0))

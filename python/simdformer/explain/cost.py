@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Self-attention beside convolutions and recurrent layers, counted."""
+"""Costs of self-attention, convolutions and recurrent layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simdformer.functional.arrays import positive_int
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one layer costs over n vectors of d features.
+    """Cost of one layer over n vectors of d features.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class LayerCost:
     flops
         Multiplications and additions of matrix products, two for each pair.
     sequential_steps
-        Operations that cannot run side by side, each a matrix product.
+        Matrix products that cannot run in parallel.
     path_length
-        Layers that information passes through between the first and the last vector.
+        Number of layers between the first and the last vector.
     """
 
     layer: str
@@ -34,29 +34,30 @@ class LayerCost:
 
 
 def cost_table(n: int, d: int, kernel_size: int = 3) -> list[LayerCost]:
-    """Count what one layer of each kind costs over n vectors of d features.
+    """Count the cost of one layer of each kind over n vectors of d features.
 
-    Fewer parameters than an LSTM or a GRU holds for attention at every n; less compute than an LSTM
-    only for n < 2 d, than a GRU for n < d, than a convolution of width 3 for no n.
+    Attention always has fewer parameters than an LSTM or a GRU. It needs less compute than an LSTM only
+    for n < 2 d, than a GRU for n < d, and never less than a convolution of width 3.
 
     Parameters
     ----------
     n
         Length of the sequence.
     d
-        Features of inputs and outputs; of attention's queries, keys and values over all heads too.
+        Features of inputs and outputs, and of the queries, keys and values of all heads.
     kernel_size
-        Vectors that the convolution reads for each output, an odd number above 1.
+        Vectors that the convolution reads per output, an odd number above 1.
 
     Returns
     -------
-    A LayerCost each for attention, convolution, rnn, gru and lstm. The recurrent layers have two
-    biases for each gate, as torch.nn's.
+    list of LayerCost
+        For attention, convolution, rnn, gru and lstm. The recurrent layers have two biases per gate, as
+        in torch.nn.
 
     Raises
     ------
     TypeError, ValueError
-        For what is not a positive int, and for an even kernel_size or 1.
+        If a number is not a positive int, or kernel_size is even or 1.
 
     References
     ----------

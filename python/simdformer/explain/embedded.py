@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text and the vectors of it without some of its tokens; models with something changed in them."""
+"""A text and its vectors without some tokens; copies of models with changes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedText:
-    """A text of n tokens, prompt included, what the model computes of it, and its embedding.
+    """A text of n tokens (prompt included), its intermediate results and its embedding.
 
-    pooling_start: the first token that pooling takes in. is_special: bool (n,), tokens such as [CLS].
+    pooling_start: the first token that pooling includes. is_special: bool (n,), tokens such as [CLS].
     embedding: float64 (dim,).
     """
 
@@ -42,7 +42,7 @@ class EmbeddedText:
         argument: str = "text",
         **outputs: Any,
     ) -> EmbeddedText:
-        """Embed a text. outputs: what to ask of `model.outputs`. TypeError names the argument."""
+        """Embed a text. outputs: arguments of `model.outputs`. TypeError names the argument."""
         check_model(model)
         if not isinstance(text, str):
             raise TypeError(f"{argument} must be a str, got {type(text).__name__}")
@@ -55,7 +55,7 @@ class EmbeddedText:
         return len(self.output.tokens)
 
     def embed_kept(self, kept: Sequence[NDArray[np.bool_]]) -> Float64:
-        """The embeddings of the text with only some of its tokens, moved together.
+        """The embeddings of the text with only some of its tokens.
 
         kept: bool (n,) each. Returns: float64 (len(kept), dim).
         """
@@ -83,7 +83,7 @@ class EmbeddedText:
         return rows[:, : len(self.embedding)].astype(np.float64)
 
     def embed_without_each(self) -> Float64:
-        """Its embeddings without its first token, without its second, ...: float64 (n, dim)."""
+        """The embeddings without the first token, without the second, ...: float64 (n, dim)."""
         return self.embed_kept(list(~np.eye(len(self), dtype=bool)))
 
 
@@ -94,13 +94,13 @@ def check_model(model: object) -> None:
 
 
 def cosine(a: Float64, b: Float64) -> Any:
-    """Along the last axis, float64; 0 where a vector is zero."""
+    """Cosine along the last axis in float64; 0 for a zero vector."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.divide((a * b).sum(axis=-1), norms, out=np.zeros(np.shape(norms)), where=norms > 0)
 
 
 def with_encoder(model: SentenceTransformer, encoder: TextEncoder) -> SentenceTransformer:
-    """The same model with another encoder. Neither changes the other."""
+    """A copy of the model with another encoder."""
     variant = copy.copy(model)
     variant.encoder = encoder
     variant.pipeline = model.pipeline.with_encoder(encoder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that is measured of one text, or of two and their similarity, as a report."""
+"""All measurements of one text, or of two texts and their similarity, as a report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def explain_texts(
     prompt_name: str | None = None,
     prompt_name2: str | None = None,
 ) -> Report:
-    """Measure what a text's embedding depends on, or what makes two texts alike.
+    """Measure what a text's embedding, or the similarity of two texts, depends on.
 
     Parameters
     ----------
@@ -50,17 +50,18 @@ def explain_texts(
     text2
         None, or a text to compare with.
     prompt_name, prompt_name2
-        The prompts before text and text2, as of `encode`.
+        The prompts before text and text2; see `encode`.
 
     Returns
     -------
-    A Report: `to_html()` is a page, `to_json()` its numbers; a notebook shows it.
+    Report
+        `to_html()` returns a page, `to_json()` its numbers. Notebooks display it.
 
     Raises
     ------
     TypeError, ValueError
-        For another kind of model, for what is not a str, and for a text whose attention weights take
-        more than a gigabyte.
+        If model is not a SentenceTransformer, a text is not a str, or its attention weights take more
+        than a gigabyte.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def explain_texts(
 
 
 def attributions(text: EmbeddedText) -> dict[str, Array]:
-    """Numbers (n,) for each token from one pass, by the name of what they are."""
+    """Numbers (n,) per token from one pass, by name."""
     output = text.output
     attentions = np.array(output.attentions)
     return {
@@ -108,14 +109,14 @@ def _similarity(first: EmbeddedText, second: EmbeddedText) -> Section:
     try:
         pairs = pair_similarity(first, second)
     except ValueError as error:
-        paragraphs.append(f"No shares of token pairs: {error}.")
+        paragraphs.append(f"No contributions of token pairs: {error}.")
         return Section("Similarity", paragraphs, [])
     figure = scaled(
         "Share of each pair of tokens",
         ("second text", second.output.tokens),
         ("text", first.output.tokens),
         pairs,
-        f"The pairs add up to the cosine: {np.float32(pairs.sum()):.4f}. Exact for mean pooling.",
+        f"The sum over the pairs is the cosine: {np.float32(pairs.sum()):.4f}. This is exact for mean pooling.",
     )
     return Section("Similarity", paragraphs, [figure])
 
@@ -124,7 +125,7 @@ def _tokens(texts: tuple[EmbeddedText, ...]) -> Section:
     subject = "the similarity" if len(texts) == 2 else "the embedding"
     unit = "loss of similarity" if len(texts) == 2 else "1 - cosine"
     paragraph = (
-        f"Leave-one-out measures what each token adds to {subject}: the {unit} without it. The other"
+        f"Leave-one-out measures the contribution of each token to {subject}: the {unit} without it. The other"
         " series come from one pass and stand for it as far as their rank correlation with it goes,"
         " which is given beside each with its 95% interval and that of random orders."
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far an attribution can be trusted: held against what leaving tokens out does."""
+"""How faithful an attribution is, compared with leaving tokens out."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from simdformer.functional.arrays import positive_int
 
 Float64 = NDArray[np.float64]
 
-# Shares of the tokens that are removed or kept: ERASER's, section 4.2.
+# Shares of the tokens that are removed or kept, as in ERASER, section 4.2.
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
 _RANDOM_ORDERS = 10
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How far an attribution agrees with what leaving tokens out does.
+    """Agreement of an attribution with leaving tokens out.
 
     Attributes
     ----------
     num_tokens
-        The tokens that it is measured on; special ones are not.
+        Number of measured tokens; special tokens are excluded.
     spearman
-        Rank correlation with `leave_one_out`, NaN below three tokens or if either is constant.
+        Rank correlation with `leave_one_out`; NaN for fewer than three tokens or a constant one.
     interval
-        The 95% interval of spearman when tokens are drawn anew with replacement.
+        The 95% interval of spearman by resampling tokens with replacement.
     random_interval
-        Where spearman of a random order lies in 95% of cases.
+        The 95% interval of spearman for a random order.
     comprehensiveness
-        What is lost without the tokens that it ranks highest, averaged over FRACTIONS: high is good.
+        Loss without the highest-ranked tokens, averaged over FRACTIONS. High is good.
     sufficiency
-        What is lost with those tokens alone: low is good.
+        Loss with only these tokens. Low is good.
     random_comprehensiveness, random_sufficiency
-        The same of random orders, averaged over ten.
+        The same for random orders, averaged over ten.
     """
 
     num_tokens: int
@@ -64,7 +64,7 @@ def faithfulness(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Faithfulness:
-    """Measure an attribution of a text's embedding, or of its similarity with text2.
+    """Measure the faithfulness of an attribution of a text's embedding or of its similarity with text2.
 
     Parameters
     ----------
@@ -73,22 +73,24 @@ def faithfulness(
     text
         A text of n tokens.
     attribution
-        Numbers (n,), one per token, larger for what matters more.
+        Numbers (n,), one per token. Larger means more important.
     text2
         None, or a text to compare with.
     prompt_name, prompt_name2
-        The prompts before text and text2, as of `encode`.
+        The prompts before text and text2; see `encode`.
     num_resamples, seed
-        Draws of both intervals, and what they begin from.
+        Number of draws for both intervals, and their seed.
 
     Returns
     -------
-    A Faithfulness. NaN where the text has too few tokens.
+    Faithfulness
+        NaN where the text has too few tokens.
 
     Raises
     ------
     TypeError, ValueError
-        For another kind of model, what is not a str, and attributions of another length or not finite.
+        If model is not a SentenceTransformer, a text is not a str, or attribution has another length or is
+        not finite.
 
     References
     ----------
@@ -113,7 +115,7 @@ def faithfulness(
 
 
 class Erasure:
-    """What leaving tokens of one text out does, for any number of attributions of it."""
+    """The effect of leaving out tokens of one text, for any number of attributions."""
 
     def __init__(
         self, text: EmbeddedText, other: Float64 | None, num_resamples: int = 1000, seed: int = 0
@@ -144,7 +146,7 @@ class Erasure:
                 f" got {given.shape}"
             )
         if not np.isfinite(given).all():
-            raise ValueError("attribution holds a number that is not finite")
+            raise ValueError("attribution contains a number that is not finite")
         scores = given[self._places]
         losses = self.leave_one_out[self._places]
         spearman, drawn = (
@@ -177,7 +179,7 @@ class Erasure:
         return np.asarray(lost.reshape(len(attributions), len(FRACTIONS), 2).mean(axis=1))
 
     def _agreement(self, kept: Sequence[NDArray[np.bool_]]) -> Float64:
-        """What is left of the text with these tokens only; computed once for each choice."""
+        """The similarity of the text with only these tokens; computed once per choice."""
         new = {mask.tobytes(): mask for mask in kept if mask.tobytes() not in self._agreements}
         if new:
             embeddings = self._text.embed_kept(list(new.values()))
@@ -187,7 +189,7 @@ class Erasure:
 
 
 def _ranks(values: Float64, draws: NDArray[np.int64]) -> Float64:
-    """Of each row of draws (k, n) of the values, from 1 on; equal values share the mean of theirs."""
+    """Ranks of each row of draws (k, n), from 1. Equal values get the mean of their ranks."""
     distinct, groups = np.unique(values, return_inverse=True)
     drawn = groups[draws]
     rows = np.arange(len(draws))[:, None] * len(distinct)
@@ -198,7 +200,7 @@ def _ranks(values: Float64, draws: NDArray[np.int64]) -> Float64:
 
 
 def _correlations(a: Float64, b: Float64) -> Float64:
-    """Row by row, NaN where one is constant or there are fewer than three numbers."""
+    """Correlation row by row; NaN if one row is constant or there are fewer than three numbers."""
     x, y = (z - z.mean(axis=1, keepdims=True) if z.shape[1] else z for z in (a, b))
     norms = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     defined = (norms > 0) & (a.shape[1] >= 3)
@@ -209,7 +211,7 @@ def _correlations(a: Float64, b: Float64) -> Float64:
 
 
 def _central(values: Float64) -> tuple[float, float]:
-    """The interval that 95% of the values lie in, those that are NaN aside."""
+    """The interval with 95% of the values, without NaN."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return (float("nan"), float("nan"))

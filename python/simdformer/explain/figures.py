@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as values: what a page draws, what `--json` holds and what matplotlib plots."""
+"""Pictures as values: drawn by a page, written by `--json`, plotted by matplotlib."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """Numbers (rows, columns) as colours between low and high; diverging: with zero in the middle."""
+    """Numbers (rows, columns) as colors between low and high; diverging: zero is in the middle."""
 
     kind: ClassVar[str] = "heat_map"
     title: str
@@ -38,8 +38,8 @@ class Heads:
     """Measures of each head of each layer, and the map of one head.
 
     measures: by name, numbers (layers, heads). maps: for each layer float32 (heads, n, n), in [0, 1];
-    only pages have them, a byte per weight. strongest: for each layer and head the query, the key
-    and the weight of its largest weight.
+    only pages contain them, one byte per weight. strongest: query, key and value of the largest weight
+    of each layer and head.
     """
 
     kind: ClassVar[str] = "heads"
@@ -53,7 +53,7 @@ class Heads:
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """A bar per label; one series is shown at a time, beside its facts."""
+    """One bar per label. One series is shown at a time, with its facts."""
 
     kind: ClassVar[str] = "bars"
     title: str
@@ -101,15 +101,15 @@ def scaled(
     values: Array,
     note: str = "",
 ) -> HeatMap:
-    """A diverging HeatMap, zero in the middle of the colours. x, y: label and ticks of each axis."""
+    """A diverging HeatMap, zero in the middle of the colors. x, y: label and ticks of each axis."""
     most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
     return HeatMap(title, x[0], y[0], x[1], y[1], values, -most, most, True, note)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: arrays as lists, numbers as float32 is printed, NaN as null.
+    """A value for JSON: arrays as lists, numbers as float32 is printed, NaN as null.
 
-    Maps of heads are left out.
+    Maps of heads are omitted.
     """
     if is_dataclass(value) and not isinstance(value, type):
         kind = getattr(value, "kind", None)
@@ -127,18 +127,18 @@ def plain(value: Any) -> Any:
 
 
 def packed_maps(maps: Sequence[Array]) -> str:
-    """All layers' maps, a byte per weight, compressed (zlib) and in base64. Errors are below 0.002."""
+    """The maps of all layers, one byte per weight, compressed (zlib) and in base64. Errors are below 0.002."""
     raw = b"".join(np.rint(np.asarray(layer) * 255).astype(np.uint8).tobytes() for layer in maps)
     return base64.b64encode(zlib.compress(raw, 7)).decode("ascii")
 
 
 def slug(title: str) -> str:
-    """A title as a file's name."""
+    """A title as a file name."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def strongest(maps: Sequence[Array], tokens: Sequence[str]) -> Iterator[list[list[Any]]]:
-    """Of each layer: query, key and weight of each head's largest weight."""
+    """Query, key and value of the largest weight of each head, per layer."""
     for layer in maps:
         found = []
         for weights in layer:
@@ -156,5 +156,5 @@ def _floats(array: Array) -> Any:
 
 
 def _float(number: np.float32) -> float | None:
-    # The shortest decimals that are this float32, not the double that it converts to.
+    # The shortest decimals of this float32, not of the double that it converts to.
     return float(str(number)) if np.isfinite(number) else None

@@ -26,7 +26,9 @@ def head_importance(
     ablation: str = "zero",
     prompt_name: str | None = None,
 ) -> Float64:
-    """How far a text's embedding turns when a head is switched off: 1 - cosine, averaged over texts.
+    """Measure how much a text's embedding changes when a head is switched off.
+
+    The result is 1 - cosine, averaged over texts.
 
     Parameters
     ----------
@@ -35,19 +37,20 @@ def head_importance(
     texts
         One text or several.
     ablation
-        What stands for the head's output before the output projection: "zero", or "mean", its mean
+        What replaces the head's output before the output projection: "zero", or "mean", its mean
         over all tokens of the texts. The projection's bias is kept.
     prompt_name
-        The prompt before each text, as of `encode`.
+        The prompt before each text; see `encode`.
 
     Returns
     -------
-    float64 (num_layers, num_heads), 0 for a head that does nothing.
+    float64 (num_layers, num_heads)
+        0 for a head without effect.
 
     Raises
     ------
     TypeError, ValueError
-        For another kind of model, no texts, or an unknown ablation.
+        If model is not a SentenceTransformer, there are no texts, or ablation is unknown.
 
     References
     ----------
@@ -85,26 +88,27 @@ def head_ablation(
     prompt_name: str | None = None,
     prompt_name2: str | None = None,
 ) -> Float64:
-    """How the similarity of two texts changes when a head is switched off for both.
+    """Measure how the similarity of two texts changes when a head is switched off for both.
 
     Parameters
     ----------
     model
-        A SentenceTransformer. Its `similarity_fn_name` says what similarity is.
+        A SentenceTransformer. Its `similarity_fn_name` defines the similarity.
     text1, text2
         The texts.
     prompt_name, prompt_name2
-        The prompts before text1 and text2, as of `encode`.
+        The prompts before text1 and text2; see `encode`.
 
     Returns
     -------
-    float64 (num_layers, num_heads): the similarity without the head minus the similarity with it.
-    Negative where the head makes the texts more alike.
+    float64 (num_layers, num_heads)
+        The similarity without the head minus the similarity with it. Negative where the head makes the
+        texts more similar.
 
     Raises
     ------
     TypeError
-        For another kind of model, and for what is not a str.
+        If model is not a SentenceTransformer, or a text is not a str.
 
     References
     ----------
@@ -124,13 +128,13 @@ def head_ablation(
 
 
 def head_turns(text: EmbeddedText, means: Sequence[Float32] | None = None) -> Float64:
-    """`head_importance` of one text. means: what heads give instead of zeros, (heads, head_dim) a layer."""
+    """`head_importance` of one text. means: outputs that replace zeros, (heads, head_dim) per layer."""
     off = embed_without_heads(text) if means is None else _embed_with_means(text, means)
     return np.asarray(1 - cosine(off, text.embedding), np.float64)
 
 
 def similarity_changes(first: EmbeddedText, second: EmbeddedText) -> Float64:
-    """`head_ablation` of texts that are embedded already."""
+    """`head_ablation` of embedded texts."""
     before = similarity(first.model, first.embedding, second.embedding)
     off = similarity(first.model, embed_without_heads(first), embed_without_heads(second))
     return np.asarray(off - before, np.float64)
@@ -155,14 +159,14 @@ def head_shape(model: SentenceTransformer) -> tuple[int, int]:
     """(num_layers, num_heads). ValueError if layers have different numbers of heads."""
     heads = [layer.self_attn.num_heads for layer in model.encoder.layers]
     if len(set(heads)) != 1:
-        raise ValueError(f"layers must have as many heads each, got {heads}")
+        raise ValueError(f"layers must have the same number of heads, got {heads}")
     return len(heads), heads[0]
 
 
 def _mean_outputs(
     model: SentenceTransformer, texts: Sequence[str], prompt_name: str | None
 ) -> list[Float32]:
-    """What the heads of each layer give on average over all tokens: float32 (heads, head_dim) each."""
+    """The mean outputs of the heads of each layer over all tokens: float32 (heads, head_dim) each."""
     outputs = model.outputs(texts, prompt_name=prompt_name, output_head_outputs=True)
     layers = zip(*(output.head_outputs for output in outputs), strict=True)
     return [np.concatenate(layer).mean(axis=0) for layer in layers]
@@ -182,9 +186,9 @@ def _embed_with_means(text: EmbeddedText, means: Sequence[Float32]) -> Float64:
 def _with_constant_head(
     model: SentenceTransformer, layer: int, head: int, output: Float32
 ) -> SentenceTransformer:
-    """A copy of the model whose output projection adds what it would make of this head's output.
+    """A copy of the model whose output projection adds its product with this output of the head.
 
-    Every other head's share is as it was, and this one's too unless it is masked.
+    Other heads are unchanged, and so is this one unless it is masked.
     """
     encoder = copy.deepcopy(model.encoder)
     attention = encoder.layers[layer].self_attn

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What attention weights look like: entropy, patterns, rollout. Arrays in, arrays out."""
+"""Measures of attention weights: entropy, patterns, rollout. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Float64 = NDArray[np.float64]
 
 
 def attention_entropy(attentions: ArrayLike, *, normalize: bool = False) -> Float64:
-    """How evenly each head spreads its weights: the entropy of a query's weights, averaged over queries.
+    """Compute the entropy of the weights of a query, averaged over queries.
 
     Parameters
     ----------
@@ -23,7 +23,8 @@ def attention_entropy(attentions: ArrayLike, *, normalize: bool = False) -> Floa
 
     Returns
     -------
-    float64 (...), in nats: (layers, heads).
+    float64 (...)
+        In nats, such as (layers, heads).
 
     Raises
     ------
@@ -51,25 +52,26 @@ def attention_entropy(attentions: ArrayLike, *, normalize: bool = False) -> Floa
 def attention_patterns(
     attentions: ArrayLike, input_ids: ArrayLike | None = None
 ) -> dict[str, Float64]:
-    """How much weight each head gives to keys at fixed places, averaged over the queries that have one.
+    """Compute the weight that heads give to keys at fixed places, averaged over queries with such a key.
 
     Parameters
     ----------
     attentions
         Weights (..., n, n), such as a ModelOutput's attentions: (layers, heads, n, n).
     input_ids
-        Integers (n,), the token ids; None leaves "same_token" out.
+        Integers (n,), the token ids; None omits "same_token".
 
     Returns
     -------
-    dict from the pattern's name to float64 (...). "previous", "next", "self": the key before, after
-    and at the query. "first", "last": the text's first and last key. "same_token": all other keys
-    with the query's token id together. NaN where no query has such a key.
+    dict of str to float64 (...)
+        "previous", "next", "self": the key before, after and at the query. "first", "last": the first
+        and last key of the text. "same_token": the sum over all other keys with the query's token id.
+        NaN if no query has such a key.
 
     Raises
     ------
     TypeError, ValueError
-        As `attention_entropy`, and for input_ids of another length.
+        See `attention_entropy`; also if input_ids has another length.
 
     References
     ----------
@@ -98,11 +100,11 @@ def attention_patterns(
 
 
 def attention_rollout(attentions: ArrayLike) -> Float64:
-    """How much of each token is in each of the last layer's, if heads only mixed and layers only added.
+    """Estimate how much of each token is in each token of the last layer.
 
-    Each layer is taken for the mean of its heads' maps and the identity, half each; the product of
-    all layers is the result. On all-MiniLM-L6-v2 it hardly agrees with what leaving tokens out does
-    (see `faithfulness`), the last layer's attention alone agrees well: do not rely on it unmeasured.
+    A layer is modeled as half the identity plus half the mean of its heads' maps. The result is the
+    product over all layers. On all-MiniLM-L6-v2 it agrees poorly with leaving tokens out (see
+    `faithfulness`), while the attention of the last layer agrees well: measure it before relying on it.
 
     Parameters
     ----------
@@ -111,12 +113,13 @@ def attention_rollout(attentions: ArrayLike) -> Float64:
 
     Returns
     -------
-    float64 (n, n): row i is token i of the last layer, its entries sum to 1.
+    float64 (n, n)
+        Row i is token i of the last layer; its entries sum to 1.
 
     Raises
     ------
     TypeError, ValueError
-        As `attention_entropy`, and for other than four dimensions.
+        See `attention_entropy`; also if there are not four dimensions.
 
     References
     ----------
@@ -144,7 +147,7 @@ def checked_maps(attentions: Any) -> NDArray[Any]:
     try:
         maps = np.asarray(attentions)
     except ValueError as error:  # layers of several shapes
-        raise ValueError("attentions must have as many heads in every layer") from error
+        raise ValueError("attentions must have the same number of heads in every layer") from error
     if maps.dtype.kind != "f":
         raise TypeError(f"attentions must be floating point, got {maps.dtype}")
     if maps.ndim < 2 or maps.shape[-1] != maps.shape[-2]:
@@ -156,7 +159,7 @@ def _entropy(weights: NDArray[Any]) -> float:
     if not weights.size:
         return float("nan")
     w = weights.astype(np.float64)
-    # 0 ln 0 = 0: what is not positive adds nothing.
+    # 0 ln 0 = 0: weights that are not positive add nothing.
     terms = w * np.log(w, out=np.zeros_like(w), where=w > 0)
     return float(-terms.sum(axis=-1).mean())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a report drawn by matplotlib, which the extra "plots" brings."""
+"""The pictures of a report drawn by matplotlib (the extra "plots")."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _MOST_TICKS = 40
 
 
 def draw(figure: Figure, kind: str) -> bytes:
-    """A picture as a file's bytes; the same for the same picture. kind: "png" or "svg".
+    """A picture as the bytes of a file, reproducible. kind: "png" or "svg".
 
-    Of Heads every measure is drawn, of Bars every series. ImportError without matplotlib.
+    All measures of Heads and all series of Bars are drawn. ImportError without matplotlib.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Sheet
 
     settings: Any = {"svg.hashsalt": "simdformer", "svg.fonttype": "none", "font.size": 9}
-    # A token may hold a dollar sign: it is no formula.
+    # A token may contain a dollar sign, which does not start a formula.
     with rc_context({**settings, "text.parse_math": False}):
         sheet = Sheet()
         _PAINTERS[type(figure)](sheet, figure)
-        if len(sheet.axes) <= 2:  # a picture, and perhaps its colour bar
+        if len(sheet.axes) <= 2:  # a picture, and perhaps its color bar
             sheet.axes[0].set_title(figure.title)
         else:
             sheet.suptitle(figure.title, y=1.02)
         buffer = io.BytesIO()
-        # Neither the date nor matplotlib's version, so that the same picture has the same bytes.
+        # Without date and version of matplotlib, so that the same picture has the same bytes.
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         sheet.savefig(buffer, format=kind, dpi=120, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()
@@ -50,9 +50,9 @@ def _heat_map(sheet: Sheet, figure: HeatMap) -> None:
 
 
 def _paint(sheet: Sheet, axes: Axes, figure: HeatMap) -> None:
-    colours = "RdBu" if figure.diverging else "Blues"
+    colors = "RdBu" if figure.diverging else "Blues"
     values = np.ma.masked_invalid(np.asarray(figure.values, float).reshape(len(figure.y_ticks), -1))
-    image = axes.imshow(values, colours, vmin=figure.low, vmax=figure.high, interpolation="nearest")
+    image = axes.imshow(values, colors, vmin=figure.low, vmax=figure.high, interpolation="nearest")
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     if len(figure.x_ticks) <= _MOST_TICKS:
         short = all(len(tick) <= 2 for tick in figure.x_ticks)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report: sections of sentences and pictures, as a page, as JSON and in notebooks."""
+"""A report: sections of text and pictures, as a page, as JSON and in notebooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TEMPLATE = Path(__file__).with_name("template")
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Sentences, and the pictures that they are about."""
+    """Sentences and their pictures."""
 
     title: str
     paragraphs: Sequence[str]
@@ -31,9 +31,22 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `explain_texts` and `measure_points` found.
+    """Result of `explain_texts` and `measure_points`. Notebooks display it.
 
-    In a notebook it shows itself. Attributes: title; facts, of the model and the texts; sections.
+    Parameters
+    ----------
+    title
+        Title of the page.
+    facts
+        Facts about the model and the texts, by name.
+    sections
+        Sections of sentences and pictures.
+
+    Examples
+    --------
+    >>> from simdformer.explain import Report
+    >>> Report("Title", {"Texts": 2}, []).to_dict()["title"]
+    'Title'
     """
 
     title: str
@@ -41,16 +54,16 @@ class Report:
     sections: Sequence[Section]
 
     def to_dict(self) -> dict[str, Any]:
-        """All sentences and numbers, as JSON has them. Maps of heads are left out: `outputs` has them."""
+        """Return all sentences and numbers for JSON. Maps of heads are omitted: `outputs` returns them."""
         content: dict[str, Any] = plain(self)
         return content
 
     def to_json(self) -> str:
-        """The same as text."""
+        """Return the same as a JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n"
 
     def to_html(self) -> str:
-        """One page that holds all it needs: it makes no request."""
+        """Return one page that contains everything and makes no request."""
         content = self.to_dict()
         for section, shown in zip(self.sections, content["sections"], strict=True):
             for figure, data in zip(section.figures, shown["figures"], strict=True):
@@ -65,7 +78,7 @@ class Report:
         )
 
     def named_figures(self) -> Iterator[tuple[str, Figure]]:
-        """Every picture with a name for its file, such as "2-1-entropy"."""
+        """Yield (file name, picture), such as "2-1-entropy"."""
         for i, section in enumerate(self.sections, 1):
             for j, figure in enumerate(section.figures, 1):
                 yield f"{i}-{j}-{slug(figure.title)}", figure

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simdformer.functional.rows import activate, softmax
+from simdformer.functional.activations import activate
+from simdformer.functional.rows import softmax
 from simdformer.models.activations import TORCH_CLASSES
 
 Float32 = NDArray[np.float32]

@@ -60,10 +60,10 @@ class CrossEncoderFolder(TransformerFolder):
         return count_labels(self.config)
 
     def head(self, checkpoint: Checkpoint) -> BuiltHead:
-        """The head. ValueError if there is none in a quantised folder."""
+        """The head. ValueError if there is none in a quantized folder."""
         if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
             raise ValueError(
-                f"{self.folder} is quantised, and without its classification head: quantise the model"
+                f"{self.folder} is quantized, and without its classification head: quantize the model"
                 " that it was made from again, or load that with compute_type='int8'"
             )
         with naming(self.transformer / "config.json"):

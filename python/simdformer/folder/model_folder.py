@@ -179,7 +179,7 @@ class TransformerFolder(ABC):
             return chosen.get(compute_type, compute_type)
         if compute_type not in ("default", "auto", "int8"):
             raise ValueError(
-                f"compute_type={compute_type!r}, but {self.folder} is quantised:"
+                f"compute_type={compute_type!r}, but {self.folder} is quantized:"
                 f" {self.quantization.path} declares int8, and the float32 weights are not there;"
                 " load the model that it was made from"
             )

@@ -26,7 +26,7 @@ _PACKAGED = {
     ),
 }
 
-_DEFAULT_ORGANISATION = "sentence-transformers"
+_DEFAULT_ORGANIZATION = "sentence-transformers"
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _OTHER_FORMATS = ("onnx", "openvino")
@@ -39,11 +39,11 @@ def resolve_model(
     revision: str | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
-    organisation: str = _DEFAULT_ORGANISATION,
+    organization: str = _DEFAULT_ORGANIZATION,
 ) -> Path:
     """The folder of a model.
 
-    name: a path, or a name on the hub; one without an organisation means `organisation`'s.
+    name: a path, or a name on the hub; one without an organization means `organization`'s.
     cache_folder: a Hugging Face cache; else SENTENCE_TRANSFORMERS_HOME, HF_HUB_CACHE, HF_HOME, or
       ~/.cache/huggingface/hub.
     revision: a branch, tag or commit; "main" if None. A package has none and is not used then.
@@ -58,7 +58,7 @@ def resolve_model(
     if folder.is_dir():
         return folder
     tried = [f"a folder {folder.absolute()}: there is none"]
-    names = _hub_names(os.fspath(name), organisation)
+    names = _hub_names(os.fspath(name), organization)
     if names:
         cache = _cache_folder(cache_folder)
         if found := _in_package(names, revision, tried):
@@ -72,12 +72,12 @@ def resolve_model(
     raise FileNotFoundError(f"no model {os.fspath(name)!r}; looked for:{looked}")
 
 
-def _hub_names(name: str, organisation: str) -> list[str]:
+def _hub_names(name: str, organization: str) -> list[str]:
     """The repositories that a name may mean; none if it can only be a path."""
     parts = name.split("/")
     if len(parts) > 2 or not all(_is_plain(part) for part in parts):
         return []
-    return [name] if len(parts) == 2 else [f"{organisation}/{name}", name]
+    return [name] if len(parts) == 2 else [f"{organization}/{name}", name]
 
 
 def _is_plain(part: str) -> bool:

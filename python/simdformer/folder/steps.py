@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the modules behind a model's first one do, each to features by name: rows of tokens, or of texts.
 
-What stands in the usual order, pooling, dense layers, normalisation, runs in the native call of the
+What stands in the usual order, pooling, dense layers, normalization, runs in the native call of the
 encoder (chain.py); all else runs here, a row's bits the same in any company.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
+from simdformer.functional.activations import activate
 from simdformer.functional.norms import layer_norm
-from simdformer.functional.rows import activate
 
 Float32 = NDArray[np.float32]
 # The feature that a model puts out, and those that stand in it before.

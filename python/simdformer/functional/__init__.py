@@ -1,52 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention, normalisations, activations and positions as functions of NumPy arrays.
+"""Attention, normalization, activations and positions as functions of NumPy arrays.
 
-Arrays are float32; a CPU torch tensor, or anything with __array__ or __dlpack__, is read in place.
-Names, arguments and defaults are those of torch.nn.functional where it has the function.
+Arrays are float32. A CPU torch tensor, or any object with `__array__` or `__dlpack__`, is read
+without a copy. Names, arguments and defaults follow torch.nn.functional where it has the function.
+Every function with an `out` argument writes its result there if `out` is given: a float32 array of
+the result's shape. A wrong dtype raises TypeError, a wrong shape or value ValueError.
 """
 
 from __future__ import annotations
 
-from simdformer.functional.attention import (
-    attention,
-    scaled_dot_product_attention,
-    varlen_attention,
+from simdformer.functional.activations import gelu, quick_gelu, relu, sigmoid, silu, tanh
+from simdformer.functional.attention import attention, scaled_dot_product_attention
+from simdformer.functional.channel_norms import batch_norm, power_norm
+from simdformer.functional.distance_bias import (
+    alibi_bias,
+    alibi_slopes,
+    relative_bias_matrix,
+    t5_bucket,
+    t5_relative_bias,
 )
-from simdformer.functional.norms import batch_norm, layer_norm, power_norm, rms_norm
+from simdformer.functional.gated import geglu, glu, reglu, swiglu
+from simdformer.functional.norms import layer_norm, rms_norm
 from simdformer.functional.positions import (
-    apply_rotary_embedding,
     relative_position_matrix,
-    rotary_embedding,
-    rotary_frequencies,
     sinusoidal_position_encoding,
 )
 from simdformer.functional.relative import (
-    alibi_bias,
-    alibi_slopes,
     deberta_attention,
-    relative_bias_matrix,
     shaw_attention,
-    t5_bucket,
-    t5_relative_bias,
     transformer_xl_attention,
 )
-from simdformer.functional.rows import (
-    embedding,
-    geglu,
-    gelu,
-    glu,
-    linear,
-    log_softmax,
-    normalize,
-    quick_gelu,
-    reglu,
-    relu,
-    sigmoid,
-    silu,
-    softmax,
-    swiglu,
-    tanh,
+from simdformer.functional.rotary import (
+    apply_rotary_embedding,
+    rotary_embedding,
+    rotary_frequencies,
 )
+from simdformer.functional.rows import embedding, linear, log_softmax, normalize, softmax
+from simdformer.functional.varlen import varlen_attention
 
 __all__ = [
     "alibi_bias",

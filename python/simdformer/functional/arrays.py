@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays at the border of simdformer.functional: float32 in, float32 out, no copy where none is needed."""
+"""Input and output arrays of simdformer.functional: float32, copied only if necessary."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Float32: TypeAlias = NDArray[np.float32]
 
 
 def array_of(name: str, value: Any) -> NDArray[Any]:
-    """A NumPy array over the value's own memory: an ndarray, or what has __array__ or __dlpack__
+    """A NumPy array that shares the value's memory: an ndarray, or an object with __array__ or __dlpack__
     (a CPU torch tensor has both)."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask is not read: give .filled(...)")
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored: pass .filled(...)")
     if isinstance(value, np.ndarray):
         return np.asarray(value)
-    if hasattr(value, "detach"):  # a parameter of torch's
+    if hasattr(value, "detach"):  # a torch parameter
         value = value.detach()
     try:
         if hasattr(value, "__array__") or isinstance(value, (list, tuple, int, float)):
@@ -33,13 +33,13 @@ def array_of(name: str, value: Any) -> NDArray[Any]:
         BufferError,
     ) as error:  # such as torch's bfloat16, or ragged lists
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{name} can't be read as an array: {error}") from error
+        raise kind(f"{name} cannot be read as an array: {error}") from error
     raise TypeError(f"{name} must be an array, got {type(value).__name__}")
 
 
 def float32(name: str, value: Any, *, min_ndim: int = 0, ndim: int | None = None) -> Float32:
-    """The value as a float32 array. Another dtype is an error: a silent cast would hide its cost,
-    and of float64 its loss."""
+    """The value as a float32 array. Another dtype is an error: a silent cast would hide its cost
+    and, for float64, the loss of precision."""
     array = array_of(name, value)
     if array.dtype != np.float32:
         raise TypeError(f"{name} must be float32, got {array.dtype}{hint_of(array)}")
@@ -51,14 +51,14 @@ def float32(name: str, value: Any, *, min_ndim: int = 0, ndim: int | None = None
 
 
 def hint_of(array: NDArray[Any]) -> str:
-    """How to make float32 of other floats, for an error message."""
+    """How to convert other floats to float32, for an error message."""
     if array.dtype.kind != "f":
         return ""
     return ": this library computes in float32; convert with .astype(numpy.float32)"
 
 
 def mask_of(name: str, value: Any, what: str = "bool or float32") -> NDArray[Any]:
-    """A mask with dense rows, bool or float32. TypeError for another dtype."""
+    """A bool or float32 mask with dense rows. TypeError for another dtype."""
     array = array_of(name, value)
     if array.dtype not in (np.bool_, np.float32):
         raise TypeError(f"{name} must be {what}, got {array.dtype}{hint_of(array)}")
@@ -66,7 +66,7 @@ def mask_of(name: str, value: Any, what: str = "bool or float32") -> NDArray[Any
 
 
 def offsets(name: str, cu_seqlens: Any, total: int, what: str) -> NDArray[np.int64]:
-    """cu_seqlens, checked: they rise from 0 to the total of `what`."""
+    """Checked cu_seqlens: they increase from 0 to the total of `what`."""
     array = array_of(name, cu_seqlens)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise TypeError(f"{name} must be a vector of integers, got {array.dtype} {array.shape}")
@@ -74,7 +74,7 @@ def offsets(name: str, cu_seqlens: Any, total: int, what: str) -> NDArray[np.int
     if cu.size == 0 or cu[0] != 0 or cu[-1] != total or (np.diff(cu) < 0).any():
         rest = f"... ending at {cu[-1]}" if cu.size > 8 else ""
         raise ValueError(
-            f"{name} must rise from 0 to the {total} {what}, got {cu[:8].tolist()}{rest}"
+            f"{name} must increase from 0 to the {total} {what}, got {cu[:8].tolist()}{rest}"
         )
     return cu
 
@@ -98,7 +98,7 @@ def with_dense_rows(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def rank4_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """(batch, heads, rows, cols) of a shape of any rank."""
+    """The (batch, heads, rows, cols) form of a shape of any rank."""
     lead, rows, cols = shape[:-2], shape[-2:-1], shape[-1:]
     return math.prod(lead[:-1]), math.prod(lead[-1:]), math.prod(rows), math.prod(cols)
 
@@ -109,7 +109,7 @@ def as_rank4(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class Output:
-    """Where a function writes: an array of its own, or the caller's `out`."""
+    """The array that a function writes: a new one or the caller's `out`."""
 
     def __init__(self, out: Any, shape: tuple[int, ...], *inputs: NDArray[Any]) -> None:
         self._out: Float32 | None = None
@@ -119,7 +119,7 @@ class Output:
                 raise ValueError(f"out must have shape {shape}, got {self._out.shape}")
             if not self._out.flags.writeable:
                 raise ValueError("out is read-only")
-        # The kernels write out while they still read; so what may overlap gets an array between.
+        # The kernels write while they still read, so an out that may overlap an input gets a temporary array.
         direct = (
             self._out is not None
             and self._out.ndim > 0
@@ -135,10 +135,10 @@ class Output:
     def write(
         self, native: Callable[[Float32], None], shape: tuple[int, int, int, int] | None = None
     ) -> Float32:
-        """native(array of the given shape of rank 4), then what the caller is to get."""
+        """Call native with an array of the given shape of rank 4, and return the caller's result."""
         view = self.array.reshape(rank4_shape(self.array.shape) if shape is None else shape)
         native(view)
-        if not np.may_share_memory(view, self.array):  # strides that no view of that shape has
+        if not np.may_share_memory(view, self.array):  # no view of that shape has these strides
             self.array[...] = view.reshape(self.array.shape)
         if self._out is None or self._out is self.array:
             return self.array
@@ -160,7 +160,7 @@ def positive_int(name: str, value: object) -> int:
 
 
 def check_lookup(rows: int, padding_idx: Any, max_norm: Any) -> None:
-    """torch's arguments of a lookup: ValueError for a row that is not there, and for max_norm, which
+    """Check torch's lookup arguments. ValueError for a row outside the table and for max_norm, which
     changes the table."""
     if padding_idx is not None and not -rows <= padding_idx < rows:
         raise ValueError(f"padding_idx must be within {rows} embeddings, got {padding_idx}")
@@ -169,21 +169,23 @@ def check_lookup(rows: int, padding_idx: Any, max_norm: Any) -> None:
 
 
 def number(name: str, value: object) -> float:
-    """The value, which must be a number of Python or NumPy, as a float."""
+    """The value, a Python or NumPy number, as a float."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)
 
 
 def id_vector(name: str, ids: Any) -> NDArray[Any]:
-    """Ids of tokens. TypeError unless they are integers, ValueError unless a vector."""
+    """Token ids. TypeError unless they are integers, ValueError unless they are a vector."""
     array = array_of(name, ids)
     if array.dtype.kind not in "iu" or (
         isinstance(ids, (list, tuple)) and any(isinstance(i, (bool, np.bool_)) for i in ids)
     ):
         raise TypeError(f"{name} must be integers, got {_kinds(ids, array)}")
     if array.ndim != 1:
-        raise ValueError(f"{name} must be a vector, sequences end to end, got shape {array.shape}")
+        raise ValueError(
+            f"{name} must be a vector of concatenated sequences, got shape {array.shape}"
+        )
     return array
 
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention over dense and packed batches: each function is one native call."""
+"""Attention over dense and packed batches. Each function makes one native call."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from simdformer.functional.arrays import Float32, Output, float32, offsets
+from simdformer.functional.arrays import Float32, Output, float32
 from simdformer.functional.call import AttentionCall, Window
 from simdformer.functional.scores import Scoring
 
@@ -40,30 +39,64 @@ def scaled_dot_product_attention(
     masked_row: str = "zero",
     out: Any = None,
 ) -> Result:
-    """softmax(scale query key^T + attn_mask) value, as torch.nn.functional's function of this name.
+    """Compute softmax(scale query key^T + attn_mask) value.
 
-    query is (..., heads, L, E), key (..., heads, S, E), value (..., heads, S, E_v), float32; leading
-    dimensions broadcast, and may be missing. Strided views are read in place if their last dimension
-    is contiguous. With enable_gqa, key and value may have fewer heads, a divisor of query's.
+    Same as torch.nn.functional.scaled_dot_product_attention, with further options. Strided views are
+    read without a copy if their last dimension is contiguous.
 
-    attn_mask broadcasts to (..., heads, L, S): bool, where True takes part, or float32, which is
-    added. is_causal lets query i see keys 0..i, as torch does; it excludes attn_mask.
-    window_size = (left, right) lets query i see keys i - left .. i + right, -1 meaning no limit.
-    softcap c turns scores s into c tanh(s / c), after scale, before masks. scale is 1 / sqrt(E)
-    by default.
+    Parameters
+    ----------
+    query, key, value
+        float32 arrays (..., heads, L, E), (..., heads, S, E) and (..., heads, S, E_v). Leading
+        dimensions broadcast and may be missing.
+    attn_mask
+        Broadcasts to (..., heads, L, S). bool: True takes part. float32: added to the scores.
+    dropout_p
+        Must be 0: there is no training.
+    is_causal
+        Query i sees keys 0 to i, as in torch. Cannot be combined with attn_mask.
+    scale
+        Factor of the scores; 1 / sqrt(E) by default.
+    enable_gqa
+        Allow key and value to have fewer heads, a divisor of query's.
+    softcap
+        Replace a score s by c tanh(s / c), after scale and before masks.
+    window_size
+        (left, right): query i sees keys i - left to i + right. -1 means no limit.
+    return_weights
+        True also returns the attention weights. "scores", "capped" or "biased" return the values
+        before softmax instead: after scale, after softcap, or after masks.
+    masked_row
+        A query without a key gives zeros ("zero") or NaN ("nan").
+    out
+        Where the output is written.
 
-    A query without a key gives zeros, or NaN with masked_row="nan". What stands at a masked key,
-    NaN included, has no effect.
+    Returns
+    -------
+    float32 (..., heads, L, E_v)
+        The output. Values at masked keys, NaN included, have no effect on it.
+    float32 (..., heads, L, S)
+        The weights, if return_weights is set.
 
-    Returns (..., heads, L, E_v), written to out if given; with return_weights=True also the weights
-    (..., heads, L, S); "scores", "capped" and "biased" return what they were before softmax instead:
-    after scale, after softcap, and after masks.
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not float32, or shapes do not match.
 
-    Raises TypeError for another dtype than float32, ValueError for shapes that do not fit.
-    Source: Vaswani et al. 2017, equation 1.
+    References
+    ----------
+    Vaswani et al. 2017, Attention Is All You Need, equation 1.
+
+    Examples
+    --------
+    >>> from simdformer.functional import scaled_dot_product_attention
+    >>> x = np.ones((2, 5, 8), dtype=np.float32)  # 2 heads, 5 tokens
+    >>> output, weights = scaled_dot_product_attention(x, x, x, is_causal=True, return_weights=True)
+    >>> output.shape, weights[0, 1].tolist()
+    ((2, 5, 8), [0.5, 0.5, 0.0, 0.0, 0.0])
     """
     if attn_mask is not None and is_causal:
-        raise ValueError("attn_mask and is_causal exclude each other: give one of them")
+        raise ValueError("attn_mask and is_causal are mutually exclusive: pass one of them")
     return attention(
         query,
         key,
@@ -106,26 +139,65 @@ def attention(
     masked_row: str = "zero",
     out: Any = None,
 ) -> Result:
-    """softmax(score(query, key)) value with one of six scores of a query q and a key k:
+    """Compute softmax(score(query, key)) value for one of six scores of a query q and a key k.
 
-    "scaled_dot"  scale q.k, scale 1 / sqrt(E) by default (Vaswani et al. 2017)
-    "dot"         scale q.k, scale 1 (Luong et al. 2015)
-    "bilinear"    scale q^T weight k, weight (E_q, E_k) or (heads, E_q, E_k) (Luong's "general")
-    "euclidean"   -scale |q - k|^2, scale 1 / sqrt(E) (Kim et al. 2021). exact=True sums the squared
-                  differences themselves, for vectors so long and near each other that
-                  2 q.k - |k|^2 loses the distance to rounding; it takes longer.
-    "cosine"      scale q.k / (|q| |k|), scale 1; a zero vector's score is 0
-    "additive"    scale weight . tanh(query_weight q + key_weight k + bias) (Bahdanau et al. 2015).
-                  query_weight (A, E_q), key_weight (A, E_k), both or neither; weight (A,); each
-                  may have a leading dimension of heads; bias (A,). weight is all ones by default.
-                  Each tanh is within 2 ulp of 1, absolutely; with exact=True within 2 ulp of itself,
-                  which takes some three times as long.
+    ============ ====================================== ==================================
+    score        formula                                source
+    ============ ====================================== ==================================
+    scaled_dot   scale q.k, scale 1 / sqrt(E)           Vaswani et al. 2017
+    dot          scale q.k, scale 1                     Luong et al. 2015
+    bilinear     scale q^T weight k, scale 1            Luong et al. 2015, "general"
+    euclidean    ``-scale |q - k|^2``, 1 / sqrt(E)      Kim et al. 2021
+    cosine       ``scale q.k / (|q| |k|)``, scale 1     0 for a zero vector
+    additive     scale weight . tanh(query_weight q +   Bahdanau et al. 2015
+                 key_weight k + bias), scale 1
+    ============ ====================================== ==================================
 
-    scale may be an array (heads,). attn_bias is a float32 attn_mask beside another. relative_bias,
-    (L + S - 1,) or (heads, L + S - 1), is added to every score: element j - i + L - 1 to query i and
-    key j. alignment="lower_right" counts is_causal and window_size from the last query and the last
-    key instead of the first; is_causal and attn_mask may be given together. All else, results and
-    errors are as in scaled_dot_product_attention.
+    Parameters
+    ----------
+    query, key, value, attn_mask, dropout_p, enable_gqa, softcap, return_weights, masked_row, out
+        See `scaled_dot_product_attention`.
+    score
+        One of the names in the table.
+    scale
+        A number, or an array (heads,).
+    weight
+        "bilinear": (E_q, E_k) or (heads, E_q, E_k). "additive": (A,) or (heads, A), ones by default.
+    query_weight, key_weight
+        "additive": (A, E_q) and (A, E_k), or with a leading dimension of heads. Both or neither.
+    bias
+        "additive": (A,) or (heads, A).
+    exact
+        "euclidean": sum the squared differences themselves, for vectors so long and close to each
+        other that ``2 q.k - |k|^2`` loses the distance to rounding. "additive": each tanh has a relative
+        error of 2 ulp, not an absolute one; about three times slower.
+    attn_bias
+        A float32 mask in addition to attn_mask.
+    relative_bias
+        (L + S - 1,) or (heads, L + S - 1): element j - i + L - 1 is added to the score of query i and
+        key j.
+    is_causal, window_size
+        See `scaled_dot_product_attention`; is_causal and attn_mask may be given together.
+    alignment
+        "upper_left" counts both from the first query and key, "lower_right" from the last ones.
+
+    Returns
+    -------
+    float32 (..., heads, L, E_v)
+        The output; with return_weights also the weights, float32 (..., heads, L, S).
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `scaled_dot_product_attention`; also for weights that the score does not take.
+
+    Examples
+    --------
+    >>> from simdformer.functional import attention
+    >>> x = np.eye(3, dtype=np.float32)[None]
+    >>> output = attention(x, x, x, score="cosine", scale=10.0)
+    >>> output.shape, round(float(output[0, 0, 0]), 3)
+    ((1, 3, 3), 1.0)
     """
     check_dropout(dropout_p)
     stage = weights_stage(return_weights)
@@ -151,11 +223,11 @@ def attention(
 
 def check_dropout(dropout_p: float) -> None:
     if dropout_p != 0.0:
-        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training here")
+        raise ValueError(f"dropout_p must be 0.0, got {dropout_p}: there is no training")
 
 
 def weights_stage(return_weights: ReturnWeights) -> str | None:
-    """What the kernel calls the weights that are asked for; None for none."""
+    """The kernel's name of the requested weights; None if there are none."""
     if not isinstance(return_weights, str):
         return STAGES[True] if return_weights else None
     if return_weights not in STAGES:
@@ -163,79 +235,3 @@ def weights_stage(return_weights: ReturnWeights) -> str | None:
             f"return_weights must be a bool or one of {[*STAGES][1:]}, got {return_weights!r}"
         )
     return STAGES[return_weights]
-
-
-def varlen_attention(
-    q: Any,
-    k: Any,
-    v: Any,
-    cu_seqlens_q: Any,
-    cu_seqlens_k: Any,
-    max_seqlen_q: int | None = None,
-    max_seqlen_k: int | None = None,
-    dropout_p: float = 0.0,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Any = None,
-    return_attn_probs: bool = False,
-    *,
-    score: str = "scaled_dot",
-    weight: Any = None,
-    query_weight: Any = None,
-    key_weight: Any = None,
-    bias: Any = None,
-    exact: bool = False,
-    masked_row: str = "zero",
-    out: Any = None,
-) -> Result:
-    """Attention within each sequence of packed batches, under flash-attn's varlen names.
-
-    q is (total_q, heads, E), k (total_k, kv_heads, E), v (total_k, kv_heads, E_v), float32;
-    sequence b owns rows cu_seqlens[b] to cu_seqlens[b + 1]. Sequences may be empty: a query without a
-    key gives zeros. max_seqlen_* are checked if given. causal and window_size are aligned to the last
-    query and key of a sequence. alibi_slopes (heads,) adds -slope |i + S - L - j|. score, its weights,
-    exact and masked_row are those of `attention`; softmax_scale is its scale.
-
-    Returns (total_q, heads, E_v); with return_attn_probs also (heads, total_q, longest key sequence),
-    0 beyond a sequence's keys. A sequence has the bits of `attention` of it alone.
-
-    Raises TypeError and ValueError as scaled_dot_product_attention, and ValueError for cu_seqlens
-    that do not begin at 0, decrease, or end elsewhere than at total.
-    Source: Dao et al., FlashAttention-2, 2023 (interface).
-    """
-    check_dropout(dropout_p)
-    arrays = (float32("q", q, ndim=3), float32("k", k, ndim=3), float32("v", v, ndim=3))
-    heads_first = [array.swapaxes(0, 1) for array in arrays]
-    call = AttentionCall(*heads_first, enable_gqa=True, names=("q", "k", "v"))
-    lengths_q = sequence_lengths("cu_seqlens_q", cu_seqlens_q, len(arrays[0]), max_seqlen_q)
-    lengths_k = sequence_lengths("cu_seqlens_k", cu_seqlens_k, len(arrays[1]), max_seqlen_k)
-    call.set_sequences(lengths_q, lengths_k)
-    scoring = Scoring(score, softmax_scale, weight, query_weight, key_weight, bias, exact)
-    call.options.update(scoring.options(call, capped=softcap > 0))
-    call.set_window(Window.of(causal, window_size, "lower_right"))
-    call.set_softcap(softcap or None)
-    call.set_alibi(alibi_slopes)
-    call.set_masked_row(masked_row)
-    shape = (1, len(arrays[0]), call.heads, call.value_dim)
-    output = Output(out, shape[1:], *arrays)
-    weights: NDArray[Any] | None = None
-    if return_attn_probs:
-        longest = int(lengths_k.max(initial=0))
-        weights = np.zeros((call.heads, len(arrays[0]), longest), np.float32)
-    result = output.write(lambda array: call.run(array.swapaxes(1, 2), weights), shape)
-    return result if weights is None else (result, weights)
-
-
-def sequence_lengths(
-    name: str, cu_seqlens: Any, total: int, max_seqlen: int | None
-) -> NDArray[np.int64]:
-    """The lengths of the sequences that the offsets delimit."""
-    lengths = np.diff(offsets(name, cu_seqlens, total, f"rows of {name[-1]}"))
-    longest = int(lengths.max(initial=0))
-    if max_seqlen is not None and longest > max_seqlen:
-        raise ValueError(
-            f"max_seqlen_{name[-1]} is {max_seqlen}, {name} has a sequence of {longest}"
-        )
-    return lengths

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One native attention call: operands of any rank as (batch, heads, rows, cols), and its options."""
+"""One native attention call: its operands as (batch, heads, rows, cols), and its options."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Window:
 
 
 class AttentionCall:
-    """Shapes of one call and what is to be handed to the native function."""
+    """The shapes of one call and the arguments of the native function."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class AttentionCall:
         return (*self.lead, self.num_queries, self.num_keys)
 
     def set_sequences(self, lengths_q: NDArray[np.int64], lengths_k: NDArray[np.int64]) -> None:
-        """Rows are those of sequences laid end to end."""
+        """Set the lengths of the concatenated sequences."""
         if len(lengths_q) != len(lengths_k):
             raise ValueError(
                 f"cu_seqlens_q has {len(lengths_q)} sequences, cu_seqlens_k has {len(lengths_k)}"
@@ -143,13 +143,13 @@ class AttentionCall:
         self.set_distances(bias, max(self.num_queries - 1, 0))
 
     def set_distances(self, bias: Float32, zero: int) -> None:
-        """bias (distances,) or (heads, distances), distance 0 at index zero."""
+        """Set a bias (distances,) or (heads, distances); the distance at index `zero` is 0."""
         bias = with_dense_rows(bias if bias.ndim == 2 else bias[None])
         self.options["relative_bias"] = bias[None, :, None, :]
         self.options["relative_zero"] = zero
 
     def set_alibi(self, alibi_slopes: Any) -> None:
-        """-slope |distance|, distance 0 between the last query and the last key."""
+        """Add -slope |distance|; the last query and the last key are at distance 0."""
         if alibi_slopes is None:
             return
         slopes = float32("alibi_slopes", alibi_slopes, ndim=1)
@@ -172,7 +172,7 @@ class AttentionCall:
         self.options["masked_value"] = float("nan") if nan else 0.0
 
     def set_scale(self, scale: Any, factor: float = 1.0) -> None:
-        """A number, or one a head; the kernel's scale is factor times it."""
+        """Set the scale, a number or one per head; the kernel's scale is factor times it."""
         if isinstance(scale, float):
             self.options["softmax_scale"] = factor * scale
             return
@@ -193,7 +193,7 @@ class AttentionCall:
     def run(
         self, out: Float32, weights: Float32 | None = None, stage: str | None = "softmax"
     ) -> None:
-        """Writes out, of rows_shape, and weights."""
+        """Write out, of rows_shape, and weights."""
         if out.size == 0 and (weights is None or weights.size == 0):
             return
         if weights is not None:
@@ -229,5 +229,5 @@ def leading_shapes(
         shapes = ", ".join(
             f"{n} {a.shape}" for n, a in zip(names, (query, key, value), strict=True)
         )
-        raise ValueError(f"leading dimensions do not fit: {shapes}, enable_gqa={enable_gqa}")
+        raise ValueError(f"leading dimensions do not match: {shapes}, enable_gqa={enable_gqa}")
     return lead, lead

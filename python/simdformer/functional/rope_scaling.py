@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scalings of rotary frequencies, under the names of Hugging Face configurations."""
+"""Scaling of rotary frequencies, with the names of Hugging Face configurations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPTIONAL = {
 def scaled_frequencies(
     dim: int, base: float, scaling: Mapping[str, Any] | None, seq_len: int
 ) -> tuple[Float64, float]:
-    """Frequencies (dim / 2,) and the factor of cos and sin."""
+    """The frequencies (dim / 2,) and the factor of cos and sin."""
     if scaling is not None and not isinstance(scaling, Mapping):
         raise TypeError(f"scaling must be a mapping or None, got {type(scaling).__name__}")
     options = {name: value for name, value in (scaling or {}).items() if value is not None}
@@ -66,13 +66,13 @@ def check(kind: Any, options: Mapping[str, Any]) -> None:
 
 
 def partial_dim(dim: int, factor: Any) -> int:
-    """How many of the features take part."""
+    """How many of the features are rotated."""
     if factor is None:
         return dim
     part = int(dim * factor)
     if not 0 < factor <= 1 or part % 2:
         raise ValueError(
-            f"scaling's partial_rotary_factor must be in (0, 1] and leave an even part of {dim}"
+            f"scaling's partial_rotary_factor must be in (0, 1] and give an even part of {dim}"
             f" features, got {factor}"
         )
     return part
@@ -93,17 +93,17 @@ def dynamic(
 
 
 def ntk(dim: int, base: float, factor: float) -> Float64:
-    """The fixed scaling of GTE's published code: base f, and all frequencies divided by f^(2 / d)."""
+    """Fixed scaling as in GTE's published code: base f, and all frequencies divided by f^(2 / d)."""
     return np.asarray(plain(dim, base * factor) / factor ** (2 / max(dim, 1)), np.float64)
 
 
 def yarn(dim: int, base: float, options: Mapping[str, Any]) -> tuple[Float64, float]:
-    """Peng et al. 2023: frequencies that turn often stay, those that turn seldom are interpolated, a
-    ramp between; cos and sin are multiplied by 0.1 ln(factor) + 1."""
+    """Peng et al. 2023: high frequencies are kept and low ones interpolated, with a linear ramp
+    between them. cos and sin are multiplied by 0.1 ln(factor) + 1."""
     factor, length = options["factor"], options[LENGTH]
 
     def turning(rotations: float) -> float:
-        """The pair that turns so many times within the length."""
+        """The pair that makes this many turns within the length."""
         return dim * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = turning(options.get("beta_fast", 32)), turning(options.get("beta_slow", 1))
@@ -132,8 +132,8 @@ def yarn_attention_factor(options: Mapping[str, Any]) -> float:
 def longrope(
     dim: int, base: float, seq_len: int, options: Mapping[str, Any]
 ) -> tuple[Float64, float]:
-    """Ding et al. 2024: each frequency is divided by a factor of its own, of one list up to the
-    original length and of another beyond; cos and sin are multiplied by
+    """Ding et al. 2024: each frequency is divided by its own factor, from short_factor up to the
+    original length and from long_factor beyond it. cos and sin are multiplied by
     sqrt(1 + ln(factor) / ln(length))."""
     length, name = options[LENGTH], "short_factor"
     if seq_len > length:
@@ -151,7 +151,7 @@ def longrope(
 
 def llama3(dim: int, base: float, options: Mapping[str, Any]) -> Float64:
     """Dubey et al. 2024: wavelengths longer than L / low are divided by factor, those shorter than
-    L / high stay, a linear blend between."""
+    L / high are kept, with a linear blend between them."""
     inv_freq = plain(dim, base)
     turns = options[LENGTH] * inv_freq / (2 * math.pi)
     low, high = options["low_freq_factor"], options["high_freq_factor"]

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear, embedding, softmax and activations."""
+"""Linear maps, embeddings, softmax and activations."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simdformer import _core
 from simdformer.functional.arrays import (
@@ -17,21 +16,38 @@ from simdformer.functional.arrays import (
     check_lookup,
     float32,
     number,
-    one_of,
     vector,
-    with_dense_rows,
 )
-
-# Short rows of a dense array are worked on in longer ones.
-CHUNK = 4096
-SHORT = 512
 
 
 def softmax(input: Any, dim: int = -1, *, out: Any = None) -> Float32:
-    """exp(input) / sum(exp(input)) along dim, less the largest element first. float32, any shape.
+    """Compute exp(input) / sum(exp(input)) along dim, after subtracting the largest element.
 
-    Raises TypeError for another dtype, ValueError for a dim that the array does not have. A row that
-    is all -inf gives NaN, as in torch.nn.functional.softmax.
+    Parameters
+    ----------
+    input
+        float32 array of any shape.
+    dim
+        The dimension along which the result sums to 1.
+    out
+        Where the result is written.
+
+    Returns
+    -------
+    float32 array
+        The shape of input. A row of -inf only gives NaN, as in torch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is not float32, or input has no such dim.
+
+    Examples
+    --------
+    >>> from simdformer.functional import softmax
+    >>> softmax(np.float32([[0, 0], [0, 100]])).round(2)
+    array([[0.5, 0.5],
+           [0. , 1. ]], dtype=float32)
     """
     x = float32("input", input, min_ndim=1)
     if not -x.ndim <= dim < x.ndim:
@@ -46,10 +62,36 @@ def softmax(input: Any, dim: int = -1, *, out: Any = None) -> Float32:
 
 
 def linear(input: Any, weight: Any, bias: Any = None, *, out: Any = None) -> Float32:
-    """input weight^T + bias: (..., in) -> (..., out), weight (out, in), bias (out,), float32.
+    """Compute input weight^T + bias.
 
-    The weight is packed at every call; simdformer.nn.Linear packs it once.
-    Raises TypeError for another dtype, ValueError for shapes that do not fit.
+    The weight is packed in every call; `simdformer.nn.Linear` packs it once.
+
+    Parameters
+    ----------
+    input
+        float32 array (..., in_features).
+    weight
+        float32 array (out_features, in_features).
+    bias
+        float32 array (out_features,).
+    out
+        Where the result is written.
+
+    Returns
+    -------
+    float32 (..., out_features)
+        The result.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype is not float32, or shapes do not match.
+
+    Examples
+    --------
+    >>> from simdformer.functional import linear
+    >>> linear(np.float32([1, 2]), np.float32([[3, 4]]), np.float32([5]))
+    array([16.], dtype=float32)
     """
     x = float32("input", input, min_ndim=1)
     w = float32("weight", weight, ndim=2)
@@ -66,10 +108,30 @@ def linear(input: Any, weight: Any, bias: Any = None, *, out: Any = None) -> Flo
 
 
 def log_softmax(input: Any, dim: int = -1, *, out: Any = None) -> Float32:
-    """log(softmax(input)) along dim: input - max - log(sum(exp(input - max))). float32, any shape.
+    """Compute log(softmax(input)) along dim as input - max - log(sum(exp(input - max))).
 
-    Errors and rows that are all -inf as of softmax. Absolute error: 2^-22 beside the rounding of the
-    differences.
+    The absolute error is at most 2^-22 in addition to the rounding of the differences.
+
+    Parameters
+    ----------
+    input, dim, out
+        See `softmax`.
+
+    Returns
+    -------
+    float32 array
+        The shape of input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `softmax`.
+
+    Examples
+    --------
+    >>> from simdformer.functional import log_softmax
+    >>> log_softmax(np.float32([0, 0])).round(4)
+    array([-0.6931, -0.6931], dtype=float32)
     """
     weights = softmax(input, dim)
     x = array_of("input", input)
@@ -86,10 +148,38 @@ def log_softmax(input: Any, dim: int = -1, *, out: Any = None) -> Float32:
 def normalize(
     input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, *, out: Any = None
 ) -> Float32:
-    """input / max(|input|_p, eps) along dim, as torch.nn.functional.normalize. float32, any shape.
+    """Compute input / max(norm, eps) with the p-norm of input along dim.
 
-    The norm is taken in float64. Raises TypeError for another dtype, ValueError for a dim that the
-    array does not have.
+    The norm is computed in float64.
+
+    Parameters
+    ----------
+    input
+        float32 array of any shape.
+    p
+        The exponent of the norm.
+    dim
+        The dimension that is normalized.
+    eps
+        The smallest divisor.
+    out
+        Where the result is written.
+
+    Returns
+    -------
+    float32 array
+        The shape of input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the dtype is not float32, or input has no such dim.
+
+    Examples
+    --------
+    >>> from simdformer.functional import normalize
+    >>> normalize(np.float32([[3, 4]]))
+    array([[0.6, 0.8]], dtype=float32)
     """
     x = float32("input", input, min_ndim=1)
     if not -x.ndim <= dim < x.ndim:
@@ -100,7 +190,7 @@ def normalize(
 
 
 def copied(result: Float32, out: Any) -> Float32:
-    """The caller's array with the result in it."""
+    """Copy the result into the caller's array."""
     return Output(out, result.shape, result).write(
         lambda array: np.copyto(array, result), result.shape
     )
@@ -117,11 +207,39 @@ def embedding(
     *,
     out: Any = None,
 ) -> Float32:
-    """weight[input]: integer ids of any shape, weight (rows, dim) float32 -> (*input.shape, dim).
+    """Return rows of weight by integer ids.
 
-    padding_idx, norm_type, scale_grad_by_freq and sparse, of torch, are for training: the row of
-    padding_idx is looked up like any other. max_norm must be None.
-    Raises IndexError for an id outside the table, TypeError for ids that are no integers.
+    Parameters
+    ----------
+    input
+        Integers of any shape.
+    weight
+        float32 array (rows, dim).
+    padding_idx, norm_type, scale_grad_by_freq, sparse
+        torch's options for training, without effect: the row of padding_idx is looked up like any other.
+    max_norm
+        Must be None.
+    out
+        Where the result is written.
+
+    Returns
+    -------
+    float32 (*input.shape, dim)
+        The rows.
+
+    Raises
+    ------
+    IndexError
+        If an id is outside the table.
+    TypeError, ValueError
+        If ids are not integers, weight is not a float32 table, or max_norm is given.
+
+    Examples
+    --------
+    >>> from simdformer.functional import embedding
+    >>> embedding([1, 0], np.float32([[1, 2], [3, 4]]))
+    array([[3., 4.],
+           [1., 2.]], dtype=float32)
     """
     ids = array_of("input", input)
     if ids.dtype.kind not in "iu":
@@ -133,95 +251,3 @@ def embedding(
     return output.write(
         lambda array: _core.embedding(table, flat, array), (1, 1, flat.size, table.shape[1])
     )
-
-
-def relu(input: Any, *, out: Any = None) -> Float32:
-    """max(0, x), elementwise; float32 of any shape."""
-    return activate("relu", input, out)
-
-
-def gelu(input: Any, approximate: str = "none", *, out: Any = None) -> Float32:
-    """x Phi(x), elementwise; with approximate="tanh" its tanh form. Hendrycks and Gimpel 2016."""
-    one_of("approximate", approximate, ("none", "tanh"))
-    return activate("gelu" if approximate == "none" else "gelu_tanh", input, out)
-
-
-def silu(input: Any, *, out: Any = None) -> Float32:
-    """x sigmoid(x), elementwise; also called swish."""
-    return activate("silu", input, out)
-
-
-def quick_gelu(input: Any, *, out: Any = None) -> Float32:
-    """x sigmoid(1.702 x), elementwise: CLIP's GELU."""
-    return activate("quick_gelu", input, out)
-
-
-def sigmoid(input: Any, *, out: Any = None) -> Float32:
-    """1 / (1 + exp(-x)), elementwise."""
-    return activate("sigmoid", input, out)
-
-
-def tanh(input: Any, *, out: Any = None) -> Float32:
-    """tanh(x), elementwise, within 2 ulp."""
-    return activate("tanh", input, out)
-
-
-def activate(name: str, input: Any, out: Any) -> Float32:
-    x = float32("input", input)
-    output = Output(out, x.shape, x)
-    short = x.ndim > 0 and x.shape[-1] < SHORT
-    if not (short and x.flags.c_contiguous and output.array.flags.c_contiguous):
-        return output.write(lambda array: _core.activate(name, as_rank4(x), array))
-
-    def in_chunks(array: Float32) -> None:
-        flat_x, flat_y = x.reshape(-1), array.reshape(-1)
-        whole = flat_x.size // CHUNK * CHUNK
-        for part, cols in ((slice(0, whole), CHUNK), (slice(whole, None), flat_x.size - whole)):
-            if cols > 0:
-                rows = (1, 1, -1, cols)
-                _core.activate(name, flat_x[part].reshape(rows), flat_y[part].reshape(rows))
-
-    return output.write(in_chunks, (1, 1, 1, x.size))
-
-
-def glu(input: Any, dim: int = -1, *, gate: str = "second", out: Any = None) -> Float32:
-    """a sigmoid(b) of the halves a, b of input along dim (Dauphin et al. 2017).
-
-    gate says which half is passed through the activation: "second", as torch.nn.functional.glu, or
-    "first". Raises ValueError if dim's size is odd.
-    """
-    return gated("sigmoid", input, dim, gate, out)
-
-
-def geglu(input: Any, dim: int = -1, *, gate: str = "second", out: Any = None) -> Float32:
-    """a gelu(b) of the halves of input; gate="first" for gelu(a) b. Shazeer 2020."""
-    return gated("gelu", input, dim, gate, out)
-
-
-def swiglu(input: Any, dim: int = -1, *, gate: str = "second", out: Any = None) -> Float32:
-    """a silu(b) of the halves of input; gate="first" for silu(a) b. Shazeer 2020."""
-    return gated("silu", input, dim, gate, out)
-
-
-def reglu(input: Any, dim: int = -1, *, gate: str = "second", out: Any = None) -> Float32:
-    """a relu(b) of the halves of input; gate="first" for relu(a) b. Shazeer 2020."""
-    return gated("relu", input, dim, gate, out)
-
-
-def gated(name: str, input: Any, dim: int, gate: str, out: Any) -> Float32:
-    x = float32("input", input, min_ndim=1)
-    one_of("gate", gate, ("first", "second"))
-    if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"dim {dim} is not one of shape {x.shape}")
-    moved: NDArray[Any] = x.swapaxes(dim, -1)
-    size = moved.shape[-1]
-    if size % 2:
-        raise ValueError(f"input must have an even size along dim {dim}, got {size}")
-    halves = [with_dense_rows(moved[..., : size // 2]), with_dense_rows(moved[..., size // 2 :])]
-    gates, values = halves if gate == "first" else halves[::-1]
-    shape = (*moved.shape[:-1], size // 2)
-    target = None if out is None else float32("out", out).swapaxes(dim, -1)
-    output = Output(target, shape, x)
-    result = output.write(lambda array: _core.gated(name, as_rank4(gates), as_rank4(values), array))
-    swapped: Float32 = result.swapaxes(dim, -1)
-    return swapped

@@ -12,12 +12,12 @@ from simdformer.functional.call import AttentionCall
 
 SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
 WEIGHTS = ("weight", "query_weight", "key_weight", "bias")
-# The weights that a score does not take.
+# The weights that a score does not accept.
 REFUSED = {**dict.fromkeys(SCORES, WEIGHTS), "bilinear": WEIGHTS[1:], "additive": ()}
 
 
 class Scoring(NamedTuple):
-    """A score with its scale and weights, as attention's arguments of these names."""
+    """A score with its scale and weights: the arguments of `attention` with these names."""
 
     score: str
     scale: Any
@@ -28,11 +28,11 @@ class Scoring(NamedTuple):
     exact: bool
 
     def options(self, call: AttentionCall, capped: bool) -> dict[str, Any]:
-        """Options of the native call, after checking that the weights are those of this score."""
+        """Check the weights and return the options of the native call."""
         score, exact = one_of("score", self.score, SCORES), self.exact
         for name in REFUSED[score]:
             if getattr(self, name) is not None:
-                raise ValueError(f"score {score!r} takes no {name}")
+                raise ValueError(f"score {score!r} does not accept {name}")
         by_dim = score in ("scaled_dot", "euclidean")
         halved = score == "euclidean" and not (exact or capped)
         scale = (call.default_scale if by_dim else 1.0) if self.scale is None else self.scale
@@ -81,7 +81,7 @@ def additive(
             f"query has {call.query_dim} columns, key has {call.key_dim}: give query_weight, key_weight"
         )
     if bias is not None:
-        if query_weight is None:  # tanh(q + k + b): the bias rides on an identity projection
+        if query_weight is None:  # tanh(q + k + b): the bias needs an identity projection
             eye = np.eye(units, dtype=np.float32)[None]
             options["query_projection"] = options["key_projection"] = eye
         options["projection_bias"] = vector("bias", bias, units)
@@ -96,7 +96,7 @@ def additive(
 
 
 def per_head(name: str, weight: Any, heads: int, shape: tuple[int, int]) -> Float32:
-    """(heads or 1, *shape) of a weight with or without a leading dimension of heads."""
+    """A weight with or without a leading dimension of heads as (heads or 1, *shape)."""
     array = float32(name, weight)
     if array.shape not in (shape, (heads, *shape)):
         raise ValueError(f"{name} must have shape {shape} or {(heads, *shape)}, got {array.shape}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generation of tokens: greedy, sampling and beam search, with transformers' argument names.
 
-A batch is a list of prompts of any lengths. A sequence's tokens do not depend on its company: logits
-have the same bits alone and in a batch, and sequence i draws from a random stream of its own.
+A batch is a list of prompts of any lengths. The tokens of a sequence do not depend on the other
+sequences: logits have the same bits alone and in a batch, and each sequence has its own random stream.
 """
 
 from __future__ import annotations

@@ -38,21 +38,55 @@ _FLOATS: dict[str, _Range] = {
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How tokens are chosen and when a sequence ends. TypeError and ValueError for what can't be.
+    """How tokens are chosen and when a sequence ends. None means the default for every parameter.
 
-    None stands for the default everywhere. max_new_tokens: 20; or max_length, tokens with the
-    prompt's. do_sample: draw from the distribution instead of taking the best; temperature divides
-    the logits, then top_k (0: all), top_p (Holtzman et al. 2020) and min_p (Nguyen et al. 2024) leave
-    the likely tokens, in this order. repetition_penalty (Keskar et al. 2019): logits of tokens that a
-    sequence holds already are divided by it if positive, else multiplied. min_new_tokens: no eos
-    before. eos_token_id: one or several; those that are no tokens end nothing. stop_sequences: lists
-    of ids; a sequence ends with the first that its new tokens end with.
-    num_beams > 1: beam search by sum of log-probabilities / length^length_penalty; early_stopping
-    True ends it with num_beams finished hypotheses, False when no other can become better as they
-    stand, "never" when none can at any length.
-    num_return_sequences: so many for each prompt, one behind another; with do_sample or num_beams.
-    pad_token_id: fills the results up to one length; in prompts it is left out, unless it is an eos.
-    seed: None for other draws each time.
+    Parameters
+    ----------
+    max_new_tokens, max_length
+        How many tokens to generate (20 by default), or the length with the prompt. Pass one of them.
+    min_new_tokens
+        No token of eos_token_id is chosen before.
+    do_sample
+        Draw from the distribution instead of choosing the best token.
+    temperature, top_k, top_p, min_p
+        Divide the logits by temperature, then keep the top_k best tokens (0: all), the smallest set
+        with probability top_p, and the tokens with at least min_p times the largest probability.
+    repetition_penalty
+        Logits of tokens that the sequence contains are divided by it if positive, else multiplied.
+    num_beams
+        If > 1, beam search by the sum of log-probabilities / length^length_penalty.
+    length_penalty
+        See num_beams.
+    early_stopping
+        End a beam search once there are num_beams finished hypotheses (True), once no other can be
+        better now (False), or once none can be better at any length ("never").
+    eos_token_id
+        One or several ids that end a sequence.
+    stop_sequences
+        Lists of ids. A sequence ends when its new tokens end with one of them.
+    seed
+        Seed of the draws. None: different draws each time.
+    num_threads
+        Number of threads; 0 for the default.
+    pad_token_id
+        Pad the results to one length with it. In prompts it is left out, unless it ends a sequence.
+    num_return_sequences
+        Sequences per prompt, with do_sample or num_beams.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is not valid, or two exclude each other.
+
+    References
+    ----------
+    Holtzman et al. 2020 (top_p); Nguyen et al. 2024 (min_p); Keskar et al. 2019 (repetition_penalty).
+
+    Examples
+    --------
+    >>> from simdformer.generation import GenerationConfig
+    >>> GenerationConfig(do_sample=True, top_p=0.9, seed=1).max_new_tokens
+    20
     """
 
     max_new_tokens: int | None = None
@@ -138,7 +172,13 @@ class GenerationConfig:
         object.__setattr__(self, name, value)
 
     def most_new(self, prompt: Sequence[int]) -> int:
-        """How many tokens may follow a prompt. ValueError if max_length leaves room for none."""
+        """Return how many tokens may follow a prompt.
+
+        Raises
+        ------
+        ValueError
+            If max_length leaves no room.
+        """
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         assert self.max_length is not None
@@ -149,7 +189,7 @@ class GenerationConfig:
         return self.max_length - len(prompt)
 
     def ends(self, tokens: Sequence[int], most: int) -> bool:
-        """Whether a sequence with these new tokens, of at most so many, is complete."""
+        """Return whether a sequence with these new tokens, of at most `most`, is complete."""
         if len(tokens) >= most or tokens[-1] in self.eos:
             return True
         return any(list(tokens[-len(stop) :]) == list(stop) for stop in self.stop_sequences)

@@ -23,14 +23,37 @@ def generate(
     memory_cu_seqlens: Any = None,
     **options: Any,
 ) -> list[list[int]]:
-    """New tokens after each prompt, the one that ends it included.
+    """Generate new tokens for each prompt, including the token that ends it.
 
-    input_ids: a list of prompts, each a non-empty list of ids; or the ids of one prompt. memory,
-    memory_cu_seqlens: what a decoder attends to, float32 (total, E) packed, one sequence a prompt.
-    options: GenerationConfig's.
-    Returns: a list of ids for each prompt, or num_return_sequences of them.
-    Errors: TypeError for ids that are no integers, IndexError for ids out of range, ValueError for
-    empty prompts, options out of range, and where no token is left to choose.
+    Parameters
+    ----------
+    model
+        A LanguageModel.
+    input_ids
+        A list of prompts, each a non-empty list of ids, or the ids of one prompt.
+    memory, memory_cu_seqlens
+        float32 (total, E) and the offsets of one sequence per prompt, for a decoder with a memory.
+    **options
+        See `GenerationConfig`.
+
+    Returns
+    -------
+    list of list of int
+        New ids per prompt, or num_return_sequences lists per prompt.
+
+    Raises
+    ------
+    TypeError, IndexError, ValueError
+        If ids are not integers or out of range, a prompt is empty, an option is not valid, or no token
+        is left to choose.
+
+    Examples
+    --------
+    >>> from simdformer import generation, nn
+    >>> stack = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 2)
+    >>> model = nn.LanguageModel(nn.Embedding(10, 8), stack)
+    >>> [len(ids) for ids in generation.generate(model, [[1, 2], [3]], max_new_tokens=4)]
+    [4, 4]
     """
     config = GenerationConfig(**options)
     state = start(model, input_ids, memory, memory_cu_seqlens, config)
@@ -54,9 +77,30 @@ def stream(
     memory_cu_seqlens: Any = None,
     **options: Any,
 ) -> Iterator[tuple[int, int]]:
-    """Pairs (sequence's number, token) as they are chosen: what `generate` collects.
+    """Yield tokens as they are chosen.
 
-    Errors: ValueError with num_beams > 1, where no token is certain before the end.
+    Parameters
+    ----------
+    model, input_ids, memory, memory_cu_seqlens, **options
+        See `generate`. num_beams must be 1: with beams no token is certain before the end.
+
+    Returns
+    -------
+    iterator of (int, int)
+        The index of the sequence, and the token.
+
+    Raises
+    ------
+    TypeError, IndexError, ValueError
+        See `generate`.
+
+    Examples
+    --------
+    >>> from simdformer import generation, nn
+    >>> stack = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 2)
+    >>> model = nn.LanguageModel(nn.Embedding(10, 8), stack)
+    >>> [index for index, token in generation.stream(model, [[1], [2]], max_new_tokens=2)]
+    [0, 1, 0, 1]
     """
     config = GenerationConfig(**options)
     if config.num_beams > 1:

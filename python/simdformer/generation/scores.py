@@ -17,7 +17,28 @@ Float64: TypeAlias = NDArray[np.float64]
 def penalized(
     scores: Float64, prompt: Sequence[int], new: Sequence[int], config: GenerationConfig
 ) -> Float64:
-    """Scores of the next token after the repetition penalty and, too early, without an end."""
+    """Apply the repetition penalty, and exclude ends that are too early.
+
+    Parameters
+    ----------
+    scores
+        float64 (vocab_size,), logits of the next token.
+    prompt, new
+        Token ids of the prompt, and those generated so far.
+    config
+        A GenerationConfig.
+
+    Returns
+    -------
+    float64 (vocab_size,)
+        The scores; -inf for excluded tokens.
+
+    Examples
+    --------
+    >>> from simdformer.generation import GenerationConfig, penalized
+    >>> penalized(np.array([2.0, 2.0]), [0], [], GenerationConfig(repetition_penalty=2.0))
+    array([1., 2.])
+    """
     scores = scores.copy()
     if config.repetition_penalty != 1.0:
         seen = np.unique(np.array([*prompt, *new], np.int64))
@@ -39,9 +60,30 @@ def check_scores(scores: Float64, index: int) -> None:
 
 
 def distribution(scores: Float64, config: GenerationConfig) -> Float64:
-    """Probabilities that sampling draws from: temperature, top_k, top_p, min_p, in this order.
+    """Return the probabilities that sampling draws from.
 
-    ValueError for scores of which there are none: NaN, or all -inf.
+    Parameters
+    ----------
+    scores
+        float64 (vocab_size,).
+    config
+        A GenerationConfig: temperature, top_k, top_p and min_p are applied in this order.
+
+    Returns
+    -------
+    float64 (vocab_size,)
+        Probabilities.
+
+    Raises
+    ------
+    ValueError
+        If scores have no finite maximum.
+
+    Examples
+    --------
+    >>> from simdformer.generation import GenerationConfig, distribution
+    >>> distribution(np.array([0.0, 0.0, -1.0]), GenerationConfig(top_k=2))
+    array([0.5, 0.5, 0. ])
     """
     largest = scores.max()
     if not np.isfinite(largest):
@@ -61,7 +103,26 @@ def distribution(scores: Float64, config: GenerationConfig) -> Float64:
 
 
 def draw(scores: Float64, config: GenerationConfig, generator: np.random.Generator) -> int:
-    """One token, by the inverse of the cumulated distribution."""
+    """Draw one token by the inverse of the cumulative distribution.
+
+    Parameters
+    ----------
+    scores, config
+        See `distribution`.
+    generator
+        A NumPy generator.
+
+    Returns
+    -------
+    int
+        The token id.
+
+    Examples
+    --------
+    >>> from simdformer.generation import GenerationConfig, draw
+    >>> draw(np.array([0.0, -np.inf]), GenerationConfig(), np.random.default_rng(0))
+    0
+    """
     cumulated = np.cumsum(distribution(scores, config))
     return int(np.searchsorted(cumulated, generator.random() * cumulated[-1], side="right"))
 

@@ -82,7 +82,7 @@ def quantize_encoder(
     min_cosine: float = MIN_COSINE,
     with_losses: bool = False,
 ) -> QuantizedEncoder:
-    """Quantise a copy of a float32 encoder, which is its measure and is not packed for that.
+    """Quantize a copy of a float32 encoder, which is its measure and is not packed for that.
 
     sample: real texts' tokens, which the weights are then rounded for (simdformer.int8.gptq); if None,
     ids from all over the vocabulary, and weights are rounded each by itself. with_losses: also if no

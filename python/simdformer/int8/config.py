@@ -38,7 +38,7 @@ class QuantizationConfig:
 
 
 def read_quantization_config(folder: Path) -> QuantizationConfig | None:
-    """What `folder` declares, or None if its weights are not quantised in our way.
+    """What `folder` declares, or None if its weights are not quantized in our way.
 
     ValueError names the file and the field: an unknown scheme, a version or a group size that this
     release cannot read, a part that is declared wrongly.
@@ -60,7 +60,7 @@ def read_quantization_config(folder: Path) -> QuantizationConfig | None:
     if config.get("group_size") != s8_group():
         raise ValueError(
             f"{path}: group_size is {config.get('group_size')!r}, this release of simdformer"
-            f" computes in groups of {s8_group()}; quantise the model again"
+            f" computes in groups of {s8_group()}; quantize the model again"
         )
     return QuantizationConfig(path, version, _part_types(path, config.get("parts")))
 

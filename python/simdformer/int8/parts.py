@@ -15,7 +15,7 @@ Places = Mapping[str, tuple[Any, str]]
 
 
 class Part(NamedTuple):
-    """Parameters that read the same rows: they are quantised, kept in float32 and saved as one.
+    """Parameters that read the same rows: they are quantized, kept in float32 and saved as one.
 
     name: that of the parameter, or of several joined. parameters: whose rows lie below one another.
     """

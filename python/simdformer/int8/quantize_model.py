@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""quantize_model: a model folder in int8, to be loaded like any other."""
+"""quantize_model: write a model folder in int8, which is loaded like any other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from simdformer.text.tokenizer import Pair, check_text
 # More texts than this say nothing new of a model, and the sample runs several times.
 MAX_TEXTS = 1000
 
-# What travels beside the weights: settings, vocabularies, the model card and its licence.
+# What travels beside the weights: settings, vocabularies, the model card and its license.
 _COPIED_SUFFIXES = (".json", ".txt", ".md")
 _COPIED_NAMES = ("LICENSE", "NOTICE")
 _OTHER_FORMATS = ("onnx", "openvino")
@@ -40,8 +40,16 @@ _OTHER_FORMATS = ("onnx", "openvino")
 class PartReport:
     """A linear layer or a table of embeddings.
 
-    compute_type: "int8", or "float32" if it was kept. error: |int8 - float32| / |float32| of its
-    output. cosine_loss: 1 - the mean cosine of the vectors with this part alone in int8.
+    Attributes
+    ----------
+    name
+        Name of the part.
+    compute_type
+        "int8", or "float32" if it was kept.
+    error
+        ``|int8 - float32| / |float32|`` of its output.
+    cosine_loss
+        1 - the mean cosine of the vectors with only this part in int8.
     """
 
     name: str
@@ -52,11 +60,18 @@ class PartReport:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What quantize_model did.
+    """Result of `quantize_model`.
 
-    mean_cosine, first_percentile, min_cosine: of the sample's vectors to those of float32.
-    texts: the size of the sample; 0 if it was ids of the model's vocabulary.
-    float32_bytes, int8_bytes: the sizes of the weights before and after.
+    Attributes
+    ----------
+    folder, parts
+        The folder, and a PartReport per part.
+    mean_cosine, first_percentile, min_cosine
+        Of the cosines between the sample's vectors in int8 and in float32.
+    texts
+        Size of the sample; 0 if it was ids of the model's vocabulary.
+    float32_bytes, int8_bytes
+        Sizes of the weights before and after.
     """
 
     folder: Path
@@ -81,24 +96,50 @@ def quantize_model(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> QuantizationReport:
-    """Write a model's folder with int8 weights, about a quarter of its size.
+    """Write a model folder with int8 weights, about a quarter of the size.
 
-    SentenceTransformer(output) runs it in int8, or CrossEncoder(output) if the model is one: it has a
-    known classification head, which stays in float32, and no module behind that. Made without texts, it
-    gives the same bits as the same class of model_name_or_path with compute_type="int8".
+    SentenceTransformer(output), or CrossEncoder(output) for a cross-encoder, runs it in int8. A
+    classification head stays in float32. Without texts the result has the same bits as the original model
+    with compute_type="int8".
 
-    output: the folder to make; it appears whole or not at all.
-    texts: what the model will be used on, a hundred or more; for a cross-encoder best pairs. The
-      weights are rounded so that their errors cancel on these (simdformer.int8.gptq), and the first 1,000
-      measure the loss. None for plain rounding, and ids from all over the vocabulary.
-    min_cosine: what the least cosine to float32 over the sample must be; parts stay in float32
-      until it holds. 1 keeps them all.
-    overwrite: replace `output`, if it is itself a quantised model.
-    cache_folder, revision, local_files_only, token: where to look; see resolve_model.
+    Parameters
+    ----------
+    model_name_or_path, cache_folder, revision, local_files_only, token
+        See `SentenceTransformer`.
+    output
+        The folder to make. It appears only when it is complete.
+    texts
+        A sample of the model's use, a hundred texts or more; pairs for a cross-encoder. Weights are
+        rounded so that errors cancel on it (GPTQ), and the first 1,000 texts measure the loss. None:
+        plain rounding, measured with ids from the whole vocabulary.
+    min_cosine
+        The least cosine to float32 on the sample. Parts stay in float32 until it holds; 1 keeps all.
+    overwrite
+        Replace output if it is a quantized model.
 
-    Errors: FileExistsError if `output` exists; those of loading the model; ValueError for a model
-    that is quantised already, for no texts, pairs for a model of single texts and a min_cosine
-    outside [0, 1].
+    Returns
+    -------
+    QuantizationReport
+        What was quantized, and the loss.
+
+    Raises
+    ------
+    FileExistsError, FileNotFoundError
+        If output exists, or there is no such model.
+    ValueError
+        If the model is quantized already, texts is empty or holds pairs for a model of single texts, or
+        min_cosine is not in [0, 1].
+
+    References
+    ----------
+    Frantar et al. 2022, GPTQ.
+
+    Examples
+    --------
+    >>> from simdformer import SentenceTransformer, quantize_model
+    >>> report = quantize_model("all-MiniLM-L6-v2", "minilm-int8")
+    >>> SentenceTransformer("minilm-int8").compute_type
+    'int8'
     """
     if not 0 <= min_cosine <= 1:
         raise ValueError(f"min_cosine must be in [0, 1], got {min_cosine}")
@@ -114,9 +155,9 @@ def quantize_model(
     _refuse_target(source, target, overwrite)
     model = open_folder(source)
     if model.quantization is not None:
-        raise ValueError(f"{source} is quantised already: see {model.quantization.path}")
+        raise ValueError(f"{source} is quantized already: see {model.quantization.path}")
     if isinstance(model, ModelFolder) and model.listed.tasks:
-        raise ValueError(f"{model.listed.source}: the models of a Router are not quantised")
+        raise ValueError(f"{model.listed.source}: the models of a Router are not quantized")
     model.resolve("int8")
     if checked and not isinstance(checked[0], str) and not model.reads_pairs:
         raise ValueError(
@@ -179,13 +220,13 @@ def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
     if target.resolve() == source.resolve():
         raise ValueError(f"{target} is the model itself; give another folder")
     if not overwrite:
-        raise FileExistsError(f"{target} exists; overwrite=True replaces a quantised model")
+        raise FileExistsError(f"{target} exists; overwrite=True replaces a quantized model")
     if not any(target.rglob(CONFIG_FILE)):
-        raise FileExistsError(f"{target} is not a quantised model; it is not overwritten")
+        raise FileExistsError(f"{target} is not a quantized model; it is not overwritten")
 
 
 def _copy_files(model: TransformerFolder, target: Path) -> None:
-    """Everything that a model is read from but the Transformer's weights, and its card and licence."""
+    """Everything that a model is read from but the Transformer's weights, and its card and license."""
     (target / model.transformer.relative_to(model.folder)).mkdir(parents=True, exist_ok=True)
     for path in sorted(model.folder.rglob("*")):
         relative = path.relative_to(model.folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A quantised model's weights in its folder: one safetensors file, and JSON that declares it.
+"""A quantized model's weights in its folder: one safetensors file, and JSON that declares it.
 
 The file is not called model.safetensors, so that a reader that knows nothing of the scheme finds no
 weights instead of wrong ones. docs/quantization.md describes both.

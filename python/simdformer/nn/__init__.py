@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transformer layers under torch.nn's names: arguments, defaults, mask polarity, state_dict keys.
+"""Transformer layers with torch.nn's names, arguments, defaults, mask polarity and state_dict keys.
 
-For inference: dropout does nothing, there are no gradients. Arrays are float32; a CPU torch tensor
-counts as one. batch_first is False by default, as in torch.
+The layers are for inference: dropout has no effect, and there are no gradients. Arrays are float32;
+CPU torch tensors are accepted. batch_first is False by default, as in torch. A wrong dtype raises
+TypeError, a wrong shape or value ValueError.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from simdformer.nn.content_positions import (
 from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from simdformer.nn.distance_bias import ALiBi, RelativePositionBias
 from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
+from simdformer.nn.identity import Dropout, Identity
 from simdformer.nn.initialization import manual_seed
 from simdformer.nn.language_model import LanguageModel
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Module
-from simdformer.nn.norms import BatchNorm1d, Dropout, Identity, LayerNorm, RMSNorm
+from simdformer.nn.norms import BatchNorm1d, LayerNorm, RMSNorm
 from simdformer.nn.rotary import RotaryEmbedding
 from simdformer.nn.state import IncompatibleKeys
-from simdformer.nn.text_encoder import TextEmbeddings, TextEncoder
+from simdformer.nn.text_embeddings import TextEmbeddings
+from simdformer.nn.text_encoder import TextEncoder
 from simdformer.nn.transformer import Transformer
 
 __all__ = [

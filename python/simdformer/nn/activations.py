@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activations as modules, and what may be given for the name of one."""
+"""Activations as modules, and the values accepted as an activation."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from typing import Any, ClassVar
 
 from simdformer import _core
+from simdformer.functional.activations import activate
 from simdformer.functional.arrays import one_of
-from simdformer.functional.rows import activate
 from simdformer.nn.module import Float32, Module
 
 # Whose functions and classes are known by their names: by their module, or what a built-in is of.
@@ -25,40 +25,111 @@ class _Activation(Module):
 
     @property
     def name(self) -> str:
-        """What `activation=` of a layer calls it."""
+        """The name of this activation in a layer's `activation` argument."""
         return self.kernel
 
     def forward(self, input: Any) -> Float32:
-        """input: float32 of any shape. Returns: the same shape."""
+        """Apply the activation elementwise.
+
+        Parameters
+        ----------
+        input
+            float32 array of any shape.
+
+        Returns
+        -------
+        float32 array
+            The shape of input.
+        """
         return activate(self.name, input, None)
 
 
 class ReLU(_Activation):
-    """max(0, x), as torch.nn.ReLU."""
+    """max(0, x) elementwise, as torch.nn.ReLU.
+
+    Parameters
+    ----------
+    inplace
+        Accepted without effect: inputs are not changed.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.ReLU()(np.float32([-1, 2]))
+    array([0., 2.], dtype=float32)
+    """
 
     kernel = "relu"
 
 
 class SiLU(_Activation):
-    """x sigmoid(x), as torch.nn.SiLU."""
+    """x sigmoid(x) elementwise, as torch.nn.SiLU.
+
+    Parameters
+    ----------
+    inplace
+        Accepted without effect: inputs are not changed.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.SiLU()(np.float32([0, 1])).round(3)
+    array([0.   , 0.731], dtype=float32)
+    """
 
     kernel = "silu"
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x)), as torch.nn.Sigmoid."""
+    """1 / (1 + exp(-x)) elementwise, as torch.nn.Sigmoid.
+
+    Parameters
+    ----------
+    inplace
+        Accepted without effect: inputs are not changed.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.Sigmoid()(np.float32([0, 1])).round(3)
+    array([0.5  , 0.731], dtype=float32)
+    """
 
     kernel = "sigmoid"
 
 
 class Tanh(_Activation):
-    """tanh(x), as torch.nn.Tanh."""
+    """tanh(x) elementwise, as torch.nn.Tanh.
+
+    Parameters
+    ----------
+    inplace
+        Accepted without effect: inputs are not changed.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.Tanh()(np.float32([0, 1])).round(3)
+    array([0.   , 0.762], dtype=float32)
+    """
 
     kernel = "tanh"
 
 
 class GELU(_Activation):
-    """x Phi(x), as torch.nn.GELU; with approximate="tanh" its tanh form."""
+    """x Phi(x) elementwise, as torch.nn.GELU (Hendrycks and Gimpel 2016).
+
+    Parameters
+    ----------
+    approximate
+        "none" for the erf form, "tanh" for the approximation with tanh.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.GELU()(np.float32([0, 1])).round(3)
+    array([0.   , 0.841], dtype=float32)
+    """
 
     kernel = "gelu"
 

@@ -23,17 +23,45 @@ class _AddedPositions(Module):
     batch_first: bool
 
     def encode(self, positions: Any) -> Float32:
-        """positions: an array of any shape. Returns: float32 (*positions.shape, embedding_dim)."""
+        """Return the encodings of positions.
+
+        Parameters
+        ----------
+        positions
+            Array of any shape: integers for a table, which must be rows of it.
+
+        Returns
+        -------
+        float32 (*positions.shape, embedding_dim)
+            The encodings.
+
+        Raises
+        ------
+        IndexError
+            If a position is not a row of the table.
+        """
         raise NotImplementedError
 
     def forward(
         self, x: Any, *, positions: Any = None, cu_seqlens: Any = None, offset: Any = 0
     ) -> Float32:
-        """x plus the encoding of its positions.
+        """Add the encoding of its positions to x.
 
-        x: float32 (L, N, E), or (N, L, E) if batch_first, or (L, E), or packed (total, E) with
-        cu_seqlens. positions: by default 0, 1, ... of each sequence; else an array that broadcasts to
-        x.shape[:-1]. offset: added to positions, a number or, for a ragged cache, one a sequence.
+        Parameters
+        ----------
+        x
+            float32 (L, N, E), (N, L, E) if batch_first, (L, E), or packed (total, E) with cu_seqlens.
+        positions
+            Array that broadcasts to x.shape[:-1]; by default 0, 1, ... in each sequence.
+        cu_seqlens
+            Integers (batch + 1,), offsets of the sequences in a packed x.
+        offset
+            Added to the positions: a number, or one per sequence.
+
+        Returns
+        -------
+        float32 array
+            The shape of x.
         """
         x = float_input("x", x)
         given = layout.sequences("x", x, self.embedding_dim, self.batch_first, cu_seqlens)
@@ -71,10 +99,30 @@ def _spread(name: str, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[A
 
 
 class SinusoidalPositionalEncoding(_AddedPositions):
-    """Sines and cosines (Vaswani et al. 2017, section 3.5) of any position, added to embeddings.
+    """Add sines and cosines of the positions to embeddings.
 
-    freq, layout, base, scale, first: as freq, layout, base, scale and offset of
-    functional.sinusoidal_position_encoding. No parameters, no longest length.
+    It has no parameters and no longest length.
+
+    Parameters
+    ----------
+    embedding_dim
+        Features of an embedding.
+    batch_first
+        Whether inputs are (N, L, E) instead of (L, N, E).
+    base, freq, layout, scale
+        See `simdformer.functional.sinusoidal_position_encoding`.
+    first
+        The first position.
+
+    References
+    ----------
+    Vaswani et al. 2017, Attention Is All You Need, section 3.5.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.SinusoidalPositionalEncoding(8)(np.zeros((5, 8), dtype=np.float32)).shape
+    (5, 8)
     """
 
     def __init__(
@@ -99,7 +147,18 @@ class SinusoidalPositionalEncoding(_AddedPositions):
         self.encode(np.zeros(1))
 
     def encode(self, positions: Any) -> Float32:
-        """positions: numbers of any shape. Returns: float32 (*positions.shape, embedding_dim)."""
+        """Return the encodings of positions.
+
+        Parameters
+        ----------
+        positions
+            Numbers of any shape.
+
+        Returns
+        -------
+        float32 (*positions.shape, embedding_dim)
+            The encodings.
+        """
         return sinusoidal_position_encoding(
             np.asarray(positions),
             self.embedding_dim,
@@ -112,9 +171,27 @@ class SinusoidalPositionalEncoding(_AddedPositions):
 
 
 class LearnedPositionalEmbedding(_AddedPositions):
-    """A table of positions, added to embeddings. weight: (num_embeddings, embedding_dim).
+    """Add rows of a learned table to embeddings.
 
-    offset: the row of position 0; 2 in BART, padding_idx + 1 in RoBERTa.
+    Parameters
+    ----------
+    num_embeddings, embedding_dim
+        Shape of the table.
+    batch_first
+        Whether inputs are (N, L, E) instead of (L, N, E).
+    offset
+        The row of position 0: 2 in BART, padding_idx + 1 in RoBERTa.
+
+    Attributes
+    ----------
+    weight
+        float32 (num_embeddings, embedding_dim).
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.LearnedPositionalEmbedding(16, 8)(np.zeros((5, 8), dtype=np.float32)).shape
+    (5, 8)
     """
 
     def __init__(
@@ -133,5 +210,21 @@ class LearnedPositionalEmbedding(_AddedPositions):
         self._register("weight", init.normal(1.0, num_embeddings, embedding_dim))
 
     def encode(self, positions: Any) -> Float32:
-        """positions: integers; with offset they must be rows of the table, else IndexError."""
+        """Return the rows of positions.
+
+        Parameters
+        ----------
+        positions
+            Integers of any shape.
+
+        Returns
+        -------
+        float32 (*positions.shape, embedding_dim)
+            The rows.
+
+        Raises
+        ------
+        IndexError
+            If a position plus offset is not a row of the table.
+        """
         return look_up("positions", np.asarray(positions) + self.offset, self.weight)

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn import initialization as init
 from simdformer.nn import layout, packing
 from simdformer.nn import options as given
+from simdformer.nn.attention_call import AttentionCall, checked_call
 from simdformer.nn.linear import Linear
 from simdformer.nn.module import Float32, Module, check_placement
 from simdformer.nn.packed_attention import PackedAttention
@@ -22,50 +22,70 @@ from simdformer.nn.position import Position
 from simdformer.nn.pruning import kept_features, kept_parts
 
 
-class _Call(NamedTuple):
-    """Inputs of one call, as the native one takes them."""
-
-    query: layout.Sequences
-    num_keys: int
-    appended: layout.AppendedKeys | None
-    masks: _core.Masks
-    arguments: tuple[Any, ...]
-
-
 class MultiheadAttention(PackedAttention):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2.2), as torch.nn.MultiheadAttention.
+    """Multi-head attention, as torch.nn.MultiheadAttention with further options.
 
-    Arguments up to `dtype` are torch's; dropout is accepted and does nothing, as in eval mode.
-
-    num_kv_heads: heads of keys and values, each read by num_heads / num_kv_heads query heads
-        (Ainslie et al. 2023); None for num_heads.
-    head_dim: features of each head; None for embed_dim / num_heads.
-    score: how a query and a key are compared, head by head:
-        "scaled_dot"  q.k / sqrt(head_dim)
-        "dot"         q.k                                       (Luong et al. 2015)
-        "bilinear"    q^T W k                                   (Luong et al. 2015, "general")
-        "euclidean"   -|q - k|^2 / sqrt(head_dim)               (Kim et al. 2021)
-        "cosine"      q.k / (|q| |k|)
-        "additive"    w.tanh(q + k), q and k projected          (Bahdanau et al. 2015)
-        Parameters beyond torch's: bilinear_weight (num_heads, head_dim, head_dim) for "bilinear",
-        additive_weight (num_heads, head_dim) for "additive".
-    scale: what the score is multiplied by, instead of 1 / sqrt(head_dim) or 1.
-    softcap: scores become softcap tanh(score / softcap), if > 0.
-    tie_qk: keys are projected as queries are; the key rows of in_proj_weight are not used.
-    position: a RotaryEmbedding, ALiBi, RelativePositionBias, ShawRelativePosition,
+    Parameters
+    ----------
+    embed_dim, num_heads, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first
+        As in torch.
+    dropout, device, dtype
+        As in torch, without effect: dropout is not applied in inference, device must be the CPU, dtype
+        float32.
+    num_kv_heads
+        Heads of keys and values, each used by num_heads / num_kv_heads query heads (Ainslie et al.
+        2023). None means num_heads.
+    head_dim
+        Features of each head. None means embed_dim / num_heads.
+    score
+        "scaled_dot", "dot", "bilinear", "euclidean", "cosine" or "additive"; see
+        `simdformer.functional.attention` for the formulas.
+    scale
+        Factor of the score. None means 1 / sqrt(head_dim) ("scaled_dot", "euclidean") or 1.
+    softcap
+        Replace a score s by softcap tanh(s / softcap), if > 0.
+    tie_qk
+        Project keys with the weights of queries. The rows of in_proj_weight for keys are not used.
+    position
+        RotaryEmbedding, ALiBi, RelativePositionBias, ShawRelativePosition,
         TransformerXLRelativePosition or DisentangledRelativePosition.
-    masked_row: a query without a key gives zeros ("zero") or NaN ("nan", as torch.nn).
-    window_size: (left, right): query i sees keys i - left .. i + right; -1 for no limit.
-    qk_norm: a LayerNorm or RMSNorm of head_dim features, of which each head's queries and keys pass
-        through a copy, q_norm and k_norm, before they are rotated (Henry et al. 2020); or of
-        num_heads * head_dim features, of all heads' together.
-    logit_scale: scores are multiplied by exp(logit_scale), a parameter (num_heads), at most by 100,
-        instead of scale (Liu et al. 2022, Swin V2, with score "cosine").
+    masked_row
+        A query without a key gives zeros ("zero") or NaN ("nan", as in torch).
+    window_size
+        (left, right): query i sees keys i - left to i + right. -1 means no limit.
+    qk_norm
+        LayerNorm or RMSNorm of head_dim features. Copies of it, q_norm and k_norm, are applied to the
+        queries and keys of each head before rotation (Henry et al. 2020). With num_heads * head_dim
+        features they are applied to all heads together.
+    logit_scale
+        Multiply scores by exp(logit_scale), at most 100, instead of scale. logit_scale becomes a
+        parameter (num_heads,) (Liu et al. 2022, Swin V2, with score "cosine").
 
-    Parameters: in_proj_weight (3 E, E), or q_proj_weight, k_proj_weight (E, kdim) and v_proj_weight
-    (E, vdim) if kdim or vdim differ from E; in_proj_bias (3 E); bias_k, bias_v (1, 1, E);
-    out_proj.weight, out_proj.bias. With head_dim or num_kv_heads, num_heads * head_dim rows of
-    queries, and num_kv_heads * head_dim of keys and of values, stand for the E rows.
+    Attributes
+    ----------
+    in_proj_weight, in_proj_bias
+        float32 (3 E, E) and (3 E,): queries, keys and values. With head_dim or num_kv_heads, the
+        features of all heads stand for E.
+    q_proj_weight, k_proj_weight, v_proj_weight
+        float32 (E, E), (E, kdim) and (E, vdim), instead of in_proj_weight if kdim or vdim is not E.
+    bias_k, bias_v
+        float32 (1, 1, E) with add_bias_kv.
+    out_proj
+        Linear with weight (E, E).
+    bilinear_weight, additive_weight
+        float32 (num_heads, head_dim, head_dim) and (num_heads, head_dim), for these scores.
+
+    References
+    ----------
+    Vaswani et al. 2017, Attention Is All You Need, section 3.2.2.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> x = np.ones((5, 1, 8), dtype=np.float32)  # (L, N, E)
+    >>> output, weights = nn.MultiheadAttention(8, num_heads=2)(x, x, x)
+    >>> output.shape, weights.shape
+    ((5, 1, 8), (1, 5, 5))
     """
 
     def __init__(
@@ -157,20 +177,40 @@ class MultiheadAttention(PackedAttention):
         cu_seqlens_k: Any = None,
         num_threads: int = 0,
     ) -> tuple[Float32, Float32 | None]:
-        """Attention of queries to keys and values.
+        """Compute the attention of queries to keys and values.
 
-        query: float32 (L, N, E), or (N, L, E) if batch_first, or (L, E), or packed (total, E) with
-            cu_seqlens; key, value: likewise with S rows of kdim and vdim features (cu_seqlens_k).
-        key_padding_mask: bool (N, S), True = ignore, or float32, added to the scores.
-        attn_mask: bool (L, S) or (N * num_heads, L, S), True = ignore, or float32, added.
-        is_causal: a hint that attn_mask is the causal mask; the mask itself is what counts.
-        head_mask: float32 (num_heads,) or (N, num_heads), factors of the heads' outputs.
+        Parameters
+        ----------
+        query, key, value
+            float32 (L, N, E), (N, L, E) if batch_first, (L, E), or packed (total, E) with cu_seqlens. Keys
+            and values have S rows of kdim and vdim features.
+        key_padding_mask
+            bool (N, S), True = ignore, or float32, added to the scores.
+        need_weights, average_attn_weights
+            Whether to return the weights, and whether to average them over heads.
+        attn_mask
+            bool (L, S) or (N * num_heads, L, S), True = ignore, or float32, added to the scores.
+        is_causal
+            A hint that attn_mask is the causal mask. The result depends on the mask only.
+        head_mask
+            float32 (num_heads,) or (N, num_heads), factors of the heads' outputs.
+        cu_seqlens, cu_seqlens_k
+            Integers (batch + 1,), offsets of the sequences in packed queries and keys.
+        num_threads
+            Number of threads; 0 for the default.
 
-        Returns: the output, laid out as query, and the weights, (N, L, S) averaged over heads or
-        (N, num_heads, L, S), or None. S counts the keys of add_bias_kv and add_zero_attn too.
+        Returns
+        -------
+        output : float32
+            The layout of query.
+        weights : float32 or None
+            (N, L, S), or (N, num_heads, L, S) if not averaged. S includes the keys of add_bias_kv and
+            add_zero_attn.
         """
         layout.check_hint("is_causal", is_causal, "attn_mask", attn_mask)
-        call = self._call(query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask)
+        call = checked_call(
+            self, query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask
+        )
         q = call.query
         weights = None
         if need_weights:
@@ -198,17 +238,19 @@ class MultiheadAttention(PackedAttention):
         cu_seqlens_k: Any = None,
         num_threads: int = 0,
     ) -> Float32:
-        """What the heads give before out_proj mixes them; arguments as of `forward`.
+        """Return float32 (..., num_heads, head_dim), laid out as query: the heads' outputs before out_proj.
 
-        Returns: float32 (..., num_heads, head_dim), laid out as query otherwise.
+        The arguments are those of `forward`.
         """
-        call = self._call(query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask)
+        call = checked_call(
+            self, query, key, value, cu_seqlens, cu_seqlens_k, key_padding_mask, attn_mask
+        )
         features = self.num_heads * self.head_dim
         out = self._run(call, features, head_mask, num_threads, head_outputs=True)
         return out.reshape(*out.shape[:-1], self.num_heads, self.head_dim)
 
     def _run(
-        self, call: _Call, features: int, head_mask: Any, num_threads: int, **outputs: Any
+        self, call: AttentionCall, features: int, head_mask: Any, num_threads: int, **outputs: Any
     ) -> Float32:
         out, view = call.query.empty_output(features)
         self.native().forward(
@@ -222,55 +264,21 @@ class MultiheadAttention(PackedAttention):
         )
         return out
 
-    def _call(
-        self,
-        query: Any,
-        key: Any,
-        value: Any,
-        cu_seqlens: Any,
-        cu_seqlens_k: Any,
-        key_padding_mask: Any,
-        attn_mask: Any,
-    ) -> _Call:
-        """The inputs, checked, as the native call takes them."""
-        cu_k = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
-        q = layout.sequences("query", query, self.embed_dim, self.batch_first, cu_seqlens)
-        cu_name = "cu_seqlens" if cu_seqlens_k is None else "cu_seqlens_k"
-        k = layout.sequences("key", key, self.kdim, self.batch_first, cu_k, cu_name)
-        v = k
-        if value is not key:
-            v = layout.sequences("value", value, self.vdim, self.batch_first, cu_k, cu_name)
-        if k.batch != q.batch or v.batch != q.batch:
-            raise ValueError(
-                f"query, key and value must hold as many sequences, got {q.batch}, {k.batch} and"
-                f" {v.batch}"
-            )
-        if not np.array_equal(k.cu_seqlens, v.cu_seqlens):
-            raise ValueError(f"key has {k.length} rows a sequence, value has {v.length}")
-        padding = layout.key_padding("key_padding_mask", key_padding_mask, k)
-        pairs = layout.attention_pairs("attn_mask", attn_mask, q, k, self.num_heads)
-        appended, lengths = None, padding.lengths
-        if self.num_extra_keys:
-            appended = layout.appended_keys(padding, k, self.num_extra_keys)
-            lengths = appended.lengths
-            masks = appended.masks(padding, pairs, (q.length, k.length))
-        else:
-            masks = layout.native_masks(padding, pairs)
-        cu = k.cu_seqlens if lengths is None else layout.cumulative(lengths)
-        return _Call(
-            query=q,
-            num_keys=k.length + self.num_extra_keys,
-            appended=appended,
-            masks=masks,
-            arguments=(q.view, k.view, v.view, q.cu_seqlens, cu),
-        )
-
     def prune_heads(self, heads: Collection[int]) -> None:
-        """Remove heads, by their present numbers, with their rows and columns of the weights.
+        """Remove heads and their rows and columns of the weights.
 
-        Heads that head_mask would set to 0: the output is the same without computing them (Michel,
-        Levy and Neubig 2019). ValueError for numbers out of range, for all heads, or with
-        num_kv_heads.
+        The output is the same as with head_mask 0 for these heads, without computing them (Michel, Levy
+        and Neubig 2019).
+
+        Parameters
+        ----------
+        heads
+            Indices of the heads to remove, as they are numbered now.
+
+        Raises
+        ------
+        ValueError
+            For indices out of range, for all heads, with num_kv_heads, or in int8.
         """
         before = self.heads
         after = before.without(heads)

@@ -10,11 +10,30 @@ from simdformer.functional.arrays import positive_int
 
 
 class DecoderCache:
-    """What a stack of layers keeps of earlier tokens, and of a memory, for batch_size sequences.
+    """Keys and values of earlier tokens, and of a memory, for batch_size sequences.
 
-    A call with `cache=` adds its tokens; each sequence has its own length, so a batch may be ragged.
-    The cache belongs to the stack that filled it first. One thread may use it at a time:
-    RuntimeError otherwise.
+    A call with `cache` adds its tokens. Sequences may have different lengths. A cache belongs to the
+    stack that used it first; only one thread may use it at a time.
+
+    Parameters
+    ----------
+    batch_size
+        Number of sequences.
+
+    Raises
+    ------
+    RuntimeError
+        In a call, if another thread uses the cache.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> stack = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 2)
+    >>> cache = nn.DecoderCache(1)
+    >>> x = np.ones((1, 3, 8), dtype=np.float32)
+    >>> _ = stack(x, cache=cache)
+    >>> cache.lengths
+    [3]
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -24,23 +43,28 @@ class DecoderCache:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens seen of each sequence."""
+        """Number of tokens of each sequence."""
         return self.self_cache.lengths()
 
     @property
     def max_length(self) -> int:
-        """Tokens seen of the longest sequence."""
+        """Number of tokens of the longest sequence."""
         return max(self.lengths)
 
     @property
     def max_memory_length(self) -> int:
-        """Tokens of the longest memory, 0 before it is read."""
+        """Number of tokens of the longest memory, 0 before a memory is read."""
         return max(self.cross_cache.lengths())
 
     def select(self, indices: Any) -> None:
-        """Sequence i becomes a copy of sequence indices[i]; there may be more or fewer than before.
+        """Replace sequence i by a copy of sequence indices[i].
 
         Copies share their data until one of them grows.
+
+        Parameters
+        ----------
+        indices
+            Integers; there may be more or fewer than sequences.
         """
         self.self_cache.select(indices)
         self.cross_cache.select(indices)

@@ -73,7 +73,7 @@ def quantized_place(name: str, value: Value, outliers: Int32) -> Stored:
     try:
         return Stored.of(quantized(np.ascontiguousarray(float32_of(value)), outliers), "int8")
     except ValueError as error:
-        raise ValueError(f"{name} can't be quantised: {error}") from error
+        raise ValueError(f"{name} can't be quantized: {error}") from error
 
 
 class Recorder:

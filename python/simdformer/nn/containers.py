@@ -38,25 +38,37 @@ class _Ordered(Module):
 
 
 class ModuleList(_Ordered):
-    """Modules under the names "0", "1", ..., as torch.nn.ModuleList."""
+    """Modules named "0", "1", ..., as torch.nn.ModuleList.
+
+    Parameters
+    ----------
+    modules
+        The modules.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> len(nn.ModuleList([nn.Linear(8, 4), nn.ReLU()]))
+    2
+    """
 
     def __init__(self, modules: Iterable[Any] | None = None) -> None:
         super().__init__()
         self.extend(modules or ())
 
     def append(self, module: Any) -> ModuleList:
-        """Add a module at the end. Returns the list."""
+        """Add a module at the end and return this list."""
         self._add(str(len(self)), module)
         return self
 
     def extend(self, modules: Iterable[Any]) -> ModuleList:
-        """Add modules at the end. Returns the list."""
+        """Add modules at the end and return this list."""
         for module in modules:
             self.append(module)
         return self
 
     def insert(self, index: int, module: Any) -> None:
-        """Add a module before the one at an index."""
+        """Insert a module before an index."""
         modules = list(self)
         modules.insert(index, module)
         for i, each in enumerate(modules):
@@ -64,7 +76,19 @@ class ModuleList(_Ordered):
 
 
 class Sequential(_Ordered):
-    """Modules one behind another, as torch.nn.Sequential: given as they are, or as a dict of names."""
+    """Modules applied one after another, as torch.nn.Sequential.
+
+    Parameters
+    ----------
+    *modules
+        The modules, or one dictionary of them.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.Sequential(nn.Linear(8, 4), nn.ReLU())(np.ones((3, 8), dtype=np.float32)).shape
+    (3, 4)
+    """
 
     def __init__(self, *modules: Any) -> None:
         super().__init__()
@@ -74,17 +98,17 @@ class Sequential(_Ordered):
             self._add(str(name), module)
 
     def append(self, module: Any) -> Sequential:
-        """Add a module at the end. Returns the whole."""
+        """Add a module at the end and return this module."""
         self._add(str(len(self)), module)
         return self
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given: the first module's."""
+        """What it is quantized with if no sample is given: the first module's."""
         first: Module = self[0]
         return first.sample()
 
     def forward(self, input: Any, *, num_threads: int = 0) -> Any:
-        """Each module's output is the next one's input."""
+        """Apply the modules, each to the output of the one before."""
         for module in self:
             threads = "num_threads" in inspect.signature(module.forward).parameters
             input = module(input, num_threads=num_threads) if threads else module(input)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Relative positions that depend on content: embeddings of distances meet queries, keys, weights."""
+"""Relative positions that depend on content: embeddings of distances combined with queries and keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simdformer.nn.projections import Projections
 
 
 class _ContentPosition(Position):
-    """Positions whose scores are products: with a query as it meets the keys."""
+    """Positions whose scores are products of queries, keys and embeddings of distances."""
 
     def check_heads(self, heads: Heads) -> None:
         """ValueError for another score than a product of queries and keys."""
@@ -34,13 +34,35 @@ class _ContentPosition(Position):
 
 
 class ShawRelativePosition(_ContentPosition):
-    """Learned embeddings of clipped distances, added to keys and values (Shaw et al. 2018).
+    """Learned embeddings of clipped distances, added to keys and values.
 
-    Score: scale q_i . (k_j + keys[c]), output: sum_j w_ij (v_j + values[c]), with
+    The score is scale q_i . (k_j + keys[c]), the output sum_j w_ij (v_j + values[c]), with
     c = clip(j - i, -max_left, max_right) + max_left.
 
-    max_right: None for max_left. values=False: to keys alone, as wav2vec2-bert does.
-    Parameters: keys, values (max_left + max_right + 1, head_dim), for all heads alike.
+    Parameters
+    ----------
+    head_dim
+        Features of a head.
+    max_left, max_right
+        The largest distances before and after the query; max_right is max_left by default.
+    values
+        False: add them to keys only, as wav2vec2-bert does.
+
+    Attributes
+    ----------
+    keys, values
+        float32 (max_left + max_right + 1, head_dim), shared by all heads.
+
+    References
+    ----------
+    Shaw, Uszkoreit and Vaswani 2018, Self-Attention with Relative Position Representations.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> attention = nn.MultiheadAttention(8, 2, position=nn.ShawRelativePosition(4, max_left=3))
+    >>> attention.position.keys.shape
+    (7, 4)
     """
 
     def __init__(
@@ -77,13 +99,35 @@ class ShawRelativePosition(_ContentPosition):
 
 
 class TransformerXLRelativePosition(_ContentPosition):
-    """Sinusoids of distances, projected, and two biases of the queries (Dai et al. 2019; XLNet).
+    """Projected sinusoids of distances and two biases of the queries.
 
-    Score: scale ((q_i + content_bias) . k_j + (q_i + position_bias) . r), with r the head's part of
-    projection(PE(i - j)), PE the sinusoidal encoding with all sines before all cosines.
+    The score is scale ((q_i + content_bias) . k_j + (q_i + position_bias) . r), where r is the head's
+    part of projection(PE(i - j)). PE is the sinusoidal encoding with all sines before all cosines.
 
-    Parameters: content_bias, position_bias (num_heads, head_dim), the paper's u and v, and
-    projection.weight (embed_dim, embed_dim).
+    Parameters
+    ----------
+    embed_dim, num_heads
+        Sizes of the attention.
+    base
+        Base of the frequencies.
+
+    Attributes
+    ----------
+    content_bias, position_bias
+        float32 (num_heads, head_dim), u and v of the paper.
+    projection
+        Linear with weight (embed_dim, embed_dim).
+
+    References
+    ----------
+    Dai et al. 2019, Transformer-XL; Yang et al. 2019, XLNet.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> attention = nn.MultiheadAttention(8, 2, position=nn.TransformerXLRelativePosition(8, 2))
+    >>> attention.position.content_bias.shape
+    (2, 4)
     """
 
     def __init__(self, embed_dim: int, num_heads: int, *, base: float = 10000.0) -> None:
@@ -127,18 +171,43 @@ _OWN = {"pos_key_proj": "c2p", "pos_query_proj": "p2c"}
 
 
 class DisentangledRelativePosition(_ContentPosition):
-    """Content to position and position to content (He et al. 2021; DeBERTa).
+    """Content-to-position and position-to-content scores, as in DeBERTa.
 
-    Score: scale (q_i . k_j + q_i . K(weight[r]) + k_j . Q(weight[r])), scale 1 / sqrt(terms E): r
-    stands for the distance i - j, clipped, or with position_buckets in logarithmic buckets up to
-    max_relative_positions, as of functional.deberta_attention.
+    The score is scale (q_i . k_j + q_i . K(weight[r]) + k_j . Q(weight[r])) with scale
+    1 / sqrt(terms E). r is the row of the distance i - j; see
+    `simdformer.functional.deberta_attention`.
 
-    terms: "c2p", the second term, "p2c", the third, which no cache serves.
-    share_att_key: K and Q are the attention's own projections, as in DeBERTa v2 and v3; else the
+    Parameters
+    ----------
+    embed_dim, num_heads
+        Sizes of the attention.
+    max_relative_positions, position_buckets
+        See `simdformer.functional.deberta_attention`.
+    pos_att_type
+        Which terms are added: "c2p" (the second), "p2c" (the third, not possible with a cache).
+    share_att_key
+        K and Q are the projections of the attention, as in DeBERTa v2 and v3. Otherwise they are the
         parameters pos_key_proj and pos_query_proj.
-    norm: a LayerNorm through which the table passes, as DeBERTa v2's does; None for none.
-    max_positions: as of all positions.
-    Parameters: weight (2 span, embed_dim), span position_buckets or max_relative_positions.
+    norm
+        A LayerNorm of the table, as in DeBERTa v2, or None.
+    max_positions
+        The longest sequence, for which tables are made once. None: any length.
+
+    Attributes
+    ----------
+    weight
+        float32 (2 span, embed_dim), where span is position_buckets or max_relative_positions.
+
+    References
+    ----------
+    He et al. 2021, DeBERTa.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> position = nn.DisentangledRelativePosition(8, 2, max_relative_positions=4)
+    >>> nn.MultiheadAttention(8, 2, position=position).position.weight.shape
+    (8, 8)
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder: its layer and its stack, each call one native call."""
+"""The decoder: its layer and its stack. A call is one native call."""
 
 from __future__ import annotations
 
@@ -16,16 +16,28 @@ from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack
 
 
 class TransformerDecoderLayer(TransformerLayer):
-    """Self-attention, attention to a memory, feed-forward, as torch.nn.TransformerDecoderLayer.
+    """Self-attention, attention to a memory and feed-forward, as torch.nn.TransformerDecoderLayer.
 
-    Arguments as of TransformerEncoderLayer; num_kv_heads, tie_qk, position and window_size are those
-    of self-attention.
+    Parameters
+    ----------
+    d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias
+        See `TransformerEncoderLayer`.
+    device, dtype, norm, output_norm, residual, alpha, **attention
+        See `TransformerEncoderLayer`. num_kv_heads, tie_qk, position and window_size apply to
+        self-attention only.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> layer = nn.TransformerDecoderLayer(8, nhead=2, batch_first=True)
+    >>> layer(np.ones((1, 3, 8), dtype=np.float32), np.ones((1, 5, 8), dtype=np.float32)).shape
+    (1, 3, 8)
     """
 
     _norms = ("norm1", "norm2", "norm3")
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         cu = sample_offsets(self.self_attn.max_positions)
         rows = (sample_rows(self.d_model, cu), sample_rows(self.d_model, cu, 1))
         return Sample(rows, {"cu_seqlens": cu, "memory_cu_seqlens": cu})
@@ -48,7 +60,20 @@ class TransformerDecoderLayer(TransformerLayer):
         cache: DecoderCache | None = None,
         num_threads: int = 0,
     ) -> Any:
-        """One layer; arguments and result as of TransformerDecoder.forward."""
+        """Apply the layer.
+
+        Parameters
+        ----------
+        tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask, tgt_is_causal
+            See `TransformerDecoder.forward`.
+        memory_is_causal, cu_seqlens, memory_cu_seqlens, head_mask, need_weights, cache, num_threads
+            See `TransformerDecoder.forward`.
+
+        Returns
+        -------
+        float32 array
+            See `TransformerDecoder.forward`.
+        """
         layout.check_hint("tgt_is_causal", tgt_is_causal, "tgt_mask", tgt_mask)
         layout.check_hint("memory_is_causal", memory_is_causal, "memory_mask", memory_mask)
         options = CallOptions(
@@ -60,8 +85,23 @@ class TransformerDecoderLayer(TransformerLayer):
 
 
 class TransformerDecoder(TransformerStack):
-    """A stack of decoder layers, as torch.nn.TransformerDecoder. decoder_layer is copied num_layers
-    times; several take turns, as in TransformerEncoder.
+    """A stack of decoder layers, as torch.nn.TransformerDecoder.
+
+    Parameters
+    ----------
+    decoder_layer
+        The layer, copied num_layers times. Several layers are used in turn; see `TransformerEncoder`.
+    num_layers
+        Number of layers.
+    norm
+        A norm after the last layer.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, batch_first=True), 2)
+    >>> decoder(np.ones((1, 3, 8), dtype=np.float32), np.ones((1, 5, 8), dtype=np.float32)).shape
+    (1, 3, 8)
     """
 
     _layer = TransformerDecoderLayer
@@ -93,20 +133,36 @@ class TransformerDecoder(TransformerStack):
         cache: DecoderCache | None = None,
         num_threads: int = 0,
     ) -> Any:
-        """All layers.
+        """Apply all layers.
 
-        tgt, memory: float32 (T, N, E) and (S, N, E), or (N, .., E) if batch_first, or unbatched, or
-            packed (total, E) with cu_seqlens and memory_cu_seqlens.
-        tgt_mask, memory_mask: bool (T, T) and (T, S), or with N * nhead in front, True = ignore, or
-            float32, added to the scores; the key padding masks likewise, (N, T) and (N, S).
-        tgt_is_causal, memory_is_causal: hints that a mask is causal; the masks are what counts.
-        head_mask: factors of the self-attention heads' outputs, as of TransformerEncoder.
-        need_weights: also return the weights of self- and of cross-attention, two lists.
-        cache: what is known of earlier tokens. tgt holds the tokens that follow, tgt_mask is None,
-            attention to tgt is causal; the memory is read by the first call, later ones give None.
+        Parameters
+        ----------
+        tgt, memory
+            float32 (T, N, E) and (S, N, E), (N, T, E) and (N, S, E) if batch_first, without N, or packed
+            (total, E) with cu_seqlens and memory_cu_seqlens.
+        tgt_mask, memory_mask
+            bool (T, T) and (T, S), or with a leading dimension N * nhead, True = ignore, or float32, added
+            to the scores.
+        tgt_key_padding_mask, memory_key_padding_mask
+            bool (N, T) and (N, S), True = ignore, or float32, added to the scores.
+        tgt_is_causal, memory_is_causal
+            Hints that a mask is causal. The result depends on the masks only.
+        cu_seqlens, memory_cu_seqlens
+            Integers (batch + 1,), offsets of packed sequences.
+        head_mask
+            Factors of the self-attention heads' outputs; see `TransformerEncoder.forward`.
+        need_weights
+            Also return the weights of self-attention and cross-attention, two lists.
+        cache
+            Keys and values of earlier tokens. tgt holds the following tokens, tgt_mask is None, and
+            self-attention is causal. The first call reads the memory; later calls pass None.
+        num_threads
+            Number of threads; 0 for the default.
 
-        Returns: float32, laid out as tgt, 0 where a token is padding; with need_weights
-        (output, self weights, cross weights).
+        Returns
+        -------
+        float32 array
+            The layout of tgt, 0 at padding. With need_weights (output, self weights, cross weights).
         """
         layout.check_hint("tgt_is_causal", tgt_is_causal, "tgt_mask", tgt_mask)
         layout.check_hint("memory_is_causal", memory_is_causal, "memory_mask", memory_mask)

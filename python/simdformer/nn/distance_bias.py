@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions as a bias of the scores for each head and distance."""
+"""Positions as a bias of the scores per head and distance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,25 @@ from simdformer.nn.projections import Projections
 
 
 class ALiBi(Position):
-    """-slope |j - i| added to the scores of query i and key j (Press et al. 2022)."""
+    """Add ``-slope |j - i|`` to the score of query i and key j.
+
+    Parameters
+    ----------
+    num_heads, max_bias
+        See `simdformer.functional.alibi_slopes`.
+    max_positions
+        The longest sequence, for which tables are made once. None: any length.
+
+    References
+    ----------
+    Press et al. 2022, Train Short, Test Long.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.MultiheadAttention(8, 2, position=nn.ALiBi(2)).position.max_bias
+    8.0
+    """
 
     def __init__(
         self, num_heads: int, *, max_bias: float = 8.0, max_positions: int | None = None
@@ -38,9 +56,31 @@ class ALiBi(Position):
 
 
 class RelativePositionBias(Position):
-    """A learned bias for each head and bucket of distances (Raffel et al. 2020; T5, MPNet).
+    """Add a learned bias per head and bucket of distances to the scores, as in T5 and MPNet.
 
-    weight: (num_buckets, num_heads). bidirectional=False keeps all buckets for keys before the query.
+    Parameters
+    ----------
+    num_heads
+        Heads of the attention.
+    num_buckets, max_distance, bidirectional
+        See `simdformer.functional.t5_bucket`.
+    max_positions
+        The longest sequence, for which tables are made once. None: any length.
+
+    Attributes
+    ----------
+    weight
+        float32 (num_buckets, num_heads).
+
+    References
+    ----------
+    Raffel et al. 2020, Exploring the Limits of Transfer Learning.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.MultiheadAttention(8, 2, position=nn.RelativePositionBias(2)).position.weight.shape
+    (32, 2)
     """
 
     def __init__(

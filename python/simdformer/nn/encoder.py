@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder: its layer and its stack, each call one native call."""
+"""The encoder: its layer and its stack. A call is one native call."""
 
 from __future__ import annotations
 
@@ -16,29 +16,49 @@ from simdformer.nn.stack import CallOptions, Masks, StackCall, TransformerStack
 
 
 class TransformerEncoderLayer(TransformerLayer):
-    """Self-attention and feed-forward, as torch.nn.TransformerEncoderLayer.
+    """Self-attention and feed-forward, as torch.nn.TransformerEncoderLayer with further options.
 
-    Arguments up to `dtype` are torch's; dropout is accepted and does nothing, as in eval mode.
+    Parameters
+    ----------
+    d_model, nhead, dim_feedforward, layer_norm_eps, batch_first, norm_first, bias
+        As in torch.
+    dropout, device, dtype
+        As in torch, without effect: dropout is not applied in inference, device must be the CPU, dtype
+        float32.
+    activation
+        "relu", "gelu" (the erf form), "gelu_tanh", "silu", "quick_gelu", "tanh", "sigmoid" or
+        "identity", or the function or module of one in this library or torch. A gated activation
+        computes linear2(activation(linear_gate(x)) * linear1(x)): "glu", "bilinear", "reglu", "geglu",
+        "geglu_tanh", "quick_geglu", "swiglu" or "tanh_glu".
+    norm
+        "layer", "rms" (Zhang and Sennrich 2019), or "batch" with running statistics.
+    output_norm
+        True adds norms of the sublayers' outputs, output_norm1 and output_norm2, before the residual term
+        is added (Gemma 2 and 3). "residual": these norms are applied after it is added.
+    residual
+        False: no residual connections.
+    alpha
+        Factor of the residual term, as in DeepNorm (Wang et al. 2022).
+    **attention
+        num_kv_heads, score, scale, softcap, tie_qk, position, masked_row, window_size, qk_norm and
+        logit_scale of `MultiheadAttention`.
 
-    activation: relu, gelu (the erf form), gelu_tanh, silu, quick_gelu, tanh, sigmoid, identity, the
-        function or module of one in this library or torch; or
-        gated, linear2(activation(linear_gate(x)) * linear1(x)): glu, bilinear, reglu, geglu,
-        geglu_tanh, quick_geglu, swiglu, tanh_glu.
-    norm: "layer", "rms" (Zhang and Sennrich 2019) or "batch", by running statistics.
-    output_norm: True has norms of what the sublayers put out too, before it is added to the residual
-        term (Gemma 2 and 3): output_norm1 and output_norm2. "residual": the term is in what they
-        normalise too.
-    residual: False leaves the residual connections out.
-    alpha: factor of the residual term: DeepNorm's (Wang et al. 2022).
-    num_kv_heads, score, scale, softcap, tie_qk, position, masked_row, window_size, qk_norm,
-        logit_scale: of the self-attention, as MultiheadAttention has them; score, scale, softcap,
-        masked_row, qk_norm and logit_scale of cross-attention too.
+    References
+    ----------
+    Vaswani et al. 2017, Attention Is All You Need, section 3.1.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> layer = nn.TransformerEncoderLayer(8, nhead=2, batch_first=True, activation="gelu")
+    >>> layer(np.ones((1, 5, 8), dtype=np.float32)).shape
+    (1, 5, 8)
     """
 
     _norms = ("norm1", "norm2")
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         cu = sample_offsets(self.self_attn.max_positions)
         return Sample((sample_rows(self.d_model, cu),), {"cu_seqlens": cu})
 
@@ -55,7 +75,20 @@ class TransformerEncoderLayer(TransformerLayer):
         cache: DecoderCache | None = None,
         num_threads: int = 0,
     ) -> Any:
-        """One layer; arguments and result as of TransformerEncoder.forward."""
+        """Apply the layer.
+
+        Parameters
+        ----------
+        src, src_key_padding_mask, is_causal, cu_seqlens, head_mask, need_weights, cache, num_threads
+            See `TransformerEncoder.forward`.
+        src_mask
+            The mask of `TransformerEncoder.forward`.
+
+        Returns
+        -------
+        float32 array
+            See `TransformerEncoder.forward`.
+        """
         layout.check_hint("is_causal", is_causal, "src_mask", src_mask)
         options = CallOptions(
             None if head_mask is None else [head_mask], need_weights, cache, num_threads
@@ -67,9 +100,24 @@ class TransformerEncoderLayer(TransformerLayer):
 class TransformerEncoder(TransformerStack):
     """A stack of encoder layers, as torch.nn.TransformerEncoder.
 
-    encoder_layer is copied num_layers times; several layers take turns, as ModernBERT's global and
-    local attention do: [global, local, local] gives layers 0, 3, 6, ... the first. enable_nested_tensor and mask_check are accepted and do
-    nothing: padding is always taken out.
+    Parameters
+    ----------
+    encoder_layer
+        The layer, copied num_layers times. Several layers are used in turn: [global, local, local]
+        makes layers 0, 3, 6, ... global, as in ModernBERT.
+    num_layers
+        Number of layers.
+    norm
+        A norm after the last layer.
+    enable_nested_tensor, mask_check
+        Accepted without effect: padding is always removed.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, batch_first=True), 2)
+    >>> encoder(np.ones((1, 5, 8), dtype=np.float32)).shape
+    (1, 5, 8)
     """
 
     _layer = TransformerEncoderLayer
@@ -98,20 +146,35 @@ class TransformerEncoder(TransformerStack):
         cache: DecoderCache | None = None,
         num_threads: int = 0,
     ) -> Any:
-        """All layers.
+        """Apply all layers.
 
-        src: float32 (S, N, E), or (N, S, E) if batch_first, or (S, E), or packed (total, E) with
-            cu_seqlens.
-        mask: bool (S, S) or (N * nhead, S, S), True = ignore, or float32, added to the scores.
-        src_key_padding_mask: bool (N, S), True = ignore, or float32, added.
-        is_causal: a hint that mask is causal; the mask itself is what counts.
-        head_mask: float32 factors of the heads' outputs, one entry a layer, (nhead,) or (N, nhead)
-            or None.
-        need_weights: also return the attention weights, a list of (N, nhead, S, S).
-        cache: keys and values of the tokens before src, to which src's are added. Attention is then
-            causal, and mask must be None.
+        Parameters
+        ----------
+        src
+            float32 (S, N, E), (N, S, E) if batch_first, (S, E), or packed (total, E) with cu_seqlens.
+        mask
+            bool (S, S) or (N * nhead, S, S), True = ignore, or float32, added to the scores.
+        src_key_padding_mask
+            bool (N, S), True = ignore, or float32, added to the scores.
+        is_causal
+            A hint that mask is causal. The result depends on the mask only.
+        cu_seqlens
+            Integers (batch + 1,), offsets of packed sequences.
+        head_mask
+            float32 factors of the heads' outputs, one entry per layer: (nhead,), (N, nhead) or None.
+        need_weights
+            Also return the attention weights.
+        cache
+            Keys and values of the tokens before src. src's are added; attention is causal, and mask must be
+            None.
+        num_threads
+            Number of threads; 0 for the default.
 
-        Returns: float32, laid out as src, 0 where a token is padding; with need_weights a pair.
+        Returns
+        -------
+        float32 array
+            The layout of src, 0 at padding. With need_weights also a list of (N, nhead, S, S), one per
+            layer.
         """
         layout.check_hint("is_causal", is_causal, "mask", mask)
         options = CallOptions(head_mask, need_weights, cache, num_threads)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What parameters hold before a state_dict is loaded: torch's distributions, our own numbers."""
+"""Initial values of parameters: the distributions of torch, with this library's own generator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,22 @@ _deferred: ContextVar[bool] = ContextVar("deferred", default=False)
 
 
 def manual_seed(seed: int) -> None:
-    """Make the initial parameters of modules that are built from now on repeatable."""
+    """Set the seed of the initial parameters of modules that are built from now on.
+
+    Parameters
+    ----------
+    seed
+        An integer.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.manual_seed(0)
+    >>> first = nn.Linear(2, 2).weight
+    >>> nn.manual_seed(0)
+    >>> bool((nn.Linear(2, 2).weight == first).all())
+    True
+    """
     global _generator  # noqa: PLW0603  (the one source of numbers, as in torch)
     _generator = np.random.default_rng(seed)
 

@@ -31,13 +31,35 @@ from simdformer.nn.text_encoder import TextEncoder
 class LanguageModel(Module):
     """Logits of the next token: lm_head(stack(scale * embedding[ids] + positions)).
 
-    stack: a TransformerEncoder, which is then used causally (a decoder without a memory, as GPT), or
-    a TransformerDecoder, which attends to a memory. position: SinusoidalPositionalEncoding,
-    LearnedPositionalEmbedding or None. lm_head: None ties it to the embedding (Press and Wolf 2017).
-    scale: sqrt(d_model) in Vaswani et al. 2017. What `simdformer.generation` drives.
+    Use it with `simdformer.generation`.
 
-    A TextEncoder stands for embedding and stack: `LanguageModel(text_encoder)`, which becomes the
-    module's `stack` and is used causally.
+    Parameters
+    ----------
+    embedding
+        Embedding of the tokens, or a TextEncoder instead of embedding, stack, position and scale. The
+        TextEncoder becomes the attribute `stack` and is used causally.
+    stack
+        A TransformerEncoder, used causally (a decoder without a memory, as in GPT), or a
+        TransformerDecoder, which attends to a memory.
+    position
+        SinusoidalPositionalEncoding, LearnedPositionalEmbedding or None.
+    lm_head
+        Linear to the vocabulary. None ties it to the embedding (Press and Wolf 2017).
+    scale
+        Factor of the embeddings, sqrt(d_model) in Vaswani et al. 2017.
+
+    Raises
+    ------
+    ValueError
+        If sizes do not match, or stack, position or scale is given with a TextEncoder.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> stack = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2), 2)
+    >>> model = nn.LanguageModel(nn.Embedding(10, 8), stack)
+    >>> model([1, 2, 3], [0, 3]).shape
+    (3, 10)
     """
 
     def __init__(
@@ -73,7 +95,7 @@ class LanguageModel(Module):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that there are logits for."""
+        """Number of tokens that have logits."""
         head = self._table().num_embeddings if self.lm_head is None else self.lm_head.out_features
         return int(head)
 
@@ -135,7 +157,7 @@ class LanguageModel(Module):
             yield PackedMatrix(self, "head", (self._head(),))
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         if isinstance(self.stack, TextEncoder):
             return self.stack.sample()
         longest = None
@@ -159,11 +181,33 @@ class LanguageModel(Module):
         last_only: bool = False,
         num_threads: int = 0,
     ) -> Float32:
-        """Causal logits of packed sequences, none of them empty.
+        """Compute the causal logits of packed sequences.
 
-        input_ids: integers (total,), those that follow the cache's. memory: float32 (total, E) with
-        memory_cu_seqlens, for a TransformerDecoder; None once a cache holds it.
-        Returns: float32 (total, vocab_size), or with last_only those of each sequence's last token.
+        Parameters
+        ----------
+        input_ids
+            Integers (total,), the tokens that follow those in the cache.
+        cu_seqlens
+            Integers (batch + 1,), offsets of the sequences, none of them empty.
+        memory, memory_cu_seqlens
+            float32 (total, E) and the offsets of its sequences, for a TransformerDecoder. None once a cache
+            holds the memory.
+        cache
+            Keys and values of earlier tokens.
+        last_only
+            Return the logits of the last token of each sequence only.
+        num_threads
+            Number of threads; 0 for the default.
+
+        Returns
+        -------
+        float32 (total, vocab_size) or (batch, vocab_size)
+            The logits.
+
+        Raises
+        ------
+        IndexError
+            If an id is out of range.
         """
         ids = id_vector("input_ids", input_ids)
         cu = offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear maps and lookup tables."""
+"""Linear maps and embedding tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,23 @@ from simdformer.nn.parameters import Matrix, compute_type_of, indexed, join, lea
 class Linear(Module):
     """y = x W^T + b, as torch.nn.Linear.
 
-    weight: (out_features, in_features), bias: (out_features).
+    Parameters
+    ----------
+    in_features, out_features, bias
+        As in torch.
+    device, dtype
+        None, the CPU and float32.
+
+    Attributes
+    ----------
+    weight, bias
+        float32 (out_features, in_features) and (out_features,).
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.Linear(8, 4)(np.ones((3, 8), dtype=np.float32)).shape
+    (3, 4)
     """
 
     matrix_names = ("weight",)
@@ -63,7 +79,7 @@ class Linear(Module):
         yield PackedMatrix(self, "weight", (self.native(),))
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         return Sample((sample_rows(self.in_features, sample_offsets()),), {})
 
     def keep_inputs(self, features: NDArray[np.int64]) -> None:
@@ -73,7 +89,20 @@ class Linear(Module):
             self.in_features = len(features)
 
     def forward(self, input: Any, *, num_threads: int = 0) -> Float32:
-        """input: float32 (..., in_features). Returns: (..., out_features)."""
+        """Apply the linear map.
+
+        Parameters
+        ----------
+        input
+            float32 (..., in_features).
+        num_threads
+            Number of threads; 0 for the default.
+
+        Returns
+        -------
+        float32 (..., out_features)
+            The result.
+        """
         x = float_input("input", input, self.in_features)
         rows = np.ascontiguousarray(x.reshape(-1, self.in_features))
         y = _core.linear_forward(self.native(), rows, num_threads=num_threads)
@@ -119,10 +148,31 @@ def _zero_row(like: Matrix) -> Matrix:
 
 
 class Embedding(Module):
-    """Rows of a table, as torch.nn.Embedding. weight: (num_embeddings, embedding_dim).
+    """Rows of a table by integer ids, as torch.nn.Embedding.
 
-    The row of padding_idx is 0 at first; it is looked up like any other. norm_type,
-    scale_grad_by_freq and sparse are for training, and not used; max_norm must be None.
+    Parameters
+    ----------
+    num_embeddings, embedding_dim
+        Shape of the table.
+    padding_idx
+        This row is initialized with zeros and looked up like any other.
+    max_norm
+        Must be None.
+    norm_type, scale_grad_by_freq, sparse
+        torch's options for training, without effect.
+    device, dtype
+        None, the CPU and float32.
+
+    Attributes
+    ----------
+    weight
+        float32 (num_embeddings, embedding_dim).
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.Embedding(10, 4)([1, 2, 3]).shape
+    (3, 4)
     """
 
     def __init__(
@@ -149,9 +199,22 @@ class Embedding(Module):
         self._register("weight", weight)
 
     def forward(self, input: Any) -> Float32:
-        """input: integers of any shape, in [0, num_embeddings). Returns: (..., embedding_dim).
+        """Return the rows of ids.
 
-        Errors: TypeError for other dtypes, IndexError for ids out of range.
+        Parameters
+        ----------
+        input
+            Integers of any shape, in [0, num_embeddings).
+
+        Returns
+        -------
+        float32 (*input.shape, embedding_dim)
+            The rows.
+
+        Raises
+        ------
+        TypeError, IndexError
+            If ids are not integers, or out of range.
         """
         return look_up("input", input, self.weight)
 

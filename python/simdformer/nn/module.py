@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all modules share: a call, a packed form that follows what it is made of, compute types."""
+"""The base of all modules: a call, packed forms that are kept up to date, compute types."""
 
 from __future__ import annotations
 
@@ -31,45 +31,58 @@ class PackedMatrix(NamedTuple):
 
 
 class Module(ParameterTree):
-    """A layer with parameters, for inference: there are no gradients and no training mode.
+    """Base class of all layers. Modules are for inference: no gradients, no training mode.
 
-    Parameters are read-only float32 arrays. They change by `load_state_dict`, or by assigning a
-    whole array (`layer.weight = array`) of the same shape. A parameter that a layer was built
-    without is None and has no key. A matrix in int8 is an Int8Matrix.
+    Parameters are read-only float32 arrays. Change them with `load_state_dict`, or assign a whole array
+    of the same shape (`layer.weight = array`). A parameter that a layer was built without is None and
+    has no key. A matrix in int8 is an Int8Matrix.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> layer = nn.Linear(8, 4)
+    >>> layer.weight = np.zeros((4, 8), dtype=np.float32)
+    >>> sorted(layer.state_dict())
+    ['bias', 'weight']
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes; calling the module calls this."""
+        """Compute the output. Calling the module calls this."""
         raise NotImplementedError(f"{type(self).__name__} is used by other modules, not called")
 
     training = False
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """The module itself: there is no training mode, dropout does nothing in any."""
+        """Return the module: there is no training mode, and dropout has no effect."""
         return self
 
     def eval(self) -> Self:
-        """The module itself, which is always in torch's evaluation mode."""
+        """Return the module, which is always in evaluation mode."""
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
-        """The module itself: there are no gradients."""
+        """Return the module: there are no gradients."""
         return self
 
     def cpu(self) -> Self:
-        """The module itself, which is there."""
+        """Return the module, which is on the CPU."""
         return self
 
     def float(self) -> Self:
-        """The module itself: its parameters are float32."""
+        """Return the module, whose parameters are float32."""
         return self
 
     def to(self, *places: Any, device: Any = None, dtype: Any = None, **_: Any) -> Self:
-        """The module itself. ValueError for another device than the CPU and another dtype than
-        float32; `to_compute_type` is what multiplies in others."""
+        """Return the module if the arguments ask for the CPU and float32, as torch spells them.
+
+        Raises
+        ------
+        ValueError
+            For another device or dtype. Use `to_compute_type` for bfloat16 and int8.
+        """
         for place in places:
             if not (is_cpu(place) or is_float32(place)):
                 raise ValueError(
@@ -80,8 +93,11 @@ class Module(ParameterTree):
         return self
 
     def native(self) -> Any:
-        """The packed form for the kernels, made when it is first needed and kept until something
-        that shapes it changes: a parameter or an attribute of this module or of one below it."""
+        """Return the packed form for the kernels, a layer of `simdformer._core`.
+
+        It is made in the first call and kept until an attribute or a parameter of this module or of one of
+        its submodules changes.
+        """
         return self._packed("native", self._pack)
 
     def _packed(self, form: str, pack: Callable[[], Any]) -> Any:
@@ -94,8 +110,9 @@ class Module(ParameterTree):
         return packed
 
     def pack(self) -> None:
-        """Do now what the first call does, and read every parameter that is stored elsewhere: what
-        it was stored in may be closed. One tensor after another: each is let go once it is packed.
+        """Do the work of the first call now, and read all parameters that are stored in a file.
+
+        Afterwards the file may be closed. Tensors are read, packed and released one by one.
         """
         self._pack_all()
         for module in self.modules():
@@ -116,8 +133,7 @@ class Module(ParameterTree):
 
     @property
     def compute_type(self) -> str:
-        """What matrices are multiplied with in: "float32", "bfloat16" or "int8"; "mixed" if not all
-        are in one type."""
+        """The compute type of the matrices: "float32", "bfloat16", "int8" or "mixed"."""
         types = self._types() or {"float32"}
         return types.pop() if len(types) == 1 else "mixed"
 
@@ -125,14 +141,35 @@ class Module(ParameterTree):
         return {owner.type_of(name) for owner in self._multiplying() for name in owner.matrices()}
 
     def to_compute_type(self, compute_type: str, sample: Any = None) -> Self:
-        """Multiply with all matrices in float32, bfloat16 or int8 from now on. Returns the module.
+        """Change the compute type of all matrices.
 
-        bfloat16 rounds them; int8 quantises them and leaves the columns in float32 that have far
-        larger inputs than the others on `sample`: what the module is called with, as one argument, a
-        tuple of them or a mapping of names to them. None for standard normal rows, or ids from all
-        over the vocabulary, the same each time. The float32 numbers are let go.
-        No other thread may use the module meanwhile.
-        Errors: ValueError for an unknown type, for weights that are not finite, and out of int8.
+        bfloat16 rounds them. int8 quantizes them, and keeps in float32 the columns whose inputs are far
+        larger than the others on sample. The float32 values are released. No other thread may use the
+        module during the call.
+
+        Parameters
+        ----------
+        compute_type
+            "float32", "bfloat16" or "int8".
+        sample
+            Arguments of a call of the module: one argument, a tuple, or a mapping of names to arguments.
+            None for standard normal rows, or ids from the whole vocabulary, the same each time.
+
+        Returns
+        -------
+        Module
+            The module itself.
+
+        Raises
+        ------
+        ValueError
+            If the type is unknown, weights are not finite, or the module is already in int8.
+
+        Examples
+        --------
+        >>> from simdformer import nn
+        >>> nn.Linear(64, 32).to_compute_type("bfloat16").compute_type
+        'bfloat16'
         """
         present = self._types()
         check_compute_type(compute_type, present)
@@ -163,8 +200,8 @@ class Module(ParameterTree):
         return {(id(owner), name): inputs.outliers(linears) for owner, name, linears in packed}
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
-        raise ValueError(f"{type(self).__name__} needs a sample to be quantised")
+        """What it is quantized with if no sample is given."""
+        raise ValueError(f"{type(self).__name__} needs a sample to be quantized")
 
     def _call_with(self, sample: Sample) -> None:
         self(*sample.args, **{**sample.options, "num_threads": 1})

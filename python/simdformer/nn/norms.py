@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Normalisation of rows: LayerNorm, RMSNorm, and BatchNorm by its running statistics."""
+"""Normalization of rows: LayerNorm, RMSNorm, and BatchNorm with its running statistics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ class _RowNorm(Module):
     normalized_shape: tuple[int, ...]
 
     def forward(self, input: Any, *, num_threads: int = 0) -> Float32:
-        """input: float32 (..., *normalized_shape). Returns: the same shape."""
+        """Normalize rows.
+
+        Parameters
+        ----------
+        input
+            float32 (..., *normalized_shape).
+        num_threads
+            Number of threads; 0 for the default.
+
+        Returns
+        -------
+        float32 array
+            The shape of input.
+        """
         x = float_input("input", input)
         shape = self.normalized_shape
         if x.shape[x.ndim - len(shape) :] != shape:
@@ -42,7 +55,29 @@ class _RowNorm(Module):
 class LayerNorm(_RowNorm):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions, as torch.nn.LayerNorm.
 
-    Ba, Kiros and Hinton 2016; the variance is the biased one, eps stands inside the root.
+    The variance is biased.
+
+    Parameters
+    ----------
+    normalized_shape, eps, elementwise_affine, bias
+        As in torch.
+    device, dtype
+        None, the CPU and float32.
+
+    Attributes
+    ----------
+    weight, bias
+        float32 arrays of shape normalized_shape, or None.
+
+    References
+    ----------
+    Ba, Kiros and Hinton 2016, Layer Normalization.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.LayerNorm(2)(np.float32([[1, 3]])).round(3)
+    array([[-1.,  1.]], dtype=float32)
     """
 
     def __init__(
@@ -76,7 +111,29 @@ class LayerNorm(_RowNorm):
 class RMSNorm(_RowNorm):
     """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, as torch.nn.RMSNorm.
 
-    Zhang and Sennrich 2019. eps=None is float32's epsilon, 1.19e-7, as in torch.
+    Parameters
+    ----------
+    normalized_shape, elementwise_affine
+        As in torch.
+    eps
+        None means the epsilon of float32, 1.19e-7, as in torch.
+    device, dtype
+        None, the CPU and float32.
+
+    Attributes
+    ----------
+    weight
+        float32 array of shape normalized_shape, or None.
+
+    References
+    ----------
+    Zhang and Sennrich 2019, Root Mean Square Layer Normalization.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.RMSNorm(2)(np.float32([[3, 3]])).round(3)
+    array([[1., 1.]], dtype=float32)
     """
 
     def __init__(
@@ -102,9 +159,35 @@ class RMSNorm(_RowNorm):
 
 
 class BatchNorm1d(Module):
-    """(x - running_mean) / sqrt(running_var + eps) * weight + bias for each feature, as
-    torch.nn.BatchNorm1d in eval mode (Ioffe and Szegedy 2015). There is no training mode: momentum
-    is accepted and not used.
+    """Normalize each feature with running statistics, as torch.nn.BatchNorm1d in eval mode.
+
+    Computes (x - running_mean) / sqrt(running_var + eps) * weight + bias.
+
+    Parameters
+    ----------
+    num_features, eps, affine
+        As in torch.
+    momentum
+        Accepted without effect: there is no training mode.
+    track_running_stats
+        Must be True.
+    device, dtype
+        None, the CPU and float32.
+
+    Attributes
+    ----------
+    weight, bias, running_mean, running_var
+        float32 (num_features,).
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, Batch Normalization.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.BatchNorm1d(2)(np.float32([[1, 3]])).round(3)
+    array([[1., 3.]], dtype=float32)
     """
 
     def __init__(
@@ -139,7 +222,20 @@ class BatchNorm1d(Module):
         return _core.Norm.batch(weight, bias, self.running_mean, self.running_var, eps=self.eps)
 
     def forward(self, input: Any, *, num_threads: int = 0) -> Float32:
-        """input: float32 (N, num_features) or (N, num_features, L). Returns: the same shape."""
+        """Normalize features.
+
+        Parameters
+        ----------
+        input
+            float32 (N, num_features) or (N, num_features, L).
+        num_threads
+            Number of threads; 0 for the default.
+
+        Returns
+        -------
+        float32 array
+            The shape of input.
+        """
         x = float_input("input", input)
         if x.ndim not in (2, 3) or x.shape[1] != self.num_features:
             raise ValueError(
@@ -153,30 +249,6 @@ class BatchNorm1d(Module):
             return result
         moved = y.reshape(x.shape[0], x.shape[2], self.num_features)
         return np.ascontiguousarray(np.moveaxis(moved, -1, 1))
-
-
-class Identity(Module):
-    """Its input, as torch.nn.Identity: in place of a norm, a layer without it."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        super().__init__()
-
-    def forward(self, input: Any) -> Any:
-        """input: anything."""
-        return input
-
-    def _pack(self) -> None:
-        return None
-
-
-class Dropout(Identity):
-    """Its input, as torch.nn.Dropout in eval mode."""
-
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:  # noqa: ARG002
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be in [0, 1], got {p}")
-        self.p = p
 
 
 def make_norm(kind: str, size: int, eps: float, bias: bool) -> Module:

@@ -26,6 +26,7 @@ class PackedAttention(Module):
 
     embed_dim: int
     kdim: int
+    batch_first: bool
     vdim: int
     num_heads: int
     num_kv_heads: int
@@ -120,8 +121,10 @@ class PackedAttention(Module):
         return self._kept.get(f"{form} rows", inputs, lambda: parts.pack(form, bilinear))
 
     def set_apart(self) -> None:
-        """Have q_proj_weight, k_proj_weight and v_proj_weight in place of in_proj_weight, without
-        numbers: to load those that differ in their compute types, or in int8 in their outliers."""
+        """Replace in_proj_weight by q_proj_weight, k_proj_weight and v_proj_weight without values.
+
+        They are loaded with different compute types, or in int8 with different outliers.
+        """
         rows = (self.heads.query_dim, self.heads.key_dim, self.heads.key_dim)
         with packing.lock():
             self._register(JOINED, None)
@@ -145,7 +148,7 @@ class PackedAttention(Module):
         super().set_type(name, compute_type, outliers)
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         cu = sample_offsets(self.max_positions)
         sizes = (self.embed_dim, self.kdim, self.vdim)
         rows = [sample_rows(size, cu, seed) for seed, size in enumerate(sizes)]

@@ -107,8 +107,10 @@ class ParameterTree:
         self._place(name, slot)
 
     def places(self) -> dict[str, tuple[Any, str]]:
-        """Of each parameter, by its dotted name, the module that has it and its name there; one that
-        stands in several places by its first name."""
+        """Return, by dotted name, the module of each parameter and its name there.
+
+        A parameter with several names has the first one.
+        """
         first: dict[tuple[int, str], tuple[str, Any]] = {}
         for dotted, owner, name in self._owners():
             first.setdefault((id(owner), name), (dotted, owner))
@@ -152,21 +154,21 @@ class ParameterTree:
             yield from (count + text).splitlines()
 
     def children(self) -> Iterator[Any]:
-        """The modules that this one is made of, in the order of their names' creation."""
+        """Yield the direct submodules, in the order in which their names were created."""
         return iter(self._children.values())
 
     def named_children(self) -> Iterator[tuple[str, Any]]:
-        """Their names too."""
+        """Yield (name, submodule) of the direct submodules."""
         return iter(self._children.items())
 
     def modules(self) -> Iterator[Any]:
-        """This module and all those below it."""
+        """Yield this module and all its submodules."""
         yield self
         for child in self._children.values():
             yield from child.modules()
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Their dotted names too; this module's is the prefix."""
+        """Yield (dotted name, module) of this module and all its submodules. This module's name is prefix."""
         yield prefix, self
         for name, child in self._children.items():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
@@ -180,28 +182,42 @@ class ParameterTree:
             yield from child._owners(f"{prefix}{name}.")
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
-        """Dotted names and arrays of this module and those below it, in torch's order."""
+        """Yield (dotted name, float32 array) of all parameters, in torch's order."""
         for dotted, owner, name in self._owners(prefix):
             yield dotted, owner._value(name)
 
     def parameters(self) -> Iterator[Any]:
-        """The arrays."""
+        """Yield the parameters of this module and its submodules, float32 arrays."""
         for _, value in self.named_parameters():
             yield value
 
     def state_dict(self) -> dict[str, Any]:
-        """All parameters by name. The arrays are read-only; copy them to change them."""
+        """Return all parameters by name. The arrays are read-only; copy them to change them."""
         return dict(self.named_parameters())
 
     def load_state_dict(
         self, state_dict: State | str | Path, strict: bool = True
     ) -> IncompatibleKeys:
-        """Take parameters from `{name: array}`, a safetensors or PyTorch file, or a folder with one.
+        """Load parameters.
 
-        Arrays are float16, float32 or float64 and are copied; CPU tensors count as arrays. A matrix
-        may be an Int8Matrix, and is one for a module in int8.
-        Errors: ValueError names all missing, unexpected and misshapen keys, and nothing has been
-        changed then. With strict=False the missing and unexpected ones are returned instead.
+        Parameters
+        ----------
+        state_dict
+            A mapping of names to arrays, a safetensors or PyTorch file, or a folder with one. Arrays are
+            float16, float32 or float64 and are copied; CPU tensors are accepted. A matrix may be an
+            Int8Matrix, and must be one for a module in int8.
+        strict
+            Refuse missing and unexpected keys.
+
+        Returns
+        -------
+        IncompatibleKeys
+            The missing and unexpected keys.
+
+        Raises
+        ------
+        ValueError
+            With all missing, unexpected and misshapen keys. Nothing is changed in this case.
         """
         owners = {dotted: (owner, name) for dotted, owner, name in self._owners()}
         firsts = self.places()

@@ -26,8 +26,7 @@ class Position(Module):
 
     @property
     def terms(self) -> int:
-        """How many terms of one size the scores are sums of: their scale is
-        1 / sqrt(terms head_dim)."""
+        """Number of terms of one size in the scores: their scale is 1 / sqrt(terms head_dim)."""
         return 1
 
     def _multiplying(self) -> Iterator[Module]:

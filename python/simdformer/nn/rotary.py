@@ -37,12 +37,28 @@ class _Scaling(Mapping[str, Any]):
 
 
 class RotaryEmbedding(Position):
-    """Rotation of queries and keys by their positions (Su et al. 2021).
+    """Rotate queries and keys by their positions.
 
-    dim: how many features of each head are rotated. base, interleaved, scaling: as of
-    functional.rotary_embedding. With "dynamic" and "longrope" scaling the frequencies follow the
-    longest sequence of the call, as in transformers, and a cache keeps what earlier calls rotated.
-    max_positions: as of all positions; None for these two.
+    Parameters
+    ----------
+    dim
+        How many features of each head are rotated.
+    base, interleaved, scaling
+        See `simdformer.functional.rotary_embedding`. With "dynamic" and "longrope" the frequencies
+        depend on the longest sequence of the call, as in transformers; cached keys keep their rotation.
+    max_positions
+        The longest sequence, for which tables are made once. None: any length. Must be None for "dynamic"
+        and "longrope".
+
+    References
+    ----------
+    Su et al. 2021, RoFormer.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.MultiheadAttention(8, 2, position=nn.RotaryEmbedding(4)).position.dim
+    4
     """
 
     def __init__(
@@ -65,7 +81,7 @@ class RotaryEmbedding(Position):
 
     @property
     def scaling(self) -> Mapping[str, Any] | None:
-        """How the frequencies are scaled; to change it, set another mapping."""
+        """The scaling of the frequencies. To change it, set another mapping."""
         return self._scaling
 
     @scaling.setter

@@ -49,7 +49,7 @@ class TransformerStack(Module):
                 )
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         layer: TransformerLayer = self.layers[0]
         return layer.sample()
 

@@ -19,7 +19,19 @@ _COUNTER = "num_batches_tracked"
 
 
 class IncompatibleKeys(NamedTuple):
-    """What `load_state_dict(strict=False)` could not match."""
+    """Keys that `load_state_dict(strict=False)` could not match.
+
+    Parameters
+    ----------
+    missing_keys, unexpected_keys
+        Parameters without a value, and values without a parameter.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> nn.Linear(2, 2).load_state_dict({}, strict=False).missing_keys
+    ['weight', 'bias']
+    """
 
     missing_keys: list[str]
     unexpected_keys: list[str]

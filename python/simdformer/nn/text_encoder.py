@@ -1,130 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders whose input is token ids: embeddings, layers, a last norm. What a model folder is loaded as."""
+"""Encoders of token ids: embeddings, layers and a last norm. Model folders are loaded as these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
-from simdformer.functional.arrays import id_vector, offsets, positive_int
-from simdformer.nn import packing
 from simdformer.nn.cache import DecoderCache, check_cache
 from simdformer.nn.compute_types import Sample, sample_ids, sample_offsets
 from simdformer.nn.containers import ModuleList
 from simdformer.nn.encoder import TransformerEncoderLayer
-from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Float32, Module
-from simdformer.nn.norms import LayerNorm
-from simdformer.nn.parameters import Matrix, Stored, leave_to, to_pack
-
-
-class TextEmbeddings(Module):
-    """projection(norm(word[id] + position[i] + token_type[type])) for token i of a sequence, as BERT's.
-
-    embedding_dim: features of the tables. max_positions: rows of the table of positions,
-    type_vocab_size: of token types; None for no such table. norm: a LayerNorm or None. projection: a
-    Linear to the layers' features, or None. padding_idx: positions are counted as RoBERTa's: the first is
-    padding_idx + 1, and a token whose id is padding_idx stands at padding_idx and is not counted.
-    word_scale: what a loader multiplied the table of words by, as Gemma does at each call: a head that is
-    tied to the table would lack that.
-    """
-
-    def __init__(
-        self,
-        vocab_size: int,
-        embedding_dim: int,
-        max_positions: int | None = None,
-        type_vocab_size: int | None = None,
-        norm: LayerNorm | None = None,
-        padding_idx: int | None = None,
-        projection: Linear | None = None,
-        word_scale: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.word_scale = word_scale
-        self.embedding_dim = positive_int("embedding_dim", embedding_dim)
-        self.padding_idx = padding_idx
-        self.word_embeddings = Embedding(vocab_size, embedding_dim)
-        self.position_embeddings = _table(max_positions, embedding_dim)
-        self.token_type_embeddings = _table(type_vocab_size, embedding_dim)
-        self.norm = norm
-        self.projection = projection
-        # Whether the table of words is packed as a layer that gives logits, and rows are looked up there.
-        self.is_tied = False
-
-    @property
-    def hidden_size(self) -> int:
-        """Features of a token's row."""
-        return self.embedding_dim if self.projection is None else self.projection.out_features
-
-    @property
-    def max_positions(self) -> int | None:
-        """The longest sequence that the table of positions serves; None for no table."""
-        if self.position_embeddings is None:
-            return None
-        first = 0 if self.padding_idx is None else self.padding_idx + 1
-        return self.position_embeddings.num_embeddings - first
-
-    @property
-    def num_token_types(self) -> int:
-        """Rows of the table of token types, 0 for no table."""
-        table = self.token_type_embeddings
-        return 0 if table is None else table.num_embeddings
-
-    def _pack(self) -> _core.Embeddings:
-        tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
-        slots = [None if table is None else table.place("weight") for table in tables]
-        position, token_type = map(to_pack, slots[1:])
-        native = _core.Embeddings(
-            self.head() if self.is_tied else to_pack(slots[0]),
-            position,
-            token_type,
-            None if self.norm is None else self.norm.layer_norm(),
-            padding_idx=self.padding_idx,
-            projection=None if self.projection is None else self.projection.native(),
-        )
-        views: tuple[Callable[[], Any] | None, ...] = (
-            None if self.is_tied else native.word,
-            native.position,
-            native.token_type,
-        )
-        for slot, view in zip(slots, views, strict=True):
-            if isinstance(slot, Stored) and view is not None:
-                slot.moved(view)
-        return native
-
-    def head(self) -> _core.Linear:
-        """The table of words as a layer in float32 that gives logits."""
-        slot = self.word_embeddings.place("weight")
-
-        def pack() -> _core.Linear:
-            packed = Matrix(to_pack(slot), None, "float32").pack()
-            leave_to(slot, (packed,))
-            return packed
-
-        with packing.lock():
-            return self._kept.get("head", (slot,), pack)
-
-
-def _source(input_ids: Any, cu_seqlens: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Ids and offsets, checked but for the ids' range."""
-    ids = id_vector("input_ids", input_ids)
-    return ids, offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")
-
-
-def _table(rows: int | None, features: int) -> Embedding | None:
-    return None if rows is None else Embedding(rows, features)
+from simdformer.nn.text_embeddings import TextEmbeddings, source
 
 
 class TextEncoder(Module):
-    """Token ids through embeddings, layers and a last norm: one native call.
+    """Token ids through embeddings, layers and a last norm, in one native call.
 
-    embeddings: a TextEmbeddings. layers: TransformerEncoderLayers, of which each may be of another
-    make; they may share a position. norm: a last norm, or None.
+    Parameters
+    ----------
+    embeddings
+        A TextEmbeddings.
+    layers
+        TransformerEncoderLayers. They may differ from each other and may share a position.
+    norm
+        A norm after the last layer, or None.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> layers = [nn.TransformerEncoderLayer(8, 2, batch_first=True) for _ in range(2)]
+    >>> encoder = nn.TextEncoder(nn.TextEmbeddings(10, 8, max_positions=16), layers)
+    >>> encoder([1, 2, 3, 4, 5], [0, 3, 5]).shape
+    (5, 8)
     """
 
     def __init__(
@@ -150,7 +62,7 @@ class TextEncoder(Module):
 
     @property
     def max_positions(self) -> int:
-        """The longest sequence that is served, 0 for any."""
+        """Length of the longest sequence that is accepted; 0 for no limit."""
         limits = [self.embeddings.max_positions, *(x.self_attn.max_positions for x in self.layers)]
         return min((limit for limit in limits if limit is not None), default=0)
 
@@ -161,12 +73,12 @@ class TextEncoder(Module):
 
     @property
     def vocab_size(self) -> int:
-        """Token ids that there are."""
+        """Number of token ids."""
         return int(self.embeddings.word_embeddings.num_embeddings)
 
     @property
     def num_token_types(self) -> int:
-        """Token types that there are, 0 if the embeddings have no table of them."""
+        """Number of token types; 0 if the embeddings have no table of them."""
         return int(self.embeddings.num_token_types)
 
     def _pack(self) -> _core.TransformerStack:
@@ -177,7 +89,7 @@ class TextEncoder(Module):
         )
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         cu_seqlens = sample_offsets(self.max_positions)
         return Sample((sample_ids(self.vocab_size, int(cu_seqlens[-1])), cu_seqlens), {})
 
@@ -190,16 +102,32 @@ class TextEncoder(Module):
         cache: DecoderCache | None = None,
         num_threads: int = 0,
     ) -> Float32:
-        """Hidden states of packed sequences.
+        """Compute the hidden states of packed sequences.
 
-        input_ids: integers (total,). cu_seqlens: integers (batch + 1,), offsets of the sequences.
-        token_type_ids: integers (total,), None for all 0. cache: keys and values of the tokens before
-        these, to which theirs are added; attention is then causal.
-        Returns: float32 (total, hidden_size).
-        Errors: IndexError for ids out of range, ValueError for a sequence that is longer than
-        max_positions.
+        Parameters
+        ----------
+        input_ids
+            Integers (total,).
+        cu_seqlens
+            Integers (batch + 1,), offsets of the sequences.
+        token_type_ids
+            Integers (total,). None means 0 for all tokens.
+        cache
+            Keys and values of the tokens before these. Theirs are added; attention is causal.
+        num_threads
+            Number of threads; 0 for the default.
+
+        Returns
+        -------
+        float32 (total, hidden_size)
+            The hidden states.
+
+        Raises
+        ------
+        IndexError, ValueError
+            If an id is out of range, or a sequence is longer than max_positions.
         """
-        ids, cu = _source(input_ids, cu_seqlens)
+        ids, cu = source(input_ids, cu_seqlens)
         return self._run(
             (ids, cu),
             (len(ids), self.hidden_size),
@@ -218,11 +146,23 @@ class TextEncoder(Module):
         last_only: bool = False,
         num_threads: int = 0,
     ) -> Float32:
-        """A head's output for each token, or for each sequence's last one, in the same native call.
+        """Compute a head's output for each token or each sequence, in the same native call.
 
-        The arguments are forward's. Returns: float32 (total or batch, features of lm_head).
+        Parameters
+        ----------
+        lm_head
+            The packed head.
+        input_ids, cu_seqlens, cache, num_threads
+            See `forward`.
+        last_only
+            Return the output for the last token of each sequence only.
+
+        Returns
+        -------
+        float32 (total, features) or (batch, features)
+            The output of lm_head.
         """
-        ids, cu = _source(input_ids, cu_seqlens)
+        ids, cu = source(input_ids, cu_seqlens)
         rows = len(cu) - 1 if last_only else len(ids)
         return self._run(
             (ids, cu),

@@ -17,8 +17,29 @@ from simdformer.nn.norms import make_norm
 
 
 class Transformer(Module):
-    """Encoder and decoder, as torch.nn.Transformer: figure 1 of Vaswani et al. 2017 without
-    embeddings and output projection. Keyword arguments behind torch's go to the layers.
+    """Encoder and decoder, as torch.nn.Transformer (without embeddings and output projection).
+
+    Parameters
+    ----------
+    d_model, nhead, num_encoder_layers, num_decoder_layers, dim_feedforward, dropout, activation
+        See `TransformerEncoderLayer` and `TransformerEncoder`.
+    custom_encoder, custom_decoder
+        Modules to use instead.
+    layer_norm_eps, batch_first, norm_first, bias, device, dtype
+        See `TransformerEncoderLayer`.
+    **options
+        Further arguments of the layers.
+
+    References
+    ----------
+    Vaswani et al. 2017, Attention Is All You Need, figure 1.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> model = nn.Transformer(8, 2, 1, 1, dim_feedforward=16, batch_first=True)
+    >>> model(np.ones((1, 5, 8), dtype=np.float32), np.ones((1, 3, 8), dtype=np.float32)).shape
+    (1, 3, 8)
     """
 
     def __init__(
@@ -72,7 +93,7 @@ class Transformer(Module):
         self.batch_first = batch_first
 
     def sample(self) -> Sample:
-        """What it is quantised with if no sample is given."""
+        """What it is quantized with if no sample is given."""
         cu = sample_offsets()
         rows = (sample_rows(self.d_model, cu), sample_rows(self.d_model, cu, 1))
         return Sample(rows, {"src_cu_seqlens": cu, "tgt_cu_seqlens": cu})
@@ -95,11 +116,27 @@ class Transformer(Module):
         tgt_cu_seqlens: Any = None,
         num_threads: int = 0,
     ) -> Float32:
-        """decoder(tgt, encoder(src)); masks and layouts as of the two stacks.
+        """Compute decoder(tgt, encoder(src)).
 
-        Errors: ValueError for padding of src without memory_key_padding_mask, which is usually the
-        same mask: torch's decoder then attends to what its encoder left at the padding, which
-        depends on how it ran.
+        Parameters
+        ----------
+        src, src_mask, src_key_padding_mask, src_is_causal, src_cu_seqlens
+            See `TransformerEncoder.forward`.
+        tgt, tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask, tgt_is_causal
+            See `TransformerDecoder.forward`.
+        memory_is_causal, tgt_cu_seqlens, num_threads
+            See `TransformerDecoder.forward`.
+
+        Returns
+        -------
+        float32 array
+            The layout of tgt.
+
+        Raises
+        ------
+        ValueError
+            If src has padding and memory_key_padding_mask is missing. Usually it is the same mask; without
+            it, torch's decoder attends to the encoder's output at padding, which depends on how it ran.
         """
         hints = (("src", src_mask, src_is_causal), ("tgt", tgt_mask, tgt_is_causal))
         for name, mask, is_causal in hints:
@@ -147,6 +184,19 @@ class Transformer(Module):
     def generate_square_subsequent_mask(
         sz: int, device: object = None, dtype: object = None
     ) -> Float32:
-        """The causal mask, float32 (sz, sz): -inf above the diagonal, else 0."""
+        """Return the causal mask.
+
+        Parameters
+        ----------
+        sz
+            Number of positions.
+        device, dtype
+            None, the CPU and float32.
+
+        Returns
+        -------
+        float32 (sz, sz)
+            -inf above the diagonal, 0 elsewhere.
+        """
         check_placement(device, dtype)
         return np.triu(np.full((sz, sz), -np.inf, np.float32), 1)

@@ -122,7 +122,7 @@ class _Interruptible(json.JSONDecoder):
 
 
 def checked_text(value: object, place: str, max_characters: int = _MAX_CHARACTERS) -> str:
-    """A string that can be tokenised. ApiError says where it stands in the body."""
+    """A string that can be tokenized. ApiError says where it stands in the body."""
     if not isinstance(value, str):
         raise invalid(f"{place} must be a string, got {_kind(value)}", place)
     if len(value) > max_characters:

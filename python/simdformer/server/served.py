@@ -27,8 +27,8 @@ _CHARACTERS_PER_TOKEN = 4
 class ServedName:
     """The names that a request may call a model by."""
 
-    def __init__(self, name: str, organisation: str) -> None:
-        """name: a model's folder or name, as the server was started with. organisation: the hub's, of a
+    def __init__(self, name: str, organization: str) -> None:
+        """name: a model's folder or name, as the server was started with. organization: the hub's, of a
         name that says none."""
         base = Path(name).resolve().name
         # Where a folder lies is nobody's business.
@@ -40,7 +40,7 @@ class ServedName:
             hub_name = repository.removeprefix("models--").replace("--", "/", 1)
             self.id = hub_name
         else:
-            hub_name = self.id if "/" in self.id else f"{organisation}/{self.id}"
+            hub_name = self.id if "/" in self.id else f"{organization}/{self.id}"
         self.all = frozenset({name, self.id, base, hub_name, hub_name.rpartition("/")[2]})
 
 
@@ -73,7 +73,7 @@ class Embedder:
         return document_prompt(prompts)
 
     def prompted(self, text: str, prompt: str) -> str:
-        """A text as it is tokenised."""
+        """A text as it is tokenized."""
         return self._pipeline.prompted(text, prompt)
 
     def group(self, prompt: str) -> Hashable:
@@ -145,7 +145,7 @@ class Reranker:
         self.prompt = model.resolve_prompt() or ""
 
     def prompted(self, query: str, document: str) -> Pair | str:
-        """A pair as it is tokenised."""
+        """A pair as it is tokenized."""
         return self.model.pipeline.prompted_pair((query, document), self.prompt)
 
     def size(self, item: Pair | str) -> int:
@@ -171,7 +171,7 @@ def check_finite(rows: Float32) -> None:
 
 
 def _with_ids(tokens: Tokens, items: Sequence[TextOrIds]) -> Tokens:
-    """Token ids put in between what was tokenised, in the order of the items, of token type 0."""
+    """Token ids put in between what was tokenized, in the order of the items, of token type 0."""
     types = tokens.type_ids
     next_ids, next_types = iter(tokens.input_ids), iter(types or [])
     input_ids = [next(next_ids) if isinstance(item, str) else item for item in items]

@@ -20,7 +20,7 @@ Int32 = NDArray[np.int32]
 T = TypeVar("T")
 R = TypeVar("R")
 
-# One chunk is tokenised at a time. Enough texts to keep all cores busy for tens of milliseconds,
+# One chunk is tokenized at a time. Enough texts to keep all cores busy for tens of milliseconds,
 # few enough characters (some 64k tokens) that Ctrl-C is answered soon and memory stays small.
 _CHUNK_TEXTS = 1024
 _CHUNK_CHARACTERS = 262_144

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model computes on its way to a vector or a score: attention weights, heads' outputs and hidden
-states, in transformers' vocabulary."""
+"""Intermediate results of a model: attention weights, head outputs and hidden states, with the names of
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +30,36 @@ MAX_BYTES = 2**30
 
 @dataclass(frozen=True, eq=False)
 class ModelOutput:
-    """What a model computed for one text, or pair, of n tokens. All arrays are its own.
+    """What a model computed for one text, or one pair, of n tokens.
 
-    Attributes:
-      tokens: the n tokens as the vocabulary spells them.
-      input_ids, token_type_ids: int64 (n,).
-      last_hidden_state: float32 (n, hidden_size), the bits of encode's "token_embeddings".
-      sentence_embedding: float32 (dim,), the bits of `encode`; None of a CrossEncoder.
-      logits: float32 (num_labels,), before any activation; None of a SentenceTransformer.
-      hidden_states: None, or num_layers + 1 arrays float32 (n, hidden_size): the input of each layer
-        and the last hidden state.
-      attentions: None, or for each layer None or float32 (heads, n, n): the weights that query i
-        gives key j, of the heads that were asked for, in that order, times the head mask.
-      head_outputs: None, or for each layer None or float32 (n, num_heads, head_dim): what each head
-        gives the layer's output projection, times the head mask.
+    Attributes
+    ----------
+    tokens
+        The n tokens as strings of the vocabulary.
+    input_ids, token_type_ids
+        int64 (n,).
+    last_hidden_state
+        float32 (n, hidden_size), the same bits as encode's "token_embeddings".
+    sentence_embedding
+        float32 (dim,), the same bits as `encode`; None for a CrossEncoder.
+    logits
+        float32 (num_labels,), before the activation; None for a SentenceTransformer.
+    hidden_states
+        None, or num_layers + 1 arrays float32 (n, hidden_size): the input of each layer and the last
+        hidden state.
+    attentions
+        None, or for each layer None or float32 (heads, n, n): the weight that query i gives to key j,
+        for the requested heads in the requested order, times the head mask.
+    head_outputs
+        None, or for each layer None or float32 (n, num_heads, head_dim): the heads' outputs before the
+        output projection, times the head mask.
+
+    Examples
+    --------
+    >>> from simdformer import SentenceTransformer
+    >>> output = SentenceTransformer("all-MiniLM-L6-v2").outputs("A cat.", output_attentions=True)
+    >>> output.tokens, output.attentions[0].shape
+    (('[CLS]', 'a', 'cat', '.', '[SEP]'), (12, 5, 5))
     """
 
     tokens: tuple[str, ...]
@@ -56,7 +73,7 @@ class ModelOutput:
     head_outputs: tuple[Float32 | None, ...] | None
 
     def with_dim(self, truncate_dim: int | None) -> ModelOutput:
-        """The same with the leading dimensions of sentence_embedding; None: all."""
+        """Return a copy with the leading dimensions of sentence_embedding; None for all."""
         if truncate_dim is None or self.sentence_embedding is None:
             return self
         return replace(self, sentence_embedding=self.sentence_embedding[:truncate_dim])

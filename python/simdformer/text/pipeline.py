@@ -63,7 +63,7 @@ class TextPipeline(TextReader):
         """pool: puts the head behind the encoder, which gives a row for each text.
 
         padding: the token of which a text loses those that it ends with; None for none. template: what
-        texts go through before they are tokenised.
+        texts go through before they are tokenized.
         """
         super().__init__(tokenizer, include_prompt=include_prompt, template=template)
         self.num_tokens = 0
@@ -206,7 +206,7 @@ class TextPipeline(TextReader):
     def passes(
         self, texts: Iterable[Text], compute: Callable[[TokenBatch], R]
     ) -> Generator[R, None, None]:
-        """`compute` of consecutive batches of texts; the next ones are tokenised meanwhile.
+        """`compute` of consecutive batches of texts; the next ones are tokenized meanwhile.
 
         Closing it ends the tokenizing thread, also when an exception keeps its frame alive.
         """
@@ -220,7 +220,7 @@ class TextPipeline(TextReader):
     def rows_of_tokens(
         self, tokens: Tokens, pooling_start: int = 0, head_masks: Float32 | None = None
     ) -> Float32:
-        """The rows of what is tokenised already, float32 (n, width), finite or not. Does not count truncated
+        """The rows of what is tokenized already, float32 (n, width), finite or not. Does not count truncated
         texts.
 
         head_masks: float32 (n, num_layers, num_heads), factors of each text's heads; None for ones.

@@ -77,7 +77,7 @@ class TextReader:
         return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
 
     def prompted(self, text: str, prompt: str | None, task: str | None = None) -> str:
-        """A text as it is tokenised: behind the prompt, or rendered by a chat template."""
+        """A text as it is tokenized: behind the prompt, or rendered by a chat template."""
         if self._template is None:
             return (prompt or "") + text
         return self._template.render(text, prompt, self._ids, task)

@@ -25,7 +25,7 @@ from simdformer.text.tokenizer_panic import is_of_library, outside_python
 # transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
 _NO_LIMIT = 10**9
 
-# One short text is tokenised without the library's thread pool, whose handover costs more than the
+# One short text is tokenized without the library's thread pool, whose handover costs more than the
 # work. A long one goes through the pool, for only those calls release the GIL.
 _SHORT_CHARACTERS = 4096
 
@@ -112,7 +112,7 @@ class Tokenizer:
         except BaseException as error:
             if not is_of_library(error):
                 raise
-            message = f"a text cannot be tokenised; it begins with {first[:40]!r}: {error}"
+            message = f"a text cannot be tokenized; it begins with {first[:40]!r}: {error}"
             raise ValueError(message) from error
 
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
@@ -146,7 +146,7 @@ class Tokenizer:
         return self.files.truncation_side
 
     def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
-        """Tokenise. The texts must be str without lone surrogates (see check_text).
+        """Tokenize. The texts must be str without lone surrogates (see check_text).
 
         ValueError for a text that the library fails at, with its first characters.
         """
@@ -280,7 +280,7 @@ def _lower_case_first(tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def check_text(text: object, index: int | None, argument: str = "texts") -> str:
-    """`text` if it can be tokenised. TypeError or ValueError names the argument and the index in it,
+    """`text` if it can be tokenized. TypeError or ValueError names the argument and the index in it,
     if there is one, not the content."""
     if not isinstance(text, str):
         raise TypeError(f"{_place(argument, index)} must be a str, got {type(text).__name__}")

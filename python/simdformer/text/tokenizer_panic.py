@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from simdformer import _core
 
-# What tokenising takes at most: where each character came from, and the threads' stacks.
+# What tokenizing takes at most: where each character came from, and the threads' stacks.
 _BYTES_PER_CHARACTER = 128
 _BYTES_OF_THREADS = 2**25
 

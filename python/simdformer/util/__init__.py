@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done with embeddings afterwards, under sentence-transformers' names: similarity, search, smaller
-precisions."""
+"""Functions for embeddings, with sentence-transformers' names: similarity, search, smaller precisions."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ from simdformer.util.retrieval import (
     semantic_search,
 )
 from simdformer.util.similarity import (
-    SimilarityFunction,
     cos_sim,
     dot_score,
     euclidean_sim,
@@ -25,6 +23,7 @@ from simdformer.util.similarity import (
     pytorch_cos_sim,
     truncate_embeddings,
 )
+from simdformer.util.similarity_function import SimilarityFunction
 
 __all__ = [
     "SimilarityFunction",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Smaller embeddings for storage and search: sentence-transformers' five precisions."""
+"""Smaller embeddings for storage and search: the five precisions of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,43 @@ def quantize_embeddings(
     ranges: ArrayLike | None = None,
     calibration_embeddings: ArrayLike | None = None,
 ) -> Any:
-    """Embeddings in another precision.
+    """Convert embeddings to another precision.
 
-    embeddings: floating point (n, dim) or (dim,); or a list of matrices (n_i, dim), all with the same
-      ranges, for which a list is returned.
-    precision:
-      "float32": unchanged.
-      "int8", "uint8": 255 equal steps between each dimension's least and greatest value, taken from
-        `ranges` (2, dim), else from `calibration_embeddings` (m, dim), else from `embeddings`.
-        Returns: (n, dim); int8 is uint8 - 128.
-      "ubinary": a bit a dimension, 1 where the value is above 0, packed. Returns: (n, ceil(dim / 8))
-        uint8. "binary" is that - 128 as int8.
+    Parameters
+    ----------
+    embeddings
+        Floating-point (n, dim) or (dim,), or a list of matrices (n_i, dim) that share the ranges.
+    precision
+        "float32": unchanged. "int8", "uint8": 255 equal steps between the least and the greatest value
+        of each dimension. "binary", "ubinary": one bit per dimension, 1 where the value is above 0,
+        packed into bytes.
+    ranges
+        float32 (2, dim), the least and greatest values for "int8" and "uint8".
+    calibration_embeddings
+        Floating-point (m, dim) to take the ranges from; `embeddings` by default.
 
-    Errors: ValueError for an unknown precision, embeddings that are not floating point, and int8 or
-    uint8 of one embedding without ranges, or of NaN or infinite ones. Warns if the ranges come from fewer than 100 embeddings.
+    Returns
+    -------
+    array, or list of arrays
+        (n, dim) float32, int8 or uint8; (n, ceil(dim / 8)) uint8 for "ubinary", int8 for "binary".
+        int8 values are the uint8 values - 128.
+
+    Raises
+    ------
+    ValueError
+        If precision is unknown, embeddings are not floating point, or, for "int8" and "uint8", there
+        is one embedding without ranges, or NaN or infinite values.
+
+    Warns
+    -----
+    UserWarning
+        If the ranges come from fewer than 100 embeddings.
+
+    Examples
+    --------
+    >>> from simdformer import quantize_embeddings
+    >>> quantize_embeddings(np.float32([[0.5, -0.1] * 4]), "ubinary")
+    array([[170]], dtype=uint8)
     """
     check_precision(precision)
     if isinstance(embeddings, list) and embeddings and np.ndim(embeddings[0]) == 2:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Search among embeddings: for queries, for pairs that are alike, for groups. sentence-transformers'
-functions, on NumPy arrays; of equal scores the smaller index comes first."""
+"""Search in embeddings: by query, for similar pairs, and for groups.
+
+The functions are those of sentence-transformers, on NumPy arrays. Of equal scores the smaller index
+comes first.
+"""
 
 from __future__ import annotations
 
@@ -26,31 +29,34 @@ def semantic_search(
     top_k: int = 10,
     score_function: Score = cos_sim,
 ) -> list[list[dict[str, int | float]]]:
-    """The entries of a corpus that are most like each query, by an exact search.
+    """Find the corpus entries that are most similar to each query, by exact search.
 
     Parameters
     ----------
-    query_embeddings : array (n, dim) or (dim,)
-    corpus_embeddings : array (m, dim)
-    query_chunk_size, corpus_chunk_size : int
-        How many are compared at a time: memory is their product.
-    top_k : int
-        How many entries a query gets.
-    score_function : function
-        From arrays (q, dim) and (c, dim) to scores (q, c), where larger means more alike.
+    query_embeddings
+        Array (n, dim) or (dim,).
+    corpus_embeddings
+        Array (m, dim).
+    query_chunk_size, corpus_chunk_size
+        How many are compared at a time. Memory is proportional to their product.
+    top_k
+        Number of entries per query.
+    score_function
+        Maps arrays (q, dim) and (c, dim) to scores (q, c). Larger means more similar.
 
     Returns
     -------
     list of list of dict
-        For each query its entries by falling score: "corpus_id" and "score".
+        For each query its entries by descending score, with "corpus_id" and "score".
 
     Raises
     ------
     ValueError
-        A size that is no positive integer, or embeddings that are no finite matrices of one width.
+        If a size is not a positive integer, or embeddings are not finite matrices of one width.
 
     Examples
     --------
+    >>> from simdformer.util import semantic_search
     >>> semantic_search([1.0, 0.0], [[0.0, 1.0], [2.0, 0.0]], top_k=1)
     [[{'corpus_id': 1, 'score': 1.0}]]
     """
@@ -77,21 +83,34 @@ def paraphrase_mining(
     prompt_name: str | None = None,
     prompt: str | None = None,
 ) -> list[list[float | int]]:
-    """The pairs of texts that are most alike: `model.encode`, then paraphrase_mining_embeddings.
+    """Find the pairs of texts that are most similar.
+
+    Calls `model.encode` and `paraphrase_mining_embeddings`.
 
     Parameters
     ----------
-    model : SentenceTransformer
-    sentences : list of str
+    model
+        A SentenceTransformer.
+    sentences
+        A list of str.
     show_progress_bar, batch_size, truncate_dim, prompt_name, prompt
-        As for `encode`.
+        See `SentenceTransformer.encode`.
     query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function
-        As for paraphrase_mining_embeddings.
+        See `paraphrase_mining_embeddings`.
 
     Returns
     -------
     list of [score, i, j]
-        i < j are indices of sentences; by falling score.
+        By descending score. i < j are indices of sentences.
+
+    Examples
+    --------
+    >>> from simdformer import SentenceTransformer
+    >>> from simdformer.util import paraphrase_mining
+    >>> model = SentenceTransformer("all-MiniLM-L6-v2")
+    >>> pairs = paraphrase_mining(model, ["A cat.", "Rates rose.", "A kitten."])
+    >>> pairs[0][1:]
+    [0, 2]
     """
     embeddings = model.encode(
         sentences,
@@ -114,24 +133,32 @@ def paraphrase_mining_embeddings(
     top_k: int = 100,
     score_function: Score = cos_sim,
 ) -> list[list[float | int]]:
-    """The pairs of embeddings that are most alike.
+    """Find the pairs of embeddings that are most similar.
 
     Parameters
     ----------
-    embeddings : array (n, dim)
-    query_chunk_size, corpus_chunk_size : int
-        How many are compared at a time: memory is their product.
-    max_pairs : int
-        How many pairs to return at most.
-    top_k : int
-        How many others are looked at for each.
-    score_function : function
-        As semantic_search's; symmetric.
+    embeddings
+        Array (n, dim).
+    query_chunk_size, corpus_chunk_size
+        How many are compared at a time. Memory is proportional to their product.
+    max_pairs
+        Largest number of pairs to return.
+    top_k
+        How many others are considered for each embedding.
+    score_function
+        See `semantic_search`; symmetric.
 
     Returns
     -------
     list of [score, i, j]
-        i < j, each pair once; by falling score.
+        By descending score. i < j, each pair once.
+
+    Examples
+    --------
+    >>> from simdformer.util import paraphrase_mining_embeddings
+    >>> pairs = paraphrase_mining_embeddings([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]])
+    >>> pairs[0]
+    [1.0, 0, 2]
     """
     rows = _rows(embeddings)
     for name, value in (("max_pairs", max_pairs), ("query_chunk_size", query_chunk_size)):
@@ -160,24 +187,34 @@ def community_detection(
     batch_size: int = 1024,
     show_progress_bar: bool = False,
 ) -> list[list[int]]:
-    """Groups of embeddings whose cosine to a central one is at least `threshold`.
+    """Find groups of embeddings whose cosine to a central embedding is at least threshold.
 
-    Larger groups claim their members first; an embedding is in one group at most.
+    Larger groups are formed first. An embedding is in one group at most.
 
     Parameters
     ----------
-    embeddings : array (n, dim)
-    threshold : float
-    min_community_size : int
+    embeddings
+        Array (n, dim).
+    threshold
+        The least cosine.
+    min_community_size
         Smaller groups are not returned.
-    batch_size : int
-        How many are compared with all at a time.
-    show_progress_bar : bool
+    batch_size
+        How many embeddings are compared with all at a time.
+    show_progress_bar
+        Show a progress bar on standard error.
 
     Returns
     -------
     list of list of int
-        The groups' indices, the centre first; larger groups first.
+        Indices per group, the central one first. Larger groups come first.
+
+    Examples
+    --------
+    >>> from simdformer.util import community_detection
+    >>> rows = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]
+    >>> sorted(community_detection(rows, threshold=0.9, min_community_size=2)[0])
+    [0, 1]
     """
     rows = _rows(embeddings)
     positive_int("batch_size", batch_size)
@@ -206,11 +243,11 @@ def _disjoint(
     """What is left of each group once those before it have taken their members."""
     taken = np.zeros(count, dtype=bool)
     result: list[list[int]] = []
-    for centre, ids in groups:
+    for center, ids in groups:
         free = ids[~taken[ids]]
-        if taken[centre] or len(free) < least:
+        if taken[center] or len(free) < least:
             continue
-        result.append([centre, *free[free != centre].tolist()])
+        result.append([center, *free[free != center].tolist()])
         taken[result[-1]] = True
     return sorted(result, key=len, reverse=True)
 

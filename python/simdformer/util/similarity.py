@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Similarity of embeddings: sentence-transformers' four functions, on NumPy arrays.
+"""Similarity of embeddings: the four functions of sentence-transformers, on NumPy arrays.
 
-Distances are negated, so that larger always means more alike. Of torch's tensors the result is one.
+Distances are negated, so larger always means more similar. For torch tensors the result is a tensor.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from enum import Enum
 from functools import wraps
 from typing import Any
 
@@ -36,9 +35,23 @@ def of_tensors(function: Callable[..., Array]) -> Callable[..., Any]:
 
 
 def normalize_embeddings(embeddings: Array) -> Array:
-    """Each row divided by its L2 norm, in its own precision; rows do not affect each other.
+    """Divide each row by its L2 norm.
 
-    embeddings: floating point (..., dim). Returns: the same shape and dtype.
+    Parameters
+    ----------
+    embeddings
+        Floating-point (..., dim).
+
+    Returns
+    -------
+    array
+        The shape and dtype of embeddings.
+
+    Examples
+    --------
+    >>> from simdformer.util import normalize_embeddings
+    >>> normalize_embeddings(np.float32([[3, 4]]))
+    array([[0.6, 0.8]], dtype=float32)
     """
     norms = np.sqrt(np.square(embeddings).sum(axis=-1, keepdims=True))
     result: Array = embeddings / np.maximum(norms, embeddings.dtype.type(_SMALLEST_NORM))
@@ -47,23 +60,78 @@ def normalize_embeddings(embeddings: Array) -> Array:
 
 @of_tensors
 def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Cosine of the angle. a: (n, dim) or (dim,), b: (m, dim) or (dim,). Returns: (n, m)."""
+    """Compute the cosine of each row of a and each row of b.
+
+    Parameters
+    ----------
+    a, b
+        Arrays (n, dim) or (dim,), and (m, dim) or (dim,).
+
+    Returns
+    -------
+    array (n, m)
+        float32, or float64 if one of the inputs is.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or values are not real numbers.
+
+    Examples
+    --------
+    >>> from simdformer.util import cos_sim
+    >>> cos_sim([[1.0, 0.0]], [[3.0, 0.0], [0.0, 2.0]])
+    array([[1., 0.]])
+    """
     a, b = _matrices(a, b)
     return np.asarray(normalize_embeddings(a) @ normalize_embeddings(b).T)
 
 
 @of_tensors
 def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
-    """Dot product. Shapes as for cos_sim."""
+    """Compute the dot product of each row of a and each row of b.
+
+    Parameters
+    ----------
+    a, b
+        See `cos_sim`.
+
+    Returns
+    -------
+    array (n, m)
+        See `cos_sim`.
+
+    Examples
+    --------
+    >>> from simdformer.util import dot_score
+    >>> dot_score([[1.0, 0.0]], [[3.0, 0.0], [0.0, 2.0]])
+    array([[3., 0.]])
+    """
     a, b = _matrices(a, b)
     return np.asarray(a @ b.T)
 
 
 @of_tensors
 def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated Euclidean distance. Shapes as for cos_sim.
+    """Compute the negative Euclidean distance of each row of a and each row of b.
 
-    |a|^2 - 2ab + |b|^2 cancels for near neighbours, so it is summed in float64.
+    ``|a|^2 - 2ab + |b|^2`` cancels for close vectors, so it is summed in float64.
+
+    Parameters
+    ----------
+    a, b
+        See `cos_sim`.
+
+    Returns
+    -------
+    array (n, m)
+        See `cos_sim`.
+
+    Examples
+    --------
+    >>> from simdformer.util import euclidean_sim
+    >>> euclidean_sim([[1.0, 0.0]], [[3.0, 0.0]])
+    array([[-2.]])
     """
     a, b = _matrices(a, b)
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
@@ -74,7 +142,24 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 @of_tensors
 def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated L1 distance. Shapes as for cos_sim; row by row, for an (n, m, dim) array may be huge."""
+    """Compute the negative L1 distance of each row of a and each row of b.
+
+    Parameters
+    ----------
+    a, b
+        See `cos_sim`.
+
+    Returns
+    -------
+    array (n, m)
+        See `cos_sim`.
+
+    Examples
+    --------
+    >>> from simdformer.util import manhattan_sim
+    >>> manhattan_sim([[1.0, 0.0]], [[3.0, 1.0]])
+    array([[-3.]])
+    """
     a, b = _matrices(a, b)
     result = np.empty((len(a), len(b)), dtype=a.dtype)
     for i, row in enumerate(a):
@@ -84,28 +169,96 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 @of_tensors
 def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Cosine of a[i] and b[i]. a, b: (n, dim) or (dim,). Returns: (n,) or ()."""
+    """Compute the cosine of a[i] and b[i].
+
+    Parameters
+    ----------
+    a, b
+        Arrays (n, dim) or (dim,).
+
+    Returns
+    -------
+    array (n,) or ()
+        float32, or float64 if one of the inputs is.
+
+    Examples
+    --------
+    >>> from simdformer.util import pairwise_cos_sim
+    >>> pairwise_cos_sim([[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [1.0, 0.0]])
+    array([1., 0.])
+    """
     a, b = _pairs(a, b)
     return np.asarray((normalize_embeddings(a) * normalize_embeddings(b)).sum(axis=-1))
 
 
 @of_tensors
 def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
-    """Dot product of a[i] and b[i]. Shapes as for pairwise_cos_sim."""
+    """Compute the dot product of a[i] and b[i].
+
+    Parameters
+    ----------
+    a, b
+        See `pairwise_cos_sim`.
+
+    Returns
+    -------
+    array (n,) or ()
+        See `pairwise_cos_sim`.
+
+    Examples
+    --------
+    >>> from simdformer.util import pairwise_dot_score
+    >>> pairwise_dot_score([[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [1.0, 0.0]])
+    array([3., 0.])
+    """
     a, b = _pairs(a, b)
     return np.asarray((a * b).sum(axis=-1))
 
 
 @of_tensors
 def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated Euclidean distance of a[i] and b[i]. Shapes as for pairwise_cos_sim."""
+    """Compute the negative Euclidean distance of a[i] and b[i].
+
+    Parameters
+    ----------
+    a, b
+        See `pairwise_cos_sim`.
+
+    Returns
+    -------
+    array (n,) or ()
+        See `pairwise_cos_sim`.
+
+    Examples
+    --------
+    >>> from simdformer.util import pairwise_euclidean_sim
+    >>> pairwise_euclidean_sim([[1.0, 0.0]], [[3.0, 0.0]])
+    array([-2.])
+    """
     a, b = _pairs(a, b)
     return np.asarray(-np.sqrt(np.square(a - b).sum(axis=-1)))
 
 
 @of_tensors
 def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negated L1 distance of a[i] and b[i]. Shapes as for pairwise_cos_sim."""
+    """Compute the negative L1 distance of a[i] and b[i].
+
+    Parameters
+    ----------
+    a, b
+        See `pairwise_cos_sim`.
+
+    Returns
+    -------
+    array (n,) or ()
+        See `pairwise_cos_sim`.
+
+    Examples
+    --------
+    >>> from simdformer.util import pairwise_manhattan_sim
+    >>> pairwise_manhattan_sim([[1.0, 0.0]], [[3.0, 1.0]])
+    array([-3.])
+    """
     a, b = _pairs(a, b)
     return np.asarray(-np.abs(a - b).sum(axis=-1))
 
@@ -121,33 +274,27 @@ SIMILARITIES: dict[str, tuple[Similarity, Similarity]] = {
 }
 
 
-class SimilarityFunction(Enum):
-    """The functions by sentence-transformers' names."""
-
-    COSINE = "cosine"
-    DOT_PRODUCT = "dot"
-    DOT = "dot"  # noqa: PIE796  (an alias, as there)
-    EUCLIDEAN = "euclidean"
-    MANHATTAN = "manhattan"
-
-    @staticmethod
-    def to_similarity_fn(similarity_function: str | SimilarityFunction) -> Similarity:
-        """The function that compares all with all. ValueError for an unknown name."""
-        return SIMILARITIES[SimilarityFunction(similarity_function).value][0]
-
-    @staticmethod
-    def to_similarity_pairwise_fn(similarity_function: str | SimilarityFunction) -> Similarity:
-        """The function that compares row with row. ValueError for an unknown name."""
-        return SIMILARITIES[SimilarityFunction(similarity_function).value][1]
-
-    @staticmethod
-    def possible_values() -> list[str]:
-        """All names."""
-        return [member.value for member in SimilarityFunction]
-
-
 def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
-    """The leading dimensions of embeddings (..., dim); None for all. They are not normalised again."""
+    """Return the leading dimensions of embeddings. They are not normalized again.
+
+    Parameters
+    ----------
+    embeddings
+        Array (..., dim).
+    truncate_dim
+        Number of dimensions; None for all.
+
+    Returns
+    -------
+    array (..., truncate_dim)
+        A view.
+
+    Examples
+    --------
+    >>> from simdformer.util import truncate_embeddings
+    >>> truncate_embeddings(np.zeros((2, 384)), 64).shape
+    (2, 64)
+    """
     return embeddings[..., :truncate_dim]
 
 

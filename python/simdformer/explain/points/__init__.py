@@ -26,11 +26,11 @@ _POINTS: tuple[tuple[str, Callable[[Study], Section]], ...] = (
 
 
 def measure_points(model: SentenceTransformer, texts: Sequence[str] | None = None) -> Report:
-    """Measure eight points of the Transformer on a model, beside what is commonly said of them.
+    """Measure eight points of the Transformer on a model, and compare with what is commonly said of them.
 
-    Several heads; separate queries and keys; scaled scores; attention, CNN and RNN; five scores;
-    residual connections; LayerNorm and BatchNorm; positions. A point that a model's layers do not
-    have (such as scores of queries and keys alone, with rotary positions) says so.
+    The points: several heads; separate queries and keys; scaled scores; attention, CNN and RNN; five
+    scores; residual connections; LayerNorm and BatchNorm; positions. If a point does not apply to the
+    layers of the model, the report says so.
 
     Parameters
     ----------
@@ -41,15 +41,17 @@ def measure_points(model: SentenceTransformer, texts: Sequence[str] | None = Non
 
     Returns
     -------
-    A Report of eight sections. Times in it differ from run to run; all else is the same.
+    Report
+        Eight sections. Times differ between runs; everything else is reproducible.
 
     Raises
     ------
     TypeError, ValueError
-        For another kind of model, and for too few texts.
+        If model is not a SentenceTransformer, or there are too few texts.
 
     Examples
     --------
+    >>> from simdformer import SentenceTransformer
     >>> report = measure_points(SentenceTransformer("all-MiniLM-L6-v2"))
     >>> report.sections[5].title
     '6. Residual connections'

@@ -1,11 +1,11 @@
 "use strict";
-// Drawing: colours, axes, heat maps, bars, lines. Lengths are CSS pixels.
+// Drawing: colors, axes, heat maps, bars, lines. Lengths are CSS pixels.
 
 const FONT = "12px system-ui, 'Liberation Sans', sans-serif";
 const LONGEST_LABEL = 96;
 
-// A list of colours that the style sheet names, as [r, g, b] each.
-function colours(name) {
+// A list of colors that the style sheet names, as [r, g, b] each.
+function colors(name) {
   const value = getComputedStyle(document.documentElement).getPropertyValue("--" + name);
   return value.trim().split(/\s+/).map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
 }
@@ -14,13 +14,13 @@ function css(name) {
   return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 }
 
-function rgb(colour) {
-  return `rgb(${colour.join(",")})`;
+function rgb(color) {
+  return `rgb(${color.join(",")})`;
 }
 
-// The colour of each byte: straight lines between the ramp's three colours.
+// The color of each byte: straight lines between the ramp's three colors.
 function palette(diverging) {
-  const [low, middle, high] = colours(diverging ? "diverging" : "ramp");
+  const [low, middle, high] = colors(diverging ? "diverging" : "ramp");
   return Array.from({ length: 256 }, (_, byte) => {
     const place = byte / 127.5;
     const [from, to, share] = place < 1 ? [low, middle, place] : [middle, high, place - 1];
@@ -81,14 +81,14 @@ function drawHeat(canvas, spec, bytes, room) {
   const probe = canvas.getContext("2d");
   probe.font = FONT;
   const cell = Math.max(2, Math.min(26, Math.floor((room - 40) / (columns + 3))));
-  const labelled = cell >= 9;
-  const left = 22 + (labelled ? widest(probe, spec.y_ticks) + 6 : 0);
+  const labeled = cell >= 9;
+  const left = 22 + (labeled ? widest(probe, spec.y_ticks) + 6 : 0);
   const upright = spec.x_ticks.every((tick) => probe.measureText(tick).width <= cell - 2);
-  const below = labelled ? (upright ? 18 : widest(probe, spec.x_ticks) + 10) : 4;
+  const below = labeled ? (upright ? 18 : widest(probe, spec.x_ticks) + 10) : 4;
   const width = left + columns * cell + 12, height = rows * cell + below + 26;
   const context = start(canvas, Math.max(width, 150), height);
   paintCells(context, { left, top: 4, cell, rows, columns }, bytes, palette(spec.diverging));
-  if (labelled) drawTicks(context, spec, { left, top: 4, cell, rows, columns, upright });
+  if (labeled) drawTicks(context, spec, { left, top: 4, cell, rows, columns, upright });
   context.fillStyle = css("faint");
   context.textAlign = "center";
   context.fillText(spec.x_label, left + Math.max(columns * cell, 40) / 2, height - 10);
@@ -128,12 +128,12 @@ function drawTicks(context, spec, area) {
   }
 }
 
-// A frame around the chosen cell, in two colours so that it shows on any.
+// A frame around the chosen cell, in two colors so that it shows on any.
 function drawCursor(canvas, place, row, column) {
   const context = canvas.getContext("2d");
   const x = place.left + column * place.cell, y = place.top + row * place.cell;
-  for (const [colour, grow] of [["text", 1], ["page", 0]]) {
-    context.strokeStyle = css(colour);
+  for (const [color, grow] of [["text", 1], ["page", 0]]) {
+    context.strokeStyle = css(color);
     context.strokeRect(x - grow + 0.5, y - grow + 0.5, place.cell + 2 * grow - 1, place.cell + 2 * grow - 1);
   }
 }
@@ -149,7 +149,7 @@ function drawBars(canvas, spec, values, room) {
   const zero = left + numbers - (low < 0 ? 0 : numbers - 4) + (-low / span) * bar;
   known.forEach((value, i) => {
     const y = i * cell + cell / 2, length = (value / span) * bar;
-    context.fillStyle = rgb(colours("series")[value < 0 ? 1 : 0]);
+    context.fillStyle = rgb(colors("series")[value < 0 ? 1 : 0]);
     context.fillRect(Math.min(zero, zero + length), y - 6, Math.abs(length), 12);
     context.fillStyle = css("text");
     context.textAlign = "right";
@@ -213,7 +213,7 @@ function drawLines(canvas, spec, room) {
 }
 
 function drawSeries(context, x, values, across, up, k) {
-  const all = colours("series");
+  const all = colors("series");
   context.strokeStyle = context.fillStyle = rgb(all[k % all.length]);
   context.lineWidth = 2;
   context.beginPath();

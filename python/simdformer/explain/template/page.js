@@ -104,8 +104,8 @@ function addLegend(parent, range) {
     low.textContent = format(from);
     high.textContent = format(to);
     const context = start(canvas, 128, 10);
-    palette(diverging).forEach((colour, byte) => {
-      context.fillStyle = rgb(colour);
+    palette(diverging).forEach((color, byte) => {
+      context.fillStyle = rgb(color);
       context.fillRect(byte / 2, 0, 1, 10);
     });
   };
@@ -162,7 +162,7 @@ function lines(figure, spec) {
     drawLines(canvas, spec, room(canvas));
     key.replaceChildren();
     names.forEach((name, k) => {
-      const item = add(key, "li"), all = colours("series");
+      const item = add(key, "li"), all = colors("series");
       add(item, "span").style.background = rgb(all[k % all.length]);
       item.append(name);
     });
@@ -196,7 +196,7 @@ function numbered(count) {
   return Array.from({ length: count }, (_, i) => String(i));
 }
 
-// The range of the colours of a measure: shares reach to 1, differences lie on both sides of 0.
+// The range of the colors of a measure: shares reach to 1, differences lie on both sides of 0.
 function measureRange(name, rows) {
   const known = rows.flat().filter((value) => value !== null);
   const diverging = known.some((value) => value < 0);
@@ -226,7 +226,7 @@ async function heads(figure, spec) {
   const map = addHeadMap(right, spec, maps, grid.at);
   const numbers = addNumbers(figure, ["layer", ...count], () => rows().map((row, i) => [String(i), ...row]));
   const choose = (name) => { chosen = name; grid.draw(); legend(); numbers(); };
-  addSelect(controls, "Colour heads by", names, choose).setAttribute("aria-label", `Measure of ${spec.title}`);
+  addSelect(controls, "Color heads by", names, choose).setAttribute("aria-label", `Measure of ${spec.title}`);
   add(controls, "span", "Arrow keys choose a head, or a cell of its map.");
   Object.assign(grid.at, largestPlace(spec.measures.importance.flat(), count.length));
   Object.assign(map.at, largestPlace(maps.of(grid.at.row, grid.at.column), spec.tokens.length));

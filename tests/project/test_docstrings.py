@@ -1,0 +1,30 @@
+"""The examples in the docstrings of all public names run."""
+
+from __future__ import annotations
+
+import doctest
+import sys
+
+import numpy as np
+import pytest
+
+from tests.support.model_fixtures import write_cross_encoder
+from tools.check_docstrings import MODULES, public_objects
+
+# Those of simdformer.explain: tests/explain/test_minilm.py.
+QUICK = [name for name in MODULES if name != "simdformer.explain"]
+
+
+@pytest.mark.parametrize("module", QUICK)
+def test_examples_run(module, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a folder of this name comes before the hub
+    write_cross_encoder(tmp_path / "cross-encoder" / "ms-marco-MiniLM-L6-v2")
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner()
+    for name, thing in public_objects(module):
+        home = sys.modules.get(getattr(thing, "__module__", None))
+        for example in finder.find(thing, name, module=home, globs={"np": np}):
+            runner.run(example)
+    failed, attempted = runner.summarize(verbose=False)
+    assert attempted > 0
+    assert failed == 0
