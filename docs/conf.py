@@ -24,7 +24,7 @@ version = release = simdformer.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
+    "numpydoc",
     "sphinx.ext.viewcode",
 ]
 source_suffix = {".md": "markdown"}
@@ -37,9 +37,8 @@ autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures have names and defaults; docstrings say shapes and dtypes
 autoclass_content = "class"
-napoleon_google_docstring = False
-napoleon_use_rtype = False
-napoleon_use_ivar = True
+numpydoc_show_class_members = False  # autodoc lists them
+autosummary_generate = False  # of numpydoc
 default_role = "code"
 toc_object_entries_show_parents = "hide"
 
