@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import simdformer.functional as F
+from simdformer.functional.relative import deberta_bucket
 from tests.oracle import positions as oracle
 from tests.oracle import scores as oracle_scores
 from tests.support import TESTS, assert_same_bits, assert_within, normal
@@ -303,6 +304,12 @@ def test_transformer_xl_attention_with_memory(rng, queries, keys):
     keep = oracle_scores.causal(queries, keys, lower_right=True)
     out = F.transformer_xl_attention(q, k, v, u, w, r, is_causal=True, alignment="lower_right")
     assert_within(out, oracle_scores.attend(scores, v, keep)[0], 2e-5)
+
+
+def test_debertas_buckets_end_where_float32_rounds_them():
+    """As transformers' make_log_bucket_position, also where an exact step would end just before."""
+    found = deberta_bucket(np.array([-1643, -256, 0, 257, 1642, 1643, 1644]), 512, 4096)
+    np.testing.assert_array_equal(found, [-427, -256, 0, 257, 427, 427, 428])
 
 
 @pytest.mark.parametrize("terms", [(True, False), (False, True), (True, True), (False, False)])

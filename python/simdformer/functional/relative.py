@@ -223,12 +223,16 @@ def deberta_attention(
 
 
 def deberta_bucket(distance: NDArray[Any], buckets: int, max_position: int) -> NDArray[np.int64]:
-    """Keep distances up to half the buckets, then use logarithmic steps up to max_position."""
+    """Keep distances up to half the buckets, then use logarithmic steps up to max_position.
+
+    Computed in float32, as in the published code, because rounding decides where a bucket ends.
+    """
     middle = buckets // 2
     if middle < 1 or max_position - 1 <= middle:
         raise ValueError(f"position_buckets {buckets} and max_position {max_position} do not match")
     size = np.maximum(np.abs(distance), middle)
-    steps = np.log(size / middle) / math.log((max_position - 1) / middle) * (middle - 1)
+    longest = np.log(np.float32((max_position - 1) / middle))
+    steps = np.log((size / middle).astype(np.float32)) / longest * np.float32(middle - 1)
     far = np.sign(distance) * (middle + np.ceil(steps))
     return np.where(np.abs(distance) <= middle, distance, far).astype(np.int64)
 
