@@ -46,8 +46,6 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!simdformer\.).*")]
 
-suppress_warnings = ["docutils"]
-
 html_theme = "furo"
 html_title = f"simdformer {version}"
 html_static_path = ["_static"]

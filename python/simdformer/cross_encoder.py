@@ -45,7 +45,7 @@ class CrossEncoder(TextModel):
     ----------
     model_name_or_path : str or path
         A folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2", of a model with a
-        classification head (transformers' *ForSequenceClassification).
+        classification head (``...ForSequenceClassification`` of transformers).
     compute_type, num_threads, max_batch_tokens
         See `SentenceTransformer`. The head is always float32.
     num_labels : int or None

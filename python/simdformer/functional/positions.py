@@ -62,7 +62,7 @@ def sinusoidal_position_encoding(
 
     Returns
     -------
-    float32 (*positions.shape, dim)
+    float32 (..., dim)
         The encodings.
 
     Raises

@@ -224,7 +224,7 @@ def embedding(
 
     Returns
     -------
-    float32 (*input.shape, dim)
+    float32 (..., dim)
         The rows.
 
     Raises

@@ -32,7 +32,7 @@ class _AddedPositions(Module):
 
         Returns
         -------
-        float32 (*positions.shape, embedding_dim)
+        float32 (..., embedding_dim)
             The encodings.
 
         Raises
@@ -156,7 +156,7 @@ class SinusoidalPositionalEncoding(_AddedPositions):
 
         Returns
         -------
-        float32 (*positions.shape, embedding_dim)
+        float32 (..., embedding_dim)
             The encodings.
         """
         return sinusoidal_position_encoding(
@@ -219,7 +219,7 @@ class LearnedPositionalEmbedding(_AddedPositions):
 
         Returns
         -------
-        float32 (*positions.shape, embedding_dim)
+        float32 (..., embedding_dim)
             The rows.
 
         Raises

@@ -208,7 +208,7 @@ class Embedding(Module):
 
         Returns
         -------
-        float32 (*input.shape, embedding_dim)
+        float32 (..., embedding_dim)
             The rows.
 
         Raises

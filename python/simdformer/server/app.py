@@ -62,18 +62,43 @@ def create_app(
     max_bytes_in_flight: int = _MAX_BYTES_IN_FLIGHT,
     api_key: str | None = None,
 ) -> Starlette:
-    """An ASGI application; one event loop may run it.
+    """Return an ASGI application that serves models over HTTP. One event loop may run it.
 
-    model, reranker: what embeds and what ranks. name, reranker_name: what they are called, by
-      default what they were loaded by; requests may use the last part of it and the hub's name too.
-    max_queue: how many texts may wait; a request that would exceed it gets 429.
-    max_wait: how many seconds of work may wait, as the passes so far make one expect; likewise.
-    max_client_batch: how many texts a request may have. max_body_bytes: how long its body may be.
-    max_bytes_in_flight: what bodies and answers of over 64 KiB may take together; likewise 429.
-    api_key: what requests must carry as a bearer token; None for no check.
+    Parameters
+    ----------
+    model, reranker
+        The model that embeds, and the one that ranks, if any.
+    name, reranker_name
+        Their names in requests; default: the name by which each was loaded. Requests may also use
+        the last part of a name, and the full name on the hub.
+    max_queue
+        The number of texts that may wait. A request that would exceed it gets 429.
+    max_wait
+        The seconds of work that may wait, estimated from the previous passes. Exceeding it gives 429.
+    max_client_batch
+        The number of texts in one request.
+    max_body_bytes
+        The size of the body of one request.
+    max_bytes_in_flight
+        The total size of bodies and responses of more than 64 KiB. Exceeding it gives 429.
+    api_key
+        The bearer token that requests must send; None accepts all requests.
 
-    Errors: ValueError for a reranker of several scores a pair, a queue that one request overfills,
-    memory for less than one body, and an api_key that no client can send.
+    Returns
+    -------
+    Starlette
+        The application.
+
+    Raises
+    ------
+    ValueError
+        The reranker gives several scores per pair, one request can overfill the queue or the memory,
+        or no client can send the api_key.
+
+    Examples
+    --------
+    >>> from simdformer import SentenceTransformer
+    >>> app = create_app(SentenceTransformer("all-MiniLM-L6-v2"))
     """
     if max_queue < max_client_batch:
         raise ValueError(
