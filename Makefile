@@ -134,7 +134,7 @@ parity: $(STAMPS)/group-test $(STAMPS)/group-parity $(STAMPS)/model  ## Compare 
 ecosystem: VENV := .venv-ecosystem
 ecosystem:  ## Run libraries that use sentence-transformers on our classes (installs them and PyTorch, in .venv-ecosystem)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/group-test $(STAMPS)/group-ecosystem $(STAMPS)/model
-	HF_HUB_OFFLINE=1 ANONYMIZED_TELEMETRY=False $(BIN)/python -m pytest -m ecosystem -W default tests/ecosystem
+	HF_HUB_OFFLINE=1 ANONYMIZED_TELEMETRY=False $(BIN)/python -m pytest -m ecosystem -W default tests/ecosystem tests/project/test_docs.py
 
 # Where sentence-transformers' repository is checked out, at the release that is installed or near it.
 REFERENCE_TESTS ?=

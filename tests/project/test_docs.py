@@ -89,7 +89,7 @@ def test_code_runs_with_the_package_that_it_needs(name, package, path):
     assert run(ROOT / name, path=path, package=package)
 
 
-def test_a_needed_package_is_one_that_a_part_of_ci_installs():
+def test_a_needed_package_is_one_that_make_ecosystem_or_make_pages_installs():
     comments = [block.comment for name in NAMES for block in blocks(ROOT / name)]
     needed = {comment[1] for comment in comments if comment and comment[0] == "needs"}
     assert needed == {param.values[1] for param in NEEDS}
