@@ -302,3 +302,31 @@ def test_positions_that_do_not_fit(arguments, message):
 def test_unknown_terms_are_refused(terms):
     with pytest.raises(ValueError, match="pos_att_type must be of 'c2p' and 'p2c'"):
         nn.DisentangledRelativePosition(E, H, pos_att_type=terms)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_debertas_table_may_pass_through_a_norm(rng, shared):
+    """As if the table had been loaded normalised."""
+    normed, state = randomized(
+        nn.MultiheadAttention(
+            E, H, position=make("deberta", share_att_key=shared, norm=nn.LayerNorm(E))
+        ),
+        rng,
+    )
+    plain = nn.MultiheadAttention(E, H, position=make("deberta", share_att_key=shared))
+    norm, table = normed.position.norm, "position.weight"
+    kept = {name: array for name, array in state.items() if "position.norm" not in name}
+    plain.load_state_dict(kept | {table: norm(state[table])})
+    x = normal(rng, 9, E)
+    assert_same_bits(normed(x, x, x)[0], plain(x, x, x)[0])
+    normed.position.norm = nn.LayerNorm(E)
+    assert np.abs(normed(x, x, x)[0] - plain(x, x, x)[0]).max() > 1e-3
+
+
+def test_a_longest_length_of_debertas_positions_is_refused_beyond(rng):
+    position = make("deberta", max_positions=8)
+    layer = nn.TransformerEncoderLayer(E, H, 37, batch_first=True, position=position)
+    x = normal(rng, 1, 9, E)
+    assert layer(x[:, :8]).shape == (1, 8, E)
+    with pytest.raises(ValueError, match="8"):
+        layer(x)
