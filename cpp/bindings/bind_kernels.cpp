@@ -138,6 +138,22 @@ FloatArray pool(const KernelTable& self, const std::string& mode, const py::obje
   return out;
 }
 
+// y: an array that is folded into.
+void fold_rows_into(const KernelTable& self, const std::string& fold, const py::object& x_object,
+                    const py::object& bias_object, FloatArray y) {
+  const FloatArray x = float_array("x", x_object, 2);
+  const OptionalVector bias("bias", bias_object, matrix(x).cols);
+  check(y.ndim() == 1 && y.shape(0) == x.shape(1), "y must have shape (", x.shape(1), ",), got ",
+        shape_of(y));
+  self.kernels.fold_rows_into({.fold = by_name("fold", fold, kFolds),
+                               .rows = matrix(x).rows,
+                               .cols = matrix(x).cols,
+                               .x = x.data(),
+                               .ldx = matrix(x).stride,
+                               .bias = bias.data(),
+                               .y = y.mutable_data()});
+}
+
 FloatArray l2_normalize(const KernelTable& self, const py::object& x_object) {
   const FloatArray x = float_array("x", x_object, 2);
   FloatArray out = empty_matrix(matrix(x).rows, matrix(x).cols);
@@ -255,6 +271,8 @@ void bind_kernels(py::module_& module) {
       .def("embedding_sum", &embedding_sum, arg("word"), arg("position"), arg("token_type"),
            arg("input_ids"), arg("position_ids"), arg("token_type_ids"))
       .def("pool", &pool, arg("mode"), arg("x"))
+      .def("fold_rows_into", &fold_rows_into, arg("fold"), arg("x"), arg("bias"),
+           arg("y").noconvert())
       .def("l2_normalize", &l2_normalize, arg("x"));
 #define SIMDFORMER_KERNEL(result, name, arguments) bind_form(table, #name, &Kernels::name);
 #include "kernels/kernels.inc"

@@ -79,6 +79,7 @@ void bind_nn(py::module_& module) {
   bind_nn_arguments(module);
   bind_nn_attention(module);
   bind_stack(module);
+  bind_pooled(module);
 }
 
 }  // namespace simdformer::bindings

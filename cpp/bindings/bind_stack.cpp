@@ -94,65 +94,6 @@ void stack_forward(const TransformerStack& self, const py::object& x, const py::
       [&](const StopCheck& stop_check) { self.forward(call, num_threads, stop_check, sink); });
 }
 
-// Pooled vectors of a stack with embeddings: what encoding texts runs.
-struct PooledStack {
-  Shared<TransformerStack> stack;
-  PoolingHead head;
-};
-
-FloatArray pooled_encode(const PooledStack& self, const py::object& input_ids,
-                         const py::object& cu_seqlens, const py::object& token_type_ids,
-                         size_t pooling_start, const Arrays& head_masks, const Arrays& self_weights,
-                         const std::vector<std::vector<int32_t>>& weights_heads,
-                         const Arrays& head_outputs, const Arrays& hidden_states, int num_threads) {
-  num_threads = threads_of_call(num_threads);
-  const Source source(*self.stack, input_ids, cu_seqlens, token_type_ids);
-  TransformerStack::Call call;
-  source.set(*self.stack, input_ids, call);
-  const size_t tokens = source.input_ids.size();
-  const size_t longest = longest_sequence(source.cu_seqlens);
-  std::vector<std::vector<int32_t>> places;
-  call.taps =
-      layer_taps(*self.stack, {{}, head_masks, self_weights, {}, head_outputs, weights_heads},
-                 {source.size(), tokens, longest, longest, 0}, places);
-  call.hidden_states = hidden_states_output(*self.stack, hidden_states, tokens);
-  FloatArray out = empty_matrix(source.size(), self.head.embedding_dimension());
-  PooledSink sink(source.cu_seqlens, self.head, pooling_start, mutable_matrix(out));
-  without_gil([&](const StopCheck& stop_check) {
-    self.stack->forward(call, num_threads, stop_check, sink);
-  });
-  return out;
-}
-
-std::vector<Pooling> poolings(const std::vector<std::string>& names) {
-  std::vector<Pooling> modes;
-  for (const auto& name : names) modes.push_back(by_name("pooling mode", name, kPoolings));
-  return modes;
-}
-
-// What PooledStack does with a stack's last rows, for rows that something else has worked on.
-FloatArray pool_rows(const py::object& rows, const py::object& cu_seqlens,
-                     const std::vector<std::string>& pooling, size_t pooling_start,
-                     bool normalize) {
-  const FloatArray x = float_array("rows", rows, 2);
-  const std::vector<int32_t> cu = offsets("cu_seqlens", cu_seqlens);
-  const ConstMatrix all = matrix(x);
-  check(static_cast<size_t>(cu.back()) == all.rows, "cu_seqlens must end with the number of rows, ",
-        all.rows, ", got ", cu.back());
-  const PoolingHead head(all.cols, poolings(pooling), {}, normalize);
-  FloatArray out = empty_matrix(cu.size() - 1, head.embedding_dimension());
-  const Matrix pooled = mutable_matrix(out);
-  without_gil([&](const StopCheck&) {
-    Buffer<float> scratch;
-    scratch.reserve(head.scratch_size());
-    for (size_t s = 0; s < pooled.rows; ++s) {
-      const ConstMatrix sequence = all.slice(static_cast<size_t>(cu[s]), sequence_length(cu, s));
-      head.forward(sequence, pooling_start, scratch.data(), pooled.row(s));
-    }
-  });
-  return out;
-}
-
 // (num_heads, features of a head's output) of each layer's self-attention.
 std::vector<std::pair<size_t, size_t>> layer_heads(const TransformerStack& self) {
   std::vector<std::pair<size_t, size_t>> result;
@@ -162,15 +103,6 @@ std::vector<std::pair<size_t, size_t>> layer_heads(const TransformerStack& self)
     result.emplace_back(heads, attention.context_dim() / heads);
   }
   return result;
-}
-
-Shared<PooledStack> make_pooled_stack(const Shared<TransformerStack>& stack,
-                                      const std::vector<std::string>& pooling,
-                                      const std::vector<Dense>& dense, bool normalize) {
-  check(stack->embeddings() != nullptr, "PooledStack: the stack has no embeddings");
-  check(!stack->has_cross_attention(), "PooledStack: the stack has cross-attention");
-  return std::make_shared<PooledStack>(
-      PooledStack{stack, PoolingHead(stack->hidden_size(), poolings(pooling), dense, normalize)});
 }
 
 FloatArray stack_encode(const TransformerStack& self, const py::object& input_ids,
@@ -274,20 +206,6 @@ void bind_stack(py::module_& module) {
            arg("hidden_states") = Arrays{}, arg("self_cache") = py::none(),
            arg("cross_cache") = py::none(), arg("lm_head") = py::none(), arg("last_only") = false,
            arg("num_threads") = 0);
-
-  py::class_<PooledStack, Shared<PooledStack>>(module, "PooledStack")
-      .def(py::init(&make_pooled_stack), arg("stack").none(false), arg("pooling"),
-           arg("dense") = std::vector<Dense>{}, py::kw_only(), arg("normalize") = false)
-      .def_property_readonly(
-          "embedding_dimension",
-          [](const PooledStack& self) { return self.head.embedding_dimension(); })
-      .def("encode", &pooled_encode, arg("input_ids"), arg("cu_seqlens"),
-           arg("token_type_ids") = py::none(), py::kw_only(), arg("pooling_start") = 0,
-           arg("head_masks") = Arrays{}, arg("self_weights") = Arrays{},
-           arg("weights_heads") = std::vector<std::vector<int32_t>>{},
-           arg("head_outputs") = Arrays{}, arg("hidden_states") = Arrays{}, arg("num_threads") = 0);
-  module.def("pool_rows", &pool_rows, arg("rows"), arg("cu_seqlens"), arg("pooling"), py::kw_only(),
-             arg("pooling_start") = 0, arg("normalize") = false);
 }
 
 }  // namespace simdformer::bindings

@@ -14,6 +14,7 @@ void bind_nn(pybind11::module_& module);
 // Its parts.
 void bind_nn_arguments(pybind11::module_& module);
 void bind_nn_attention(pybind11::module_& module);
+void bind_pooled(pybind11::module_& module);
 void bind_stack(pybind11::module_& module);
 
 }  // namespace simdformer::bindings

@@ -28,6 +28,12 @@ inline constexpr std::pair<const char*, WeightsStage> kWeightsStages[] = {
     {"softmax", WeightsStage::kSoftmax},
 };
 
+inline constexpr std::pair<const char*, Fold> kFolds[] = {
+    {"max", Fold::kMax},
+    {"sum_log1p", Fold::kSumLog1p},
+    {"sum_log1p_twice", Fold::kSumLog1pTwice},
+};
+
 // sentence-transformers' names.
 inline constexpr std::pair<const char*, Pooling> kPoolings[] = {
     {"cls", Pooling::kCls},

@@ -114,6 +114,24 @@ struct S8Weight {
   const float* outlier_weight = nullptr;  // pack_weight of (n, num_outliers)
 };
 
+// What is kept of the rows of a product.
+enum class Fold : int32_t {
+  kMax,            // y[j] = max(y[j], x[i, j] + bias[j]); NaN stays
+  kSumLog1p,       // y[j] = y[j] + log(1 + max(0, x[i, j] + bias[j]))
+  kSumLog1pTwice,  // y[j] = y[j] + log(1 + log(1 + max(0, x[i, j] + bias[j])))
+};
+
+// For rows i in order. x: (rows, cols), row stride ldx; bias: (cols) or null; y: (cols).
+struct FoldArgs {
+  Fold fold = Fold::kMax;
+  size_t rows = 0;
+  size_t cols = 0;
+  const float* x = nullptr;
+  size_t ldx = 0;
+  const float* bias = nullptr;
+  float* y = nullptr;
+};
+
 // How a query and a key give their score.
 enum class Score : int32_t {
   kDot,              // q . k; bilinear, cosine and Euclidean scores reduce to it

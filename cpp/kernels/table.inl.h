@@ -9,6 +9,7 @@
 #include "kernels/attention.inl.h"
 #include "kernels/attention_s16.inl.h"
 #include "kernels/embedding.inl.h"
+#include "kernels/fold.inl.h"
 #include "kernels/gemm.inl.h"
 #include "kernels/gemm_bf16.inl.h"
 #include "kernels/kernels.h"

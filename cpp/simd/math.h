@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, tanh and sigmoid on VecF32, written once. Include a vec_*.h first.
+// exp, log1p, tanh and sigmoid on VecF32, written once. Include a vec_*.h first.
 // Coefficients are weighted minimax fits in float64 (Lawson iteration), rounded to float32.
 #pragma once
 
@@ -63,6 +63,25 @@ SIMDFORMER_INLINE VecF32 exp2_nonpositive(VecF32 x) {
 SIMDFORMER_INLINE VecF32 exp2_coarse(VecF32 x) {
   constexpr float kP[] = {0.999999285f, 0.693121791f, 0.240247443f, 0.0559178591f, 0.00957010128f};
   return exp2_by(max(VecF32::broadcast(-2.0f), x), kP);
+}
+
+// log(1 + x) for x >= 0 = n ln 2 + log(1 + f), 1 + f = (1 + x) 2^-n in [0.75, 1.5): n is the nearest
+// integer to the exponent and mantissa of 1 + x read as one number. f is made of x, not of 1 + x,
+// so that a small x keeps its relative accuracy. log(1 + f) = 2 artanh(s), s = f / (2 + f): its
+// series up to s^11, |s| <= 0.2, leaves 1.3e-9. inf and NaN are given back.
+SIMDFORMER_INLINE VecF32 log1p(VecF32 x) {
+  constexpr float kSeries[] = {0.333333333f, 0.2f, 0.142857143f, 0.111111111f, 0.0909090909f};
+  const VecF32 one = VecF32::broadcast(1.0f);
+  const VecF32 bits = to_float(as_ints(one + x));
+  const VecF32 n = round(fma(bits, VecF32::broadcast(0x1p-23f), VecF32::broadcast(-127.0f)));
+  const VecF32 minus_n = VecF32::zero() - n;
+  const VecF32 f = scale_by_pow2(x, minus_n) + (scale_by_pow2(one, minus_n) - one);
+  const VecF32 s = f / (f + VecF32::broadcast(2.0f));
+  const VecF32 twice = s + s;
+  const VecF32 log_f = fma(polynomial(s * s, kSeries) * (s * s), twice, twice);
+  const VecF32 low = fma(n, VecF32::broadcast(-2.12194440e-4f), log_f);
+  const VecF32 result = fma(n, VecF32::broadcast(0.693359375f), low);
+  return select(less(x, VecF32::broadcast(__builtin_inff())), result, x);
 }
 
 // 1 / (1 + e^-x)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from simdformer.drop_in.stand_in import as_sentence_transformers
     from simdformer.int8.quantize_model import quantize_model
     from simdformer.sentence_transformer import SentenceTransformer
+    from simdformer.sparse_embeddings import SparseEmbeddings
+    from simdformer.sparse_encoder import SparseEncoder
     from simdformer.text.model_output import ModelOutput
     from simdformer.thread_limits import register_threadpoolctl
     from simdformer.util import quantize_embeddings
@@ -26,6 +28,8 @@ __all__ = [
     "CrossEncoder",
     "ModelOutput",
     "SentenceTransformer",
+    "SparseEmbeddings",
+    "SparseEncoder",
     "__version__",
     "as_sentence_transformers",
     "quantize_embeddings",
@@ -39,6 +43,8 @@ _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "ModelOutput": "simdformer.text.model_output",
     "SentenceTransformer": "simdformer.sentence_transformer",
+    "SparseEmbeddings": "simdformer.sparse_embeddings",
+    "SparseEncoder": "simdformer.sparse_encoder",
     "as_sentence_transformers": "simdformer.drop_in.stand_in",
     "quantize_embeddings": "simdformer.util",
     "quantize_model": "simdformer.int8.quantize_model",

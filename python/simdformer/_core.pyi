@@ -138,6 +138,35 @@ class PooledStack:
         num_threads: int = 0,
     ) -> Float32: ...
 
+# A row of the vocabulary a sequence. vocabulary: None for the layer that stands for the table of words.
+class VocabularyStack:
+    def __init__(
+        self,
+        stack: TransformerStack,
+        vocabulary: Linear | None,
+        bias: Float32 | None = None,
+        transform: Dense | None = None,
+        *,
+        sums: bool = False,
+        logarithms: int = 1,
+    ) -> None: ...
+    @property
+    def embedding_dimension(self) -> int: ...
+    def encode(
+        self,
+        input_ids: Int32,
+        cu_seqlens: Int32,
+        token_type_ids: Int32 | None = None,
+        *,
+        pooling_start: int = 0,
+        head_masks: Sequence[Float32 | None] = (),
+        self_weights: Sequence[Float32 | None] = (),
+        weights_heads: Sequence[Sequence[int]] = (),
+        head_outputs: Sequence[Float32 | None] = (),
+        hidden_states: Sequence[Float32 | None] = (),
+        num_threads: int = 0,
+    ) -> Float32: ...
+
 def pool_rows(
     rows: Float32,
     cu_seqlens: Int32,
@@ -148,6 +177,18 @@ def pool_rows(
 ) -> Float32: ...
 
 # The kernels of one ISA level, single-threaded, for tests and benchmarks.
+# float32 (queries, documents): the sum, or the mean, over a query's tokens of the largest product with one of the
+# document's. Offsets begin with 0.
+def max_sim(
+    queries: Float32,
+    query_offsets: Int32,
+    documents: Float32,
+    document_offsets: Int32,
+    *,
+    mean: bool = False,
+    num_threads: int = 0,
+) -> Float32: ...
+
 class KernelTable:
     def __init__(self, isa: str) -> None: ...
     @property
@@ -242,6 +283,9 @@ class KernelTable:
         token_type_ids: Int32 | None,
     ) -> Float32: ...
     def pool(self, mode: str, x: Float32) -> Float32: ...
+    def log1p(self, x: Float32) -> Float32: ...
+    # fold: "max", "sum_log1p" or "sum_log1p_twice"; y is folded into.
+    def fold_rows_into(self, fold: str, x: Float32, bias: Float32 | None, y: Float32) -> None: ...
     def l2_normalize(self, x: Float32) -> Float32: ...
     # Seconds a call, the mean of `repeats` calls without Python between them.
     def time_gemm(

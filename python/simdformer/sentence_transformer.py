@@ -17,7 +17,6 @@ from simdformer.folder.loading import LoadedModel, load_model
 from simdformer.text.inputs import (
     check_arguments,
     checked_truncate_dim,
-    document_prompt,
     merge_prompts,
     old_name,
     pop_hidden_states,
@@ -28,7 +27,6 @@ from simdformer.util.embedding_precision import (
     check_precision,
     quantize_embeddings,
 )
-from simdformer.util.similarity import SIMILARITIES
 
 
 class SentenceTransformer(EmbeddingModel):
@@ -136,10 +134,8 @@ class SentenceTransformer(EmbeddingModel):
         self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
         self.resolve_prompt()
         self.truncate_dim = checked_truncate_dim(truncate_dim, defaults.truncate_dim)
-        saved = defaults.similarity_fn_name  # another kind of model's ("maxsim") is passed over
-        self.similarity_fn_name = similarity_fn_name or (
-            saved if saved in SIMILARITIES else "cosine"
-        )
+        saved = defaults.similarity_fn_name
+        self.similarity_fn_name = self._saved_similarity(similarity_fn_name, saved)
 
     def _load(self, request: LoadRequest) -> LoadedModel:
         request = request.found()
@@ -243,35 +239,6 @@ class SentenceTransformer(EmbeddingModel):
                 found = quantize_embeddings(found, precision)
             found = self._given(found)
         return found[0] if single else found
-
-    def encode_query(
-        self,
-        inputs: Any = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """Embed queries: `encode` with the prompt "query", unless another prompt is given."""
-        if prompt_name is None and prompt is None and "query" in self.prompts:
-            prompt_name = "query"
-        return self._call_with_task("query", inputs, (prompt_name, prompt), (args, kwargs))
-
-    def encode_document(
-        self,
-        inputs: Any = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """Embed documents: `encode` with a prompt for documents, unless another prompt is given.
-
-        It is the first of "document", "passage" and "corpus" that the model has.
-        """
-        if prompt_name is None and prompt is None:
-            prompt_name = document_prompt(self.prompts)
-        return self._call_with_task("document", inputs, (prompt_name, prompt), (args, kwargs))
 
     def encode_stream(
         self,

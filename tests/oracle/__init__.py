@@ -186,6 +186,35 @@ def pool(mode, x, start=0):
     raise ValueError(mode)
 
 
+def fold(kind, x, bias=0.0, start=None):
+    """What is kept of rows, column by column: the largest, or a sum of logarithms, from start on."""
+    x = f64(x) + f64(bias)
+    if kind == "max":
+        return x.max(axis=0, initial=-np.inf) if start is None else np.maximum(x.max(axis=0), start)
+    x = np.log1p(np.maximum(x, 0))
+    x = np.log1p(x) if kind == "sum_log1p_twice" else x
+    return x.sum(axis=0) + (0 if start is None else f64(start))
+
+
+def splade(logits, cu_seqlens, sums=False, logarithms=1):
+    """A row of the vocabulary a sequence (Formal et al. 2021)."""
+    x = np.maximum(f64(logits), 0)
+    for _ in range(logarithms):
+        x = np.log1p(x)
+    rows = [x[part] for part in sequences(cu_seqlens)]
+    return np.stack([r.sum(0) if sums else r.max(0, initial=0) for r in rows])
+
+
+def max_sim(queries, documents, mean=False):
+    """Late interaction (Khattab and Zaharia 2020) of lists of token vectors: (queries, documents)."""
+
+    def score(q, d):
+        largest = (f64(q) @ f64(d).T).max(axis=1)
+        return largest.mean() if mean else largest.sum()
+
+    return np.array([[score(q, d) for d in documents] for q in queries])
+
+
 def pool_sequences(modes, x, cu_seqlens, start=0):
     """Each sequence pooled in every mode, the modes side by side: -> (batch, len(modes) * d)."""
     rows = [[pool(mode, x[tokens], start) for mode in modes] for tokens in sequences(cu_seqlens)]

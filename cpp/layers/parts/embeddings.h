@@ -28,6 +28,8 @@ class Embeddings {
   size_t num_token_types() const { return token_type_.size() / width_; }
   // The longest sequence that the position table serves; no table, no limit: 0.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
+  // The layer that stands for word; null: none does.
+  const std::shared_ptr<const Linear>& head() const { return head_; }
   // (.., width); no rows: there is none.
   ConstMatrix word() const { return table(word_); }
   ConstMatrix position() const { return table(position_); }

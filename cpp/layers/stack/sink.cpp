@@ -22,6 +22,12 @@ void PooledSink::take(Team& team, const Block& block, ConstMatrix x, Scratch scr
   });
 }
 
+void VocabularySink::take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) {
+  const size_t sequences = block.last_sequence - block.first_sequence;
+  head_.forward(team, x, cu_seqlens_.subspan(block.first_sequence, sequences + 1), scratch,
+                out_.slice(block.first_sequence, sequences));
+}
+
 void LogitsSink::reserve(Scratch scratch, size_t tokens) const {
   if (last_only_) reserve_matrix(scratch.block.last_rows, tokens, lm_head_.in_features());
 }

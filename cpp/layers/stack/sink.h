@@ -4,6 +4,7 @@
 
 #include "layers/parts/pooling.h"
 #include "layers/parts/sequence_rows.h"
+#include "layers/parts/vocabulary_head.h"
 #include "layers/parts/workspace.h"
 
 namespace simdformer {
@@ -44,6 +45,20 @@ class PooledSink final : public Sink {
   std::span<const int32_t> cu_seqlens_;
   const PoolingHead& head_;
   size_t pooling_start_;
+  Matrix out_;
+};
+
+// One row of the vocabulary a sequence. out: (batch, head.out_features()).
+class VocabularySink final : public Sink {
+ public:
+  VocabularySink(std::span<const int32_t> cu_seqlens, const VocabularyHead& head, Matrix out)
+      : cu_seqlens_(cu_seqlens), head_(head), out_(out) {}
+  void reserve(Scratch scratch, size_t tokens) const override { head_.reserve(scratch, tokens); }
+  void take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) override;
+
+ private:
+  std::span<const int32_t> cu_seqlens_;
+  const VocabularyHead& head_;
   Matrix out_;
 };
 

@@ -4,7 +4,7 @@ texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from simdformer.drop_in.settings import settings_files
-from simdformer.drop_in.text_model import TextModel, joined
-from simdformer.text.inputs import checked_truncate_dim, old_name, text_list
+from simdformer.drop_in.task_model import TaskModel
+from simdformer.drop_in.text_model import joined
+from simdformer.text.inputs import checked_truncate_dim
 from simdformer.text.model_output import OutputRequest, features
-from simdformer.text.tokenizer import check_text
 from simdformer.util import similarity
 from simdformer.util.similarity import SIMILARITIES
 
@@ -23,48 +23,26 @@ from simdformer.util.similarity import SIMILARITIES
 _ROWS = 4096
 
 
-# encode's arguments behind the prompt, in their order.
-_POSITIONAL = (
-    "batch_size",
-    "show_progress_bar",
-    "output_value",
-    "precision",
-    "convert_to_numpy",
-    "convert_to_tensor",
-    "device",
-    "normalize_embeddings",
-    "truncate_dim",
-    "pool",
-    "chunk_size",
-)
-Rest = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class EmbeddingModel(TextModel):
+class EmbeddingModel(TaskModel):
     """A model that makes a vector of a text."""
 
-    # What similarity_fn_name may be.
     SUPPORTED_SIMILARITY_FN_NAMES = tuple(SIMILARITIES)
-
-    encode: Callable[..., Any]
+    DEFAULT_SIMILARITY_FN_NAME = "cosine"
+    _POSITIONAL = (
+        "batch_size",
+        "show_progress_bar",
+        "output_value",
+        "precision",
+        "convert_to_numpy",
+        "convert_to_tensor",
+        "device",
+        "normalize_embeddings",
+        "truncate_dim",
+        "pool",
+        "chunk_size",
+    )
 
     # --- similarity ---
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """What `similarity` computes: "cosine", "dot", "euclidean" or "manhattan"."""
-        return self._similarity_fn_name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, name: str | None) -> None:
-        name = (
-            "cosine" if name is None else str(getattr(name, "value", name))
-        )  # sentence-transformers' enum holds the name
-        if name not in SIMILARITIES:
-            raise ValueError(
-                f"unknown similarity_fn_name {name!r}; known: {', '.join(SIMILARITIES)}"
-            )
-        self._similarity_fn_name = name
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Any:
         """Compare all with all. embeddings1: (n, dim) or (dim,), embeddings2: (m, dim) or (dim,).
@@ -87,11 +65,6 @@ class EmbeddingModel(TextModel):
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
-    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
-        for pipeline in self.pipeline.all():
-            pipeline.include_prompt = include_prompt
-
     @contextmanager
     def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
         """Within this context, `encode` keeps `truncate_dim` dimensions (None: all)."""
@@ -103,35 +76,6 @@ class EmbeddingModel(TextModel):
             self.truncate_dim = before
 
     truncate_sentence_embeddings = truncate_embeddings
-
-    # --- the way of the data ---
-
-    def encode_multi_process(self, sentences: Any, pool: dict[str, Any], **arguments: Any) -> Any:
-        """The older name of `encode` with a pool."""
-        return self.encode(sentences, pool=pool, **arguments)
-
-    def is_singular_input(self, inputs: object) -> bool:
-        """Whether `encode` takes this as one text."""
-        return isinstance(inputs, str)
-
-    def _call_with_task(
-        self, task: str, inputs: Any, names: tuple[str | None, str | None], rest: Rest
-    ) -> Any:
-        """`encode`, with a task. names: prompt_name and prompt. rest: its further arguments."""
-        args, kwargs = rest
-        inputs = old_name(inputs, kwargs)
-        kwargs = {"task": task, **dict(zip(_POSITIONAL, args, strict=False)), **kwargs}
-        return self.encode(inputs=inputs, prompt_name=names[0], prompt=names[1], **kwargs)
-
-    def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
-        return ([inputs], True) if isinstance(inputs, str) else (text_list(inputs), False)
-
-    def _prompted(
-        self, texts: Iterable[Any], prompt: str | None, task: str | None = None
-    ) -> Iterator[str]:
-        pipeline = self.pipeline.for_task(task)
-        for index, text in enumerate(texts):
-            yield pipeline.prompted(check_text(text, index), prompt, task)
 
     def compute(
         self,

@@ -14,7 +14,6 @@ from simdformer.folder.cross_encoder_folder import open_cross_encoder
 from simdformer.folder.model_folder import (
     ModelFolder,
     TransformerFolder,
-    list_modules,
 )
 from simdformer.folder.overrides import NO_OVERRIDES, Overrides
 from simdformer.folder.settings import Defaults
@@ -83,18 +82,21 @@ class LoadedCrossEncoder(NamedTuple):
 
 
 def load_model(
-    folder: Path, compute_type: str = "default", overrides: Overrides = NO_OVERRIDES
+    folder: Path,
+    compute_type: str = "default",
+    overrides: Overrides = NO_OVERRIDES,
+    kind: type[ModelFolder] = ModelFolder,
 ) -> LoadedModel:
     """Load a model folder. Errors: as ModelFolder's.
 
-    compute_type: one of COMPUTE_TYPES, for the encoder's linear layers.
+    compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. kind: what opens it.
     """
-    listed, _ = list_modules(folder)
+    listed, _ = kind.read_list(folder)
     tasks: list[str | None] = [None, *listed.tasks]
     needs_task = bool(listed.tasks) and not listed.serves(None)
     if needs_task:
         tasks = list(listed.tasks)
-    opened = {task: ModelFolder(folder, overrides, task) for task in tasks}
+    opened = {task: kind(folder, overrides, task) for task in tasks}
     first = next(iter(opened.values()))
     # A table beside a Transformer stays as it is.
     types = {
@@ -102,12 +104,15 @@ def load_model(
         for task, model in opened.items()
     }
     encoders: dict[Path, tuple[nn.TextEncoder, Mapping[str, str]]] = {}
+    owners: dict[Path, ModelFolder] = {}
     routes: dict[str, Route] = {}
     for task, model in opened.items():
-        if model.transformer not in encoders:
+        path = model.transformer
+        if path not in encoders:
             with model.checkpoint() as checkpoint:
-                encoders[model.transformer] = _load_encoder(model, checkpoint, types[task])
-        encoder, _ = encoders[model.transformer]
+                encoders[path] = _load_encoder(model, checkpoint, types[task])
+        model.take_head(owners.setdefault(path, model))
+        encoder, _ = encoders[path]
         routes |= _routes(model, encoder, task)
     default = routes.pop("") if "" in routes else next(iter(routes.values()))
     adapters, chosen = adapter_tasks(first.config)
@@ -173,9 +178,16 @@ def _load_encoder(
 ) -> tuple[nn.TextEncoder, Mapping[str, str]]:
     """The encoder and the types of its parts."""
     encoder, quantization = model.encoder(checkpoint), model.quantization
+    if isinstance(model, ModelFolder):
+        model.read_head(checkpoint, encoder, compute_type)
     if quantization is None and compute_type == "int8":
         quantized = quantize_encoder(encoder, model.measure(checkpoint))
-        return quantized.encoder, quantized.part_types
+        head = (
+            model.finish_head(quantized.encoder, compute_type)
+            if isinstance(model, ModelFolder)
+            else {}
+        )
+        return quantized.encoder, {**quantized.part_types, **head}
     if quantization is None:
         encoder.to_compute_type(compute_type)
     encoder.pack()

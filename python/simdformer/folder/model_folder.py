@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,8 @@ class ModelFolder(TransformerFolder):
     output: the feature that a text's row is.
     """
 
+    transformer_task = "feature-extraction"
+
     def __init__(
         self,
         folder: Path,
@@ -199,7 +201,7 @@ class ModelFolder(TransformerFolder):
         task: str | None = None,
         output: str = SENTENCE,
     ) -> None:
-        self.listed, defaults = list_modules(folder, output)
+        self.listed, defaults = self.read_list(folder, output)
         modules = self.listed.of(task)
         kinds = [module.kind for module in modules]
         if not modules or kinds[0] not in INPUT_MODULES or {*kinds[1:]} & {*INPUT_MODULES}:
@@ -207,16 +209,42 @@ class ModelFolder(TransformerFolder):
                 f"{self.listed.source}: modules {' -> '.join(kinds)} cannot be run: the first one, and"
                 f" no other, must be one of {', '.join(INPUT_MODULES)}"
             )
-        self.is_static = kinds[0] == "StaticEmbedding"
+        self.is_static = kinds[0] != "Transformer"
         self.kinds = kinds
         inner = modules[0].folder or folder
         # A folder that sentence-transformers did not write has its template applied.
         settings = TransformerSettings(message_format=None if self.is_static else "auto")
         if not self.is_static and self.listed.is_saved:
-            settings = read_transformer_settings(inner)
+            settings = read_transformer_settings(inner, self.transformer_task)
         others = tuple(module.folder for module in modules[1:] if module.folder is not None)
         super().__init__(folder, inner, settings, defaults, others, overrides)
         self.pooling = self._chain(modules[1:], output)
+
+    @classmethod
+    def read_list(cls, folder: Path, output: str = SENTENCE) -> tuple[ModuleList, Defaults]:
+        """The modules of a folder, and its defaults. Those of another class's model are not taken: as in
+        sentence-transformers its Transformer alone is."""
+        listed = read_modules(folder)
+        if listed is not None:
+            ours = "CrossEncoder" if output == SCORES else "SentenceTransformer"
+            saved = read_model_type(folder)
+            if saved == ours:
+                return listed, read_defaults(folder)
+            warn_caller(
+                f"{folder} is a {saved}: its modules are not taken, and its tokens are averaged"
+            )
+        modules = [Module("Transformer", folder), Module("Pooling", None)]
+        return ModuleList(folder / "config.json", modules, is_saved=False), Defaults()
+
+    def read_head(self, checkpoint: Checkpoint, encoder: nn.TextEncoder, compute_type: str) -> None:
+        """What the folder's own weights hold behind the encoder, while they are open."""
+
+    def finish_head(self, encoder: nn.TextEncoder, compute_type: str) -> Mapping[str, str]:  # noqa: ARG002
+        """The same in the compute type, once the encoder is. Returns the types of its parts."""
+        return {}
+
+    def take_head(self, other: ModelFolder) -> None:
+        """What another folder with the same weights has read there."""
 
     def _config(self) -> dict[str, Any]:
         return {} if self.is_static else super()._config()
@@ -274,19 +302,3 @@ class ModelFolder(TransformerFolder):
         """The pooling modes."""
         steps = self.pooling.steps
         return next((step.modes for step in steps if isinstance(step, Pooling)), ())
-
-
-def list_modules(folder: Path, output: str = SENTENCE) -> tuple[ModuleList, Defaults]:
-    """The modules of a folder, and its defaults. Those of another class's model are not taken: as in
-    sentence-transformers its Transformer alone is."""
-    listed = read_modules(folder)
-    if listed is not None:
-        ours = "CrossEncoder" if output == SCORES else "SentenceTransformer"
-        saved = read_model_type(folder)
-        if saved == ours:
-            return listed, read_defaults(folder)
-        warn_caller(
-            f"{folder} is a {saved}: its modules are not taken, and its tokens are averaged"
-        )
-    modules = [Module("Transformer", folder), Module("Pooling", None)]
-    return ModuleList(folder / "config.json", modules, is_saved=False), Defaults()

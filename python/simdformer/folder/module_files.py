@@ -65,6 +65,8 @@ def read_step(module: Module) -> Step:
     """
     assert module.folder is not None
     path = module.folder / "config.json"
+    if module.kind not in _READERS:
+        raise ValueError(f"{path}: {module.kind} is a module of SparseEncoder, which runs it")
     with naming(path):
         return _READERS[module.kind](path)
 

@@ -20,7 +20,7 @@ from simdformer.models import published
 from simdformer.models.config_fields import flag
 
 # Those that begin a list: they take texts.
-INPUT_MODULES = ("Transformer", "StaticEmbedding")
+INPUT_MODULES = ("Transformer", "StaticEmbedding", "SparseStaticEmbedding")
 KNOWN_MODULES = (
     "Transformer",
     "Pooling",
@@ -31,8 +31,11 @@ KNOWN_MODULES = (
     "WeightedLayerPooling",
     "StaticEmbedding",
     "Router",
+    # Of SparseEncoder.
+    "SpladePooling",
+    "SparseStaticEmbedding",
 )
-_OLD_NAMES = {"Asym": "Router"}
+_OLD_NAMES = {"Asym": "Router", "MLMTransformer": "Transformer"}
 # The published code of jina-embeddings-v3: a Transformer that chooses an adapter by task.
 _JINA_TRANSFORMER = "custom_st.Transformer"
 

@@ -20,6 +20,7 @@ _DEFAULT_KEYS = (
     "activation_fn",
     "default_prompt_name",
     "keep_in_fp32_modules",
+    "max_active_dims",
     "model_type",
     "prompts",
     "similarity_fn_name",
@@ -41,6 +42,7 @@ class Defaults:
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
+    max_active_dims: int | None = None
     activation_fn: str | None = None
 
 
@@ -65,11 +67,14 @@ def read_defaults(folder: Path) -> Defaults:
             prompts={name: prompt or "" for name, prompt in prompts.items()},
             default_prompt_name=string(config, "default_prompt_name", None),
             similarity_fn_name=string(config, "similarity_fn_name", None),
-            truncate_dim=None
-            if config.get("truncate_dim") is None
-            else positive_int(config, "truncate_dim"),
+            truncate_dim=_optional_int(config, "truncate_dim"),
+            max_active_dims=_optional_int(config, "max_active_dims"),
             activation_fn=string(config, "activation_fn", None),
         )
+
+
+def _optional_int(config: Mapping[str, Any], name: str) -> int | None:
+    return None if config.get(name) is None else positive_int(config, name)
 
 
 def _strings(config: Mapping[str, Any], name: str) -> list[str]:

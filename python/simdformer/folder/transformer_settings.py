@@ -242,7 +242,7 @@ def _with_modalities(
 
 def _hidden_state(read: str, output: object, task: str) -> int | None:
     path = output if isinstance(output, list) else [output]
-    if path == ["logits" if task == "sequence-classification" else "last_hidden_state"]:
+    if path == ["last_hidden_state" if task == "feature-extraction" else "logits"]:
         return None
     is_state = len(path) == 2 and path[0] == "hidden_states" and task == "feature-extraction"
     if is_state and isinstance(path[1], int) and not isinstance(path[1], bool):

@@ -173,6 +173,15 @@ class TextPipeline(TextReader):
         """What pooling would see: float32 (tokens, hidden_size) for each of consecutive texts."""
         return finite(self.passes(texts, self._token_rows))
 
+    def sparse_rows(self, texts: Iterable[Text]) -> Generator[Any, None, None]:
+        """What the model's sparse_rows gives of consecutive texts: (counts, indices, data)."""
+        begin = 0
+        for counts, indices, data in self.passes(texts, self._sparse_rows):
+            if not np.isfinite(data).all():
+                check_finite(np.split(data, np.cumsum(counts)[:-1]), begin)
+            begin += len(counts)
+            yield counts, indices, data
+
     def output_passes(
         self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
     ) -> Generator[list[ModelOutput], None, None]:
@@ -256,6 +265,10 @@ class TextPipeline(TextReader):
             head_masks=head_masks,
             num_threads=self._budget.num_threads,
         )
+
+    def _sparse_rows(self, batch: TokenBatch) -> Any:
+        model: Any = self._model
+        return model.sparse_rows(*self._read(batch), num_threads=self._budget.num_threads)
 
     def _read(self, batch: TokenBatch) -> TokenBatch:
         """What the model reads of a batch."""

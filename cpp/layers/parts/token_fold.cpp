@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/parts/token_fold.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace simdformer {
+namespace {
+
+// Columns at a time: with a block's rows 64 KB, which stay in L2 beside the rows that are multiplied.
+// int8 quantises the rows anew for each chunk, so that more columns share that.
+constexpr size_t kChunkColumns = 128;
+constexpr size_t kChunkColumnsInt8 = 512;
+
+}  // namespace
+
+TokenFold::TokenFold(const Linear& linear, Fold fold, const float* bias)
+    : linear_(linear), fold_(fold), bias_(bias) {
+  const size_t columns = linear.is_int8() ? kChunkColumnsInt8 : kChunkColumns;
+  chunk_panels_ = std::max<size_t>(1, columns / linear.kernels().gemm_nr);
+}
+
+size_t TokenFold::num_chunks() const {
+  return (linear_.num_panels() + chunk_panels_ - 1) / chunk_panels_;
+}
+
+size_t TokenFold::scratch_size() const {
+  return kRowBlock * chunk_panels_ * linear_.kernels().gemm_nr;
+}
+
+size_t TokenFold::first_column(size_t chunk) const {
+  return std::min(linear_.out_features(), chunk * chunk_panels_ * linear_.kernels().gemm_nr);
+}
+
+void TokenFold::forward(ConstMatrix x, std::span<const int32_t> cu, size_t chunk, float* scratch,
+                        Matrix out) const {
+  const size_t begin = chunk * chunk_panels_;
+  const size_t end = std::min(linear_.num_panels(), begin + chunk_panels_);
+  const size_t column = first_column(chunk);
+  const size_t columns = first_column(chunk + 1) - column;
+  const float start = fold_ == Fold::kMax ? -std::numeric_limits<float>::infinity() : 0.0f;
+  for (size_t s = 0; s < out.rows; ++s) std::fill_n(out.row(s) + column, columns, start);
+  const size_t stride = chunk_panels_ * linear_.kernels().gemm_nr;
+  for (size_t row = 0; row < x.rows; row += kRowBlock) {
+    const size_t rows = std::min(kRowBlock, x.rows - row);
+    const Matrix product{scratch, rows, columns, stride};
+    linear_.forward_panels(x.slice(row, rows), begin, end, Activation::kIdentity, product);
+    fold(cu, row, product, column, out);
+  }
+}
+
+// The rows of a block to the sequences that they belong to.
+void TokenFold::fold(std::span<const int32_t> cu, size_t row, ConstMatrix product, size_t column,
+                     Matrix out) const {
+  const auto first = static_cast<int32_t>(row) + cu[0];
+  const auto last = first + static_cast<int32_t>(product.rows);
+  const auto after = std::upper_bound(cu.begin(), cu.end(), first);
+  for (size_t s = static_cast<size_t>(after - cu.begin()) - 1; s + 1 < cu.size(); ++s) {
+    if (cu[s] >= last) return;
+    const auto from = static_cast<size_t>(std::max(cu[s], first) - first);
+    const auto to = static_cast<size_t>(std::min(cu[s + 1], last) - first);
+    linear_.kernels().fold_rows_into({.fold = fold_,
+                                      .rows = to - from,
+                                      .cols = product.cols,
+                                      .x = product.row(from),
+                                      .ldx = product.stride,
+                                      .bias = bias_ ? bias_ + column : nullptr,
+                                      .y = out.row(s) + column});
+  }
+}
+
+}  // namespace simdformer

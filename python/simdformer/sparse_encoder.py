@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SparseEncoder: text in, weights of the vocabulary's tokens out, with sentence-transformers' names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from simdformer.drop_in.arguments import LoadRequest, load_request
+from simdformer.drop_in.model_card import model_card
+from simdformer.drop_in.module_list import read_module_list
+from simdformer.drop_in.settings import settings_files
+from simdformer.drop_in.task_model import TaskModel
+from simdformer.drop_in.text_model import progress_bar
+from simdformer.folder.loading import LoadedModel, load_model
+from simdformer.folder.sparse_folder import SparseFolder
+from simdformer.functional.arrays import positive_int
+from simdformer.sparse_embeddings import (
+    SparseEmbeddings,
+    as_sparse,
+    pairwise_similarities,
+    similarities,
+    stacked,
+)
+from simdformer.text.inputs import check_execution, merge_prompts, old_name, refuse_unknown
+from simdformer.util.similarity import SIMILARITIES
+
+Decoded = list[tuple[str, float]]
+
+
+class SparseEncoder(TaskModel):
+    """A model that gives each text a weight for every token of the vocabulary, nearly all of them 0: a
+    drop-in for sentence-transformers' class, on CPUs.
+
+    Runs a masked language model with SpladePooling (SPLADE: Formal et al. 2021, arXiv:2109.10086), and
+    SparseStaticEmbedding, for queries alone as a rule, which a Router tells apart. A text's logits are
+    never there as a whole: memory does not grow with its length.
+
+    The same text gives bit-identical weights alone, in any batch, and with any number of threads.
+
+    Parameters
+    ----------
+    model_name_or_path : str or path
+        A folder or a name: what a SparseEncoder saved, or a masked language model.
+    compute_type, num_threads, max_batch_tokens
+        As SentenceTransformer's. The product with the vocabulary takes part in the compute type;
+        part_types["vocabulary"] says so where it is int8.
+    prompts, default_prompt_name, similarity_fn_name
+        Override what the model says. similarity_fn_name: "dot" unless something says otherwise.
+    max_active_dims : int or None
+        How many of a text's largest weights are kept; None for all, or what the model says.
+    cache_folder, revision, local_files_only, token, device, **further
+        As SentenceTransformer's.
+
+    Attributes
+    ----------
+    encoder, pipeline, name_or_path, compute_type, part_types, prompts, default_prompt_name, num_tokens,
+    truncated_texts
+        As SentenceTransformer's.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As SentenceTransformer's. ValueError too for a folder without a masked language model's head.
+
+    Examples
+    --------
+    >>> model = SparseEncoder("naver/splade-v3")  # doctest: +SKIP
+    >>> queries = model.encode_query(["What is AI?"])  # doctest: +SKIP
+    >>> model.decode(queries, top_k=3)  # doctest: +SKIP
+    [[('ai', 2.6), ('artificial', 1.7), ('definition', 1.2)]]
+    """
+
+    SUPPORTED_SIMILARITY_FN_NAMES = tuple(SIMILARITIES)
+    DEFAULT_SIMILARITY_FN_NAME = "dot"
+    _POSITIONAL = (
+        "batch_size",
+        "show_progress_bar",
+        "convert_to_tensor",
+        "convert_to_sparse_tensor",
+        "save_to_cpu",
+        "device",
+        "max_active_dims",
+        "pool",
+        "chunk_size",
+    )
+
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        compute_type: str = "default",
+        num_threads: int | None = None,
+        max_batch_tokens: int = 16384,
+        prompts: Mapping[str, str | None] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+        max_active_dims: int | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        device: object = None,
+        **further: Any,
+    ) -> None:
+        """Load a model: see the class."""
+        source = {
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "token": token,
+        }
+        running = {
+            "compute_type": compute_type,
+            "num_threads": num_threads,
+            "max_batch_tokens": max_batch_tokens,
+            "device": device,
+        }
+        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        defaults = loaded.defaults
+        self.model_card_data = model_card(further)
+        self.prompts = merge_prompts(prompts, defaults.prompts, always=("query", "document"))
+        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
+        self.resolve_prompt()
+        saved = defaults.similarity_fn_name
+        self.similarity_fn_name = self._saved_similarity(similarity_fn_name, saved)
+        self.max_active_dims = _checked(max_active_dims, defaults.max_active_dims)
+
+    def _load(self, request: LoadRequest) -> LoadedModel:
+        request = request.found()
+        loaded = load_model(request.folder, request.compute_type, request.overrides, SparseFolder)
+        self._adopt(request, loaded, include_prompt=True)
+        modules = read_module_list(request.folder) or [("Transformer", ""), ("SpladePooling", "")]
+        self.module_names = tuple(name for name, _ in modules)
+        return loaded
+
+    def __repr__(self) -> str:
+        return (
+            f"SparseEncoder({self.name_or_path!r}, dim={self.get_embedding_dimension()},"
+            f" max_seq_length={self.max_seq_length})"
+        )
+
+    def get_embedding_dimension(self) -> int:
+        """The length of a row: the tokens of the vocabulary."""
+        return self.pipeline.width
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    def encode(
+        self,
+        inputs: Any = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool = True,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,  # noqa: ARG002  (they are there)
+        device: Any = None,
+        max_active_dims: int | None = None,
+        pool: dict[str, Any] | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Give texts their weights.
+
+        inputs, prompt_name, prompt, batch_size, show_progress_bar, device, pool, chunk_size: as
+          SentenceTransformer.encode's.
+        convert_to_tensor: False returns a list of n rows. convert_to_sparse_tensor: False returns arrays
+          with all zeros, float32, in the place of SparseEmbeddings. save_to_cpu: has no effect here.
+        max_active_dims: keep a text's largest weights, at most so many; None for the model's number.
+        task: "query", "document" or another that the model tells apart, by routes or lengths.
+        Returns: SparseEmbeddings (n, vocabulary); (vocabulary,) for a str.
+        Errors: as SentenceTransformer.encode's.
+        """
+        inputs = old_name(inputs, kwargs)
+        check_execution(batch_size, device, pool, chunk_size)
+        refuse_unknown("encode", kwargs, {"task"})
+        arguments = {
+            "max_active_dims": _checked(max_active_dims, self.max_active_dims),
+            "task": kwargs.get("task"),
+            "prompt": self.resolve_prompt(prompt, prompt_name),
+        }
+        texts, single = self._listed(inputs)
+        with progress_bar(len(texts), show_progress_bar, "text") as bar:
+            parts = self._parts(texts, (device, pool, chunk_size), bar, **arguments)
+        found: Any = parts[0] if len(parts) == 1 else stacked(parts, self.get_embedding_dimension())
+        if single or not convert_to_tensor:
+            found = list(found)
+        if not convert_to_sparse_tensor:
+            found = [row.toarray() for row in found] if isinstance(found, list) else found.toarray()
+        found = self._given(found)
+        return found[0] if single else found
+
+    def compute(
+        self,
+        texts: list[str],
+        *,
+        prompt: str | None,
+        max_active_dims: int | None,
+        task: str | None = None,
+        bar: Any = None,
+    ) -> SparseEmbeddings:
+        """What `encode` computes of checked arguments, in this process."""
+        pipeline = self.pipeline.for_task(task)
+        width, parts = self.get_embedding_dimension(), []
+        with closing(pipeline.sparse_rows(self._prompted(texts, prompt, task))) as passes:
+            for counts, indices, data in passes:
+                indptr = np.concatenate([[0], counts]).cumsum().astype(np.int64)
+                part = SparseEmbeddings(data, indices, indptr, (len(counts), width))
+                parts.append(part if max_active_dims is None else part.largest(max_active_dims))
+                if bar is not None:
+                    bar.update(len(counts))
+        return parts[0] if len(parts) == 1 else stacked(parts, width)
+
+    # --- what is done with embeddings: SparseEmbeddings, rows of them, arrays, SciPy's or torch's ---
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Compare all with all, by `similarity_fn_name`. embeddings1: (n, vocabulary) or (vocabulary,),
+        embeddings2: (m, vocabulary) or (vocabulary,). Returns: float32 (n, m); distances are negated."""
+        a, b = _alike(embeddings1, embeddings2)
+        return self._given(similarities(self.similarity_fn_name, a, b))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Compare embeddings1[i] with embeddings2[i]. Returns: float32 (n,)."""
+        a, b = _alike(embeddings1, embeddings2)
+        if len(a) != len(b):
+            raise ValueError(f"embeddings1 has {len(a)} rows, embeddings2 {len(b)}")
+        return self._given(pairwise_similarities(self.similarity_fn_name, a, b))
+
+    def intersection(self, embeddings_1: Any, embeddings_2: Any) -> Any:
+        """The products of a text's weights with those of one or more others, as far as they are above 0.
+
+        embeddings_1: (vocabulary,). embeddings_2: (vocabulary,) or (n, vocabulary). Returns:
+        SparseEmbeddings of the shape of embeddings_2.
+        """
+        a, b = as_sparse("embeddings_1", embeddings_1), as_sparse("embeddings_2", embeddings_2)
+        if a.ndim != 1:
+            raise ValueError(f"embeddings_1 must have one dimension, its shape is {a.shape}")
+        if a.shape[-1] != b.shape[-1]:
+            raise ValueError(f"embeddings_1 has shape {a.shape}, embeddings_2 {b.shape}")
+        products = a.toarray()[b.indices] * b.data
+        kept = products > 0
+        indptr = np.concatenate([[0], np.cumsum(kept)])[b.indptr]
+        return self._given(SparseEmbeddings(products[kept], b.indices[kept], indptr, b.shape))
+
+    def decode(self, embeddings: Any, top_k: int | None = None) -> Decoded | list[Decoded]:
+        """The tokens of embeddings with their weights, the largest first, at most top_k.
+
+        embeddings: (vocabulary,) or (n, vocabulary). Returns: a list of (token, weight), or n of them.
+        """
+        rows = as_sparse("embeddings", embeddings)
+        if top_k is not None:
+            rows = rows.largest(positive_int("top_k", top_k))
+        spell = self.pipeline.tokenizer.spell
+        decoded = []
+        for row in [rows] if rows.ndim == 1 else rows:
+            order = np.argsort(-row.data, kind="stable")
+            tokens = spell(row.indices[order].tolist())
+            decoded.append(list(zip(tokens, row.data[order].tolist(), strict=True)))
+        return decoded[0] if rows.ndim == 1 else decoded
+
+    @staticmethod
+    def sparsity(embeddings: Any) -> dict[str, float]:
+        """ "active_dims", how many weights of a text are not 0, and "sparsity_ratio", the share of those that
+        are: means over the rows. embeddings: (vocabulary,) or (n, vocabulary)."""
+        rows = as_sparse("embeddings", embeddings)
+        count, width = len(rows.indptr) - 1, rows.shape[-1]
+        if count == 0 or width == 0:
+            return {"active_dims": 0.0, "sparsity_ratio": 1.0}
+        mean = rows.nnz / count
+        return {"active_dims": mean, "sparsity_ratio": 1.0 - mean / width}
+
+    def _settings_files(self) -> dict[str, Any]:
+        files = settings_files(
+            self,
+            {
+                "model_type": "SparseEncoder",
+                "similarity_fn_name": self.similarity_fn_name,
+                **({"max_active_dims": self.max_active_dims} if self.max_active_dims else {}),
+            },
+        )
+        if "modules.json" in files:  # a masked language model, as it is run without
+            settings = files["sentence_bert_config.json"]
+            settings |= {"transformer_task": "fill-mask", "module_output_name": "token_embeddings"}
+            pooling = {"pooling_strategy": "max", "activation_function": "relu"}
+            files["1_SpladePooling/config.json"] = pooling
+        return files
+
+
+def _checked(given: int | None, default: int | None) -> int | None:
+    return default if given is None else positive_int("max_active_dims", given)
+
+
+def _alike(embeddings1: Any, embeddings2: Any) -> tuple[SparseEmbeddings, SparseEmbeddings]:
+    """Both as matrices. ValueError if their rows are of several lengths."""
+    pair = as_sparse("embeddings1", embeddings1), as_sparse("embeddings2", embeddings2)
+    a, b = (x if x.ndim == 2 else stacked([x], x.shape[0]) for x in pair)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"embeddings1 has rows of {a.shape[1]}, embeddings2 of {b.shape[1]}")
+    return a, b
