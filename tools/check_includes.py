@@ -41,15 +41,21 @@ THREADS_FILES = ("base/workers_openmp.cpp", "base/system_posix.cpp", "base/syste
 PUBLIC = (
     "CrossEncoder",
     "ModelOutput",
+    "MultiVectorEncoder",
     "SentenceTransformer",
+    "SparseEmbeddings",
+    "SparseEncoder",
     "__version__",
     "as_sentence_transformers",
     "cross_encoder",
+    "multi_vector_encoder",
     "quantize_embeddings",
     "quantize_model",
     "register_threadpoolctl",
     "sentence_transformer",
     "show_config",
+    "sparse_embeddings",
+    "sparse_encoder",
 )
 BOTTOM = ("_core", "checkpoint", "functional")
 FOLDER = (*BOTTOM, "build_info", "folder", "int8", "models", "nn", "text")
@@ -73,6 +79,9 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "thread_limits.py": ("_core", "__version__"),
     "cross_encoder.py": ("drop_in", "folder", "functional", "text", "util"),
     "sentence_transformer.py": ("drop_in", "folder", "functional", "text", "util"),
+    "multi_vector_encoder.py": ("drop_in", "folder", "text", "util"),
+    "sparse_embeddings.py": (),
+    "sparse_encoder.py": ("drop_in", "folder", "functional", "sparse_embeddings", "text", "util"),
     "__init__.py": (
         "_core",
         "build_info",

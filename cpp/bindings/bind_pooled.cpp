@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What gives each text a row: a stack with embeddings and a head behind it; and scores of token vectors.
+// What gives each text a row: a stack with embeddings and a head behind it; and scores of token
+// vectors.
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
@@ -113,8 +114,8 @@ Shared<VocabularyStack> make_vocabulary_stack(const Shared<TransformerStack>& st
   check(own != nullptr, "VocabularyStack: vocabulary is None, and no layer stands for the words");
   Buffer<float> biases;
   if (!bias.is_none()) biases = copied(float_array("bias", bias, 1));
-  auto made = std::make_shared<VocabularyStack>(VocabularyStack{
-      stack, VocabularyHead(transform, own, std::move(biases), sums, logarithms)});
+  auto made = std::make_shared<VocabularyStack>(
+      VocabularyStack{stack, VocabularyHead(transform, own, std::move(biases), sums, logarithms)});
   check(made->head.in_features() == stack->hidden_size(), "VocabularyStack: the head takes ",
         made->head.in_features(), " features, the stack gives ", stack->hidden_size());
   return made;
@@ -130,8 +131,7 @@ FloatArray late_interaction(const py::object& queries, const py::object& query_o
   };
   const FloatArray q = float_array("queries", queries, 2);
   const FloatArray d = float_array("documents", documents, 2);
-  check(q.shape(1) == d.shape(1), "queries have ", q.shape(1), " features, documents ",
-        d.shape(1));
+  check(q.shape(1) == d.shape(1), "queries have ", q.shape(1), " features, documents ", d.shape(1));
   const std::vector<int32_t> query_cu = offsets("query_offsets", query_offsets);
   const std::vector<int32_t> document_cu = offsets("document_offsets", document_offsets);
   check_end("query_offsets", query_cu, matrix(q));

@@ -65,10 +65,10 @@ SIMDFORMER_INLINE VecF32 exp2_coarse(VecF32 x) {
   return exp2_by(max(VecF32::broadcast(-2.0f), x), kP);
 }
 
-// log(1 + x) for x >= 0 = n ln 2 + log(1 + f), 1 + f = (1 + x) 2^-n in [0.75, 1.5): n is the nearest
-// integer to the exponent and mantissa of 1 + x read as one number. f is made of x, not of 1 + x,
-// so that a small x keeps its relative accuracy. log(1 + f) = 2 artanh(s), s = f / (2 + f): its
-// series up to s^11, |s| <= 0.2, leaves 1.3e-9. inf and NaN are given back.
+// log(1 + x) for x >= 0 = n ln 2 + log(1 + f), 1 + f = (1 + x) 2^-n in [0.75, 1.5): n is the
+// nearest integer to the exponent and mantissa of 1 + x read as one number. f is made of x, not of
+// 1 + x, so that a small x keeps its relative accuracy. log(1 + f) = 2 artanh(s), s = f / (2 + f):
+// its series up to s^11, |s| <= 0.2, leaves 1.3e-9. inf and NaN are given back.
 SIMDFORMER_INLINE VecF32 log1p(VecF32 x) {
   constexpr float kSeries[] = {0.333333333f, 0.2f, 0.142857143f, 0.111111111f, 0.0909090909f};
   const VecF32 one = VecF32::broadcast(1.0f);

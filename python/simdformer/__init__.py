@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from simdformer.cross_encoder import CrossEncoder
     from simdformer.drop_in.stand_in import as_sentence_transformers
     from simdformer.int8.quantize_model import quantize_model
+    from simdformer.multi_vector_encoder import MultiVectorEncoder
     from simdformer.sentence_transformer import SentenceTransformer
     from simdformer.sparse_embeddings import SparseEmbeddings
     from simdformer.sparse_encoder import SparseEncoder
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CrossEncoder",
     "ModelOutput",
+    "MultiVectorEncoder",
     "SentenceTransformer",
     "SparseEmbeddings",
     "SparseEncoder",
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "ModelOutput": "simdformer.text.model_output",
+    "MultiVectorEncoder": "simdformer.multi_vector_encoder",
     "SentenceTransformer": "simdformer.sentence_transformer",
     "SparseEmbeddings": "simdformer.sparse_embeddings",
     "SparseEncoder": "simdformer.sparse_encoder",

@@ -186,15 +186,16 @@ def _scores(name: str, row: SparseEmbeddings, b: SparseEmbeddings, squares: Arra
     wide = row.toarray().astype(np.float64)
     met = wide[b.indices]
     if name == "manhattan":  # where b has an element, its distance stands for the row's own
-        return np.negative(np.abs(wide).sum() + _row_sums(b, np.abs(met - b.data) - np.abs(met)))
+        distances = np.abs(wide).sum() + _row_sums(b, np.abs(met - b.data) - np.abs(met))
+        return np.asarray(-distances)
     dots = _row_sums(b, met * b.data)
     if name == "dot":
         return dots
     square = float(_square(wide).sum())
     if name == "euclidean":
-        return np.negative(np.sqrt(np.maximum(square + squares - 2 * dots, 0)))
-    norms = np.maximum(np.sqrt(squares), _SMALLEST) * max(np.sqrt(square), _SMALLEST)
-    return np.divide(dots, norms)
+        return np.asarray(-np.sqrt(np.maximum(square + squares - 2 * dots, 0)))
+    norms = np.maximum(np.sqrt(squares), _SMALLEST) * max(float(np.sqrt(square)), _SMALLEST)
+    return np.asarray(dots / norms)
 
 
 def _square(values: Array) -> Array:

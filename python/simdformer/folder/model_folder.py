@@ -66,6 +66,9 @@ class TransformerFolder(ABC):
     """
 
     reads_pairs = False
+    expands_queries = False
+    # Beginnings of names of tensors that something else than the encoder reads.
+    other_tensors: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -80,6 +83,11 @@ class TransformerFolder(ABC):
         self.transformer = transformer
         self.others = others
         self.settings = settings
+        if settings.query_expansion is not None and not self.expands_queries:
+            raise ValueError(
+                f"{transformer}: query_expansion={settings.query_expansion!r} is not supported here;"
+                " known: null (MultiVectorEncoder expands queries)"
+            )
         self.defaults = defaults
         adapter = transformer / "adapter_config.json"
         if os.path.lexists(adapter):  # transformers adds what it declares to the weights
@@ -116,7 +124,8 @@ class TransformerFolder(ABC):
             return encoder
         with naming(path):
             assigned = assign(encoder, names, checkpoint).without(self._cut(encoder))
-        if left := assigned.unread:
+        others = self.other_tensors
+        if left := [name for name in assigned.unread if not name.startswith(others)]:
             shown = ", ".join(map(repr, left[:5])) + (", ..." if left[5:] else "")
             warn_caller(
                 f"{checkpoint.location}: {len(left)} tensors that config.json leaves no place for are"

@@ -66,7 +66,9 @@ def read_step(module: Module) -> Step:
     assert module.folder is not None
     path = module.folder / "config.json"
     if module.kind not in _READERS:
-        raise ValueError(f"{path}: {module.kind} is a module of SparseEncoder, which runs it")
+        raise ValueError(
+            f"{path}: {module.kind} is a module of SparseEncoder or MultiVectorEncoder, and not run here"
+        )
     with naming(path):
         return _READERS[module.kind](path)
 

@@ -34,7 +34,12 @@ KNOWN_MODULES = (
     # Of SparseEncoder.
     "SpladePooling",
     "SparseStaticEmbedding",
+    # Of MultiVectorEncoder.
+    "MultiVectorMask",
+    "HierarchicalTokenPooling",
 )
+# What other packages call the same class.
+_OTHERS = {"pylate.models.Dense.Dense": "sentence_transformers.models.Dense"}
 _OLD_NAMES = {"Asym": "Router", "MLMTransformer": "Transformer"}
 # The published code of jina-embeddings-v3: a Transformer that chooses an adapter by task.
 _JINA_TRANSFORMER = "custom_st.Transformer"
@@ -149,7 +154,7 @@ def _is_odd(path: str) -> bool:
 
 
 def _module(source: Path, kind: object, folder: Path, depth: int = 0) -> Module:
-    package, _, name = str(kind).rpartition(".")
+    package, _, name = _OTHERS.get(str(kind), str(kind)).rpartition(".")
     name = _OLD_NAMES.get(name, name)
     if kind == _JINA_TRANSFORMER and published(read_optional_json(folder / "config.json")):
         return Module("Transformer", folder)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,12 @@ def read_model_type(folder: Path) -> str:
     return str(config.get("model_type", "SentenceTransformer"))
 
 
-def read_defaults(folder: Path) -> Defaults:
-    """Read config_sentence_transformers.json; a missing file says nothing."""
+def read_defaults(folder: Path, further: Collection[str] = ()) -> Defaults:
+    """Read config_sentence_transformers.json; a missing file says nothing. further: keys that something
+    else reads."""
     path = folder / _DEFAULTS_FILE
     config = read_optional_json(path)
-    warn_keys(path, config, _DEFAULT_KEYS)
+    warn_keys(path, config, (*_DEFAULT_KEYS, *further))
     with naming(path):
         if config.get("keep_in_fp32_modules"):
             _strings(config, "keep_in_fp32_modules")  # all that it names is in float32 here

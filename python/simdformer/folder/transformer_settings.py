@@ -95,7 +95,8 @@ class TransformerSettings:
     the hidden states is taken, counted from the embeddings'; None for the last.
     add_special_tokens: whether a text gets those of the tokenizer. message_format: how a chat
     template takes its texts, "flat", "structured" or "auto"; None if texts do not go through one.
-    chat_template_kwargs: further variables of the template.
+    chat_template_kwargs: further variables of the template. query_expansion: as the file has it; None for
+    none.
     """
 
     max_seq_length: int | None = None
@@ -106,6 +107,7 @@ class TransformerSettings:
     add_special_tokens: bool = True
     message_format: str | None = None
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    query_expansion: object = None
     overrides: Overrides = NO_OVERRIDES
 
     def length(self, task: str | None) -> int | None:
@@ -136,9 +138,10 @@ def read_transformer_settings(
         for name, known in (("transformer_task", task), ("module_output_name", output)):
             if config.get(name, known) != known:
                 raise ValueError(f"unknown {name} {config[name]!r}; known: {known!r}")
-        for name in ("query_expansion", "tokenizer_name_or_path"):
-            if config.get(name) is not None:
-                raise ValueError(f"{name}={config[name]!r} is not supported; known: null")
+        if config.get("tokenizer_name_or_path") is not None:
+            raise ValueError(
+                f"tokenizer_name_or_path={config['tokenizer_name_or_path']!r} is not supported; known: null"
+            )
         settings = TransformerSettings(
             max_seq_length=get_length(config, "max_seq_length"),
             do_lower_case=bool(config.get("do_lower_case", False)),
@@ -147,6 +150,7 @@ def read_transformer_settings(
                 for name in ("query", "document")
                 if (length := get_length(config, f"{name}_length")) is not None
             },
+            query_expansion=config.get("query_expansion"),
             overrides=_overrides(config),
         )
         settings = _with_processing(path, settings, get_object(config, "processing_kwargs"))

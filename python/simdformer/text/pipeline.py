@@ -182,6 +182,12 @@ class TextPipeline(TextReader):
             begin += len(counts)
             yield counts, indices, data
 
+    def token_vectors(
+        self, texts: Iterable[Text], task: str | None
+    ) -> Generator[list[Float32], None, None]:
+        """What the model's token_vectors gives of consecutive texts: float32 (vectors, width) each."""
+        return finite(self.passes(texts, partial(self._token_vectors, task=task)))
+
     def output_passes(
         self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
     ) -> Generator[list[ModelOutput], None, None]:
@@ -265,6 +271,13 @@ class TextPipeline(TextReader):
             head_masks=head_masks,
             num_threads=self._budget.num_threads,
         )
+
+    def _token_vectors(self, batch: TokenBatch, task: str | None) -> list[Float32]:
+        model: Any = self._model
+        found: list[Float32] = model.token_vectors(
+            self._read(batch), task, self._budget.num_threads
+        )
+        return found
 
     def _sparse_rows(self, batch: TokenBatch) -> Any:
         model: Any = self._model

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What gives a text several vectors: queries filled up with expansion tokens, dense layers on the vectors of
+tokens, and which of them are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simdformer._core import Masks, TransformerStack
+from simdformer.folder.fields import string
+from simdformer.folder.steps import TOKENS, Batch, Step, check_widths
+from simdformer.models.config_fields import flag, one_of, positive_int
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+
+class QueryExpansion(NamedTuple):
+    """Queries of fewer than `length` tokens are filled up with a token, None for the mask token. is_fixed:
+    longer ones are cut. attends: whether all tokens see those that fill up."""
+
+    length: int
+    is_fixed: bool = True
+    attends: bool = False
+    token: str | None = None
+
+
+def read_expansion(value: object) -> QueryExpansion | None:
+    """query_expansion of sentence_bert_config.json. ValueError for what cannot be."""
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"query_expansion must be an object or null, got {value!r}")  # noqa: TRY004  (the file is wrong, not the call)
+    if unknown := value.keys() - {"strategy", "attend", "token", "length"}:
+        raise ValueError(f"query_expansion: {', '.join(map(repr, sorted(unknown)))}: not supported")
+    return QueryExpansion(
+        positive_int(value, "length"),
+        one_of(value, "strategy", ["fixed", "min"], "") == "fixed",
+        flag(value, "attend", False),
+        string(value, "token", None),
+    )
+
+
+class Scored(NamedTuple):
+    """Which tokens a text's vectors are those of: MultiVectorMask. skipped: ids that are left out in texts of
+    these tasks. kept: if not None, in texts that are no queries the only ones that are not."""
+
+    skipped: Collection[int] = ()
+    tasks: Collection[str] = ("document",)
+    kept: Collection[int] | None = None
+
+    def mask(self, input_ids: Int32, task: str | None) -> NDArray[np.bool_]:
+        """Whether each token is kept."""
+        mask = np.ones(len(input_ids), bool)
+        if (task or "document") in self.tasks and self.skipped:
+            mask &= ~np.isin(input_ids, list(self.skipped))
+        if task != "query" and self.kept:
+            mask &= np.isin(input_ids, list(self.kept))
+        return mask
+
+
+class Packed(NamedTuple):
+    """A batch, and of each text how many tokens the others see, None for all."""
+
+    input_ids: Int32
+    cu_seqlens: Int32
+    token_type_ids: Int32 | None
+    seen: Int32 | None
+
+
+def expanded(batch: tuple[Any, ...], length: int, token: int, *, attends: bool) -> Packed:
+    """Texts of fewer tokens filled up to `length`."""
+    input_ids, cu, type_ids = (*batch, None)[:3]
+    lengths = np.diff(cu)
+    filled = np.maximum(lengths, length)
+    offsets = np.concatenate([[0], np.cumsum(filled)]).astype(np.int32)
+    ids = np.full(offsets[-1], token, np.int32)
+    places = np.arange(len(input_ids)) + np.repeat(offsets[:-1] - cu[:-1], lengths)
+    ids[places] = input_ids
+    types = None
+    if type_ids is not None:
+        types = np.zeros(offsets[-1], np.int32)
+        types[places] = type_ids
+    is_whole = attends or bool((lengths == filled).all())
+    return Packed(ids, offsets, types, None if is_whole else lengths.astype(np.int32))
+
+
+class MultiVector:
+    """MultiVectorMask and what stands beside it, in the place of a Chain.
+
+    steps: on token vectors. scored, expansion: None for none; token: that fills up.
+    """
+
+    include_prompt = True
+    reads_layers = False
+
+    def __init__(self, name: str, steps: tuple[Step, ...]) -> None:
+        self.steps = steps
+        self.scored = Scored()
+        self.expansion: QueryExpansion | None = None
+        self.token = -1
+        self.pooling: Any = None  # of tokens, by the folder's modules
+        self._name = name
+
+    def __call__(self, stack: TransformerStack) -> MultiVectorStack:
+        """Behind an encoder. ValueError if the modules do not fit it, or one another."""
+        widths = check_widths(self.steps, {TOKENS: stack.hidden_size})
+        return MultiVectorStack(stack, self, widths[TOKENS])
+
+
+class MultiVectorStack:
+    """An encoder with what makes vectors of its tokens."""
+
+    def __init__(self, stack: TransformerStack, chain: MultiVector, width: int) -> None:
+        self._stack = stack
+        self._chain = chain
+        self.embedding_dimension = width
+
+    def encode(self, *_: Any, **__: Any) -> Float32:
+        """Refused: a text has no row."""
+        raise ValueError("a text has several vectors here: encode gives all of them")
+
+    def token_vectors(
+        self, batch: tuple[Any, ...], task: str | None, num_threads: int
+    ) -> list[Float32]:
+        """Those of packed texts: float32 (tokens that are kept, width) each."""
+        chain, expansion = self._chain, self._chain.expansion
+        ids, cu, types = (*batch, None)[:3]
+        packed = Packed(ids, cu, types, None)
+        if expansion is not None and task == "query":
+            attends = expansion.attends
+            packed = expanded(batch, expansion.length, chain.token, attends=attends)
+        rows = self._rows(packed, num_threads)
+        state = Batch(packed.cu_seqlens, 0, num_threads)
+        for step in chain.steps:
+            rows = step(rows, state)
+        mask = chain.scored.mask(packed.input_ids, task)
+        ends = np.concatenate([[0], np.cumsum(mask)])[packed.cu_seqlens[1:-1]]
+        return np.split(rows[mask], ends)
+
+    def _rows(self, packed: Packed, num_threads: int) -> Float32:
+        """What the encoder makes of each token."""
+        ids, cu, types, seen = packed
+        if seen is None:
+            return self._stack.encode(ids, cu, types, num_threads=num_threads)
+        out = np.empty((len(ids), self._stack.hidden_size), np.float32)
+        key_mask = np.arange(int(np.diff(cu).max()))[None] < seen[:, None]
+        self._stack.forward(
+            ids,
+            cu,
+            out,
+            token_type_ids=types,
+            masks=Masks(key_mask=key_mask[:, None, None]),
+            num_threads=num_threads,
+        )
+        return out

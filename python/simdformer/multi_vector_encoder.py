@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MultiVectorEncoder: text in, a vector for each token out, with sentence-transformers' names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from simdformer.drop_in.arguments import LoadRequest, load_request
+from simdformer.drop_in.model_card import model_card
+from simdformer.drop_in.module_list import read_module_list
+from simdformer.drop_in.settings import settings_files
+from simdformer.drop_in.task_model import TaskModel
+from simdformer.drop_in.text_model import progress_bar
+from simdformer.folder.loading import LoadedModel, load_model
+from simdformer.folder.multi_vector_folder import MultiVectorFolder
+from simdformer.text.inputs import (
+    check_execution,
+    check_known,
+    merge_prompts,
+    old_name,
+    refuse_unknown,
+)
+from simdformer.text.pipeline import Float32
+from simdformer.util.late_interaction import SIMILARITIES, HierarchicalTokenPooling
+from simdformer.util.similarity import normalize_embeddings as normalized
+
+
+class MultiVectorEncoder(TaskModel):
+    """A model that gives each text a vector for every token, compared by late interaction (ColBERT: Khattab and
+    Zaharia 2020, arXiv:2004.12832): a drop-in for sentence-transformers' class, on CPUs.
+
+    Queries and documents are read in two ways: use `encode_query` and `encode_document`. Folders may be
+    those of sentence-transformers 6, of PyLate, or of ColBERT's authors (artifact.metadata).
+
+    The same text gives bit-identical vectors alone, in any batch, and with any number of threads.
+
+    Parameters
+    ----------
+    model_name_or_path : str or path
+        A folder or a name.
+    compute_type, num_threads, max_batch_tokens
+        As SentenceTransformer's. Dense layers behind the encoder stay in float32.
+    prompts, default_prompt_name, similarity_fn_name
+        Override what the model says. similarity_fn_name: "maxsim", unless something says otherwise, or
+        "meanmaxsim".
+    cache_folder, revision, local_files_only, token, device, **further
+        As SentenceTransformer's.
+
+    Attributes
+    ----------
+    encoder, pipeline, name_or_path, compute_type, part_types, prompts, default_prompt_name, num_tokens,
+    truncated_texts
+        As SentenceTransformer's.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As SentenceTransformer's. ValueError too for a folder that is no such model's: a projection that
+        nobody trained is not made up.
+
+    Examples
+    --------
+    >>> model = MultiVectorEncoder("lightonai/GTE-ModernColBERT-v1")  # doctest: +SKIP
+    >>> queries = model.encode_query(["What is the capital of France?"])  # doctest: +SKIP
+    >>> documents = model.encode_document(["Paris is the capital of France."])  # doctest: +SKIP
+    >>> model.similarity(queries, documents).shape  # doctest: +SKIP
+    (1, 1)
+    """
+
+    SUPPORTED_SIMILARITY_FN_NAMES = tuple(SIMILARITIES)
+    DEFAULT_SIMILARITY_FN_NAME = "maxsim"
+    _POSITIONAL = (
+        "batch_size",
+        "show_progress_bar",
+        "output_value",
+        "convert_to_numpy",
+        "device",
+        "normalize_embeddings",
+        "pool",
+        "chunk_size",
+        "token_pooling",
+    )
+
+    def __init__(
+        self,
+        model_name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        compute_type: str = "default",
+        num_threads: int | None = None,
+        max_batch_tokens: int = 16384,
+        prompts: Mapping[str, str | None] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        device: object = None,
+        **further: Any,
+    ) -> None:
+        """Load a model: see the class."""
+        source = {
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "token": token,
+        }
+        running = {
+            "compute_type": compute_type,
+            "num_threads": num_threads,
+            "max_batch_tokens": max_batch_tokens,
+            "device": device,
+        }
+        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        defaults = loaded.defaults
+        self.model_card_data = model_card(further)
+        self.prompts = merge_prompts(prompts, defaults.prompts, always=("query", "document"))
+        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
+        self.resolve_prompt()
+        saved = defaults.similarity_fn_name
+        self.similarity_fn_name = self._saved_similarity(similarity_fn_name, saved)
+
+    def _load(self, request: LoadRequest) -> LoadedModel:
+        request = request.found()
+        loaded = load_model(
+            request.folder, request.compute_type, request.overrides, MultiVectorFolder
+        )
+        self._adopt(request, loaded, include_prompt=True)
+        modules = read_module_list(request.folder) or [("Transformer", "")]
+        self.module_names = tuple(name for name, _ in modules)
+        pooling = loaded.pool.pooling  # type: ignore[attr-defined]
+        self._token_pooling = None if pooling is None else _pooling_of(pooling)
+        return loaded
+
+    def __repr__(self) -> str:
+        return (
+            f"MultiVectorEncoder({self.name_or_path!r}, dim={self.get_embedding_dimension()},"
+            f" max_seq_length={self.max_seq_length})"
+        )
+
+    def get_embedding_dimension(self) -> int:
+        """The length of a token's vector."""
+        return self.pipeline.width
+
+    def encode(
+        self,
+        inputs: Any = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str | None = "token_embeddings",
+        convert_to_numpy: bool = True,  # noqa: ARG002  (they are arrays)
+        device: Any = None,
+        normalize_embeddings: bool = False,
+        pool: dict[str, Any] | None = None,
+        chunk_size: int | None = None,
+        token_pooling: Any = None,
+        task: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Give each text its vectors.
+
+        inputs, prompt_name, prompt, batch_size, show_progress_bar, device, pool, chunk_size: as
+          SentenceTransformer.encode's.
+        output_value: "token_embeddings" alone. convert_to_numpy: has no effect, arrays are NumPy's.
+        normalize_embeddings: vectors of length one, if the model's modules do not make them that.
+        token_pooling: leaves fewer vectors, as HierarchicalTokenPooling does; behind the model's own.
+        task: "query" or "document": which marker, length and expansion apply, and what is left out.
+        Returns: a list of float32 (vectors, dim), one a text; one array for a str.
+        Errors: as SentenceTransformer.encode's; ValueError for convert_to_tensor, as there are several shapes.
+        """
+        inputs = old_name(inputs, kwargs)
+        check_known("output_value", output_value, ("token_embeddings",))
+        check_execution(batch_size, device, pool, chunk_size)
+        refuse_unknown("encode", kwargs, set())
+        arguments = {
+            "normalize_embeddings": normalize_embeddings,
+            "token_pooling": token_pooling,
+            "task": task,
+            "prompt": self.resolve_prompt(prompt, prompt_name),
+        }
+        texts, single = self._listed(inputs)
+        with progress_bar(len(texts), show_progress_bar, "text") as bar:
+            parts = self._parts(texts, (device, pool, chunk_size), bar, **arguments)
+        found = self._given([vectors for part in parts for vectors in part])
+        return found[0] if single else found
+
+    def compute(
+        self,
+        texts: list[str],
+        *,
+        prompt: str | None,
+        normalize_embeddings: bool,
+        token_pooling: Any,
+        task: str | None = None,
+        bar: Any = None,
+    ) -> list[Float32]:
+        """What `encode` computes of checked arguments, in this process."""
+        pipeline, found = self.pipeline.for_task(task), []
+        with closing(pipeline.token_vectors(self._prompted(texts, prompt, task), task)) as passes:
+            for part in passes:
+                found += self._pooled(part, normalize_embeddings, token_pooling, task)
+                if bar is not None:
+                    bar.update(len(part))
+        return found
+
+    def _pooled(
+        self, part: list[Float32], normalize: bool, pooling: Any, task: str | None
+    ) -> list[Float32]:
+        """What is left of some texts' vectors."""
+        kept = part if self._token_pooling is None else self._token_pooling.pool(part, task=task)
+        if normalize:
+            kept = [normalized(vectors) for vectors in kept]
+        return kept if pooling is None else list(pooling.pool(kept, task=task))
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Compare all queries with all documents, by `similarity_fn_name`.
+
+        embeddings1, embeddings2: what encode_query and encode_document give, lists of (vectors, dim), or
+        one such array. Returns: float32 (queries, documents).
+        """
+        return self._given(SIMILARITIES[self.similarity_fn_name][0](embeddings1, embeddings2))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Compare query i with document i. Returns: float32 (texts,)."""
+        return self._given(SIMILARITIES[self.similarity_fn_name][1](embeddings1, embeddings2))
+
+    def _settings_files(self) -> dict[str, Any]:
+        files = settings_files(
+            self,
+            {"model_type": "MultiVectorEncoder", "similarity_fn_name": self.similarity_fn_name},
+        )
+        if read_module_list(self.folder):
+            # PyLate's model_type says what stands behind its modules.
+            del files["config_sentence_transformers.json"]["model_type"]
+            return files
+        raise ValueError(
+            "a model in the form of ColBERT's authors cannot be saved; copy its folder instead"
+        )
+
+
+def _pooling_of(config: Mapping[str, Any]) -> HierarchicalTokenPooling:
+    """As a folder says it; those that do not speak of lengths leave them."""
+    return HierarchicalTokenPooling(**{"normalize_embeddings": False, **config})
