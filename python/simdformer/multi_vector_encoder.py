@@ -29,8 +29,10 @@ from simdformer.util.similarity import normalize_embeddings as normalized
 
 
 class MultiVectorEncoder(TaskModel):
-    """A model that gives each text a vector for every token, compared by late interaction (ColBERT: Khattab and
-    Zaharia 2020, arXiv:2004.12832): a drop-in for sentence-transformers' class, on CPUs.
+    """A late-interaction model (ColBERT): each text gets one vector per token.
+
+    It is a drop-in for the class of sentence-transformers, on CPUs. Texts are compared by MaxSim (Khattab and
+    Zaharia 2020, arXiv:2004.12832).
 
     Queries and documents are read in two ways: use `encode_query` and `encode_document`. Folders may be
     those of sentence-transformers 6, of PyLate, or of ColBERT's authors (artifact.metadata).

@@ -89,8 +89,10 @@ class SparseEmbeddings:
         return out.reshape(self.shape)
 
     def to_scipy(self) -> Any:
-        """A scipy.sparse.csr_array of the same arrays; of one row a matrix of one. ImportError without
-        SciPy."""
+        """A scipy.sparse.csr_array of the same arrays; of one row a matrix of one row.
+
+        ImportError without SciPy.
+        """
         shape = (len(self.indptr) - 1, self.shape[-1])
         return import_module("scipy.sparse").csr_array(
             (self.data, self.indices, self.indptr), shape=shape

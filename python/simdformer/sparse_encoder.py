@@ -33,10 +33,10 @@ Decoded = list[tuple[str, float]]
 
 
 class SparseEncoder(TaskModel):
-    """A model that gives each text a weight for every token of the vocabulary, nearly all of them 0: a
-    drop-in for sentence-transformers' class, on CPUs.
+    """A sparse embedding model: each text gets a weight for every token of the vocabulary.
 
-    Runs a masked language model with SpladePooling (SPLADE: Formal et al. 2021, arXiv:2109.10086), and
+    It is a drop-in for the class of sentence-transformers, on CPUs. Nearly all weights are 0. It runs a masked
+    language model with SpladePooling (SPLADE: Formal et al. 2021, arXiv:2109.10086), and
     SparseStaticEmbedding, for queries alone as a rule, which a Router tells apart. A text's logits are
     never there as a whole: memory does not grow with its length.
 
@@ -220,8 +220,11 @@ class SparseEncoder(TaskModel):
     # --- what is done with embeddings: SparseEmbeddings, rows of them, arrays, SciPy's or torch's ---
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Compare all with all, by `similarity_fn_name`. embeddings1: (n, vocabulary) or (vocabulary,),
-        embeddings2: (m, vocabulary) or (vocabulary,). Returns: float32 (n, m); distances are negated."""
+        """Compare all with all, by `similarity_fn_name`.
+
+        embeddings1: (n, vocabulary) or (vocabulary,). embeddings2: (m, vocabulary) or (vocabulary,).
+        Returns: float32 (n, m); distances are negated.
+        """
         a, b = _alike(embeddings1, embeddings2)
         return self._given(similarities(self.similarity_fn_name, a, b))
 
@@ -266,8 +269,11 @@ class SparseEncoder(TaskModel):
 
     @staticmethod
     def sparsity(embeddings: Any) -> dict[str, float]:
-        """ "active_dims", how many weights of a text are not 0, and "sparsity_ratio", the share of those that
-        are: means over the rows. embeddings: (vocabulary,) or (n, vocabulary)."""
+        """How many weights of a text are not 0, and the share of those that are.
+
+        embeddings: (vocabulary,) or (n, vocabulary). Returns: "active_dims" and "sparsity_ratio", means over
+        the rows.
+        """
         rows = as_sparse("embeddings", embeddings)
         count, width = len(rows.indptr) - 1, rows.shape[-1]
         if count == 0 or width == 0:

@@ -8,7 +8,7 @@ namespace simdformer {
 namespace {
 
 // Columns at a time: with a block's rows 64 KB, which stay in L2 beside the rows that are
-// multiplied. int8 quantises the rows anew for each chunk, so that more columns share that.
+// multiplied. int8 quantizes the rows anew for each chunk, so that more columns share that.
 constexpr size_t kChunkColumns = 128;
 constexpr size_t kChunkColumnsInt8 = 512;
 

@@ -125,7 +125,7 @@ class MultiVectorFolder(ModelFolder):
     def _chain(self, modules: Sequence[Module], output: str) -> Any:  # noqa: ARG002
         if self.quantization is not None:
             raise ValueError(
-                f"{self.folder} is quantised: MultiVectorEncoder runs the model that it was made from,"
+                f"{self.folder} is quantized: MultiVectorEncoder runs the model that it was made from,"
                 " also with compute_type='int8'"
             )
         source, steps, pooling = self.listed.source, list[Step](), None

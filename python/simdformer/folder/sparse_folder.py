@@ -58,7 +58,7 @@ class SparseFolder(ModelFolder):
     def _chain(self, modules: Sequence[Module], output: str) -> Any:  # noqa: ARG002
         if self.quantization is not None:
             raise ValueError(
-                f"{self.folder} is quantised: SparseEncoder runs the model that it was made from, also"
+                f"{self.folder} is quantized: SparseEncoder runs the model that it was made from, also"
                 " with compute_type='int8'"
             )
         if self.is_static and not modules:
