@@ -104,10 +104,9 @@ def defines(platform: Platform) -> dict[str, str]:
         "PYTHON_MODULE_DEBUG_POSTFIX": "",
         "PYTHON_IS_DEBUG": "0",
         "SIMDFORMER_WERROR": "ON",
+        # Not every linker of zig's has it, and zig would compile its C++ library once more for it.
+        "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
     }
-    if platform.system != "Linux":
-        # The linkers of these do no LTO.
-        values["CMAKE_INTERPROCEDURAL_OPTIMIZATION"] = "OFF"
     if platform.system == "Darwin":
         values["CMAKE_STRIP"] = "/bin/true"  # the host's reads ELF alone
     if platform.system == "Windows":
