@@ -40,6 +40,7 @@ autoclass_content = "class"
 numpydoc_show_class_members = False  # autodoc lists them
 autosummary_generate = False  # of numpydoc
 default_role = "code"
+smartquotes = False  # error messages are searched for as they are printed
 toc_object_entries_show_parents = "hide"
 
 # Every reference to our own names has to resolve; those to Python, NumPy and torch need no network.

@@ -164,16 +164,35 @@ class MultiVectorEncoder(TaskModel):
         task: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Give each text its vectors.
+        """Return the token vectors of each text.
 
-        inputs, prompt_name, prompt, batch_size, show_progress_bar, device, pool, chunk_size: as
-          SentenceTransformer.encode's.
-        output_value: "token_embeddings" alone. convert_to_numpy: has no effect, arrays are NumPy's.
-        normalize_embeddings: vectors of length one, if the model's modules do not make them that.
-        token_pooling: leaves fewer vectors, as HierarchicalTokenPooling does; behind the model's own.
-        task: "query" or "document": which marker, length and expansion apply, and what is left out.
-        Returns: a list of float32 (vectors, dim), one a text; one array for a str.
-        Errors: as SentenceTransformer.encode's; ValueError for convert_to_tensor, as there are several shapes.
+        Parameters
+        ----------
+        inputs, prompt_name, prompt, batch_size, show_progress_bar, device, pool, chunk_size
+            See `SentenceTransformer.encode`.
+        output_value
+            Must be "token_embeddings".
+        convert_to_numpy
+            Has no effect: arrays are NumPy's.
+        normalize_embeddings
+            Whether vectors get length 1, if the model's modules do not normalize them.
+        token_pooling
+            Reduces the number of vectors, such as `HierarchicalTokenPooling`; applied after the
+            model's own.
+        task
+            "query" or "document": the marker, the length, the expansion and the tokens left out.
+        **kwargs
+            See `SentenceTransformer.encode`.
+
+        Returns
+        -------
+        list of float32 (vectors, dim)
+            One array per text; a single array for a str.
+
+        Raises
+        ------
+        TypeError, ValueError
+            See `SentenceTransformer.encode`; also for convert_to_tensor, as shapes differ.
         """
         inputs = old_name(inputs, kwargs)
         check_known("output_value", output_value, ("token_embeddings",))
