@@ -5,14 +5,16 @@ perhaps in another way for each task."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import Self
 
 from simdformer.text.chat_template import ChatTemplate
 from simdformer.text.tokenizer import Pair, Text, Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Array = NDArray[Any]
 R = TypeVar("R", bound="TextReader")
