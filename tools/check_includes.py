@@ -110,7 +110,9 @@ DOCUMENTED = ("_ArgumentGroup", "_SubParsersAction", "_exit", "_replace")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 # What one architecture has stands in files that are named for it, and in simd and the levels.
-ONE_ARCHITECTURE = re.compile(r"<cpuid\.h>|__builtin_ia32_|\b__asm__\b|\bbase/arch_\w+\.h")
+ONE_ARCHITECTURE = re.compile(
+    r"<cpuid\.h>|<sys/auxv\.h>|__builtin_ia32_|\b__asm__\b|\bbase/arch_\w+\.h"
+)
 MAKES_THREADS = re.compile(
     r"#\s*pragma\s+omp|<omp\.h>|\bstd::(j?thread|async)\b|\bpthread_create\b|\b_beginthread"
 )
@@ -131,7 +133,9 @@ def check_cpp(path: str, text: str) -> Iterator[str]:
             yield f"is compiled per ISA and may not include <{name}>"
     if bare and "std::" in text:
         yield "is compiled per ISA and may not use std::"
-    if not (bare or path.endswith(("_x86.cpp", "_x86.h"))) and ONE_ARCHITECTURE.search(text):
+    if not (
+        bare or path.endswith(("_x86.cpp", "_x86.h", "_arm64.cpp", "_arm64.h"))
+    ) and ONE_ARCHITECTURE.search(text):
         yield "holds for one architecture, which belongs into a file named for it"
     if path not in THREADS_FILES and MAKES_THREADS.search(text):
         yield f"makes threads, which belong to {' and '.join(THREADS_FILES)} alone"

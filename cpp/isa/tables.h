@@ -12,5 +12,8 @@ extern const Kernels kKernelsAvx2Vnni;
 extern const Kernels kKernelsAvx512;
 extern const Kernels kKernelsAvx512Vnni;
 extern const Kernels kKernelsAvx512Amx;
+extern const Kernels kKernelsNeon;
+extern const Kernels kKernelsNeonDot;
+extern const Kernels kKernelsNeonI8mm;
 
 }  // namespace simdformer

@@ -226,7 +226,7 @@ SIMDFORMER_INLINE void find_steps(const AttentionArgs& a, OperandsS16& o) {
 }
 
 void attention_s16(const AttentionArgs& a) {
-  if (!is_for_s16(a)) return attention(a);
+  if (!VecI32::kHasFastS16 || !is_for_s16(a)) return attention(a);
   OperandsS16 o;
   place_s16(a.num_keys, a.head_dim, a.value_dim, a.scratch, o);
   find_steps(a, o);

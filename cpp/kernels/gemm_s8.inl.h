@@ -23,18 +23,21 @@ size_t s8_ranges_size(size_t n, size_t k) {
 }
 
 // One group of one output channel into lane j of a panel `width` lanes wide. Returns its sum.
+template <S8Layout Layout>
 SIMDFORMER_INLINE int32_t pack_s8_group(size_t n, const int8_t* weight, size_t width, size_t j,
                                         int8_t* packed) {
   int32_t sum = 0;
   for (size_t p = 0; p < kS8Group; ++p) {
     const int8_t value = p < n ? weight[p] : int8_t{0};
-    packed[(p / 4 * width + j) * 4 + p % 4] = value;
+    packed[(p / Layout.piece * width + j) * Layout.piece + p % Layout.piece] =
+        static_cast<int8_t>(value ^ Layout.flip);
     sum += value;
   }
   return sum;
 }
 
 // pack_weight_s8 in panels of at most `vectors` vectors.
+template <S8Layout Layout>
 SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   const size_t groups = ceil_div(a.k, kS8Group);
   for (size_t column = 0; column < a.n; column += vectors * kLanes) {
@@ -47,7 +50,7 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
         const bool exists = column + j < a.n;
         const size_t row = exists ? column + j : 0;
         const size_t cols = exists ? min_size(kS8Group, a.k - k) : 0;
-        const int32_t sum = pack_s8_group(cols, a.weight + row * a.k + k, width, j, packed);
+        const int32_t sum = pack_s8_group<Layout>(cols, a.weight + row * a.k + k, width, j, packed);
         ranges[j] = exists ? a.scale[row * groups + group] : 0.0f;
         ranges[width + j] = ranges[j] * static_cast<float>(sum);
       }

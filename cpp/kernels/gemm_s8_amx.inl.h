@@ -24,7 +24,9 @@ constexpr size_t kLine = 64;  // of a cache
 // W in panels of one vector, which is a tile wide: blocks of columns need not begin with a panel.
 constexpr size_t kS8PanelVectors = 1;
 
-void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kS8PanelVectors); }
+constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
+
+void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
 
 // The first stage of a block, beside what is left of the last one. Rows 0: only that.
 template <size_t Rows, size_t Cols>

@@ -17,6 +17,10 @@ constexpr size_t kS8Rows = 128;
 // Fewer rows do not pay for splitting.
 constexpr size_t kS8SplitRows = 5;
 
+constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
+
+void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
+
 // One group, split: for every four columns of W the magnitudes of all lanes, then the bits to flip
 // in A; behind them what the sums begin with. Bytes of it:
 constexpr size_t split_size(size_t width) { return width * (2 * kS8Group + sizeof(int32_t)); }
@@ -42,6 +46,9 @@ SIMDFORMER_INLINE void split_group(const int8_t* SIMDFORMER_RESTRICT w,
 
 // A panel split, for every strip of rows to read.
 struct SplitPanel {
+  static constexpr size_t kRowBytes = PackedPanel::kRowBytes;
+  static constexpr size_t kTogether = PackedPanel::kTogether;
+
   static constexpr size_t size(size_t width) { return split_size(width); }
 
   SIMDFORMER_INLINE S8Panel of(const S8Panel& w, size_t groups) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm_s8 by vectors, each group's sums in registers: what gemm_s8_dot.inl.h and, for AVX2 without
-// VNNI, gemm_s8_signs.inl.h share.
+// gemm_s8 by vectors, each group's sums in registers: what gemm_s8_dot.inl.h, for AVX2 without VNNI
+// gemm_s8_signs.inl.h, and for NEON gemm_s8_neon.inl.h share.
 #pragma once
 
 #include "kernels/gemm_s8.inl.h"
@@ -11,10 +11,11 @@ namespace {
 
 constexpr size_t kS8PanelVectors = kTileVectors;
 
-void pack_weight_s8(const PackS8Args& a) { pack_s8_panels(a, kS8PanelVectors); }
-
 // Panels as pack_weight_s8 leaves them, multiplied by dot_u8s8.
 struct PackedPanel {
+  static constexpr size_t kRowBytes = kS8Group;  // of A in a group
+  static constexpr size_t kTogether = 1;         // rows of A that are multiplied as one
+
   // Bytes of a group.
   static constexpr size_t size(size_t width) { return kS8Group * width; }
 
@@ -109,8 +110,8 @@ SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S
   for (size_t group = 0; group < groups; ++group) {
     next.prefetch();
     VecI32 acc[MR][NV];
-    Form::sum_group(a.q + group * a.capacity * kS8Group, w.packed + group * Form::size(NV * kLanes),
-                    acc);
+    Form::sum_group(a.q + group * a.capacity * Form::kRowBytes,
+                    w.packed + group * Form::size(NV * kLanes), acc);
     add_group(acc, group, a, w, sum);
   }
   add_outliers(a, w, sum);
@@ -129,11 +130,18 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
           .outlier_step = width};
 }
 
+// The first row of a strip of rows that Form multiplies together.
+template <typename Form>
+SIMDFORMER_INLINE size_t first_row(const Walk& walk, size_t strip, size_t rows) {
+  if constexpr (Form::kTogether == 1) return walk.begin(strip);
+  return min_size(walk.begin(strip) * Form::kTogether, rows);
+}
+
 // Quantized rows [row, row + rows) against every panel.
 template <typename Form>
 void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
                    size_t rows) {
-  const Walk walk = plan_walk(rows, g.k, kS8TileRows);
+  const Walk walk = plan_walk(ceil_div(rows, Form::kTogether), g.k, kS8TileRows / Form::kTogether);
   const size_t groups = ceil_div(g.k, kS8Group);
   Form form;
   for (size_t panel = g.panel_begin; panel < g.panel_end; ++panel) {
@@ -142,8 +150,8 @@ void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, s
     const int8_t* next = prefetches ? make_panel(g, weight, panel + 1).packed : w.packed;
     const size_t share = prefetches ? round_up(ceil_div(kS8Group * kNR, walk.strips), 64) : 0;
     for (size_t strip = 0; strip < walk.strips; ++strip) {
-      const size_t first = walk.begin(strip);
-      const size_t count = walk.begin(strip + 1) - first;
+      const size_t first = first_row<Form>(walk, strip, rows);
+      const size_t count = first_row<Form>(walk, strip + 1, rows) - first;
       const Tile tile = make_tile(g, panel, row + first);
       const S8Share shared{next + strip * groups * share, share};
       with_tile_size<kS8TileRows, kTileVectors>(

@@ -100,7 +100,7 @@ SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile)
 constexpr int kIntoL1 = 3;
 constexpr int kIntoL2 = 2;
 
-// One step's worth of a panel.
+// NV vectors of a panel: those of a step, or of some steps.
 template <size_t NV, int Level, typename Weight>
 SIMDFORMER_INLINE void prefetch_step(const Weight* p) {
   constexpr size_t kLine = 64 / sizeof(Weight);
@@ -114,12 +114,69 @@ SIMDFORMER_INLINE void prefetch_step(const Weight* p) {
 // faster than 8 at 14 rows, 1% at 128. Zen 4: no gain.
 constexpr size_t kStepsAhead = 16;
 
+// Step Lane of w, times lane Lane of each row of A.
+template <size_t Lane, size_t MR, size_t NV, typename Weight>
+SIMDFORMER_INLINE void add_lane(const VecF32 (&av)[MR], const Weight* SIMDFORMER_RESTRICT w,
+                                VecF32 (&acc)[MR][NV]) {
+  VecF32 wv[NV];
+  SIMDFORMER_UNROLL
+  for (size_t j = 0; j < NV; ++j) wv[j] = VecF32::load(w + (Lane * NV + j) * kLanes);
+  SIMDFORMER_UNROLL
+  for (size_t i = 0; i < MR; ++i) {
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < NV; ++j) acc[i][j] = fma_lane<Lane>(av[i], wv[j], acc[i][j]);
+  }
+}
+
+// The hot loop of levels with lanes, kLanes steps of k at a time: a vector of each row of A. Those
+// that are left over take one lane.
+template <size_t MR, size_t NV, typename Weight>
+SIMDFORMER_INLINE void add_by_lanes(size_t steps, const float* SIMDFORMER_RESTRICT a, size_t lda,
+                                    const Weight* SIMDFORMER_RESTRICT w, VecF32 (&acc)[MR][NV]) {
+  static_assert(kLanes == 4 || !VecF32::kHasLanes);
+  size_t p = 0;
+  for (; p + kLanes <= steps; p += kLanes, a += kLanes, w += kLanes * NV * kLanes) {
+    prefetch_step<kLanes * NV, kIntoL1>(w + kStepsAhead * NV * kLanes);
+    VecF32 av[MR];
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) av[i] = VecF32::load(a + i * lda);
+    add_lane<0>(av, w, acc);
+    add_lane<1>(av, w, acc);
+    add_lane<2>(av, w, acc);
+    add_lane<3>(av, w, acc);
+  }
+  for (; p < steps; ++p, ++a, w += NV * kLanes) {
+    VecF32 av[MR];
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) av[i] = VecF32::broadcast(a[i * lda]);
+    add_lane<0>(av, w, acc);
+  }
+}
+
+template <size_t MR, size_t NV, typename Weight>
+SIMDFORMER_INLINE void multiply_by_lanes(size_t k, const float* a, size_t lda, const Weight* w,
+                                         const Tile& tile) {
+  VecF32 acc[MR][NV];
+  start_tile(acc, tile);
+  const Weight* next = static_cast<const Weight*>(tile.next_panel);
+  for (size_t left = k; left > 0; next += kLanes * NV * kLanes) {
+    prefetch_step<kLanes * NV, kIntoL2>(next);
+    const size_t steps = min_size(left, kLanes * tile.next_interval);
+    add_by_lanes(steps, a, lda, w, acc);
+    a += steps;
+    w += steps * NV * kLanes;
+    left -= steps;
+  }
+  store_tile(acc, tile);
+}
+
 // The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k. A
 // function of its own, so that the registers are this tile's alone. Unrolled by hand, gcc 12 copies
 // accumulators (94% -> 89%). Weight: float, or bfloat16 in uint16_t, which VecF32::load widens.
 template <size_t MR, size_t NV, typename Weight>
 SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
                                       const Weight* SIMDFORMER_RESTRICT w, const Tile& tile) {
+  if constexpr (VecF32::kHasLanes) return multiply_by_lanes<MR, NV>(k, a, lda, w, tile);
   VecF32 acc[MR][NV];
   start_tile(acc, tile);
   const Weight* next = static_cast<const Weight*>(tile.next_panel);

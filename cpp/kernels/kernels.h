@@ -91,10 +91,16 @@ struct QuantizeArgs {
   float* minimum = nullptr;
 };
 
+// How a level stores weights of s8: `piece` of a column side by side, their bits exclusive-or flip.
+struct S8Layout {
+  size_t piece;
+  int flip;
+};
+
 // weight: (n, k) contiguous s8, scale: (n, groups) contiguous -> what S8Weight points to. packed:
-// panels [panels][groups][kS8Group / 4][width][4]; ranges: panels [panels][groups][2][width], each
-// group's scale and scale times the sum of its weights. width is s8_nr, the last one narrower.
-// Zeros fill k to whole groups and n to vectors.
+// panels [panels][groups][kS8Group / piece][width][piece]; ranges: panels
+// [panels][groups][2][width], each group's scale and scale times the sum of its weights. width is
+// s8_nr, the last one narrower. Zeros fill k to whole groups and n to vectors.
 struct PackS8Args {
   size_t n = 0;
   size_t k = 0;
@@ -309,6 +315,8 @@ struct Kernels {
 #define SIMDFORMER_KERNEL(result, name, arguments) result(*name) arguments;
 #include "kernels/kernels.inc"
 #undef SIMDFORMER_KERNEL
+
+  S8Layout s8_layout;
 };
 
 }  // namespace simdformer

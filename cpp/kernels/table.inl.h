@@ -38,6 +38,7 @@ constexpr Kernels make_table(Bf16Tiles bf16_tiles = {}) {
 #define SIMDFORMER_KERNEL(result, name, arguments) .name = name,
 #include "kernels/kernels.inc"
 #undef SIMDFORMER_KERNEL
+      .s8_layout = kS8Layout,
   };
 }
 

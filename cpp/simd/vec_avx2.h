@@ -15,6 +15,7 @@ namespace {
 struct VecF32 {
   static constexpr size_t kLanes = 8;
   static constexpr bool kHasLookup = false;
+  static constexpr bool kHasLanes = false;
   using Mask = __m256;
 
   __m256 raw;
@@ -118,6 +119,8 @@ SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
 // kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx2*.h, for they depend on
 // VNNI.
 struct VecI32 {
+  static constexpr bool kHasFastS16 = true;
+
   __m256i raw;
 
   static SIMDFORMER_INLINE VecI32 zero() { return {_mm256_setzero_si256()}; }

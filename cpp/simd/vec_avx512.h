@@ -21,6 +21,7 @@ namespace {
 struct VecF32 {
   static constexpr size_t kLanes = 16;
   static constexpr bool kHasLookup = true;
+  static constexpr bool kHasLanes = false;
   using Mask = __mmask16;
 
   __m512 raw;
@@ -134,6 +135,8 @@ SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
 // kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx512*.h, for they depend on
 // VNNI.
 struct VecI32 {
+  static constexpr bool kHasFastS16 = true;
+
   __m512i raw;
 
   static SIMDFORMER_INLINE VecI32 zero() { return {_mm512_setzero_si512()}; }

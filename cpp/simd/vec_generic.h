@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// VecF32 in the compiler's own vectors: 4 lanes, SSE2 on baseline x86-64, no FMA instruction.
+// VecF32 in the compiler's own vectors: 4 lanes, SSE2 on baseline x86-64, no FMA instruction even
+// where the architecture has one, so that its bits are the same everywhere.
 // Every vec_*.h has the same members with the same meaning.
 #pragma once
 
@@ -18,6 +19,7 @@ typedef uint32_t U32x4 __attribute__((vector_size(16)));
 struct VecF32 {
   static constexpr size_t kLanes = 4;
   static constexpr bool kHasLookup = false;
+  static constexpr bool kHasLanes = false;
   using Mask = I32x4;
 
   F32x4 raw;
@@ -125,6 +127,8 @@ SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
 
 // kLanes sums of integer products.
 struct VecI32 {
+  static constexpr bool kHasFastS16 = true;
+
   I32x4 raw;
 
   static SIMDFORMER_INLINE VecI32 zero() { return {I32x4{}}; }

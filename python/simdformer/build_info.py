@@ -9,7 +9,7 @@ from simdformer import _core
 
 # Levels where int8 is faster than float32 (docs/quantization.md): those with an instruction that
 # multiplies int8, and avx2.
-_INT8_LEVELS = ("avx2", "avx2_vnni", "avx512_vnni", "avx512_amx")
+_INT8_LEVELS = ("avx2", "avx2_vnni", "avx512_vnni", "avx512_amx", "neon_dot", "neon_i8mm")
 
 
 def auto_compute_type() -> Literal["float32", "int8"]:

@@ -11,15 +11,19 @@ or the folder that SIMDFORMER_BUILD_DIR names. With that set, a missing build is
 from __future__ import annotations
 
 import os
+import platform
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from simdformer import _core
 from tests.support import ROOT
+from tests.support.objects import innermost_loops, objects_in, run
+
+pytestmark = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64"), reason="of x86-64; test_symbols_arm64.py"
+)
 
 LEVELS = ("generic", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_amx")
 
@@ -47,21 +51,10 @@ def plain_build():
 
 @pytest.fixture(scope="module")
 def objects():
-    """Each object file of the extension, by its source's path under cpp/ without the ending."""
     folder = build_dir()
-    found = {}
-    for path in folder.rglob("*.cpp.o"):
-        name = path.relative_to(folder).as_posix().split(".dir/", 1)[1].removesuffix(".cpp.o")
-        found[name] = path
+    found = objects_in(folder)
     assert {f"isa/{level}" for level in LEVELS} <= set(found), f"no ISA objects in {folder}"
     return found
-
-
-def run(*command):
-    assert shutil.which(command[0]), (
-        f"{command[0]} is missing: it comes with the compiler (binutils)"
-    )
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def instructions(path):
@@ -143,26 +136,6 @@ def test_isa_object_uses_its_int8_products_and_no_level_below_does(objects, leve
     }
     assert level in found
     assert not found & set(LEVELS[: LEVELS.index(level)]) - {"avx2_vnni"}
-
-
-def innermost_loops(listing):
-    """The bodies of loops that contain no other loop, as lists of (mnemonic, operands)."""
-    code = []  # (address, mnemonic, operands)
-    for text in listing.splitlines():
-        match = re.match(r"^\s+([0-9a-f]+):\t(\S+)(?:\s+(.*))?$", text)
-        if match:
-            code.append((int(match[1], 16), match[2], match[3] or ""))
-    place = {address: index for index, (address, _, _) in enumerate(code)}
-    loops = []
-    for index, (address, mnemonic, operands) in enumerate(code):
-        target = re.match(r"^([0-9a-f]+) ", operands)
-        if not mnemonic.startswith("j") or not target:
-            continue
-        start = place.get(int(target[1], 16), index + 1)
-        if start <= index and int(target[1], 16) <= address:
-            loops.append((start, index))
-    inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-    return [[code[i][1:] for i in range(start, end + 1)] for start, end in inner]
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -89,6 +89,7 @@ PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
 S8Numbers PackedS8::unpack(const Kernels& kernels, size_t rows, size_t cols) const {
   const size_t groups = num_s8_groups(cols);
   const size_t count = column_.size();
+  const auto [piece, flip] = kernels.s8_layout;
   S8Numbers numbers{.values = Buffer<int8_t>(rows * cols),
                     .scale = Buffer<float>(rows * groups),
                     .outliers = Buffer<int32_t>(count),
@@ -98,7 +99,8 @@ S8Numbers PackedS8::unpack(const Kernels& kernels, size_t rows, size_t cols) con
     const size_t width = panel_width(rows, kernels.s8_nr, kernels.lanes, panel);
     const int8_t* packed = packed_.data() + panel * groups * kS8Group;
     for (size_t p = 0; p < cols; ++p) {
-      numbers.values[j * cols + p] = packed[(p / 4 * width + j - panel) * 4 + p % 4];
+      const int8_t stored = packed[(p / piece * width + j - panel) * piece + p % piece];
+      numbers.values[j * cols + p] = static_cast<int8_t>(stored ^ flip);
     }
     const float* ranges = ranges_.data() + panel * groups * 2;
     for (size_t group = 0; group < groups; ++group) {

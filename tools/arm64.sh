@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# usage: tools/arm64.sh build
+#        tools/arm64.sh run CPU [ARGUMENT ...]
+#        tools/arm64.sh test CPU [ARGUMENT ...]
+# build cross-compiles the package for AArch64 on a Debian machine of another kind; run starts Debian's Python of that
+# kind with it, test its pytest, on qemu's CPU of that name, such as cortex-a72, neoverse-n1 or max. Everything is kept
+# in build/arm64; what is missing comes from Debian (a compiler and qemu are installed, the rest is only unpacked) and
+# PyPI. qemu takes about 100 times as long as the CPU would.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+here=$PWD/build/arm64
+root=$here/root
+site=$here/site
+version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python=python$version
+
+install_tools() {
+  command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null && return
+  local sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" apt-get install -y -qq --no-install-recommends qemu-user g++-aarch64-linux-gnu >/dev/null
+}
+
+# apt as on a machine of the other kind, without touching this one's; the archives are the same.
+fetch_python() {
+  [ ! -e "$root/usr/bin/$python" ] || return 0
+  local apt=$here/apt
+  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$root"
+  : >"$apt/status"
+  cat >"$apt/conf" <<END
+APT::Architecture "arm64"; APT::Architectures { "arm64"; }; APT::Sandbox::User "root";
+Dir::State "$apt"; Dir::State::status "$apt/status"; Dir::State::lists "$apt/lists"; Dir::Cache "$apt/cache";
+END
+  export APT_CONFIG=$apt/conf
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends --download-only \
+    "$python-minimal" "lib$python-stdlib" "lib$python-dev" libstdc++6 >/dev/null
+  unset APT_CONFIG
+  for package in "$apt"/cache/archives/*.deb; do dpkg -x "$package" "$root"; done
+}
+
+fetch_wheels() {
+  [ ! -e "$site/pytest" ] || return 0
+  "$here/venv/bin/pip" -q download --no-deps --only-binary :all: -d "$here/wheels" --implementation cp \
+    --python-version "$version" --platform manylinux2014_aarch64 --platform manylinux_2_27_aarch64 \
+    --platform manylinux_2_28_aarch64 numpy tokenizers safetensors tqdm huggingface_hub pytest iniconfig pluggy \
+    packaging pygments hypothesis sortedcontainers typing_extensions
+  for wheel in "$here"/wheels/*.whl; do /usr/bin/python3 -m zipfile -e "$wheel" "$site"; done
+}
+
+# The kernels with the flags that they ship with, the rest as fast as it compiles.
+compile() {
+  local venv=$here/venv
+  [ -e "$venv/bin/ninja" ] || "${PYTHON:-python3}" -m venv "$venv"
+  "$venv/bin/pip" -q --disable-pip-version-check install cmake ninja "pybind11>=3.0"
+  fetch_wheels
+  "$venv/bin/cmake" -S . -B "$here/cmake" -G Ninja --log-level=WARNING -Dpybind11_DIR="$("$venv/bin/python" -m pybind11 --cmakedir)" \
+    -DCMAKE_MAKE_PROGRAM="$venv/bin/ninja" -DCMAKE_CXX_COMPILER_LAUNCHER="$(command -v ccache || true)" \
+    -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+    -DCMAKE_CXX_FLAGS="-idirafter $root/usr/include" -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DSIMDFORMER_WERROR=ON \
+    -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF -DPython_EXECUTABLE=/usr/bin/python3 \
+    -DPython_INCLUDE_DIR="$root/usr/include/$python" -DPYTHON_MODULE_EXTENSION=".cpython-${version/./}-aarch64-linux-gnu.so" \
+    -DPYTHON_MODULE_DEBUG_POSTFIX= -DPYTHON_IS_DEBUG=0
+  "$venv/bin/ninja" -C "$here/cmake"
+  rm -rf "$site/simdformer"
+  cp -r python/simdformer "$site/simdformer"
+  rm -f "$site"/simdformer/_core*.so
+  cp "$here"/cmake/cpp/_core*.so "$site/simdformer/"
+}
+
+run_python() {
+  export OPENBLAS_NUM_THREADS=1 PYTHONHOME=$root/usr PYTHONPATH=$site:$PWD PYTHONDONTWRITEBYTECODE=1
+  exec qemu-aarch64 -cpu "$1" -L "$root" "$root/usr/bin/$python" "${@:2}"
+}
+
+case ${1:-} in
+  build)
+    install_tools
+    fetch_python
+    compile
+    ;;
+  run)
+    run_python "${@:2}"
+    ;;
+  test)
+    # numpy's matmul warns without cause under qemu.
+    run_python "$2" -m pytest -p no:cacheprovider -W "ignore:.*encountered in matmul:RuntimeWarning" "${@:3}"
+    ;;
+  *)
+    sed -n '2,4s/^# //p' "$0" >&2
+    exit 2
+    ;;
+esac
