@@ -161,8 +161,8 @@ def test_a_failure_is_one_line_and_leaves_nothing(
     ("arguments", "message"),
     [
         (["in.txt"], "-o/--output"),
-        (["in.parquet", "-o", "out.npy"], "use --format"),
-        (["in.txt", "-o", "out.txt"], "must end in .npy or .jsonl"),
+        (["in.docx", "-o", "out.npy"], "use --format"),
+        (["in.txt", "-o", "out.txt"], "must end in .npy, .jsonl, .parquet"),
         (["in.jsonl", "-o", "./in.jsonl"], "INPUT and OUTPUT are the same file"),
         (["in.txt", "-o", "out.npy", "--num-threads", "0"], "expected a number above 0, got 0"),
         (["in.txt", "-o", "out.npy", "--max-batch-tokens", "x"], "--max-batch-tokens"),

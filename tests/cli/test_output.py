@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from simdformer.cli.errors import CliError, UsageError
-from simdformer.cli.output import AtomicFile, JsonlWriter, NpyWriter, open_output
-from simdformer.cli.texts import Record
+from simdformer.cli.output import AtomicFile, open_output
+from simdformer.cli.records import Record
+from simdformer.cli.writers import JsonlWriter, NpyWriter
 from tests.support import assert_same_bits
 
 
@@ -169,5 +170,5 @@ def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path, path, reason):
 
 @pytest.mark.parametrize("path", ["out.txt", "out", "out.npz"])
 def test_an_unknown_output_format_is_a_usage_error(path):
-    with pytest.raises(UsageError, match=r"must end in .npy or .jsonl, or be -"):
+    with pytest.raises(UsageError, match=r"must end in .npy, .jsonl, .parquet, or be -"):
         open_output(path)

@@ -12,7 +12,7 @@ import pytest
 
 from simdformer.cli import main
 from simdformer.cli.matches import Match, TopMatches
-from simdformer.cli.texts import Record
+from simdformer.cli.records import Record
 
 CORPUS = [
     "Interest rates rose again.",

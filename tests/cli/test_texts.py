@@ -9,13 +9,15 @@ import pytest
 
 from simdformer.cli import texts
 from simdformer.cli.errors import CliError, UsageError
-from simdformer.cli.texts import TextSource, text_format
+from simdformer.cli.opening import text_format
+from simdformer.cli.records import Fields
+from simdformer.cli.texts import TextSource
 
 
 def read(tmp_path, format_, content, field=None):
     path = tmp_path / f"input.{format_}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with TextSource(str(path), format_, field) as source:
+    with TextSource(str(path), format_, Fields(field)) as source:
         return [(record.text, record.line) for record in source]
 
 
@@ -195,7 +197,7 @@ def test_the_format_is_the_one_chosen_or_the_suffix(path, chosen, expected):
     assert text_format(path, chosen) == expected
 
 
-@pytest.mark.parametrize("path", ["a.parquet", "README", "a.txt.gz"])
+@pytest.mark.parametrize("path", ["a.docx", "README", "a.docx.gz"])
 def test_an_unknown_suffix_is_a_usage_error(path):
     with pytest.raises(UsageError, match=r"use --format"):
         text_format(path, None)

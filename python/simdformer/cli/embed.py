@@ -5,27 +5,46 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
-from simdformer.cli.errors import UsageError
-from simdformer.cli.options import add_input_arguments, add_model_arguments
-from simdformer.cli.texts import TextSource, text_format
+from simdformer.cli.bad_records import BadRecords
+from simdformer.cli.corpus import Corpus
+from simdformer.cli.errors import UsageError, say
+from simdformer.cli.opening import is_uri
+from simdformer.cli.options import (
+    add_input_arguments,
+    add_model_arguments,
+    not_negative_int,
+    positive_int,
+)
+from simdformer.cli.records import Columns, Fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from simdformer import SentenceTransformer
+    from simdformer.cli.embedding import Chunk
     from simdformer.cli.options import SubParsers
+    from simdformer.cli.records import Record
 
 _EPILOG = """\
-INPUT   .txt: a text a line. .jsonl: an object a line. .csv: a header and rows. -: standard input.
-OUTPUT  .npy: float32 (texts, dim). .jsonl: {"line", "text", "embedding"} a line. -: that, on
-        standard output.
+INPUT   .txt: one text per line. .jsonl: one object per line. .csv, .tsv: a header and rows. .md: one text.
+        .parquet, .arrow: one text per row (pip install "simdformer[arrow]"). Each of the first four also
+        compressed, .gz or .zst. A folder: the files below it. A pattern: "pages/*.txt". A URI that pyarrow
+        knows: s3://bucket/pages. -: standard input.
+OUTPUT  .npy: (texts, dim). .jsonl: {"line", "text", "embedding"} per line. .parquet: the same as columns.
+        -: .jsonl on standard output. With several files "source" is added, with --id "id", with --chunk
+        "start" and "end", the characters of the chunk in its text.
 
 Row i of the output is the i-th text of the input. OUTPUT appears whole or not at all; a file of
 that name stays as it is until then.
 
 examples:
   simdformer embed docs.txt -o docs.npy
-  simdformer embed reviews.csv --field body --normalize -o reviews.npy
-  zcat pages.jsonl.gz | simdformer embed - --format jsonl -o - | gzip > vectors.jsonl.gz
+  simdformer embed reviews.csv --field body --id key --normalize -o reviews.parquet
+  simdformer embed handbook/ --chunk 128 --overlap 16 --resume -o handbook.jsonl
+  simdformer embed papers.jsonl.gz --template "{title}. {abstract}" --on-error skip -o papers.npy
 """
 
 
@@ -33,12 +52,12 @@ def add_parser(commands: SubParsers) -> None:
     """Add the subcommand and its arguments."""
     parser = commands.add_parser(
         "embed",
-        help="turn the texts of a file into vectors",
-        description="Turn the texts of a file into vectors.",
+        help="turn the texts of files into vectors",
+        description="Turn the texts of files into vectors.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", metavar="INPUT", help="the texts, or - for standard input")
+    parser.add_argument("input", nargs="+", metavar="INPUT", help="the texts, or - for stdin")
     parser.add_argument("-o", "--output", required=True, metavar="OUTPUT", help="the vectors")
     parser.add_argument("--normalize", action="store_true", help="scale every vector to length 1")
     parser.add_argument(
@@ -46,33 +65,148 @@ def add_parser(commands: SubParsers) -> None:
         metavar="P",
         help="put this prompt of the model before every text (default: the model's default)",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the stored vectors (default: %(default)s)",
+    )
     add_input_arguments(parser)
+    _add_bulk_arguments(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
+def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("many and long texts")
+    add = group.add_argument
+    add("--id", metavar="NAME", help="the JSON member or column that is carried to the output")
+    add("--template", metavar="T", help='text made of fields, such as "{title}: {body}"')
+    add(
+        "--chunk",
+        type=positive_int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="cut texts into chunks of at most N tokens (without N: what the model takes)",
+    )
+    add(
+        "--overlap",
+        type=not_negative_int,
+        default=0,
+        metavar="N",
+        help="tokens that a chunk repeats of the one before (default: 0)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="keep what is done beside OUTPUT, and go on from there after a run that did not end",
+    )
+    add(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="what a record that cannot be used does (default: %(default)s)",
+    )
+    add(
+        "--errors", metavar="FILE", help="list the records that --on-error skip left out, as .jsonl"
+    )
+
+
 def run(args: argparse.Namespace) -> None:
     """Read, embed, write. The output is opened before the model: a bad path fails at once."""
-    from simdformer.cli.embedding import embed_records, load_model, warn_of_truncation
-    from simdformer.cli.output import open_output, vector_writer
+    from simdformer.cli.embedding import load_model, warn_of_truncation
+    from simdformer.cli.output import open_output
     from simdformer.cli.progress import Progress
+    from simdformer.cli.writers import vector_writer
 
-    _refuse_same_file(args.input, args.output)
-    format_ = text_format(args.input, args.format)
-    with TextSource(args.input, format_, args.field) as source, open_output(args.output) as file:
+    _check(args)
+    fields = Fields(args.field, id=args.id, template=args.template)
+    with ExitStack() as stack:
+        bad = stack.enter_context(BadRecords(args.errors)) if args.on_error == "skip" else None
+        corpus = Corpus(args.input, args.format, fields, None if bad is None else bad.note)
+        _refuse_same_file(corpus.files, args.output)
+        source = stack.enter_context(corpus)
+        file = open_output(args.output)
+        stack.enter_context(file)
         model = load_model(args)
-        writer = vector_writer(args.output, file, model.get_embedding_dimension())
-        chunks = embed_records(
-            model, source, prompt_name=args.prompt_name, normalize=args.normalize
+        columns = Columns(
+            id=args.id is not None,
+            source=len(corpus.files) > 1,
+            span=args.chunk is not None,
+            dtype=args.dtype,
         )
+        writer = vector_writer(args.output, file, model.get_embedding_dimension(), columns)
+        chunks = _chunks(args, model, source, stack)
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 writer.write(chunk.records, chunk.embeddings)
                 progress.update(chunk.records, chunk.num_tokens)
         writer.finish()
     warn_of_truncation(model, progress.num_texts)
+    if corpus.num_unknown:
+        say(f"{corpus.num_unknown:,} files were left out: their names do not say a known format")
+    if bad is not None and bad.count:
+        say(f"{progress.num_texts:,} texts embedded, {bad.count:,} records left out")
 
 
-def _refuse_same_file(source: str, output: str) -> None:
-    if "-" not in (source, output) and os.path.realpath(source) == os.path.realpath(output):
-        raise UsageError(f"INPUT and OUTPUT are the same file: {source}")
+def _chunks(
+    args: argparse.Namespace, model: SentenceTransformer, source: Corpus, stack: ExitStack
+) -> Iterator[Chunk]:
+    from simdformer.cli.embedding import embed_records
+
+    records: Iterator[Record] = iter(source)
+    if args.chunk is not None:
+        from simdformer.cli.chunking import Chunker
+
+        records = Chunker(model, args.chunk, args.overlap, args.prompt_name)(records)
+
+    def compute(records: Iterator[Record]) -> Iterator[Chunk]:
+        return embed_records(model, records, prompt_name=args.prompt_name, normalize=args.normalize)
+
+    if not args.resume:
+        return compute(records)
+    from simdformer.cli.journal import Journal, resumed
+
+    journal = stack.enter_context(Journal(args.output, _manifest(args, model)))
+    return resumed(journal, records, model.get_embedding_dimension(), compute)
+
+
+def _manifest(args: argparse.Namespace, model: SentenceTransformer) -> dict[str, Any]:
+    """What decides the vectors of given texts."""
+    from simdformer import __version__, show_config
+    from simdformer.cli.journal import folder_digest
+    from simdformer.folder.resolve import resolve_model
+
+    return {
+        "version": __version__,
+        "level": show_config("dicts")["isa"]["active"],
+        "model": folder_digest(resolve_model(args.model)),
+        "compute_type": model.compute_type,
+        "max_seq_length": model.max_seq_length,
+        "prompt": model.resolve_prompt(None, args.prompt_name),
+        "normalize": args.normalize,
+        "chunk": args.chunk,
+        "overlap": args.overlap,
+    }
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UsageError for arguments that do not go together."""
+    if args.resume and (args.output == "-" or "-" in args.input):
+        raise UsageError("--resume needs files: the input is read again, and the output kept")
+    if args.input.count("-") > 1:
+        raise UsageError("standard input (-) can be read only once")
+    if args.overlap and args.chunk is None:
+        raise UsageError("--overlap needs --chunk")
+    if args.errors is not None and args.on_error != "skip":
+        raise UsageError("--errors needs --on-error skip")
+
+
+def _refuse_same_file(sources: list[str], output: str) -> None:
+    if output == "-":
+        return
+    place = os.path.realpath(output)
+    for source in sources:
+        if source != "-" and not is_uri(source) and os.path.realpath(source) == place:
+            raise UsageError(f"INPUT and OUTPUT are the same file: {source}")

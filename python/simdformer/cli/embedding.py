@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simdformer import CrossEncoder, SentenceTransformer
-    from simdformer.cli.texts import Record
+    from simdformer.cli.records import Record
 
 Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
 

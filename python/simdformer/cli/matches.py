@@ -7,7 +7,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-from simdformer.cli.texts import Record
+from simdformer.cli.records import Record
 
 if TYPE_CHECKING:
     import numpy as np

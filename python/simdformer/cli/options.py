@@ -6,7 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from simdformer.cli.texts import DEFAULT_FIELD, FORMATS
+from simdformer.cli.opening import FORMATS
+from simdformer.cli.records import DEFAULT_FIELD
 
 if TYPE_CHECKING:
     SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -19,6 +20,14 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {value}")
+    return value
+
+
+def not_negative_int(text: str) -> int:
+    """An argparse type: an integer of zero or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {value}")
     return value
 
 

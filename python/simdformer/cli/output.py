@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import secrets
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO
 
 from simdformer.cli.errors import CliError, UsageError
 
@@ -21,15 +18,11 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
-    from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from simdformer.cli.texts import Record
-
-FORMATS = (".npy", ".jsonl")
+FORMATS = (".npy", ".jsonl", ".parquet")
 
 
 class AtomicFile:
@@ -156,80 +149,13 @@ class StandardOutput:
         pass
 
 
-class VectorWriter(Protocol):
-    """Takes the vectors chunk by chunk."""
-
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
-        """embeddings: float32 (len(records), dim)."""
-
-    def finish(self) -> None:
-        """Called once, after the last chunk."""
-
-
-class NpyWriter:
-    """A float32 array (texts, dim). The number of rows is put into the header at the end.
-
-    The length of a .npy header does not depend on the number of rows: NumPy pads it so that the
-    first axis may grow (numpy.lib.format.GROWTH_AXIS_MAX_DIGITS).
-    """
-
-    def __init__(self, file: AtomicFile, dim: int) -> None:
-        self._file = file
-        self._dim = dim
-        self._rows = 0
-        self._write_header()
-
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
-        """Append the rows."""
-        del records
-        self._file.write(np.ascontiguousarray(embeddings, dtype="<f4").data)
-        self._rows += len(embeddings)
-
-    def finish(self) -> None:
-        """Write the header again, now with the true number of rows."""
-        self._file.rewind()
-        self._write_header()
-
-    def _write_header(self) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (self._rows, self._dim)}
-        np.lib.format.write_array_header_1_0(self._file, header)
-
-
-class JsonlWriter:
-    """One object a line: {"line": where the text starts, "text": ..., "embedding": [...]}."""
-
-    def __init__(self, file: AtomicFile | StandardOutput, dim: int) -> None:
-        self._file = file
-        # Nine significant digits bring every float32 back exactly.
-        self._vector = "[" + ", ".join(["%.9g"] * dim) + "]"
-
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
-        """Append the lines."""
-        lines = (
-            f'{{"line": {record.line}, "text": {json.dumps(record.text, ensure_ascii=False)}, '
-            f'"embedding": {self._vector % tuple(row)}}}\n'
-            for record, row in zip(records, embeddings.tolist(), strict=True)
-        )
-        self._file.write("".join(lines).encode())
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-
 def open_output(path: str) -> AtomicFile | StandardOutput:
     """Where the vectors go: "-" is standard output. An unknown suffix is a UsageError."""
     if path == "-":
         return StandardOutput()
     if Path(path).suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: the output's name must end in {' or '.join(FORMATS)}, or be -")
+        raise UsageError(f"{path}: the output's name must end in {', '.join(FORMATS)}, or be -")
     return AtomicFile(path)
-
-
-def vector_writer(path: str, file: AtomicFile | StandardOutput, dim: int) -> VectorWriter:
-    """The writer for the format that the suffix of `path` names; standard output gets .jsonl."""
-    if isinstance(file, AtomicFile) and Path(path).suffix.lower() == ".npy":
-        return NpyWriter(file, dim)
-    return JsonlWriter(file, dim)
 
 
 def write_text(text: str) -> None:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from simdformer.cli.texts import Record, TextSource
+    from simdformer.cli.corpus import Corpus
+    from simdformer.cli.records import Record
 
 
 class Progress:
@@ -23,7 +24,7 @@ class Progress:
     num_texts: the texts so far, whether the bar is shown or not.
     """
 
-    def __init__(self, source: TextSource, *, shown: bool | None, name: str = "embed") -> None:
+    def __init__(self, source: Corpus, *, shown: bool | None, name: str = "embed") -> None:
         self._started = time.perf_counter()
         self.num_texts = 0
         self._tokens = 0

@@ -7,9 +7,10 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from simdformer.cli.corpus import Corpus
 from simdformer.cli.errors import CliError
 from simdformer.cli.options import add_input_arguments
-from simdformer.cli.texts import TextSource, text_format
+from simdformer.cli.records import Fields
 
 if TYPE_CHECKING:
     from simdformer.cli.options import SubParsers
@@ -100,5 +101,5 @@ def _texts(args: argparse.Namespace) -> list[str] | None:
 
     if args.texts is None:
         return None
-    with TextSource(args.texts, text_format(args.texts, args.format), args.field) as source:
+    with Corpus([args.texts], args.format, Fields(args.field)) as source:
         return [record.text for record in islice(source, MAX_TEXTS)]

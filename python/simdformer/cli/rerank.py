@@ -7,6 +7,7 @@ import argparse
 from collections import deque
 from typing import TYPE_CHECKING
 
+from simdformer.cli.corpus import Corpus
 from simdformer.cli.errors import CliError
 from simdformer.cli.matches import TopMatches, as_json, as_text
 from simdformer.cli.options import (
@@ -14,14 +15,14 @@ from simdformer.cli.options import (
     add_model_arguments,
     add_query_arguments,
 )
-from simdformer.cli.texts import TextSource, text_format
+from simdformer.cli.records import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from simdformer import CrossEncoder
     from simdformer.cli.options import SubParsers
-    from simdformer.cli.texts import Record
+    from simdformer.cli.records import Record
 
 _EPILOG = """\
 A cross-encoder reads the query and a text together: more precise than `simdformer search`, and
@@ -59,8 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from simdformer.cli.progress import Progress
     from simdformer.text.tokenizer import check_text
 
-    format_ = text_format(args.corpus, args.format)
-    with TextSource(args.corpus, format_, args.field) as source:
+    with Corpus([args.corpus], args.format, Fields(args.field)) as source:
         model = load_cross_encoder(args)
         if model.num_labels != 1:
             raise CliError(

@@ -7,6 +7,7 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from simdformer.cli.corpus import Corpus
 from simdformer.cli.errors import CliError
 from simdformer.cli.matches import TopMatches, as_json, as_text
 from simdformer.cli.options import (
@@ -14,7 +15,7 @@ from simdformer.cli.options import (
     add_model_arguments,
     add_query_arguments,
 )
-from simdformer.cli.texts import TextSource, text_format
+from simdformer.cli.records import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from simdformer import SentenceTransformer
     from simdformer.cli.embedding import Chunk
     from simdformer.cli.options import SubParsers
-    from simdformer.cli.texts import Record
+    from simdformer.cli.records import Record
 
 _EPILOG = """\
 The corpus is read as `simdformer embed` reads its input. Without --embeddings it is embedded anew
@@ -68,8 +69,7 @@ def run(args: argparse.Namespace) -> None:
     from simdformer.cli.progress import Progress
     from simdformer.text.inputs import document_prompt
 
-    format_ = text_format(args.corpus, args.format)
-    with TextSource(args.corpus, format_, args.field) as source:
+    with Corpus([args.corpus], args.format, Fields(args.field)) as source:
         model = load_model(args)
         if args.embeddings is None:
             prompt_name = document_prompt(model.prompts)

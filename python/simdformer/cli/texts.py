@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading texts from .txt, .jsonl and .csv, one record at a time, in bounded memory.
+"""Reading texts from text files, one record at a time, in bounded memory.
 
-A record's line number is kept beside its text: it is what a person needs to find the text again,
-and what an error message names.
+A record's line number is kept beside its text: a person needs it to find the text again, and error
+messages name it.
 """
 
 from __future__ import annotations
@@ -10,74 +10,50 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, NoReturn
 
-from simdformer.cli.errors import CliError, UsageError
+from simdformer.cli.errors import CliError
+from simdformer.cli.opening import READ_ERRORS, open_input, reason
+from simdformer.cli.records import Fields, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
 
-FORMATS = ("txt", "jsonl", "csv")
-DEFAULT_FIELD = "text"
 # A file without line ends must not be read whole; no text worth one vector is this long.
 MAX_LINE_BYTES = 64 * 2**20
-
-
-class Record(NamedTuple):
-    """One text, the line (from 1) on which it starts, and the byte of the file where it ends."""
-
-    text: str
-    line: int
-    end: int = 0
-
-
-def text_format(path: str, chosen: str | None) -> str:
-    """The format of `path`: the one chosen, else by its suffix; standard input is txt."""
-    if chosen is not None:
-        return chosen
-    if path == "-":
-        return "txt"
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
-        known = ", ".join(f".{name}" for name in FORMATS)
-        raise UsageError(
-            f"{path}: its name does not say what format it has (known: {known}); use --format"
-        )
-    return suffix
 
 
 class TextSource:
     """The records of a file, or of standard input when `path` is "-".
 
-    txt: each line is a text, an empty line too. jsonl: each line that is not blank is an object
-    whose member `field` is the text. csv: the first row names the columns, `field` is one of them.
+    txt: each line is a text, an empty line too. jsonl: each line that is not blank is an object whose
+    members are the fields. csv, tsv: the first row names the columns. document: the whole file is one
+    text.
 
     Opening raises CliError when the file cannot be read. Iterating raises CliError that names the
-    line: bytes that are not UTF-8, invalid JSON or CSV, a missing field, a value that is not text.
+    line: bytes that are not UTF-8, invalid JSON or CSV, a missing field, a value that is not text. If
+    `on_bad` is given, it gets that error and the line, and the record is left out; what makes the rest of
+    a file unreadable is raised in any case.
     """
 
-    def __init__(self, path: str, format: str, field: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        format: str,
+        fields: Fields | None = None,
+        on_bad: Callable[[CliError, int], None] | None = None,
+    ) -> None:
         self.name = "standard input" if path == "-" else path
         self.format = format
-        self.field = DEFAULT_FIELD if field is None else field
+        self._fields = Fields() if fields is None else fields
+        self._on_bad = on_bad
         self._bytes_read = 0
         self._line = 0
         self._open_quote: int | None = None
-        self._file, self.size = self._open(path)
-
-    def _open(self, path: str) -> tuple[BinaryIO, int | None]:
-        if path == "-":
-            return sys.stdin.buffer, None
-        try:
-            file = Path(path).open("rb")  # noqa: SIM115  (closed by __exit__)
-            size = Path(path).stat().st_size
-        except OSError as error:
-            raise CliError(f"cannot read {path}: {error.strerror}") from error
-        return file, size or None  # pipes and devices say 0
+        self._file, self.size = open_input(path)
 
     def __enter__(self) -> Self:
         return self
@@ -92,13 +68,25 @@ class TextSource:
             self._file.close()
 
     def __iter__(self) -> Iterator[Record]:
-        readers = {"txt": self._read_txt, "jsonl": self._read_jsonl, "csv": self._read_csv}
+        readers = {
+            "txt": self._read_txt,
+            "jsonl": self._read_jsonl,
+            "csv": self._read_csv,
+            "tsv": self._read_csv,
+            "document": self._read_document,
+        }
         return readers[self.format]()
 
     def _read_txt(self) -> Iterator[Record]:
         for line in self._lines():
             text = line.removesuffix("\n").removesuffix("\r")
             yield Record(text, self._line, self._bytes_read)
+
+    def _read_document(self) -> Iterator[Record]:
+        text = "".join(self._lines(strict=True))
+        if len(text) > MAX_LINE_BYTES:
+            self._fail(f"longer than {MAX_LINE_BYTES:,} characters; is it one text?", 1)
+        yield Record(text, 1, self._bytes_read)
 
     def _read_jsonl(self) -> Iterator[Record]:
         for line in self._lines():
@@ -107,33 +95,39 @@ class TextSource:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:  # a ValueError: a number of 5,000 digits
-                raise self._error(f"not valid JSON: {error}") from error
+                self._bad(f"not valid JSON: {error}")
+                continue
             if not isinstance(value, dict):
-                raise self._error(f"expected a JSON object, got {_json_kind(value)}")
-            yield self._checked(value, self._line)
+                self._bad(f"expected a JSON object, got {_json_kind(value)}")
+            elif record := self._record(value, self._line, "field"):
+                yield record
 
     def _read_csv(self) -> Iterator[Record]:
         csv.field_size_limit(MAX_LINE_BYTES)
-        rows = csv.reader(self._lines_with_quotes(), strict=True)
+        dialect = "excel-tab" if self.format == "tsv" else "excel"
+        rows = csv.reader(self._lines_with_quotes(), dialect, strict=True)
         start = 1
         try:
             header = next(rows, None)
             if header is None:
                 return
-            if self.field not in header:
-                raise self._error(self._no_such_field(header, "column"))
+            for name in self._fields.needed:
+                if name not in header:
+                    self._fail(_no_such_field(name, header, "column"))
             start = self._line + 1
             for row in rows:
                 if row and len(row) != len(header):
-                    raise self._error(f"expected {len(header)} columns, got {len(row)}", start)
-                if row:
-                    yield Record(row[header.index(self.field)], start, self._bytes_read)
+                    self._bad(f"expected {len(header)} columns, got {len(row)}", start)
+                elif row:
+                    record = self._record(dict(zip(header, row, strict=True)), start, "column")
+                    if record:
+                        yield record
                 start = self._line + 1
         except csv.Error as error:
             if self._open_quote is not None and self._open_quote >= start:
                 problem = "a quote opens here that nothing closes"
-                raise self._error(f"not valid CSV: {problem}", self._open_quote) from error
-            raise self._error(f"not valid CSV: {error}") from error
+                self._fail(f"not valid CSV: {problem}", self._open_quote, error)
+            self._fail(f"not valid CSV: {error}", cause=error)
 
     def _lines_with_quotes(self) -> Iterator[str]:
         """The lines; `_open_quote` is the one in which a quote opened that is still open."""
@@ -145,41 +139,52 @@ class TextSource:
                 self._open_quote = self._line
             yield line
 
-    def _checked(self, members: dict[str, object], line: int) -> Record:
-        if self.field not in members:
-            raise self._error(self._no_such_field(list(members), "field"))
-        text = members[self.field]
-        if not isinstance(text, str):
-            raise self._error(f'field "{self.field}" must be a string, got {_json_kind(text)}')
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise self._error(
-                f'field "{self.field}" is not Unicode text: lone surrogate '
-                f"\\u{ord(text[error.start]):04x} at character {error.start}"
-            ) from error
-        return Record(text, line, self._bytes_read)
+    def _record(self, members: Mapping[str, object], line: int, kind: str) -> Record | None:
+        """None if a field is missing or no text, and that was noted."""
+        values: dict[str, str] = {}
+        for name in self._fields.needed:
+            if name not in members:
+                return self._bad(_no_such_field(name, list(members), kind), line)
+        for name in self._fields.names:
+            text = members[name]
+            if not isinstance(text, str):
+                return self._bad(f'{kind} "{name}" must be a string, got {_json_kind(text)}', line)
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                return self._bad(
+                    f'{kind} "{name}" is not Unicode text: lone surrogate '
+                    f"\\u{ord(text[error.start]):04x} at character {error.start}",
+                    line,
+                )
+            values[name] = text
+        key = None if self._fields.id is None else members[self._fields.id]
+        if key is not None and not isinstance(key, (str, int)):
+            return self._bad(
+                f'{kind} "{self._fields.id}" must be a string or an integer, got {_json_kind(key)}',
+                line,
+            )
+        return Record(self._fields.text(values), line, self._bytes_read, id=key)
 
-    def _no_such_field(self, names: list[str], kind: str) -> str:
-        present = ", ".join(f'"{name}"' for name in names[:20]) or "none"
-        return f'no {kind} "{self.field}" (there: {present}); use --field'
-
-    def _lines(self) -> Iterator[str]:
-        """The lines with their ends, decoded; `_line` counts them."""
+    def _lines(self, *, strict: bool = False) -> Iterator[str]:
+        """The lines with their ends, decoded; `_line` counts them. strict: none is left out."""
         self._line = 0
         while raw := self._read_line():
             self._line += 1
             self._bytes_read += len(raw)
             if len(raw) > MAX_LINE_BYTES:
-                raise self._error(f"longer than {MAX_LINE_BYTES:,} bytes; is it a text file?")
+                self._fail(f"longer than {MAX_LINE_BYTES:,} bytes; is it a text file?")
             if not raw.endswith(b"\n"):
                 self._check_whole()
             try:
-                yield raw.decode("utf-8-sig" if self._line == 1 else "utf-8")
+                line = raw.decode("utf-8-sig" if self._line == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise self._error(
-                    f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
-                ) from error
+                problem = f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
+                if strict:
+                    self._fail(problem, cause=error)
+                self._bad(problem)
+                continue
+            yield line
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -193,11 +198,29 @@ class TextSource:
     def _read_line(self) -> bytes:
         try:
             return self._file.readline(MAX_LINE_BYTES + 1)
-        except OSError as error:
-            raise CliError(f"cannot read {self.name}: {error.strerror}") from error
+        except READ_ERRORS as error:
+            raise CliError(f"cannot read {self.name}: {reason(error)}") from error
 
-    def _error(self, problem: str, line: int | None = None) -> CliError:
-        return CliError(f"{self.name}, line {self._line if line is None else line}: {problem}")
+    def _bad(self, problem: str, line: int | None = None) -> Record | None:
+        """A record that cannot be used: CliError, unless such ones are left out."""
+        line = self._line if line is None else line
+        error = CliError(f"{self.name}, line {line}: {problem}")
+        if self._on_bad is None:
+            raise error
+        self._on_bad(error, line)
+        return None
+
+    def _fail(
+        self, problem: str, line: int | None = None, cause: BaseException | None = None
+    ) -> NoReturn:
+        """The rest of the file cannot be read."""
+        line = self._line if line is None else line
+        raise CliError(f"{self.name}, line {line}: {problem}") from cause
+
+
+def _no_such_field(field: str, names: list[str], kind: str) -> str:
+    present = ", ".join(f'"{name}"' for name in names[:20]) or "none"
+    return f'no {kind} "{field}" (there: {present}); use --field'
 
 
 def _json_kind(value: object) -> str:

@@ -191,6 +191,13 @@ class Tokenizer:
             cut.update(positions[: len(positions) - count] if from_left else positions[count:])
         return [i for i in range(len(sequence_ids)) if i not in cut]
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """The first character of each token of the whole text and the one after its last, without
+        special tokens."""
+        encoding = self._encode(text)
+        pairs = zip(encoding.offsets, encoding.sequence_ids, strict=True)
+        return [span for span, owner in pairs if owner is not None]
+
     def spell(self, ids: Iterable[int]) -> tuple[str, ...]:
         """The tokens of ids, as the vocabulary has them."""
         return tuple(self._tokenizer.id_to_token(token_id) or "" for token_id in ids)

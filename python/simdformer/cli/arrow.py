@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parquet and Arrow files, read and written by pyarrow (the extra `arrow`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from simdformer.cli.errors import CliError
+from simdformer.cli.opening import is_uri, pyarrow, reason
+from simdformer.cli.records import Columns, Fields, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from simdformer.cli.output import AtomicFile
+
+_ROWS = 4096  # read at once
+_ROW_GROUP = 16384
+
+
+class ArrowSource:
+    """The rows of a parquet file, or of an Arrow file (IPC, a file or a stream), in bounded memory.
+
+    A record's line is its row's number, counted from 1. Columns of text are strings; the id's may be of
+    integers too. Errors as TextSource's.
+    """
+
+    size = None
+
+    def __init__(
+        self,
+        path: str,
+        kind: str,
+        fields: Fields,
+        on_bad: Callable[[CliError, int], None] | None = None,
+    ) -> None:
+        self.name = path
+        self._fields, self._on_bad = fields, on_bad
+        self._pa = pyarrow()
+        try:
+            self._file = _open(path)
+            self._batches, names = self._open_batches(kind)
+        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise CliError(f"cannot read {path}: {reason(error)}") from error
+        for name in fields.needed:
+            if name not in names:
+                present = ", ".join(f'"{each}"' for each in names[:20]) or "none"
+                raise CliError(f'{path}: no column "{name}" (there: {present}); use --field')
+
+    def _open_batches(self, kind: str) -> tuple[Iterator[Any], list[str]]:
+        if kind == "parquet":
+            parquet = pyarrow("pyarrow.parquet").ParquetFile(self._file)
+            names = list(parquet.schema_arrow.names)
+            columns = [name for name in dict.fromkeys(self._fields.needed) if name in names]
+            return parquet.iter_batches(_ROWS, columns=columns), names
+        ipc = pyarrow("pyarrow.ipc")
+        try:
+            reader = ipc.open_file(self._file)
+        except self._pa.ArrowInvalid:
+            self._file.seek(0)
+            stream = ipc.open_stream(self._file)
+            return iter(stream), list(stream.schema.names)
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return batches, list(reader.schema.names)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        line = 0
+        try:
+            for batch in self._batches:
+                columns = {
+                    name: batch.column(name).to_pylist() for name in set(self._fields.needed)
+                }
+                for row in range(batch.num_rows):
+                    line += 1
+                    if record := self._record({n: c[row] for n, c in columns.items()}, line):
+                        yield record
+        except (OSError, ValueError) as error:
+            raise CliError(f"cannot read {self.name}: {reason(error)}") from error
+
+    def _record(self, members: dict[str, object], line: int) -> Record | None:
+        for name in self._fields.names:
+            if not isinstance(members[name], str):
+                kind = "null" if members[name] is None else type(members[name]).__name__
+                return self._bad(f'column "{name}" must hold strings, got {kind}', line)
+        key = None if self._fields.id is None else members[self._fields.id]
+        if key is not None and not isinstance(key, (str, int)):
+            kind = type(key).__name__
+            return self._bad(
+                f'column "{self._fields.id}" must hold strings or integers, got {kind}', line
+            )
+        values = {name: str(members[name]) for name in self._fields.names}
+        return Record(self._fields.text(values), line, id=key)
+
+    def _bad(self, problem: str, line: int) -> Record | None:
+        error = CliError(f"{self.name}, row {line}: {problem}")
+        if self._on_bad is None:
+            raise error
+        self._on_bad(error, line)
+        return None
+
+
+def _open(path: str) -> Any:
+    if is_uri(path):
+        system, name = pyarrow("pyarrow.fs").FileSystem.from_uri(path)
+        return system.open_input_file(name)
+    return pyarrow().OSFile(path, "rb")
+
+
+class ParquetWriter:
+    """A parquet file with the columns id (if asked for), source, line, start and end (of chunks), text
+    and embedding, a list of fixed size of float32 or float16."""
+
+    def __init__(self, file: AtomicFile, dim: int, columns: Columns) -> None:
+        pa = self._pa = pyarrow()
+        self._file, self._dim, self._columns = file, dim, columns
+        self._id_type: Any = None
+        self._writer: Any = None
+        self._waiting: list[tuple[Sequence[Record], NDArray[np.float32]]] = []
+        self._num_waiting = 0
+        self._item = pa.float16() if columns.dtype == "float16" else pa.float32()
+
+    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+        """Append the rows, a row group at a time."""
+        self._waiting.append((records, embeddings))
+        self._num_waiting += len(records)
+        if self._num_waiting >= _ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what waits, and the footer."""
+        if self._waiting or self._writer is None:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        import numpy as np
+
+        pa = self._pa
+        records = [record for part, _ in self._waiting for record in part]
+        rows = [part for _, part in self._waiting] or [np.empty((0, self._dim), np.float32)]
+        self._waiting, self._num_waiting = [], 0
+        flat = np.concatenate(rows).astype(self._columns.dtype, copy=False).ravel()
+        made: dict[str, Any] = {}
+        if self._columns.id:
+            made["id"] = self._ids([record.id for record in records])
+        made["source"] = pa.array([record.source for record in records], pa.string())
+        made["line"] = pa.array([record.line for record in records], pa.int64())
+        if self._columns.span:
+            spans = [record.span or (0, len(record.text)) for record in records]
+            made["start"] = pa.array([start for start, _ in spans], pa.int64())
+            made["end"] = pa.array([end for _, end in spans], pa.int64())
+        made["text"] = pa.array([record.text for record in records], pa.large_string())
+        values = pa.array(flat, self._item)
+        made["embedding"] = pa.FixedSizeListArray.from_arrays(values, self._dim)
+        table = pa.table(made)
+        if self._writer is None:
+            parquet = pyarrow("pyarrow.parquet")
+            sink = pa.PythonFile(_Sink(self._file), mode="w")
+            self._writer = parquet.ParquetWriter(sink, table.schema)
+        self._writer.write_table(table)
+
+    def _ids(self, ids: list[object]) -> Any:
+        """All of one type, which the first rows decide."""
+        pa = self._pa
+        if self._id_type is None:
+            whole = all(isinstance(each, int) for each in ids) and ids
+            self._id_type = pa.int64() if whole else pa.string()
+        try:
+            if self._id_type == pa.string():
+                ids = [None if each is None else str(each) for each in ids]
+            return pa.array(ids, self._id_type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise CliError(
+                f"ids must all be integers of 64 bits, as the first ones are: {reason(error)}"
+            ) from error
+
+
+class _Sink:
+    """An AtomicFile as a file object of Python, which the caller closes."""
+
+    def __init__(self, file: AtomicFile) -> None:
+        self._file = file
+        self._position = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        """Append the bytes."""
+        view = memoryview(data)
+        self._file.write(view)
+        self._position += view.nbytes
+        return view.nbytes
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+        self.closed = True
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def readable(self) -> bool:
+        """False."""
+        return False
+
+    def seekable(self) -> bool:
+        """False."""
+        return False

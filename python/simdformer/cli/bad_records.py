@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that cannot be used, where they are left out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from simdformer.cli.errors import CliError, say
+from simdformer.cli.output import AtomicFile
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_SHOWN = 10
+
+
+class BadRecords:
+    """Counts them, and lists them: in a .jsonl file {"source", "line", "error"}, or the first ten on
+    standard error.
+
+    The file appears when the block ends, well or not: what it lists was left out in any case.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.count = 0
+        self._file = None if path is None else AtomicFile(path)
+
+    def note(self, error: CliError, line: int, source: str) -> None:
+        """One more."""
+        self.count += 1
+        if self._file is not None:
+            members = {"source": source, "line": line, "error": str(error)}
+            self._file.write((json.dumps(members, ensure_ascii=False) + "\n").encode())
+        elif self.count <= _SHOWN:
+            say(f"left out: {error}")
+
+    def __enter__(self) -> Self:
+        if self._file is not None:
+            self._file.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.__exit__(None, None, None)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The texts of many inputs, one after another."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from simdformer.cli.errors import CliError
+from simdformer.cli.opening import expand, is_uri, text_format
+from simdformer.cli.texts import TextSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from simdformer.cli.arrow import ArrowSource
+    from simdformer.cli.records import Fields, Record
+
+
+class Corpus:
+    """The records of all files that INPUTs name (`opening.expand`), in order.
+
+    files: their names. size: the bytes of all of them, None unless all are known. num_unknown: how many
+    files of folders were left out since their names do not say a format.
+
+    All files are looked at when it is made, so that a bad name is an error before any work.
+    """
+
+    def __init__(
+        self,
+        inputs: list[str],
+        format: str | None,
+        fields: Fields,
+        on_bad: Callable[[CliError, int, str], None] | None = None,
+    ) -> None:
+        """on_bad: gets the error, the line and the file of a record that is left out."""
+        self.files, self.num_unknown = expand(inputs, format)
+        self._formats = [text_format(path, format) for path in self.files]
+        self._fields, self._on_bad = fields, on_bad
+        sizes: list[int | None] = []
+        for path, kind in zip(self.files, self._formats, strict=True):
+            if path == "-" or is_uri(path):
+                sizes.append(None)
+                continue
+            with self._open(path, kind) as source:
+                sizes.append(source.size)
+        known = [size for size in sizes if size is not None]
+        self.size = sum(known) if len(known) == len(sizes) else None
+
+    def __enter__(self) -> Self:
+        self._opened = ExitStack()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._opened.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        before = 0
+        for path, kind in zip(self.files, self._formats, strict=True):
+            with self._open(path, kind) as source:
+                self._opened.push(source.__exit__)
+                for record in source:
+                    yield record._replace(end=before + record.end, source=source.name)
+                before += source.size or 0
+            self._opened.pop_all()
+
+    def _open(self, path: str, kind: str) -> TextSource | ArrowSource:
+        on_bad = None if self._on_bad is None else self._note(path, self._on_bad)
+        if kind in ("parquet", "arrow"):
+            from simdformer.cli.arrow import ArrowSource
+
+            return ArrowSource(path, kind, self._fields, on_bad)
+        return TextSource(path, kind, self._fields, on_bad)
+
+    @staticmethod
+    def _note(
+        path: str, on_bad: Callable[[CliError, int, str], None]
+    ) -> Callable[[CliError, int], None]:
+        return lambda error, line: on_bad(error, line, path)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of `embed --resume` has done so far, kept beside its output until that is whole.
+
+A folder with a manifest (what decides the vectors: model, version, level, settings) and parts: vectors of
+consecutive texts with checksums of both. Since a text's vector has the same bits in any company, the output
+made of stored and of new vectors is byte for byte that of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from simdformer.cli.embedding import Chunk
+from simdformer.cli.errors import CliError
+from simdformer.cli.opening import reason
+from simdformer.cli.output import AtomicFile
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from simdformer.cli.records import Record
+
+_ROWS = 4096  # of a part: what a kill may cost
+
+
+class Journal:
+    """The folder `.NAME.resume` beside the output NAME.
+
+    Entering it makes the folder, or finds that of a run that did not end; CliError if that had another
+    manifest or still runs. Leaving it well removes the folder; after an error what was done is kept.
+    """
+
+    def __init__(self, output: str, manifest: dict[str, Any]) -> None:
+        path = Path(output)
+        self.folder = path.with_name(f".{path.name}.resume")
+        self._manifest = manifest
+        self._parts: list[Path] = []
+        self._records: list[Record] = []
+        self._rows: list[NDArray[np.float32]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with ExitStack() as stack:
+                self._lock = stack.enter_context((self.folder / "lock").open("ab"))
+                self._take_lock()
+                self._check_manifest()
+                self._open = stack.pop_all()
+        except OSError as error:
+            raise CliError(f"cannot write {self.folder}: {reason(error)}") from error
+        self._parts = sorted(self.folder.glob("part-*.safetensors"))
+        return self
+
+    def _take_lock(self) -> None:
+        if sys.platform == "win32":
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CliError(f"{self.folder}: another run writes the same output") from error
+
+    def _check_manifest(self) -> None:
+        path = self.folder / "manifest.json"
+        if not path.exists():
+            with AtomicFile(str(path)) as file:
+                file.write(json.dumps(self._manifest, indent=1).encode())
+            return
+        try:
+            stored = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise CliError(f"{path}: not valid JSON: {error}") from error
+        keys = [k for k in {**stored, **self._manifest} if stored.get(k) != self._manifest.get(k)]
+        if keys:
+            found = ", ".join(
+                f"{key} was {stored.get(key)!r}, is {self._manifest.get(key)!r}" for key in keys
+            )
+            raise CliError(f"cannot resume: {found}; remove {self.folder} to begin anew")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is not None:
+                self._store()
+        finally:
+            self._open.close()
+        if kind is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def chunks(self, records: Iterator[Record], dim: int) -> Iterator[Chunk]:
+        """What is stored, beside its records, which are taken from the input."""
+        for path in self._parts:
+            rows, digest = _read_part(path, dim)
+            waiting = list(islice(records, len(rows)))
+            if _digest(waiting) != digest:
+                raise CliError(
+                    f"cannot resume: the input is not that of the run before; remove {self.folder}"
+                    " to begin anew"
+                )
+            yield Chunk(waiting, rows, 0)
+
+    def append(self, chunk: Chunk) -> None:
+        """Note what has been computed."""
+        self._records += chunk.records
+        self._rows.append(chunk.embeddings)
+        if len(self._records) >= _ROWS:
+            self._store()
+
+    def _store(self) -> None:
+        if not self._records:
+            return
+        rows = np.concatenate(self._rows)
+        metadata = {
+            "texts": _digest(self._records),
+            "embeddings": hashlib.sha256(rows.tobytes()).hexdigest(),
+        }
+        path = self.folder / f"part-{len(self._parts):08}.safetensors"
+        with AtomicFile(str(path)) as file:
+            file.write(save({"embeddings": rows}, metadata))
+        self._parts.append(path)
+        self._records, self._rows = [], []
+
+
+def _read_part(path: Path, dim: int) -> tuple[NDArray[np.float32], str]:
+    try:
+        with safe_open(path, "np") as file:
+            rows = file.get_tensor("embeddings")
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CliError(f"cannot read {path}: {reason(error)}") from error
+    whole = metadata.get("embeddings") == hashlib.sha256(rows.tobytes()).hexdigest()
+    if not whole or rows.dtype != np.float32 or rows.shape[1:] != (dim,):
+        raise CliError(f"{path} is damaged; remove it and the parts after it")
+    return rows, metadata.get("texts", "")
+
+
+def _digest(records: Sequence[Record]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        data = record.text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of a model's folder: the names of its files and what they hold."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix().encode()
+        digest.update(len(name).to_bytes(8, "little") + name)
+        with path.open("rb") as file:
+            digest.update(_file_digest(file))
+    return digest.hexdigest()
+
+
+def _file_digest(file: Any) -> bytes:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.digest()
+
+
+def resumed(
+    journal: Journal,
+    records: Iterator[Record],
+    dim: int,
+    compute: Callable[[Iterator[Record]], Iterator[Chunk]],
+) -> Iterator[Chunk]:
+    """All chunks of an input: those stored, then `compute(records)` of the rest, noted."""
+    yield from journal.chunks(records, dim)
+    for chunk in compute(records):
+        journal.append(chunk)
+        yield chunk

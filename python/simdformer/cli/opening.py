@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening inputs: plain and compressed files, standard input, and what pyarrow's file systems name."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import sys
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from simdformer.cli.errors import CliError, UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+# Formats by the suffix of a name.
+FORMATS_BY_SUFFIX = {
+    "txt": "txt",
+    "jsonl": "jsonl",
+    "csv": "csv",
+    "tsv": "tsv",
+    "md": "document",
+    "parquet": "parquet",
+    "arrow": "arrow",
+}
+FORMATS = tuple(dict.fromkeys(FORMATS_BY_SUFFIX.values()))
+_COMPRESSIONS = ("gz", "zst")
+# What reading a file, compressed or not, may raise.
+READ_ERRORS = (OSError, EOFError, zlib.error)
+
+
+def pyarrow(module: str = "pyarrow") -> ModuleType:
+    """A module of pyarrow, which only some formats need; CliError says how to install it."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise CliError('this format needs pyarrow: pip install "simdformer[arrow]"') from error
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names a place in one of pyarrow's file systems."""
+    return "://" in path
+
+
+def _suffixes(path: str) -> tuple[str, str]:
+    """Of a name: its format's suffix and its compression's, or "" for none."""
+    *rest, last = ["", *Path(path).name.lower().split(".")]
+    if last in _COMPRESSIONS:
+        return (rest[-1] if len(rest) > 2 else ""), last
+    return (last if len(rest) > 1 else ""), ""
+
+
+def known_format(path: str) -> str | None:
+    """The format that the name of a file says, or None."""
+    return FORMATS_BY_SUFFIX.get(_suffixes(path)[0])
+
+
+def text_format(path: str, chosen: str | None) -> str:
+    """The format of `path`: the one chosen, else by its suffix; standard input is txt."""
+    if chosen is not None:
+        return chosen
+    if path == "-":
+        return "txt"
+    found = known_format(path)
+    if found is None:
+        known = ", ".join(f".{name}" for name in FORMATS_BY_SUFFIX)
+        raise UsageError(
+            f"{path}: its name does not say what format it has (known: {known}, each also with .gz"
+            " or .zst); use --format"
+        )
+    return found
+
+
+def open_input(path: str) -> tuple[BinaryIO, int | None]:
+    """The bytes of an input, decompressed, and how many there are, if that is known."""
+    if path == "-":
+        return sys.stdin.buffer, None
+    compression = _suffixes(path)[1]
+    try:
+        if is_uri(path):
+            file, size = _open_uri(path), None
+        else:
+            file = Path(path).open("rb")  # noqa: SIM115  (closed by its reader)
+            size = Path(path).stat().st_size or None  # pipes and devices say 0
+        if compression == "gz":
+            return cast("BinaryIO", _GzipReader(fileobj=file)), None
+        if compression == "zst":
+            return _buffered(pyarrow().CompressedInputStream(file, "zstd")), None
+    except (*READ_ERRORS, ValueError) as error:
+        raise CliError(f"cannot read {path}: {reason(error)}") from error
+    return file, size
+
+
+class _GzipReader(gzip.GzipFile):
+    """Closes the compressed file too."""
+
+    def close(self) -> None:
+        file: Any = self.fileobj
+        super().close()
+        if file is not None:
+            file.close()
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(said).splitlines()[0]
+
+
+def _open_uri(path: str) -> BinaryIO:
+    system, name = pyarrow("pyarrow.fs").FileSystem.from_uri(path)
+    return _buffered(system.open_input_file(name))
+
+
+def _buffered(stream: Any) -> BinaryIO:
+    return cast("BinaryIO", io.BufferedReader(stream, 1 << 20))
+
+
+def expand(inputs: list[str], chosen: str | None) -> tuple[list[str], int]:
+    """The files that INPUTs name, in order, and how many files of folders have no known format.
+
+    A folder stands for the files below it whose names say their format, sorted; a name with *, ? or [
+    that no file has is a pattern.
+    """
+    files: list[str] = []
+    unknown = 0
+    for name in inputs:
+        if is_uri(name):
+            found = _expand_uri(name)
+        elif Path(name).is_dir():
+            found = sorted(str(p) for p in Path(name).rglob("*") if _is_visible_file(p, name))
+        elif not Path(name).exists() and any(c in name for c in "*?["):
+            found = sorted(p for p in glob.iglob(name, recursive=True) if Path(p).is_file())  # noqa: PTH207  (absolute ones too)
+            if not found:
+                raise CliError(f"no file matches {name}")
+            files += found
+            continue
+        else:
+            files.append(name)
+            continue
+        known = found if chosen or found == [name] else [p for p in found if known_format(p)]
+        if not known:
+            suffixes = ", ".join(f".{suffix}" for suffix in FORMATS_BY_SUFFIX)
+            raise CliError(f"{name}: the folder has no file whose name ends in {suffixes}")
+        unknown += len(found) - len(known)
+        files += known
+    return files, unknown
+
+
+def _is_visible_file(path: Path, folder: str) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.is_file()
+
+
+def _expand_uri(uri: str) -> list[str]:
+    fs = pyarrow("pyarrow.fs")
+    try:
+        system, name = fs.FileSystem.from_uri(uri)
+        info = system.get_file_info(name)
+        if info.type != fs.FileType.Directory:
+            return [uri]
+        below = system.get_file_info(fs.FileSelector(name, recursive=True))
+    except (OSError, ValueError) as error:
+        raise CliError(f"cannot read {uri}: {reason(error)}") from error
+    start = uri.removesuffix("/")
+    return sorted(
+        start + each.path.removeprefix(info.path) for each in below if each.type == fs.FileType.File
+    )

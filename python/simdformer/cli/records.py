@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A text of an input, and what is known of it."""
+
+from __future__ import annotations
+
+from string import Formatter
+from typing import NamedTuple
+
+from simdformer.cli.errors import UsageError
+
+DEFAULT_FIELD = "text"
+
+
+class Record(NamedTuple):
+    """One text.
+
+    line: where it starts, counted from 1; a row's number in parquet and arrow files.
+    end: the byte of all input where it ends, 0 if unknown. source: the file's name.
+    id: what the id field holds, if there is one. span: of a chunk, its first character and the one
+    after its last in the record's text.
+    """
+
+    text: str
+    line: int
+    end: int = 0
+    source: str = ""
+    id: object = None
+    span: tuple[int, int] | None = None
+
+
+class Columns(NamedTuple):
+    """What an output holds beside the line, the text and the vector, and the vectors' dtype."""
+
+    id: bool = False
+    source: bool = False
+    span: bool = False
+    dtype: str = "float32"
+
+
+class Fields:
+    """Which members or columns of a record make its text and its id.
+
+    The text is the field `text`, or `template` with each {name} replaced by the field of that name.
+    """
+
+    def __init__(
+        self, text: str | None = None, *, id: str | None = None, template: str | None = None
+    ) -> None:
+        """UsageError if both a field and a template are given, or the template names no field."""
+        if text is not None and template is not None:
+            raise UsageError("--field and --template exclude each other")
+        self.id, self.template = id, template
+        self.names = [DEFAULT_FIELD if text is None else text]
+        if template is not None:
+            self.names = _template_fields(template)
+
+    @property
+    def needed(self) -> list[str]:
+        """The fields that a record must have."""
+        return [*self.names, *([] if self.id is None else [self.id])]
+
+    def text(self, values: dict[str, str]) -> str:
+        """The text of a record whose named fields have these values."""
+        if self.template is None:
+            return values[self.names[0]]
+        return self.template.format_map(values)
+
+
+def _template_fields(template: str) -> list[str]:
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise UsageError(f"--template {template!r}: {error}") from error
+    names = [name for _, name, _, _ in parts if name is not None]
+    plain = all(not spec and not conversion for _, name, spec, conversion in parts if name)
+    if not names or not plain or not all(name and not set(name) & set(".[") for name in names):
+        raise UsageError(
+            f"--template {template!r}: expected text with fields in braces, such as"
+            ' "{title}: {body}"'
+        )
+    return list(dict.fromkeys(names))

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The formats of vectors: .npy, .jsonl and .parquet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from simdformer.cli.output import AtomicFile, StandardOutput
+from simdformer.cli.records import Columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from simdformer.cli.records import Record
+
+
+class VectorWriter(Protocol):
+    """Takes the vectors chunk by chunk."""
+
+    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+        """embeddings: float32 (len(records), dim)."""
+
+    def finish(self) -> None:
+        """Called once, after the last chunk."""
+
+
+class NpyWriter:
+    """A float32 or float16 array (texts, dim). The number of rows is put into the header at the end.
+
+    The length of a .npy header does not depend on the number of rows: NumPy pads it so that the
+    first axis may grow (numpy.lib.format.GROWTH_AXIS_MAX_DIGITS).
+    """
+
+    def __init__(self, file: AtomicFile, dim: int, dtype: str = "float32") -> None:
+        self._file = file
+        self._dim = dim
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._rows = 0
+        self._write_header()
+
+    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+        """Append the rows."""
+        del records
+        self._file.write(np.ascontiguousarray(embeddings, dtype=self._dtype).view(np.uint8).data)
+        self._rows += len(embeddings)
+
+    def finish(self) -> None:
+        """Write the header again, now with the true number of rows."""
+        self._file.rewind()
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {
+            "descr": self._dtype.str,
+            "fortran_order": False,
+            "shape": (self._rows, self._dim),
+        }
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+class JsonlWriter:
+    """One object per line: "line" (where the text starts), "text" and "embedding"; before them "id", if
+    records have one, and "source" if there are several files; "start" and "end" of chunks."""
+
+    def __init__(
+        self, file: AtomicFile | StandardOutput, dim: int, columns: Columns | None = None
+    ) -> None:
+        self._file, self._columns = file, Columns() if columns is None else columns
+        # Nine significant digits bring every float32 back exactly, five every float16.
+        digits = "%.9g" if self._columns.dtype == "float32" else "%.5g"
+        self._vector = "[" + ", ".join([digits] * dim) + "]"
+
+    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+        """Append the lines."""
+        rows = embeddings.astype(self._columns.dtype, copy=False).tolist()
+        lines = (
+            f'{self._members(record)}, "embedding": {self._vector % tuple(row)}}}\n'
+            for record, row in zip(records, rows, strict=True)
+        )
+        self._file.write("".join(lines).encode())
+
+    def _members(self, record: Record) -> str:
+        """The object without its end."""
+        members: dict[str, object] = {}
+        if self._columns.id:
+            members["id"] = record.id
+        if self._columns.source:
+            members["source"] = record.source
+        members["line"] = record.line
+        if self._columns.span:
+            members["start"], members["end"] = record.span or (0, len(record.text))
+        members["text"] = record.text
+        return json.dumps(members, ensure_ascii=False)[:-1]
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+
+def vector_writer(
+    path: str, file: AtomicFile | StandardOutput, dim: int, columns: Columns
+) -> VectorWriter:
+    """The writer for the format that the suffix of `path` names; standard output gets .jsonl."""
+    suffix = Path(path).suffix.lower()
+    if isinstance(file, AtomicFile) and suffix == ".npy":
+        return NpyWriter(file, dim, columns.dtype)
+    if isinstance(file, AtomicFile) and suffix == ".parquet":
+        from simdformer.cli.arrow import ParquetWriter
+
+        return ParquetWriter(file, dim, columns)
+    return JsonlWriter(file, dim, columns)
