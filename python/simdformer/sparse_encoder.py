@@ -166,16 +166,34 @@ class SparseEncoder(TaskModel):
         chunk_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Give texts their weights.
+        """Return the weights of each text.
 
-        inputs, prompt_name, prompt, batch_size, show_progress_bar, device, pool, chunk_size: as
-          SentenceTransformer.encode's.
-        convert_to_tensor: False returns a list of n rows. convert_to_sparse_tensor: False returns arrays
-          with all zeros, float32, in the place of SparseEmbeddings. save_to_cpu: has no effect here.
-        max_active_dims: keep a text's largest weights, at most so many; None for the model's number.
-        task: "query", "document" or another that the model tells apart, by routes or lengths.
-        Returns: SparseEmbeddings (n, vocabulary); (vocabulary,) for a str.
-        Errors: as SentenceTransformer.encode's.
+        Parameters
+        ----------
+        inputs, prompt_name, prompt, batch_size, show_progress_bar, device, pool, chunk_size
+            See `SentenceTransformer.encode`.
+        convert_to_tensor
+            False returns a list of n rows.
+        convert_to_sparse_tensor
+            False returns float32 arrays that include all zeros, instead of SparseEmbeddings.
+        save_to_cpu
+            Has no effect.
+        max_active_dims
+            The number of largest weights to keep per text; None for the model's number.
+        task
+            "query", "document" or another task of the model, which selects routes and lengths.
+        **kwargs
+            See `SentenceTransformer.encode`.
+
+        Returns
+        -------
+        SparseEmbeddings (n, vocabulary)
+            The weights; (vocabulary,) for a str.
+
+        Raises
+        ------
+        TypeError, ValueError
+            See `SentenceTransformer.encode`.
         """
         inputs = old_name(inputs, kwargs)
         check_execution(batch_size, device, pool, chunk_size)
