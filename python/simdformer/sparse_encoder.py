@@ -180,10 +180,9 @@ class SparseEncoder(TaskModel):
             Has no effect.
         max_active_dims
             The number of largest weights to keep per text; None for the model's number.
-        task
-            "query", "document" or another task of the model, which selects routes and lengths.
         **kwargs
-            See `SentenceTransformer.encode`.
+            `task`: "query", "document" or another task of the model, which selects routes and lengths.
+            For others see `SentenceTransformer.encode`.
 
         Returns
         -------
