@@ -118,6 +118,7 @@ _ROW_KERNELS = {
     "softmax": RowWork(flops=16, floats=2, operation="softmax"),
     "exp": RowWork(flops=12, floats=2, operation="exp"),
     "exp2_nonpositive": RowWork(flops=10, floats=2),
+    "log1p": RowWork(flops=20, floats=2),
     "gelu": RowWork(flops=24, floats=2, operation="gelu"),
     "gelu_tanh": RowWork(flops=24, floats=2, operation="gelu_tanh"),
     "silu": RowWork(flops=16, floats=2, operation="silu"),
