@@ -24,6 +24,12 @@ TESTS ?=
 SANITIZE_TESTS ?= tests
 TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py tests/process/test_fork.py \
               tests/layers/test_packing.py
+ARM64_SYMBOLS = SIMDFORMER_ARM64_BUILD_DIR=build/arm64/cmake $(BIN)/python -m pytest tests/project/test_symbols_arm64.py
+# What starts no process of its own.
+ARM64_DISPATCH := tests/process/test_dispatch.py --deselect tests/process/test_dispatch.py::test_the_widest_level_is_the_default \
+  --deselect tests/process/test_dispatch.py::test_environment_variable_chooses_the_level \
+  --deselect tests/process/test_dispatch.py::test_an_unknown_level_is_an_import_error_that_lists_both
+ARM64_LAYERS := tests/layers/test_joined.py
 OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
 # How many damaged folders and random calls `make fuzz` tries, and which.
 FUZZ ?= 25000
@@ -40,7 +46,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: coverage help demo dev docs test fuzz soak test-openmp level slow pages parity bench lint sanitize tsan clean
+.PHONY: coverage help demo dev docs test fuzz soak test-openmp test-arm64 test-arm64-dot level slow pages parity bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +103,24 @@ $(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/openmp -C cmake.define.SIMDFORMER_THREADS=openmp \
 	  -C cmake.define.SIMDFORMER_WERROR=ON . --group test
 	@touch $@
+
+test-arm64: $(STAMPS)/group-test  ## Cross-compile for AArch64 and test each level there under qemu (Debian; installs both)
+	tools/arm64.sh build
+	$(ARM64_SYMBOLS)
+	tools/arm64.sh test cortex-a72 tests/kernels $(ARM64_DISPATCH) -k "not neon_"
+	tools/arm64.sh test neoverse-n1 tests/kernels -k neon_dot
+	tools/arm64.sh test max tests/kernels -k neon_i8mm
+	for level in generic neon neon_dot neon_i8mm; do \
+	  SIMDFORMER_ISA=$$level tools/arm64.sh test max $(ARM64_LAYERS) || exit 1; done
+	test "$$(tools/arm64.sh run max tools/encode_bits.py)" = "$$(PYTHONPATH=. $(BIN)/python tools/encode_bits.py)"
+
+test-arm64-dot: $(STAMPS)/group-test  ## The kernels of test-arm64 at one level, in two processes
+	tools/arm64.sh build
+	$(ARM64_SYMBOLS)
+	tools/arm64.sh test neoverse-n1 $(ARM64_DISPATCH) -k "neon_dot or kernel_reports" & first=$$!; \
+	tools/arm64.sh test neoverse-n1 tests/kernels/test_gemm.py tests/kernels/test_attention.py -k neon_dot & second=$$!; \
+	tools/arm64.sh test neoverse-n1 tests/kernels/test_int8.py tests/kernels/test_math.py -k neon_dot && \
+	wait $$first && wait $$second
 
 level: $(STAMPS)/group-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
 	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages and not ecosystem"
