@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Loaded at once, for it fails here if SIMDFORMER_ISA asks for what this CPU lacks.
+# Imported at once: it fails here if this CPU does not support the level in SIMDFORMER_ISA.
 from simdformer import _core as _core
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ __all__ = [
     "show_config",
 ]
 
-# The rest is imported when it is first used: NumPy and tokenizers cost 0.1 s and start threads.
+# The rest is imported on first use: NumPy and tokenizers take 0.1 s and start threads.
 _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "ModelOutput": "simdformer.text.model_output",
@@ -72,7 +72,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The installed distribution's version, whose one source is pyproject.toml."""
+    """The version of the installed distribution, which comes from pyproject.toml."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -81,6 +81,6 @@ def _version() -> str:
         return "0+unknown"
 
 
-# Not imported for this: that changes the environment (KMP_DUPLICATE_LIB_OK).
+# threadpoolctl is not imported here: that changes the environment (KMP_DUPLICATE_LIB_OK).
 if hasattr(sys.modules.get("threadpoolctl"), "register"):
     __getattr__("register_threadpoolctl")()

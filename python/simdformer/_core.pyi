@@ -1,8 +1,8 @@
-# The native extension: layers that run whole forward passes, and the kernel table behind them.
+# The native extension: layers that run whole forward passes, and their kernel table.
 #
-# Arrays are float32 unless said otherwise, of any memory layout; ids are of any integer type. A wrong
-# dtype is a TypeError and a wrong shape a ValueError that name the argument. num_threads=0 means
-# num_threads(). Layers copy (and pack) the weights they are given.
+# Arrays are float32 unless noted, with any memory layout. Ids have any integer type. A wrong dtype
+# raises TypeError and a wrong shape ValueError, with the name of the argument. num_threads=0 means
+# num_threads(). Layers copy (and pack) their weights.
 
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
@@ -48,7 +48,7 @@ class Linear:
         outliers: Int32 | None = None,
         outlier_weight: Float32 | None = None,
     ) -> Linear: ...
-    # What was packed: exactly, of bfloat16 widened, (out_features, in_features). ValueError for int8.
+    # The packed weight (out_features, in_features), bfloat16 widened. ValueError for int8.
     def weight(self) -> Float32: ...
     def bias(self) -> Float32 | None: ...
     # values, scale, outliers, outlier_weight as from_int8 takes them. ValueError for other types.
@@ -56,7 +56,7 @@ class Linear:
     # float32, bfloat16 or int8
     @property
     def compute_type(self) -> str: ...
-    # From record_inputs() to take_inputs(), forward passes keep their inputs, (rows, in_features).
+    # Between record_inputs() and take_inputs(), forward passes keep their inputs (rows, in_features).
     # They must run on one thread.
     def record_inputs(self) -> None: ...
     def take_inputs(self) -> Float32: ...
@@ -71,7 +71,7 @@ class LayerNorm:
     ) -> None: ...
 
 class Embeddings:
-    # word: the table, or a layer in float32 whose weight it is, where rows are then looked up.
+    # word: the table, or a float32 layer whose weight is the table.
     def __init__(
         self,
         word: Float32 | Linear,
@@ -82,7 +82,7 @@ class Embeddings:
         padding_idx: int | None = None,
         projection: Linear | None = None,
     ) -> None: ...
-    # The tables where they lie, read-only; they keep the embeddings alive. None: there is none.
+    # Read-only views of the tables, which keep the embeddings alive. None: no table.
     def word(self) -> Float32 | None: ...
     def position(self) -> Float32 | None: ...
     def token_type(self) -> Float32 | None: ...
@@ -98,7 +98,7 @@ class FeedForward:
 
 def gated_rows(inner_size: int) -> list[int]: ...
 
-# What each share costs that a team takes of a product, in rows times panels, and of items of rows.
+# The cost of each share of a product, in rows times panels, and of each share of rows.
 def product_shares(rows: int, panels: int, team_size: int) -> list[int]: ...
 def row_shares(items: int, rows: int, team_size: int) -> list[int]: ...
 
@@ -287,7 +287,7 @@ class KernelTable:
     # fold: "max", "sum_log1p" or "sum_log1p_twice"; y is folded into.
     def fold_rows_into(self, fold: str, x: Float32, bias: Float32 | None, y: Float32) -> None: ...
     def l2_normalize(self, x: Float32) -> Float32: ...
-    # Seconds a call, the mean of `repeats` calls without Python between them.
+    # Seconds per call, the mean of `repeats` calls without Python between them.
     def time_gemm(
         self, m: int, n: int, k: int, repeats: int, *, activation: str = "identity"
     ) -> float: ...
@@ -304,8 +304,8 @@ class KernelTable:
     def dot_peak(self, iterations: int) -> float: ...
     def read_sum(self, x: Float32) -> float: ...
 
-# What simdformer.functional calls, with arguments checked and brought to rank 4: (batch, heads, rows,
-# cols), the last dimension contiguous, strides and broadcasts allowed. `out` is written.
+# Called by simdformer.functional with checked arguments of rank 4: (batch, heads, rows, cols), the
+# last dimension contiguous, strides and broadcasting allowed. `out` is written.
 Float64: TypeAlias = NDArray[np.float64]
 Int64: TypeAlias = NDArray[np.int64]
 
@@ -361,10 +361,10 @@ def relative_scores(
 ) -> None: ...
 def relative_values(weights: Float32, table: Float32, index: Int32, out: Float32) -> None: ...
 
-# simdformer.nn. Masks are True where something is kept; they and the biases have four dimensions
-# (batch, heads, queries, keys), each of the extent that the call has or 1. cu_seqlens are offsets of
-# sequences: of the rows of packed (total, features) arrays, or, as lengths, of (batch, rows,
-# features) views, which may have any strides but the last. `out` and weights are filled in place.
+# Called by simdformer.nn. Masks are True where something is kept. Masks and biases have four dimensions
+# (batch, heads, queries, keys); each may be 1. cu_seqlens are the offsets of sequences in packed
+# (total, features) arrays, or give the lengths of sequences in (batch, rows, features) views, which
+# may have any strides except in the last dimension. `out` and weights are filled in place.
 
 def linear_forward(linear: Linear, x: Float32, *, num_threads: int = 0) -> Float32: ...
 

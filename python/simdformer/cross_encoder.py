@@ -29,7 +29,7 @@ from simdformer.text.inputs import (
 from simdformer.text.pipeline import Float32
 from simdformer.text.tokenizer import Pair, check_text
 
-# What older releases took, and newer ones ignore.
+# Arguments of older releases that newer ones ignore.
 _NO_EFFECT = frozenset({"num_workers"})
 _NO_EFFECT_ON_RANK = _NO_EFFECT | {"apply_softmax", "convert_to_numpy", "convert_to_tensor"}
 
@@ -132,7 +132,7 @@ class CrossEncoder(TextModel):
             )
         if max_length is not None:
             self.max_length = max_length
-        # A saved activation is read only if it counts: an unknown one can be overridden.
+        # A saved activation is read only if it is used: an unknown one can be overridden.
         self.activation_fn = given or read_activation(
             loaded.config, loaded.defaults, self.num_labels
         )
@@ -140,7 +140,7 @@ class CrossEncoder(TextModel):
     def _load(self, request: LoadRequest) -> LoadedCrossEncoder:
         request = request.found()
         loaded = load_cross_encoder(request.folder, request.compute_type, request.overrides)
-        # Padding of a causal model: what stands before does not see it.
+        # A causal model's padding is not seen by the tokens before it.
         self._adopt(request, loaded, padding=loaded.pad_token_id)
         self.module_names = ("Transformer",)
         self._num_labels = loaded.num_labels
@@ -281,7 +281,7 @@ class CrossEncoder(TextModel):
             positive_int("top_k", top_k)
         if self.num_labels != 1:
             raise ValueError(
-                f"rank needs a model with one score a pair, this one has {self.num_labels}:"
+                f"rank needs a model with one score per pair, this one has {self.num_labels}:"
                 " use predict"
             )
         prompt = self.resolve_prompt(prompt, prompt_name)

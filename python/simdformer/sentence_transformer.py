@@ -283,7 +283,7 @@ class SentenceTransformer(EmbeddingModel):
 def _finished(
     parts: Generator[Float32, None, None], truncate_dim: int | None, normalize_embeddings: bool
 ) -> Iterator[Float32]:
-    """What comes after the modules, in sentence-transformers' order: slice, then normalize."""
+    """The steps after the modules, in sentence-transformers' order: slice, then normalize."""
     with closing(parts):
         for part in parts:
             rows = part[:, :truncate_dim]

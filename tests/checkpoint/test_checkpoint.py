@@ -241,7 +241,7 @@ def test_tensors_nobody_asked_for_are_named(checkpoint):
     weights = Weights(checkpoint, SIZES)
     weights("b", "width")
     with pytest.raises(
-        ValueError, match=r"1 tensors that config\.json leaves no place for: 'a\.wei"
+        ValueError, match=r"1 tensors that do not belong to the model in config\.json: 'a\.wei"
     ):
         weights.refuse_unread(())
     weights.refuse_unread(["a."])

@@ -289,9 +289,9 @@ def test_every_instruction_that_is_run_is_one_of_pickles():
         (b"h\x07.", "takes a value 7 that it did not keep"),
         (b"q\x00.", "takes a value where there is none"),
         (b"\x80\x05N.", "a pickle of protocol 5"),
-        (b"N.", "it holds a NoneType, not tensors by name"),
-        (b"K\x01.", "it holds a int, not tensors by name"),
-        (tensor() + b".", "it holds a StoredTensor, not tensors by name"),
+        (b"N.", "it contains a NoneType, not tensors by name"),
+        (b"K\x01.", "it contains a int, not tensors by name"),
+        (tensor() + b".", "it contains a StoredTensor, not tensors by name"),
         (state_dict({"epoch": b"K\x01"}), "'epoch' is a int, not a tensor"),
         (state_dict({"state_dict": b"}"}), "'state_dict' is a dict, not a tensor"),
         (b"X\x03\x00\x00\x00\xff\xfe\xfd.", "not UTF-8"),
@@ -301,7 +301,7 @@ def test_every_instruction_that_is_run_is_one_of_pickles():
         (b"c" + b"x" * 2000 + b"\nx\n.", "a name without an end"),
         (b"\x8a\xff\x01.", "cut short"),
         # Deep nesting would end the process if it were hashed, compared or shown.
-        (b")" + b"\x85" * 300_000 + b".", "it holds a tuple"),
+        (b")" + b"\x85" * 300_000 + b".", "it contains a tuple"),
         (b"})" + b"\x85" * 300_000 + b"Ns.", "a tuple as its key"),
         (b")" + b"\x85" * 300_000 + b"Q", "describes a storage"),
         (b"(" * 300_000, "cut short"),
@@ -409,7 +409,7 @@ def test_a_file_cut_anywhere_is_refused(path):
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        refused(path, "not a PyTorch checkpoint that is read")
+        refused(path, "not a supported PyTorch checkpoint")
 
 
 @pytest.mark.parametrize(

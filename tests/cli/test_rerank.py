@@ -90,7 +90,7 @@ def assert_fails(arguments, message):
 
 def test_what_cannot_be_reranked_with_is_said(tmp_path, folder, corpus):
     several = str(write_cross_encoder(tmp_path / "several", 3))
-    assert_fails(["x", "--in", corpus, "--model", several], "gives 3 scores a pair; rerank needs")
+    assert_fails(["x", "--in", corpus, "--model", several], "gives 3 scores per pair; rerank needs")
     no_head = str(write_cross_encoder(tmp_path / "no-head", architectures=["BertModel"]))
     assert_fails(["x", "--in", corpus, "--model", no_head], "use SentenceTransformer")
     assert_fails(["x", "--in", corpus, "--model", str(tmp_path / "none")], "no model")

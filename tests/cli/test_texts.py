@@ -30,7 +30,7 @@ def test_a_file_that_becomes_shorter_is_an_error(tmp_path, format_):
         records = iter(source)
         next(records)
         path.write_text(line * 2)
-        with pytest.raises(CliError, match="has become shorter while it was read: "):
+        with pytest.raises(CliError, match="became shorter while it was read: "):
             list(records)
 
 

@@ -142,7 +142,7 @@ def test_a_cross_encoder_takes_them_too(scorer):
         (
             {"compute_type": "int8", "model_kwargs": {"dtype": "bfloat16"}},
             ValueError,
-            "compute_type='int8', but model_kwargs ask for 'bfloat16'",
+            "compute_type='int8', but model_kwargs request 'bfloat16'",
         ),
         ({"token": "a", "use_auth_token": "b"}, ValueError, "token and use_auth_token are two"),
         (

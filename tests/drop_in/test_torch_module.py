@@ -186,7 +186,7 @@ class Table:
 @pytest.mark.parametrize("name", ["columns", "column_names"])
 def test_a_table_is_refused_with_its_columns(model, name):
     with pytest.raises(
-        TypeError, match=r"got a table \(Table\); give one of its columns: 'id', 'text'"
+        TypeError, match=r"got a table \(Table\); pass one of its columns: 'id', 'text'"
     ):
         model.encode(Table(name))
 
@@ -214,7 +214,7 @@ def test_the_tables_of_pandas_and_pyarrow(model):
     pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
     frame, array = pandas.DataFrame({"text": TEXTS}), pyarrow.array(TEXTS)
     for table in (frame, pyarrow.table({"text": TEXTS})):
-        with pytest.raises(TypeError, match="give one of its columns: 'text'"):
+        with pytest.raises(TypeError, match="pass one of its columns: 'text'"):
             model.encode(table)
     for column in (frame["text"], array, pyarrow.chunked_array([array])):
         np.testing.assert_array_equal(model.encode(column), model.encode(TEXTS))

@@ -152,5 +152,5 @@ def test_pandas_and_pyarrow(model, ours):
     same(model.encode(pandas.Series(TEXTS)), expected)
     same(model.encode(pyarrow.array(TEXTS)), expected)
     for table in (pandas.DataFrame({"text": TEXTS}), pyarrow.table({"text": TEXTS})):
-        with pytest.raises(TypeError, match="give one of its columns: 'text'"):
+        with pytest.raises(TypeError, match="pass one of its columns: 'text'"):
             model.encode(table)

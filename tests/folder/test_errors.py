@@ -131,7 +131,7 @@ def test_after_an_error_the_model_still_works(model):
         ({"truncate_dim": -1}, "truncate_dim must be a positive integer, got -1"),
         ({"device": "cuda"}, "device must be None or 'cpu', got 'cuda'"),
         ({"device": ["cpu", "cuda"]}, "device must be None or 'cpu'"),
-        ({"pool": {}}, "pool must be what start_multi_process_pool gave, got {}"),
+        ({"pool": {}}, "pool must be a result of start_multi_process_pool, got {}"),
         ({"chunk_size": 0}, "chunk_size must be a positive integer, got 0"),
         ({"foo": 1, "bar": 2}, "encode got unknown arguments: bar, foo"),
     ],
@@ -344,7 +344,7 @@ def test_a_pooling_of_another_width_is_refused(tmp_path):
         ({"in_features": 21}, "in_features=21.* needs"),
         ({"out_features": 7}, "tensor 'linear.weight' in model.safetensors has shape"),
         ({"out_features": 0}, "out_features must be an int in 1"),
-        ({"bias": False}, "leaves no place for: 'linear.bias'"),
+        ({"bias": False}, "do not belong to the model in config.json: 'linear.bias'"),
         (
             {"activation_function": "torch.load"},
             "unknown activation_function 'torch.load'; known of torch.nn: AlphaDropout, CELU",
@@ -421,6 +421,6 @@ def test_nothing_in_a_model_folder_is_executed(tmp_path):
 
 def test_a_key_of_config_json_that_nothing_reads_is_named_in_a_warning(tmp_path):
     files = {"config.json": config_json(my_lr=0.1, attention_probs_dropout_prob=0.2)}
-    with pytest.warns(UserWarning, match="config.json: 'my_lr': unknown, passed over") as warned:
+    with pytest.warns(UserWarning, match="config.json: 'my_lr': unknown, ignored") as warned:
         SentenceTransformer(write_model(tmp_path / "m", files=files))
     assert len(warned) == 1

@@ -94,7 +94,7 @@ def test_a_state_dict_with_metadata_and_other_numbers_is_read(torch, tmp_path):
 )
 def test_whatever_else_torch_saves_is_refused(torch, tmp_path, make, match):
     torch.save(make(torch), tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=rf"pytorch_model\.bin: not a PyTorch .*{match}"):
+    with pytest.raises(ValueError, match=rf"pytorch_model\.bin: not a supported PyTorch .*{match}"):
         Checkpoint(tmp_path)
 
 

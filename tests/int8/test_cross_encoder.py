@@ -240,7 +240,9 @@ def test_a_model_that_lacks_its_head_is_not_quantized(tmp_path):
 
 def test_pairs_are_for_cross_encoders(tmp_path):
     source = write_model(tmp_path / "source")
-    with pytest.raises(ValueError, match=r"texts holds pairs, but .*source is no cross-encoder"):
+    with pytest.raises(
+        ValueError, match=r"texts contains pairs, but .*source is not a cross-encoder"
+    ):
         quantize_model(source, tmp_path / "saved", texts=PAIRS)
 
 

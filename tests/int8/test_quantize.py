@@ -214,7 +214,7 @@ def test_texts_measure_the_loss_and_find_the_outliers(source, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"texts": []}, ValueError, "texts must hold at least one text"),
+        ({"texts": []}, ValueError, "texts must have at least one text"),
         ({"texts": ["a", 3]}, TypeError, r"texts\[1\] must be a str, got int"),
         ({"min_cosine": 1.5}, ValueError, r"min_cosine must be in \[0, 1\], got 1.5"),
     ],
@@ -261,10 +261,10 @@ def test_a_saved_model_is_not_quantized_again(saved, tmp_path):
         ({"scheme": "int3"}, "unknown scheme 'int3'; known: 'simdformer-int8'"),
         ({"group_size": 7}, "group_size is 7, this release of simdformer computes in groups of"),
         ({"parts": []}, "parts must map names to objects"),
-        ({"parts": {}}, f"'parts' says nothing of '{WORDS}'"),
+        ({"parts": {}}, f"'parts' has no entry for '{WORDS}'"),
         (
             {"parts": {"layers.9.linear1.weight": {"compute_type": "int8"}}},
-            "'parts' has 'layers.9.linear1.weight', which the model has not",
+            "'parts' has 'layers.9.linear1.weight', which the model does not have",
         ),
         ({"parts": {QKV: {"compute_type": "int4"}}}, f"unknown compute_type 'int4' of '{QKV}'"),
     ],
@@ -324,7 +324,7 @@ def test_a_damaged_tensor_is_refused_by_file_and_name(saved, suffix, change, mes
         ("layers.1.norm1.weight", None, "is missing from the checkpoint"),
         ("embeddings.position_embeddings.weight", lambda t: t[1:], "has shape"),
         ("layers.0.self_attn.in_proj_bias", lambda t: t * np.float32(np.nan), "NaN or infinite"),
-        ("layers.2.norm1.weight", lambda t: t, "holds 1 tensors that config.json leaves no place"),
+        ("layers.2.norm1.weight", lambda t: t, "has 1 tensors that do not belong to the model"),
     ],
 )
 def test_a_damaged_float32_tensor_is_refused_by_name(saved, name, change, message):

@@ -338,7 +338,7 @@ def test_a_missing_tensor_and_one_too_many_are_named(tmp_path, architecture):
     refused(folder, f"tensor '{re.escape(name)}' is missing from the checkpoint")
     extra = {"encoder.layer.0.adapter.weight": tensor}
     save_file(weights | {name: tensor} | extra, folder / "model.safetensors")
-    with pytest.warns(UserWarning, match=r"passed over: 'encoder\.layer\.0\.adapter\.weight'"):
+    with pytest.warns(UserWarning, match=r"ignored: 'encoder\.layer\.0\.adapter\.weight'"):
         SentenceTransformer(folder)
 
 

@@ -59,7 +59,7 @@ def test_terms_may_be_named_in_any_form(tmp_path, terms):
         ("share_att_key", False, "pos_key_proj.weight' is missing"),
         ("share_att_key", 1, "share_att_key must be true or false, got 1"),
         ("position_biased_input", True, "position_embeddings.weight' is missing"),
-        ("norm_rel_ebd", "none", "2 tensors that config.json leaves no place for"),
+        ("norm_rel_ebd", "none", "2 tensors do not belong to the model"),
     ],
 )
 def test_a_field_of_its_own_is_refused_by_name(tmp_path, field, value, match):

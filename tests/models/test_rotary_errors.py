@@ -170,7 +170,7 @@ def test_each_tensor_of_another_shape_is_named_with_both(tmp_path, architecture)
 def test_a_tensor_that_config_json_leaves_no_place_for_is_named(tmp_path, architecture, name):
     weights = architecture.renamed(architecture.weights())
     extra = {name: np.ones(20, np.float32)}
-    match = f"1 tensors that .* no place for are passed over: '{re.escape(name)}'"
+    match = f"1 tensors do not belong .* are ignored: '{re.escape(name)}'"
     with pytest.warns(UserWarning, match=match):
         load_model(architecture.write(tmp_path, weights=weights | extra))
 

@@ -210,5 +210,5 @@ def test_float64_is_refused():
 
 
 def test_all_heads_cannot_be_pruned():
-    with pytest.raises(ValueError, match="heads must be some, not all, of 0 to 1"):
+    with pytest.raises(ValueError, match="heads must be some, but not all, of 0 to 1"):
         nn.MultiheadAttention(8, 2).prune_heads([0, 1])

@@ -105,7 +105,7 @@ def test_a_module_without_numbers_says_so():
     with initialization.deferred():
         layer = nn.TransformerEncoderLayer(SIZE, 4, 32)
     for use in (layer.state_dict, layer.pack, lambda: layer.linear1.weight):
-        with pytest.raises(ValueError, match=r"of .* was built without numbers; load a state_dict"):
+        with pytest.raises(ValueError, match=r"of .* was built without values; load a state_dict"):
             use()
     assert [name for name, *_ in layer._owners()] == list(
         nn.TransformerEncoderLayer(SIZE, 4, 32).state_dict()

@@ -154,9 +154,9 @@ def test_max_length_counts_the_prompt(model):
 
 
 def test_max_length_that_leaves_no_room_is_refused(model):
-    with pytest.raises(ValueError, match="max_length=5 leaves no room behind a prompt of 5 tokens"):
+    with pytest.raises(ValueError, match="max_length=5 leaves no room after a prompt of 5 tokens"):
         generate(model, PROMPTS, max_length=5)
-    with pytest.raises(ValueError, match="max_length and max_new_tokens exclude each other"):
+    with pytest.raises(ValueError, match="max_length and max_new_tokens are mutually exclusive"):
         generate(model, PROMPTS, max_length=9, max_new_tokens=4)
 
 

@@ -121,7 +121,9 @@ def test_qk_norm_may_be_of_all_heads_features(rng, position):
     contexts = [oracle.softmax(q[h] @ k[h].T / np.sqrt(D)) @ v[h] for h in range(H)]
     exact = oracle.linear(np.concatenate(contexts, 1), w["out_proj.weight"], w["out_proj.bias"])
     assert_close(module(x, x, x)[0][0], exact)
-    with pytest.raises(ValueError, match="can't be left out where qk_norm is of all heads"):
+    with pytest.raises(
+        ValueError, match="cannot be pruned if qk_norm is over the features of all heads"
+    ):
         module.prune_heads([1])
 
 
@@ -155,8 +157,8 @@ def test_qk_norm_comes_before_rotation(rng):
             ValueError,
             r"qk_norm must be of head_dim=6 features, or of all heads' 24 .*, got \(5,\)",
         ),
-        ({"qk_norm": nn.RMSNorm(6), "score": "bilinear"}, ValueError, "exclude each other"),
-        ({"logit_scale": True, "scale": 2.0}, ValueError, "exclude each other"),
+        ({"qk_norm": nn.RMSNorm(6), "score": "bilinear"}, ValueError, "mutually exclusive"),
+        ({"logit_scale": True, "scale": 2.0}, ValueError, "mutually exclusive"),
         (
             {"logit_scale": True, "score": "euclidean", "num_kv_heads": 2},
             ValueError,
@@ -247,7 +249,7 @@ def test_a_layer_without_its_norm_passes_its_input_on(rng):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([], "there must be from 1 to num_layers=2 layers, got 0"),
+        ([], "the number of layers must be from 1 to num_layers=2, got 0"),
         ([nn.TransformerEncoderLayer(E, H)] * 3, "from 1 to num_layers=2 layers, got 3"),
         (
             [nn.TransformerEncoderLayer(E, H), nn.TransformerEncoderLayer(E, 3)],

@@ -201,9 +201,9 @@ def test_a_longer_sequence_than_the_positions_serve_is_refused():
 
 
 def test_a_text_encoder_stands_for_embedding_and_stack_alone():
-    with pytest.raises(ValueError, match="can't be given with a TextEncoder"):
+    with pytest.raises(ValueError, match="cannot be combined with a TextEncoder"):
         nn.LanguageModel(causal(), scale=2.0)
-    with pytest.raises(ValueError, match="stack must be given"):
+    with pytest.raises(ValueError, match="stack is required"):
         nn.LanguageModel(nn.Embedding(3, 4))
     with pytest.raises(ValueError, match="a TextEncoder attends to none"):
         nn.LanguageModel(causal())([1], [0, 1], memory=np.zeros((1, E), np.float32))

@@ -68,7 +68,7 @@ def test_calls_that_have_nothing_to_do_give_the_module(call):
 
 @pytest.mark.parametrize("place", ["cuda", "cuda:0", "float16", np.float64, "bfloat16"], ids=str)
 def test_other_places_are_refused_by_name(place):
-    with pytest.raises(ValueError, match="can't be moved to"):
+    with pytest.raises(ValueError, match="cannot be moved to"):
         layer().to(place)
     with pytest.raises(ValueError, match="must be None or"):
         layer().to(**{"device" if "cuda" in str(place) else "dtype": place})

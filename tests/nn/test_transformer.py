@@ -357,7 +357,7 @@ def test_cache_errors(rng):
     with pytest.raises(ValueError, match="cache has 3 sequences, index is 3"):
         cache.select([3])
     decoder = nn.TransformerDecoderLayer(24, 4, batch_first=True)
-    with pytest.raises(ValueError, match="memory must be given"):
+    with pytest.raises(ValueError, match="memory is required"):
         decoder(x, None)
     filled = nn.DecoderCache(2)
     layer(x, cache=filled)

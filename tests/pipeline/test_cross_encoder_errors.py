@@ -86,7 +86,7 @@ def test_bad_texts_of_rank_are_named(single, query, documents, error, match):
         ({"batch_size": 0}, "batch_size must be a positive integer, got 0"),
         ({"prompt_name": "x"}, r"unknown prompt name 'x'; known: \[\]"),
         ({"device": "cuda"}, "device must be None or 'cpu', got 'cuda'"),
-        ({"pool": {}}, "pool must be what start_multi_process_pool gave, got {}"),
+        ({"pool": {}}, "pool must be a result of start_multi_process_pool, got {}"),
         ({"chunk_size": 0}, "chunk_size must be a positive integer, got 0"),
         ({"foo": 1}, "got unknown arguments: foo"),
         ({"activation_fn": "os.system"}, "must be a class of torch.nn, got 'os.system'"),
@@ -115,7 +115,7 @@ def test_top_k_must_be_a_positive_number(single, top_k):
 
 def test_a_model_of_several_labels_does_not_rank(tmp_path):
     model = CrossEncoder(write_cross_encoder(tmp_path / "m", 3))
-    with pytest.raises(ValueError, match="one score a pair, this one has 3: use predict"):
+    with pytest.raises(ValueError, match="one score per pair, this one has 3: use predict"):
         model.rank("a", ["b"])
 
 
@@ -198,7 +198,7 @@ def test_an_unknown_saved_activation_is_refused(tmp_path, config):
 )
 def test_a_saved_activation_from_elsewhere_is_the_default_with_a_warning(tmp_path, config):
     folder = write_cross_encoder(tmp_path / "m", **config)
-    with pytest.warns(UserWarning, match="is not torch's and not run; Sigmoid instead"):
+    with pytest.warns(UserWarning, match="is not a class of torch and is not run; Sigmoid instead"):
         model = CrossEncoder(folder)
     plain = CrossEncoder(write_cross_encoder(tmp_path / "plain"))
     np.testing.assert_array_equal(model.predict(PAIRS), plain.predict(PAIRS))

@@ -115,7 +115,7 @@ def test_what_comes_too_slowly_is_answered_408_and_closed(app, beginning):
         stop.set()
         thread.join()
     assert status(answer) == 408
-    assert b"did not come in" in answer
+    assert b"was not received in" in answer
 
 
 def test_a_connection_is_kept_for_the_next_request_and_not_for_ever(app):

@@ -32,8 +32,8 @@ def app(model):
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b'{"input": NaN}', "NaN is no JSON number"),
-        (b'{"input": ["a", -Infinity]}', "-Infinity is no JSON number"),
+        (b'{"input": NaN}', "NaN is not a JSON number"),
+        (b'{"input": ["a", -Infinity]}', "-Infinity is not a JSON number"),
         (b'{"input": "\xff"}', "not JSON"),
         (b"[" * 3000, "nested too deeply"),
         (b"[1]", "must be a JSON object, got an array"),
@@ -61,7 +61,7 @@ def test_what_is_no_json_object_is_said(app, content, message):
         ({"input": [2, 5, "a"]}, "input[0]", "array of token ids"),
         ({"input": [[2, 3], "a"]}, "input[1]", "array of token ids"),
         ({"input": [2, True]}, "input[0]", "array of token ids"),
-        ({"input": [2, 61, 3]}, "input[0]", "not the model's own tokenizer's: they hold 61"),
+        ({"input": [2, 61, 3]}, "input[0]", "do not come from the model's tokenizer: they hold 61"),
         ({"input": [2, -1, 3]}, "input[0]", "hold -1"),
         ({"input": [2, 2**70, 3]}, "input[0]", f"hold {2**70}"),
         ({"input": [2] * 100 + [3]}, "input[0]", "has 101 tokens, the model reads 100"),
@@ -69,8 +69,8 @@ def test_what_is_no_json_object_is_said(app, content, message):
         ({"input": [[2, 5, 3], [2, 5]]}, "input[1]", "do not begin with [2] and end with [3]"),
         ({"input": [2, 5, 3], "input_type": "query"}, "prompt_name", "not with token ids"),
         ({"input_type": "cluster"}, "input_type", 'must be one of "query", "passage"'),
-        ({"input_type": "query", "prompt_name": "query"}, "input_type", "give one"),
-        ({"truncate": "START"}, "truncate", 'must be "END", as the model cuts texts'),
+        ({"input_type": "query", "prompt_name": "query"}, "input_type", "send one"),
+        ({"truncate": "START"}, "truncate", 'must be "END", the side on which the model truncates'),
         ({"truncate": True}, "truncate", "must be one of"),
         ({"truncate_prompt_tokens": 100}, "truncate_prompt_tokens", "must be -1 to -1"),
         ({"truncate": "NONE", "input": ["b", "a " * 99]}, "input[1]", "over 100 tokens"),
@@ -83,7 +83,7 @@ def test_what_is_no_json_object_is_said(app, content, message):
         ({"dimensions": 21}, "dimensions", "must be 1 to 20, got 21"),
         ({"dimensions": 2.0}, "dimensions", "must be an integer, got a number"),
         ({"dimensions": True}, "dimensions", "must be an integer, got a boolean"),
-        ({"dims": 3}, "dims", "unknown member 'dims'; known: input, model"),
+        ({"dims": 3}, "dims", "unknown field 'dims'; known: input, model"),
         ({"model": ["tiny"]}, "model", "must be a string, got an array"),
     ],
 )
@@ -97,7 +97,10 @@ def test_a_wrong_member_is_named(app, members, param, message):
     [
         ({"truncate": False, "inputs": "a " * 99}, "inputs[0] has over 100 tokens"),
         ({"truncate": 1}, "truncate must be true or false"),
-        ({"truncation_direction": "Left"}, 'must be "Right", as the model cuts texts'),
+        (
+            {"truncation_direction": "Left"},
+            'must be "Right", the side on which the model truncates',
+        ),
         ({"truncation_direction": "up"}, "must be one of"),
         ({"dimensions": 21}, "dimensions must be 1 to 20"),
         ({"normalize": 1}, "true or false"),
@@ -243,7 +246,7 @@ async def status(app, text, *, goes):
 
 def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, model):
     several = CrossEncoder(write_cross_encoder(tmp_path / "several", 3))
-    with pytest.raises(ValueError, match="gives 3 scores a pair; rerank needs a model of one"):
+    with pytest.raises(ValueError, match="gives 3 scores per pair; rerank needs a model with one"):
         create_app(model, several)
     with pytest.raises(ValueError, match="max_queue must be at least max_client_batch, got 5 and"):
         create_app(model, max_queue=5)
@@ -253,5 +256,5 @@ def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, model):
 
 @pytest.mark.parametrize("key", ["", "  ", "secret\n", " secret", "sec\nret", "sec\0ret"])
 def test_a_key_that_no_client_can_send_is_refused_at_the_start(model, key):
-    with pytest.raises(ValueError, match="must be printable and have no blanks or line ends"):
+    with pytest.raises(ValueError, match="must be printable, without spaces or line ends"):
         create_app(model, api_key=key)

@@ -159,7 +159,9 @@ def test_a_public_address_without_a_key_is_warned_of(folder):
             said = process.stderr.readline()
         finally:
             process.kill()
-    assert said.startswith("simdformer: warning: without an API key all that reach 0.0.0.0:")
+    assert said.startswith(
+        "simdformer: warning: without an API key everyone who can reach 0.0.0.0:"
+    )
 
 
 def test_a_server_that_listens_a_moment_earlier_is_said(folder, capsys, monkeypatch):
@@ -211,7 +213,7 @@ def test_a_model_that_is_not_there_is_said(tmp_path, capsys):
 def test_a_reranker_of_several_scores_is_said(folder, tmp_path, capsys):
     several = str(write_cross_encoder(tmp_path / "several", 3))
     assert main(["serve", folder, "--port", "0", "--reranker", several]) == 1
-    assert f"{several}: the model gives 3 scores a pair" in capsys.readouterr().err
+    assert f"{several}: the model gives 3 scores per pair" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["httptools", "prometheus_client", "starlette", "uvicorn"])

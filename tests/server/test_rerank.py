@@ -148,7 +148,7 @@ def test_without_a_reranker_there_is_nothing_to_ask(model):
         ({"max_chunks_per_doc": 0}, "max_chunks_per_doc", "must be at least 1"),
         ({"return_embeddings": True}, "return_embeddings", "must be one of false"),
         ({"raw_scores": "no"}, "raw_scores", "must be one of true, false"),
-        ({"texts": ["x"]}, "texts", "unknown member"),
+        ({"texts": ["x"]}, "texts", "unknown field"),
     ],
 )
 def test_a_wrong_member_is_named(app, members, param, message):

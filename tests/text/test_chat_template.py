@@ -155,8 +155,8 @@ def test_tags_and_filters_of_transformers_are_known(tmp_path):
         ("{{ ''.__class__.__mro__ }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe|not safely callable"),
         ("{{ (dict.__class__).mro() }}", "unsafe|undefined"),
-        ("{% set n = namespace(__class__=1) %}", "may not hold the name '__class__'"),
-        ("{% set n = namespace() %}{% set n._x = 1 %}", "may not hold the name '_x'"),
+        ("{% set n = namespace(__class__=1) %}", "must not contain the name '__class__'"),
+        ("{% set n = namespace() %}{% set n._x = 1 %}", "must not contain the name '_x'"),
         ("{{ range(1000000) | list }}", "[Rr]ange too big"),
     ],
 )

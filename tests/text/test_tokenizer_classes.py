@@ -76,7 +76,7 @@ def test_a_class_that_nobody_knows_takes_tokenizer_json_as_it_is(tmp_path):
         ({"do_lower_case": "yes"}, "do_lower_case must be true or false, got 'yes'"),
         ({"do_lower_case": None}, "do_lower_case must be true or false, got None"),
         ({"strip_accents": 1}, "strip_accents must be true or false, got 1"),
-        ({"unk_token": None}, "unk_token is null, and the tokenizer's class needs one"),
+        ({"unk_token": None}, "unk_token is null, but the tokenizer's class requires one"),
         ({"cls_token": None}, "the cls_token, None, has no number"),
         ({"truncation_side": "up"}, "truncation_side must be 'right' or 'left', got 'up'"),
         ({"padding_side": None}, "padding_side must be 'right' or 'left', got None"),
@@ -119,7 +119,7 @@ def test_a_damaged_definition_is_named(change, match, tmp_path):
 def test_a_unigram_class_refuses_another_model(tmp_path):
     folder = write_folder(tmp_path, "BERT", "as it is")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
-    with pytest.raises(ValueError, match=r"tokenizer\.json: its class wants a Unigram model"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json: its class requires a Unigram model"):
         load(folder)
 
 

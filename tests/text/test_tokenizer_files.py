@@ -191,7 +191,7 @@ def test_a_vocabulary_that_no_class_reads_is_named_with_what_to_do(tmp_path):
     pieces = {"sentencepiece.bpe.model": b"x"}
     write_tokenizer(tmp_path, "modernbert", files=pieces)
     match = (
-        r"no tokenizer\.json in .*; of a tokenizer of the generic class no other file is read,"
+        r"no tokenizer\.json in .*; a tokenizer of the generic class needs this file,"
         r" sentencepiece\.bpe\.model neither; .* save_pretrained"
     )
     refused(tmp_path, match, FileNotFoundError)
@@ -200,7 +200,11 @@ def test_a_vocabulary_that_no_class_reads_is_named_with_what_to_do(tmp_path):
 @pytest.mark.parametrize(
     ("model_type", "name", "match"),
     [
-        ("bert", "vocab.txt", r"no tokenizer\.json in .*, nor vocab\.txt; transformers writes it"),
+        (
+            "bert",
+            "vocab.txt",
+            r"no tokenizer\.json in .*, nor vocab\.txt; write it with transformers",
+        ),
         ("roberta", "merges.txt", r"no tokenizer\.json in .*, nor vocab\.json and merges\.txt;"),
     ],
 )

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of a model: a folder's files (folder.py), where tensors lie in each format
-(safetensors_file.py, torch_file.py), and what an architecture asks for (weights.py)."""
+"""The weights of a model: the files of a folder (folder.py), the offsets of tensors in each format
+(safetensors_file.py, torch_file.py), and the tensors that an architecture needs (weights.py)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weights of a model folder: safetensors or PyTorch files, checked before a byte of them is believed."""
+"""The weights of a model folder: safetensors or PyTorch files, checked before they are used."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from simdformer.checkpoint.torch_file import torch_entries
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
 
-# bfloat16 has no NumPy dtype: it is read as its bits and widened.
+# NumPy has no bfloat16: the bits are read and widened.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _INTEGERS = {"I8": "<i1", "I32": "<i4"}
 _IDS = {"I64": "<i8", "I32": "<i4", "U16": "<u2", "U8": "<u1"}
 
-# Where a folder's weights are, the first that is there: in one file, or in shards that an index names.
+# Where weights may be, in this order: in one file, or in shards listed in an index.
 _FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-# A file that is given by name and has no suffix of these is safetensors.
+# A file given by name without one of these suffixes is read as safetensors.
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. ValueError names the file if it holds something else."""
+    """The JSON object in `path`. ValueError with the file's name if it is not an object."""
     value = read_any_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")  # noqa: TRY004  (the file is wrong, not the call)
@@ -48,23 +48,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """ValueErrors of what is made of a file name it."""
+    """Add the file's name to ValueErrors raised inside."""
     try:
         yield
     except ValueError as error:
-        if str(path.parent) in str(error):  # this file, or another one of the folder
+        if str(path.parent) in str(error):  # this file, or another file of the folder
             raise
         raise ValueError(f"{path}: {str(error).removeprefix(f'{path.name}: ')}") from error
 
 
 def read_optional_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, an empty one if there is no such file. Errors: read_json's."""
+    """The JSON object in `path`; empty if there is no such file. Errors: see read_json."""
     return read_json(path) if os.path.lexists(path) else {}
 
 
 def read_any_json(path: Path) -> Any:
-    """The JSON value in `path`. ValueError names the file if it is not JSON in UTF-8, no
-    regular file or larger than any of its kind."""
+    """The JSON value in `path`. ValueError with the file's name if it is not JSON in UTF-8, not a
+    regular file, or too large."""
     try:
         content = read_regular(path)
     except FileNotFoundError as error:
@@ -76,12 +76,12 @@ def read_any_json(path: Path) -> Any:
 
 
 class Checkpoint:
-    """The tensors in a folder's model.safetensors, else in its pytorch_model.bin, or in the shards that an
-    index of either names; or in one file.
+    """The tensors in model.safetensors or pytorch_model.bin of a folder, in the shards listed in an index
+    of either, or in one file.
 
-    Use as a context manager; arrays that it gave out stay valid.
-    Errors: FileNotFoundError if there is none of these, ValueError (naming the file and the reason)
-    if they are damaged, hold anything but tensors or the index points outside the folder.
+    Use it as a context manager; returned arrays stay valid.
+    Errors: FileNotFoundError if there is no such file. ValueError (with file and reason) if a file is
+    damaged or contains anything but tensors, or if the index points outside the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,7 +104,7 @@ class Checkpoint:
         self._files.append(file)
         is_torch = path.suffix in _TORCH_SUFFIXES
         entries = torch_entries(file) if is_torch else safetensors_entries(file)
-        # TensorFlow's names live on in early BERT checkpoints; the field reads them as weight and bias.
+        # Early BERT checkpoints have TensorFlow's names, which are read as weight and bias.
         renamed = {_modern_name(name): entry for name, entry in entries.items()}
         self._entries.update(renamed)
         return set(entries)
@@ -122,7 +122,9 @@ class Checkpoint:
             found = self._open(path)
             for name, home in weight_map.items():
                 if home == shard and name not in found:
-                    raise ValueError(f"{index} places tensor {name!r} in {shard!r}, which lacks it")
+                    raise ValueError(
+                        f"{index} places tensor {name!r} in {shard!r}, which does not contain it"
+                    )
 
     def __enter__(self) -> Checkpoint:  # noqa: PYI034  (Self is newer than Python 3.10)
         return self
@@ -136,7 +138,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Close the files. Calling it twice is harmless."""
+        """Close the files. A second call has no effect."""
         for file in self._files:
             file.close()
         self._files.clear()
@@ -149,13 +151,13 @@ class Checkpoint:
         return name in self._entries
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, from the header."""
+        """The shape of a tensor, read from the header."""
         return self._entries[name].shape
 
     def read(self, name: str) -> Float32:
         """One tensor as float32 (float16, bfloat16 and float64 are converted).
 
-        ValueError if it holds other numbers, or a NaN or an infinity.
+        ValueError if it has another dtype, or contains NaN or infinity.
         """
         entry = self._entries[name]
         if entry.dtype not in _DTYPES:
@@ -168,7 +170,7 @@ class Checkpoint:
         tensor = _widen_bfloat16(raw) if entry.dtype == "BF16" else raw
         with np.errstate(over="ignore", invalid="ignore"):
             tensor = tensor.astype(np.float32, copy=False)
-            # A NaN or an infinity survives a sum, so a finite sum clears all elements in one pass.
+            # NaN and infinity make the sum non-finite, so one pass checks all elements.
             if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
                 bad = entry.num_elements() - int(np.isfinite(tensor).sum())
                 raise ValueError(
@@ -178,7 +180,7 @@ class Checkpoint:
         return tensor
 
     def read_integers(self, name: str, dtype: str) -> Array:
-        """One tensor of integers: dtype "I8" or "I32". ValueError if it holds other numbers."""
+        """One tensor of integers: dtype "I8" or "I32". ValueError if it has another dtype."""
         entry = self._entries[name]
         if entry.dtype != dtype:
             raise ValueError(
@@ -187,7 +189,7 @@ class Checkpoint:
         return entry.read(_INTEGERS[dtype])
 
     def read_ids(self, name: str) -> Array:
-        """One tensor of integers, whatever their width, as int64. ValueError if it holds other numbers."""
+        """One tensor of integers of any width as int64. ValueError if it has another dtype."""
         dtype = self._entries[name].dtype
         if dtype not in _IDS:
             raise ValueError(
@@ -197,20 +199,20 @@ class Checkpoint:
         return self._entries[name].read(_IDS[dtype]).astype(np.int64)
 
     def path(self, name: str) -> Path:
-        """The file that holds a tensor."""
+        """The file with a tensor."""
         return self._entries[name].file.path
 
     def files(self) -> list[Path]:
-        """The files that the tensors are in."""
+        """The files with the tensors."""
         return [file.path for file in self._files]
 
     def num_bytes(self) -> int:
-        """The size of the files."""
+        """The total size of the files."""
         return sum(file.size() for file in self._files)
 
     def num_parameters(self) -> int:
-        """The elements of all floating-point tensors."""
-        # Not buffers of positions, which are integers.
+        """The number of elements of all floating-point tensors."""
+        # Without buffers of positions, which are integers.
         floats = [entry for entry in self._entries.values() if entry.dtype in _DTYPES]
         return sum(entry.num_elements() for entry in floats)
 
@@ -228,8 +230,7 @@ def _modern_name(name: str) -> str:
 
 
 def find_weights(folder: Path) -> Path:
-    """The file that a folder's weights are in, or the index that names its shards. FileNotFoundError if
-    there is none."""
+    """The file with a folder's weights, or the index of its shards. FileNotFoundError if there is none."""
     for name in _FILES:
         if (folder / name).is_file():
             return folder / name
@@ -237,12 +238,12 @@ def find_weights(folder: Path) -> Path:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether find_weights finds any."""
+    """Whether find_weights finds a file."""
     return any((folder / name).is_file() for name in _FILES)
 
 
 def _shard_name(index: Path, value: object) -> str:
-    # A shard name comes with the model: "../../etc/x" must not leave the folder.
+    # Shard names come with the model: "../../etc/x" must not leave the folder.
     if not isinstance(value, str) or value != Path(value).name or "\\" in value:
         raise ValueError(f"{index}: shard names must be plain file names, got {value!r}")
     suffix = Path(index.name.removesuffix(".index.json")).suffix

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix in int8, as files and modules have it."""
+"""A matrix in int8, as it is stored in files and modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Int8 = NDArray[np.int8]
 
 
 def num_groups(cols: int) -> int:
-    """The groups of columns that have a scale each."""
+    """The groups of columns that share a scale."""
     return -(-cols // s8_group())
 
 
@@ -35,7 +35,7 @@ class Int8Matrix(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Int8Matrix]) -> Int8Matrix:
-        """Matrices with the same outliers, below one another."""
+        """Stack matrices with the same outliers."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -52,13 +52,13 @@ class Int8Matrix(NamedTuple):
         return rows, cols
 
     def rows(self, rows: Any) -> Int8Matrix:
-        """Some rows, as an index says."""
+        """The rows of an index."""
         return Int8Matrix(
             self.values[rows], self.scale[rows], self.outliers, self.outlier_weight[rows]
         )
 
     def float32(self) -> Float32:
-        """The matrix that it stands for, (rows, cols)."""
+        """The dequantized matrix (rows, cols)."""
         wide = self.widened()
         wide[:, self.outliers] = self.outlier_weight
         return wide
@@ -68,7 +68,7 @@ class Int8Matrix(NamedTuple):
         return Linear.from_int8(self.values, self.scale, bias, self.outliers, self.outlier_weight)
 
     def widened(self) -> Float32:
-        """What the codes stand for, outliers aside: float32 (rows, cols)."""
+        """The dequantized codes without outliers: float32 (rows, cols)."""
         wide: Float32 = self.values.astype(np.float32)
         for index, begin in enumerate(range(0, wide.shape[1], s8_group())):
             wide[:, begin : begin + s8_group()] *= self.scale[:, index, None]

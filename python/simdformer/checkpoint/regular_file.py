@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening what a model's folder holds: regular files of bounded size. A pipe would be waited for, and
-a device read, without end."""
+"""Opening the files of a model folder: regular files of bounded size. Reading a pipe or a device could
+block or never end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-# A vocabulary of a million words with its merges takes some 100 MB, a configuration some KB.
+# A vocabulary of a million words with merges takes about 100 MB, a configuration a few KB.
 LARGEST_VOCABULARY = 1 << 30
 LARGEST_JSON = 1 << 26
 
@@ -20,7 +20,7 @@ for _name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"):
 
 
 def open_regular(path: Path) -> int:
-    """A file descriptor to read from. ValueError names what is no regular file."""
+    """A file descriptor to read from. ValueError with the name if it is not a regular file."""
     try:
         descriptor = os.open(path, _READ)
     except PermissionError:
@@ -34,16 +34,16 @@ def open_regular(path: Path) -> int:
 
 
 def read_regular(path: Path, largest: int = LARGEST_JSON) -> bytes:
-    """The bytes of a file. ValueError names one that is no regular file, or larger than `largest`."""
+    """The bytes of a file. ValueError with the name if it is not a regular file or larger than `largest`."""
     with os.fdopen(open_regular(path), "rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:
-        raise ValueError(f"{path}: more than {largest} bytes, the most that is read of such a file")
+        raise ValueError(f"{path}: more than {largest} bytes, the limit for such a file")
     return content
 
 
 def check_regular(path: Path, largest: int = LARGEST_VOCABULARY) -> None:
-    """The same check of a file that a library is to read."""
+    """The same check for a file that a library will read."""
     descriptor = open_regular(path)
     size = os.fstat(descriptor).st_size
     os.close(descriptor)

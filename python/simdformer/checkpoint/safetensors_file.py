@@ -11,10 +11,10 @@ from simdformer.checkpoint.tensor_file import Entry, TensorFile
 
 
 def safetensors_entries(file: TensorFile) -> dict[str, Entry]:
-    """Where each tensor lies. ValueError names the file if it is damaged."""
+    """The offset of each tensor. ValueError with the file's name if it is damaged."""
     try:
-        # The library's parser refuses truncated files, overlapping or missing ranges, sizes that
-        # overflow and headers that lie; it opens the file but no tensor is read through it.
+        # The library's parser rejects truncated files, overlapping or missing ranges, sizes that
+        # overflow and wrong headers. Only the header is read through it.
         with safe_open(file.path, framework="numpy"):
             pass
     except SafetensorError as error:

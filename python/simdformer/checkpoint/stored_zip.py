@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the entries of a zip archive lie that is stored, not compressed. Nothing is unpacked.
+"""Offsets of the entries of a zip archive that is stored, not compressed. Nothing is unpacked.
 
-The layout is APPNOTE.TXT's (PKWARE, 6.3.10, section 4.3). zipfile would do, but does not say where an
-entry's bytes begin, and sets no bound to what a directory may make it allocate.
+The layout is specified in APPNOTE.TXT (PKWARE, 6.3.10, section 4.3). zipfile does not return the offset
+of an entry's bytes, and does not limit how much memory a directory makes it allocate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from simdformer.checkpoint.tensor_file import TensorFile
 
-# Records by their names in APPNOTE.TXT, little-endian.
+# Records with their names in APPNOTE.TXT, little-endian.
 _LOCAL_HEADER = Struct("<4s22xHH")  # signature, lengths of name and extra field
 _CENTRAL_HEADER = Struct("<4s4xHH8xIIHHH8xI")
 _END = Struct("<4s8xIIH")  # signature, size and offset of the directory, length of the comment
@@ -23,8 +23,8 @@ _EXTRA = Struct("<HH")
 
 _ENCRYPTED = 1
 _STORED = 0
-_IN_EXTRA_FIELD = 0xFFFFFFFF  # the value has 64 bits and stands there
-_ZIP64 = 1  # the kind of that extra field
+_IN_EXTRA_FIELD = 0xFFFFFFFF  # the value has 64 bits and is in the extra field
+_ZIP64 = 1  # the type of this extra field
 
 # A model of a thousand tensors has a directory of 100 KB.
 _LARGEST_DIRECTORY = 16 << 20
@@ -40,7 +40,7 @@ class _Header(NamedTuple):
 
 
 class StoredZip:
-    """An archive. Errors of the constructor and of `place`: ValueError with the reason alone."""
+    """An archive. Errors of the constructor and of `place`: ValueError with the reason only."""
 
     def __init__(self, file: TensorFile) -> None:
         self._file = file
@@ -55,7 +55,7 @@ class StoredZip:
         return name in self._headers
 
     def place(self, name: str) -> tuple[int, int]:
-        """Where an entry's bytes begin in the file, and how many they are."""
+        """The offset and the size of an entry's bytes in the file."""
         if name not in self._headers:
             raise ValueError(f"the archive has no entry {name!r}")
         header = self._headers[name]
@@ -72,7 +72,7 @@ class StoredZip:
         return begin, header.size
 
     def _directory(self) -> bytes:
-        # torch.save writes no comment behind the end.
+        # torch.save writes no comment at the end.
         at = self._size - _END.size
         end = self._read(_END, at, "the end of the archive") if at >= 0 else (b"", 0, 0, 0)
         if end[0] != b"PK\5\6" or end[3]:
@@ -83,7 +83,7 @@ class StoredZip:
         if locator[0] == b"PK\6\7":
             end64 = self._read(_END64, locator[1], "the end of the archive")
             if end64[0] != b"PK\6\6":
-                raise ValueError("the end of the archive is not where its locator says")
+                raise ValueError("the end of the archive does not match its locator")
             size, offset = end64[1], end64[2]
         if size > _LARGEST_DIRECTORY:
             raise ValueError(f"a directory of {size} bytes; at most {_LARGEST_DIRECTORY} are read")
@@ -111,7 +111,7 @@ def _headers(directory: bytes) -> Iterator[_Header]:
         extra = begin + lengths[0]
         name = directory[begin:extra].decode("utf-8", errors="replace")
         large = _large_values(directory[extra : extra + lengths[1]])
-        # The order in which they stand there (4.5.3).
+        # In the order of the extra field (4.5.3).
         size, compressed, offset = (
             next(large, value) if value == _IN_EXTRA_FIELD else value
             for value in (size, compressed, offset)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An open file of tensors, and where in it each of them lies.
+"""An open file of tensors, and the offset of each tensor.
 
-Tensors are read with pread into arrays of our own. A file that shrinks under a memory map kills the
-process with SIGBUS; under pread it is an exception.
+Tensors are read with pread into new arrays. If a memory-mapped file is truncated, the process is killed
+by SIGBUS; with pread an exception is raised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _position = threading.Lock()
 
 
 class TensorFile:
-    """One open file. Errors of reading: ValueError that names it."""
+    """One open file. Read errors are ValueErrors with its name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class TensorFile:
         return os.fstat(self.fd).st_size
 
     def read(self, size: int, offset: int) -> bytes:
-        """`size` bytes; the caller has seen that the file holds as many."""
+        """`size` bytes; the caller has checked that the file has as many."""
         buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
@@ -64,11 +64,11 @@ class TensorFile:
 
 
 class Entry(NamedTuple):
-    """Where one tensor lies.
+    """The place of one tensor in a file.
 
-    dtype: safetensors' name of it. offset: from the start of the file.
-    axes: those of `shape` in the order of the file, where the last one varies fastest; None if as they
-      are. Checkpoints that came from TensorFlow hold transposed matrices.
+    dtype: the name in safetensors. offset: from the start of the file.
+    axes: the axes of `shape` in the order of the file, the last one varies fastest; None for the
+      order of `shape`. Checkpoints converted from TensorFlow contain transposed matrices.
     """
 
     file: TensorFile
@@ -78,12 +78,12 @@ class Entry(NamedTuple):
     axes: tuple[int, ...] | None = None
 
     def read(self, dtype: str) -> NDArray[Any]:
-        """The numbers, in C order. dtype: NumPy's name of what the file holds."""
+        """The numbers in C order. dtype: NumPy's name of the stored type."""
         axes = range(len(self.shape)) if self.axes is None else self.axes
         raw = np.empty([self.shape[axis] for axis in axes], dtype=dtype)
         self.file.read_into(raw.reshape(-1).view(np.uint8).data, self.offset)
         return raw if self.axes is None else np.ascontiguousarray(raw.transpose(np.argsort(axes)))
 
     def num_elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)

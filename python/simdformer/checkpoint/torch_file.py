@@ -20,10 +20,10 @@ from simdformer.checkpoint.torch_tensors import StoredTensor
 _ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-# A tensor takes about 200 bytes. What the pickle makes of its bytes stays below half a gigabyte.
+# A tensor takes about 200 bytes. The result of the pickle takes less than half a gigabyte.
 _LARGEST_PICKLE = 4 << 20
-# Tied weights share a storage: an embedding twice, layers in a few models a dozen times. More, and a
-# small file would fill the memory.
+# Tied weights share a storage: an embedding twice, layers of a few models a dozen times. With no limit
+# a small file could fill the memory.
 _MOST_SHARED = 32
 # The number that torch.save wrote first before 1.6, as its pickle, and the version that followed.
 _OLD_FORMAT = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -31,7 +31,7 @@ _OLD_VERSION = 1001
 
 
 def torch_entries(file: TensorFile) -> dict[str, Entry]:
-    """Where each tensor lies.
+    """The place of each tensor.
 
     ValueError names the file, and the tensor if there is one, if it is damaged, holds anything but
     tensors by name, or was written on a big-endian machine.
@@ -40,7 +40,7 @@ def torch_entries(file: TensorFile) -> dict[str, Entry]:
     try:
         return _entries(file, *(_read_old(file) if old else _read(file)))
     except ValueError as error:
-        raise ValueError(f"{file.path}: not a PyTorch checkpoint that is read: {error}") from error
+        raise ValueError(f"{file.path}: not a supported PyTorch checkpoint: {error}") from error
 
 
 def _entries(
@@ -107,7 +107,7 @@ def _read_old(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str]
 
 
 def _check_byte_order(archive: StoredZip, file: TensorFile, name: str) -> None:
-    if name not in archive:  # written before 2.1, and nearly always on a little-endian machine
+    if name not in archive:  # written before 2.1, almost always on a little-endian machine
         return
     begin, size = archive.place(name)
     order = file.read(min(size, 16), begin)
@@ -122,7 +122,7 @@ def _entry(file: TensorFile, tensor: StoredTensor, begin: int, size: int) -> Ent
             f"{storage.size} numbers of {item_bytes} bytes in an entry of {size} bytes"
         )
     count = math.prod(tensor.shape)
-    # NumPy multiplies the other axes of an empty array too.
+    # NumPy also multiplies the other axes of an empty array.
     if not count and math.prod(n or 1 for n in tensor.shape) >= 1 << 48:
         raise ValueError(f"its shape {tensor.shape} is too large")
     axes = _axes(tensor) if count else tuple(range(len(tensor.shape)))
@@ -138,7 +138,7 @@ def _entry(file: TensorFile, tensor: StoredTensor, begin: int, size: int) -> Ent
 
 
 def _axes(tensor: StoredTensor) -> tuple[int, ...] | None:
-    """The axes from the slowest to the fastest; None if the numbers do not lie side by side."""
+    """The axes from the slowest to the fastest; None if the numbers are not contiguous."""
     shape, strides = tensor.shape, tensor.strides
     axes = sorted(range(len(shape)), key=lambda axis: -strides[axis])
     expected = 1

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tensors the pickle of a torch.save names. It is never unpickled.
+"""The tensors in the pickle of a torch.save file, which is never unpickled.
 
-A pickle is a program, and Python's machine for it calls whatever the program names. The machine here knows
-those instructions that torch.save writes for a dict of tensors, or of such dicts, and nothing to call but three functions
-of its own: it imports nothing, sets no attribute and makes only constants, tuples, dicts and
-StoredTensors. The instructions are described in Python's pickletools.
+A pickle is a program, and Python's unpickler calls whatever the program names. This interpreter supports
+only the instructions that torch.save writes for a dict of tensors, or a dict of such dicts, and can call
+only three functions of its own. It imports nothing, sets no attributes and creates only constants,
+tuples, dicts and StoredTensors. The instructions are described in Python's pickletools.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LONGEST_NAME = 1000  # bytes; errors quote it
 def read_state_dict(pickled: bytes) -> dict[str, StoredTensor]:
     """The tensors of a state_dict by name.
 
-    ValueError with the reason alone for everything else that a pickle may hold or do. Takes time and
-    memory of at most a hundred bytes for one of the pickle.
+    ValueError with the reason only for everything else that a pickle may contain or do. Time and memory
+    are bounded by a hundred bytes per byte of the pickle.
     """
     return tensors_of(_Machine(pickled).run())
 
@@ -43,7 +43,7 @@ def read_programs(pickled: bytes, count: int) -> tuple[list[object], int]:
 def tensors_of(state: object) -> dict[str, StoredTensor]:
     """What a pickle left, if it is tensors by name. ValueError says what else it is."""
     if type(state) is not dict:
-        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
+        raise ValueError(f"it contains a {type(state).__name__}, not tensors by name")
     _check_flat(state)
     for name, value in state.items():
         if type(name) is not str or type(value) is not StoredTensor:
@@ -52,7 +52,7 @@ def tensors_of(state: object) -> dict[str, StoredTensor]:
 
 
 def _check_flat(state: dict[Any, Any]) -> None:
-    """ValueError that says which dict to take, of a checkpoint of training."""
+    """ValueError that names the dict to use, for a training checkpoint."""
     inner = {name: value for name, value in state.items() if type(value) is dict}
     tensors = {
         n: sum(type(x) is StoredTensor for x in value.values()) for n, value in inner.items()
@@ -61,13 +61,13 @@ def _check_flat(state: dict[Any, Any]) -> None:
         return
     best = max(tensors, key=lambda name: tensors[name])
     raise ValueError(
-        f"it is a checkpoint of training, whose tensors are in a dict inside, {best!r}: save that alone,"
+        f"it is a training checkpoint, whose tensors are in the nested dict {best!r}: save that alone,"
         f" torch.save(torch.load(path)[{best!r}], path)"
     )
 
 
 class _Machine:
-    """Runs the instructions. Values are never compared or shown: they may be nested without end."""
+    """Run the instructions. Values are never compared or printed: they may be nested arbitrarily deep."""
 
     def __init__(self, pickled: bytes) -> None:
         self._pickled = pickled
@@ -180,19 +180,19 @@ class _Machine:
         self._stack.append(tuple(self._pop_to_mark()))
 
     def set_items(self, items: list[Any]) -> None:
-        """Put keys and values by turns into the topmost dict."""
+        """Put alternating keys and values into the topmost dict."""
         target = self._pop()
         if type(target) is not dict or len(items) % 2:
-            raise ValueError("the pickle puts items into what is no dict")
+            raise ValueError("the pickle puts items into something that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Before it is hashed: a tuple nested a million deep would end the process.
+            # Checked before hashing: hashing a tuple nested a million deep would crash the process.
             if type(key) not in (str, int):
                 raise ValueError(f"a dict in it has a {type(key).__name__} as its key, not a name")
             target[key] = value
         self._stack.append(target)
 
     def marked_items(self) -> None:
-        """All since the mark."""
+        """All values since the mark."""
         self.set_items(self._pop_to_mark())
 
     def one_item(self) -> None:
@@ -201,10 +201,10 @@ class _Machine:
         self.set_items([key, value])
 
     def append(self, items: list[Any]) -> None:
-        """Put values at the end of the topmost list."""
+        """Append values to the topmost list."""
         target = self._pop()
         if type(target) is not list:
-            raise ValueError("the pickle appends to what is no list")
+            raise ValueError("the pickle appends to something that is not a list")
         target.extend(items)
         self._stack.append(target)
 
@@ -213,7 +213,7 @@ class _Machine:
         self.append([self._pop()])
 
     def marked_values(self) -> None:
-        """All since the mark."""
+        """All values since the mark."""
         self.append(self._pop_to_mark())
 
     def number(self) -> None:
@@ -221,15 +221,15 @@ class _Machine:
         self._stack.append(struct.unpack(">d", self._bytes(8))[0])
 
     def attributes(self) -> None:
-        """An object's attributes. A state_dict has one, _metadata, and nobody asks for it."""
+        """An object's attributes. A state_dict has one, _metadata, which is not used."""
         self._pop()
         target = self._pop()
         if type(target) is not dict:
-            raise ValueError("the pickle sets attributes of what is no dict")
+            raise ValueError("the pickle sets attributes of something that is not a dict")
         self._stack.append(target)
 
     def name(self) -> None:
-        """A name from a module: one of those that we have something of our own for."""
+        """A name from a module: one of those with a replacement here."""
         module, name = self._line(), self._line()
         if (module, name) not in NAMES:
             raise ValueError(
@@ -239,7 +239,7 @@ class _Machine:
         self._stack.append(NAMES[module, name])
 
     def storage(self) -> None:
-        """An array beside the pickle."""
+        """An array stored beside the pickle."""
         match self._pop():
             # The last None: no view of another storage, which the format before 1.6 could hold.
             case ("storage", StorageType(dtype), str(key), str(), size, *rest) if is_size(
@@ -253,7 +253,7 @@ class _Machine:
         """Call one of our functions."""
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, FunctionType) or type(arguments) is not tuple:
-            raise ValueError("the pickle calls what is no function")
+            raise ValueError("the pickle calls something that is not a function")
         self._stack.append(function(*arguments))
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a torch.save's pickle may name and call: storages, tensors, dicts. Of our own, never torch's."""
+"""The names that a torch.save pickle may use: storages, tensors and dicts, implemented here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-# torch's storages by safetensors' names of their numbers.
+# torch's storages by the dtype names of safetensors.
 _STORAGES = {
     "DoubleStorage": "F64",
     "FloatStorage": "F32",
@@ -31,7 +31,7 @@ class StorageType:
 
 @dataclass(frozen=True)
 class Storage:
-    """An array in the file, which tensors are views of. size: in numbers."""
+    """An array in the file; tensors are views of it. size: in elements."""
 
     dtype: str
     key: str
@@ -40,7 +40,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor: a view of a storage. Offset and strides count numbers, not bytes."""
+    """A tensor: a view of a storage. Offset and strides are in elements, not bytes."""
 
     storage: Storage
     offset: int
@@ -58,7 +58,7 @@ def _is_shape(value: object) -> bool:
 
 def _tensor(*arguments: Any) -> StoredTensor:
     """torch._utils._rebuild_tensor_v2: storage, offset, shape, strides, requires_grad, hooks and, if
-    a tensor is conjugated or negated, a note of that."""
+    a tensor is conjugated or negated, that flag."""
     match arguments:
         case (Storage() as storage, offset, shape, strides, bool(), dict()) if (
             is_size(offset) and _is_shape(shape) and _is_shape(strides)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint's tensors as an architecture asks for them: by name, and of the shape that config.json says."""
+"""The tensors of a checkpoint, requested by name and checked against the shapes that config.json implies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from simdformer.checkpoint.int8_matrix import Int8Matrix, num_groups
 
 Float32 = NDArray[np.float32]
 
-# What stands for a matrix in int8 in folders of version 1, below its name.
+# Tensors of an int8 matrix in folders of version 1, appended to its name.
 _INT8_PARTS = ("weight", "weight_scale", "outliers", "outlier_weight")
 
 
 class Weights:
-    """The tensors of one architecture, each checked against the sizes that config.json states.
+    """The tensors of one architecture, each checked against the sizes in config.json.
 
     `sizes` maps config fields to their values. `prefixes` are names that a task model puts before
-    its encoder's ("bert." in BertForMaskedLM); the first that occurs in the checkpoint is used.
+    the encoder's ("bert." in BertForMaskedLM); the first one in the checkpoint is used.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Weights:
         parts: Sequence[str] = (),
         share: tuple[int, int] = (0, 1),
     ) -> CheckpointMatrix:
-        """The matrix `name`.weight, or those of `parts` below one another; checked now, read later.
+        """The matrix `name`.weight, or the stacked matrices of `parts`; checked now, read later.
 
-        rows and cols name the fields that each part's shape must equal. share: (index, count) if each
-        part holds `count` matrices of that shape below one another, of which this is one.
+        rows and cols name the fields that give each part's shape. share: (index, count) if each part
+        holds `count` stacked matrices of that shape, of which this is one.
         """
         found = CheckpointMatrix(self, name, tuple(parts) or (name,), (rows, cols), share)
         int8 = {f"{found.name}.{part}" for part in _INT8_PARTS}
@@ -62,7 +62,7 @@ class Weights:
         return found
 
     def expect(self, names: Iterable[str]) -> None:
-        """Tensors by their full names that will be asked for, if they are there."""
+        """Mark tensors, by full name, as used if they exist."""
         self._unread.difference_update(names)
 
     def int8(
@@ -70,8 +70,8 @@ class Weights:
     ) -> Int8Matrix:
         """A matrix in int8, read from the tensors of its values, scales, outliers and their weights.
 
-        shape: the matrix's, which follows from `fields`. ValueError names the file and the tensor that
-        is missing or cannot be right.
+        shape: of the matrix; it follows from `fields`. ValueError names the file and the tensor that
+        is missing or invalid.
         """
         (rows, cols), checkpoint = shape, self._checkpoint
         values, scale, outliers, outlier_weight = names
@@ -94,18 +94,18 @@ class Weights:
             raise ValueError(f"tensor {name!r} in {path}: {what}; the file is damaged")
 
     def share(self, name: str, field: str, share: tuple[int, int]) -> Float32:
-        """A vector that is one of several of one length in the tensor `name`; see matrix."""
+        """A vector, one of several of one length in the tensor `name`; see matrix."""
         index, count = share
         (size,) = self.shape((field,))
         whole = self._checkpoint.read(self.checked(name, (field,), (count * size,)))
         return whole[index * size :][:size]
 
     def shape(self, fields: Sequence[str]) -> tuple[int, ...]:
-        """The sizes that fields of config.json name."""
+        """The sizes in the named fields of config.json."""
         return tuple(self._sizes[field] for field in fields)
 
     def checked(self, name: str, fields: Sequence[str], shape: tuple[int, ...]) -> str:
-        """The full name of a tensor of that shape, which follows from those fields."""
+        """The full name of a tensor whose shape follows from the fields."""
         name = self._prefix + name
         given = ", ".join(f"{field}={self._sizes[field]}" for field in dict.fromkeys(fields))
         config = f"config.json ({given})" if given else "config.json"
@@ -125,40 +125,39 @@ class Weights:
 
     @property
     def prefix(self) -> str:
-        """What the checkpoint puts before the encoder's names."""
+        """The prefix of the encoder's names in the checkpoint."""
         return self._prefix
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """Where the tensors are."""
+        """The folder of the tensors."""
         return self._checkpoint
 
     def free(self, name: str, shape: tuple[int, ...]) -> str:
-        """The full name of a tensor whose shape does not follow from a field. ValueError as checked's."""
+        """The full name of a tensor whose shape does not follow from a field. Errors: see checked."""
         return self.checked(name, (), shape)
 
     def unread(self, ignored: Sequence[str] = ()) -> list[str]:
-        """The tensors that the architecture did not ask for.
+        """The tensors that the architecture did not request.
 
-        `ignored`: beginnings of names, with or without the prefix, of parts that embeddings do not
-        use (a pooler, a classifier).
+        `ignored`: prefixes of names of parts that embeddings do not use (a pooler, a classifier).
         """
         beginnings = tuple(ignored) + tuple(self._prefix + name for name in ignored)
         return sorted(name for name in self._unread if not name.startswith(beginnings))
 
     def refuse_unread(self, ignored: Sequence[str]) -> None:
-        """ValueError if tensors are left that were not asked for."""
+        """ValueError if tensors are left that were not requested."""
         if left := self.unread(ignored):
             shown = ", ".join(repr(name) for name in left[:5]) + (", ..." if left[5:] else "")
             raise ValueError(
-                f"{self._checkpoint.location} holds {len(left)} tensors that config.json leaves no place for:"
-                f" {shown}"
+                f"{self._checkpoint.location} has {len(left)} tensors that do not belong to the model in"
+                f" config.json: {shown}"
             )
 
 
 class CheckpointMatrix:
-    """A matrix that one tensor, a share of its rows, or several below one another hold: checked, and
-    read when it is asked for."""
+    """A matrix in one tensor, in a share of its rows, or in several stacked tensors: checked, and read on
+    demand."""
 
     def __init__(
         self,
@@ -187,7 +186,7 @@ class CheckpointMatrix:
 
     @property
     def tensors(self) -> list[str]:
-        """The names of the tensors that hold it in float32."""
+        """The names of its tensors in float32."""
         return [f"{self._weights.prefix}{part}.weight" for part in self._parts]
 
     def float32(self) -> Float32:
@@ -199,12 +198,12 @@ class CheckpointMatrix:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def check_part(self, part: str) -> str:
-        """The full name of a part's tensor. ValueError if it is missing or of another shape."""
+        """The full name of a part's tensor. ValueError if it is missing or has another shape."""
         _, count = self._share
         rows, cols = self._weights.shape(self._fields)
         return self._weights.checked(f"{part}.weight", self._fields, (count * rows, cols))
 
     def int8(self) -> Int8Matrix:
-        """The same from a folder of version 1, which holds it in one piece. Errors: as Weights.int8's."""
+        """The same for a folder of version 1, which stores it in one piece. Errors: see Weights.int8."""
         names = [f"{self._name}.{part}" for part in _INT8_PARTS]
         return self._weights.int8(names, self.shape, self._fields)

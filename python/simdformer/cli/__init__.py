@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `simdformer` command: embed texts into vectors, search and rerank them, explain vectors, look into
-a model, quantize it, serve it.
+"""The `simdformer` command: embed, search and rerank texts, explain vectors, inspect, quantize and serve
+models.
 
-Exit codes: 0 done; 1 something failed (one line on standard error says what); 2 wrong usage;
-130 stopped by Ctrl-C; 141 the reader of standard output went away; 143 stopped by SIGTERM. For a server
-to be stopped is to be done.
+Exit codes: 0 success; 1 failure (one line on standard error has the reason); 2 wrong usage; 130 stopped by
+Ctrl-C; 141 standard output was closed; 143 stopped by SIGTERM. A server that is stopped exits with 0.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + getattr(signal, "SIGPIPE", 13)  # Windows has no such signal
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
-# What Python hides by default. An interrupted import leaves its file open, and a ResourceWarning.
+# Hidden by Python by default. An interrupted import leaves a file open, with a ResourceWarning.
 _FOR_DEVELOPERS = (
     DeprecationWarning,
     PendingDeprecationWarning,
@@ -45,12 +44,12 @@ examples:
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
   simdformer serve all-MiniLM-L6-v2
 
-`simdformer COMMAND --help` says more.
+See `simdformer COMMAND --help` for details.
 """
 
 
 class _VersionAction(argparse.Action):
-    """Prints the version; reads it only when asked."""
+    """Print the version, which is only read when needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from simdformer import __version__
@@ -60,7 +59,7 @@ class _VersionAction(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each subcommand's module adds its own part."""
+    """The command line parser; each subcommand's module adds its part."""
     parser = argparse.ArgumentParser(
         prog="simdformer",
         description="Sentence embeddings and reranking on CPUs.",
@@ -79,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: sys.argv[1:]) and return its exit code.
 
-    argparse leaves by SystemExit, as it does everywhere (2 for wrong usage, 0 after --help).
+    argparse raises SystemExit as usual (2 for wrong usage, 0 after --help).
     """
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -88,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("default")
             for category in _FOR_DEVELOPERS:
                 warnings.simplefilter("ignore", category)
-            # embed, search and rerank count them themselves and say so at the end; serve cuts in silence.
+            # embed, search and rerank report them at the end; serve truncates without a warning.
             warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning
             args.run(args)
@@ -101,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _stopped_by(error)
     except RuntimeError as error:
-        # What Python before 3.12 makes of it while an import creates a class.
+        # Raised by Python before 3.12 instead, while an import creates a class.
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         return _stopped_by(error.__cause__)
@@ -116,7 +115,7 @@ def entry_point() -> NoReturn:
     code = main()
     if code == 0:
         sys.exit(0)
-    # Not sys.exit: it would wait for threads, and complain once more of a closed standard output.
+    # Not sys.exit: it would wait for threads, and report a closed standard output again.
     sys.stderr.flush()
     os._exit(code)
 
@@ -137,5 +136,5 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    """warnings.showwarning, without the place in the library that only developers care for."""
+    """warnings.showwarning without the line of the library."""
     say(f"warning: {message}")

@@ -37,8 +37,7 @@ OUTPUT  .npy: (texts, dim). .jsonl: {"line", "text", "embedding"} per line. .par
         -: .jsonl on standard output. With several files "source" is added, with --id "id", with --chunk
         "start" and "end", the characters of the chunk in its text.
 
-Row i of the output is the i-th text of the input. OUTPUT appears whole or not at all; a file of
-that name stays as it is until then.
+Row i of the output is the i-th text of the input. OUTPUT is replaced only when the output is complete.
 
 examples:
   simdformer embed docs.txt -o docs.npy
@@ -63,7 +62,7 @@ def add_parser(commands: SubParsers) -> None:
     parser.add_argument(
         "--prompt-name",
         metavar="P",
-        help="put this prompt of the model before every text (default: the model's default)",
+        help="name of the prompt to put before every text (default: the model's default)",
     )
     parser.add_argument(
         "--dtype",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What embed, search and rerank share: loading a model, records into vectors."""
+"""Shared by embed, search and rerank: loading a model, embedding records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
 
 
 class Chunk(NamedTuple):
-    """Consecutive records, their vectors float32 (len(records), dim), and their tokens' number."""
+    """Consecutive records, their vectors float32 (len(records), dim), and their number of tokens."""
 
     records: list[Record]
     embeddings: NDArray[np.float32]
@@ -30,14 +30,14 @@ class Chunk(NamedTuple):
 
 
 def load_model(args: argparse.Namespace) -> SentenceTransformer:
-    """The model that the arguments name; what keeps it from loading is a CliError."""
+    """The model in the arguments. CliError if it cannot be loaded."""
     from simdformer import SentenceTransformer
 
     return _load(SentenceTransformer, args)
 
 
 def load_cross_encoder(args: argparse.Namespace) -> CrossEncoder:
-    """Likewise, for rerank."""
+    """The same for rerank."""
     from simdformer import CrossEncoder
 
     return _load(CrossEncoder, args)
@@ -58,7 +58,7 @@ def _load(kind: type[Model], args: argparse.Namespace) -> Model:
 def warn_of_truncation(
     model: SentenceTransformer | CrossEncoder, num_texts: int, unit: str = "texts"
 ) -> None:
-    """One line for all texts that were too long; the library's own warning knows the first only."""
+    """One line for all texts that were too long; the library warns about the first one only."""
     if model.truncated_texts:
         say(
             f"warning: {model.truncated_texts:,} of {num_texts:,} {unit} were longer than "
@@ -67,7 +67,7 @@ def warn_of_truncation(
 
 
 def texts_of(records: Iterable[Record], waiting: deque[Record]) -> Iterator[str]:
-    """The records' texts; each record waits until its result is there."""
+    """The texts of the records; each record is kept until its result is available."""
     for record in records:
         waiting.append(record)
         yield record.text
@@ -80,12 +80,12 @@ def embed_records(
     prompt_name: str | None,
     normalize: bool,
 ) -> Iterator[Chunk]:
-    """Embed in order, chunk by chunk; only records whose vectors are not out yet are kept."""
+    """Embed in order, chunk by chunk. Only records without vectors are kept in memory."""
     waiting: deque[Record] = deque()
     texts = texts_of(records, waiting)
     try:
         stream = model.encode_stream(texts, prompt_name=prompt_name, normalize_embeddings=normalize)
-    except ValueError as error:  # an unknown prompt; the texts have not been touched yet
+    except ValueError as error:  # an unknown prompt; no text has been read yet
         raise CliError(str(error)) from error
     tokens_before = model.num_tokens
     for embeddings in stream:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from simdformer.explain.report import Report
 
 _EPILOG = """\
-The page holds all it needs and makes no request. --json has the same numbers. --figures draws each
-picture as PNG and SVG and needs the extra "plots". Each file appears whole or not at all, and none
-before all are made.
+The page is self-contained and makes no requests. --json writes the same numbers. --figures draws each
+picture as PNG and SVG and needs the extra "plots". Files are written only when all are complete.
 
 examples:
   simdformer explain "The cat sat on the mat because it was tired." -o report.html
@@ -42,13 +41,13 @@ def add_parser(commands: SubParsers) -> None:
     parser.add_argument(
         "--points",
         action="store_true",
-        help="in place of a text: eight points of the Transformer, measured on the model",
+        help="instead of a text: measure eight points of the Transformer on the model",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="PAGE", help="the page, or - for standard output"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers of the page too")
-    parser.add_argument("--figures", metavar="DIR", help="draw each picture into this folder too")
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers of the page")
+    parser.add_argument("--figures", metavar="DIR", help="also draw each picture into this folder")
     parser.add_argument(
         "--prompt-name", metavar="P", help="the prompt before TEXT (default: the model's default)"
     )
@@ -60,7 +59,7 @@ def add_parser(commands: SubParsers) -> None:
         "--model",
         default=DEFAULT_MODEL,
         metavar="M",
-        help="a model's folder or name (default: %(default)s)",
+        help="folder or name of the model (default: %(default)s)",
     )
     add_execution_arguments(group)
     parser.set_defaults(run=run, parser=parser)
@@ -84,7 +83,7 @@ def _check_usage(args: argparse.Namespace) -> None:
     if args.points and (args.text is not None or args.prompt_name is not None):
         raise UsageError("--points takes no TEXT and no --prompt-name")
     if not args.points and args.text is None:
-        raise UsageError("TEXT is missing, or --points")
+        raise UsageError("TEXT or --points is required")
     if args.prompt_name2 is not None and args.text2 is None:
         raise UsageError("--prompt-name2 needs TEXT2")
 
@@ -104,7 +103,7 @@ def _measure(args: argparse.Namespace) -> Report:
             prompt_name=args.prompt_name,
             prompt_name2=args.prompt_name2,
         )
-    except ValueError as error:  # a text that is not UTF-8, too many tokens, an unknown prompt
+    except ValueError as error:  # text that is not UTF-8, too many tokens, unknown prompt
         raise CliError(str(error)) from error
     warn_of_truncation(model, 1 if args.text2 is None else 2)
     return report

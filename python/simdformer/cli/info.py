@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simdformer info`: what this installation runs on, and what a model is made of."""
+"""`simdformer info`: the configuration of the installation, and of a model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ examples:
   simdformer info ./my-model --json
 """
 
-# The fields of config.json that say how large a model is, in the words of BERT, of decoders, of DistilBERT,
-# of nomic-embed-text and of T5.
+# The fields of config.json with the sizes of a model: names of BERT, decoders, DistilBERT,
+# nomic-embed-text and T5.
 _SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
@@ -56,7 +56,7 @@ _SIZES = (
     "feed_forward_proj",
 )
 
-# Files of tokenizers that are no JSON.
+# Files of tokenizers that are not JSON.
 _VOCABULARIES = ("vocab.txt", "merges.txt")
 
 
@@ -65,12 +65,12 @@ def add_parser(commands: SubParsers) -> None:
     parser = commands.add_parser(
         "info",
         help="show the installation's configuration, or a model's",
-        description="Show version, instruction sets and threads; with MODEL, also what that is made of.",
+        description="Show version, instruction sets and threads; with MODEL, also the model's configuration.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model's folder or name")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="folder or name of a model")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """Load the model and say what it is. Errors: those of loading it."""
+    """Load the model and describe it. Errors: see loading."""
     from simdformer import CrossEncoder, SentenceTransformer
     from simdformer.folder.cross_encoder_folder import open_folder
     from simdformer.folder.model_folder import ModelFolder
@@ -125,7 +125,7 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
-    """What stands behind the Transformer of an embedding model."""
+    """The modules after the Transformer of an embedding model."""
     return {
         "modules": opened.kinds,
         "pooling": list(opened.modes),
@@ -137,7 +137,7 @@ def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
 
 
 def _head(opened: TransformerFolder, model: CrossEncoder) -> dict[str, Any]:
-    """What stands behind that of a cross-encoder."""
+    """The modules after the Transformer of a cross-encoder."""
     from simdformer.folder.settings import read_activation
     from simdformer.models.classification import named_head
 
@@ -149,7 +149,7 @@ def _head(opened: TransformerFolder, model: CrossEncoder) -> dict[str, Any]:
 
 
 def _weights(opened: TransformerFolder) -> tuple[int, set[Path]]:
-    """The elements of all floating-point tensors, and the files that they are in."""
+    """The number of elements of all floating-point tensors, and their files."""
     from simdformer.checkpoint import Checkpoint, has_weights
 
     with ExitStack() as stack:
@@ -171,7 +171,7 @@ def _file_sizes(folder: Path, weights: set[Path]) -> dict[str, int]:
 
 
 def _lines(described: dict[str, Any], indent: str = "") -> list[str]:
-    """A value a line, aligned; what is nested stands below its name, indented."""
+    """One value per line, aligned. Nested values are indented below their name."""
     width = max((len(name) for name in described), default=0)
     lines = []
     for name, value in described.items():

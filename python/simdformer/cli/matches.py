@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The best texts for a query: kept, and printed, as search and rerank do it."""
+"""The best texts for a query, kept and printed by search and rerank."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Match(NamedTuple):
-    """One text of the corpus and how near it is to the query; higher is nearer."""
+    """One text of the corpus and its score for the query; higher is better."""
 
     score: float
     record: Record
 
 
 class TopMatches:
-    """The `k` best matches so far; of equal ones the earlier in the corpus comes first."""
+    """The `k` best matches so far. Of equal scores the earlier text comes first."""
 
     def __init__(self, k: int) -> None:
         self._k = k
@@ -32,12 +32,12 @@ class TopMatches:
         """scores: float32 (len(records),)."""
         candidates = (-scores).argsort(kind="stable")[: self._k]
         self.best += [Match(float(scores[i]), records[i]) for i in candidates]
-        self.best.sort(key=lambda match: -match.score)  # stable: the earlier stays first
+        self.best.sort(key=lambda match: -match.score)  # stable: the earlier one stays first
         del self.best[self._k :]
 
 
 def as_text(query: str, matches: list[Match]) -> str:
-    """The query and a line a match."""
+    """The query and one line per match."""
     width = shutil.get_terminal_size((100, 24)).columns
     lines = [query]
     for match in matches:
@@ -49,7 +49,7 @@ def as_text(query: str, matches: list[Match]) -> str:
 
 
 def as_json(query: str, matches: list[Match]) -> str:
-    """One object, in a line."""
+    """One object on one line."""
     found = [
         {"rank": rank, "score": match.score, "line": match.record.line, "text": match.record.text}
         for rank, match in enumerate(matches, start=1)
@@ -58,7 +58,7 @@ def as_json(query: str, matches: list[Match]) -> str:
 
 
 def _shortened(text: str, width: int) -> str:
-    """One line of `text`; control characters, which could drive the terminal, become spaces."""
+    """One line of `text`. Control characters, which could control the terminal, become spaces."""
     printable = "".join(c if c.isprintable() else " " for c in text[: 4 * width])
     line = " ".join(printable.split())
     return line if len(line) <= width else line[: width - 1] + "…"

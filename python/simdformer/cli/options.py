@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments that subcommands share."""
+"""Arguments shared by subcommands."""
 
 from __future__ import annotations
 
@@ -32,75 +32,78 @@ def not_negative_int(text: str) -> int:
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
-    """Queries, the texts that they are held against, and how the best are shown."""
-    parser.add_argument("queries", nargs="+", metavar="QUERY", help="what to look for")
+    """Arguments for queries, corpus and output of matches."""
+    parser.add_argument("queries", nargs="+", metavar="QUERY", help="text to search for")
     parser.add_argument(
-        "--in", dest="corpus", required=True, metavar="CORPUS", help="the texts, or - for stdin"
+        "--in",
+        dest="corpus",
+        required=True,
+        metavar="CORPUS",
+        help="file with the texts, or - for stdin",
     )
     parser.add_argument(
-        "--top", type=positive_int, default=5, metavar="K", help="matches a query (default: 5)"
+        "--top", type=positive_int, default=5, metavar="K", help="matches per query (default: 5)"
     )
     parser.add_argument(
         "--json",
         action="store_true",
-        help='one object a query: {"query", "matches": [{"rank", "score", "line", "text"}]}',
+        help='one JSON object per query: {"query", "matches": [{"rank", "score", "line", "text"}]}',
     )
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """How the input is read."""
+    """Arguments for reading the input."""
     group = parser.add_argument_group("input")
     group.add_argument(
         "--field",
         metavar="NAME",
-        help=f'the JSON member or CSV column that holds the text (default: "{DEFAULT_FIELD}")',
+        help=f'JSON field or CSV column with the text (default: "{DEFAULT_FIELD}")',
     )
     group.add_argument(
         "--format",
         choices=FORMATS,
-        help="the input's format (default: by its suffix; standard input: txt)",
+        help="format of the input (default: by its suffix; standard input: txt)",
     )
 
 
 def add_model_arguments(
     parser: argparse.ArgumentParser, default: str | None = DEFAULT_MODEL
 ) -> None:
-    """Which model runs, how, and whether one sees it work. default: None if one must be named."""
+    """Arguments for the model and the progress bar. default: None if a model is required."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
         default=default,
         required=default is None,
         metavar="M",
-        help="a model's folder or name" + (f" (default: {default})" if default else ""),
+        help="folder or name of the model" + (f" (default: {default})" if default else ""),
     )
     add_execution_arguments(group)
     parser.add_argument(
         "--progress",
         action=argparse.BooleanOptionalAction,
-        help="the progress bar on standard error (default: when that is a terminal)",
+        help="show a progress bar on standard error (default: if it is a terminal)",
     )
 
 
 def add_execution_arguments(group: argparse._ArgumentGroup) -> None:
-    """How a model runs."""
+    """Arguments for running a model."""
     group.add_argument(
         "--compute-type",
         choices=("default", "auto", "float32", "bfloat16", "int8"),
         default="default",
-        help="how the linear layers keep and multiply their weights (default: what the model's"
-        " folder declares, else float32)",
+        help="arithmetic of the linear layers (default: what the model's folder declares, else float32)",
     )
     group.add_argument(
         "--num-threads",
         type=positive_int,
         metavar="N",
-        help="threads (default: what the affinity mask, cgroup quota and environment allow)",
+        help="number of threads (default: what the affinity mask, cgroup quota and environment allow)",
     )
     group.add_argument(
         "--max-batch-tokens",
         type=positive_int,
         default=16384,
         metavar="N",
-        help="tokens in one forward pass; bounds the memory (default: %(default)s)",
+        help="tokens per forward pass; bounds the memory (default: %(default)s)",
     )

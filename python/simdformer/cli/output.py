@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing vectors: a file that appears whole or not at all, and the .npy and .jsonl formats."""
+"""Writing vectors: atomic files, and the .npy and .jsonl formats."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FORMATS = (".npy", ".jsonl", ".parquet")
 
 
 class AtomicFile:
-    """A file written under a temporary name beside `path` and renamed when the block ends well.
+    """A file written under a temporary name beside `path` and renamed when the block ends without error.
 
-    When it does not (an error, Ctrl-C), the temporary file is removed and what stood under `path`
-    is as it was. What a run left that was killed is removed by the next one for the same path. A file
-    that cannot be written is a CliError with the path and the free space.
+    After an error or Ctrl-C the temporary file is removed, and `path` is unchanged. A file left by a killed
+    run is removed by the next run for the same path. CliError with the path and the free space if the
+    file cannot be written.
     """
 
     def __init__(self, path: str) -> None:
@@ -49,19 +49,19 @@ class AtomicFile:
         return self
 
     def _locked_file(self) -> BinaryIO:
-        """The temporary file, which others leave alone as long as this process has it open."""
+        """The temporary file. Other processes do not touch it while this one has it open."""
         while True:
             file = self._temporary.open("xb")
             with contextlib.suppress(
                 OSError
-            ):  # a file system without locks: others leave it alone too
+            ):  # a file system without locks: other processes do not touch it either
                 _lock(file)
             if os.fstat(file.fileno()).st_nlink:
                 return file
-            file.close()  # another run took it for an orphan before it was locked
+            file.close()  # another run considered it abandoned before it was locked
 
     def _remove_orphans(self) -> None:
-        """Of runs that were killed: their files are not locked any more."""
+        """Remove files of killed runs, which are not locked anymore."""
         name = re.compile(re.escape(f".{self._path.name}.") + r"[0-9a-f]{8}\.tmp")
         for path in self._path.parent.iterdir():
             if name.fullmatch(path.name):
@@ -76,7 +76,7 @@ class AtomicFile:
             raise self._error(error) from error
 
     def rewind(self) -> None:
-        """Go back to the start, to write a header over again."""
+        """Go back to the start, to rewrite a header."""
         try:
             self._file.seek(0)
         except OSError as error:
@@ -110,7 +110,7 @@ class AtomicFile:
     def _discard(self) -> None:
         """Close, and remove the temporary file unless it has been renamed."""
         try:
-            with contextlib.suppress(OSError):  # of a full disk, which has been reported
+            with contextlib.suppress(OSError):  # the disk is full, which has been reported
                 self._file.close()
         finally:
             self._temporary.unlink(missing_ok=True)
@@ -125,13 +125,13 @@ class AtomicFile:
 
 
 class StandardOutput:
-    """Standard output with AtomicFile's face; a closed pipe stays a BrokenPipeError."""
+    """Standard output with the interface of AtomicFile; a closed pipe raises BrokenPipeError."""
 
     def __enter__(self) -> Self:
         return self
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write the bytes of `data` and hand them on at once, for whoever reads the pipe."""
+        """Write the bytes of `data` and flush them, for the reader of a pipe."""
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -150,7 +150,7 @@ class StandardOutput:
 
 
 def open_output(path: str) -> AtomicFile | StandardOutput:
-    """Where the vectors go: "-" is standard output. An unknown suffix is a UsageError."""
+    """The destination of the vectors; "-" is standard output. UsageError for an unknown suffix."""
     if path == "-":
         return StandardOutput()
     if Path(path).suffix.lower() not in FORMATS:
@@ -181,7 +181,7 @@ def _remove_unlocked(path: Path) -> None:
 
 
 def _fsync_directory(path: Path) -> None:
-    """Make the rename itself last. Windows opens no directories."""
+    """Make the rename durable. Windows opens no directories."""
     if sys.platform == "win32":
         return
     descriptor = os.open(path, os.O_RDONLY)

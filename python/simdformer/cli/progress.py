@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A progress bar on standard error with texts and tokens a second."""
+"""A progress bar on standard error with texts and tokens per second."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Counts texts and tokens; the bar itself follows their bytes, whose total is known.
+    """Counts texts and tokens. The bar counts bytes, whose total is known.
 
-    num_texts: the texts so far, whether the bar is shown or not.
+    num_texts: the texts so far, even if the bar is not shown.
     """
 
     def __init__(self, source: Corpus, *, shown: bool | None, name: str = "embed") -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simdformer quantize`: a model folder in int8, and what that costs, part by part."""
+"""`simdformer quantize`: write a model folder in int8, and print the loss of each part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from simdformer.int8.quantize_model import QuantizationReport
 
 _EPILOG = """\
-FOLDER is loaded like any model and runs in int8. It appears whole or not at all.
+FOLDER is loaded like any model and runs in int8. It is created only when it is complete.
 
 examples:
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
@@ -36,21 +36,23 @@ def add_parser(commands: SubParsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="a model's folder or name")
-    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what to make")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder to create")
     parser.add_argument(
         "--min-cosine",
         type=float,
         metavar="C",
-        help="parts stay in float32 until no vector of the sample is further from float32's than"
-        " this (default: 0.999)",
+        help="keep parts in float32 until the cosine to float32 of every vector of the sample is at"
+        " least this (default: 0.999)",
     )
     parser.add_argument(
         "--texts",
         metavar="FILE",
-        help="a sample of what the model will be used on, a hundred texts or more: a third less is lost"
-        " (default: ids of its vocabulary)",
+        help="file with a hundred or more texts like those that the model will embed, which reduces the"
+        " loss by about a third (default: ids of the vocabulary)",
     )
-    parser.add_argument("--force", action="store_true", help="replace FOLDER, a quantized model")
+    parser.add_argument(
+        "--force", action="store_true", help="replace FOLDER if it is a quantized model"
+    )
     add_input_arguments(parser)
     parser.set_defaults(run=run, parser=parser)
 
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def as_text(report: QuantizationReport) -> str:
-    """A line a part, then the whole."""
+    """One line per part, then the total."""
     width = max(len(part.name) for part in report.parts)
     sample = f"{report.texts} texts" if report.texts else "ids of the vocabulary"
     ratio = report.float32_bytes / report.int8_bytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simdformer rerank`: the texts of a file that answer a query best, each read beside the query."""
+"""`simdformer rerank`: the texts of a file that answer a query best, scored by a cross-encoder."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from simdformer.cli.records import Record
 
 _EPILOG = """\
-A cross-encoder reads the query and a text together: more precise than `simdformer search`, and
-slower, for nothing can be computed before the query is known. It suits some hundreds of texts, such as
-the best that a search has found. The texts are read as `simdformer embed` reads its input.
+A cross-encoder reads the query and a text together. It is more precise than `simdformer search` and
+slower, because nothing can be computed before the query is known. Use it for a few hundred texts, such
+as the results of a search. The formats of the input are those of `simdformer embed`.
 
 examples:
   simdformer rerank "open a file for reading" --in found.txt --model cross-encoder/ms-marco-MiniLM-L6-v2
   simdformer rerank "late delivery" --in reviews.csv --field body --model ./my-reranker --json
 """
 
-# Texts between two looks at the progress bar: a forward pass or two.
+# Texts between two updates of the progress bar: one or two forward passes.
 _TEXTS = 64
 
 
@@ -54,7 +54,7 @@ def add_parser(commands: SubParsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Walk over the texts once, score each beside every query, print."""
+    """Score each text with every query in one pass over the texts, and print."""
     from simdformer.cli.embedding import load_cross_encoder, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> None:
         model = load_cross_encoder(args)
         if model.num_labels != 1:
             raise CliError(
-                f"{args.model} gives {model.num_labels} scores a pair; rerank needs a model of one"
+                f"{args.model} gives {model.num_labels} scores per pair; rerank needs a model with one"
             )
         try:
             queries = [check_text(query, None, "QUERY") for query in args.queries]
-        except ValueError as error:  # bytes in the argument that are not UTF-8
+        except ValueError as error:  # the argument is not UTF-8
             raise CliError(str(error)) from error
         tops = [TopMatches(args.top) for _ in queries]
         with Progress(source, shown=args.progress, name="rerank") as progress:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Consecutive records, few enough and short enough to be scored in one go."""
+    """Consecutive records that are scored together."""
     from simdformer.cli.embedding import texts_of
     from simdformer.text.batching import chunks
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simdformer search`: the texts of a file that are nearest in meaning to a query."""
+"""`simdformer search`: the texts of a file that are most similar to a query."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from simdformer.cli.records import Record
 
 _EPILOG = """\
-The corpus is read as `simdformer embed` reads its input. Without --embeddings it is embedded anew
-for every call; with it, the vectors of an earlier `simdformer embed CORPUS -o FILE.npy` with the
-same model are used (and with --prompt-name document, if the model has a prompt for documents).
+The formats of the corpus are those of `simdformer embed`. Without --embeddings the corpus is embedded in
+every call. With --embeddings the vectors of an earlier `simdformer embed CORPUS -o FILE.npy` with the
+same model are used (made with --prompt-name document if the model has a prompt for documents).
 
 examples:
   simdformer search "open a file for reading" --in docs.txt --top 3
@@ -40,7 +40,7 @@ examples:
   simdformer search "parse a date" --in docs.txt --embeddings docs.npy
 """
 
-# Rows of a ready .npy compared at a time.
+# Rows of an .npy file that are compared at a time.
 _ROWS = 8192
 
 
@@ -48,14 +48,14 @@ def add_parser(commands: SubParsers) -> None:
     """Add the subcommand and its arguments."""
     parser = commands.add_parser(
         "search",
-        help="find the texts of a file that are nearest in meaning to a query",
-        description="Find the texts of a file that are nearest in meaning to a query.",
+        help="find the texts of a file that are most similar to a query",
+        description="Find the texts of a file that are most similar to a query.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_query_arguments(parser)
     parser.add_argument(
-        "--embeddings", metavar="FILE.npy", help="the corpus's vectors, made by simdformer embed"
+        "--embeddings", metavar="FILE.npy", help="vectors of the corpus, made by simdformer embed"
     )
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -63,7 +63,7 @@ def add_parser(commands: SubParsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Embed the queries, walk over the corpus once, print."""
+    """Embed the queries, compare them with the corpus in one pass, and print."""
     from simdformer.cli.embedding import embed_records, load_model, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def stored_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Chunk]:
-    """The records beside their vectors from a .npy file, float32 (number of records, dim)."""
+    """The records with their vectors from an .npy file, float32 (number of records, dim)."""
     import numpy as np
 
     from simdformer.cli.embedding import Chunk
@@ -116,7 +116,7 @@ def stored_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Ch
 def _encode_queries(model: SentenceTransformer, queries: list[str]) -> NDArray[np.float32]:
     try:
         vectors: NDArray[np.float32] = model.encode_query(queries)
-    except ValueError as error:  # bytes in the argument that are not UTF-8
+    except ValueError as error:  # the argument is not UTF-8
         raise CliError(f"QUERY: {error}") from error
     return vectors
 

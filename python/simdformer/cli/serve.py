@@ -22,9 +22,9 @@ API_KEY_VARIABLE = "SIMDFORMER_API_KEY"
 
 _EPILOG = f"""\
 It answers OpenAI's /v1/embeddings and /v1/models, Cohere's and Jina's /v1/rerank (with --reranker),
-/health and /metrics; docs/server.md says more. Ctrl-C or SIGTERM: what is being computed is answered, then it ends.
+/health and /metrics; see docs/server.md. After Ctrl-C or SIGTERM running requests are answered, then it exits.
 
-An API key is better given in the variable {API_KEY_VARIABLE}: arguments can be seen by others.
+Prefer to pass an API key in the variable {API_KEY_VARIABLE}: other users can see arguments.
 
 examples:
   simdformer serve
@@ -54,69 +54,72 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=DEFAULT_MODEL,
         metavar="MODEL",
-        help="what embeds: a model's folder or name (default: %(default)s)",
+        help="folder or name of the embedding model (default: %(default)s)",
     )
     group.add_argument(
-        "--reranker", metavar="M", help="what ranks: a cross-encoder's folder or name"
+        "--reranker", metavar="M", help="folder or name of a cross-encoder for rankings"
     )
     add_execution_arguments(group)
 
 
 def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--host", default="127.0.0.1", metavar="H", help="where to listen (default: %(default)s)"
+        "--host",
+        default="127.0.0.1",
+        metavar="H",
+        help="address to listen on (default: %(default)s)",
     )
     group.add_argument(
         "--port",
         type=_port,
         default=8080,
         metavar="P",
-        help="the port, 0 for any (default: %(default)s)",
+        help="port, 0 for any free one (default: %(default)s)",
     )
     group.add_argument(
         "--max-queue",
         type=positive_int,
         default=8192,
         metavar="N",
-        help="texts that may wait; what comes then is told to try again (default: %(default)s)",
+        help="texts that may wait; further requests are told to retry (default: %(default)s)",
     )
     group.add_argument(
         "--max-wait",
         type=positive_int,
         default=10,
         metavar="S",
-        help="seconds of work that may wait; likewise (default: %(default)s)",
+        help="seconds of work that may wait; further requests are told to retry (default: %(default)s)",
     )
     group.add_argument(
         "--max-connections",
         type=positive_int,
         default=1024,
         metavar="N",
-        help="connections; for one more, one that waits for its client is closed (default: %(default)s)",
+        help="open connections; beyond this an idle one is closed (default: %(default)s)",
     )
     group.add_argument(
         "--grace",
         type=positive_int,
         default=30,
         metavar="S",
-        help="seconds for what is being computed when a signal comes (default: %(default)s)",
+        help="seconds for running requests after a signal (default: %(default)s)",
     )
     group.add_argument(
         "--max-client-batch",
         type=positive_int,
         default=2048,
         metavar="N",
-        help="texts that a request may have (default: %(default)s)",
+        help="texts per request (default: %(default)s)",
     )
     group.add_argument(
         "--api-key",
         metavar="KEY",
-        help=f"what requests must carry as a bearer token (default: {API_KEY_VARIABLE}, else none)",
+        help=f"bearer token that requests must send (default: {API_KEY_VARIABLE}, else none)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Load, listen, serve until a signal comes."""
+    """Load, listen, and serve until a signal arrives."""
     if args.max_queue < args.max_client_batch:
         raise UsageError(
             f"--max-queue must be at least --max-client-batch ({args.max_client_batch})"
@@ -135,11 +138,13 @@ def run(args: argparse.Namespace) -> None:
         checked_key(api_key)
     except ValueError as error:
         raise UsageError(f"--api-key and {API_KEY_VARIABLE}: {error}") from error
-    # Before the models are loaded, which takes longer; connections are taken after that.
+    # Bind before the models are loaded, which takes longer; connections are accepted afterwards.
     with _bound(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
         if api_key is None and not ipaddress.ip_address(host).is_loopback:
-            say(f"warning: without an API key all that reach {host}:{port} may use the models")
+            say(
+                f"warning: without an API key everyone who can reach {host}:{port} can use the models"
+            )
         _serve(args, _application(args, api_key), listener)
 
 
@@ -165,7 +170,7 @@ def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at the address, not listening yet. CliError says why there is none."""
+    """A socket bound to the address, not listening yet. CliError with the reason if there is none."""
     listener = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -198,7 +203,7 @@ def _serve(args: argparse.Namespace, app: Starlette, listener: socket.socket) ->
     except OSError as error:
         if server.started:
             raise
-        # Another server had bound the port too, and was faster.
+        # Another server bound the port at the same time.
         raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 

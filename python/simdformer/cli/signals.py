@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals that end the command, and are not lost.
+"""Signals that end the command reliably.
 
-Python can lose the exception of a signal handler in two ways: a callback that cannot raise swallows
-it (each import has such callbacks, of weak references to its lock), and a signal that arrives just
-before a blocking read waits for the read to return. So a thread watches, and sends the signal again
-until the command stops.
+Python can lose the exception of a signal handler in two ways: it is raised in a callback that cannot
+raise (each import has such callbacks, for weak references to its lock), or the signal arrives just before
+a blocking read. So a thread sends the signal again until the command stops.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import sys
 import threading
 from typing import NoReturn
 
-# Far longer than it takes to unwind the stack and to remove a temporary file.
+# Much longer than unwinding the stack and removing a temporary file takes.
 _GRACE_SECONDS = 0.5
 
 _stopping = threading.Event()
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: unwinds the stack as Ctrl-C does, so that no temporary file stays."""
+    """SIGTERM: unwinds the stack as Ctrl-C does, so that temporary files are removed."""
 
 
 def watch() -> None:
@@ -38,7 +37,7 @@ def watch() -> None:
 
 
 def stopping() -> None:
-    """The signal has ended the command: send it no more."""
+    """The signal has ended the command: stop sending it."""
     _stopping.set()
 
 

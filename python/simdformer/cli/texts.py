@@ -130,7 +130,7 @@ class TextSource:
             self._fail(f"not valid CSV: {error}", cause=error)
 
     def _lines_with_quotes(self) -> Iterator[str]:
-        """The lines; `_open_quote` is the one in which a quote opened that is still open."""
+        """The lines; `_open_quote` is the line of a quote that is still open."""
         for line in self._lines():
             quotes = line.replace('""', "").count('"')  # a quote within a quote is doubled
             if quotes % 2:
@@ -188,10 +188,10 @@ class TextSource:
         self._check_whole()
 
     def _check_whole(self) -> None:
-        """At the end: CliError if more was there at first."""
+        """CliError at the end if the file has become shorter."""
         if self._bytes_read < (self.size or 0):
             raise CliError(
-                f"{self.name} has become shorter while it was read:"
+                f"{self.name} became shorter while it was read:"
                 f" {self.size:,} bytes at first, then {self._bytes_read:,}"
             )
 

@@ -47,7 +47,7 @@ _NO_EFFECT_ON_CONFIG = ("unpad_inputs", "use_memory_efficient_attention")
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """What is to be loaded, and how it is to be run.
+    """What to load, and how to run it.
 
     source: resolve_model's further arguments.
     """
@@ -95,7 +95,7 @@ def load_request(
     running: Mapping[str, Any],
     further: Mapping[str, Any],
 ) -> LoadRequest:
-    """What a constructor's arguments ask for.
+    """The checked arguments of a constructor.
 
     source: resolve_model's. running: compute_type, num_threads, max_batch_tokens, device. further:
     what else was given.
@@ -111,7 +111,7 @@ def load_request(
     if (old := given.get("use_auth_token")) is not None:
         warn_caller("use_auth_token is the older name of token", FutureWarning)
         if source["token"] is not None:
-            raise ValueError("token and use_auth_token are two names of one argument; give one")
+            raise ValueError("token and use_auth_token are two names of one argument; pass one")
         source["token"] = old
     if not isinstance(model_name_or_path, (str, os.PathLike)):
         raise TypeError(f"model_name_or_path must be a path or a name, got {model_name_or_path!r}")
@@ -135,7 +135,7 @@ def _renamed(further: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in further.items():
         new = _RENAMED.get(name, name)
         if new != name and further.get(new) is not None:
-            raise TypeError(f"{new} and {name} are two names of one argument; give one")
+            raise TypeError(f"{new} and {name} are two names of one argument; pass one")
         if new == name or value is not None:
             yield new, value
 
@@ -167,7 +167,7 @@ def _options(given: Mapping[str, Any], argument: str) -> dict[str, Any]:
     options.pop("trust_remote_code", None)  # nothing in a folder is ever executed
     for name in _HUB:
         if options.pop(name, None) not in (None, False):
-            raise ValueError(f"{argument}[{name!r}] cannot be set: give it to the constructor")
+            raise ValueError(f"{argument}[{name!r}] cannot be set: pass it to the constructor")
     return options
 
 
@@ -188,7 +188,7 @@ def _compute_type(compute_type: str, model_kwargs: dict[str, Any]) -> str:
                 f"model_kwargs[{name!r}] must be one of {', '.join(_DTYPES)}, auto, got {value!r}"
             )
         if compute_type not in ("default", dtype):
-            raise ValueError(f"compute_type={compute_type!r}, but model_kwargs ask for {value!r}")
+            raise ValueError(f"compute_type={compute_type!r}, but model_kwargs request {value!r}")
         compute_type = dtype
     for name in _NO_EFFECT:
         model_kwargs.pop(name, None)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes that run copies of one model: sentence-transformers' multi-process pools.
+"""Several processes that run copies of one model, as sentence-transformers' multi-process pools.
 
-One process uses all cores here, so a pool makes nothing faster on one machine; it is there for
-programs that ask for one. Each process loads the model's weights once, for itself. A process is a new
-interpreter that imports simdformer alone, and not the caller's main module: a program needs no
-`if __name__ == "__main__"` for it.
+One process uses all cores, so a pool is not faster on one machine; it exists for compatibility. Each
+process loads the weights once. A process is a new interpreter that imports only simdformer, not the
+caller's main module, so programs do not need `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ def start_pool(model: Loadable, target_devices: Sequence[object] | None) -> dict
     cpus = show_config("dicts")["threads"]["count"]
     devices = ["cpu"] * min(4, cpus) if target_devices is None else list(target_devices)
     if not devices:
-        raise ValueError("target_devices must name a device a process, got none")
+        raise ValueError("target_devices must have one device per process, got none")
     for device in devices:
         check_device(device)
     start = pickle.dumps(sys.path) + pickle.dumps(model.snapshot(max(1, cpus // len(devices))))

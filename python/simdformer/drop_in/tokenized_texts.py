@@ -43,7 +43,7 @@ def checked_items(text: Any, text_pair: Any) -> tuple[list[Any], bool]:
         else:
             items.append(check_text(item, i, "text"))
     if len({type(item) for item in items}) > 1:
-        raise TypeError("text must hold texts, or pairs of texts, not both")
+        raise TypeError("text must contain texts or pairs of texts, not both")
     return items, single
 
 

@@ -132,7 +132,7 @@ class TorchModule:
     def __getitem__(self, index: int) -> ModuleView:
         """A module by number: what it says of the model. It cannot be called or replaced."""
         if isinstance(index, slice):
-            raise TypeError("a model's modules are taken one by one, by number, not by a slice")
+            raise TypeError("modules are accessed by number, not by a slice")
         name = self.module_names[index]
         return _VIEWS.get(name, ModuleView)(name, self)
 
@@ -154,7 +154,7 @@ class ModuleView:
         own = getattr(type(self), name, None)
         if not isinstance(own, property) or own.fset is None:
             raise AttributeError(
-                f"{name} of the module {self.name} cannot be set: it would change nothing"
+                f"{name} of the module {self.name} cannot be set: it would have no effect"
             )
         object.__setattr__(self, name, value)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keys that a JSON file may have: each is applied, known to have no effect, or named."""
+"""The keys of a JSON file: each is applied, known to have no effect, or reported."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def refuse_keys(path: Path, config: Mapping[str, Any], known: Collection[str]) -
 
 
 def warn_keys(path: Path, config: Mapping[str, Any], known: Collection[str]) -> None:
-    """A warning for keys that the reference does not read either."""
+    """Warn about keys that the reference does not read either."""
     if unknown := [name for name in config if name not in known]:
-        warn_caller(f"{path}: {', '.join(map(repr, unknown))}: unknown, passed over")
+        warn_caller(f"{path}: {', '.join(map(repr, unknown))}: unknown, ignored")
 
 
 def string(config: Mapping[str, Any], name: str, default: str | None) -> str | None:

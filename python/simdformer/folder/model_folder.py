@@ -111,7 +111,7 @@ class TransformerFolder(ABC):
         saved, path = self.quantization, self.transformer / "config.json"
         with naming(path):
             if unknown := unknown_keys(self.config):
-                warn_caller(f"{path}: {', '.join(map(repr, unknown))}: unknown, passed over")
+                warn_caller(f"{path}: {', '.join(map(repr, unknown))}: unknown, ignored")
             encoder, names = build_encoder(self.config)
         if saved is not None and names.adapter is not None and names.adapter.number is not None:
             raise ValueError(
@@ -128,8 +128,8 @@ class TransformerFolder(ABC):
         if left := [name for name in assigned.unread if not name.startswith(others)]:
             shown = ", ".join(map(repr, left[:5])) + (", ..." if left[5:] else "")
             warn_caller(
-                f"{checkpoint.location}: {len(left)} tensors that config.json leaves no place for are"
-                f" passed over: {shown}"
+                f"{checkpoint.location}: {len(left)} tensors do not belong to the model in"
+                f" config.json and are ignored: {shown}"
             )
         if saved is None:
             encoder.load_state_dict(assigned.places)

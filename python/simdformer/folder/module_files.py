@@ -97,7 +97,7 @@ def _read_dense(path: Path) -> Dense:
     reads, writes = _feature_names(config)
     name = _activation_class(path, config)
     if name in MIXING and TOKENS in (reads, writes):
-        raise ValueError(f"{name} of token vectors mixes the texts of a batch: not supported")
+        raise ValueError(f"{name} of token vectors mixes the texts of a batch and is not supported")
     square = sizes["in_features"] == sizes["out_features"]
     residual: bool | Linear = bool(config.get("use_residual", False))
     with Checkpoint(path.parent) as checkpoint:

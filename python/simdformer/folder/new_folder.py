@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that appears whole or not at all."""
+"""A folder that is created atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder under a temporary name beside `target`, renamed when the block ends well.
+    """A folder under a temporary name beside `target`, renamed when the block ends without error.
 
     When it does not (an error, Ctrl-C), the folder is removed. A folder that stands under `target`
     stays as it is until then, and is removed after.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a model's name to a folder with its files.
 
-Looked for in this order: a local folder; an installed Python package that carries the model; the
-Hugging Face cache; the Hugging Face hub. Only the last one needs huggingface_hub, or a network.
+A name is looked up in this order: a local folder, an installed Python package with the model, the
+Hugging Face cache, the Hugging Face hub. Only the hub needs huggingface_hub and a network.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ def resolve_model(
 ) -> Path:
     """The folder of a model.
 
-    name: a path, or a name on the hub; one without an organization means `organization`'s.
+    name: a path, or a name on the hub. A name without an organization belongs to `organization`.
     cache_folder: a Hugging Face cache; else SENTENCE_TRANSFORMERS_HOME, HF_HUB_CACHE, HF_HOME, or
       ~/.cache/huggingface/hub.
-    revision: a branch, tag or commit; "main" if None. A package has none and is not used then.
-    local_files_only: do not ask the hub. HF_HUB_OFFLINE=1 does the same.
+    revision: a branch, tag or commit; "main" if None. With a revision packages are not used.
+    local_files_only: do not access the hub, like HF_HUB_OFFLINE=1.
     token: passed to huggingface_hub.
 
-    Errors: FileNotFoundError that says what was looked for, and where.
+    Errors: FileNotFoundError with the places that were searched.
     """
     if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
         raise TypeError(f"model_name_or_path must be a path or a name, got {name!r}")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    tried = [f"a folder {folder.absolute()}: there is none"]
+    tried = [f"a folder {folder.absolute()}: does not exist"]
     names = _hub_names(os.fspath(name), organization)
     if names:
         cache = _cache_folder(cache_folder)
@@ -73,7 +73,7 @@ def resolve_model(
 
 
 def _hub_names(name: str, organization: str) -> list[str]:
-    """The repositories that a name may mean; none if it can only be a path."""
+    """The repositories that a name can mean; none if it can only be a path."""
     parts = name.split("/")
     if len(parts) > 2 or not all(_is_plain(part) for part in parts):
         return []
@@ -81,7 +81,7 @@ def _hub_names(name: str, organization: str) -> list[str]:
 
 
 def _is_plain(part: str) -> bool:
-    # What the hub allows in a name; above all neither "..", "~" nor another separator.
+    # Names that the hub allows, without "..", "~" and other separators.
     return bool(part) and part[0].isalnum() and all(c.isalnum() or c in "-_." for c in part)
 
 
@@ -111,7 +111,7 @@ def _in_cache(
         repository = cache / f"models--{name.replace('/', '--')}"
         for commit in _commits(repository, revision or "main"):
             snapshot = repository / "snapshots" / commit
-            # A download that was cut short leaves some files; without weights it is not a model.
+            # An interrupted download leaves some files; without weights it is not a model.
             if any((snapshot / f).is_file() for f in ("config.json", "modules.json")) and any(
                 path for pattern in _WEIGHTS for path in snapshot.rglob(pattern)
             ):
@@ -130,15 +130,15 @@ def _commits(repository: Path, revision: str) -> Iterator[str]:
 
 
 def _no_hub(local_files_only: bool) -> str | None:
-    """Why the hub is not asked; None if it is."""
+    """Why the hub is not accessed; None if it is."""
     if local_files_only:
-        return "for local_files_only=True"
+        return "because of local_files_only=True"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return "for HF_HUB_OFFLINE is set"
+        return "because HF_HUB_OFFLINE is set"
     try:
         import_module("huggingface_hub")
     except ImportError:
-        return "for huggingface_hub is not installed (pip install 'simdformer[hub]')"
+        return "because huggingface_hub is not installed (pip install 'simdformer[hub]')"
     return None
 
 
@@ -150,9 +150,9 @@ class _Hub(NamedTuple):
     not_asked: str | None
 
     def download(self, names: list[str], revision: str | None, tried: list[str]) -> Path | None:
-        """The snapshot of the first name that there is."""
+        """The snapshot of the first name that exists."""
         if self.not_asked:
-            tried.append(f"the Hugging Face hub: not asked, {self.not_asked}")
+            tried.append(f"the Hugging Face hub: not accessed, {self.not_asked}")
             return None
         for name in names:
             try:
@@ -163,18 +163,18 @@ class _Hub(NamedTuple):
         return None
 
     def completed(self, name: str, snapshot: Path) -> Path:
-        """A snapshot with the files that it lacks; a warning names them if they cannot be had."""
+        """Complete a snapshot; a warning names missing files that are not available."""
         missing = missing_files(snapshot)
         if not missing:
             return snapshot
-        reason = self.not_asked and f"the hub is not asked, {self.not_asked}"
+        reason = self.not_asked and f"the hub is not accessed, {self.not_asked}"
         if reason is None:
             try:
                 _, files = self._snapshot(name, snapshot.name)
                 mark_missing(snapshot, set(missing) - set(files))
                 return snapshot
             except Exception as error:  # noqa: BLE001
-                reason = f"the hub does not give them: {_first_line(error)}"
+                reason = f"they are not available on the hub: {_first_line(error)}"
         warn_caller(
             f"{snapshot} may be a part of {name}: it lacks {', '.join(missing)}, and {reason}; without"
             " modules.json a model has mean pooling"
@@ -182,10 +182,10 @@ class _Hub(NamedTuple):
         return snapshot
 
     def _snapshot(self, name: str, revision: str | None) -> tuple[Path, list[str]]:
-        """What is read of a model, and the names of all its files."""
+        """The files to read for a model, and the names of all its files."""
         import huggingface_hub
 
-        # list_repo_files would ask six times where there is no network.
+        # list_repo_files would retry six times without a network.
         info = huggingface_hub.model_info(name, revision=revision, token=self.token)
         files = [file.rfilename for file in info.siblings or []]
         folder = huggingface_hub.snapshot_download(
@@ -203,7 +203,7 @@ def _first_line(error: Exception) -> str:
 
 
 def wanted_files(files: list[str]) -> list[str]:
-    """All that is ever read of a model: no code, no weights of other frameworks, nothing of a training.
+    """The files to read for a model: no code, no weights of other frameworks, no training files.
 
     Of a folder in it PyTorch's weights only if there are no safetensors, and a vocabulary only if
     there is no tokenizer.json.
@@ -222,7 +222,7 @@ def wanted_files(files: list[str]) -> list[str]:
 
 
 def _cache_folder(cache_folder: str | os.PathLike[str] | None) -> Path:
-    """huggingface_hub's rules, and sentence-transformers' variable before them."""
+    """The cache by the rules of huggingface_hub, after sentence-transformers' variable."""
     environment = os.environ
     for value in (
         cache_folder,

@@ -108,6 +108,8 @@ def read_activation(
         if path is not None:
             name = class_name(path, field_name)
             if name is None:
-                warn_caller(f"{field_name}: {path!r} is not torch's and not run; {default} instead")
+                warn_caller(
+                    f"{field_name}: {path!r} is not a class of torch and is not run; {default} instead"
+                )
             return TorchActivation(name or default)
     return TorchActivation(default)

@@ -16,7 +16,7 @@ from simdformer.nn.layout import cumulative
 
 @dataclass
 class _Beam:
-    """One prompt's search: the running beams' new tokens and sums, and finished hypotheses."""
+    """The search of one prompt: new tokens and sums of the running beams, and finished hypotheses."""
 
     index: int
     most: int  # new tokens
@@ -41,7 +41,7 @@ class _Beam:
         return [tokens for _, tokens in self.finished[:count]]
 
     def cannot_improve(self, config: GenerationConfig) -> bool:
-        """Whether no running beam can still beat the worst of num_beams finished hypotheses."""
+        """Whether no running beam can become better than the worst of num_beams finished hypotheses."""
         if len(self.finished) < config.num_beams:
             return False
         if config.early_stopping is True:
@@ -53,11 +53,11 @@ class _Beam:
 
 
 def beam_search(state: Sequences, config: GenerationConfig) -> list[list[int]]:
-    """Beams of one prompt lie side by side; prompts that are done leave the batch."""
+    """Beams of one prompt are adjacent. Finished prompts are removed from the batch."""
     beams = [
         _Beam(i, config.most_new(prompt), [[]], [0.0]) for i, prompt in enumerate(state.prompts)
     ]
-    rows = list(range(len(beams)))  # the first row in the batch of each prompt that is searched
+    rows = list(range(len(beams)))  # the first row in the batch of each unfinished prompt
     active = list(range(len(beams)))
     while active:
         origins: list[int] = []
@@ -91,14 +91,14 @@ def _log_probabilities(
 def _extend(
     beam: _Beam, logits: Float64, prompt: Sequence[int], config: GenerationConfig
 ) -> list[int]:
-    """One step of a prompt's search. Returns the beams that the new ones come from."""
+    """One step of a prompt's search. Returns the beams from which the new ones continue."""
     sums = np.array(
         [
             total + _log_probabilities(beam, logits[b], prompt, b, config)
             for b, total in enumerate(beam.sums)
         ]
     )
-    # Of twice as many candidates at least num_beams go on, whatever ends.
+    # Of twice as many candidates at least num_beams continue, whatever ends.
     wanted = min((1 + max(1, len(config.eos))) * config.num_beams, sums.size)
     best = np.argsort(-sums, axis=None, kind="stable")[:wanted]
     tokens: list[list[int]] = []
@@ -111,7 +111,7 @@ def _extend(
             break
         sequence = [*beam.tokens[parent], token]
         if config.ends(sequence, beam.most):
-            # An end that would not have been among the beams does not count, but for the last step.
+            # An end that is not among the best num_beams does not count, except in the last step.
             if rank < config.num_beams or len(sequence) >= beam.most:
                 beam.finish(total, sequence, config)
             continue

@@ -140,14 +140,16 @@ class GenerationConfig:
         if self.max_length is None and self.max_new_tokens is None:
             self._set("max_new_tokens", _DEFAULT_NEW_TOKENS)
         elif self.max_length is not None and self.max_new_tokens is not None:
-            raise ValueError("max_length and max_new_tokens exclude each other: give one of them")
+            raise ValueError(
+                "max_length and max_new_tokens are mutually exclusive: pass one of them"
+            )
         if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens must be in [0, max_new_tokens={self.max_new_tokens}], got"
                 f" {self.min_new_tokens}"
             )
         if self.num_beams > 1 and self.do_sample:
-            raise ValueError("num_beams > 1 searches and do_sample draws; choose one")
+            raise ValueError("num_beams > 1 and do_sample are mutually exclusive")
         if self.num_return_sequences > (self.num_beams if not self.do_sample else float("inf")):
             raise ValueError(
                 f"num_return_sequences must be at most num_beams={self.num_beams} without do_sample,"
@@ -184,7 +186,7 @@ class GenerationConfig:
         assert self.max_length is not None
         if len(prompt) >= self.max_length:
             raise ValueError(
-                f"max_length={self.max_length} leaves no room behind a prompt of {len(prompt)} tokens"
+                f"max_length={self.max_length} leaves no room after a prompt of {len(prompt)} tokens"
             )
         return self.max_length - len(prompt)
 
@@ -202,7 +204,7 @@ def _integer(name: str, value: Any) -> int:
 
 
 def _ids(name: str, value: Any) -> list[int]:
-    """One id, several or None, as a list."""
+    """One id, several ids or None, as a list."""
     if value is None:
         return []
     ids: list[int] = id_vector(name, value if np.ndim(value) else [value]).tolist()

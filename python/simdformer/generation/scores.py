@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The next token's scores: penalties, the distribution that sampling draws from, a draw."""
+"""Scores of the next token: penalties, the distribution for sampling, and a draw."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def penalized(
 
 
 def check_scores(scores: Float64, index: int) -> None:
-    """ValueError if no token can be chosen for a prompt, which is named."""
+    """ValueError with the prompt for which no token can be chosen."""
     if np.isnan(scores).any():
         raise ValueError(f"input_ids[{index}]: the model's logits are NaN")
     if scores.max() == -np.inf:

@@ -20,7 +20,7 @@ from simdformer.nn.layout import cumulative
 
 @dataclass
 class Sequences:
-    """Sequences between two steps: what the model knows and what it says next."""
+    """Sequences between two steps: the cache of the model and the next logits."""
 
     model: LanguageModel
     prompts: list[list[int]]
@@ -44,16 +44,16 @@ class Sequences:
         self.logits = logits.astype(np.float64)
 
     def select(self, indices: Sequence[int]) -> None:
-        """Sequence i becomes a copy of sequence indices[i]."""
+        """Replace sequence i by a copy of sequence indices[i]."""
         self.cache.select(np.asarray(indices))
         self.logits = self.logits[np.asarray(indices)]
 
 
 def as_prompts(input_ids: Any, config: GenerationConfig) -> list[list[int]]:
-    """The prompts' ids without padding. One flat list of ids is one prompt."""
+    """The ids of the prompts without padding. A flat list of ids is one prompt."""
     if isinstance(input_ids, (str, bytes, Mapping)) or not hasattr(input_ids, "__iter__"):
         raise TypeError(
-            f"input_ids must be a list of prompts, lists of ids, got {type(input_ids).__name__}"
+            f"input_ids must be a list of prompts (lists of ids), got {type(input_ids).__name__}"
         )
     rows = [
         row if hasattr(row, "__array__") or not hasattr(row, "__iter__") else list(row)
@@ -79,9 +79,9 @@ def start(
     memory_cu_seqlens: Any,
     config: GenerationConfig,
 ) -> Sequences:
-    """After the prompts, each num_return_sequences times if they are sampled.
+    """The state after the prompts, each num_return_sequences times if they are sampled.
 
-    ValueError for no prompt, or an empty one, TypeError for what is no ids.
+    ValueError for no prompt or an empty one, TypeError for anything but ids.
     """
     if not isinstance(model, LanguageModel):
         raise TypeError(f"model must be a LanguageModel, got {type(model).__name__}")

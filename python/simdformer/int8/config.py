@@ -28,12 +28,14 @@ class QuantizationConfig:
     def refuse_others(self, names: Iterable[str]) -> None:
         """ValueError if the file declares a part that is none of these."""
         if others := sorted(self.parts.keys() - set(names)):
-            raise ValueError(f"{self.path}: 'parts' has {others[0]!r}, which the model has not")
+            raise ValueError(
+                f"{self.path}: 'parts' has {others[0]!r}, which the model does not have"
+            )
 
     def compute_type(self, name: str) -> str:
         """That of one part. ValueError if the file does not declare it."""
         if name not in self.parts:
-            raise ValueError(f"{self.path}: 'parts' says nothing of {name!r}, which the model has")
+            raise ValueError(f"{self.path}: 'parts' has no entry for {name!r}, which the model has")
         return self.parts[name]
 
 

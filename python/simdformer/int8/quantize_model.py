@@ -27,10 +27,10 @@ from simdformer.text.batching import pack
 from simdformer.text.inputs import pair_list, text_list
 from simdformer.text.tokenizer import Pair, check_text
 
-# More texts than this say nothing new of a model, and the sample runs several times.
+# More texts do not improve the result, and the sample runs several times.
 MAX_TEXTS = 1000
 
-# What travels beside the weights: settings, vocabularies, the model card and its license.
+# Files copied with the weights: settings, vocabularies, the model card and its license.
 _COPIED_SUFFIXES = (".json", ".txt", ".md")
 _COPIED_NAMES = ("LICENSE", "NOTICE")
 _OTHER_FORMATS = ("onnx", "openvino")
@@ -157,11 +157,11 @@ def quantize_model(
     if model.quantization is not None:
         raise ValueError(f"{source} is quantized already: see {model.quantization.path}")
     if isinstance(model, ModelFolder) and model.listed.tasks:
-        raise ValueError(f"{model.listed.source}: the models of a Router are not quantized")
+        raise ValueError(f"{model.listed.source}: models with a Router cannot be quantized")
     model.resolve("int8")
     if checked and not isinstance(checked[0], str) and not model.reads_pairs:
         raise ValueError(
-            f"texts holds pairs, but {source} is no cross-encoder and reads single texts"
+            f"texts contains pairs, but {source} is not a cross-encoder and reads single texts"
         )
     return _quantize(model, target, checked, min_cosine)
 
@@ -198,7 +198,7 @@ def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pa
     """Texts, or pairs if the first is one."""
     given = text_list(texts)[:MAX_TEXTS]
     if not given:
-        raise ValueError("texts must hold at least one text; None takes the model's vocabulary")
+        raise ValueError("texts must have at least one text; None uses the model's vocabulary")
     if isinstance(given[0], (list, tuple)):
         return pair_list(given, "texts")[0]
     return [check_text(text, index) for index, text in enumerate(given)]
@@ -218,7 +218,7 @@ def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return
     if target.resolve() == source.resolve():
-        raise ValueError(f"{target} is the model itself; give another folder")
+        raise ValueError(f"{target} is the model itself; pass another folder")
     if not overwrite:
         raise FileExistsError(f"{target} exists; overwrite=True replaces a quantized model")
     if not any(target.rglob(CONFIG_FILE)):

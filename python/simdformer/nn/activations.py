@@ -11,7 +11,7 @@ from simdformer.functional.activations import activate
 from simdformer.functional.arrays import one_of
 from simdformer.nn.module import Float32, Module
 
-# Whose functions and classes are known by their names: by their module, or what a built-in is of.
+# Packages whose functions and classes are recognized by name, from the module or the repr of a built-in.
 _KNOWN = re.compile(r"(<\w+ ')?(simdformer|torch|transformers)\b")
 
 
@@ -20,7 +20,7 @@ class _Activation(Module):
 
     kernel: ClassVar[str]
 
-    def __init__(self, inplace: bool = False) -> None:  # noqa: ARG002  (torch's; inputs stay as they are)
+    def __init__(self, inplace: bool = False) -> None:  # noqa: ARG002  (torch's; inputs are not changed)
         super().__init__()
 
     @property
@@ -144,12 +144,12 @@ class GELU(_Activation):
 
 
 def activation_name(activation: Any, gated: tuple[str, ...] = ()) -> str:
-    """The name of an activation that is given by name, or as a function or module of this library's
-    or torch's, which is known by its name and not called. ValueError lists the known names."""
+    """The name of an activation given by name, or as a function or module of this library or torch, which is
+    recognized by its name and not called. ValueError lists the known names."""
     known = [*_core.activations(), *(gated if isinstance(activation, str) else ())]
     name: Any = activation
     if not isinstance(activation, str):
-        function = getattr(activation, "func", activation)  # of a functools.partial
+        function = getattr(activation, "func", activation)  # for a functools.partial
         options = dict(getattr(activation, "keywords", {}))
         owner = function if hasattr(function, "__name__") else type(function)
         module = owner.__module__ or str(getattr(owner, "__self__", ""))

@@ -134,7 +134,7 @@ class MultiheadAttention(PackedAttention):
         self.masked_row = masked_row
         self.window_size = window_size
         self._num_built = num_heads
-        self._kept_heads = tuple(range(num_heads))  # positions know heads by their first numbers
+        self._kept_heads = tuple(range(num_heads))  # positions use the original numbers of heads
         self.q_norm, self.k_norm = copy.deepcopy(qk_norm), copy.deepcopy(qk_norm)
         self.position = position
         self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)
@@ -283,9 +283,9 @@ class MultiheadAttention(PackedAttention):
         before = self.heads
         after = before.without(heads)
         if "int8" in self._types():
-            raise ValueError("heads of an attention in int8 can't be left out; do it before")
+            raise ValueError("heads cannot be pruned in int8; prune them before the conversion")
         if self.q_norm is not None and self.q_norm.normalized_shape != (self.head_dim,):
-            raise ValueError("heads can't be left out where qk_norm is of all heads' features")
+            raise ValueError("heads cannot be pruned if qk_norm is over the features of all heads")
         with packing.lock():
             self.out_proj.keep_inputs(kept_features(before, heads))
             for name, index in kept_parts(before, heads):

@@ -13,7 +13,7 @@ from simdformer.nn.packed_attention import PackedAttention
 
 
 class AttentionCall(NamedTuple):
-    """Inputs of one call, as the native one takes them."""
+    """Inputs of one native call."""
 
     query: layout.Sequences
     num_keys: int
@@ -42,11 +42,11 @@ def checked_call(
         v = layout.sequences("value", value, attention.vdim, attention.batch_first, cu_k, cu_name)
     if k.batch != q.batch or v.batch != q.batch:
         raise ValueError(
-            f"query, key and value must hold as many sequences, got {q.batch}, {k.batch} and"
+            f"query, key and value must have the same number of sequences, got {q.batch}, {k.batch} and"
             f" {v.batch}"
         )
     if not np.array_equal(k.cu_seqlens, v.cu_seqlens):
-        raise ValueError(f"key has {k.length} rows a sequence, value has {v.length}")
+        raise ValueError(f"key has {k.length} rows per sequence, value has {v.length}")
     padding = layout.key_padding("key_padding_mask", key_padding_mask, k)
     pairs = layout.attention_pairs("attn_mask", attn_mask, q, k, attention.num_heads)
     appended, lengths = None, padding.lengths

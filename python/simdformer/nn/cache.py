@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keys and values of the tokens that a decoder has seen."""
+"""Keys and values of the tokens that a decoder has processed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In what matrices are multiplied with: float32, bfloat16 or int8, and how int8 is made.
+"""Compute types of matrices: float32, bfloat16 or int8, and quantization to int8.
 
-What costs int8 precision is a handful of input columns with values many times the others' (Dettmers
-et al. 2022, arXiv:2208.07339): these stay in float32. They are the same for any input, so a sample
-shows them.
+The loss of int8 comes mostly from a few input columns with values many times larger than the others
+(Dettmers et al. 2022, arXiv:2208.07339). These columns stay in float32. They are the same for any input,
+so a sample is enough to find them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from simdformer import _core
 from simdformer.checkpoint.int8_matrix import Int8Matrix, Int32
 from simdformer.nn.parameters import COMPUTE_TYPES, Float32, Stored, Value, float32_of
 
-# Outliers are the columns beyond so many times the median, at most so many; of narrow layers, at most
-# one in 16. Always 8: a mean cosine of 0.99982 in place of 0.99981, 3-5% slower (all-MiniLM-L6-v2).
+# Outliers are columns larger than this multiple of the median, at most this many, in narrow layers at most
+# one in 16. Always 8 of them: mean cosine 0.99982 instead of 0.99981, 3-5% slower (all-MiniLM-L6-v2).
 _OUTLIER_RATIO = 3.0
 _NUM_OUTLIERS = 8
 
-# The sequences of a sample that nobody gave.
+# The sequences of the default sample.
 SAMPLE_LENGTHS = (6, 10, 14, 18, 25, 40, 60, 100)
 
 
@@ -42,19 +42,19 @@ class Sample(NamedTuple):
 
 
 def check_compute_type(compute_type: str, present: Collection[str]) -> None:
-    """ValueError for a type that there is not, and for one that codes can't be turned into."""
+    """ValueError for an unknown type, and for one to which int8 cannot be converted."""
     if compute_type not in COMPUTE_TYPES:
         raise ValueError(
             f"unknown compute_type {compute_type!r}; known: {', '.join(COMPUTE_TYPES)}"
         )
     if "int8" in present and compute_type != "int8":
         raise ValueError(
-            f"weights in int8 can't be turned into {compute_type}: build the module anew and load them"
+            f"weights in int8 cannot be converted to {compute_type}: build a new module and load them"
         )
 
 
 def outlier_columns(largest: Float32) -> Int32:
-    """Of each column's largest magnitude, the indices of those far beyond the others, ascending."""
+    """The indices of columns whose largest magnitude is far above the others', ascending."""
     count = min(_NUM_OUTLIERS, len(largest) // 16)
     candidates = np.argsort(-largest, kind="stable")[:count]
     far = largest[candidates] > _OUTLIER_RATIO * np.median(largest)
@@ -73,11 +73,11 @@ def quantized_place(name: str, value: Value, outliers: Int32) -> Stored:
     try:
         return Stored.of(quantized(np.ascontiguousarray(float32_of(value)), outliers), "int8")
     except ValueError as error:
-        raise ValueError(f"{name} can't be quantized: {error}") from error
+        raise ValueError(f"{name} cannot be quantized: {error}") from error
 
 
 class Recorder:
-    """Takes what layers are given while it is open, which must be on one thread."""
+    """Records the inputs of layers while it is open. Calls must be on one thread."""
 
     def __init__(self, linears: Iterable[_core.Linear]) -> None:
         self._linears = {id(linear): linear for linear in linears}
@@ -95,7 +95,7 @@ class Recorder:
                 self._outliers[key] = outlier_columns(np.abs(rows).max(axis=0))
 
     def outliers(self, linears: Iterable[_core.Linear]) -> Int32:
-        """The columns that are outliers of any of these, ascending; none of what was given nothing."""
+        """The columns that are outliers of any of these, ascending; none without inputs."""
         found = [self._outliers[id(x)] for x in linears if id(x) in self._outliers]
         if not found:
             return np.empty(0, np.int32)
@@ -104,19 +104,19 @@ class Recorder:
 
 
 def sample_offsets(longest: int | None = None) -> NDArray[np.int32]:
-    """cu_seqlens of the sample that is taken if none is given. longest: that can be served."""
+    """cu_seqlens of the default sample. longest: the longest possible sequence."""
     lengths = [min(length, longest or length) for length in SAMPLE_LENGTHS]
     return np.cumsum([0, *lengths]).astype(np.int32)
 
 
 def sample_rows(features: int, cu_seqlens: NDArray[np.int32], seed: int = 0) -> Float32:
-    """Its rows, standard normal: the same each time."""
+    """The rows of the default sample: standard normal, always the same."""
     shape = (int(cu_seqlens[-1]), features)
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def sample_ids(vocab_size: int, count: int) -> NDArray[np.int32]:
-    """Ids from all over a vocabulary, the same each time."""
+    """Ids from the whole vocabulary, always the same."""
     # Knuth's multiplicative hash (The Art of Computer Programming 3, section 6.4).
     hashes = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(2654435769)
     ids = (hashes % np.uint64(2**32)) * np.uint64(vocab_size) // np.uint64(2**32)

@@ -198,12 +198,12 @@ def _set_memory(
     masks: Masks,
     cache: DecoderCache | None,
 ) -> int:
-    """Tells the call of a memory, given or in the cache. Returns how many keys its weights have."""
+    """Add the memory, passed or in the cache, to the call. Returns the number of its keys."""
     if cache is not None:
         call.arguments["cross_cache"] = cache.cross_cache
     if memory is None:
         if cache is None or cache.max_memory_length == 0:
-            raise ValueError("memory must be given: no cache holds one")
+            raise ValueError("memory is required: the cache contains none")
         if masks.mask is not None or masks.key_padding is not None:
             raise ValueError("memory masks must be None when the memory comes from the cache")
         return cache.max_memory_length
@@ -217,7 +217,7 @@ def _set_memory(
     )
     if m.batch != call.x.batch:
         raise ValueError(
-            f"tgt and memory must hold as many sequences, got {call.x.batch}, {m.batch}"
+            f"tgt and memory must have the same number of sequences, got {call.x.batch}, {m.batch}"
         )
     padding = layout.key_padding("memory_key_padding_mask", masks.key_padding, m)
     if cache is not None and (masks.mask is not None or padding.keep is not None):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an attention's heads are, as a value: what positions, options and pruning go by."""
+"""The heads of an attention as a value, for positions, options and pruning."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Heads(NamedTuple):
         return self.num_kv_heads * self.head_dim
 
     def without(self, gone: Collection[int]) -> Heads:
-        """The heads that are left without those of some present numbers.
+        """The remaining heads without those with the given current numbers.
 
         ValueError for numbers out of range, for all heads, or with num_kv_heads.
         """
         if self.num_kv_heads != self.num_heads:
-            raise ValueError("heads that share keys and values (num_kv_heads) can't be pruned")
+            raise ValueError("heads that share keys and values (num_kv_heads) cannot be pruned")
         numbers = sorted(set(gone))
         if any(not 0 <= h < self.num_heads for h in numbers) or len(numbers) == self.num_heads:
             raise ValueError(
-                f"heads must be some, not all, of 0 to {self.num_heads - 1}, got {numbers}"
+                f"heads must be some, but not all, of 0 to {self.num_heads - 1}, got {numbers}"
             )
         kept = tuple(h for i, h in enumerate(self.kept) if i not in numbers)
         return self._replace(num_heads=len(kept), num_kv_heads=len(kept), kept=kept)

@@ -42,7 +42,7 @@ def manual_seed(seed: int) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Modules that are built in this block have no numbers: their parameters are to be loaded."""
+    """Modules built in this block have parameters without values, which must be loaded."""
     before = _deferred.set(True)
     try:
         yield

@@ -74,7 +74,7 @@ class LanguageModel(Module):
         super().__init__()
         if isinstance(embedding, TextEncoder):
             if stack is not None or position is not None or scale != 1.0:
-                raise ValueError("stack, position and scale can't be given with a TextEncoder")
+                raise ValueError("stack, position and scale cannot be combined with a TextEncoder")
             if lm_head is None and embedding.embeddings.word_scale != 1:
                 raise ValueError(
                     "the TextEncoder's table of words was multiplied by"
@@ -246,7 +246,7 @@ class LanguageModel(Module):
 
 def _d_model(embedding: Embedding, stack: Any) -> int:
     if stack is None:
-        raise ValueError("stack must be given, unless a TextEncoder stands for it")
+        raise ValueError("stack is required unless a TextEncoder replaces it")
     d_model: int = stack.layers[0].d_model
     if embedding.embedding_dim != d_model:
         raise ValueError(f"embedding has {embedding.embedding_dim} features, the stack {d_model}")

@@ -83,7 +83,7 @@ class Linear(Module):
         return Sample((sample_rows(self.in_features, sample_offsets()),), {})
 
     def keep_inputs(self, features: NDArray[np.int64]) -> None:
-        """Leave out all other input features for good."""
+        """Remove all other input features permanently."""
         with packing.lock():
             self._place("weight", indexed(self._parameters["weight"], (slice(None), features)))
             self.in_features = len(features)
@@ -110,8 +110,8 @@ class Linear(Module):
 
 
 def join_gate(gate: Linear, up: Linear) -> _core.Linear | None:
-    """Both as FeedForward.joined takes them, or None if they can't be one matrix: of several compute
-    types, or in int8 with other outliers."""
+    """Both for FeedForward.joined, or None if they cannot be one matrix: different compute types, or int8
+    with different outliers."""
     first, second = gate._matrix(), up._matrix()
     if first.weight.shape != second.weight.shape:
         raise ValueError(

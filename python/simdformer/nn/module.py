@@ -86,7 +86,7 @@ class Module(ParameterTree):
         for place in places:
             if not (is_cpu(place) or is_float32(place)):
                 raise ValueError(
-                    f"a module can't be moved to {place!r}: it is on the CPU, in float32;"
+                    f"a module cannot be moved to {place!r}: it is on the CPU, in float32;"
                     " to_compute_type takes 'bfloat16' and 'int8'"
                 )
         check_placement(device, dtype)

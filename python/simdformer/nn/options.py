@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that torch's attention lacks: their names, their checks, what they mean natively."""
+"""The options that torch's attention does not have: names, checks, and arguments of the native call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AttentionOptions(TypedDict, total=False):
 
 
 def check_heads(heads: Heads, *, tie_qk: bool) -> None:
-    """ValueError for heads that cannot be."""
+    """ValueError for invalid heads."""
     if heads.num_heads % heads.num_kv_heads:
         raise ValueError(
             f"num_heads {heads.num_heads} is not a multiple of num_kv_heads {heads.num_kv_heads}"
@@ -46,7 +46,7 @@ def check_heads(heads: Heads, *, tie_qk: bool) -> None:
 
 
 def check_rows(masked_row: str, window_size: tuple[int, int]) -> None:
-    """ValueError for other values than these options have."""
+    """ValueError for invalid values of these options."""
     if masked_row not in MASKED_ROWS:
         raise ValueError(f"masked_row must be 'zero' or 'nan', got {masked_row!r}")
     Window.of(False, window_size, "upper_left")
@@ -65,13 +65,13 @@ def check_qk_norm(heads: Heads, norm: Module) -> None:
             f" {norm.normalized_shape}"
         )
     if heads.score == "bilinear":
-        raise ValueError("qk_norm and score 'bilinear' exclude each other")
+        raise ValueError("qk_norm and score 'bilinear' are mutually exclusive")
 
 
 def check_logit_scale(heads: Heads, scale: float | None) -> None:
     """ValueError for what a learned scale does not go with."""
     if scale is not None:
-        raise ValueError("scale and logit_scale exclude each other: give one of them")
+        raise ValueError("scale and logit_scale are mutually exclusive: pass one of them")
     if heads.score == "euclidean" and heads.num_kv_heads != heads.num_heads:
         raise ValueError("logit_scale of score 'euclidean' needs num_kv_heads equal to num_heads")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an attention is before it is called: its options, its positions, its packed forms."""
+"""The parts of an attention that do not depend on a call: options, positions, packed forms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simdformer.nn.projections import APART, JOINED, Packed, Projections, is_ide
 
 
 class PackedAttention(Module):
-    """The packed forms of a MultiheadAttention, which says what the attributes are."""
+    """The packed forms of a MultiheadAttention, which documents the attributes."""
 
     matrix_names = (JOINED, *APART)
 
@@ -69,7 +69,7 @@ class PackedAttention(Module):
         )
 
     def _check_options(self) -> None:
-        """ValueError for options that cannot be, or not together."""
+        """ValueError for invalid options and combinations."""
         heads = self.heads
         given.check_heads(heads, tie_qk=self.tie_qk)
         given.check_rows(self.masked_row, self.window_size)
@@ -115,7 +115,7 @@ class PackedAttention(Module):
         bilinear: Float32 | None = None
         if self.score == "bilinear":
             if not self.has("bilinear_weight"):
-                raise ValueError("score 'bilinear' needs bilinear_weight, which there is none of")
+                raise ValueError("score 'bilinear' needs bilinear_weight, which does not exist")
             bilinear = self._value("bilinear_weight")
         inputs = (*parts.inputs(), bilinear)
         return self._kept.get(f"{form} rows", inputs, lambda: parts.pack(form, bilinear))

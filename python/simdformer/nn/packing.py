@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is made of modules for the kernels, kept until something that shapes it changes.
+"""Packed forms of modules for the kernels, kept until something that they depend on changes.
 
-Any change of any module puts a new mark up. A packed form that was checked under the mark that is
-up needs no second look, so a call costs one comparison; under another mark, all that shapes it is
-compared with what it was made of.
+Each change of any module increments a global counter. A packed form that was checked at the current
+count is valid, so a call needs one comparison. At another count everything that it depends on is
+compared with what it was packed from.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class ParameterTree:
 
     def __delattr__(self, name: str) -> None:
         if name in self._parameters or name in self._children:
-            raise AttributeError(f"{name} of {type(self).__name__} can't be deleted")
+            raise AttributeError(f"{name} of {type(self).__name__} cannot be deleted")
         object.__delattr__(self, name)
         packing.mark_change()
 
@@ -84,7 +84,7 @@ class ParameterTree:
         slot = self._parameters[name]
         if isinstance(slot, Empty):
             raise ValueError(  # noqa: TRY004
-                f"{name} of {type(self).__name__} was built without numbers; load a state_dict first"
+                f"{name} of {type(self).__name__} was built without values; load a state_dict first"
             )
         if isinstance(slot, Stored) and not (slot.is_packed or name in self.matrix_names):
             return slot.keep()

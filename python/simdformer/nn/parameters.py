@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a parameter's place in a module holds: an array, or where its numbers are.
+"""The values that a parameter's place in a module may have: an array, or a reference to its numbers.
 
 None      the module was built without it
 an array  read-only
@@ -53,7 +53,7 @@ class Empty(Deferred):
 
     def array(self) -> Value:
         """ValueError: there are none."""
-        raise ValueError("a parameter was built without numbers; load a state_dict first")
+        raise ValueError("a parameter was built without values; load a state_dict first")
 
     def in_type(self, compute_type: str) -> Empty:
         """To be packed in another type when it is loaded."""

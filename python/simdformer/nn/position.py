@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions inside an attention, as modules that are given to it (`position=`)."""
+"""Positions inside an attention: modules passed as `position`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers one after another, and one call of them."""
+"""A stack of layers, and one call of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class TransformerStack(Module):
             self._check_layer(kind, kinds[0])
         count = positive_int("num_layers", num_layers)
         if len(kinds) > count or not kinds:
-            raise ValueError(f"there must be from 1 to num_layers={count} layers, got {len(kinds)}")
+            raise ValueError(
+                f"the number of layers must be from 1 to num_layers={count}, got {len(kinds)}"
+            )
         self.layers = ModuleList([copy.deepcopy(kinds[i % len(kinds)]) for i in range(count)])
         self.num_layers = count
         self.norm = norm

@@ -14,7 +14,7 @@ from simdformer.nn.parameters import Stored, as_slot, shape_of
 
 State: TypeAlias = Mapping[str, Any]
 
-# A counter of training that torch's BatchNorm saves: kept if it is there, never needed.
+# A training counter that torch's BatchNorm saves: kept if it exists, not required.
 _COUNTER = "num_batches_tracked"
 
 

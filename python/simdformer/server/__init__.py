@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An HTTP server for embeddings and rankings: the extra `server`.
+"""An HTTP server for embeddings and rankings (extra `server`).
 
-`create_app` makes an ASGI application, `simdformer serve` runs it.
+`create_app` returns an ASGI application; `simdformer serve` runs it.
 """
 
 from __future__ import annotations

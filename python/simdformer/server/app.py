@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The routes: what is asked for, who may ask, and how long an answer is waited for."""
+"""The routes, authorization, and timeouts."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from simdformer.server.rerank import RERANK_FIELDS, Ranking, ranking_json, read_
 from simdformer.server.served import Embedder, Reranker, ServedName, check_finite
 from simdformer.util.similarity import normalize_embeddings
 
-# Some four times what 2,048 texts of 500 tokens take.
+# About four times the size of 2,048 texts of 500 tokens.
 _MAX_BODY_BYTES = 16 * 1024 * 1024
 _MAX_BYTES_IN_FLIGHT = 16 * _MAX_BODY_BYTES
-# A number of an answer, as JSON writes it.
+# Size of a number in a JSON response.
 _NUMBER_BYTES = 14
 
 T = TypeVar("T")
@@ -146,12 +146,12 @@ class _Service:
         self._max_client_batch, self._max_body_bytes = max_client_batch, max_body_bytes
         self._memory, self._api_key = memory, api_key
         self._metrics = Metrics(batcher, memory)
-        # Long JSON is read and written beside the event loop; one thread, for they share the GIL.
+        # Long JSON is read and written outside the event loop, in one thread because of the GIL.
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="simdformer-server-json")
         self._started = int(time.time())
 
     def application(self) -> Starlette:
-        """The routes, and errors in one form for all that has none."""
+        """The routes, and one form for all other errors."""
         routes = [
             self._route("/", self._root, public=True),
             self._route("/health", self._health, public=True),
@@ -173,7 +173,7 @@ class _Service:
         app = Starlette(
             routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route}
         )
-        app.router.redirect_slashes = False  # it would send clients to whatever Host they name
+        app.router.redirect_slashes = False  # it would redirect clients to the Host that they send
         app.state.batcher = self._batcher
         return app
 
@@ -260,7 +260,7 @@ class _Service:
     # --- what they share ---
 
     async def _read(self, call: Call, read: Callable[[bytes], T]) -> T:
-        """What `read` makes of the body, in another thread if it is long: others go on meanwhile."""
+        """The result of `read` for the body, in another thread if it is long, so that others go on."""
         body = await read_body(call.request, self._max_body_bytes, call.held)
         return await self._beside(len(body) > SMALL_BYTES, lambda: read(body))
 
@@ -278,20 +278,20 @@ class _Service:
     async def _compute(
         self, request: Request, runner: Runner, items: Sequence[Any], group: Hashable
     ) -> Output:
-        """What the model makes of the items; a client that goes takes them out of the queue."""
+        """The output of the model for the items. When the client disconnects, pending items are dropped."""
         try:
             done = self._batcher.submit(runner, items, group)
             gone = asyncio.ensure_future(disconnected(request))
             try:
                 await asyncio.wait((done, gone), return_when=asyncio.FIRST_COMPLETED)
                 if not done.done():
-                    raise ApiError(CLIENT_GONE, "the client has gone")
+                    raise ApiError(CLIENT_GONE, "the client disconnected")
                 output = done.result()
             finally:
                 done.cancel()
                 gone.cancel()
         except QueueFullError as error:
-            raise overloaded("too many texts wait, try again", error.retry_after) from None
+            raise overloaded("too many texts are waiting, try again", error.retry_after) from None
         except StoppedError:
             raise stopping() from None
         check_finite(output.rows)
@@ -305,7 +305,7 @@ class _Service:
 
 
 def _check_model(fields: Fields, name: ServedName) -> None:
-    """ApiError if the request names another model; one that names none means this one."""
+    """ApiError if the request names another model. Without a name it means this one."""
     asked = fields.text("model")
     if asked is not None and asked not in name.all:
         raise ApiError(
@@ -321,7 +321,7 @@ def _json(content: object) -> Response:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """What starlette itself answers (404, 405), in the form of all errors."""
+    """Responses of starlette itself (404, 405), in the form of all errors."""
     if not isinstance(error, HTTPException):
         raise error
     message = f"{error.detail}: {request.method} {request.url.path[:80]}"

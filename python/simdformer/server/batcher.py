@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue before the model: requests that wait together are computed together, by one thread.
+"""The queue before the model: waiting requests are computed together, by one thread.
 
-That cannot change any answer, for a text's vector and a pair's score have the same bits in any company.
+This does not change any result: a vector or a score has the same bits in any batch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from simdformer.server.passes import (
     compute_passes,
 )
 
-# What a pass counts in the mean of the passes' speed: a full one so much, others as far as they are full,
-# but no less than the second; small ones are slower, by a factor of some two or three.
+# The weight of a pass in the mean speed: the first for a full pass, in proportion for others, but at
+# least the second. Small passes are slower by a factor of two to three.
 _PASS_WEIGHTS = 0.3, 0.03
 
 
 class QueueFullError(Exception):
-    """There is no room for the request now; there may be in `retry_after` seconds."""
+    """There is no room for the request; try again after `retry_after` seconds."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the queue is full for {retry_after} s")
@@ -39,26 +39,26 @@ class QueueFullError(Exception):
 
 
 class StoppedError(Exception):
-    """The queue is closed; nothing that waits in it is computed any more."""
+    """The queue is closed; pending items are not computed anymore."""
 
 
 class Batcher:
-    """A queue bounded in items and in time; a request of several passes takes turns with the rest.
+    """A queue bounded in items and time. A request of several passes alternates with others.
 
-    Everything but the model's work happens in the event loop that submits, so there are no locks.
+    Everything except the model runs in the event loop of the caller, so there are no locks.
     """
 
     def __init__(self, max_queue: int, max_wait: float = math.inf) -> None:
-        """max_queue: how many items may wait, not counting those that are being computed.
+        """max_queue: number of items that may wait, without those being computed.
 
-        max_wait: for how many seconds of work a request may wait before its own begins, as the passes
-        so far make one expect; what has waited twice as long is refused after all.
+        max_wait: seconds of work before a request starts, estimated from previous passes. A request that
+        has waited twice as long is refused.
         """
         self._max_queue, self._max_wait = max_queue, max_wait
         self._queue: deque[Job] = deque()
         self._num_waiting = 0
-        self._next_sizes: dict[Runner, int] = {}  # the sum of next_size of the jobs that wait
-        self._seconds: dict[Runner, float] = {}  # of a character
+        self._next_sizes: dict[Runner, int] = {}  # the sum of next_size of the waiting jobs
+        self._seconds: dict[Runner, float] = {}  # per character
         self._running: list[Share] = []
         self._oldest_first = False
         self._stopped = False
@@ -67,12 +67,12 @@ class Batcher:
 
     @property
     def num_waiting(self) -> int:
-        """How many items wait."""
+        """Number of waiting items."""
         return self._num_waiting
 
     @property
     def num_running(self) -> int:
-        """How many items are being computed."""
+        """Number of items being computed."""
         return sum(stop - start for _, start, stop in self._running)
 
     @property
@@ -81,7 +81,7 @@ class Batcher:
         return self._stopped
 
     def expected_wait(self) -> float:
-        """After how many seconds a request that comes now would begin to be computed."""
+        """The expected seconds before a new request starts."""
         seconds = sum(size * self._seconds.get(r, 0) for r, size in self._next_sizes.items())
         if self._running:
             runner = self._running[0].job.runner
@@ -91,11 +91,11 @@ class Batcher:
     def submit(
         self, runner: Runner, items: Sequence[Any], group: Hashable = None
     ) -> asyncio.Future[Output]:
-        """Queue items; group: only what has the same one may be computed together.
+        """Queue items. Only items of the same group are computed together.
 
-        Cancelling the future takes what still waits out of the queue.
+        Cancelling the future removes its waiting items from the queue.
 
-        Errors: QueueFullError, StoppedError. The future raises what the model raises.
+        Errors: QueueFullError, StoppedError. The future raises the model's exception.
         """
         if self._stopped:
             raise StoppedError
@@ -110,7 +110,7 @@ class Batcher:
         return job.done
 
     def stop(self) -> None:
-        """Refuse what waits and what comes with StoppedError; the pass under way is finished."""
+        """Refuse waiting and new requests with StoppedError; the running pass is finished."""
         self._stopped = True
         self._refuse(self._queue, StoppedError())
         self._work.put(None)
@@ -141,7 +141,7 @@ class Batcher:
             self._num_waiting -= job.num_left
 
     def _refuse_expired(self) -> None:
-        """The passes were slower than expected."""
+        """Refuse requests if passes were slower than expected."""
         limit = asyncio.get_running_loop().time() - 2 * self._max_wait
         if expired := [job for job in self._queue if not job.taken and job.arrival < limit]:
             self._refuse(expired, QueueFullError(math.ceil(max(1, self.expected_wait()))))
@@ -156,7 +156,7 @@ class Batcher:
             return
         self._running = self._take()
         if self._thread is None:
-            # A daemon: the end of the process does not wait for a pass.
+            # A daemon: the process does not wait for a pass when it exits.
             self._thread = threading.Thread(
                 target=compute_passes, args=(self._work,), name="simdformer-server", daemon=True
             )
@@ -164,10 +164,9 @@ class Batcher:
         self._work.put(Pass(self._running, asyncio.get_running_loop(), self._end_pass))
 
     def _take(self) -> list[Share]:
-        """A pass's work: the first job's, and as much of those that may join it as there is room for.
+        """The work of a pass: the first job, and as much of the jobs that may join it as fits.
 
-        Every other pass the job that came first of all is the first: a long one gets half of the time,
-        however many come after it.
+        In every other pass the oldest job is first, so a long job gets half of the time.
         """
         first = self._queue[0]
         if self._oldest_first:
@@ -190,24 +189,26 @@ class Batcher:
             share.job.taken = share.stop
             share.job.size_left -= share.size
             self._num_waiting -= share.stop - share.start
-            if share.job.num_left:  # at the back: nobody waits for the whole of a long request
+            if (
+                share.job.num_left
+            ):  # to the end of the queue, so that others do not wait for a whole long request
                 self._enqueue(share.job)
         return shares
 
     def _end_pass(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """What the thread reports: an outcome for each share of the pass, and how long it took."""
+        """Handle the report of the thread: an outcome per share of the pass, and the time."""
         shares, self._running = self._running, []
         self._measure(shares[0].job.runner, sum(share.size for share in shares), seconds)
-        self._start_pass()  # before anything else: the model should not wait for answers to be written
+        self._start_pass()  # first, so that the model does not wait for answers to be written
         for share, outcome in zip(shares, outcomes, strict=True):
             if isinstance(outcome, Exception):
-                share.job.fail(outcome)  # and what is left of it leaves the queue
+                share.job.fail(outcome)  # its remaining items leave the queue
             else:
                 share.job.add(outcome[0], sum(outcome[1]))
 
     def _measure(self, runner: Runner, size: int, seconds: float) -> None:
         if runner not in self._seconds:
-            self._seconds[runner] = 0  # the first pass starts threads and finds the caches empty
+            self._seconds[runner] = 0  # the first pass starts threads, with cold caches
             return
         mean = self._seconds[runner] or seconds / size
         weight = max(_PASS_WEIGHTS[0] * min(1, size / passes.PASS_CHARACTERS), _PASS_WEIGHTS[1])

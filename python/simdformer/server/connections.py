@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""uvicorn's HTTP protocol with bounds: on the number of connections, on headers, on every wait."""
+"""uvicorn's HTTP protocol with limits for connections, headers and waiting times."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from simdformer.server.errors import ApiError, log_sometimes
 
-# A body that is long may take longer: a line of 8 Mbit/s is fast enough.
+# A long body may take longer: 8 Mbit/s is fast enough.
 _BODY_BYTES_PER_SECOND = 2**20
-# For how long a client that is refused may go on sending, so that it comes to read why.
+# How long a refused client may continue to send, so that it can read the reason.
 _LINGER_SECONDS = 2
 
-# What a connection waits for: its client, but for "answer", where it is the model.
+# What a connection waits for: the model in state "answer", else the client.
 _State = Literal["header", "body", "answer", "idle", "closing"]
 
 
 class Limits(NamedTuple):
-    """What a client may take.
+    """Time limits for a client.
 
-    Seconds: for a request's header; for its body, and one more for each MiB; for reading the answer;
-    between two requests.
+    In seconds: for the header of a request; for its body, plus one per MiB; for reading the answer; between
+    two requests.
     """
 
     connections: int = 1024
@@ -36,17 +36,17 @@ class Limits(NamedTuple):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection. One more than allowed, and that which waits longest for its client is closed.
+    """A connection. Beyond the limit the connection that has waited longest for its client is closed.
 
-    `limits` is an attribute of the class. Somebody has to call `check` about every second.
+    `limits` is an attribute of the class. `check` must be called about once per second.
     """
 
     limits = Limits()
 
     state: _State = "header"
     since = 0.0
-    _unread_since: float | None = None  # since when the client has not read all that was written
-    _overhead = 0  # bytes of the request that are not its body: header, sizes of chunks, trailers
+    _unread_since: float | None = None  # since when the client has not read everything
+    _overhead = 0  # bytes of the request without its body: header, chunk sizes, trailers
     _body_bytes = 0
     _refusal = (400, "this is not an HTTP request")
 
@@ -64,7 +64,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._overhead > self.limits.header_bytes:
             self._refuse(*self._too_large())
 
-    # --- what the parser finds ---
+    # --- callbacks of the parser ---
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -81,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        self._overhead = max(0, self._overhead - 2 * len(body))  # a chunk may cost what it holds
+        self._overhead = max(0, self._overhead - 2 * len(body))  # a chunk counts as its content
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -94,14 +94,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn calls where the parser gives up."""
+        """Called by uvicorn if the parser fails."""
         del msg
         self._refuse(*self._refusal)
 
     # --- bounds ---
 
     def check(self, now: float) -> None:
-        """Close the connection if its client has had time enough."""
+        """Close the connection if its client exceeds a time limit."""
         limits, waited = self.limits, now - self.since
         if self._is_unread_for(now) > limits.answer_seconds:
             self.transport.abort()
@@ -110,16 +110,16 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.abort()
         elif self.state == "header" and waited > limits.header_seconds and not self._answering:
             if self._overhead:
-                self._refuse(408, "the header of the request did not come in time")
+                self._refuse(408, "the request header was not received in time")
             else:
                 self.transport.abort()
         elif self.state == "body" and not self.pipeline:
             seconds = limits.body_seconds + self._body_bytes / _BODY_BYTES_PER_SECOND
             if waited > seconds:
-                self._refuse(408, f"the body of the request did not come in {seconds:.0f} s")
+                self._refuse(408, f"the request body was not received in {seconds:.0f} s")
 
     def refuse_unfinished(self) -> None:
-        """503 for a request that has not come whole, for the server stops."""
+        """503 for an incomplete request, because the server stops."""
         if self.state == "body" or (self.state == "header" and self._overhead):
             self._refuse(503, "the server is stopping")
             self.transport.close()
@@ -141,7 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         log_sometimes(
-            f"{self.limits.connections} connections are open; for each more one that waits is closed"
+            f"{self.limits.connections} connections are open; for each further one a waiting one is closed"
         )
         others = [
             c
@@ -154,10 +154,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(503, "too many connections")
 
     def _too_large(self) -> tuple[int, str]:
-        return 431, f"the header of the request has over {self.limits.header_bytes} bytes"
+        return 431, f"the request header has over {self.limits.header_bytes} bytes"
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer, read no more of what comes, and close when the client has, or had time to."""
+        """Answer, stop reading, and close when the client closes or after a timeout."""
         cycle, started = self.cycle, False
         if self._answering:
             cycle.disconnected = True  # for the application
@@ -176,6 +176,6 @@ class BoundedProtocol(HttpToolsProtocol):
             + b"content-length: %d\r\n\r\n" % len(content)
             + content
         )
-        with contextlib.suppress(OSError):  # the client has gone
+        with contextlib.suppress(OSError):  # the client disconnected
             self.transport.write_eof()
         self.flow.resume_reading()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A route's outside: who may ask, errors as answers, what is held meanwhile, and how it is counted."""
+"""What all routes share: authorization, errors as responses, memory accounting and metrics."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from simdformer.server.errors import ApiError, log_sometimes
 from simdformer.server.incoming import SMALL_BYTES, Held, Memory, check_key
 from simdformer.server.metrics import Metrics
 
-CLIENT_GONE = 499  # nginx's number; nobody reads it
+CLIENT_GONE = 499  # nginx's status; no client reads it
 
 
 class Call(NamedTuple):
-    """A request, and the memory that it takes until it is answered."""
+    """A request, and the memory that it uses until it is answered."""
 
     request: Request
     held: Held
@@ -64,10 +64,10 @@ class Endpoint:
         except asyncio.CancelledError:
             if not self._batcher.stopped:
                 raise
-            return stopping().response()  # the server waits no longer for this client
-        except ClientDisconnect:  # in the middle of its body
+            return stopping().response()  # the server does not wait for this client anymore
+        except ClientDisconnect:  # while it sent the body
             return Response(status_code=CLIENT_GONE)
-        except Exception as error:  # noqa: BLE001  (of any kind: it is an answer)
+        except Exception as error:  # noqa: BLE001  (any exception becomes a response)
             place = traceback.extract_tb(error.__traceback__)[-1]
             log_sometimes(
                 f"{request.method} {self._path} failed: {type(error).__name__}: {error}"
@@ -77,8 +77,8 @@ class Endpoint:
 
 
 async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """The response, a long one in pieces: the server waits until the client has read one, and what it
-    holds is not given back before."""
+    """The response; a long one in pieces. The server waits until the client has read a piece, and its memory
+    is released only then."""
     body = response.body
     if len(body) <= SMALL_BYTES:
         await response(scope, receive, send)
@@ -92,6 +92,6 @@ async def _send(response: Response, scope: Scope, receive: Receive, send: Send) 
 
 
 def stopping() -> ApiError:
-    """The answer to what comes, or waits, while the server stops."""
+    """The response to new and waiting requests while the server stops."""
     headers = {"Retry-After": "1"}
     return ApiError(503, "the server is stopping", code="stopping", headers=headers)

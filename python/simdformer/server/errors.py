@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client is told when there is no answer: a status, and OpenAI's envelope around a message.
+"""Error responses: a status, and a message in the format of OpenAI.
 
-And what the server's own log is told: one line a fault.
+And log messages of the server: one line per fault.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from starlette.responses import Response
 
 logger = logging.getLogger("simdformer")
 
-# A longer value of the client's is not worth sending back.
+# Longer values of the client are cut in messages.
 _SHOWN_CHARACTERS = 80
-# How often the log has the same line.
+# Seconds between equal lines in the log.
 _SECONDS_BETWEEN_LINES = 60
 
 _logged: dict[str, float] = {}
 
 
 class ApiError(Exception):
-    """The answer to a request that fails: {"error": {"message", "type", "param", "code"}}.
+    """The response to a failed request: {"error": {"message", "type", "param", "code"}}.
 
-    param: the member of the request's body that is wrong. code: a name for programs.
+    param: the invalid field of the request body. code: a name for programs.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None) -> ApiError:
-    """What is wrong with the body of a request."""
+    """The body of a request is invalid."""
     return ApiError(400, message, param=param, code="invalid_value" if param else None)
 
 
 def overloaded(message: str, retry_after: int = 1) -> ApiError:
-    """There is too much to do; the client may try again after so many seconds."""
+    """The server is overloaded; the client may try again after some seconds."""
     headers = {"Retry-After": str(retry_after)}
     return ApiError(429, message, code="overloaded", headers=headers)
 
@@ -77,7 +77,7 @@ def shown(value: object) -> str:
 
 
 def log_sometimes(line: str) -> None:
-    """Warn, of one thing once a minute: what a client can cause must not fill a disk."""
+    """Warn once per minute about the same thing: clients must not be able to fill the disk with logs."""
     now = time.monotonic()
     if now - _logged.get(line, -_SECONDS_BETWEEN_LINES) < _SECONDS_BETWEEN_LINES:
         return

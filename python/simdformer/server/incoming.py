@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes from a client: its key, its body, and that it has gone; and how much memory it takes."""
+"""Input from a client: its key, its body and its disconnection; and the memory that it uses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from starlette.requests import Request
 
 from simdformer.server.errors import ApiError, overloaded
 
-# A body or an answer of this size is read and written at once, in the event loop: it takes less than
-# a millisecond. The number of connections bounds what these take.
+# Bodies and answers up to this size are read and written in the event loop, which takes less than a
+# millisecond. The number of connections bounds their memory.
 SMALL_BYTES = 65536
 
 
 def check_key(request: Request, key: bytes | None) -> None:
-    """ApiError unless the request carries the key as a bearer token; None asks for none."""
+    """ApiError unless the request has the key as a bearer token; None for no check."""
     if key is None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    # Starlette decodes headers by latin-1; comparing takes the same time for any wrong key.
+    # Starlette decodes headers as latin-1. The comparison takes constant time.
     right = hmac.compare_digest(token.strip().encode("latin-1"), key)
     if scheme.lower() != "bearer" or not right:
         raise ApiError(
@@ -31,18 +31,18 @@ def check_key(request: Request, key: bytes | None) -> None:
 
 
 def checked_key(key: str | None) -> bytes | None:
-    """The key as clients send it. ValueError for one that none can send."""
+    """The key as clients send it. ValueError for a key that cannot be sent."""
     if key is None:
         return None
     if not key or key != key.strip() or not key.isprintable():
         raise ValueError(
-            "the API key must be printable and have no blanks or line ends around it; None for no check"
+            "the API key must be printable, without spaces or line ends around it; None for no check"
         )
     return key.encode()
 
 
 class Memory:
-    """How many bytes the bodies and answers in flight take together, beyond the small ones."""
+    """The total size of bodies and answers in flight, without small ones."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -56,27 +56,27 @@ class Memory:
 
 
 class Held:
-    """What one request takes of it, until it is answered."""
+    """The memory of one request, until it is answered."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._size = 0
 
     def take(self, size: int, before: int = 0) -> None:
-        """ApiError if there is no room. size: of a body or an answer; before: what was taken of it."""
+        """ApiError if there is no room. size: of a body or an answer; before: the part already counted."""
         if size > SMALL_BYTES:
             more = size - (before if before > SMALL_BYTES else 0)
             self._memory.take(more)
             self._size += more
 
     def release(self) -> None:
-        """The request is answered."""
+        """Release the memory: the request is answered."""
         self._memory.used -= self._size
         self._size = 0
 
 
 async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
-    """The whole body. ApiError as soon as it is known to be too long, or there is no room for it."""
+    """The whole body. ApiError as soon as it is too long, or there is no room for it."""
     too_long = ApiError(413, f"the body is longer than {max_bytes} bytes", code="body_too_large")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
@@ -92,6 +92,6 @@ async def read_body(request: Request, max_bytes: int, held: Held) -> bytes:
 
 
 async def disconnected(request: Request) -> None:
-    """Returns when the client has gone. The body has been read."""
+    """Return when the client disconnects. The body has been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

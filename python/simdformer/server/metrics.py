@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /metrics tells: Prometheus' text format."""
+"""The metrics of /metrics in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "simdformer_request_seconds",
-            "From a request's header to the end of its answer",
+            "From a request's header to the end of its response",
             ["route"],
             buckets=_BUCKETS,
             registry=registry,
@@ -36,7 +36,7 @@ class Metrics:
             ("texts_running", "Texts and pairs being computed", lambda: batcher.num_running),
             (
                 "expected_wait_seconds",
-                "How long the queue is expected to take",
+                "Expected time to compute the queue",
                 batcher.expected_wait,
             ),
             ("large_bytes", "Memory of long bodies and answers in flight", lambda: memory.used),
@@ -54,6 +54,6 @@ class Metrics:
         child[1].observe(seconds)
 
     def response(self, request: Request) -> Response:
-        """All of them, in the format that is asked for."""
+        """All metrics in the requested format."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": content_type})

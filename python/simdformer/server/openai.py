@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenAI's forms of requests and responses for embeddings, and TEI's plain one."""
+"""Requests and responses for embeddings: OpenAI's format and TEI's plain one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ EMBED_FIELDS = (
     *("inputs", "normalize", "prompt_name", "dimensions", "truncate", "truncation_direction"),
 )
 
-# NIM's and Cohere's.
+# of NIM and Cohere
 _INPUT_TYPES = (None, "query", "passage", "search_query", "search_document")
 
 
 class Items(NamedTuple):
-    """What is to be embedded.
+    """A request for embeddings.
 
-    items: texts, prompt included, or token ids. group: see Batcher.submit. whole: a text that the model
-    would cut is an error.
+    items: texts, prompt included, or token ids. group: see Batcher.submit. whole: texts that would
+    be truncated are an error.
     """
 
     items: list[TextOrIds]
@@ -40,8 +40,8 @@ class Items(NamedTuple):
 
 
 def read_openai(fields: Fields, embedder: Embedder, max_items: int) -> Items:
-    """The items of /v1/embeddings, with the members of vLLM and NIM. ApiError for what cannot be."""
-    fields.integer("truncate_prompt_tokens", -1, -1)  # what the model reads, and no fewer
+    """The items of /v1/embeddings, with the fields of vLLM and NIM. ApiError if the request is invalid."""
+    fields.integer("truncate_prompt_tokens", -1, -1)  # exactly what the model reads
     mode = fields.choice("truncate", (None, "END", "START", "NONE"))
     if mode in ("END", "START"):
         _check_side(embedder, "truncate", mode, {"right": "END", "left": "START"})
@@ -49,7 +49,7 @@ def read_openai(fields: Fields, embedder: Embedder, max_items: int) -> Items:
 
 
 def read_tei(fields: Fields, embedder: Embedder, max_items: int) -> Items:
-    """The items of /embed. ApiError for what cannot be."""
+    """The items of /embed. ApiError if the request is invalid."""
     whole = not fields.flag("truncate", default=True)
     side = fields.choice("truncation_direction", (None, "Right", "Left", "right", "left"))
     if side is not None and not whole:
@@ -61,15 +61,18 @@ def read_tei(fields: Fields, embedder: Embedder, max_items: int) -> Items:
 def _check_side(embedder: Embedder, name: str, asked: str, known: dict[str, str]) -> None:
     own = known[embedder.truncation_side]
     if asked != own:
-        raise invalid(f'{name} must be "{own}", as the model cuts texts, got {shown(asked)}', name)
+        raise invalid(
+            f'{name} must be "{own}", the side on which the model truncates, got {shown(asked)}',
+            name,
+        )
 
 
 def read_items(
     fields: Fields, name: str, embedder: Embedder, max_items: int, *, whole: bool
 ) -> Items:
-    """A member that is a text, a list of texts, a text's token ids or a list of those.
+    """A field with a text, a list of texts, token ids, or a list of lists of token ids.
 
-    Ids are taken as they are, special tokens included. ApiError for what cannot be embedded.
+    Ids are used as they are, special tokens included. ApiError for invalid items.
     """
     value = fields.any(name)
     prompt_name = _prompt_name(fields, embedder)
@@ -80,7 +83,7 @@ def read_items(
     check_number(rows, name, max_items)
     if isinstance(rows[0], list):
         if prompt_name is not None:
-            raise invalid("prompt_name goes with texts, not with token ids", "prompt_name")
+            raise invalid("prompt_name can be used with texts, not with token ids", "prompt_name")
         return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], 0, whole)
     single = not isinstance(value, list)
     texts = [checked_text(row, name if single else f"{name}[{i}]") for i, row in enumerate(rows)]
@@ -92,12 +95,14 @@ def _prompt_name(fields: Fields, embedder: Embedder) -> str | None:
     if input_type is None:
         return name
     if name is not None:
-        raise invalid("prompt_name and input_type both choose a prompt; give one", "input_type")
+        raise invalid(
+            "prompt_name and input_type both select a prompt; send one of them", "input_type"
+        )
     return embedder.prompt_of(input_type)
 
 
 def check_number(rows: list[Any], name: str, most: int) -> None:
-    """ApiError for no items, and for more than a request may have."""
+    """ApiError for no items, and for more items than allowed."""
     if not rows:
         raise invalid(f"{name} must not be empty", name)
     if len(rows) > most:
@@ -112,7 +117,7 @@ def _ids(row: object, place: str, embedder: Embedder) -> list[int]:
 
 
 def embeddings_json(output: Output, encoding_format: str, model: str) -> bytes:
-    """The answer to /v1/embeddings. Written by hand: json.dumps takes longer than the model."""
+    """The response of /v1/embeddings. json.dumps would take longer than the model."""
     texts = _base64_rows(output.rows) if encoding_format == "base64" else _float_rows(output.rows)
     data = ",".join(
         [
@@ -127,12 +132,12 @@ def embeddings_json(output: Output, encoding_format: str, model: str) -> bytes:
 
 
 def plain_json(rows: Float32) -> bytes:
-    """The answer to /embed: an array of arrays."""
+    """The response of /embed: an array of arrays."""
     return f"[{','.join(_float_rows(rows))}]".encode()
 
 
 def _float_rows(rows: Float32) -> Iterator[str]:
-    """Each row as a JSON array. Nine digits give back every float32 to the bit."""
+    """Each row as a JSON array. Nine digits restore every float32 exactly."""
     form = "[" + ",".join(["%.9g"] * rows.shape[1]) + "]"
     return (form % tuple(row.tolist()) for row in rows)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests as the queue before the model holds them, and the thread that computes them."""
+"""Requests in the queue before the model, and the thread that computes them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-# Characters in one pass over the model, some 4,000 tokens: enough for every core, and little enough
-# that a short request waits for tenths of a second behind a long one, and Ctrl-C no longer.
+# Characters in one pass, about 4,000 tokens: enough for all cores, and small enough that a short request
+# behind a long one, or Ctrl-C, waits for some tenths of a second only.
 PASS_CHARACTERS = 16384
-# A text has its special tokens, and costs something by itself.
+# The cost of a text apart from its length, for special tokens among others.
 ITEM_CHARACTERS = 8
 
 
 class Runner(Protocol):
-    """A model as the queue sees it."""
+    """The interface of a model for the queue."""
 
     def size(self, item: Any) -> int:
-        """About how many characters an item has."""
+        """The approximate number of characters of an item."""
 
     def run(self, items: Sequence[Any], group: Hashable) -> tuple[Float32, list[int]]:
         """A row for each item, float32 (len(items), width), and each one's number of tokens.
 
-        group: the one that all these items were submitted with.
+        group: the group of all items.
         """
 
 
 class Output(NamedTuple):
-    """What a request gets: rows float32 (items, width) in its order, and their tokens' number."""
+    """The result of a request: rows float32 (items, width) in its order, and the number of tokens."""
 
     rows: Float32
     num_tokens: int
 
 
 class Job:
-    """A request: its items, how many of them were handed out, and what came back."""
+    """A request: its items, how many of them were started, and the results."""
 
     def __init__(self, runner: Runner, items: Sequence[Any], group: Hashable) -> None:
         loop = asyncio.get_running_loop()
@@ -62,11 +62,11 @@ class Job:
 
     @property
     def next_size(self) -> int:
-        """What it takes of the next pass, of which nobody gets more than one before others do."""
+        """Its size in the next pass; no request gets more than one pass before others."""
         return min(self.size_left, PASS_CHARACTERS)
 
     def add(self, rows: Float32, num_tokens: int) -> None:
-        """The next rows, of so many tokens; the last ones end the request."""
+        """Add the next rows and their number of tokens; the last ones complete the request."""
         if self.done.done():
             return
         self.rows.append(rows)
@@ -82,7 +82,7 @@ class Job:
 
 
 class Share(NamedTuple):
-    """What one pass computes of a job: items[start:stop]."""
+    """The part of a job in one pass: items[start:stop]."""
 
     job: Job
     start: int
@@ -97,31 +97,33 @@ class Share(NamedTuple):
         return sum(self.job.sizes[self.start : self.stop])
 
 
-# A share's rows and numbers of tokens, or what went wrong.
+# The rows and numbers of tokens of a share, or the exception.
 Outcome = tuple[Float32, list[int]] | Exception
 
 
 class Pass(NamedTuple):
-    """What the computing thread is given."""
+    """A task of the computing thread."""
 
     shares: list[Share]
     loop: asyncio.AbstractEventLoop
-    end: Callable[[list[Outcome], float], None]  # called in the loop, with the seconds it took
+    end: Callable[[list[Outcome], float], None]  # called in the event loop with the time in seconds
 
 
 def compute_passes(passes: queue.SimpleQueue[Pass | None]) -> None:
-    """The computing thread: ends with a None."""
+    """The computing thread; None ends it."""
     while (work := passes.get()) is not None:
         start = time.perf_counter()
         outcomes = _outcomes(work.shares)
         seconds = time.perf_counter() - start
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the event loop is closed: nobody waits for the result
             work.loop.call_soon_threadsafe(work.end, outcomes, seconds)
 
 
 def _outcomes(shares: Sequence[Share]) -> list[Outcome]:
-    """Shares computed together; those of a pass that fails in halves, so that only the one that is
-    to blame fails."""
+    """Compute shares together. If a pass fails, its halves are computed separately, so that only the share
+    that causes the error fails."""
     first = shares[0].job
     try:
         rows, counts = first.runner.run([i for share in shares for i in share.items], first.group)

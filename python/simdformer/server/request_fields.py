@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The body of a request: a JSON object whose members are read one by one, each checked."""
+"""The body of a request: a JSON object whose fields are read and checked one by one."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from simdformer.server.errors import invalid, shown
 from simdformer.server.incoming import SMALL_BYTES
 from simdformer.text.tokenizer import check_text
 
-# A model reads the beginning of such a text only, but the tokenizer all of it: a second's work, 0.2 GB.
+# The model reads only the start of such a text, but the tokenizer reads all of it: 1 s and 0.2 GB.
 _MAX_CHARACTERS = 1_000_000
-# Of a long body: twice what 2,048 texts of 512 token ids have, read in a second or two. An array, an
-# object and each of its members counts as 32, for they make the garbage collector work.
+# Values in a long body: twice those of 2,048 texts of 512 token ids, read in one to two seconds. An
+# array, an object and each of its fields counts as 32, because of the garbage collector.
 _MAX_VALUES = 2**21
 _NESTED = 32
 
 
-Scan = Callable[[str, int], Any]  # what json calls for a value at a place in a text
+Scan = Callable[[str, int], Any]  # called by json for a value at an offset in a text
 
 
 class Fields:
-    """The members of a JSON object; null counts as left out. Every method raises ApiError."""
+    """The fields of a JSON object; null means missing. Every method raises ApiError."""
 
     def __init__(self, body: bytes, known: Sequence[str]) -> None:
-        """body: JSON. A member that is not known is refused: what would be ignored is said."""
+        """body: JSON. Unknown fields are rejected, so that no option is silently ignored."""
         kind = _Interruptible if len(body) > SMALL_BYTES else json.JSONDecoder
         try:
             members = json.loads(body, cls=kind, parse_constant=_refuse_constant)
@@ -39,29 +39,29 @@ class Fields:
         self._members = {name: value for name, value in members.items() if value is not None}
         if unknown := [name for name in self._members if name not in known]:
             raise invalid(
-                f"unknown member {shown(unknown[0])}; known: {', '.join(known)}", unknown[0][:80]
+                f"unknown field {shown(unknown[0])}; known: {', '.join(known)}", unknown[0][:80]
             )
 
     def any(self, name: str) -> Any:
-        """A member that must be there."""
+        """A required field."""
         if name not in self._members:
             raise invalid(f"{name} is missing", name)
         return self._members[name]
 
     def array(self, name: str) -> list[Any]:
-        """An array that must be there."""
+        """A required array."""
         value = self.any(name)
         if not isinstance(value, list):
             raise invalid(f"{name} must be an array, got {_kind(value)}", name)
         return value
 
     def text(self, name: str) -> str | None:
-        """A string, None if it is left out."""
+        """A string; None if it is missing."""
         value = self._members.get(name)
         return None if value is None else checked_text(value, name)
 
     def integer(self, name: str, lowest: int, highest: int | None = None) -> int | None:
-        """An integer within bounds, None if it is left out."""
+        """An integer within bounds; None if it is missing."""
         value = self._members.get(name)
         if value is None:
             return None
@@ -80,7 +80,7 @@ class Fields:
         return value
 
     def choice(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices; the first, which may be None, if it is left out."""
+        """One of the choices; the first one, which may be None, if it is missing."""
         value = self._members.get(name, choices[0])
         if not any(type(value) is type(choice) and value == choice for choice in choices):
             known = ", ".join(json.dumps(choice) for choice in choices if choice is not None)
@@ -89,8 +89,8 @@ class Fields:
 
 
 class _Interruptible(json.JSONDecoder):
-    """The standard library's decoder in Python in place of C, which keeps the GIL until all is read: other
-    threads run meanwhile. And it stops at a number of values; texts are one each, and read by C."""
+    """The standard library's decoder in Python. The one in C holds the GIL until everything is read, here
+    other threads can run. It also limits the number of values; a text is one value and is read in C."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -122,7 +122,7 @@ class _Interruptible(json.JSONDecoder):
 
 
 def checked_text(value: object, place: str, max_characters: int = _MAX_CHARACTERS) -> str:
-    """A string that can be tokenized. ApiError says where it stands in the body."""
+    """A string that can be tokenized. ApiError with its place in the body."""
     if not isinstance(value, str):
         raise invalid(f"{place} must be a string, got {_kind(value)}", place)
     if len(value) > max_characters:
@@ -134,15 +134,15 @@ def checked_text(value: object, place: str, max_characters: int = _MAX_CHARACTER
 
 
 def is_integer(value: object) -> bool:
-    """Whether JSON had an integer there."""
+    """Whether the JSON value is an integer."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _kind(value: object) -> str:
-    """JSON's name of a value's type."""
+    """The JSON name of a value's type."""
     names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
     return (names | {list: "an array", dict: "an object", type(None): "null"})[type(value)]
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

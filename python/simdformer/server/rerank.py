@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The forms of requests and responses for rankings that Cohere (v2) and Jina share."""
+"""Requests and responses for rankings, in the format shared by Cohere (v2) and Jina."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simdformer.server.openai import check_number
 from simdformer.server.passes import Output
 from simdformer.server.request_fields import Fields, checked_text
 
-# It is read once for every document.
+# The query is read once per document.
 _MAX_QUERY_CHARACTERS = 65536
 
 RERANK_FIELDS = (
@@ -21,7 +21,7 @@ RERANK_FIELDS = (
 
 
 class Ranking(NamedTuple):
-    """What is to be ranked. raw_scores: logits or their sigmoid; None for what the model says."""
+    """A request for a ranking. raw_scores: logits or their sigmoid; None for the model's setting."""
 
     query: str
     documents: list[str]
@@ -31,9 +31,9 @@ class Ranking(NamedTuple):
 
 
 def read_ranking(fields: Fields, max_items: int, max_tokens: int) -> Ranking:
-    """A request's members, checked. A document is a text, or an object that holds one as "text".
+    """The checked fields of a request. A document is a text, or an object with a "text".
 
-    max_tokens: what the model reads of a query and a document together.
+    max_tokens: the limit for a query and a document together.
     """
     query = checked_text(fields.any("query"), "query", _MAX_QUERY_CHARACTERS)
     rows = fields.array("documents")
@@ -49,9 +49,9 @@ def read_ranking(fields: Fields, max_items: int, max_tokens: int) -> Ranking:
 
 
 def _check_without_effect(fields: Fields, max_tokens: int) -> None:
-    """Members of Cohere's and Jina's that change nothing; ApiError for values with which they would.
+    """Check fields of Cohere and Jina without effect; ApiError for values that would have one.
 
-    A document is one chunk: what the model does not read of it is cut.
+    A document is one chunk and is truncated to the model's limit.
     """
     fields.integer("max_tokens_per_doc", max_tokens)
     fields.integer("max_chunks_per_doc", 1)
@@ -61,7 +61,7 @@ def _check_without_effect(fields: Fields, max_tokens: int) -> None:
 
 
 def ranking_json(ranking: Ranking, output: Output, model: str) -> bytes:
-    """The answer, the best first; of equal scores the earlier document. output.rows: (n, 1)."""
+    """The response by descending score. Of equal scores the earlier document comes first. output.rows: (n, 1)."""
     scores = output.rows[:, 0].tolist()
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[: ranking.top_n]
     results = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An application on a socket: uvicorn, with bounds on what clients may take."""
+"""An application on a socket: uvicorn, with limits for clients."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from simdformer.server.errors import log_sometimes
 if sys.platform != "win32":
     import resource
 
-# Connections that may come before one is taken: asyncio takes as many at once, and those that make room
-# for them close a moment later.
+# The backlog of connections: asyncio accepts as many at once, and those that are closed to make room
+# close a moment later.
 _BACKLOG = 128
 CHECK_SECONDS = 1
 _LAST_REQUESTS_SECONDS = 0.1
@@ -33,14 +33,14 @@ def run_server(server: Server, listener: socket.socket) -> None:
     try:
         server.run([listener])
     except KeyboardInterrupt:
-        # uvicorn sends itself the signal once more when all is done; to be told to stop is a
-        # server's ordinary end.
+        # uvicorn sends itself the signal again at the end; being stopped is a
+        # normal end of a server.
         if not server.started:
             raise
 
 
 class Server(uvicorn.Server):
-    """Runs `create_app`'s application on a socket."""
+    """Runs the application of `create_app` on a socket."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Server(uvicorn.Server):
         on_start: Callable[[], None] = lambda: None,
         on_stop: Callable[[], None] = lambda: None,
     ) -> None:
-        """grace_seconds: how long the requests that are computed when a signal comes may take.
+        """grace_seconds: the time for running requests after a signal.
 
-        on_start: called when connections are taken. on_stop: called by the signal's handler.
+        on_start: called when connections are accepted. on_stop: called by the signal handler.
         """
         most = min(limits.connections, _raised_file_limit(limits.connections) - _OTHER_FILES)
         limits = limits._replace(connections=max(1, most))
@@ -63,7 +63,7 @@ class Server(uvicorn.Server):
             ws="none",
             backlog=_BACKLOG,
             log_config=None,
-            log_level="error",  # not a line for whatever knocks at the port
+            log_level="error",  # no log line for each invalid connection
             access_log=False,
             server_header=False,
             timeout_keep_alive=cast(int, limits.idle_seconds),
@@ -84,9 +84,9 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # First of all: what waits is refused at once, or uvicorn would wait for all of it.
+        # First: pending requests are refused at once, or uvicorn would wait for all of them.
         self._batcher.stop()
-        await asyncio.sleep(_LAST_REQUESTS_SECONDS)  # what has come already is told so
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)  # pending requests are answered with this
         for connection in self._connections():
             connection.refuse_unfinished()
         await super().shutdown(sockets)
@@ -104,14 +104,14 @@ class Server(uvicorn.Server):
 
 
 def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A line for what would be a traceback in a loop: no file descriptor is left, a socket failed."""
+    """Log one line instead of repeated tracebacks: no file descriptor is left, or a socket failed."""
     log_sometimes(f"{context['message']}: {context.get('exception', '')}")
 
 
 def _raised_file_limit(wanted: int) -> int:
-    """How many files the process may open, after asking for enough."""
+    """The number of files that the process may open, after raising the limit."""
     needed = wanted + _OTHER_FILES
-    if sys.platform == "win32":  # sockets are no files there
+    if sys.platform == "win32":  # sockets are not files there
         return needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

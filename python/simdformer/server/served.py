@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models as the server runs them: items in, rows and numbers of tokens out."""
+"""The models of the server: items in, rows and numbers of tokens out."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from simdformer.server.passes import Float32
 from simdformer.text.inputs import document_prompt
 from simdformer.text.tokenizer import Pair, Tokens, num_characters
 
-# A text, or the ids of its tokens.
+# A text or its token ids.
 TextOrIds = str | list[int]
 
-# English has about four characters a token.
+# English has about four characters per token.
 _CHARACTERS_PER_TOKEN = 4
 
 
 class ServedName:
-    """The names that a request may call a model by."""
+    """The names of a model in requests."""
 
     def __init__(self, name: str, organization: str) -> None:
-        """name: a model's folder or name, as the server was started with. organization: the hub's, of a
-        name that says none."""
+        """name: the folder or name with which the server was started. organization: of a name on the hub
+        without one."""
         base = Path(name).resolve().name
-        # Where a folder lies is nobody's business.
+        # The path of a folder is not disclosed.
         self.id = base if Path(name).is_dir() else name
         repository = next(
             (part for part in Path(name).resolve().parts if part.startswith("models--")), None
         )
-        if repository is not None:  # of a Hugging Face cache: models--ORG--NAME/snapshots/COMMIT
+        if repository is not None:  # in a Hugging Face cache: models--ORG--NAME/snapshots/COMMIT
             hub_name = repository.removeprefix("models--").replace("--", "/", 1)
             self.id = hub_name
         else:
@@ -48,7 +48,7 @@ class Embedder:
     """A SentenceTransformer behind the queue. Items are texts, prompt included, or token ids."""
 
     def __init__(self, model: SentenceTransformer) -> None:
-        """ValueError for a model that reads the texts of tasks in different ways: requests name none."""
+        """ValueError for a model that reads the texts of tasks differently: requests have no task."""
         if len(model.pipeline.all()) > 1:
             raise ValueError(
                 f"{model.name_or_path} reads the texts of a task (query, document) in another way, which"
@@ -59,7 +59,7 @@ class Embedder:
         self._pipeline = model.pipeline
 
     def prompt(self, name: str | None) -> str:
-        """The text of a prompt, of the model's default one for None. ApiError if it is unknown."""
+        """The text of a prompt; None for the model's default. ApiError if it is unknown."""
         if name is not None and name not in self.model.prompts:
             known = ", ".join(self.model.prompts)
             raise invalid(f"unknown prompt_name {shown(name)}; known: {known}", "prompt_name")
@@ -77,19 +77,17 @@ class Embedder:
         return self._pipeline.prompted(text, prompt)
 
     def group(self, prompt: str) -> Hashable:
-        """What may be computed together: texts whose pooling begins at the same token."""
+        """The group of an item: texts whose pooling starts at the same token may be computed together."""
         return self._pipeline.pooling_start(prompt)
 
     def check_ids(self, ids: list[int], param: str) -> None:
-        """ApiError if ids cannot be a text of this model, made by its own tokenizer."""
+        """ApiError if ids cannot come from this model's tokenizer."""
         limit = self._pipeline.encoder.vocab_size
         first, last = self._pipeline.tokenizer.special_ids_around
         if wrong := [i for i in ids if not 0 <= i < limit]:
             problem = f"hold {shown(wrong[0])}, expected 0 to {limit - 1}"
         elif not first and not last:
-            problem = (
-                "cannot be told from another tokenizer's, for this model has no special tokens"
-            )
+            problem = "cannot be distinguished from another tokenizer's, because this model has no special tokens"
         elif ids[: len(first)] != first or ids[len(ids) - len(last) :] != last:
             problem = f"do not begin with {first} and end with {last}"
         elif len(ids) > self.model.max_seq_length:
@@ -100,30 +98,30 @@ class Embedder:
         else:
             return
         raise invalid(
-            f"{param}: these ids are not the model's own tokenizer's: they {problem}; send the text"
+            f"{param}: these ids do not come from the model's tokenizer: they {problem}; send the text"
             " (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))",
             param,
         )
 
     @property
     def truncation_side(self) -> str:
-        """The end that a longer text loses, "right" or "left"."""
+        """The side on which texts are truncated, "right" or "left"."""
         return self._pipeline.tokenizer.truncation_side
 
     def check_lengths(self, items: Sequence[TextOrIds], param: str) -> None:
-        """ApiError if a text is longer than the model reads."""
+        """ApiError if a text is longer than the model's limit."""
         limit = self.model.max_seq_length
         for index, text in enumerate(items):
             if isinstance(text, str) and self._pipeline.tokenizer([text]).num_truncated:
                 place = f"{param}[{index}]"
-                raise invalid(f"{place} has over {limit} tokens and is not to be truncated", place)
+                raise invalid(f"{place} has over {limit} tokens and must not be truncated", place)
 
     def size(self, item: TextOrIds) -> int:
-        """About how many characters an item has."""
+        """The approximate number of characters of an item."""
         return len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
 
     def run(self, items: Sequence[TextOrIds], group: Any) -> tuple[Float32, list[int]]:
-        """The vectors that `encode` gives, float32 (n, dimension), and each item's tokens."""
+        """The vectors of `encode`, float32 (n, dimension), and the number of tokens of each item."""
         texts = [item for item in items if isinstance(item, str)]
         tokens = self._pipeline.tokenizer(texts) if texts else Tokens([], None, 0)
         if len(texts) < len(items):
@@ -133,13 +131,13 @@ class Embedder:
 
 
 class Reranker:
-    """A CrossEncoder of one score a pair behind the queue. Items are pairs, prompt included."""
+    """A CrossEncoder with one score per pair behind the queue. Items are pairs, prompt included."""
 
     def __init__(self, model: CrossEncoder) -> None:
-        """ValueError for a model of several scores."""
+        """ValueError for a model with several scores."""
         if model.num_labels != 1:
             raise ValueError(
-                f"the model gives {model.num_labels} scores a pair; rerank needs a model of one"
+                f"the model gives {model.num_labels} scores per pair; rerank needs a model with one"
             )
         self.model = model
         self.prompt = model.resolve_prompt() or ""
@@ -149,13 +147,13 @@ class Reranker:
         return self.model.pipeline.prompted_pair((query, document), self.prompt)
 
     def size(self, item: Pair | str) -> int:
-        """How many characters a pair has."""
+        """The number of characters of a pair."""
         return num_characters(item)
 
     def run(self, items: Sequence[Any], group: Hashable) -> tuple[Float32, list[int]]:
-        """Each pair's score, float32 (n, 1), and its number of tokens.
+        """The score of each pair, float32 (n, 1), and its number of tokens.
 
-        group: None for the scores that `predict` gives, True for the logits, False for their sigmoid.
+        group: None for the scores of `predict`, True for the logits, False for their sigmoid.
         """
         tokens = self.model.pipeline.tokenizer(items)
         logits = self.model.pipeline.rows_of_tokens(tokens)
@@ -165,13 +163,13 @@ class Reranker:
 
 
 def check_finite(rows: Float32) -> None:
-    """ApiError for NaN and infinity, which JSON cannot say and no client expects."""
+    """ApiError for NaN and infinity, which JSON cannot represent."""
     if not np.isfinite(rows).all():
         raise ApiError(500, "the model's output is not finite", code="not_finite")
 
 
 def _with_ids(tokens: Tokens, items: Sequence[TextOrIds]) -> Tokens:
-    """Token ids put in between what was tokenized, in the order of the items, of token type 0."""
+    """Merge token ids, with token type 0, with tokenized texts in the order of the items."""
     types = tokens.type_ids
     next_ids, next_types = iter(tokens.input_ids), iter(types or [])
     input_ids = [next(next_ids) if isinstance(item, str) else item for item in items]

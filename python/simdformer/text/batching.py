@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a stream of texts to batches without padding, with bounded memory.
 
-Nothing is sorted: a batch without padding gains nothing from equal lengths, so texts keep the
-caller's order from end to end.
+Texts are not sorted by length: without padding that would not save anything. They keep the caller's
+order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Int32 = NDArray[np.int32]
 T = TypeVar("T")
 R = TypeVar("R")
 
-# One chunk is tokenized at a time. Enough texts to keep all cores busy for tens of milliseconds,
-# few enough characters (some 64k tokens) that Ctrl-C is answered soon and memory stays small.
+# One chunk is tokenized at a time: enough texts to keep all cores busy for tens of milliseconds, and few
+# enough characters (about 64k tokens) to react to Ctrl-C soon and to need little memory.
 _CHUNK_TEXTS = 1024
 _CHUNK_CHARACTERS = 262_144
 
 
 class TokenBatch(NamedTuple):
-    """Sequences laid end to end: sequence i is input_ids[cu_seqlens[i]:cu_seqlens[i + 1]].
+    """Concatenated sequences: sequence i is input_ids[cu_seqlens[i]:cu_seqlens[i + 1]].
 
     input_ids and token_type_ids: int32 (total_tokens,); cu_seqlens: int32 (batch + 1,).
     token_type_ids is None if all are 0.
@@ -41,7 +41,7 @@ class TokenBatch(NamedTuple):
 def pack(
     sequences: Sequence[Sequence[int]], type_ids: Sequence[Sequence[int]] | None = None
 ) -> TokenBatch:
-    """Lay lists of token ids (and of token type ids) end to end."""
+    """Concatenate lists of token ids (and of token type ids)."""
     cu_seqlens = np.fromiter(
         accumulate(map(len, sequences), initial=0), dtype=np.int32, count=len(sequences) + 1
     )
@@ -53,7 +53,7 @@ def pack(
 
 
 def without_padding(batch: TokenBatch, pad_id: int) -> TokenBatch:
-    """Without the padding tokens that sequences end with; one of nothing else keeps its first token."""
+    """Remove padding tokens at the end of sequences. A sequence of padding tokens only keeps the first one."""
     ids, cu_seqlens, type_ids = batch
     kept = np.zeros(len(ids), dtype=bool)
     for begin, end in pairwise(cu_seqlens):
@@ -100,12 +100,12 @@ def chunks(
 
 
 def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """map(function, items) in order, each call made in one background thread while the caller
-    works on the result before it.
+    """map(function, items) in order. Each call runs in one background thread while the caller uses the
+    previous result.
 
-    `items` is advanced in the caller's thread. A single item is worked on there too: no thread.
-    An exception of `function` is raised in its place. The thread ends with the generator, also
-    when the caller abandons it, after at most the one call that is under way.
+    `items` is advanced in the caller's thread. A single item is processed there too, without a thread.
+    An exception of `function` is raised at its position. The thread ends with the generator, also if
+    the caller abandons it, after at most one running call.
     """
     iterator = iter(items)
     first = list(islice(iterator, 2))
@@ -118,7 +118,7 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     try:
         try:
             pending = executor.submit(function, first[0])
-        except RuntimeError:  # no thread can start
+        except RuntimeError:  # no thread can be started
             yield from map(function, chain(first, iterator))
             return
         for item in chain(first[1:], iterator):

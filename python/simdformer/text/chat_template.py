@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chat templates: a text as a message, rendered as transformers renders it, by jinja2 in its sandbox.
+"""Chat templates: texts as messages, rendered as in transformers by jinja2 in its sandbox.
 
 sentence-transformers turns each text into a user's message, a prompt into a system message before it,
-and a pair into messages of the roles "query" and "document". What a template puts behind the content is
-kept where a text is cut. Source: sentence-transformers 6.2, base/modality.py and
+and a pair into messages of the roles "query" and "document". Text that a template adds after the
+content is kept when a text is truncated. Source: sentence-transformers 6.2, base/modality.py and
 base/modules/transformer.py.
 """
 
@@ -21,22 +21,22 @@ from typing import Any, ClassVar
 from simdformer.checkpoint import naming, read_optional_json, read_regular
 from simdformer.text.tokenizer_files import special_tokens
 
-# Words of a template that reads a message's content as a list of parts.
+# Words in a template that reads the content of a message as a list of parts.
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "message.content[")
-# Model types whose templates hold those words and take plain texts.
+# Model types whose templates contain these words but take plain texts.
 _FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
-# A template with its macros has some KB.
+# A template with its macros has a few KB.
 _LARGEST = 1 << 20
 
 
 class Rendered(str):
-    """A rendered text. suffix: the ids that it ends with whatever the content is."""
+    """A rendered text. suffix: the ids at the end that do not depend on the content."""
 
     suffix: Sequence[int] = ()
 
 
 class ChatTemplate:
-    """A template, and what it is called with besides messages.
+    """A template and its variables besides messages.
 
     Errors of rendering: ValueError that names the template's file.
     """
@@ -55,7 +55,7 @@ class ChatTemplate:
     def render(
         self, text: str, prompt: str | None, ids: Callable[[str], Sequence[int]], task: str | None
     ) -> Rendered:
-        """A text as the model reads it. ids: what the tokenizer makes of a text."""
+        """A text as the model reads it. ids: the tokenizer's function from text to ids."""
         return self._rendered([("user", text)], prompt, ids, task)
 
     def render_pair(
@@ -65,7 +65,7 @@ class ChatTemplate:
         return self._rendered([*zip(("query", "document"), pair, strict=True)], prompt, ids, None)
 
     def check_pairs(self) -> None:
-        """ValueError if a part of a pair does not reach the text that the model reads."""
+        """ValueError if a part of a pair is missing in the rendered text."""
         first, *others = (
             self._text(list(zip(("query", "document"), pair, strict=True)), None, None)
             for pair in (("alpha", "bravo"), ("charlie", "bravo"), ("alpha", "foxtrot"))
@@ -110,7 +110,7 @@ class ChatTemplate:
 
 @contextmanager
 def _as_value_error(path: Path) -> Iterator[None]:
-    """What jinja2 raises, as a ValueError that names the template's file."""
+    """Convert exceptions of jinja2 to a ValueError with the template's file."""
     try:
         yield
     except (ImportError, MemoryError):
@@ -129,8 +129,8 @@ def load_chat_template(
 ) -> ChatTemplate | None:
     """The template of a folder; None if there is none.
 
-    overrides: what counts in place of fields of tokenizer_config.json. form: "flat", "structured", or
-    "auto" for what the template shows. variables: what it is called with besides the defaults.
+    overrides: replace fields of tokenizer_config.json. form: "flat", "structured", or "auto" to detect
+    it from the template. variables: variables besides the defaults.
     Errors: ValueError naming the file; ImportError if jinja2 is missing.
     """
     config = {**read_optional_json(folder / "tokenizer_config.json"), **overrides}
@@ -148,8 +148,7 @@ def load_chat_template(
 
 
 def _source(folder: Path, config: Mapping[str, Any], name: object) -> tuple[Path, str | None]:
-    """A template's file and text: chat_template.jinja, else tokenizer_config.json's, of several the one
-    that is named."""
+    """A template's file and text: chat_template.jinja, else the named one in tokenizer_config.json."""
     path = folder / "chat_template.jinja"
     if os.path.lexists(path) and name is None:
         with naming(path):
@@ -162,9 +161,11 @@ def _source(folder: Path, config: Mapping[str, Any], name: object) -> tuple[Path
         if (given := given.get(name or "default")) is None:
             raise ValueError(f"{path}: chat_template has no template named {name or 'default'!r}")
     elif isinstance(name, str):
-        given = name  # a template in the place of the folder's
+        given = name  # a template that replaces the folder's
     if given is not None and not isinstance(given, str):
-        raise ValueError(f"{path}: chat_template must be a string or name several, got {given!r}")
+        raise ValueError(
+            f"{path}: chat_template must be a string or a list of named templates, got {given!r}"
+        )
     return path, given
 
 
@@ -175,7 +176,7 @@ def _named(entry: object) -> tuple[str, str]:
 
 
 def _common_end(first: Sequence[int], second: Sequence[int]) -> Sequence[int]:
-    """The ids that both end with; none if one is all of it."""
+    """The common ids at the end of both; none if they are all of one."""
     count = 0
     for a, b in zip(reversed(first), reversed(second), strict=False):
         if a != b:
@@ -193,7 +194,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
 
 
 def _environment() -> Any:
-    """transformers' environment: no attribute of Python's own can be reached, nothing be changed."""
+    """transformers' environment: Python's own attributes cannot be accessed, and nothing can be changed."""
     try:
         jinja2 = import_module("jinja2")
         sandbox, ext = import_module("jinja2.sandbox"), import_module("jinja2.ext")
@@ -203,7 +204,7 @@ def _environment() -> Any:
         ) from error
 
     class Generation(ext.Extension):  # type: ignore[misc, name-defined]
-        """What the tag encloses, as it is: it marks an assistant's words for training."""
+        """The content of the tag, unchanged: it marks an assistant's text for training."""
 
         tags: ClassVar[set[str]] = {"generation"}
 
@@ -212,7 +213,7 @@ def _environment() -> Any:
             return parser.parse_statements(["name:endgeneration"], drop_needle=True)
 
     class Namespace(jinja2.utils.Namespace):  # type: ignore[misc, name-defined]
-        """Without names that begin with an underscore, which reach Python's own."""
+        """Without names that start with an underscore, which give access to Python's internals."""
 
         def __init__(*args: Any, **kwargs: Any) -> None:
             values = dict(*args[1:], **kwargs)
@@ -244,4 +245,4 @@ def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
 
 def _check_name(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise ValueError(f"a namespace may not hold the name {name!r}")
+        raise ValueError(f"a namespace must not contain the name {name!r}")

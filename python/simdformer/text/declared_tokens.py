@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The special and the added tokens that a model folder's files declare, merged as transformers 5 does.
+"""The special and added tokens declared in the files of a model folder, merged as in transformers 5.
 
 tokenizer_config.json comes first. If it has no `added_tokens_decoder`, special_tokens_map.json changes its
 fields, and added_tokens.json and then tokenizer.json say which tokens are added. Source: transformers 5.24,
@@ -18,7 +18,7 @@ from simdformer.checkpoint import read_optional_json
 
 Token = str | AddedToken
 
-# In transformers' order, in which those that the vocabulary lacks get their ids.
+# In transformers' order, in which tokens that are not in the vocabulary get their ids.
 ROLES = (
     "bos_token",
     "eos_token",
@@ -69,12 +69,12 @@ def read_declared(
 ) -> Declared:
     """What a folder declares.
 
-    config: its tokenizer_config.json. overrides: what counts in the place of fields of the files.
-    of_definition: tokenizer.json's added tokens, None if there is no such file.
-    ValueError names the file whose tokens are none.
+    config: its tokenizer_config.json. overrides: replace fields of the files.
+    of_definition: the added tokens of tokenizer.json, None if there is no such file.
+    ValueError names the file with invalid tokens.
     """
     path, fields = folder / "tokenizer_config.json", dict(config)
-    if of_definition is not None:  # which says what stands around a text
+    if of_definition is not None:  # which defines the special tokens around a text
         for name in ("add_bos_token", "add_eos_token"):
             fields.pop(name, None)
     fields.update(overrides)
@@ -109,9 +109,9 @@ def tokens_to_add(
     special: Mapping[str, Token],
     extra: Iterable[Token],
 ) -> list[AddedToken]:
-    """What a tokenizer lacks of its added and special tokens, in the order in which they get ids.
+    """The added and special tokens that a tokenizer does not have yet, in the order in which they get ids.
 
-    present: what it has. special: by role. extra: without one.
+    present: its tokens. special: by role. extra: without a role.
     """
     there = {repr(token) for token in present.values()}
     found: list[Token] = [added[i] for i in sorted(added) if repr(added[i]) not in there]
@@ -128,7 +128,7 @@ def tokens_to_add(
 
 
 def token_of(path: Path, value: object) -> Token:
-    """A token as JSON has it: its text, or an object."""
+    """A token in JSON: its text, or an object."""
     if isinstance(value, (str, AddedToken)):
         return value
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
@@ -140,13 +140,13 @@ def token_of(path: Path, value: object) -> Token:
 
 
 def added_token(path: Path, value: object) -> AddedToken:
-    """The same as the library's object, without settings if there is a text alone."""
+    """The token as the library's object, without settings if there is only a text."""
     token = token_of(path, value)
     return AddedToken(token) if isinstance(token, str) else token
 
 
 def _own_roles(fields: Mapping[str, Any]) -> list[str]:
-    """The names of special tokens that are none of the usual ones."""
+    """The names of special tokens other than the usual ones."""
     return [
         name
         for name, value in fields.items()
@@ -155,7 +155,7 @@ def _own_roles(fields: Mapping[str, Any]) -> list[str]:
 
 
 def _is_token(value: object) -> bool:
-    """Whether a field holds a token: a string, or an object that says so."""
+    """Whether a field is a token: a string, or an object of that type."""
     if isinstance(value, dict):
         return value.get("__type") == "AddedToken"
     return isinstance(value, (str, AddedToken))
@@ -183,7 +183,7 @@ def _merge_map(path: Path, fields: dict[str, Any], overrides: Mapping[str, Any])
 def _texts(fields: Mapping[str, Any]) -> set[str]:
     """The texts of the special tokens that are declared; as in transformers not of tokenizer_config.json's
     objects, which are read later."""
-    extra = fields.get(_EXTRA)  # what is no list is refused later, by name
+    extra = fields.get(_EXTRA)  # anything but a list is refused later, by name
     values = [*(fields.get(role) for role in ROLES), *(extra if isinstance(extra, list) else [])]
     return {str(value) for value in values if value}
 
@@ -195,7 +195,7 @@ def _tokens(path: Path, name: str, values: object) -> list[Token]:
 
 
 def _numbered(path: Path, values: object) -> dict[int, AddedToken]:
-    """Tokens by their ids, which are the order in which the library numbers them."""
+    """Tokens by their ids, the order in which the library numbers them."""
     if not isinstance(values, dict) or not all(_is_number(key) for key in values):
         raise ValueError(f"{path}: added tokens must be an object with ids, got {values!r}")
     return {int(key): added_token(path, value) for key, value in values.items()}

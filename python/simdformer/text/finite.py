@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finite weights may give numbers beyond float32: an error that names the text, not NaN."""
+"""Finite weights may give results beyond float32: an error that names the text instead of NaN."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = TypeVar("Rows", Float32, list[Float32])
 
 
 def finite(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
-    """The same rows. ValueError names the first text whose rows are not finite."""
+    """Return the rows. ValueError names the first text whose rows are not finite."""
     begin = 0
     with closing(parts):
         for part in parts:
@@ -26,12 +26,12 @@ def finite(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
 
 def check_finite(rows: Iterable[Float32], begin: int) -> None:
     """ValueError that names the first row that is not finite. begin: the number of the first text."""
-    # All at once; one by one if there is something to name.
+    # All at once; one by one only to find the text.
     if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
         return
     for index, row in enumerate(rows, begin):
         if not np.isfinite(row).all():
             raise ValueError(
-                f"what the model makes of texts[{index}] is NaN or infinite: its weights are finite, but"
-                " on the way numbers become larger than float32 holds; the file may be damaged"
+                f"the result for texts[{index}] is NaN or infinite: the weights are finite, but intermediate"
+                " results overflow float32; the file may be damaged"
             )

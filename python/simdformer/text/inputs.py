@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checking what SentenceTransformer and CrossEncoder are called with, before any work is done."""
+"""Checks of the arguments of SentenceTransformer and CrossEncoder, before any work is done."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")  # or None
 
 
 class Budget(NamedTuple):
-    """What one pass over a model may take: tokens, unless a single text has more, and threads
-    (0: as many as the process may use)."""
+    """Limits of one pass: tokens, unless a single text has more, and threads (0: as many as the process may
+    use)."""
 
     max_batch_tokens: int
     num_threads: int
 
 
 def checked_budget(max_batch_tokens: int, num_threads: int | None, device: object) -> Budget:
-    """How a model is to be run. ValueError for what cannot be."""
+    """How a model is run. ValueError for invalid values."""
     check_device(device)
     threads = 0 if num_threads is None else positive_int("num_threads", num_threads)
     return Budget(positive_int("max_batch_tokens", max_batch_tokens), threads)
 
 
 def check_known(argument: str, value: object, known: Collection[str]) -> None:
-    """ValueError, listing what is known, for anything else."""
+    """ValueError with the known values for anything else."""
     if value not in known:
         raise ValueError(f"unknown {argument} {value!r}; known: {', '.join(known)}")
 
@@ -39,7 +39,7 @@ def check_known(argument: str, value: object, known: Collection[str]) -> None:
 def merge_prompts(
     given: Mapping[str, str | None] | None, saved: Mapping[str, str], always: Sequence[str] = ()
 ) -> dict[str, str]:
-    """The caller's prompts win over the saved ones. always: names that exist in any case, empty."""
+    """The caller's prompts take precedence over the saved ones. always: names that always exist, empty."""
     if given is not None and not (
         isinstance(given, Mapping)
         and all(isinstance(prompt, (str, type(None))) for prompt in given.values())
@@ -50,12 +50,12 @@ def merge_prompts(
 
 
 def document_prompt(prompts: Mapping[str, str]) -> str | None:
-    """The prompt that documents take; None leaves the choice to the model's default."""
+    """The prompt for documents; None means the model's default."""
     return next((name for name in ("document", "passage", "corpus") if name in prompts), None)
 
 
 def text_list(inputs: object) -> list[str]:
-    """A sequence of texts as a list. What has no length or no order is refused."""
+    """A sequence of texts as a list. Inputs without a length or an order are refused."""
     texts = as_list(inputs)
     if texts is None:
         raise TypeError(
@@ -66,13 +66,13 @@ def text_list(inputs: object) -> list[str]:
 
 
 def as_list(inputs: object) -> list[Any] | None:
-    """What has a length and an order as a list, None for anything else. TypeError for a table."""
+    """A list if the input has a length and an order, else None. TypeError for a table."""
     columns = getattr(inputs, "column_names", None)  # a pyarrow.Table has both
     columns = getattr(inputs, "columns", None) if columns is None else columns
     if columns is not None and not isinstance(inputs, (list, tuple, np.ndarray)):
         named = ", ".join(map(repr, columns)) if isinstance(columns, Iterable) else ""
         raise TypeError(
-            f"inputs must be texts, got a table ({type(inputs).__name__}); give one of its columns: {named}"
+            f"inputs must be texts, got a table ({type(inputs).__name__}); pass one of its columns: {named}"
         )
     if callable(rows := getattr(inputs, "to_pylist", None)):  # of pyarrow's arrays
         return list(rows())
@@ -80,7 +80,7 @@ def as_list(inputs: object) -> list[Any] | None:
         return list(inputs)
     if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
         return list(inputs.tolist())
-    # Columns of data sets and series of data frames are no Sequence, but have a length and an order.
+    # Columns of data sets and series of data frames are not Sequences, but have a length and an order.
     refused = (bytes, bytearray, dict, set, frozenset, np.ndarray)
     if isinstance(inputs, Collection) and not isinstance(inputs, refused):
         return list(inputs)
@@ -88,8 +88,8 @@ def as_list(inputs: object) -> list[Any] | None:
 
 
 def pair_list(inputs: object, name: str = "inputs") -> tuple[list[Pair], bool]:
-    """Pairs of texts, checked, and whether `inputs` is a single one, as sentence-transformers tells:
-    by its first element, which is no list then.
+    """Checked pairs of texts, and whether `inputs` is a single pair. As in sentence-transformers that is
+    decided by the first element.
 
     Errors: TypeError and ValueError that give the argument's name and the index.
     """
@@ -113,7 +113,7 @@ def _pair(row: object, name: str) -> Pair:
 
 
 def document_list(documents: object) -> list[str]:
-    """The documents of a ranking, checked. TypeError and ValueError name the index."""
+    """The checked documents of a ranking. TypeError and ValueError have the index."""
     texts = None if isinstance(documents, str) else as_list(documents)
     if texts is None:
         raise TypeError(f"documents must be a sequence of str, got {type(documents).__name__}")
@@ -123,11 +123,11 @@ def document_list(documents: object) -> list[str]:
 def old_name(
     value: Any, kwargs: dict[str, Any], old: str = "sentences", new: str = "inputs"
 ) -> Any:
-    """The value of argument `new`, or what was given under its older name, which leaves kwargs."""
+    """The value of argument `new`, or of its older name, which is removed from kwargs."""
     if old not in kwargs:
         return value
     if value is not None:
-        raise TypeError(f"{new} and {old} are two names of one argument; give one")
+        raise TypeError(f"{new} and {old} are two names of one argument; pass one")
     return kwargs.pop(old)
 
 
@@ -139,16 +139,16 @@ def check_arguments(
     chunk_size: object,
     kwargs: Mapping[str, Any],
 ) -> None:
-    """ValueError for the first argument of `encode` that cannot be, listing what can."""
+    """ValueError for the first invalid argument of `encode`, with the valid values."""
     if output_value is not None:
         check_known("output_value", output_value, OUTPUT_VALUES)
     check_execution(batch_size, device, pool, chunk_size)
-    # A task chooses a route in models with several; these have one.
+    # A task selects a route in models with several routes; these have one.
     refuse_unknown("encode", kwargs, {"task"})
 
 
 def pop_hidden_states(kwargs: dict[str, Any], output_value: str | None) -> bool:
-    """Takes output_hidden_states out of encode's further arguments."""
+    """Remove output_hidden_states from encode's further arguments."""
     wanted = kwargs.pop("output_hidden_states", False)
     if wanted and output_value is not None:
         raise ValueError("output_hidden_states=True needs output_value=None")
@@ -156,30 +156,30 @@ def pop_hidden_states(kwargs: dict[str, Any], output_value: str | None) -> bool:
 
 
 def check_execution(batch_size: int, device: object, pool: object, chunk_size: object) -> None:
-    """ValueError for an argument that says how to run, and cannot be."""
+    """ValueError for an invalid argument of execution."""
     if batch_size != 32:
         positive_int("batch_size", batch_size)
     for one in device if isinstance(device, (list, tuple)) else [device]:
         check_device(one)
     if pool is not None and not (isinstance(pool, dict) and {"input", "processes"} <= pool.keys()):
-        raise ValueError(f"pool must be what start_multi_process_pool gave, got {pool!r}")
+        raise ValueError(f"pool must be a result of start_multi_process_pool, got {pool!r}")
     if chunk_size is not None:
         positive_int("chunk_size", chunk_size)
 
 
 def refuse_unknown(method: str, kwargs: Mapping[str, Any], known: AbstractSet[str]) -> None:
-    """ValueError for keyword arguments that the method does not have. known: those without effect."""
+    """ValueError for unknown keyword arguments. known: arguments without effect."""
     if unknown := kwargs.keys() - known:
         raise ValueError(f"{method} got unknown arguments: {', '.join(sorted(unknown))}")
 
 
 def check_device(device: object) -> None:
-    """ValueError unless the device is a CPU's, or None."""
+    """ValueError unless the device is a CPU or None."""
     if device is not None and str(device) != "cpu":
         raise ValueError(f"device must be None or 'cpu', got {device!r}")
 
 
 def checked_truncate_dim(given: int | None, default: int | None) -> int | None:
-    """The dimension to truncate to, None for none: the call's, else the model's."""
+    """The dimension to truncate to (None: no truncation): of the call, else of the model."""
     value = default if given is None else given
     return None if value is None else positive_int("truncate_dim", value)

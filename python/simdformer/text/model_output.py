@@ -24,7 +24,7 @@ Int64 = NDArray[np.int64]
 Layers = bool | Iterable[SupportsIndex]
 LayersAndHeads = bool | Iterable[SupportsIndex] | Mapping[int, Iterable[SupportsIndex]]
 
-# The bytes that the arrays of one call may take unless it says otherwise.
+# The default limit for the total size of the arrays of one call.
 MAX_BYTES = 2**30
 
 
@@ -81,7 +81,7 @@ class ModelOutput:
 
 @dataclass(frozen=True, eq=False)
 class OutputRequest:
-    """What is asked of one call of a stack of L layers.
+    """The requested results of one call of a stack of L layers.
 
     attentions: the heads of each layer, or None for none. head_outputs: whether, for each layer.
     head_mask: float32 (L, num_heads), or None for ones.
@@ -117,7 +117,7 @@ class OutputRequest:
         if max_bytes is None or (needed := self._bytes(lengths)) <= max_bytes:
             return
         raise ValueError(
-            f"the arrays asked for take {needed} bytes, max_bytes is {max_bytes}: ask for fewer texts,"
+            f"the requested arrays take {needed} bytes, max_bytes is {max_bytes}: ask for fewer texts,"
             " layers or heads, or for more bytes"
         )
 
@@ -185,7 +185,7 @@ def run(
 
 
 class _Arrays(NamedTuple):
-    """What a pass over a batch wrote, beside its result."""
+    """The additional results of a pass over a batch."""
 
     hidden_states: list[Float32]
     attentions: tuple[Float32 | None, ...] | None
@@ -299,5 +299,5 @@ def _head_mask(given: ArrayLike | None, stack: TransformerStack) -> Float32 | No
             f"head_mask must have shape ({heads},) or ({len(layers)}, {heads}), got {mask.shape}"
         )
     if not np.isfinite(mask).all():
-        raise ValueError("head_mask holds a number that is not finite")
+        raise ValueError("head_mask contains a number that is not finite")
     return np.ascontiguousarray(np.broadcast_to(mask, (len(layers), heads)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way of a text: a tokenizer, batches of so many tokens, native calls."""
+"""From texts to rows: a tokenizer, batches of tokens, native calls."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ R = TypeVar("R")
 
 
 class TextPipeline(TextReader):
-    """A tokenizer, a native model, and how many tokens one pass over it takes.
+    """A tokenizer, a native model, and the number of tokens per pass.
 
-    Any number of Python threads may use one at once. A text's numbers have the same bits in any company.
+    Any number of Python threads may use it at the same time. A text gives the same bits in any batch.
 
     Attributes:
-      tokenizer: its limit is fixed. A call reads this attribute once: a new one does not change a call
-        that runs.
-      include_prompt: whether pooling takes in the tokens of the prompt.
-      num_tokens: how many tokens have been computed.
-      truncated_texts: how many texts were longer than the tokenizer's limit. The first call that
-        meets one warns; no other does.
+      tokenizer: with a fixed limit. A call reads this attribute once, so a new one does not change a
+        running call.
+      include_prompt: whether pooling includes the tokens of the prompt.
+      num_tokens: number of computed tokens.
+      truncated_texts: number of texts longer than the tokenizer's limit. Only the first call with such a
+        text warns.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class TextPipeline(TextReader):
         padding: int | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        """pool: puts the head behind the encoder, which gives a row for each text.
+        """pool: adds the head after the encoder, which gives a row for each text.
 
-        padding: the token of which a text loses those that it ends with; None for none. template: what
-        texts go through before they are tokenized.
+        padding: the token that is removed at the end of texts, or None. template: applied to texts before
+        they are tokenized.
         """
         super().__init__(tokenizer, include_prompt=include_prompt, template=template)
         self.num_tokens = 0
@@ -77,7 +77,7 @@ class TextPipeline(TextReader):
         self._counting = threading.Lock()
 
     def with_encoder(self, encoder: Module) -> TextPipeline:
-        """The same tokenizer, head and settings with another encoder. This one is left as it is."""
+        """A copy with the same tokenizer, head and settings and another encoder."""
         other = TextPipeline(
             self.tokenizer,
             encoder,
@@ -104,7 +104,7 @@ class TextPipeline(TextReader):
 
     @property
     def encoder(self) -> TransformerStack:
-        """The model without its head, as it is now."""
+        """The current model without its head."""
         return self._module.native()
 
     @property
@@ -147,7 +147,7 @@ class TextPipeline(TextReader):
     ) -> Float32:
         """The rows of all texts: float32 of this shape, (number of texts, how many columns to keep).
 
-        bar: what is told how many texts are done, as tqdm's bar.
+        bar: updated with the number of finished texts, as a tqdm bar.
         """
         if shape[0] == 1:
             (text,) = texts
@@ -170,7 +170,7 @@ class TextPipeline(TextReader):
         return finite(self.passes(texts, partial(self._rows, pooling_start=pooling_start)))
 
     def token_rows(self, texts: Iterable[Text]) -> Generator[list[Float32], None, None]:
-        """What pooling would see: float32 (tokens, hidden_size) for each of consecutive texts."""
+        """The token vectors: float32 (tokens, hidden_size) for each of consecutive texts."""
         return finite(self.passes(texts, self._token_rows))
 
     def sparse_rows(self, texts: Iterable[Text]) -> Generator[Any, None, None]:
@@ -191,7 +191,7 @@ class TextPipeline(TextReader):
     def output_passes(
         self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
     ) -> Generator[list[ModelOutput], None, None]:
-        """What the model computes on its way to the rows, for each of consecutive texts."""
+        """Intermediate results of the model for each of consecutive texts."""
         return self.passes(texts, self._to_outputs(request, pooling_start=pooling_start))
 
     def outputs(
@@ -203,8 +203,8 @@ class TextPipeline(TextReader):
         *,
         logits: bool = False,
     ) -> list[ModelOutput]:
-        """The same of all texts, once their arrays are known to take max_bytes at most. logits: what
-        rows are."""
+        """The same for all texts, after checking that their arrays take at most max_bytes. logits: whether the
+        rows are logits."""
         if max_bytes is not None:
             positive_int("max_bytes", max_bytes)
         tokenizer = self.tokenizer
@@ -221,7 +221,7 @@ class TextPipeline(TextReader):
     def passes(
         self, texts: Iterable[Text], compute: Callable[[TokenBatch], R]
     ) -> Generator[R, None, None]:
-        """`compute` of consecutive batches of texts; the next ones are tokenized meanwhile.
+        """`compute` of consecutive batches of texts, while the next ones are tokenized.
 
         Closing it ends the tokenizing thread, also when an exception keeps its frame alive.
         """
@@ -235,8 +235,7 @@ class TextPipeline(TextReader):
     def rows_of_tokens(
         self, tokens: Tokens, pooling_start: int = 0, head_masks: Float32 | None = None
     ) -> Float32:
-        """The rows of what is tokenized already, float32 (n, width), finite or not. Does not count truncated
-        texts.
+        """The rows of tokenized texts, float32 (n, width), finite or not. Truncated texts are not counted.
 
         head_masks: float32 (n, num_layers, num_heads), factors of each text's heads; None for ones.
         """
@@ -251,8 +250,8 @@ class TextPipeline(TextReader):
     # --- a batch ---
 
     def _row(self, text: Text, pooling_start: int) -> Float32:
-        """The row of a single text, without the generators that many need: a pass over the weights
-        empties the caches, and every function on the way costs microseconds (0.04 ms of 1 to 2)."""
+        """The row of a single text, without the generators for many texts: after a pass over the weights the
+        caches are cold, and each function call costs microseconds (0.04 ms of 1 to 2 ms)."""
         tokenizer = self.tokenizer
         tokens = tokenizer([text])
         if tokens.num_truncated:
@@ -284,7 +283,7 @@ class TextPipeline(TextReader):
         return model.sparse_rows(*self._read(batch), num_threads=self._budget.num_threads)
 
     def _read(self, batch: TokenBatch) -> TokenBatch:
-        """What the model reads of a batch."""
+        """The model's input for a batch."""
         return batch if self._padding is None else cut_padding(batch, self._padding)
 
     def _to_outputs(
@@ -305,7 +304,7 @@ class TextPipeline(TextReader):
         return np.split(rows, batch.cu_seqlens[1:-1])
 
     def _batches(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[list[TokenBatch], int]:
-        """What the tokenizing thread makes of a chunk: batches, and how many texts were too long."""
+        """The result of the tokenizing thread for a chunk: batches, and the number of texts that were too long."""
         tokens = tokenizer(texts)
         return self._cut(tokens, self._budget.max_batch_tokens), tokens.num_truncated
 
@@ -319,7 +318,7 @@ class TextPipeline(TextReader):
     # --- counters ---
 
     def _counted(self, output: R, batch: TokenBatch) -> R:
-        """The output of a batch, whose tokens count now that it is there."""
+        """Return the output of a batch, and count its tokens."""
         with self._counting:
             self.num_tokens += len(batch.input_ids)
         return output
@@ -331,5 +330,5 @@ class TextPipeline(TextReader):
         if first:
             warn_caller(
                 f"texts longer than max_seq_length={tokenizer.max_seq_length} tokens are truncated"
-                f" ({count} so far; the model's truncated_texts counts on, without a warning)"
+                f" ({count} so far; truncated_texts of the model counts further ones without a warning)"
             )

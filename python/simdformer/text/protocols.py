@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a text pipeline asks of the models behind it."""
+"""The interfaces of models in a text pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Float32 = NDArray[np.float32]
 
 
 class Module(Protocol):
-    """What has a packed form, which follows its changes."""
+    """An object with an up-to-date packed form."""
 
     def native(self) -> TransformerStack:
         """The packed form."""
@@ -22,7 +22,7 @@ class Module(Protocol):
 
 @runtime_checkable
 class TokenModel(Protocol):
-    """What may have token vectors of its own."""
+    """A model that may have its own token vectors."""
 
     def token_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
@@ -31,7 +31,7 @@ class TokenModel(Protocol):
 
 
 class PooledModel(Protocol):
-    """What gives each text a row: _core.PooledStack, or one with further steps behind it."""
+    """A model with one row per text: _core.PooledStack, possibly with further steps."""
 
     @property
     def embedding_dimension(self) -> int:

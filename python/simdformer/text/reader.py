@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model reads texts: behind a prompt or through a chat template, as its tokenizer takes them, and
-perhaps in another way for each task."""
+"""How a model reads texts: with a prompt or a chat template, a tokenizer, and possibly differently for each
+task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ R = TypeVar("R", bound="TextReader")
 
 
 class TextReader:
-    """A tokenizer, what stands before it, and the readers of tasks.
+    """A tokenizer, prompts or a template, and the readers of tasks.
 
     Attributes:
       tokenizer: its limit is fixed. A call reads this attribute once.
@@ -54,7 +54,7 @@ class TextReader:
         self._strict, self._needs_task, self._adapters = strict, needs_task, tuple(adapters)
 
     def for_task(self, task: str | None) -> Self:
-        """What the texts of a task run through. ValueError, listing the known ones, if there is none."""
+        """The reader of a task. ValueError with the known tasks if there is none."""
         if task is not None and not isinstance(task, str):
             raise TypeError(f"task must be a str or None, got {type(task).__name__}")
         found = None if task is None else self._tasks.get(task)
@@ -69,23 +69,23 @@ class TextReader:
         return found or self
 
     def all(self) -> list[Self]:
-        """This one, and those of the tasks."""
+        """This reader and those of the tasks."""
         return [self, *self._tasks.values()]
 
     def pooling_start(self, prompt: str | None) -> int:
-        """The first token of a text behind this prompt that pooling takes in; all of a message."""
+        """The first token that pooling includes for a text with this prompt; all tokens of a message."""
         if self._template is not None:
             return 0
         return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
 
     def prompted(self, text: str, prompt: str | None, task: str | None = None) -> str:
-        """A text as it is tokenized: behind the prompt, or rendered by a chat template."""
+        """A text as it is tokenized: with the prompt, or rendered by a chat template."""
         if self._template is None:
             return (prompt or "") + text
         return self._template.render(text, prompt, self._ids, task)
 
     def prompted_pair(self, pair: Pair, prompt: str | None) -> Pair | str:
-        """The same of a pair, which a chat template makes a text of."""
+        """The same for a pair, which a chat template renders to one text."""
         if self._template is not None:
             return self._template.render_pair(pair, prompt, self._ids)
         return ((prompt or "") + pair[0], pair[1])

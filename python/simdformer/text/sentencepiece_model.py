@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentencePiece models: what a file has, and what tokenizer classes of transformers 5 make of it.
+"""SentencePiece models: the content of a file, as the tokenizer classes of transformers 5 use it.
 
 Source: transformers 5.24, convert_slow_tokenizer.SentencePieceExtractor.
 """
@@ -29,7 +29,7 @@ class PieceModel(NamedTuple):
 
 
 def read_pieces(path: Path) -> PieceModel:
-    """A SentencePiece model. ImportError if the package that reads it is missing, ValueError if it is none."""
+    """A SentencePiece model. ImportError if the package that reads it is missing, ValueError if it is invalid."""
     try:
         from google.protobuf.message import DecodeError
         from sentencepiece import sentencepiece_model_pb2

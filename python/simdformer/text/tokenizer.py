@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The seam to the tokenizers library: texts in, lists of token ids out.
+"""The interface to the tokenizers library: texts in, lists of token ids out.
 
-A `tokenizers.Tokenizer` is safe to use from many threads as long as nobody changes its truncation or
-padding meanwhile. So both are switched off once, when a Tokenizer is made, and never touched again:
-what is too long is cut here. The library would also make the pieces that are cut off, and of two long
-texts every combination of them, in seconds and gigabytes.
+A `tokenizers.Tokenizer` can be used from many threads as long as its truncation and padding are not
+changed. So both are disabled when a Tokenizer is created, and texts are truncated here. The library would
+also create the truncated pieces, and for two long texts all combinations of them, in seconds and gigabytes.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from simdformer.text.chat_template import Rendered
 from simdformer.text.tokenizer_files import TokenizerFiles, read_tokenizer
 from simdformer.text.tokenizer_panic import is_of_library, outside_python
 
-# transformers writes int(1e30) into model_max_length where a tokenizer has no limit of its own.
+# transformers writes int(1e30) into model_max_length if a tokenizer has no limit.
 _NO_LIMIT = 10**9
 
-# One short text is tokenized without the library's thread pool, whose handover costs more than the
-# work. A long one goes through the pool, for only those calls release the GIL.
+# One short text is tokenized without the library's thread pool, which would cost more than the work. A
+# long one uses the pool, because only these calls release the GIL.
 _SHORT_CHARACTERS = 4096
 
 
@@ -38,8 +37,8 @@ Text = TypeVar("Text", str, Pair)
 class Tokens(NamedTuple):
     """The tokens of several texts, or pairs.
 
-    input_ids: a list of ids a text. type_ids: the same for token types, None if all are 0.
-    num_truncated: how many texts were longer than the limit.
+    input_ids: one list of ids per text. type_ids: the same for token types, None if all are 0.
+    num_truncated: number of texts longer than the limit.
     """
 
     input_ids: list[list[int]]
@@ -51,11 +50,11 @@ class Tokenizer:
     """A fast tokenizer with a fixed length limit, safe to call from any number of threads.
 
     Attributes:
-      files: what its folder says.
-      special_ids_around: the special tokens that stand before a text's own tokens and after them.
+      files: the settings of its folder.
+      special_ids_around: the special tokens before and after a text's own tokens.
     """
 
-    _pool_works: ClassVar[bool] = True  # the library's threads, which it starts once or never
+    _pool_works: ClassVar[bool] = True  # the library starts its threads once or never
 
     def __init__(
         self,
@@ -66,13 +65,13 @@ class Tokenizer:
         with_type_ids: bool = True,
         add_special_tokens: bool = True,
     ) -> None:
-        """Take over the library's tokenizer: drop the padding and truncation stored with it.
+        """Use the library's tokenizer without its stored padding and truncation.
 
         max_seq_length: the longest sequence in tokens, special tokens included.
-        pairs: calls are with pairs of texts. Of a pair that is too long the longer text is cut,
-          until both are of one length, then both.
-        with_type_ids: give out token types, if there are any but 0.
-        add_special_tokens: put those of the post-processor around a text.
+        pairs: calls are with pairs of texts. If a pair is too long, the longer text is truncated until both
+          have the same length, then both.
+        with_type_ids: return token types if there are any but 0.
+        add_special_tokens: add the special tokens of the post-processor.
         """
         tokenizer = files.tokenizer
         tokenizer.no_padding()
@@ -88,7 +87,7 @@ class Tokenizer:
         self._max_seq_length = max_seq_length
         self._pairs = pairs
         self._add_special_tokens = add_special_tokens
-        # Token types come from the post-processor's template: one text shows them for all.
+        # Token types come from the post-processor's template, so one text shows whether there are any.
         probe = self._encode(("a", "a") if pairs else "a")
         self._has_type_ids = with_type_ids and any(probe.type_ids)
         own = [i for i, special in enumerate(probe.special_tokens_mask) if not special] or [0, -1]
@@ -116,7 +115,7 @@ class Tokenizer:
             raise ValueError(message) from error
 
     def with_max_seq_length(self, max_seq_length: int) -> Tokenizer:
-        """The same tokenizer with another limit. This one is left as it is."""
+        """A copy with another limit."""
         return Tokenizer(
             self.files,
             max_seq_length=max_seq_length,
@@ -128,7 +127,7 @@ class Tokenizer:
     def with_options(
         self, max_seq_length: int, *, pairs: bool, add_special_tokens: bool
     ) -> Tokenizer:
-        """The same tokenizer for other calls, with token types if a text has any but 0."""
+        """A copy for other calls, with token types if a text has any but 0."""
         other = copy.copy(self)
         other._max_seq_length = max_seq_length
         other._pairs, other._add_special_tokens = pairs, add_special_tokens
@@ -137,18 +136,18 @@ class Tokenizer:
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """The library's tokenizer, which nobody may change."""
+        """The library's tokenizer, which must not be changed."""
         return self._tokenizer
 
     @property
     def truncation_side(self) -> str:
-        """The end that a longer text loses."""
+        """The side on which longer texts are truncated."""
         return self.files.truncation_side
 
     def __call__(self, texts: Sequence[str] | Sequence[Pair]) -> Tokens:
         """Tokenize. The texts must be str without lone surrogates (see check_text).
 
-        ValueError for a text that the library fails at, with its first characters.
+        ValueError with the first characters of a text for which the library fails.
         """
         encodings = self._encode_all(texts)
         input_ids = [encoding.ids for encoding in encodings]
@@ -175,13 +174,13 @@ class Tokenizer:
         except BaseException as error:
             if not is_of_library(error):
                 raise
-        # One by one to find the text, or because no thread can start.
+        # One by one to find the text, or because no thread can be started.
         encodings = [self._encode(text) for text in texts]
         Tokenizer._pool_works = False
         return encodings
 
     def _kept(self, sequence_ids: Sequence[int | None]) -> list[int]:
-        """The positions that a sequence keeps. sequence_ids: each one's text, None if special."""
+        """The positions that a sequence keeps. sequence_ids: the text of each position, None if special."""
         texts = [[i for i, owner in enumerate(sequence_ids) if owner == text] for text in (0, 1)]
         first, second = map(len, texts)
         room = self._max_seq_length - (len(sequence_ids) - first - second)
@@ -199,20 +198,20 @@ class Tokenizer:
         return [span for span, owner in pairs if owner is not None]
 
     def spell(self, ids: Iterable[int]) -> tuple[str, ...]:
-        """The tokens of ids, as the vocabulary has them."""
+        """The tokens of ids, as in the vocabulary."""
         return tuple(self._tokenizer.id_to_token(token_id) or "" for token_id in ids)
 
     def prompt_length(self, prompt: str) -> int:
-        """How many tokens a prompt puts before the text, leading special tokens included.
+        """The number of tokens that a prompt adds before the text, leading special tokens included.
 
-        As in sentence-transformers: the prompt's own tokens, less a special token at the end.
+        As in sentence-transformers: the tokens of the prompt, without a special token at the end.
         """
         (ids,) = self([prompt]).input_ids
         return len(ids) - bool(ids and ids[-1] in self.files.special_ids)
 
 
 def _with_suffix(ids: list[int], text: object) -> list[int]:
-    """Of a text from a chat template: what this puts behind any content is not what is cut."""
+    """Truncate a text from a chat template: the template's text after the content is kept."""
     suffix = list(text.suffix)[-len(ids) :] if isinstance(text, Rendered) else []
     return [*ids[: len(ids) - len(suffix)], *suffix]
 
@@ -223,10 +222,10 @@ def num_characters(text: str | Pair) -> int:
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """What two texts of so many tokens, more than `room` together, keep: transformers' "longest_first".
+    """The number of tokens that each of two texts keeps if both do not fit into `room`: "longest_first".
 
-    The longer one is cut down to what the shorter leaves, but not below its length; if that is not
-    enough, each keeps a half.
+    The longer one is truncated, but not below the length of the shorter one. If that is not enough, each
+    keeps half of `room`.
     """
     shorter, longer = sorted((first, second))
     longer = max(shorter, room - shorter)
@@ -249,12 +248,11 @@ def load_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of a model folder.
 
-    max_seq_length: what sentence_bert_config.json says. As in sentence-transformers it overrides
-      tokenizer_config.json's model_max_length, which counts where it is None.
-    max_positions: the longest sequence that the encoder has positions for: a limit in any case.
-    do_lower_case: lower the case of texts before anything else.
-    overrides: what counts in the place of tokenizer_config.json's fields; model_max_length also in
-      that of max_seq_length.
+    max_seq_length: of sentence_bert_config.json. As in sentence-transformers it overrides
+      model_max_length of tokenizer_config.json, which is used if it is None.
+    max_positions: the number of positions of the encoder, always a limit.
+    do_lower_case: convert texts to lower case first.
+    overrides: replace fields of tokenizer_config.json; model_max_length also replaces max_seq_length.
     pairs, with_type_ids, add_special_tokens: see Tokenizer.
 
     Errors: FileNotFoundError or ValueError, naming the file.
@@ -277,7 +275,7 @@ def load_tokenizer(
 
 
 def _lower_case_first(tokenizer: tokenizers.Tokenizer) -> None:
-    """Put Lowercase before the normalizer unless that has it, as sentence-transformers does."""
+    """Put Lowercase before the normalizer unless it has one, as sentence-transformers does."""
     normalizer = tokenizer.normalizer
     steps = [normalizer] if normalizer is not None else []
     if isinstance(normalizer, normalizers.Sequence):
@@ -287,11 +285,11 @@ def _lower_case_first(tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def check_text(text: object, index: int | None, argument: str = "texts") -> str:
-    """`text` if it can be tokenized. TypeError or ValueError names the argument and the index in it,
-    if there is one, not the content."""
+    """Return `text` if it can be tokenized. TypeError and ValueError have the argument and the index, not
+    the content."""
     if not isinstance(text, str):
         raise TypeError(f"{_place(argument, index)} must be a str, got {type(text).__name__}")
-    # ASCII is known to the object itself; anything else is scanned once.
+    # str knows whether it is ASCII; anything else is scanned once.
     if not text.isascii():
         try:
             text.encode("utf-8")

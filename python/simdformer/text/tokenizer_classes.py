@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer classes of transformers 5, and which one a model folder has.
+"""The tokenizer classes of transformers 5, and the one of a model folder.
 
 Source: transformers 5.24, models/auto/tokenization_auto.py and models/*/tokenization_*.py.
 """
@@ -23,9 +23,9 @@ class TokenizerClass(NamedTuple):
 
     build: from a vocabulary to a tokenizer without special tokens. model: the kind of its vocabulary.
     special: its special tokens where no file says so, by role; None: none, whatever tokenizer.json pads with.
-    frame: the special tokens around a text, None for those of tokenizer.json.
+    frame: the special tokens around a text, None for those in tokenizer.json.
     files: what holds the vocabulary where there is no tokenizer.json.
-    pieces: those of a SentencePiece model, as the class wants them; None as they are.
+    pieces: the pieces of a SentencePiece model in the form of the class; None: unchanged.
     strips_left: special tokens that take the blank before them along.
     has_types: whether it gives out token types. pads_left: on which side it pads.
     extra: special tokens without a role, where tokenizer_config.json has none.
@@ -149,12 +149,12 @@ _CLASSES = {
         sentencepiece_model.xlm_roberta_pieces,
     ),
 }  # fmt: skip
-# Other names of the same.
+# Other names of the same classes.
 _ALIASES = {
     **dict.fromkeys(("Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), "Bert"),
     **dict.fromkeys(("Bart", "LED", "Longformer", "Mvp"), "Roberta"),
 }
-# What transformers has a class for, and this package has not.
+# Classes of transformers that are not supported.
 _OTHERS = frozenset(
     """Barthez Bartpho BertGeneration BertJapanese Bertweet BigBird BioGpt BlenderbotSmall Blenderbot ByT5
     CLIP CTRL Canine Clvp CodeGen CodeLlama Cohere ConvBert CpmAnt Cpm DPRContextEncoder
@@ -163,7 +163,7 @@ _OTHERS = frozenset(
     MLuke Marian MarkupLM Mgpstr MyT5 Nllb Nougat OpenAIGPT PLBart Parakeet Pegasus Perceiver Phobert
     Pop2Piano ProphetNet Qwen3_5 Rag Reformer RemBert RoCBert RoFormer SeamlessM4T Siglip2 Siglip
     Speech2Text SpeechT5 Splinter Tapas Tipsv2 Udop VideoPrism Vits Wav2Vec2CTC Wav2Vec2PhonemeCTC Whisper
-    XGLM XLM XLNet""".split()  # noqa: SIM905  (a line a name would be a page)
+    XGLM XLM XLNet""".split()  # noqa: SIM905  (one line per name would be too long)
 )
 # "": tokenizer.json as it is.
 BY_MODEL_TYPE = {
@@ -189,7 +189,7 @@ BY_MODEL_TYPE = {
     "umt5": "",
     "xlm-roberta": "XLMRoberta",
 }
-# Model types whose folders declare a wrong class: their own counts.
+# Model types whose folders declare a wrong class: the class of the model type is used.
 OVERRULED = frozenset(("modernbert", "qwen2"))
 
 
@@ -199,10 +199,10 @@ def choose(
     model: Mapping[str, Any],
     is_byte_level: Callable[[], bool],
 ) -> TokenizerClass | None:
-    """The class that AutoTokenizer takes. None: the generic one, which takes tokenizer.json as it is.
+    """The class that AutoTokenizer uses. None: the generic class, which uses tokenizer.json as it is.
 
     path, config: tokenizer_config.json. model: config.json. is_byte_level: whether tokenizer.json is.
-    ValueError for a class that is not written down here.
+    ValueError for an unknown class.
     """
     declared = config.get("tokenizer_class") or model.get("tokenizer_class")
     model_type = model.get("model_type")
@@ -223,13 +223,13 @@ def choose(
 
 
 def _stem(name: str) -> str:
-    """A class's name without its endings; "" for names that none of transformers' classes has."""
+    """A class's name without its suffixes; "" for names of no class of transformers."""
     name = name.removesuffix("Fast")
     return name.removesuffix("Tokenizer") if name.endswith("Tokenizer") else ""
 
 
 def _has_code(config: Mapping[str, Any]) -> bool:
-    """Whether a class of the folder's own is declared, which is not run: the names count as they are."""
+    """Whether the folder declares a class of its own. It is not run: the names are used as they are."""
     classes = config.get("auto_map")
     if isinstance(classes, dict):
         return classes.get("AutoTokenizer") is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model folder's tokenizer, made of its files as transformers 5 makes it.
+"""A model folder's tokenizer, created from its files as in transformers 5.
 
 The class comes first (tokenizer_classes.py): it has a normalizer, a pre-tokenizer and mostly the special
 tokens around a text; the generic class takes tokenizer.json as it is. tokenizer.json gives the vocabulary
@@ -33,7 +33,7 @@ from simdformer.text.vocabulary_files import (
 
 
 class TokenizerFiles(NamedTuple):
-    """What a folder says about its tokenizer.
+    """The settings of a folder's tokenizer.
 
     max_length: of a text in tokens, as the file has it. pad_id: 0 if nothing is declared.
     special_tokens: their texts by role, such as "cls_token". special_ids: of those and of others that are
@@ -53,12 +53,11 @@ class TokenizerFiles(NamedTuple):
 
 
 def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles:
-    """The tokenizer of a folder, whose length limit and padding are left to the caller.
+    """The tokenizer of a folder, without length limit and padding.
 
-    overrides: what counts in the place of the files' fields.
-    Errors: FileNotFoundError if no files are there that a tokenizer can be made of, ImportError if one
-    needs a package that is not there, ValueError naming the file that is damaged or declares what is
-    not supported.
+    overrides: replace fields of the files.
+    Errors: FileNotFoundError if there are no files for a tokenizer, ImportError if one needs a missing
+    package, ValueError with the file that is damaged or declares something unsupported.
     """
     config_path = folder / "tokenizer_config.json"
     config = read_optional_json(config_path)
@@ -67,9 +66,9 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles
     path = definition if has_definition else vocabulary_file(folder, kind)
     content = read_content(path, kind) if has_definition else read_vocabulary(path, kind)
     declared = read_declared(folder, config, overrides, content.added)
-    with reading(path, keep=ValueError):  # which names its file already
+    with reading(path, keep=ValueError):  # the message has the file already
         files = _made(config_path, kind, content, declared)
-        files.tokenizer.encode("a")  # some definitions fail at a text alone
+        files.tokenizer.encode("a")  # some definitions fail only with a text
         return files
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of the tokenizers library as errors of this one, and its calls that release the GIL.
+"""Converting errors of the tokenizers library, and guarding its calls that release the GIL.
 
-The library raises Exception itself. Where its code fails altogether it raises PanicException, which is no
-Exception, so that `except Exception` would let it through.
+The library raises Exception itself. If its code panics, it raises PanicException, which is not an
+Exception and is not caught by `except Exception`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from simdformer import _core
 
-# What tokenizing takes at most: where each character came from, and the threads' stacks.
+# The most memory that tokenizing takes: the origin of each character, and the threads' stacks.
 _BYTES_PER_CHARACTER = 128
 _BYTES_OF_THREADS = 2**25
 
@@ -24,8 +24,8 @@ def is_of_library(error: BaseException) -> bool:
 
 @contextmanager
 def as_value_error(message: str, *, keep: type[Exception] = MemoryError) -> Iterator[None]:
-    """What goes wrong inside is a ValueError with this message before the library's own, but for
-    what is to be kept as it is."""
+    """Convert exceptions inside to a ValueError with this message before the library's own, except those to
+    be kept."""
     try:
         yield
     except (keep, MemoryError):
@@ -38,17 +38,17 @@ def as_value_error(message: str, *, keep: type[Exception] = MemoryError) -> Iter
 
 @contextmanager
 def outside_python(num_characters: int) -> Iterator[None]:
-    """Around a call of the library that releases the GIL: the interpreter does not end meanwhile.
+    """Guard a call of the library that releases the GIL, so that the interpreter does not exit during it.
 
-    MemoryError if the memory that so many characters may need is not there: where the library gets none,
-    it ends the process.
+    MemoryError if the memory for so many characters is not available: without it the library aborts the
+    process.
     """
     size = _BYTES_OF_THREADS + _BYTES_PER_CHARACTER * num_characters
     try:
         bytes(size)  # reserved, not touched
     except MemoryError:
         message = f"tokenizing {num_characters} characters needs up to {size >> 20} MB of memory"
-        raise MemoryError(f"{message}, which are not there") from None
+        raise MemoryError(f"{message}, which are not available") from None
     _core.leave_python()
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer classes of transformers 5: what each makes of a vocabulary, whatever else the files say.
+"""The tokenizer classes of transformers 5: what each creates from a vocabulary, whatever the other files say.
 
 A class has a normalizer and a pre-tokenizer of its own, most have the special tokens around a text too.
 Settings of tokenizer_config.json change them where the class has such a setting. tokenizer.json gives
@@ -27,7 +27,7 @@ _QWEN2_WORDS = (
 
 @dataclass(frozen=True)
 class Source:
-    """What a class makes a tokenizer of.
+    """The input of a class.
 
     path, fields: tokenizer_config.json. origin: the file with the vocabulary. roles: the texts of special tokens. tokens: ids, or pieces in the
     order of their ids. charsmap: SentencePiece's table of characters to replace. unknown_id: what a
@@ -51,19 +51,19 @@ class Source:
         return value
 
     def is_set(self, name: str, default: bool = False) -> bool:
-        """A field of which the class asks whether Python takes it for true."""
+        """A field that the class uses by its truth value."""
         return bool(self.fields.get(name, default))
 
     def number(self, name: str, default: int) -> int:
         value = self.fields.get(name, default)
         if not isinstance(value, int) or value < 0:
-            raise ValueError(f"{self.path}: {name} must be a number from 0 on, got {value!r}")
+            raise ValueError(f"{self.path}: {name} must be a number of at least 0, got {value!r}")
         return value
 
     def role(self, name: str) -> str:
         """The text of a special token."""
         if name not in self.roles:
-            raise ValueError(f"{self.path}: {name} is null, and the tokenizer's class needs one")
+            raise ValueError(f"{self.path}: {name} is null, but the tokenizer's class requires one")
         return self.roles[name]
 
     @property
@@ -78,7 +78,9 @@ class Source:
     @property
     def pieces(self) -> list[Piece]:
         if isinstance(self.tokens, dict):
-            message = f"{self.origin}: its class wants a Unigram model, each token with a score"
+            message = (
+                f"{self.origin}: its class requires a Unigram model, with a score for each token"
+            )
             raise ValueError(message)  # noqa: TRY004  (the file is wrong, not the call)
         return self.tokens
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file that holds a tokenizer's vocabulary: tokenizer.json, or what models had before it."""
+"""The file with a tokenizer's vocabulary: tokenizer.json, or older files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simdformer.text.tokenizer_parts import Piece
 
 
 class Content(NamedTuple):
-    """What the file with the vocabulary has, and its path.
+    """The content of the vocabulary file, and its path.
 
     rest: tokenizer.json, for the generic class whole, for others without its vocabulary. added: its
     added tokens by id. extra: special tokens without a role that a SentencePiece model has.
@@ -40,7 +40,7 @@ class Content(NamedTuple):
 
 
 def read_definition(path: Path) -> tokenizers.Tokenizer:
-    """tokenizer.json as it is, whatever the folder's other files say."""
+    """tokenizer.json as it is, without the folder's other files."""
     try:
         check_regular(path)
     except FileNotFoundError as error:
@@ -50,7 +50,7 @@ def read_definition(path: Path) -> tokenizers.Tokenizer:
 
 
 def reading(path: Path, **options: Any) -> AbstractContextManager[None]:
-    """What goes wrong inside is a ValueError that names the file."""
+    """Convert exceptions inside to a ValueError with the file."""
     return as_value_error(f"{path}: not a tokenizer definition", **options)
 
 
@@ -64,7 +64,7 @@ def definition_name(config: Mapping[str, Any]) -> str:
 
 
 def read_content(path: Path, kind: TokenizerClass | None) -> Content:
-    """What tokenizer.json has for a class. ValueError names the file."""
+    """The content of tokenizer.json for a class. ValueError names the file."""
     if kind is None:
         whole = read_definition(path)
         return Content(path, {}, [], added=whole.get_added_tokens_decoder(), rest=whole)
@@ -111,7 +111,7 @@ def _charsmap(normalizer: Any) -> bytes | None:
 
 
 def vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
-    """The first file of the vocabulary. FileNotFoundError if one is missing."""
+    """The first vocabulary file. FileNotFoundError if one is missing."""
     files = () if kind is None else kind.files
     if files and files[0].endswith(".model") and (folder / "tokenizer.model").is_file():
         return folder / "tokenizer.model"  # its newer name
@@ -120,14 +120,14 @@ def vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
     pieces = sorted(path.name for path in folder.glob("*.model"))
     raise FileNotFoundError(
         f"no tokenizer.json in {folder}"
-        + (f", nor {' and '.join(files)}" if files else "; of a tokenizer of the generic class no other file is read")
+        + (f", nor {' and '.join(files)}" if files else "; a tokenizer of the generic class needs this file")
         + (f", {pieces[0]} neither" if pieces else "")
-        + "; transformers writes it: AutoTokenizer.from_pretrained, then save_pretrained"
+        + "; write it with transformers: AutoTokenizer.from_pretrained, then save_pretrained"
     )  # fmt: skip
 
 
 def read_vocabulary(path: Path, kind: TokenizerClass | None) -> Content:
-    """The same of the older files, of which `path` is the first."""
+    """The content of the older files, of which `path` is the first."""
     if path.suffix == ".model":
         model = read_pieces(path)
         if kind is None or kind.model != "BPE":
