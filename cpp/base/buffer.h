@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Buffer: owning, 64-byte aligned, uninitialized storage. MatrixView: rows of somebody's buffer.
+// Buffer: owning, 64-byte aligned, uninitialized storage. MatrixView: rows of another buffer.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ class Buffer {
   T& operator[](size_t i) { return data_.get()[i]; }
   const T& operator[](size_t i) const { return data_.get()[i]; }
 
-  // At least size elements; what it held is lost when it grows.
+  // At least size elements. The contents are lost when it grows.
   void reserve(size_t size) {
     if (size > size_) *this = Buffer(size);
   }
@@ -49,7 +49,7 @@ class Buffer {
     return bytes;
   }
 
-  // Large buffers ask for huge pages of their own.
+  // Large buffers request their own huge pages.
   static Pointer allocate(size_t size) {
     if (size == 0) return nullptr;
     const size_t bytes = bytes_of(size);
@@ -71,7 +71,7 @@ class Buffer {
   size_t size_ = 0;
 };
 
-// A row-major matrix that somebody else owns.
+// A row-major matrix owned by another object.
 template <typename T>
 struct MatrixView {
   T* data = nullptr;

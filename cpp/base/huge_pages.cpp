@@ -12,14 +12,14 @@
 namespace simdformer {
 namespace {
 
-// What is mapped at once; what is never written costs no memory.
+// The size of a mapping; pages that are never written use no memory.
 constexpr size_t kChunk = size_t{1} << 25;
-// A model of such weights fits the caches, and their pages the TLB.
+// A model with smaller weights fits into the caches, and its pages into the TLB.
 constexpr size_t kSmall = size_t{1} << 16;
 
 class Chunk {
  public:
-  // One huge page more than asked for, to begin at the start of one.
+  // One huge page more than requested, for alignment.
   explicit Chunk(size_t bytes)
       : mapped_(bytes + kHugePage), pieces_((bytes + kHugePage - 1) / kHugePage) {
     start_ = map_pages(mapped_);
@@ -33,7 +33,7 @@ class Chunk {
   Chunk(const Chunk&) = delete;
   Chunk& operator=(const Chunk&) = delete;
 
-  // Null if there is not so much left. One thread at a time.
+  // Null if there is not enough left. One thread at a time.
   std::byte* take(size_t bytes) {
     const size_t begin = taken_.load();
     if (size_ - begin < bytes) return nullptr;
@@ -82,7 +82,7 @@ std::shared_ptr<std::byte> huge_page_memory(size_t bytes) {
 #endif
   if (bytes < kSmall) return ordinary_memory(bytes);
   bytes = (bytes + 63) / 64 * 64;
-  // The lock is only tried: a child forked while another thread held it would wait for ever.
+  // try_lock: a child forked while another thread held the lock would wait forever.
   const std::unique_lock lock(mutex, std::try_to_lock);
   std::shared_ptr<Chunk> chunk = lock ? open_chunk.lock() : nullptr;
   std::byte* piece = chunk ? chunk->take(bytes) : nullptr;

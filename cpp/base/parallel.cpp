@@ -13,7 +13,7 @@ namespace simdformer {
 
 using Clock = std::chrono::steady_clock;
 
-// The last for_each in which somebody took this share.
+// The last for_each in which this share was taken.
 struct alignas(64) Share {
   std::atomic<uint32_t> phase{0};
 };
@@ -30,11 +30,11 @@ struct TeamState {
 namespace {
 
 constexpr auto kCheckInterval = std::chrono::milliseconds(20);
-// Before a member takes a share that is not its own: as long as members of a balanced team come one
-// after another, or they would work on what lies in each other's caches.
+// Time before a member takes another member's share: the delay between members of a balanced team.
+// Otherwise they would work on data in each other's caches.
 constexpr std::chrono::microseconds kSpinBeforeHelp{1};
-// Before the kernel puts a waiting member to sleep: longer than a balanced layer step is uneven,
-// short enough not to burn a CPU that a cgroup quota counts.
+// Time before a waiting member sleeps: longer than the imbalance of a layer step, and short enough
+// not to waste CPU time of a cgroup quota.
 constexpr std::chrono::microseconds kSpinBeforeSleep{50};
 
 }  // namespace

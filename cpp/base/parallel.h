@@ -15,11 +15,11 @@
 
 namespace simdformer {
 
-// Asks whether the caller wants to stop (a pending Ctrl-C). Called on the calling thread alone, at
-// most every 20 ms. May be empty.
+// Returns whether the caller wants to stop (a pending Ctrl-C). Called only on the calling thread,
+// at most every 20 ms. May be empty.
 using StopCheck = std::function<bool()>;
 
-// Thrown by run_team when the stop check said so.
+// Thrown by run_team if the stop check returned true.
 struct Stopped : std::runtime_error {
   Stopped() : std::runtime_error("stopped") {}
 };
@@ -35,9 +35,9 @@ class Team {
   size_t size() const { return static_cast<size_t>(size_); }
 
   // body(i) for i in [0, count), in contiguous shares that depend on sizes alone; returns when all
-  // are done. Each member takes its own share and then those that nobody came for, so a member that
-  // another process keeps from its CPU is waited for only while it holds one. After a stop the
-  // bodies are left out.
+  // are done. Each member takes its own share first, then unclaimed ones (work stealing), so a
+  // member that another process keeps from its CPU is waited for only while it holds one. After a
+  // stop the bodies are left out.
   template <typename Body>
   void for_each(size_t count, Body&& body) {
     const size_t shares = std::min(count, size());

@@ -26,7 +26,7 @@ void pin_worker(size_t id) {
   cpu_set_t own;
   CPU_ZERO(&own);
   CPU_SET(cpus[id % cpus.size()], &own);
-  // A mask that changed meanwhile leaves the worker as it was.
+  // If the mask has changed, the worker is not pinned.
   static_cast<void>(sched_setaffinity(0, sizeof own, &own));
 }
 

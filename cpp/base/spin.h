@@ -7,8 +7,8 @@
 
 namespace simdformer {
 
-// Asks again and again for at most this long. Returns whether the answer was yes. A pause takes 40
-// cycles on some CPUs and 140 on others, so that counting them would not tell the time.
+// Polls for at most this time. Returns whether the condition became true. A pause takes 40 cycles
+// on some CPUs and 140 on others, so counting pauses would not measure time.
 template <typename Condition>
 bool spin_until(std::chrono::microseconds limit, const Condition& condition) {
   constexpr int kPausesPerLook = 8;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What each operating system does in its own way: system_posix.cpp (Linux and macOS),
+// Functions specific to an operating system: system_posix.cpp (Linux and macOS),
 // system_windows.cpp.
 #pragma once
 
@@ -14,9 +14,9 @@ void free_aligned(void* p);
 // Whole pages of zeros; null if there is no memory.
 void* map_pages(size_t bytes);
 void unmap_pages(void* p, size_t bytes);
-// Asks for huge pages, in vain where the system has none.
+// Requests huge pages; no effect if the system has none.
 void advise_huge_pages(void* p, size_t bytes);
-// The memory of mapped pages that are not used any more goes back to the system.
+// Returns the memory of unused mapped pages to the system.
 void discard_pages(void* p, size_t bytes);
 
 struct CpuCount {
@@ -32,7 +32,7 @@ CpuCount usable_cpus();
 bool start_thread(size_t stack_bytes, void* (*run)(void*), void* argument);
 
 // Each may be null: what runs before a fork, and after it in the parent and in the child. Nothing
-// happens where processes do not fork. Returns true, for the initialisation of a global.
+// happens where processes do not fork. Returns true, for the initialization of a global.
 bool at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 
 }  // namespace simdformer

@@ -8,7 +8,7 @@ namespace simdformer {
 
 struct ThreadCount {
   int count = 1;
-  std::string source;  // what set it, for people: "SIMDFORMER_NUM_THREADS=4"
+  std::string source;  // what set it, for messages: "SIMDFORMER_NUM_THREADS=4"
 };
 
 // The smallest of: CPUs in the affinity mask, the cgroup quota rounded down (at least 1), and

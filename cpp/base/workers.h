@@ -12,9 +12,9 @@ namespace simdformer {
 // "pool" or "openmp".
 const char* thread_provider();
 
-// Calls body(0) on this thread, and each of body(1) ... body(size - 1) on a worker, if one finds
-// the time before body(0) returns: whoever comes must do the work of those who do not. Returns
-// when all that came are done. body must not throw. Works in a forked child too.
+// Calls body(0) on this thread, and each of body(1) ... body(size - 1) on a worker if one becomes
+// free before body(0) returns. Those that run must do the work of those that do not. Returns when
+// all running bodies are done. body must not throw. Works in a forked child too.
 void run_with_workers(int size, FunctionRef<void(int rank)> body);
 
 }  // namespace simdformer

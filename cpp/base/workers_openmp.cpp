@@ -15,8 +15,8 @@ namespace {
 // Kernels use up to 160 KB of it.
 constexpr size_t kMinStackBytes = size_t{256} << 10;
 
-// libgomp's workers belong to the thread that opened a region. In a forked child they are gone, and
-// the thread that forked would wait for them for ever: there it works alone. Threads that the child
+// libgomp's workers belong to the thread that opened a region. In a forked child they do not exist,
+// and the thread that forked would wait for them forever, so it works alone. Threads that the child
 // starts have workers of their own.
 thread_local bool workers_lost = false;
 [[maybe_unused]] const int fork_handler =
@@ -27,7 +27,7 @@ void* wait_for_latch(void* latch) {
   return nullptr;
 }
 
-// How many of these threads the system gives at once.
+// How many of these threads the system can start.
 int startable(int wanted) {
   std::vector<pthread_t> threads(static_cast<size_t>(wanted));
   std::latch all_started(1);

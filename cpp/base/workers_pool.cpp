@@ -60,7 +60,7 @@ class ThreadPool {
     for (size_t i = 0; i < helpers; ++i) posted_.notify_one();
   }
 
-  // Nobody comes any more, and those that came are waited for.
+  // No more workers may join; wait for those that have joined.
   void withdraw(Job& job) {
     {
       const std::lock_guard lock(mutex_);
@@ -101,7 +101,7 @@ class ThreadPool {
     return {&job, static_cast<int>(place - job.taken.begin())};
   }
 
-  // The job may be gone as soon as the caller sees that nobody works on it.
+  // The job may be destroyed as soon as the caller sees that nobody works on it.
   void leave(Job& job) {
     const std::lock_guard lock(mutex_);
     if (job.working.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
@@ -128,7 +128,7 @@ class ThreadPool {
   }
 
   std::mutex mutex_;
-  std::vector<Job*> open_;  // with ranks that nobody has taken
+  std::vector<Job*> open_;  // with free ranks
   size_t num_workers_ = 0;
   std::condition_variable left_;
   std::atomic<uint32_t> posted_{0};

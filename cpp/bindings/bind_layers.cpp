@@ -109,8 +109,8 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
                                       norm, padding_idx, projection);
 }
 
-// What each share of a product of rows with panels costs, in rows times panels, whichever way a
-// team of that size splits it.
+// The cost of each share of a product of rows with panels, in rows times panels, as a team of this
+// size splits it.
 std::vector<size_t> product_shares(size_t rows, size_t panels, size_t team_size) {
   check(rows > 0 && panels > 0 && team_size > 0, "product_shares: sizes must be positive");
   const size_t blocks = num_row_blocks(rows, team_size);
@@ -150,7 +150,7 @@ std::vector<size_t> row_shares(size_t items, size_t rows, size_t team_size) {
   return costs;
 }
 
-// A table where it lies, read-only; None for none.
+// A read-only view of a table; None if there is none.
 template <ConstMatrix (Embeddings::*table)() const>
 py::object table_of(const py::object& self) {
   const ConstMatrix rows = (self.cast<const Embeddings&>().*table)();

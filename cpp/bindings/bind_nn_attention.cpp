@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Multi-head attention by itself.
+// Multi-head attention outside a stack.
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
@@ -16,7 +16,7 @@ std::vector<LinearGroup> projection_groups(
     const std::vector<std::vector<Shared<Linear>>>& projections) {
   std::vector<LinearGroup> groups;
   for (const auto& group : projections) {
-    check(!group.empty(), "projections holds a group of nothing");
+    check(!group.empty(), "projections contains an empty group");
     groups.push_back(constant("projections", group));
     for (const auto& linear : group) {
       check(linear->in_features() == group[0]->in_features(), "projections: a group's maps take ",

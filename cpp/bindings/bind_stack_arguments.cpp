@@ -7,7 +7,7 @@
 namespace simdformer::bindings {
 namespace {
 
-// Of each head its place among the wanted ones, -1 for others.
+// The index of each head among the requested ones, -1 for others.
 std::vector<int32_t> head_places(const std::vector<int32_t>& wanted, size_t heads) {
   std::vector<int32_t> places(heads, -1);
   for (size_t i = 0; i < wanted.size(); ++i) {
@@ -62,8 +62,8 @@ std::vector<TransformerLayer::Taps> layer_taps(const TransformerStack& self,
                                                std::vector<std::vector<int32_t>>& places) {
   const size_t layers = self.num_layers();
   const auto check_count = [&](const char* name, size_t count) {
-    check(count == 0 || count == layers, name, " must have one element a layer, ", layers, ", got ",
-          count);
+    check(count == 0 || count == layers, name, " must have one element per layer, ", layers,
+          ", got ", count);
     return count > 0;
   };
   const bool positions = check_count("positions", given.positions.size());
@@ -148,9 +148,9 @@ size_t set_memory(const TransformerStack& self, TransformerStack::Call& call, co
     keys = max_length(*call.cross_cache);
   }
   if (memory.rows.is_none()) {
-    check(keys > 0, "memory is needed: there is none in a cache");
+    check(keys > 0, "memory is required: the cache contains none");
   } else {
-    check(keys == 0, "the cache holds a memory already");
+    check(keys == 0, "the cache already contains a memory");
     memory_cu = offsets("memory_cu_seqlens", memory.cu_seqlens);
     check(memory_cu.size() == cu.size(), "memory holds ", memory_cu.size() - 1,
           " sequences, x has ", cu.size() - 1);

@@ -6,23 +6,23 @@
 
 namespace simdformer::bindings::exit_gate {
 
-// With the GIL: this thread leaves Python. Once the interpreter ends, it stays out for ever.
+// With the GIL: this thread leaves Python. Once the interpreter exits, it does not return.
 void enter();
 
-// With the GIL: it is back.
+// With the GIL: it has returned.
 void leave();
 
 // Whether it must not come back. Any thread but the one that ends the interpreter.
 bool closed();
 
-// Without the GIL, in place of coming back: until the process is gone.
+// Without the GIL, instead of returning: wait until the process ends.
 [[noreturn]] void stay_out();
 
 // With the GIL, as the interpreter begins to end: waits, up to five seconds, until all others are
 // back or stay out.
 void close();
 
-// In a forked child the others are no more.
+// In a forked child the other threads do not exist.
 void reset();
 
 }  // namespace simdformer::bindings::exit_gate

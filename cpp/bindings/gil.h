@@ -9,7 +9,7 @@
 
 namespace simdformer::bindings {
 
-// The GIL is released as long as this lives. Where the interpreter has ended meanwhile, the thread
+// The GIL is released during its lifetime. If the interpreter has exited meanwhile, the thread
 // stops in place of taking it again.
 class GilRelease {
  public:

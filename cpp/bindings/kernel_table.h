@@ -12,7 +12,7 @@
 
 namespace simdformer::bindings {
 
-// Arguments that several kernels have, and so one binding and one timing.
+// Arguments shared by several kernels, which need one binding and one timing.
 using ElementKernel = void (*)(size_t n, const float* x, float* y);
 using RowKernel = void (*)(size_t rows, size_t cols, const float* x, float* y);
 using AttentionKernel = void (*)(const AttentionArgs& args);

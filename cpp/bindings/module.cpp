@@ -20,7 +20,7 @@ constexpr const char* kCompiler = "gcc " __VERSION__;
 
 }  // namespace
 
-// threadpoolctl knows a library by what it exports.
+// threadpoolctl recognizes a library by its exports.
 extern "C" PYBIND11_EXPORT const char* simdformer_thread_provider() {
   return simdformer::thread_provider();
 }
@@ -30,7 +30,7 @@ PYBIND11_MODULE(simdformer_core, module) {
   using namespace simdformer;
   module.doc() = "Native layers and kernels of simdformer.";
 
-  // A forced level that can't run here is refused at import, not at the first call.
+  // A forced level that cannot run here is refused at import, not in the first call.
   try {
     active_kernels();
   } catch (const std::invalid_argument& error) {
@@ -69,9 +69,10 @@ PYBIND11_MODULE(simdformer_core, module) {
 // main interpreter's state.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
-    PyErr_SetString(PyExc_ImportError,
-                    "simdformer runs in a process's main interpreter alone, not in subinterpreters"
-                    " (mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
+    PyErr_SetString(
+        PyExc_ImportError,
+        "simdformer runs only in the main interpreter of a process, not in subinterpreters"
+        " (mod_wsgi: WSGIApplicationGroup %{GLOBAL})");
     return nullptr;
   }
   return PyInit_simdformer_core();

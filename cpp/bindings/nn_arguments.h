@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a call of an attention or a stack is told: sequences, masks, positions.
+// Arguments of an attention or a stack: sequences, masks, positions.
 #pragma once
 
 #include <optional>
@@ -13,7 +13,7 @@ namespace simdformer::bindings {
 template <typename T>
 using Shared = std::shared_ptr<T>;
 
-// Where row i of sequence s lies: 3-D arrays are (sequence, row, feature), 2-D ones packed.
+// The address of row i of sequence s: 3-D arrays are (sequence, row, feature), 2-D ones are packed.
 template <typename T>
 SequenceRows<T> sequence_rows(const char* name, const py::object& object,
                               const std::vector<int32_t>& cu, size_t features) {
@@ -41,17 +41,17 @@ SequenceRows<T> sequence_rows(const char* name, const py::object& object,
   }
   for (size_t s = 0; s + 1 < cu.size(); ++s) {
     check(last == 1 || cu[s + 1] - cu[s] <= array.shape(1), name, " has ", array.shape(1),
-          " rows a sequence, sequence ", s, " needs ", cu[s + 1] - cu[s]);
+          " rows per sequence, sequence ", s, " needs ", cu[s + 1] - cu[s]);
     rows.begin.push_back(last == 2 ? data + static_cast<ptrdiff_t>(s) * array.strides(0) / kFloat
                                    : data + cu[s] * rows.row_stride);
   }
   return rows;
 }
 
-// Rows a sequence of a padded array, 0 of a packed one.
+// Rows per sequence of a padded array, 0 for a packed one.
 size_t padded_length(const py::object& object);
 
-// Offsets of sequences: from 0 on, never falling.
+// Offsets of sequences: start at 0, never decrease.
 std::vector<int32_t> offsets(const char* name, const py::object& object);
 
 // (batch, heads, rows, cols) that a call fills where there are queries and keys.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NumPy arrays at the border: dtype and rank are checked here, once, and named in the error.
+// NumPy arguments: dtype and rank are checked here, once, and reported in the error.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -47,7 +47,7 @@ inline FloatArray float_array(const char* name, const py::object& object, py::ss
   return FloatArray::ensure(array);
 }
 
-// A private C-contiguous int32 copy of integer ids: nobody can change them after the check.
+// A private C-contiguous int32 copy of integer ids: they cannot be changed after the check.
 inline std::vector<int32_t> id_vector(const char* name, const py::object& object) {
   const py::array array = py::array::ensure(object);
   const char kind = array ? array.dtype().kind() : 'O';

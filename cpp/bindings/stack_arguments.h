@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a call of a stack is told: where its rows come from, and what is asked of each layer.
+// Arguments of a stack: the source of its rows, and the requested results of each layer.
 #pragma once
 
 #include "bindings/nn_arguments.h"
@@ -22,14 +22,14 @@ struct Source {
   void set(const TransformerStack& self, const py::object& x, TransformerStack::Call& call) const;
 };
 
-// What a call asks of its layers, one element a layer where it is not empty.
+// The requested results of the layers, one element per layer if not empty.
 struct LayerArguments {
   const std::vector<Shared<Positions>>& positions;
   const Arrays& head_masks;
   const Arrays& self_weights;
   const Arrays& cross_weights;
   const Arrays& head_outputs;
-  const std::vector<std::vector<int32_t>>& weights_heads;  // the heads whose weights are wanted
+  const std::vector<std::vector<int32_t>>& weights_heads;  // the heads whose weights are requested
 };
 
 struct CallSizes {
@@ -62,7 +62,7 @@ struct Memory {
   const Masks& masks;
 };
 
-// What cross-attention reads: rows that are given, or a cache's. memory_cu must outlive the call.
+// The input of cross-attention: given rows, or those of a cache. memory_cu must outlive the call.
 // Returns the number of keys of the longest memory.
 size_t set_memory(const TransformerStack& self, TransformerStack::Call& call, const Memory& memory,
                   KVCache* cache, const std::vector<int32_t>& cu, std::vector<int32_t>& memory_cu);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which kernel table runs: the widest that this CPU has, or the one SIMDFORMER_ISA names.
+// Selects the kernel table: the widest one that this CPU supports, or the one in SIMDFORMER_ISA.
 #pragma once
 
 #include <cstddef>
@@ -13,17 +13,17 @@ namespace simdformer {
 
 // Every level in this build, narrowest first.
 std::vector<std::string> compiled_isas();
-// Those that this CPU can run.
+// The levels that this CPU can run.
 std::vector<std::string> available_isas();
 
 // The table of a level. Throws std::invalid_argument, with both lists, for an unknown level and for
 // one that the CPU lacks.
 const Kernels& kernels_of(std::string_view isa);
 
-// The table that new layers take; chosen at the first call. Throws as kernels_of does if
+// The table of new layers, selected in the first call. Throws as kernels_of does if
 // SIMDFORMER_ISA names a level that can't run here.
 const Kernels& active_kernels();
-// Layers made from now on take this level; for tests and comparisons.
+// New layers use this level; for tests and comparisons.
 void set_active_isa(std::string_view isa);
 
 // The panels that pack_weight makes of a weight of n rows.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The levels of the architecture that this build is for: levels_NAME.cpp.
+// The levels of the architecture of this build: levels_NAME.cpp.
 #pragma once
 
 #include <vector>

@@ -23,7 +23,7 @@ SIMDFORMER_INLINE VecF32 gelu_tanh(VecF32 x) {
   return fma(half_x, tanh(x * cubic), half_x);
 }
 
-// max() gives its second operand for NaN, so NaN passes through.
+// max() returns its second operand for NaN, so NaN is propagated.
 SIMDFORMER_INLINE VecF32 relu(VecF32 x) { return max(VecF32::zero(), x); }
 
 SIMDFORMER_INLINE VecF32 silu(VecF32 x) { return x * sigmoid(x); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to a row of scores before its softmax: scale, softcap, biases, masks, in that order
+// Operations on a row of scores before softmax: scale, softcap, biases, masks, in this order
 // (a softcap behind a mask would give masked keys weight).
 #pragma once
 

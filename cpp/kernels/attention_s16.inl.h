@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of one head beside int8 linear layers (formula at Kernels::attention_s16): the strips
-// of attention.inl.h with both products in s16, which is as fast as bfloat16 where there is VNNI
-// and loses less. Numbers go in pairs, a lane each: the two halves of a row of q and k, and the
-// keys of two halves in the scores and v.
+// Attention of one head, used with int8 linear layers (formula at Kernels::attention_s16): the
+// strips of attention.inl.h with both products in s16, which is as fast as bfloat16 where there is
+// VNNI and loses less. Numbers go in pairs, a lane each: the two halves of a row of q and k, and
+// the keys of two halves in the scores and v.
 #pragma once
 
 #include "kernels/attention.inl.h"
@@ -206,7 +206,7 @@ SIMDFORMER_INLINE void attend_strip_s16(const AttentionArgs& a, const OperandsS1
   for (size_t i = 0; i < rows; ++i) finish_row_s16(a, o, row, i, sum[i]);
 }
 
-// Whether a call asks for nothing that these products do not give.
+// Whether these products support everything that a call requests.
 SIMDFORMER_INLINE bool is_for_s16(const AttentionArgs& a) {
   return a.score == Score::kDot && a.softmax_scale > 0 && !(a.softcap > 0) && !a.packed_k &&
          !a.key_bias && !a.pair_bias && !a.key_mask && !a.pair_mask && !limits_distance(a) &&

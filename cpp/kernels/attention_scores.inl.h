@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scores that are no matrix product: sums over p of a function of q[p] and k[p], lanes along
+// The scores that are not matrix products: sums over p of a function of q[p] and k[p], lanes along
 // the keys, and no (queries, keys, head_dim) temporary.
 #pragma once
 
@@ -118,7 +118,7 @@ SIMDFORMER_INLINE bool is_near(size_t n, const float* x) {
          }) == 0.0f;
 }
 
-// Which way a pair's score is taken depends on the pair alone.
+// The method for a pair's score depends only on the pair.
 SIMDFORMER_INLINE void additive_scores(const AttentionArgs& a, const AdditiveOperands& o,
                                        size_t begin, size_t end, const float* q, float* scores) {
   const float* w = a.additive_weight;

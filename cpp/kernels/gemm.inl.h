@@ -141,7 +141,7 @@ SIMDFORMER_INLINE GemmArgs depth_part(const GemmArgs& g, size_t k, size_t depth)
   return part;
 }
 
-// Rows of which every panel is done.
+// Rows whose panels are all done.
 SIMDFORMER_INLINE void finish_rows(const GemmArgs& g, size_t row, size_t rows) {
   if (!g.finish || !g.norm_weight) return;
   float* c = g.c + row * g.ldc;

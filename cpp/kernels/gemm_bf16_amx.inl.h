@@ -39,7 +39,8 @@ struct TileWeights {
   size_t second;  // offset
 };
 
-// What a block brings into L2 of the next columns: in each step, `size` numbers of each vector.
+// What a block prefetches into L2 from the next columns: in each step, `size` numbers of each
+// vector.
 struct TileShare {
   const uint16_t* p;
   size_t size;

@@ -58,8 +58,8 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   }
 }
 
-// What a tile reads of A: its rows quantized and, in float32, their values in the outlier columns,
-// from the first group of this call on.
+// The input of a tile from A: its rows quantized and, in float32, their values in the outlier
+// columns, from the first group of this call on.
 struct S8Rows {
   const float* outliers;  // (num_outliers, capacity)
   size_t num_outliers;
@@ -79,7 +79,7 @@ struct S8Rows {
   }
 };
 
-// What a tile reads of W: one panel, from the first group of this call on.
+// The input of a tile from W: one panel, from the first group of this call on.
 struct S8Panel {
   const int8_t* packed;
   const float* ranges;

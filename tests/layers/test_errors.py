@@ -215,7 +215,7 @@ CONSTRUCTORS = {
         lambda: _core.MultiheadAttention(
             [[]], linear(), num_heads=2, num_kv_heads=2, softmax_scale=1.0
         ),
-        "projections nothing",
+        "projections empty",
     ),
     "MultiheadAttention: qkv not three times as wide": (
         lambda: attention(linear(7, 4)),
