@@ -23,7 +23,8 @@ def test_examples_run(module, monkeypatch, tmp_path):
     runner = doctest.DocTestRunner()
     for name, thing in public_objects(module):
         home = sys.modules.get(getattr(thing, "__module__", None))
-        for example in finder.find(thing, name, module=home, globs={"np": np}):
+        names = {**vars(home or np), "np": np}
+        for example in finder.find(thing, name, module=home, globs=names):
             runner.run(example)
     failed, attempted = runner.summarize(verbose=False)
     assert attempted > 0
