@@ -179,7 +179,11 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, error, 
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
-        ("model_type", "quantum", "unknown architecture: .* model_type='quantum'; known: bert, "),
+        (
+            "model_type",
+            "quantum",
+            "unknown architecture: .* model_type='quantum'; known: albert, bert, ",
+        ),
         ("model_type", None, "unknown architecture: config.json has model_type=None"),
         ("model_type", ["bert"], "unknown architecture"),
         ("hidden_act", "mish", "unknown hidden_act 'mish'; known: gelu, gelu_accurate"),

@@ -18,7 +18,9 @@ from tests.support.model_fixtures import CLOSE
 from tests.support.tiny_models import BY_NAME, ROTARY, TEXTS
 from tests.support.tiny_rotary import (
     ALL,
+    BY_LAYER_TYPE,
     EUROBERT,
+    GEMMA3,
     GTE,
     LLAMA,
     LOCAL,
@@ -165,7 +167,7 @@ YARN = {
 @each
 def test_scaled_positions_follow_the_oracle(tmp_path, architecture, scaling, divisor, factor):
     config = without(architecture.fields(), "rope_parameters")
-    if architecture is MODERNBERT:
+    if architecture in BY_LAYER_TYPE:
         config["rope_parameters"] = dict.fromkeys((ALL, LOCAL), scaling)
     else:
         config["rope_parameters"] = {**scaling, "rope_theta": architecture.thetas[ALL]}
@@ -285,7 +287,9 @@ def test_info_shows_sizes_in_nomic_embed_texts_own_words(tmp_path, capsys):
 def test_rope_scaling_means_the_same_as_rope_parameters(tmp_path, architecture):
     config = without(architecture.fields(), "rope_parameters")
     thetas = {kind: {**HALF, "rope_theta": theta} for kind, theta in architecture.thetas.items()}
-    new = {"rope_parameters": thetas if architecture is MODERNBERT else thetas[ALL]}
+    if architecture is GEMMA3:  # its old form scales the layers that see all
+        del thetas[LOCAL]["rope_type"], thetas[LOCAL]["factor"]
+    new = {"rope_parameters": thetas if architecture in BY_LAYER_TYPE else thetas[ALL]}
     # ModernBERT came when "type" had become "rope_type".
     kind = "rope_type" if architecture is MODERNBERT else "type"
     old = {

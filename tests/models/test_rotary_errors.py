@@ -13,7 +13,9 @@ from simdformer.folder.loading import load_model
 from tests.support.tiny_models import ROTARY
 from tests.support.tiny_rotary import (
     ALL,
+    BY_LAYER_TYPE,
     EUROBERT,
+    GEMMA3,
     GTE,
     LOCAL,
     MODERNBERT,
@@ -74,7 +76,7 @@ def test_a_field_that_cannot_be_is_refused_by_name(tmp_path, architecture, chang
 @each
 def test_rotations_that_cannot_be_are_refused_by_name(tmp_path, architecture, parameters, match):
     given = {"rope_theta": 1000.0} | parameters
-    if architecture is MODERNBERT:
+    if architecture in BY_LAYER_TYPE:
         given = {ALL: given}
     config = architecture.fields(rope_parameters=given)
     refused(tmp_path / "m", architecture, config, f"config.json: {match}")
@@ -90,6 +92,8 @@ def test_rotations_that_cannot_be_are_refused_by_name(tmp_path, architecture, pa
         (MODERNBERT, {"layer_types": None, "global_attn_every_n_layers": 0}, "global_attn_every_n_layers must be an int in 1"),
         (MODERNBERT, {"rope_parameters": None, "global_rope_theta": -1}, "global_rope_theta must be a finite number above 0, got -1"),
         (MODERNBERT, {"rope_parameters": {LOCAL: 3}}, "rope_parameters must be an object, got 3"),
+        (MODERNBERT, {"rope_parameters": {"rope_theta": 1e4}}, "unknown members of rope_parameters: 'rope_theta'; known: 'full_attention', 'sliding_attention'"),
+        (GEMMA3, {"rope_parameters": {"rope_theta": 1e4}}, "unknown members of rope_parameters: 'rope_theta'"),
         (MODERNBERT, {"hidden_activation": "mish"}, "unknown hidden_activation 'mish'; known"),
         (MODERNBERT, {"norm_eps": 0}, "norm_eps must be a finite number above 0, got 0"),
         (MODERNBERT, {"norm_bias": "yes"}, "norm_bias must be true or false, got 'yes'"),

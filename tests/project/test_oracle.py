@@ -31,12 +31,13 @@ def test_oracle_never_imports_the_library(file):
         "math",
         "numpy",
         "tests",
+        "typing",
     }
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_oracle_can_be_read_in_one_sitting(file):
-    assert len(file.read_text().splitlines()) <= 250
+    assert len(file.read_text().splitlines()) <= 300
 
 
 @pytest.mark.parametrize("mode", ["cls", "max", "mean", "weightedmean", "lasttoken"])

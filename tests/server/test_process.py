@@ -228,7 +228,7 @@ def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing)
     [
         (["--max-queue", "5"], "--max-queue must be at least --max-client-batch (2048)"),
         (["--api-key", ""], "must be printable"),
-        (["--api-key", "secret\n"], "no blanks or line ends around it"),
+        (["--api-key", "secret\n"], "without spaces or line ends around it"),
         (["--port", "70000"], "expected a port, 0 to 65535"),
     ],
 )

@@ -378,6 +378,8 @@ GEMMA3 = replace(
         },
     },
 )
+# Whose rope_parameters are by type of layer.
+BY_LAYER_TYPE = (MODERNBERT, GEMMA3)
 JINA_V3 = Rotary(
     model_type="jina_embeddings_v3",
     tokenizer_class="PreTrainedTokenizerFast",

@@ -12,7 +12,7 @@ from typing import Any
 
 from simdformer import nn
 from simdformer.models import decoder
-from simdformer.models.config_fields import flag, mapping, one_of, positive_float, positive_int
+from simdformer.models.config_fields import flag, one_of, positive_float, positive_int
 from simdformer.models.rotary import (
     EVERYWHERE,
     GLOBAL,
@@ -20,6 +20,7 @@ from simdformer.models.rotary import (
     Sizes,
     layer_types,
     rope_parameters,
+    rope_parameters_of,
     rotary_positions,
 )
 
@@ -80,6 +81,6 @@ def _rope_parameters(config: Mapping[str, Any], layer_type: str) -> Mapping[str,
     field, default = _THETAS[layer_type]
     inner = {
         "rope_scaling": config.get("rope_scaling") if layer_type == GLOBAL else None,
-        "rope_parameters": mapping(config, "rope_parameters").get(layer_type),
+        "rope_parameters": rope_parameters_of(config, layer_type),
     }
     return rope_parameters(inner, positive_float(config, field, default))

@@ -12,7 +12,7 @@ from typing import Any
 
 from simdformer import nn
 from simdformer.models.activations import from_hidden_act
-from simdformer.models.config_fields import flag, mapping, positive_float, positive_int
+from simdformer.models.config_fields import flag, positive_float, positive_int
 from simdformer.models.names import LayerNames, Names, Part
 from simdformer.models.rotary import (
     EVERYWHERE,
@@ -23,6 +23,7 @@ from simdformer.models.rotary import (
     Sizes,
     layer_types,
     rope_parameters,
+    rope_parameters_of,
     rotary_positions,
     without_null,
 )
@@ -89,6 +90,6 @@ def _rope_parameters(config: Mapping[str, Any], layer_type: str) -> Mapping[str,
     field, default = _THETAS[layer_type]
     inner = {
         "rope_scaling": config.get("rope_scaling"),
-        "rope_parameters": mapping(config, "rope_parameters").get(layer_type),
+        "rope_parameters": rope_parameters_of(config, layer_type),
     }
     return rope_parameters(inner, positive_float(config, field, default))

@@ -97,6 +97,17 @@ def rope_parameters(config: Mapping[str, Any], theta: float) -> Mapping[str, Any
     return {**given, "rope_theta": next((value for value in thetas if value is not None), theta)}
 
 
+def rope_parameters_of(config: Mapping[str, Any], layer_type: str) -> object:
+    """What rope_parameters, an object by type of layer, say of one type; None for nothing."""
+    given = mapping(config, "rope_parameters")
+    if unknown := sorted(set(given) - {GLOBAL, LOCAL}):
+        listed = ", ".join(map(repr, unknown))
+        raise ValueError(
+            f"config.json: unknown members of rope_parameters: {listed}; known: {GLOBAL!r}, {LOCAL!r}"
+        )
+    return given.get(layer_type)
+
+
 def layer_types(config: Mapping[str, Any], default: list[str]) -> list[str]:
     """What each layer sees, GLOBAL or LOCAL; default, one a layer, where config.json does not say."""
     types = config.get("layer_types")
