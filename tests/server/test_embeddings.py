@@ -131,7 +131,7 @@ def test_ids_cannot_be_checked_where_there_are_no_special_tokens(tmp_path):
     }
     model = SentenceTransformer(write_model(tmp_path / "m", files=files))
     answer = ask(create_app(model), PATH, {"input": [5, 6]})
-    assert_error(answer, 400, "cannot be told from another tokenizer's", param="input[0]")
+    assert_error(answer, 400, "cannot be distinguished from another tokenizer's", param="input[0]")
 
 
 @pytest.mark.parametrize("include_prompt", [True, False])
