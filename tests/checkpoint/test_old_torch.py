@@ -103,7 +103,7 @@ VIEW = storage(more=(tuple_of(text("1"), number(0), number(6)),))
         ),
         (old_file(PICKLED, {"0": SIX}, machine=machine(little=False)), "little-endian machine"),
         (old_file(PICKLED, {"0": SIX}, machine=listed(["x"])), "little-endian machine"),
-        (old_file(listed(["x"]), {"0": SIX}), "it holds a list, not tensors by name"),
+        (old_file(listed(["x"]), {"0": SIX}), "it contains a list, not tensors by name"),
         (
             old_file(state_dict({"a": tensor(stored=VIEW)}), {"0": SIX}),
             "describes a storage in a way that torch.save does not",

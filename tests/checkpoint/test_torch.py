@@ -509,5 +509,5 @@ def test_a_checkpoint_of_training_is_told_which_dict_to_save(path):
     write_archive(path, pickled, [bytes(24)])
     refused(
         path,
-        r"a checkpoint of training, whose tensors are in a dict inside, 'model': save that alone",
+        r"a training checkpoint, whose tensors are in the nested dict 'model': save that alone",
     )

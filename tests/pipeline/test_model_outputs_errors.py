@@ -44,7 +44,7 @@ LAYERS, HEADS = TINY.num_layers, TINY.num_heads
         (
             {"head_mask": [np.nan] * HEADS},
             ValueError,
-            "head_mask holds a number that is not finite",
+            "head_mask contains a number that is not finite",
         ),
         ({"head_mask": ["a"] * HEADS}, TypeError, "head_mask must be an array of numbers"),
         ({"max_bytes": 0}, ValueError, "max_bytes"),
