@@ -29,7 +29,7 @@ from simdformer.sparse_embeddings import (
 from simdformer.text.inputs import check_execution, merge_prompts, old_name, refuse_unknown
 from simdformer.util.similarity import SIMILARITIES
 
-Decoded = list[tuple[str, float]]
+Decoded = list[tuple[str | None, float]]
 
 
 class SparseEncoder(TaskModel):
@@ -271,7 +271,8 @@ class SparseEncoder(TaskModel):
     def decode(self, embeddings: Any, top_k: int | None = None) -> Decoded | list[Decoded]:
         """The tokens of embeddings with their weights, the largest first, at most top_k.
 
-        embeddings: (vocabulary,) or (n, vocabulary). Returns: a list of (token, weight), or n of them.
+        embeddings: (vocabulary,) or (n, vocabulary). Returns: a list of (token, weight), or n of them; the
+        token is None of an id that the tokenizer does not have.
         """
         rows = as_sparse("embeddings", embeddings)
         if top_k is not None:
@@ -280,7 +281,7 @@ class SparseEncoder(TaskModel):
         decoded = []
         for row in [rows] if rows.ndim == 1 else rows:
             order = np.argsort(-row.data, kind="stable")
-            tokens = spell(row.indices[order].tolist())
+            tokens = [token or None for token in spell(row.indices[order].tolist())]
             decoded.append(list(zip(tokens, row.data[order].tolist(), strict=True)))
         return decoded[0] if rows.ndim == 1 else decoded
 

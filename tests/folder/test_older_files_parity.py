@@ -83,8 +83,8 @@ def test_a_state_dict_with_metadata_and_other_numbers_is_read(torch, tmp_path):
         (lambda torch: {"x": torch.ones(2).to(torch.complex64)}, "ComplexFloatStorage"),
         (lambda torch: {"x": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor"),
         (lambda torch: {"x": torch.ones(2, dtype=torch.complex64).conj().imag}, "in a way that"),
-        (lambda torch: {"state_dict": {"x": torch.ones(2)}}, "a checkpoint of training"),
-        (lambda torch: [torch.ones(2)], "it holds a list, not tensors by name"),
+        (lambda torch: {"state_dict": {"x": torch.ones(2)}}, "it is a training checkpoint"),
+        (lambda torch: [torch.ones(2)], "it contains a list, not tensors by name"),
         (lambda torch: torch.ones(2), "not tensors by name"),
         (
             lambda torch: torch.optim.Adam([torch.ones(2)]).state_dict(),

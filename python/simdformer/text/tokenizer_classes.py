@@ -176,6 +176,7 @@ BY_MODEL_TYPE = {
     "ernie": "Bert",
     "gemma3_text": "Gemma",
     "gte": "XLMRoberta",
+    "jina_embeddings_v3": "XLMRoberta",
     "mistral": "",
     "modernbert": "",
     "mpnet": "MPNet",
