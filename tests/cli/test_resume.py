@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from simdformer.cli import embedding, journal, main
-from tests.support import ROOT
 
 TEXTS = [f"Text number {i} of some." for i in range(60)]
 
@@ -135,11 +134,10 @@ def test_two_runs_of_one_output_are_refused(tmp_path, capsys, corpus):
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 def test_after_thirty_kills_the_output_is_that_of_an_undisturbed_run(tmp_path):
     corpus = tmp_path / "corpus.txt"
-    corpus.write_text("".join(f"{'word ' * (i % 20)}number {i}\n" for i in range(1500)))
+    corpus.write_text("".join(f"{'word ' * (i % 20)}number {i}\n" for i in range(800)))
     start = (
         "from simdformer.cli import journal, main; journal._ROWS = 64; import sys; sys.exit(main())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
 
     def command(name):
         out = tmp_path / name
@@ -147,21 +145,20 @@ def test_after_thirty_kills_the_output_is_that_of_an_undisturbed_run(tmp_path):
 
     whole, arguments = command("whole.jsonl")
     began = time.monotonic()
-    subprocess.run(arguments, check=True, env=environment)
+    subprocess.run(arguments, check=True)
     seconds = time.monotonic() - began
     out, arguments = command("out.jsonl")
     rng = random.Random(0)
     for _ in range(30):
-        process = subprocess.Popen(arguments, env=environment)
+        process = subprocess.Popen(arguments)
         try:
             process.wait(rng.uniform(0.1, 1) * seconds)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        if process.returncode == 0:
+        if process.returncode == 0 or out.exists():  # a kill may come after the end of the work
             assert out.read_bytes() == whole.read_bytes()
             out.unlink()
-        assert not out.exists()
-    subprocess.run(arguments, check=True, env=environment)
+    subprocess.run(arguments, check=True)
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["corpus.txt", "out.jsonl", "whole.jsonl"]
