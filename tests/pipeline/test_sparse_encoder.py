@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from simdformer import SentenceTransformer, SparseEmbeddings, SparseEncoder
+from simdformer import SentenceTransformer, SparseEmbeddings, SparseEncoder, quantize_model
+from simdformer.cli import main
 from tests import oracle
 from tests.support import assert_same_bits
 from tests.support.bert_weights import random_weights
@@ -290,3 +291,11 @@ def test_a_head_that_is_missing_is_named(tmp_path):
 def test_a_sparse_encoders_folder_is_none_of_sentence_transformers_kind(folder):
     with pytest.warns(UserWarning, match="is a SparseEncoder: its modules are not taken"):
         SentenceTransformer(folder)
+
+
+def test_what_makes_no_pooled_vectors_is_not_quantized_or_described(tmp_path, capsys):
+    folder = write_sparse(tmp_path / "m")
+    with pytest.raises(ValueError, match="is a SparseEncoder, which is loaded, but not"):
+        quantize_model(folder, tmp_path / "int8")
+    assert main(["info", str(folder)]) == 1
+    assert "is a SparseEncoder" in capsys.readouterr().err

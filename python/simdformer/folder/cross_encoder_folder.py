@@ -106,6 +106,9 @@ class ModularCrossEncoderFolder(ModelFolder):
         return int(steps[-1].linear.out_features)
 
 
+# Models whose output is no pooled vector and no score.
+_OTHER_KINDS = ("SparseEncoder", "MultiVectorEncoder", "ColBERT")
+
 AnyFolder = ModelFolder | CrossEncoderFolder
 AnyCrossEncoderFolder = CrossEncoderFolder | ModularCrossEncoderFolder
 
@@ -139,8 +142,11 @@ def open_folder(folder: Path) -> AnyFolder:
     """A cross-encoder's folder if a CrossEncoder saved it, or config.json names a known classification
     head and no module stands behind the Transformer; else an embedding model's. Errors: theirs."""
     listed = read_modules(folder)
+    saved = read_model_type(folder)
+    if saved in _OTHER_KINDS:
+        raise ValueError(f"{folder} is a {saved}, which is loaded, but not described or quantized")
     if listed is not None and listed.kinds() != ["Transformer"]:
-        is_scoring = read_model_type(folder) == "CrossEncoder"
+        is_scoring = saved == "CrossEncoder"
         return ModularCrossEncoderFolder(folder) if is_scoring else ModelFolder(folder)
     config = read_json(read_cross_encoder_module(folder) / "config.json")
     return ModelFolder(folder) if named_head(config) is None else CrossEncoderFolder(folder)
