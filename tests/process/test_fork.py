@@ -3,6 +3,8 @@ survive a fork, so without care the child would wait for them for ever."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.support import output_of
@@ -98,6 +100,9 @@ def test_a_childs_child_computes_the_same_bits():
     assert output_of(GRANDCHILD, timeout=60) == "0"
 
 
+# libasan holds its allocator's locks over a fork only since LLVM 17: a child of a program that allocates in
+# another thread may wait for one for ever.
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="libasan's own locks")
 def test_a_fork_during_another_threads_call_leaves_a_child_that_computes():
     assert output_of(FORK_DURING_A_CALL, timeout=120) == "done"
 
