@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import sys
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -117,6 +120,17 @@ def test_a_uri_names_a_file_or_a_folder(tmp_path, vectors):
         assert embed(uri, out=out) == 0
         assert_same_bits(np.load(out), vectors)
         out.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes there")
+def test_a_named_pipe_is_read_once(tmp_path, vectors):
+    pipe, out = tmp_path / "pipe.txt", tmp_path / "out.npy"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("".join(f"{t}\n" for t in TEXTS)))
+    writer.start()
+    assert embed(pipe, out=out) == 0
+    writer.join()
+    assert_same_bits(np.load(out), vectors)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simdformer.cli.errors import CliError
@@ -42,7 +43,7 @@ class Corpus:
         self._fields, self._on_bad = fields, on_bad
         sizes: list[int | None] = []
         for path, kind in zip(self.files, self._formats, strict=True):
-            if path == "-" or is_uri(path):
+            if path == "-" or is_uri(path) or Path(path).is_fifo():  # a pipe is opened only once
                 sizes.append(None)
                 continue
             with self._open(path, kind) as source:
