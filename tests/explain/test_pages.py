@@ -13,7 +13,7 @@ from simdformer.explain import explain_texts, measure_points
 from simdformer.explain.figures import Bars, Heads, HeatMap, Lines, Table, plain
 from simdformer.explain.points import sequence
 from tests.support.bert_weights import Config, random_weights
-from tests.support.browser import check_silence, chromium, open_page
+from tests.support.browser import check_silence, chromium, open_page, wait_for
 from tests.support.model_fixtures import config_json, write_model
 
 pytestmark = pytest.mark.pages
@@ -146,6 +146,7 @@ def test_printed_numbers_are_those_of_the_json(browser, model, tmp_path):
     for i, expected in enumerate((pairs, columns, entropy)):
         section = browser.find_element("id", f"section-{i}")
         section.find_element("css selector", "summary").click()
+        wait_for(browser, "return arguments[0].querySelector('tbody tr')", section)
         rows = section.find_elements("css selector", "tbody tr")[: len(expected)]
         printed = [[cell.text for cell in row.find_elements("css selector", "td")] for row in rows]
         for words, numbers in zip(printed, expected, strict=True):

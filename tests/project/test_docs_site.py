@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.support import ROOT
-from tests.support.browser import chromium
+from tests.support.browser import chromium, wait_for
 
 pytestmark = pytest.mark.pages
 
@@ -58,7 +56,4 @@ def test_a_page_fits_its_window_without_errors_and_broken_pictures(browser, name
 
 def test_the_search_finds_a_page(browser):
     show(browser, "search.html?q=cross-encoder", 1280)
-    end = time.monotonic() + 20
-    while not browser.execute_script("return document.querySelector('#search-results li a')?.text"):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(browser, "return document.querySelector('#search-results li a')?.text")

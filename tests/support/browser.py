@@ -49,11 +49,17 @@ def open_page(browser, path):
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(path.as_uri())
-    end = time.monotonic() + 60
-    while not browser.execute_script("return document.documentElement.dataset.ready"):
-        assert time.monotonic() < end, browser.get_log("browser")
-        time.sleep(0.02)
+    wait_for(browser, "return document.documentElement.dataset.ready")
     check_silence(browser, path)
+
+
+def wait_for(browser, script, *arguments):
+    """Wait until the script returns something true, for a minute at most. Events come after the click."""
+    end = time.monotonic() + 60
+    while not (found := browser.execute_script(script, *arguments)):
+        assert time.monotonic() < end, (script, browser.get_log("browser"))
+        time.sleep(0.02)
+    return found
 
 
 def check_silence(browser, path):
