@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The architectures: one declaration a file, chosen by config.json's model_type."""
+"""The architectures. Each file declares one; config.json's model_type selects it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from simdformer.nn import initialization
 
 
 class Architecture(Protocol):
-    """What a file in this folder offers.
+    """The interface of each file in this folder.
 
-    NAMES: what checkpoints call the parameters. An architecture where that depends on config.json has
-    names(config) beside it.
+    NAMES: the names of the parameters in a checkpoint. An architecture whose names depend on config.json also
+    has a function names(config).
     """
 
     NAMES: Names
 
     def build(self, config: Mapping[str, Any]) -> nn.TextEncoder:
-        """The encoder that config.json describes. ValueError names a field that cannot be."""
+        """Build the encoder that config.json describes. Errors: ValueError naming an invalid field."""
 
 
 REGISTRY: dict[str, Architecture] = {
@@ -75,8 +75,8 @@ REGISTRY: dict[str, Architecture] = {
 }
 
 
-# What published code makes of another's model_type, by the class that auto_map names for config.json. No
-# code is run.
+# Models that were published with code of their own under another architecture's model_type. The key is the
+# class that auto_map gives for config.json. That code is never run.
 PUBLISHED: dict[str, Architecture] = {
     "JinaBertConfig": jina_bert,
     "XLMRobertaFlashConfig": xlm_roberta_flash,
@@ -84,16 +84,16 @@ PUBLISHED: dict[str, Architecture] = {
 
 
 def published(config: Mapping[str, Any]) -> Architecture | None:
-    """The architecture of published code that config.json names, if it is one that is built in."""
+    """The built-in architecture for a model published with its own code; None if there is none."""
     given = config.get("auto_map")
     named = given.get("AutoConfig") if isinstance(given, Mapping) else None
     return PUBLISHED.get(str(named).rpartition(".")[2])
 
 
 def adapter_tasks(config: Mapping[str, Any]) -> tuple[list[str], str | None]:
-    """The tasks that a model has adapters for, and the one that is merged, which default_task says.
+    """The tasks that a model has adapters for, and the task whose adapter is merged (default_task).
 
-    ValueError for a default_task that there is none for.
+    Errors: ValueError if default_task has no adapter.
     """
     tasks = getattr(published(config), "adapter_tasks", None)
     if tasks is not None:
@@ -104,11 +104,11 @@ def adapter_tasks(config: Mapping[str, Any]) -> tuple[list[str], str | None]:
 
 
 def build_encoder(config: Mapping[str, Any]) -> tuple[nn.TextEncoder, Names]:
-    """The encoder of a model folder, without numbers, and what its checkpoint calls them.
+    """Build the encoder of a model folder, without its weights. Also returns its names in the checkpoint.
 
     config: the content of config.json.
-    Errors: ValueError for a model_type that is not in the registry (it lists those that are), and
-    whatever the architecture refuses.
+    Errors: ValueError for a model_type that is not in the registry (the message lists the known ones), and
+    whatever the architecture rejects.
     """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in REGISTRY:

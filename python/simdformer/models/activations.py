@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where the names of activations in model files meet the kernels' names."""
+"""Maps the names of activations in model files to the names of kernels. No other file does this."""
 
 from __future__ import annotations
 
-# config.json's hidden_act (transformers' ACT2FN) -> kernel. "gelu" is the exact erf form there.
+# config.json's hidden_act (transformers' ACT2FN) -> kernel. There "gelu" is the exact form with erf.
 _HIDDEN_ACT = {
     "gelu": "gelu",
     "gelu_accurate": "gelu_tanh",
@@ -21,7 +21,7 @@ _HIDDEN_ACT = {
     "tanh": "tanh",
 }
 
-# The classes of torch.nn that have a kernel. What is left out does nothing in eval mode.
+# The classes of torch.nn that have a kernel. Dropout does nothing in eval mode.
 TORCH_CLASSES = {
     "AlphaDropout": "identity",
     "Dropout": "identity",
@@ -35,8 +35,7 @@ TORCH_CLASSES = {
 
 
 def from_hidden_act(name: object, field: str = "hidden_act") -> str:
-    """The kernel for a hidden_act of config.json, or what an architecture calls it; ValueError lists
-    the known ones."""
+    """The kernel for a hidden_act of config.json. Errors: ValueError listing the known names."""
     if not isinstance(name, str) or name not in _HIDDEN_ACT:
         raise ValueError(
             f"config.json: unknown {field} {name!r}; known: {', '.join(sorted(_HIDDEN_ACT))}"

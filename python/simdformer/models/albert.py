@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ALBERT (Lan et al., 2020, arXiv:1909.11942): BERT's layers, of which one runs several times, behind
-embeddings that are narrower.
+"""ALBERT (Lan et al., 2020, arXiv:1909.11942): BERT's layers, but each layer runs several times, and the
+embeddings are narrower than the layers.
 
 The tensor names are those of transformers' AlbertModel.
 """
@@ -44,7 +44,7 @@ NAMES = bert.NAMES._replace(
 
 
 def names(config: Mapping[str, Any]) -> Names:
-    """What a checkpoint calls the parameters: its layers stand in groups."""
+    """The names of the parameters in a checkpoint, where layers are in groups."""
     inner = positive_int(config, "inner_group_num", 1)
     stem = "encoder.albert_layer_groups.{}.albert_layers.{}"
     return NAMES._replace(
@@ -53,17 +53,18 @@ def names(config: Mapping[str, Any]) -> Names:
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     albert = PostNormConfig.from_dict({"hidden_act": "gelu_new", **config}, type_vocab_size=2)
     embedding_dim = positive_int(config, "embedding_size", 128)
     return albert.encoder(embedding_dim=embedding_dim, order=_order(config))
 
 
 def _order(config: Mapping[str, Any]) -> list[int]:
-    """The layers' numbers as they run: each group so often that all groups make num_hidden_layers."""
+    """The index of the layer that runs at each step. Groups repeat until there are num_hidden_layers
+    steps."""
     layers = positive_int(config, "num_hidden_layers")
     groups, inner = (
         positive_int(config, name, 1) for name in ("num_hidden_groups", "inner_group_num")
     )
-    turns = [int(i / (layers / groups)) for i in range(layers)]  # as transformers rounds
+    turns = [int(i / (layers / groups)) for i in range(layers)]  # rounded as in transformers
     return [turn * inner + i for turn in turns for i in range(inner)]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a checkpoint's tensors to the parameters of a module: checked at once, read when they are packed."""
+"""Maps each parameter of a module to tensors of a checkpoint. Shapes are checked at once; numbers are read
+when the parameters are packed."""
 
 from __future__ import annotations
 
@@ -17,18 +18,18 @@ from simdformer.checkpoint.weights import CheckpointMatrix, Weights
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
 from simdformer.nn.parameters import Stored, shape_of
 
-# The table of words, whose codes int8 widens when it is loaded.
+# The table of word embeddings. Stored in int8, it is dequantized when it is loaded.
 WORDS = "embeddings.word_embeddings.weight"
 
-# The rows of tables of distances.
+# The number of rows of a table of relative distances, in the two kinds of models.
 _BUCKETS, _SPAN = "relative_attention_num_buckets", "2 * position_buckets or max_relative_positions"
 
 
 class Assigned(NamedTuple):
-    """What an architecture's names say of its module.
+    """Where the parameters of a module are in a checkpoint.
 
-    matrices: of each matrix and the table of words, what holds its rows, one below another. unread:
-    tensors that no parameter has a place for.
+    matrices: for each matrix and the word embeddings, the stored matrices that are stacked to make it.
+    unread: tensors that belong to no parameter.
     """
 
     places: Mapping[str, Stored]
@@ -36,16 +37,16 @@ class Assigned(NamedTuple):
     unread: tuple[str, ...] = ()
 
     def without(self, parameters: Collection[str]) -> Assigned:
-        """Without some of the parameters."""
+        """A copy without some of the parameters."""
         places = {name: p for name, p in self.places.items() if name not in parameters}
         matrices = {name: m for name, m in self.matrices.items() if name not in parameters}
         return Assigned(places, matrices, self.unread)
 
 
 def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Assigned:
-    """Where each parameter's numbers are; nothing is read.
+    """Find each parameter's numbers in the checkpoint; nothing is read yet.
 
-    ValueError names a tensor that is missing or of another shape.
+    Errors: ValueError naming a tensor that is missing or has another shape.
     """
     if names.adapter is not None:
         checkpoint = AdaptedCheckpoint(checkpoint, names.adapter)
@@ -61,10 +62,10 @@ def assign(encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> Ass
 
 
 def cut_layers(encoder: nn.TextEncoder, hidden_state: int) -> list[str]:
-    """Leave the embeddings and as many layers as one of the hidden states needs, counted from theirs, 0;
-    the last norm belongs to the last one. Returns the names of the parameters that are gone.
+    """Remove the layers after the given hidden state. Hidden state 0 is the embeddings' output; the final
+    norm belongs to the last hidden state. Returns the names of the removed parameters.
 
-    ValueError if there are not as many hidden states.
+    Errors: ValueError if the model has fewer hidden states.
     """
     count = len(encoder.layers)
     if not -count - 1 <= hidden_state <= count:
@@ -78,7 +79,7 @@ def cut_layers(encoder: nn.TextEncoder, hidden_state: int) -> list[str]:
 
 
 class _Assignment:
-    """The parameters of one module, by and by."""
+    """Collects the parameters of one module."""
 
     def __init__(self, encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint) -> None:
         sizes = _sizes(encoder, names.fields)
@@ -89,7 +90,7 @@ class _Assignment:
         self._names = names
 
     def embeddings(self) -> None:
-        """The tables, and their norm."""
+        """Assign the embedding tables and their norm."""
         names, size = self._names, self._names.fields.embedding_size
         embeddings = self._encoder.embeddings
         self._matrix(WORDS, [self.weights.matrix(names.word, "vocab_size", size)])
@@ -111,7 +112,7 @@ class _Assignment:
             self._tensor(f"{own}.bias", f"{names.projection}.bias", rows)
 
     def layer(self, index: int, layer: nn.TransformerEncoderLayer) -> None:
-        """The parameters of one layer."""
+        """Assign the parameters of one layer."""
         names, fields = self._names.layer, self._names.fields
         layers, own = self._names.layers, f"layers.{index}"
         stem = f"{layers}.{index}" if isinstance(layers, str) else layers[index]
@@ -140,7 +141,7 @@ class _Assignment:
             self._position(f"{own}.self_attn.position", stem, attention.position)
 
     def _position(self, own: str, stem: str, position: Any) -> None:
-        """A table of distances, and what it passes through."""
+        """Assign a table of relative distances, its norm and its projections."""
         names, size = self._names, self._names.fields.hidden_size
         self._tensor(f"{own}.weight", f"{names.relative}.weight", *_table_fields(names, position))
         if getattr(position, "norm", None) is not None:
@@ -170,7 +171,7 @@ class _Assignment:
     def _projections(
         self, stem: str, parts: Sequence[tuple[str, Part, str]], columns: str
     ) -> list[CheckpointMatrix]:
-        """Of queries, keys and values."""
+        """The stored matrices of queries, keys and values."""
         if self._names.layer.qkv is not None:
             tensors = [f"{stem}.{part.tensor}" for _, part, _ in parts]
             name = f"{stem}.{self._names.layer.qkv}"
@@ -192,7 +193,7 @@ class _Assignment:
             self.places[f"{name}.bias"] = Stored(self.weights.shape((rows,)), read)
 
     def vectors(self, own: str, norm: nn.Module, name: str, field: str) -> None:
-        """The weight of a norm, and its bias if it has one."""
+        """Assign the weight of a norm, and its bias if it has one."""
         for vector in ("weight", "bias"):
             if norm.has(vector):
                 self._tensor(f"{own}.{vector}", f"{name}.{vector}", field)
@@ -213,14 +214,14 @@ class _Assignment:
         self.places[own] = Stored(shape, partial(self.weights.checkpoint.read, full))
 
     def _share(self, name: str, field: str, share: tuple[int, int]) -> partial[Float32]:
-        """A vector, checked now, read later."""
+        """A vector, checked now and read later."""
         (size,) = self.weights.shape((field,))
         self.weights.checked(name, (field,), (share[1] * size,))
         return partial(self.weights.share, name, field, share)
 
 
 def _prefixes(names: Names, checkpoint: Checkpoint) -> Sequence[str]:
-    """What may stand before the names: of a whole model that was saved as a part of another, "model." too."""
+    """The prefixes that names may have. A model saved as part of another one also has "model." in front."""
     known = ("", *names.prefixes)
     word = f"{names.word}.weight"
     inner = [f"model.{p}" for p in known if f"model.{p}{word}" in checkpoint]
@@ -230,7 +231,7 @@ def _prefixes(names: Names, checkpoint: Checkpoint) -> Sequence[str]:
 
 
 def _changed(place: Stored, function: Any, number: float) -> Stored:
-    """A parameter whose numbers are those of a tensor with a number: what a model does at each call."""
+    """A parameter computed from a tensor and a number. The reference computes this at each call."""
     return Stored(place.shape, lambda: function(place.array(), np.float32(number)))
 
 
@@ -240,7 +241,7 @@ def _below(parts: Sequence[CheckpointMatrix]) -> Float32:
 
 
 def _sizes(encoder: nn.TextEncoder, fields: FieldNames) -> dict[str, int]:
-    """The sizes that tensors have, by what config.json calls them."""
+    """The sizes of tensors, by the names of the fields in config.json."""
     return dict(_named_sizes(encoder, fields))
 
 
@@ -266,7 +267,7 @@ def _named_sizes(encoder: nn.TextEncoder, fields: FieldNames) -> Iterator[tuple[
 
 
 def _table_fields(names: Names, position: nn.Module) -> tuple[str, str]:
-    """The fields that say how large a table of distances is: of biases, or of embeddings."""
+    """The fields that give the shape of a table of relative distances, which holds biases or embeddings."""
     if isinstance(position, nn.RelativePositionBias):
         return _BUCKETS, names.fields.num_heads
     return _SPAN, names.fields.hidden_size

@@ -37,6 +37,6 @@ NAMES = Names(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     bert = PostNormConfig.from_dict(config, type_vocab_size=2)
     return bert.encoder()

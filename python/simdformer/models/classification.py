@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification heads: from a sequence's hidden states to logits, chosen by config.json's architectures.
-The tensor names are those of transformers' *ForSequenceClassification.
-"""
+"""Classification heads compute logits from a sequence's hidden states. config.json's architectures selects
+one. The tensor names are those of transformers' *ForSequenceClassification."""
 
 from __future__ import annotations
 
@@ -23,11 +22,11 @@ from simdformer.models.config_fields import (
 
 
 class Head(NamedTuple):
-    """classifier(norm(activation(dense(pooled)))), as far as there are names for them.
+    """logits = classifier(norm(activation(dense(pooled)))). Steps without a name are left out.
 
-    activation, bias, pooling: of dense, and of the hidden states; or the field of config.json that says
-    it, and what it is where that does not. poolings: what the field may say, and what it means; "late" for
-    the mean behind dense. classifier_bias: whether the classifier has one.
+    activation, bias: of dense. pooling: of the hidden states. Each is a value, or a pair: the field of
+    config.json that gives it, and the default. poolings: the meaning of the field's values; "late" takes the
+    mean after dense. classifier_bias: whether the classifier has a bias.
     """
 
     classifier: str
@@ -42,9 +41,11 @@ class Head(NamedTuple):
 
 
 class BuiltHead(NamedTuple):
-    """pooling: how a sequence's hidden states become a vector, "late" for the mean behind the first of
-    dense. dense: from that to logits, as layers, and as linear maps with their activations. pad_token_id:
-    of the padding tokens before which the last token is looked for; None if they count too."""
+    """pooling: how a sequence's hidden states become one vector; "late" takes the mean after the first dense
+    layer.
+    dense: the layers from that vector to the logits. linears: the same as linear maps with activations.
+    pad_token_id: with pooling of the last token, padding tokens are skipped; None skips nothing.
+    """
 
     pooling: str
     dense: list[Dense]
@@ -52,7 +53,7 @@ class BuiltHead(NamedTuple):
     pad_token_id: int | None = None
 
 
-# BERT's first layer is its pooler, which belongs to the encoder in the checkpoint.
+# In a BERT checkpoint the first layer is the encoder's pooler.
 _BERT = Head("classifier", "bert.pooler.dense")
 _ROBERTA = Head("classifier.out_proj", "classifier.dense")
 _DECODER = Head("score", pooling="lasttoken", classifier_bias=False)
@@ -103,14 +104,14 @@ HEADS = {
 
 
 def named_head(config: Mapping[str, Any]) -> str | None:
-    """The first of config.json's architectures with a known head; None if there is none."""
+    """The first entry of config.json's architectures with a known head; None if there is none."""
     architectures = config.get("architectures")
     named = architectures if isinstance(architectures, list) else []
     return next((name for name in named if isinstance(name, str) and name in HEADS), None)
 
 
 def find_head(config: Mapping[str, Any]) -> Head:
-    """The head that config.json's architectures name. ValueError lists the known ones."""
+    """The head that config.json's architectures name. Errors: ValueError listing the known ones."""
     name = named_head(config)
     if name is None:
         raise ValueError(
@@ -122,7 +123,8 @@ def find_head(config: Mapping[str, Any]) -> Head:
 
 
 def count_labels(config: Mapping[str, Any]) -> int:
-    """The number of logits. transformers saves their names, and not even those if they are two."""
+    """The number of logits. transformers saves only the labels' names, and nothing if there are two
+    labels."""
     labels = config.get("id2label")
     if labels is None:
         return positive_int(config, "num_labels", 2)
@@ -138,9 +140,9 @@ def head_tensors(config: Mapping[str, Any]) -> frozenset[str]:
 
 
 def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
-    """The head, in float32: it sees one vector of a sequence, which costs nothing.
+    """Build the head. It stays in float32: it processes one vector per sequence, which takes little time.
 
-    Errors: ValueError for an unknown head, and for tensors that are missing or of another shape.
+    Errors: ValueError for an unknown head, and for tensors that are missing or have another shape.
     """
     head = find_head(config)
     hidden = head.hidden_size
@@ -183,7 +185,7 @@ def _pooling(config: Mapping[str, Any], head: Head) -> str:
 
 
 def _norm(config: Mapping[str, Any], weights: Weights, name: str, size: str) -> LayerNorm:
-    """ModernBERT's; no other head has one."""
+    """The norm of ModernBERT's head. No other head has one."""
     bias = weights(f"{name}.bias", size) if flag(config, "norm_bias", False) else None
     eps = positive_float(config, "norm_eps", 1e-5)
     return LayerNorm(weights(f"{name}.weight", size), bias, eps=eps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading config.json: every field typed and in range, or a ValueError that names it."""
+"""Read fields of config.json. Each has the right type and is in range, or a ValueError names it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Far above any model, far below where sizes overflow: a lying config fails here, not in malloc.
+# Far above the sizes of any model and far below overflow: a false config fails here, not in malloc.
 _LARGEST = 2**31 - 1
 
 
@@ -23,7 +23,7 @@ def positive_float(config: Mapping[str, Any], name: str, default: float | None =
     """A finite number above 0."""
     value = _get(config, name, default)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # An int may be too large for a float.
+    # an int may be too large for a float
     if not (is_number and 0 < value <= sys.float_info.max):
         shown = repr(value)
         raise ValueError(
@@ -34,7 +34,7 @@ def positive_float(config: Mapping[str, Any], name: str, default: float | None =
 
 
 def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
-    """True or false; null is the default."""
+    """True or false; null means the default."""
     value = config.get(name)
     if value is not None and not isinstance(value, bool):
         raise ValueError(f"config.json: {name} must be true or false, got {value!r}")
@@ -42,7 +42,7 @@ def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def mapping(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object; null is one of nothing."""
+    """An object; null means an empty one."""
     value = config.get(name)
     if value is not None and not isinstance(value, Mapping):
         raise ValueError(f"config.json: {name} must be an object, got {value!r}")
@@ -58,7 +58,7 @@ def non_negative_int(config: Mapping[str, Any], name: str, default: int) -> int:
 
 
 def empty(config: Mapping[str, Any], name: str) -> None:
-    """A field that says nothing: absent, null, or a collection of nothing."""
+    """Require a field to be absent, null or an empty collection."""
     value = config.get(name)
     if any(value.values()) if isinstance(value, Mapping) else value:
         raise ValueError(f"config.json: {name} is not supported, got {value!r}")
@@ -67,7 +67,7 @@ def empty(config: Mapping[str, Any], name: str) -> None:
 def one_of(
     config: Mapping[str, Any], name: str, known: Sequence[object], default: object
 ) -> object:
-    """A value out of a closed list."""
+    """One of a fixed list of values."""
     value = config.get(name, default)
     if value not in known:
         raise ValueError(

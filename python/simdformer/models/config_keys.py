@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keys of config.json, beside those that an architecture reads.
+"""The keys of config.json that no architecture applies.
 
-What transformers' classes have no field for nothing there reads: it has no effect, and is named in a
-warning. A field that an architecture does not have is such a key too, and may stand here for another.
+Keys that no class of transformers reads have no effect; a warning names them. The list of applied keys is
+common to all architectures, so it may contain a key that the present one does not have.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-# They change what is computed, and are not applied here: they must be empty.
+# These would change the result and are not implemented, so they must be empty.
 _REFUSED = ("adapters", "per_layer_config", "pruned_heads", "quantization_config")
 
 _APPLIED = _words(
@@ -43,14 +43,14 @@ _APPLIED = _words(
     # DeBERTa's
     " attention_head_size conv_kernel_size max_relative_positions norm_rel_ebd pooler_hidden_act"
     " pos_att_type position_biased_input position_buckets relative_attention share_att_key"
-    # nomic-embed-text's, which must be what its published models have
+    # nomic-embed-text's; they must have the values of the published models
     " causal mlp_fc1_bias mlp_fc2_bias num_experts parallel_block prenorm qkv_proj_bias"
     " rotary_emb_fraction rotary_emb_interleaved rotary_emb_scale_base rotary_scaling_factor use_rms_norm"
 )
 
-# Names of labels, tokens and releases; numbers in float32 whatever they are stored in; initial values and
-# dropout, which are of training; how torch computes the same numbers; heads and poolers that are not run;
-# generation.
+# Names of labels, tokens and releases; the stored dtype (numbers are converted to float32); initial values
+# and dropout, which only training uses; how torch computes the same numbers; heads and poolers that are not
+# run; generation.
 _NO_EFFECT = [
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -215,7 +215,7 @@ _KNOWN = frozenset((*_REFUSED, *_APPLIED, *_NO_EFFECT))
 
 
 def unknown_keys(config: Mapping[str, Any]) -> list[str]:
-    """The keys that nothing reads. ValueError for one that would change what is computed."""
+    """The keys that nothing reads. Errors: ValueError for a key that would change the result."""
     for name in _REFUSED:
         empty(config, name)
     return [name for name in config if name not in _KNOWN]

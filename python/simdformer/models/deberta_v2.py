@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DeBERTa v2 and v3 (He et al., 2021, arXiv:2006.03654, arXiv:2111.09543): BERT's post-norm layers, whose
-scores add up content to content, content to position and position to content.
+"""DeBERTa v2 and v3 (He et al., 2021, arXiv:2006.03654, arXiv:2111.09543): BERT's post-norm layers. A score
+is the sum of content-to-content, content-to-position and position-to-content terms.
 
 The tensor names are those of transformers' DebertaV2Model.
 """
@@ -31,7 +31,7 @@ NAMES: Names = bert.NAMES._replace(
     relative="encoder.rel_embeddings",
     relative_norm="encoder.LayerNorm",
     prefixes=("deberta.",),
-    # Buffers, a table that only some models add, the poolers and the heads.
+    # Buffers, a table that only some models use, the poolers and the heads.
     ignored=(
         "embeddings.position_ids",
         "embeddings.position_embeddings.",
@@ -49,13 +49,13 @@ _TERMS = ("c2p", "p2c")
 
 
 def names(config: Mapping[str, Any]) -> Names:
-    """What a checkpoint calls the parameters: a table of distances is there if scores read it."""
+    """The names of the parameters in a checkpoint. Without relative terms there is no table of distances."""
     return NAMES if _reads_distances(config) else NAMES._replace(relative="")
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
-    one_of(config, "conv_kernel_size", [0, None], 0)  # a convolution beside the first layer
+    """Build the encoder that config.json describes."""
+    one_of(config, "conv_kernel_size", [0, None], 0)  # size of a convolution at layer 0
     one_of(config, "embedding_size", [config.get("hidden_size"), None], None)
     deberta = PostNormConfig.from_dict(
         config,
@@ -72,7 +72,8 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
 
 
 def _terms(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What scores have beside content to content; it counts for their scale in any case."""
+    """The relative terms of a score. Their number changes the scale of scores even if they are not
+    computed."""
     given = config.get("pos_att_type") or ()
     listed = given.lower().split("|") if isinstance(given, str) else given
     return tuple(term for term in _TERMS if term in [str(name).strip() for name in listed])
@@ -85,7 +86,8 @@ def _reads_distances(config: Mapping[str, Any]) -> bool:
 def _position(
     config: Mapping[str, Any], deberta: PostNormConfig
 ) -> nn.DisentangledRelativePosition | None:
-    """That of a layer: distances up to max_relative_positions, in position_buckets if it is above 0."""
+    """The relative positions of a layer: distances up to max_relative_positions, grouped in position_buckets
+    if that is above 0."""
     if not _reads_distances(config):
         return None
     size, norms = deberta.hidden_size, str(config.get("norm_rel_ebd", "none")).lower()
@@ -102,6 +104,6 @@ def _position(
 
 
 def _above_0(config: Mapping[str, Any], name: str) -> int:
-    """A size, 0 for one below 1, which says that there is none."""
+    """A size; 0 for values below 1, which mean that there is none."""
     value = config.get(name, -1)
     return 0 if value in range(-1, 1) else positive_int(config, name)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decoders share whose hidden states are used: Llama's layers, pre-norm with RMSNorm, rotary
-positions, grouped queries and a gated feed-forward."""
+"""The parts shared by decoders used as encoders: Llama's pre-norm layers with RMSNorm, rotary positions,
+grouped queries and a gated feed-forward. The result is the hidden states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simdformer.models.rotary import (
     rotary_positions,
 )
 
-# As transformers' LlamaModel has them.
+# The names in transformers' LlamaModel.
 NAMES = Names(
     layers="layers",
     layer=LayerNames(
@@ -52,8 +52,11 @@ def layer_kind(
     activation: tuple[str, str] = ("hidden_act", "silu"),
     **options: Any,
 ) -> LayerKind:
-    """Its layers. eps: where config.json does not say. activation: its field, and what it is where that
-    is not there. options: LayerKind's."""
+    """The common settings of the layers.
+
+    eps: the default of rms_norm_eps. activation: the name of its field, and the default. options: further
+    arguments of LayerKind.
+    """
     field, default = activation
     return LayerKind(
         activation=from_hidden_act(config.get(field, default), field),
@@ -65,9 +68,9 @@ def layer_kind(
 
 
 def window(config: Mapping[str, Any], size: int | None = None) -> tuple[int, int]:
-    """The keys before and behind a query that it sees: all before it, or with is_causal false all.
+    """The number of keys before and after a query that it sees: (-1, 0) is causal, (-1, -1) is all.
 
-    size: of a sliding window; of the causal one, the query's own key is a part.
+    size: of a sliding window. In a causal window, size includes the query's own key.
     """
     causal = flag(config, "is_causal", True)
     if size is None:
@@ -76,8 +79,8 @@ def window(config: Mapping[str, Any], size: int | None = None) -> tuple[int, int
 
 
 def windows(config: Mapping[str, Any], count: int) -> list[tuple[int, int]]:
-    """What each layer's queries see in Qwen: LOCAL layers have a window of sliding_window keys.
-    Before transformers 5 those are the last ones, if use_sliding_window says so."""
+    """The window of each layer in Qwen's models; LOCAL layers have a window of sliding_window keys. Before
+    transformers 5 these are the last layers, if use_sliding_window is true."""
     first = count
     if flag(config, "use_sliding_window", False):
         first = non_negative_int(config, "max_window_layers", 28)
@@ -96,8 +99,11 @@ def decoder(
     positions: Sequence[nn.RotaryEmbedding] = (),
     word_scale: float = 1.0,
 ) -> nn.TextEncoder:
-    """The model without a head. seen: by each layer's queries. positions: theirs, if not of one kind.
-    word_scale: of the embeddings."""
+    """The model without a head.
+
+    seen: the window of each layer. positions: the positions of each layer, if they differ. word_scale: factor
+    of the embeddings.
+    """
     if not positions:
         positions = [rotary_positions(sizes, rope_parameters(config, theta=10000.0))] * len(seen)
     return nn.TextEncoder(

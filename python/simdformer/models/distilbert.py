@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DistilBERT (Sanh et al., 2019, arXiv:1910.01108): BERT without token types, and names of its own.
+"""DistilBERT (Sanh et al., 2019, arXiv:1910.01108): BERT without token types, with other names.
 
-The field and tensor names are those of transformers' DistilBertModel. Its sinusoidal positions, where
-it has them, are stored like learned ones.
+The field and tensor names are those of transformers' DistilBertModel. Sinusoidal positions are stored in the
+checkpoint like learned ones.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NAMES = Names(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
-    # The epsilon of its norms is no field of config.json.
+    """Build the encoder that config.json describes."""
+    # config.json has no field for the epsilon of the norms.
     distilbert = PostNormConfig.from_dict(config, fields=FIELDS, eps=1e-12)
     return distilbert.encoder()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ELECTRA (Clark et al., 2020, arXiv:2003.10555): BERT's layers behind embeddings that may be narrower.
+"""ELECTRA (Clark et al., 2020, arXiv:2003.10555): BERT's layers; the embeddings may be narrower.
 
 The tensor names are those of transformers' ElectraModel.
 """
@@ -32,6 +32,6 @@ NAMES = bert.NAMES._replace(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     electra = PostNormConfig.from_dict(config, type_vocab_size=2)
     return electra.encoder(embedding_dim=positive_int(config, "embedding_size", 128))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ERNIE (Sun et al., 2020, arXiv:1907.12412): BERT, of which some have an embedding of the task too.
+"""ERNIE (Sun et al., 2020, arXiv:1907.12412): BERT. Models with task embeddings are not supported.
 
 The tensor names are those of transformers' ErnieModel.
 """
@@ -17,6 +17,6 @@ NAMES = bert.NAMES._replace(prefixes=("ernie.",))
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes. ValueError for one with embeddings of tasks."""
+    """Build the encoder that config.json describes. Errors: ValueError if it has task embeddings."""
     one_of(config, "use_task_id", [False], False)
     return bert.build(config)

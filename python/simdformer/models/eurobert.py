@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EuroBERT (Boizard et al., 2025, arXiv:2503.05500): a decoder's layers that see both ways.
+"""EuroBERT (Boizard et al., 2025, arXiv:2503.05500): a decoder's layers with bidirectional attention.
 
 The tensor names are those of transformers' EuroBertModel.
 """
@@ -18,7 +18,7 @@ NAMES = decoder.NAMES._replace(ignored=("lm_head.", "dense.", "classifier."))  #
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     sizes = Sizes.from_dict(config)
     mlp_bias = flag(config, "mlp_bias", False)
     kind = decoder.layer_kind(

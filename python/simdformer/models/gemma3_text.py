@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3's text model (Gemma Team, 2025, arXiv:2503.19786) as EmbeddingGemma uses it: Llama's layers with
-norms on both sides of a sublayer, and of every few layers only one that sees more than a window.
+"""Gemma 3's text model (Gemma Team, 2025, arXiv:2503.19786), which EmbeddingGemma uses: Llama's layers with
+norms before and after each sublayer. Most layers have a sliding window; one in several sees all tokens.
 
 The tensor names are those of transformers' Gemma3TextModel.
 """
@@ -33,14 +33,14 @@ NAMES = decoder.NAMES._replace(
     norm_offset=1.0,
 )
 
-# What config.json may leave out.
+# Defaults of fields that config.json may leave out.
 _DEFAULTS = {"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096}
-# Of the rotations: field before transformers 5, and what it is where config.json does not say.
+# The base of the rotations: the field's name before transformers 5, and its default.
 _THETAS = {GLOBAL: ("rope_theta", 1000000.0), LOCAL: ("rope_local_base_freq", 10000.0)}
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The model, without a head, that config.json describes."""
+    """Build the model that config.json describes, without a head."""
     config = _DEFAULTS | dict(config)
     sizes = Sizes.from_dict(config)
     kind = decoder.layer_kind(
@@ -62,22 +62,23 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
 
 
 def _layer_types(config: Mapping[str, Any], count: int) -> list[str]:
-    """Where there is no list: of every sliding_window_pattern layers, the last sees all."""
+    """The type of each layer. Without a list, the last of every sliding_window_pattern layers sees all
+    tokens."""
     every = positive_int(config, "sliding_window_pattern", 6)
     return layer_types(config, [LOCAL if (i + 1) % every else GLOBAL for i in range(count)])
 
 
 def _window(config: Mapping[str, Any], field: str | None) -> tuple[int, int]:
-    """The keys before and behind a query that it sees. field: what says of how many a window is."""
+    """The number of keys before and after a query that it sees. field: the one with the window's size."""
     size = positive_int(config, field) if field else None
     if not flag(config, "use_bidirectional_attention", False):
         return decoder.window(config, size)
-    one_of(config, "is_causal", [True, None], True)  # two ways to say nearly the same
+    one_of(config, "is_causal", [True, None], True)  # else the fields disagree
     return EVERYWHERE if size is None else (size // 2, size // 2)
 
 
 def _rope_parameters(config: Mapping[str, Any], layer_type: str) -> Mapping[str, Any]:
-    """Before transformers 5 rope_scaling is that of the layers that see all."""
+    """Before transformers 5, rope_scaling is only for the layers that see all tokens."""
     field, default = _THETAS[layer_type]
     inner = {
         "rope_scaling": config.get("rope_scaling") if layer_type == GLOBAL else None,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GTE's encoder (Zhang et al., 2024, arXiv:2407.19669): BERT's post-norm layers with rotary positions
-and GeGLU.
+"""GTE's encoder (Zhang et al., 2024, arXiv:2407.19669): BERT's post-norm layers with rotary positions and
+GeGLU.
 
 The tensor names are those of transformers' GteModel.
 """
@@ -46,7 +46,7 @@ NAMES = Names(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     given = without_null(config)
     typed = given.get("type_vocab_size") != 0
     sizes = Sizes.from_dict(config)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jina's BERT (Günther et al., 2023, arXiv:2310.19923): post-norm layers with ALiBi in place of positions, and
-a gated feed-forward. jina-embeddings-v2 and jina-reranker-v1, as published with code of their own under the
-model_type "bert". No code of the folder is run.
+"""Jina's BERT (Günther et al., 2023, arXiv:2310.19923): post-norm layers with ALiBi, not positions, and a
+gated feed-forward. jina-embeddings-v2 and jina-reranker-v1 were published with code of their own under
+model_type "bert"; this file replaces that code, which is never run.
 
-The tensor names are those of that code, of which there are two kinds: jina-bert-implementation, and
-jina-bert-v2-qk-post-norm, which also normalises queries, keys and what attention puts out.
+The tensor names are those of the two versions of that code: jina-bert-implementation, and
+jina-bert-v2-qk-post-norm, which also normalizes queries, keys and the output of attention.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _NORMED = _GATED._replace(
 )
 NAMES = bert.NAMES._replace(layer=_GATED, fields=FIELDS)
 
-# What feed_forward_type calls a gate's activation.
+# The activation of the gate for each feed_forward_type.
 _ACTIVATIONS = {"geglu": "gelu", "reglu": "relu"}
 
 
 def names(config: Mapping[str, Any]) -> Names:
-    """What a checkpoint calls the parameters."""
+    """The names of the parameters in a checkpoint."""
     return NAMES._replace(layer=_NORMED) if _is_normed(config) else NAMES
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     for name, value in {"position_embedding_type": "alibi", "is_decoder": False}.items():
         one_of(config, name, [value], value)
     given = str(one_of(config, "feed_forward_type", list(_ACTIVATIONS), "geglu"))
@@ -64,7 +64,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
     position = nn.ALiBi(sizes.num_heads, max_positions=sizes.max_positions)
     layers = [kind.layer(sizes, position) for _ in range(sizes.num_layers)]
     for layer in layers if normed else ():
-        layer.output_norm2 = nn.Identity()  # of attention's output alone
+        layer.output_norm2 = nn.Identity()  # only of the output of attention
     embeddings = nn.TextEmbeddings(
         sizes.vocab_size,
         sizes.hidden_size,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jina embeddings v3 (Sturua et al., 2024, arXiv:2409.10173), without its adapters: XLM-RoBERTa's layers with
+"""Jina embeddings v3 (Sturua et al., 2024, arXiv:2409.10173) without adapters: XLM-RoBERTa's layers with
 rotary positions.
 
-The tensor names are those of the published code, in which transformers saves its JinaEmbeddingsV3Model.
+The tensor names are those of the published code. transformers' JinaEmbeddingsV3Model saves the same names.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES = Names(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     sizes = Sizes.from_dict({"max_position_embeddings": 8194, **config})
     kind = LayerKind(
         activation=from_hidden_act(config.get("hidden_act", "gelu")),

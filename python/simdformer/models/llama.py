@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Llama (Touvron et al., 2023, arXiv:2302.13971), and what is trained from it to see both ways.
+"""Llama (Touvron et al., 2023, arXiv:2302.13971), and models trained from it with bidirectional attention.
 
 The tensor names are those of transformers' LlamaModel.
 """
@@ -18,7 +18,7 @@ NAMES = decoder.NAMES
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The model, without a head, that config.json describes."""
+    """Build the model that config.json describes, without a head."""
     sizes = Sizes.from_dict(config)
     mlp_bias = flag(config, "mlp_bias", False)
     kind = decoder.layer_kind(

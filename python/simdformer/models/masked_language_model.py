@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads of masked language models: from a token's hidden state to a logit for each token of the vocabulary.
+"""Heads of masked language models compute, for a token's hidden state, one logit per token of the vocabulary.
 
 The tensor names are those of transformers' *ForMaskedLM.
 """
@@ -19,12 +19,12 @@ from simdformer.models.config_fields import flag, positive_float, positive_int
 
 
 class MaskedHead(NamedTuple):
-    """decoder(norm(activation(dense(x)))) + bias, by the names of its tensors.
+    """logits = decoder(norm(activation(dense(x)))) + bias. The fields are names of tensors.
 
-    word: the table that the decoder is tied to. bias: the first of these that there is. activation:
-    what it is, or the field of config.json that says it, and what it is where that does not. eps:
-    likewise. hidden_size, width: fields of what dense takes and gives. flags: fields that say whether
-    dense, norm and decoder have a bias, and what they are where config.json does not say; None for yes.
+    word: the word embeddings, whose weights the decoder may share. bias: its possible names; the first that
+    exists is used. activation: a name, or a pair: the field of config.json that gives it, and the default.
+    eps: likewise. hidden_size, width: the fields that give the input and output sizes of dense. flags: the
+    fields that say whether dense, norm and decoder have a bias, with defaults; None if they always have one.
     """
 
     dense: str
@@ -40,8 +40,8 @@ class MaskedHead(NamedTuple):
 
 
 class BuiltMaskedHead(NamedTuple):
-    """transform: what stands before the decoder. vocabulary: the decoder's weight, (vocab_size, width), None
-    where it is the table of words. bias: (vocab_size,) or None."""
+    """transform: the steps before the decoder. vocabulary: the decoder's weight, (vocab_size, width); None if
+    it is the table of word embeddings. bias: (vocab_size,) or None."""
 
     transform: Dense
     vocabulary: Float32 | None
@@ -70,7 +70,7 @@ def _roberta(prefix: str) -> MaskedHead:
     )
 
 
-# By model_type, as transformers' AutoModelForMaskedLM chooses.
+# By model_type, as in transformers' AutoModelForMaskedLM.
 HEADS: Mapping[str, MaskedHead] = {
     "bert": _bert("bert"),
     "camembert": _roberta("roberta"),
@@ -119,9 +119,9 @@ def has_masked_head(config: Mapping[str, Any]) -> bool:
 
 
 def build_masked_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltMaskedHead:
-    """The head, without the table of words that it is tied to.
+    """Build the head, without word embeddings that it shares with the encoder.
 
-    Errors: ValueError for an architecture without a known head, and for tensors that are missing or of
+    Errors: ValueError for an architecture without a known head, and for tensors that are missing or have
     another shape.
     """
     head = HEADS.get(str(config.get("model_type")))
@@ -162,7 +162,7 @@ def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
 
 
 def _first(weights: Weights, checkpoint: Checkpoint, names: tuple[str, ...]) -> Float32:
-    """transformers ties the names of one bias; where they differ, the first counts."""
+    """The bias. transformers ties the names of one bias; if their values differ, the first is used."""
     name = next((name for name in names if name in checkpoint), names[-1])
     return weights(name, "vocab_size")
 
@@ -170,8 +170,8 @@ def _first(weights: Weights, checkpoint: Checkpoint, names: tuple[str, ...]) -> 
 def _own_vocabulary(
     config: Mapping[str, Any], weights: Weights, checkpoint: Checkpoint, head: MaskedHead
 ) -> Float32 | None:
-    """The decoder's own weight. As in transformers, one that is stored counts where it differs from the
-    table of words, whatever config.json says."""
+    """The decoder's own weight. As in transformers, a stored weight that differs from the word embeddings is
+    used even if config.json says that they are tied."""
     name = f"{head.decoder}.weight"
     tied = flag(config, "tie_word_embeddings", True)
     if tied and name not in checkpoint:

@@ -18,8 +18,8 @@ NAMES = decoder.NAMES
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The model, without a head, that config.json describes."""
-    # What config.json leaves out has transformers' numbers; a null window is none.
+    """Build the model that config.json describes, without a head."""
+    # Missing fields have transformers' defaults; a window of null means none.
     config = {"num_key_value_heads": 8, "sliding_window": 4096, **config}
     sizes = Sizes.from_dict(config)
     near = config["sliding_window"]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ModernBERT (Warner et al., 2024, arXiv:2412.13663): pre-norm without biases, rotary positions, GeGLU,
-and of every few layers only one that sees more than a window.
+"""ModernBERT (Warner et al., 2024, arXiv:2412.13663): pre-norm layers without biases, rotary positions,
+GeGLU. Most layers have a sliding window; one in several sees all tokens.
 
 The tensor names are those of transformers' ModernBertModel.
 """
@@ -49,12 +49,12 @@ NAMES = Names(
     fields=FIELDS,
 )
 
-# Of the rotations: field before transformers 5, and what it is where config.json does not say.
+# The base of the rotations: the field's name before transformers 5, and its default.
 _THETAS = {GLOBAL: ("global_rope_theta", 160000.0), LOCAL: ("local_rope_theta", 10000.0)}
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     sizes = Sizes.from_dict(config)
     kind = LayerKind(
         activation=from_hidden_act(config.get("hidden_activation", "gelu"), "hidden_activation"),
@@ -72,7 +72,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
     near = positive_int(without_null(config), "local_attention", 128) // 2
     windows = {GLOBAL: EVERYWHERE, LOCAL: (near, near)}
     layers = [kind.layer(sizes, positions[name], window=windows[name]) for name in types]
-    layers[0].norm1 = nn.Identity()  # the embeddings' norm is the first layer's
+    layers[0].norm1 = nn.Identity()  # the first layer uses the embeddings' norm
     embeddings = nn.TextEmbeddings(
         sizes.vocab_size, sizes.hidden_size, norm=kind.layer_norm(sizes.hidden_size)
     )
@@ -81,7 +81,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
 
 
 def _layer_types(config: Mapping[str, Any], count: int) -> list[str]:
-    """Before transformers 5: of every global_attn_every_n_layers, the first sees all."""
+    """Before transformers 5, the first of every global_attn_every_n_layers layers sees all tokens."""
     every = positive_int(config, "global_attn_every_n_layers", 3)
     return layer_types(config, [LOCAL if i % every else GLOBAL for i in range(count)])
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MPNet (Song et al., 2020, arXiv:2004.09297): RoBERTa's positions, and T5's bias for each head and
-bucket of distances, of one table for all layers. No token types.
+"""MPNet (Song et al., 2020, arXiv:2004.09297): RoBERTa's positions, and T5's bias for each head and bucket of
+distances, with one table for all layers. It has no token types.
 
 The tensor names are those of transformers' MPNetModel.
 """
@@ -37,15 +37,15 @@ NAMES = Names(
     ignored=("embeddings.position_ids", "pooler.", "lm_head.", "classifier.", "qa_outputs."),
 )
 
-# Constants of transformers' MPNet: it counts positions from behind 1 whatever pad_token_id is, and
-# distances in 32 buckets up to 128.
+# Constants of transformers' MPNet: positions start after 1 whatever pad_token_id is, and there are 32 buckets
+# of distances up to 128.
 PADDING_IDX = 1
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     one_of(config, "relative_attention_num_buckets", [NUM_BUCKETS], NUM_BUCKETS)
     mpnet = PostNormConfig.from_dict(config)
     bias = nn.RelativePositionBias(

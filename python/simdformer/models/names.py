@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint calls the tensors of an encoder, and config.json its sizes: the words in which an
-architecture says where the parameters of its nn.TextEncoder lie."""
+"""The names of an encoder's tensors in a checkpoint, and of its sizes in config.json. An architecture
+declares with these classes where the parameters of its nn.TextEncoder are stored."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from simdformer.checkpoint.adapted import Adapter
 
 
 class Part(NamedTuple):
-    """A matrix of a layer: a tensor, or of those of one shape that it holds below one another the one
-    that `share` names, as (index, count)."""
+    """A matrix of a layer: a whole tensor, or one of several matrices of one shape that are stacked in it.
+
+    share: (index, number of matrices).
+    """
 
     tensor: str
     share: tuple[int, int] = (0, 1)
 
 
 class LayerNames(NamedTuple):
-    """What a checkpoint calls the tensors of a layer, below the layer's own name.
+    """The names of a layer's tensors in a checkpoint, relative to the layer's own name.
 
-    gate: of gated feed-forwards. head_norms: of each head's queries and keys, if there are any.
-    output_norms: of what attention, or attention and feed-forward put out, if there are any.
-    position_projections: by what a layer's position calls them, of tables of distances.
-    qkv: the one name that int8 folders have for query, key and value; None if each has its own.
+    gate: of gated feed-forwards.
+    head_norms: the norms of each head's queries and keys, if any.
+    output_norms: the norms of the output of attention, or of attention and feed-forward, if any.
+    position_projections: projections of a table of distances, by their names in the layer's position.
+    qkv: the joint name of query, key and value in int8 folders; None if they have separate names.
     """
 
     query: Part
@@ -44,7 +47,7 @@ class LayerNames(NamedTuple):
 
 
 class FieldNames(NamedTuple):
-    """What config.json calls the sizes that tensors have; products have names of their own."""
+    """The names of sizes in config.json. A product of sizes has a name of its own here."""
 
     hidden_size: str = "hidden_size"
     inner_size: str = "intermediate_size"
@@ -57,13 +60,15 @@ class FieldNames(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What a checkpoint calls the tensors of an encoder.
+    """The names of an encoder's tensors in a checkpoint.
 
-    layers: layer i is layers.i, or the i-th of several names. word, position, token_type, norm, projection: of the embeddings. last_norm: behind
-    the layers. relative, relative_norm: the table of distances of all layers, and the norm it passes through.
-    prefixes: what a task model puts before all names. ignored: beginnings of names of parts that embeddings
-    do not use. norm_offset: what is added to the weights of RMSNorms. adapter: of a checkpoint that has
-    some.
+    layers: layer i is layers.i; or a tuple of the names of all layers.
+    word, position, token_type, norm, projection: of the embeddings. last_norm: after the layers.
+    relative, relative_norm: the table of distances common to all layers, and its norm.
+    prefixes: prefixes of all names in checkpoints of task models.
+    ignored: prefixes of names that embeddings do not need.
+    norm_offset: added to the weights of RMSNorms.
+    adapter: for a checkpoint with adapters.
     """
 
     layers: str | tuple[str, ...]

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GTE as it was published with code of its own (gte-base-en-v1.5, gte-multilingual, stella_en_400M_v5):
-the layers of gte.py under the model_type "new". No code of the folder is run.
-"""
+"""GTE as published with its own code (gte-base-en-v1.5, gte-multilingual, stella_en_400M_v5): the layers of
+gte.py, under the model_type "new". That code is never run."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from simdformer.models.config_fields import one_of
 
 NAMES = gte.NAMES
 
-# What its code can do and the published models do not.
+# Options of that code that no published model uses.
 _FIXED = {
     "layer_norm_type": "layer_norm",
     "logn_attention_scale": False,
@@ -24,7 +23,7 @@ _FIXED = {
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     for name, value in _FIXED.items():
         one_of(config, name, [value], value)
     return gte.build({"rope_theta": 10000.0, **config})

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NomicBERT (Nussbaum et al., 2024, arXiv:2402.01613): BERT's post-norm layers with rotary positions,
-SwiGLU, and no biases but the norms'.
+"""NomicBERT (Nussbaum et al., 2024, arXiv:2402.01613): BERT's post-norm layers with rotary positions and
+SwiGLU; only the norms have biases.
 
-The tensor names are those of nomic-embed-text, which transformers' NomicBertModel saves too. Fields of
-config.json may have its own names, GPT-2's, or transformers'.
+The tensor names are those of nomic-embed-text, which transformers' NomicBertModel also saves. The fields of
+config.json may have nomic-embed-text's names, GPT-2's or transformers'.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NAMES = Names(
     fields=FIELDS,
 )
 
-# nomic-embed-text's own names of fields.
+# nomic-embed-text's names of fields.
 _GPT2_FIELDS = {
     "n_embd": "hidden_size",
     "n_head": "num_attention_heads",
@@ -55,7 +55,7 @@ _GPT2_FIELDS = {
     "layer_norm_epsilon": "layer_norm_eps",
     "rotary_emb_base": "rope_theta",
 }
-# What its code can do and the published models do not.
+# Options of its code that no published model uses.
 _FIXED = {
     "activation_function": "swiglu",
     "causal": False,
@@ -74,7 +74,7 @@ _FIXED = {
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     for name, value in _FIXED.items():
         one_of(config, name, [value, None], value)
     renamed = {_GPT2_FIELDS.get(name, name): value for name, value in config.items()}

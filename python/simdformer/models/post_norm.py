@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What BERT and its relatives share: the fields of config.json, and post-norm layers."""
+"""The parts shared by BERT and its relatives: fields of config.json, and post-norm layers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BERT_FIELDS = FieldNames()
 
 @dataclass(frozen=True)
 class PostNormConfig:
-    """The fields of config.json that shape the computation.
+    """The fields of config.json that define the computation.
 
-    type_vocab_size: None for no token types.
+    type_vocab_size: None if there are no token types.
     """
 
     hidden_size: int
@@ -44,10 +44,10 @@ class PostNormConfig:
         eps: float | None = None,
         type_vocab_size: int | None = None,
     ) -> PostNormConfig:
-        """Check config.json. ValueError names the field, what it holds and what it may hold.
+        """Read and check config.json. Errors: ValueError naming the field, its value and the allowed values.
 
-        eps: of every norm; if None, that of config.json, or transformers' default. type_vocab_size:
-        what it is where config.json does not say; None for an architecture without.
+        eps: of every norm; None to read it from config.json, with transformers' default. type_vocab_size: the
+        default; None for an architecture without token types.
         """
         one_of(config, "position_embedding_type", ["absolute"], "absolute")
         one_of(config, "is_decoder", [False], False)
@@ -84,12 +84,14 @@ class PostNormConfig:
         terms: int = 1,
         order: Sequence[int] = (),
     ) -> nn.TextEncoder:
-        """The encoder.
+        """Build the encoder.
 
-        padding_idx: positions begin behind it, as RoBERTa counts them. position: gives a layer's.
-        with_positions: whether embeddings have a table of them. embedding_dim: features of the
-        embeddings, if they may be projected to the layers'. terms: of the scores, which their scale is
-        for. order: the layers' numbers as they run, if some run again; embeddings are projected then.
+        padding_idx: positions start after it, as in RoBERTa. position: makes the position of a layer.
+        with_positions: whether the embeddings have a table of positions. embedding_dim: size of the
+        embeddings if it may differ from the layers'. terms: the number of terms of a score, which its scale
+        depends on.
+        order: the index of the layer that runs at each step, if layers repeat; then the embeddings are
+        projected.
         """
         if padding_idx is not None and self.max_positions <= padding_idx + 1:
             raise ValueError(
@@ -119,6 +121,6 @@ class PostNormConfig:
             self.inner_size,
             activation=self.activation,
             layer_norm_eps=self.eps,
-            scale=float(1 / np.sqrt(np.float32(size))),  # rounded as BERT's always was here
+            scale=float(1 / np.sqrt(np.float32(size))),  # rounded to float32
             position=position,
         )

@@ -17,7 +17,7 @@ NAMES = decoder.NAMES
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The model, without a head, that config.json describes."""
+    """Build the model that config.json describes, without a head."""
     sizes = Sizes.from_dict(config)
     kind = decoder.layer_kind(config, attention_bias=True, output_bias=False)
     return decoder.decoder(config, sizes, kind, decoder.windows(config, sizes.num_layers))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen3 (Yang et al., 2025, arXiv:2505.09388) as Qwen3-Embedding uses it: a causal decoder's hidden
-states, with grouped queries and norms of each head's queries and keys.
+"""Qwen3 (Yang et al., 2025, arXiv:2505.09388), which Qwen3-Embedding uses: the hidden states of a causal
+decoder with grouped queries, and norms of each head's queries and keys.
 
 The tensor names are those of transformers' Qwen3Model.
 """
@@ -21,8 +21,8 @@ NAMES = decoder.NAMES._replace(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The model, without a head, that config.json describes."""
-    # Where config.json says nothing, a head has 128 features.
+    """Build the model that config.json describes, without a head."""
+    # The default of head_dim is 128.
     sizes = Sizes.from_dict({"head_dim": 128, **config})
     mlp_bias = flag(config, "mlp_bias", False)
     kind = decoder.layer_kind(

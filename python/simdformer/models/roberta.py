@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RoBERTa (Liu et al., 2019, arXiv:1907.11692), and XLM-RoBERTa and CamemBERT, which are RoBERTas of
-another vocabulary: BERT, with positions that begin behind the padding token's id.
+"""RoBERTa (Liu et al., 2019, arXiv:1907.11692), and XLM-RoBERTa and CamemBERT, which are RoBERTa with other
+vocabularies: BERT with positions that start after the padding token's id.
 
 The tensor names are those of transformers' RobertaModel.
 """
@@ -23,6 +23,6 @@ NAMES = bert.NAMES._replace(
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     roberta = PostNormConfig.from_dict(config, type_vocab_size=2)
     return roberta.encoder(padding_idx=non_negative_int(config, "pad_token_id", 1))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What encoders with rotary positions (Su et al., 2021, arXiv:2104.09864) share: the fields of
-config.json, and layers, gated as a rule, pre- or post-norm."""
+"""The parts shared by encoders with rotary positions (Su et al., 2021, arXiv:2104.09864): fields of
+config.json, and layers, usually gated, pre-norm or post-norm."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from simdformer.models.config_fields import mapping, one_of, positive_int
 from simdformer.models.names import FieldNames
 from simdformer.nn.position import Position
 
-# Keys before and behind a query that it sees; -1: all.
+# The numbers of keys before and after a query that it sees; -1 means all.
 EVERYWHERE = (-1, -1)
-# Two million positions of 128 features, in 1 GB: no tensor's shape says that there are fewer.
+# Two million positions of 128 features, which take 1 GB. No tensor has a shape to check this number against.
 _LARGEST_TABLE = 2**28
-# What config.json's layer_types calls layers that see all, and those that see a window.
+# The values of layer_types: layers that see all tokens, and layers with a window.
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 FIELDS = FieldNames(
@@ -44,7 +44,7 @@ def without_null(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of config.json."""
+    """The sizes in config.json."""
 
     vocab_size: int
     hidden_size: int
@@ -57,7 +57,8 @@ class Sizes:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Sizes:
-        """Check config.json. ValueError names the field, what it holds and what it may hold."""
+        """Read and check config.json. Errors: ValueError naming the field, its value and the allowed
+        values."""
         config = without_null(config)
         needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
         vocab_size, hidden, inner, layers = (positive_int(config, name) for name in needed)
@@ -98,7 +99,7 @@ def rope_parameters(config: Mapping[str, Any], theta: float) -> Mapping[str, Any
 
 
 def rope_parameters_of(config: Mapping[str, Any], layer_type: str) -> object:
-    """What rope_parameters, an object by type of layer, say of one type; None for nothing."""
+    """The entry of rope_parameters for one type of layer; None if there is none."""
     given = mapping(config, "rope_parameters")
     if unknown := sorted(set(given) - {GLOBAL, LOCAL}):
         listed = ", ".join(map(repr, unknown))
@@ -109,7 +110,7 @@ def rope_parameters_of(config: Mapping[str, Any], layer_type: str) -> object:
 
 
 def layer_types(config: Mapping[str, Any], default: list[str]) -> list[str]:
-    """What each layer sees, GLOBAL or LOCAL; default, one a layer, where config.json does not say."""
+    """The type of each layer, GLOBAL or LOCAL. default: one type per layer, if config.json has no list."""
     types = config.get("layer_types")
     if types is None:
         return default
@@ -125,7 +126,8 @@ def layer_types(config: Mapping[str, Any], default: list[str]) -> list[str]:
 def rotary_positions(sizes: Sizes, parameters: Mapping[str, Any]) -> nn.RotaryEmbedding:
     """The rotations that rope_parameters describe.
 
-    The angles are exact; transformers' are products in float32, off by some 1e-7 of themselves.
+    The angles are exact. transformers computes them as products in float32, with a relative error of about
+    1e-7.
     """
     parameters = dict(parameters)
     if parameters.pop("partial_rotary_factor", 1.0) != 1.0:
@@ -142,7 +144,7 @@ def rotary_positions(sizes: Sizes, parameters: Mapping[str, Any]) -> nn.RotaryEm
             f"config.json: max_position_embeddings={length} with head_dim={dim} needs a table of"
             f" rotations of more than {_LARGEST_TABLE} numbers"
         )
-    if kind in ("yarn", "llama3"):  # as transformers
+    if kind in ("yarn", "llama3"):  # as in transformers
         parameters.setdefault("original_max_position_embeddings", length)
     try:
         return nn.RotaryEmbedding(dim, scaling=parameters, max_positions=length)
@@ -152,13 +154,14 @@ def rotary_positions(sizes: Sizes, parameters: Mapping[str, Any]) -> nn.RotaryEm
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What the layers of an encoder have in common.
+    """The common settings of an encoder's layers.
 
-    activation: of the gate, or without one of the feed-forward. attention_bias, up_bias, down_bias: whether the matrices have one;
-    output_bias: whether attention's last one has, if that differs from attention_bias.
-    rms: RMSNorm in place of LayerNorm. norm_bias: LayerNorm's. head_norms: of queries and keys, "together"
-    for all heads' features. output_norm: of what sublayers put out, as nn.TransformerEncoderLayer's. scale:
-    of the scores, if it is not head_dim ** -0.5.
+    activation: of the gate, or of the feed-forward if there is no gate.
+    rms: RMSNorm instead of LayerNorm. norm_bias: whether LayerNorm has a bias.
+    attention_bias, up_bias, down_bias: whether these matrices have a bias. output_bias: whether the last
+    matrix of attention has one, if that differs from attention_bias.
+    head_norms: norms of queries and keys; "together" normalizes all heads' features at once.
+    output_norm: as of nn.TransformerEncoderLayer. scale: of the scores; None for head_dim ** -0.5.
     """
 
     activation: str
@@ -180,7 +183,7 @@ class LayerKind:
         return nn.RMSNorm(size, eps=self.eps) if self.rms else self.layer_norm(size)
 
     def layer_norm(self, size: int) -> nn.LayerNorm:
-        """A LayerNorm, as embeddings have it."""
+        """A LayerNorm, as the embeddings have it."""
         return nn.LayerNorm(size, eps=self.eps, bias=self.norm_bias)
 
     def layer(
@@ -190,7 +193,7 @@ class LayerKind:
         *,
         window: tuple[int, int] = EVERYWHERE,
     ) -> nn.TransformerEncoderLayer:
-        """One layer. window: keys that a query sees, before and behind it."""
+        """One layer. window: the numbers of keys before and after a query that it sees."""
         hidden, inner = sizes.hidden_size, sizes.inner_size
         normed = sizes.head_dim * (sizes.num_heads if self.head_norms == "together" else 1)
         layer = nn.TransformerEncoderLayer(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""T5's encoder (Raffel et al., 2020, arXiv:1910.10683): pre-norm with RMSNorm, no biases, unscaled
-scores, and a bias for each head and bucket of distances, of one table for all layers.
+"""T5's encoder (Raffel et al., 2020, arXiv:1910.10683): pre-norm layers with RMSNorm, no biases, unscaled
+scores, and a bias for each head and bucket of distances, with one table for all layers.
 
 The tensor names are those of transformers' T5EncoderModel.
 """
@@ -16,7 +16,7 @@ from simdformer.models.config_fields import one_of, positive_float, positive_int
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
 from simdformer.models.rotary import GATED
 
-# The table of distances has an end; transformers knows none.
+# The longest text. transformers has no limit, but the table of biases needs one.
 MAX_POSITIONS = 16384
 
 NAMES = Names(
@@ -35,7 +35,7 @@ NAMES = Names(
     last_norm="encoder.final_layer_norm",
     relative="encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
     prefixes=("transformer.",),
-    # The decoder, the heads, and the table of words once more.
+    # The decoder, the heads, and a second copy of the word embeddings.
     ignored=("decoder.", "lm_head.", "classification_head.", "encoder.embed_tokens."),
     fields=FieldNames(
         hidden_size="d_model",
@@ -53,12 +53,12 @@ _GATED_LAYER = NAMES.layer._replace(
 
 
 def names(config: Mapping[str, Any]) -> Names:
-    """What a checkpoint calls the parameters: gated feed-forwards have two matrices for one."""
+    """The names of the parameters in a checkpoint. A gated feed-forward has one more matrix."""
     return NAMES._replace(layer=_GATED_LAYER) if _activation(config)[1] else NAMES
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     one_of(config, "is_decoder", [False], False)
     hidden, inner, head_dim = (positive_int(config, name) for name in ("d_model", "d_ff", "d_kv"))
     heads, eps = (
@@ -93,7 +93,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
 
 
 def _activation(config: Mapping[str, Any]) -> tuple[str, bool]:
-    """Its name, and whether it gates. What transformers takes for gated-gelu is the tanh form."""
+    """The activation's name, and whether it is gated. transformers computes gated-gelu with tanh."""
     given = config.get("feed_forward_proj", "relu")
     if given == "gated-gelu":
         return "gelu_tanh", True

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jina's XLM-RoBERTa, as published with code of its own under the model_type "xlm-roberta"
-(xlm-roberta-flash-implementation: jina-embeddings-v3, jina-colbert-v2, jina-reranker-v2): with rotary
-positions, or with RoBERTa's. No code of the folder is run.
+"""Jina's XLM-RoBERTa with rotary positions or RoBERTa's, published with its own code under the model_type
+"xlm-roberta" (xlm-roberta-flash-implementation: jina-embeddings-v3, jina-colbert-v2, jina-reranker-v2). That
+code is never run.
 
 The tensor names are those of that code.
 """
@@ -25,12 +25,12 @@ from simdformer.models.post_norm import PostNormConfig
 
 NAMES = jina_embeddings_v3.NAMES._replace(position="embeddings.position_embeddings")
 
-# Any other name is GELU there.
+# That code uses GELU for any other name.
 _ACTIVATIONS = ["gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"]
 
 
 def names(config: Mapping[str, Any]) -> Names:
-    """What a checkpoint calls the parameters, and which of its adapters is merged: default_task's."""
+    """The names of the parameters in a checkpoint, and the adapter to merge: that of default_task."""
     tasks, chosen = adapter_tasks(config)
     if not tasks:
         return NAMES
@@ -40,7 +40,7 @@ def names(config: Mapping[str, Any]) -> Names:
 
 
 def adapter_tasks(config: Mapping[str, Any]) -> tuple[list[str], str | None]:
-    """The tasks that config.json says there are adapters for, and the one that is chosen, if any."""
+    """The tasks with adapters in config.json, and the chosen one, if any."""
     tasks = config.get("lora_adaptations") or []
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise ValueError(f"config.json: lora_adaptations must be a list of names, got {tasks!r}")
@@ -49,7 +49,7 @@ def adapter_tasks(config: Mapping[str, Any]) -> tuple[list[str], str | None]:
 
 
 def build(config: Mapping[str, Any]) -> nn.TextEncoder:
-    """The encoder that config.json describes."""
+    """Build the encoder that config.json describes."""
     config = {"layer_norm_eps": 1e-5, **config}
     one_of(config, "hidden_act", _ACTIVATIONS, "gelu")
     kind = one_of(config, "position_embedding_type", ["absolute", "rotary"], "rotary")
