@@ -123,13 +123,13 @@ def test_a_task_without_an_adapter_is_refused(tmp_path, tensors):
         SentenceTransformer(bert, model_kwargs={"default_task": "query"})
 
 
-def test_a_quantised_folder_has_no_adapters(tmp_path, tensors):
+def test_a_quantized_folder_has_no_adapters(tmp_path, tensors):
     folder = write(tmp_path / "m", tensors)
     quantize_model(folder, tmp_path / "saved")
     expected = SentenceTransformer(folder, compute_type="int8").encode(TEXTS)
     assert_same_bits(SentenceTransformer(tmp_path / "saved").encode(TEXTS), expected)
     with pytest.raises(
-        ValueError, match=r"default_task='separation', but .* is quantised, without"
+        ValueError, match=r"default_task='separation', but .* is quantized, without"
     ):
         SentenceTransformer(tmp_path / "saved", model_kwargs={"default_task": "separation"})
 

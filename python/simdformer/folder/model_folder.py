@@ -115,7 +115,7 @@ class TransformerFolder(ABC):
             encoder, names = build_encoder(self.config)
         if saved is not None and names.adapter is not None and names.adapter.number is not None:
             raise ValueError(
-                f"default_task={self.config['default_task']!r}, but {self.folder} is quantised, without"
+                f"default_task={self.config['default_task']!r}, but {self.folder} is quantized, without"
                 " its adapters; load the model that it was made from"
             )
         if saved is not None and saved.version > 1:

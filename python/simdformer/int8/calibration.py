@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""compute_type="int8": linear layers in int8, and which of them may not be.
+"""compute_type="int8": quantizes linear layers, except those that lose too much.
 
-Weights become s8 with a scale for each output channel and group of input channels; activations
-become u8 when they meet them, with a range for each token and group. What costs precision is a
-handful of input channels with values many times the others' (Dettmers et al. 2022,
-arXiv:2208.07339): those stay in float32. They are the same for any input, so a few hundred tokens
-of the model's own vocabulary show them, and texts of the user's show them no worse.
+Weights become signed int8 with one scale per output channel and group of input channels. Activations become
+unsigned int8 when a layer reads them, with one range per token and group. The precision suffers most from a
+few input channels whose values are many times larger than the others' (Dettmers et al. 2022,
+arXiv:2208.07339); these channels stay in float32. They are the same for all inputs, so a few hundred tokens
+of the model's own vocabulary show them as well as real texts do.
 
-The result is compared with float32 on the same sample. If it is not near enough, the parts that cost
-most stay in float32, as few as will do. docs/quantization.md has the figures.
+The result is compared with float32 on the same sample. If it is not close enough, the parts with the largest
+loss stay in float32, as few as possible. docs/quantization.md has the figures.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from simdformer.models.assign import WORDS
 from simdformer.nn.compute_types import outlier_columns, quantized
 from simdformer.nn.parameters import Stored
 
-# The smallest cosine to float32 that a sample may have. all-MiniLM-L6-v2 stays above 0.9994.
+# The smallest allowed cosine to float32 on the sample. all-MiniLM-L6-v2 stays above 0.9994.
 MIN_COSINE = 0.999
 
-# Tokens that show the outliers, and that run once a part.
+# The number of tokens used to find outliers, and to measure the loss of each part.
 _FEW_TOKENS = 1024
-# Tokens whose inputs the weights are rounded for, and that go through the layers together.
+# The number of tokens used to fit the rounding of weights. They go through the layers together.
 _MANY_TOKENS = 16384
 
 
@@ -58,9 +58,10 @@ _MANY_TOKENS = 16384
 class QuantizedEncoder:
     """An encoder with int8 parameters.
 
-    cosines: float32 (sequences of the sample,), each one's vector to that of float32. part_types: of
-    each part, by name, "int8" or, if it is kept, "float32". matrix: gives one in int8. losses: of all;
-    empty if nobody had to know.
+    cosines: float32 (sequences of the sample,), between the int8 and the float32 vector of each.
+    part_types: "int8" or "float32" for each part, by name.
+    matrix: returns a part in int8.
+    losses: of all parts; empty if they were not measured.
     """
 
     encoder: nn.TextEncoder
@@ -70,7 +71,7 @@ class QuantizedEncoder:
     losses: Mapping[str, Loss] = field(default_factory=dict)
 
     def holds(self, min_cosine: float) -> bool:
-        """Whether every sequence is so near."""
+        """Whether every sequence has at least this cosine."""
         return bool(self.cosines.min() >= min_cosine)
 
 
@@ -82,11 +83,13 @@ def quantize_encoder(
     min_cosine: float = MIN_COSINE,
     with_losses: bool = False,
 ) -> QuantizedEncoder:
-    """Quantize a copy of a float32 encoder, which is its measure and is not packed for that.
+    """Quantize a copy of a float32 encoder and compare it with the original.
 
-    sample: real texts' tokens, which the weights are then rounded for (simdformer.int8.gptq); if None,
-    ids from all over the vocabulary, and weights are rounded each by itself. with_losses: also if no
-    part has to be kept.
+    The original is not packed.
+
+    sample: makes a sample of real texts; then the rounding of weights is fitted to it (simdformer.int8.gptq).
+    None: the sample consists of ids from the whole vocabulary, and each weight is rounded separately.
+    with_losses: measure the loss of each part even if no part has to stay in float32.
     """
     tokens = (sample or vocabulary_sample)(encoder)
     reference = Reference(encoder, pool)
@@ -115,8 +118,8 @@ def quantize_encoder(
 def _keep_fewest(
     attempt: Callable[[Sequence[str]], QuantizedEncoder], worst_first: list[str], min_cosine: float
 ) -> QuantizedEncoder:
-    """With the fewest of the worst parts in float32 that will do; by bisection, for each attempt
-    runs the sample."""
+    """Keep as few parts in float32 as possible, starting with the worst. Bisection, because each attempt runs
+    the whole sample."""
     too_few, enough = 0, len(worst_first)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
@@ -128,7 +131,7 @@ def _keep_fewest(
 
 
 class _Candidate:
-    """A copy of the encoder with parts in int8, of which some may be kept in float32."""
+    """A copy of the encoder with parts in int8. Some parts may stay in float32."""
 
     def __init__(self, reference: Reference) -> None:
         self.encoder = copy.deepcopy(reference.encoder)
@@ -139,15 +142,15 @@ class _Candidate:
         self._kept: set[str] = set()
 
     def add(self, name: str, matrix: Int8Matrix) -> None:
-        """Have a part in int8."""
+        """Put a part in int8."""
         places = self._parts[name].places(self._owners, "int8", lambda: matrix)
         self._places[name] = places
         put(self._owners, places)
-        if name == WORDS:  # the packed form has its numbers, but not its codes
+        if name == WORDS:  # the packed table keeps only the dequantized numbers
             self._words = matrix
 
     def matrix(self, name: str) -> Int8Matrix:
-        """A part in int8; once it is packed, the packed form is all there is."""
+        """A part in int8. After packing only the packed form exists, so it is read from there."""
         if name == WORDS:
             return self._words
         return Int8Matrix.joined(
@@ -159,8 +162,8 @@ class _Candidate:
         return {name: "float32" if name in self._kept else "int8" for name in self._places}
 
     def keep(self, names: Sequence[str]) -> None:
-        """Have these parts in float32, and all others in int8."""
-        for name in self._kept ^ set(names):  # those that change
+        """Put these parts in float32, and all others in int8."""
+        for name in self._kept ^ set(names):  # only those that change
             places: Mapping[str, Any] = self._places[name]
             if name in names:
                 places = {each: self._reference.anew(each) for each in places}
@@ -171,13 +174,13 @@ class _Candidate:
 def _calibrate(
     reference: Reference, candidate: _Candidate, tokens: Sample, *, for_inputs: bool
 ) -> Float32:
-    """Have all parts in int8. for_inputs: with weights rounded for what they read.
-    Returns: the vectors of the sequences in float32."""
+    """Put all parts in int8. for_inputs: fit the rounding to the inputs of each part. Returns the vectors of
+    the sequences in float32."""
     samples = list(tokens.pieces(_FEW_TOKENS))
     states: list[Any] = [None] * len(samples)
     named_stages = stages(candidate.encoder)
     firsts, left = first_names(named_stages), Counter(map(id, named_stages.values()))
-    seen: dict[str, _Seen] = {}  # by all stages so far, for layers that come again
+    seen: dict[str, _Seen] = {}  # over all stages so far, because a layer may run again
     for stem, own in named_stages.items():
         first, stage = firsts[id(own)], reference.stage(stem)
         for name, new in _observed(stage, samples, states, for_inputs=for_inputs).items():
@@ -189,19 +192,19 @@ def _calibrate(
         for part in [part.below(first) for part in own_parts(own)]:
             outliers, moments = seen.pop(part.name, _NOTHING)
             candidate.add(part.name, _quantized(reference, part, outliers, moments))
-        own.native()  # lets go what it is packed of
+        own.native()  # packs the layer, so the unpacked numbers are freed
     return reference.vectors(np.concatenate(states), tokens)
 
 
 class _Seen(NamedTuple):
-    """Of what a part reads: the outlier columns, and x^T x over all its rows x, (in_features,
+    """The inputs of a part: its outlier columns, and x^T x summed over all rows x, (in_features,
     in_features), or None."""
 
     outliers: Int32
     moments: Float64 | None = None
 
     def merged(self, other: _Seen) -> _Seen:
-        """What it reads in two places."""
+        """The inputs of a part that runs in two places."""
         moments = self.moments
         if moments is not None and other.moments is not None:
             moments = moments + other.moments
@@ -214,7 +217,7 @@ _NOTHING = _Seen(np.empty(0, np.int32))
 def _observed(
     stage: nn.Module, samples: Sequence[Sample], states: list[Any], *, for_inputs: bool
 ) -> dict[str, _Seen]:
-    """What the parts of a stage read. states: each sample's rows, which become the stage's output."""
+    """The inputs of each part of a stage. states: each sample's rows, replaced by the stage's output."""
     seen: dict[str, _Seen] = {}
     for i, sample in enumerate(samples):
         states[i], packed = run_recorded(stage, states[i], sample)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""quantization_config.json: what a folder in int8 declares."""
+"""quantization_config.json, which describes a folder in int8."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _PART_TYPES = ("int8", "float32")
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """quantization_config.json. version: of the format. parts: each part's compute type, by name."""
+    """quantization_config.json. version: of the format. parts: the compute type of each part, by name."""
 
     path: Path
     version: int
     parts: Mapping[str, str]
 
     def refuse_others(self, names: Iterable[str]) -> None:
-        """ValueError if the file declares a part that is none of these."""
+        """ValueError if the file declares a part that is not in `names`."""
         if others := sorted(self.parts.keys() - set(names)):
             raise ValueError(
                 f"{self.path}: 'parts' has {others[0]!r}, which the model does not have"
             )
 
     def compute_type(self, name: str) -> str:
-        """That of one part. ValueError if the file does not declare it."""
+        """The compute type of a part. ValueError if the file does not declare it."""
         if name not in self.parts:
             raise ValueError(f"{self.path}: 'parts' has no entry for {name!r}, which the model has")
         return self.parts[name]
 
 
 def read_quantization_config(folder: Path) -> QuantizationConfig | None:
-    """What `folder` declares, or None if its weights are not quantized in our way.
+    """Read quantization_config.json of `folder`; None if its weights are not quantized by simdformer.
 
-    ValueError names the file and the field: an unknown scheme, a version or a group size that this
-    release cannot read, a part that is declared wrongly.
+    Errors: ValueError naming the file and the field, for an unknown scheme, a version or group size that this
+    release cannot read, or an invalid declaration of a part.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights in s8 whose rounding errors cancel on the inputs that a layer really gets.
+"""Rounds weights to int8 so that the rounding errors cancel for the inputs of a layer.
 
-Rounding each weight by itself is best for inputs without any relation to each other. Those of a
-Transformer have many, so the error that one column's rounding leaves in the output is put right, as
-far as it goes, by the columns that are still to be rounded: GPTQ (Frantar et al. 2022,
-arXiv:2210.17323), with the second moments of a sample's inputs. It needs real texts: with the
-moments of random ids all-MiniLM-L6-v2 lost more than by plain rounding.
+Rounding each weight to the nearest value is best if the inputs are independent. The inputs of a Transformer's
+layers are strongly correlated. The error from rounding one column can therefore be partly compensated in the
+columns that are not yet rounded: GPTQ (Frantar et al. 2022, arXiv:2210.17323), with the second moments of a
+sample's inputs. It needs real texts. With the moments of random ids, all-MiniLM-L6-v2 lost more than with
+plain rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simdformer.checkpoint.int8_matrix import Float32, Int8, Int32
 
 Float64 = NDArray[np.float64]
 
-# Of the mean second moment, added to each: 0.1 and 1 were as good, 0.01 fitted the sample too well.
+# This fraction of the mean second moment is added to each one. 0.1 and 1 were as good; 0.01 overfitted.
 _DAMPING = 0.3
 _MAX_CODE = 127
 _LEAST_SCALE = float(np.finfo(np.float32).tiny)
@@ -26,10 +26,10 @@ _LEAST_SCALE = float(np.finfo(np.float32).tiny)
 def quantize_weight_for(
     moments: Float64, weight: Float32, outliers: Int32, group: int
 ) -> tuple[Int8, Float32]:
-    """quantize_weight for inputs x whose x^T x sum up to `moments`.
+    """As quantize_weight, for inputs x with the given sum of x^T x.
 
-    moments: (in_features, in_features). weight: (out_features, in_features). outliers: columns that
-    stay in float32, whose codes are 0. group: in_features that share a scale.
+    moments: (in_features, in_features). weight: (out_features, in_features). outliers: columns that stay in
+    float32; their codes are 0. group: the number of in_features that share a scale.
     Returns codes (out_features, in_features) and scales (out_features, groups).
     """
     rest = weight.astype(np.float64)
@@ -50,8 +50,8 @@ def quantize_weight_for(
 
 
 def _inverse_factor(moments: Float64, outliers: Int32) -> Float64:
-    """U, upper triangular, with U^T U the inverse of the damped moments. Outliers stand alone: they
-    have no error, and take none."""
+    """The upper triangular U with U^T U the inverse of the damped moments. Outlier columns have no rounding
+    error and compensate none, so they are decoupled from the others."""
     damped = moments.copy()
     damped[outliers, :] = 0
     damped[:, outliers] = 0
@@ -63,7 +63,7 @@ def _inverse_factor(moments: Float64, outliers: Int32) -> Float64:
 
 
 def _round_columns(block: Float64, triangle: Float64, scale: Float32, codes: Int8) -> Float64:
-    """Rounds a group column by column, in `codes`; returns the errors that later groups take."""
+    """Round a group column by column, into `codes`. Returns the errors to compensate in later groups."""
     errors = np.empty_like(block)
     wide = scale.astype(np.float64)
     for j in range(block.shape[1]):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of an encoder loses in int8."""
+"""The loss of each part of an encoder in int8."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from simdformer.int8.sample import Sample
 
 
 class Loss(NamedTuple):
-    """What one part, a linear layer or a table, loses in int8.
+    """The loss of one part, a linear layer or a table, in int8.
 
     error: |int8 - float32| / |float32| of its output. cosine_loss: 1 - the mean cosine of the sample's
-    vectors with this part alone in int8.
+    vectors with only this part in int8.
     """
 
     error: float
@@ -40,9 +40,12 @@ def part_losses(
     tokens: Sample,
     exact: Float32,
 ) -> dict[str, Loss]:
-    """What each part loses. matrix_of: gives one in int8. exact: the vectors of these tokens, and of more."""
+    """The loss of each part.
+
+    matrix_of: returns a part in int8. exact: the float32 vectors; the first ones belong to these tokens.
+    """
     states: Any = None
-    # The rows where one part is in int8, and the stages of that part.
+    # For each part: the rows when only that part is in int8, and its stages that contain it in int8.
     others: dict[str, Float32] = {}
     rounded: dict[str, dict[str, nn.Module]] = {}
     errors: dict[str, float] = {}
@@ -75,7 +78,7 @@ def part_losses(
 
 
 def _error(rounded: Sequence[Linear], exact: Packed) -> float:
-    """|int8 - float32| / |float32| of a part's output for what it read."""
+    """|int8 - float32| / |float32| of a part's output for its recorded inputs."""
     found, wanted = (_outputs(linears, exact.inputs) for linears in (rounded, exact.linears))
     return _distance(found, wanted)
 
@@ -90,7 +93,7 @@ def _distance(found: Float32, exact: Float32) -> float:
 
 
 def cosines_of(a: Float32, b: Float32) -> Float32:
-    """Row by row."""
+    """The cosine of each row."""
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     sizes = np.linalg.norm(wide_a, axis=1) * np.linalg.norm(wide_b, axis=1)
     cosines: Float32 = ((wide_a * wide_b).sum(axis=1) / sizes).astype(np.float32)

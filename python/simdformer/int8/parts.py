@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of an encoder that int8 is about: the table of words, and each layer's matrices."""
+"""The parts of an encoder that can be in int8: the word embeddings and each layer's matrices."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ Places = Mapping[str, tuple[Any, str]]
 
 
 class Part(NamedTuple):
-    """Parameters that read the same rows: they are quantized, kept in float32 and saved as one.
+    """Parameters with the same inputs. They are quantized, kept in float32 and saved together.
 
-    name: that of the parameter, or of several joined. parameters: whose rows lie below one another.
+    name: of the parameter, or of several joined ones. parameters: their rows are stacked in this order.
     """
 
     name: str
     parameters: tuple[str, ...]
 
     def below(self, stem: str) -> Part:
-        """The same part, by its names in the encoder."""
+        """The same part with its names in the encoder instead of the stage."""
         return Part(f"{stem}.{self.name}", tuple(f"{stem}.{name}" for name in self.parameters))
 
     def places(
         self, owners: Places, compute_type: str, read: Callable[[], Float32 | Int8Matrix]
     ) -> dict[str, Stored]:
-        """What the places of its parameters hold. owners: of all parameters, as places() gives them.
-        read: gives all rows."""
+        """The places for its parameters. owners: of all parameters, as places() returns them. read: returns
+        all rows."""
         begin, result = 0, {}
         for name in self.parameters:
             owner, own = owners[name]
             shape = shape_of(owner.place(own))
             rows = slice(begin, begin + shape[0])
             begin = rows.stop
-            if isinstance(owner, nn.Embedding):  # a table is not multiplied with
+            if isinstance(owner, nn.Embedding):  # a table is never multiplied
                 result[name] = Stored(shape, partial(_widened, read))
             else:
                 result[name] = Stored(shape, partial(_rows, read, rows), compute_type)
         return result
 
     def put_int8(self, owners: Places, matrix: Int8Matrix) -> None:
-        """Have its parameters in int8."""
+        """Put its parameters in int8."""
         put(owners, self.places(owners, "int8", lambda: matrix))
 
 
 def put(owners: Places, places: Mapping[str, Any]) -> None:
-    """Put what stands for parameters in their places."""
+    """Put each place where its parameter is."""
     for name, place in places.items():
         owner, own = owners[name]
         owner.put(own, place)
 
 
 def stages(encoder: nn.TextEncoder) -> dict[str, nn.Module]:
-    """What a text goes through, by name: the embeddings, and each layer. A layer may come again."""
+    """The embeddings and each layer by name, in the order they run. A layer may run several times."""
     return {
         "embeddings": encoder.embeddings,
         **{f"layers.{i}": layer for i, layer in enumerate(encoder.layers)},
@@ -65,7 +65,7 @@ def stages(encoder: nn.TextEncoder) -> dict[str, nn.Module]:
 
 
 def own_parts(stage: nn.Module) -> list[Part]:
-    """Those of one stage, by their names in it."""
+    """The parts of one stage, with their names in it."""
     if isinstance(stage, nn.TextEmbeddings):
         names = ["word_embeddings.weight"]
         if stage.projection is not None:
@@ -79,7 +79,7 @@ def own_parts(stage: nn.Module) -> list[Part]:
 
 
 def first_names(named: Mapping[str, nn.Module]) -> dict[int, str]:
-    """Of each stage, by its id, the first of its names."""
+    """The first name of each stage, by the stage's id."""
     firsts: dict[int, str] = {}
     for name, stage in named.items():
         firsts.setdefault(id(stage), name)
@@ -87,7 +87,7 @@ def first_names(named: Mapping[str, nn.Module]) -> dict[int, str]:
 
 
 def encoder_parts(encoder: nn.TextEncoder) -> list[Part]:
-    """All of them."""
+    """The parts of all stages."""
     named = stages(encoder)
     firsts = first_names(named).values()
     return [part.below(name) for name in firsts for part in own_parts(named[name])]

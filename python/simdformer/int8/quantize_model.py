@@ -195,7 +195,7 @@ def _quantize(
 
 
 def _checked_texts(texts: Sequence[str] | Sequence[Pair]) -> list[str] | list[Pair]:
-    """Texts, or pairs if the first is one."""
+    """The texts as a list: strings, or pairs if the first one is a pair."""
     given = text_list(texts)[:MAX_TEXTS]
     if not given:
         raise ValueError("texts must have at least one text; None uses the model's vocabulary")
@@ -226,7 +226,7 @@ def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
 
 
 def _copy_files(model: TransformerFolder, target: Path) -> None:
-    """Everything that a model is read from but the Transformer's weights, and its card and license."""
+    """Copy all files of the model except the Transformer's weights, with its model card and license."""
     (target / model.transformer.relative_to(model.folder)).mkdir(parents=True, exist_ok=True)
     for path in sorted(model.folder.rglob("*")):
         relative = path.relative_to(model.folder)
@@ -250,7 +250,7 @@ def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
 
 
 def _declaration(report: QuantizationReport, min_cosine: float) -> dict[str, Any]:
-    """quantization_config.json beside scheme, version and group size."""
+    """The fields of quantization_config.json other than scheme, version and group size."""
     return {
         "sample": f"{report.texts} texts" if report.texts else "vocabulary",
         "required_min_cosine": min_cosine,

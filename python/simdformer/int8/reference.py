@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The float32 encoder that int8 is made from and measured by, one layer at a time: its numbers are read
-for it, and let go behind it."""
+"""The float32 encoder, from which int8 is made and with which it is compared. It runs one layer at a time:
+the layer's numbers are read before, and freed after."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Pool: TypeAlias = Callable[[TransformerStack], PooledModel]
 
 
 class Packed(NamedTuple):
-    """What a part is packed in, and the rows that it read, (tokens, in_features)."""
+    """The packed form of a part, and the rows that it read, (tokens, in_features)."""
 
     linears: tuple[Linear, ...]
     inputs: Float32
 
 
 class Reference:
-    """encoder: its parameters are read, as often as they are needed; it is not packed. pool: how
-    sequences become the vectors to compare."""
+    """encoder: its parameters are read whenever they are needed, and it is not packed. pool: makes the
+    vectors that are compared."""
 
     def __init__(self, encoder: nn.TextEncoder, pool: Pool) -> None:
         self.encoder = encoder
@@ -40,12 +40,12 @@ class Reference:
         self._firsts = first_names(self._stages)
 
     def anew(self, name: str) -> Any:
-        """A place for a parameter in float32, to be read for it."""
+        """A new place for a parameter in float32, which reads the numbers again."""
         owner, own = self._owners[name]
         return in_type(owner.place(own), "float32")
 
     def read(self, name: str) -> Float32:
-        """A parameter's numbers."""
+        """The numbers of a parameter."""
         value: Float32 = value_of(self.anew(name))
         return np.ascontiguousarray(value)
 
@@ -54,14 +54,14 @@ class Reference:
         stage, stem = copy_of(self._stages[name]), self._firsts[id(self._stages[name])]
         for own_name, (owner, own) in stage.places().items():
             given = self._owners.get(f"{stem}.{own_name}")
-            if given is not None and owner is not given[0]:  # not positions, which are shared
+            if given is not None and owner is not given[0]:  # positions are shared, not copied
                 owner.put(own, self.anew(f"{stem}.{own_name}"))
         return stage
 
     def vectors(self, states: Float32, tokens: Sample) -> Float32:
-        """Those of sequences, of what the last layer gives, (sequences, ..)."""
+        """The vectors of sequences, from the output of the last layer: (sequences, dim)."""
         norm = self.encoder.norm
-        # The rows as a table of embeddings, each of which is looked up.
+        # The rows serve as a table of embeddings, and each token looks up its own row.
         rows = TransformerStack([], None if norm is None else norm.native(), Embeddings(states))
         ids = np.arange(len(states), dtype=np.int32)
         return self._pool(rows).encode(ids, tokens.cu_seqlens)
@@ -75,13 +75,13 @@ class Reference:
 
 
 def copy_of(stage: nn.Module) -> nn.Module:
-    """A copy with places of its own; positions, of which other layers have the same, are shared."""
+    """A copy with its own places. Its position is shared, because other layers use the same one."""
     shared = stage.self_attn.position if hasattr(stage, "self_attn") else None
     return copy.deepcopy(stage, {id(shared): shared})
 
 
 def run(stage: nn.Module, states: Float32 | None, tokens: Sample, num_threads: int = 0) -> Float32:
-    """What a stage makes of the packed rows of sequences, or the embeddings of their ids."""
+    """The output of a stage for packed rows of sequences; for the embeddings, of their ids."""
     if isinstance(stage, nn.TextEmbeddings):
         stack = TransformerStack([], None, stage.native())
         return stack.encode(*tokens, num_threads=num_threads)
@@ -90,7 +90,7 @@ def run(stage: nn.Module, states: Float32 | None, tokens: Sample, num_threads: i
 
 
 def packed_parts(stage: nn.Module) -> dict[str, tuple[Linear, ...]]:
-    """What each part of a stage is packed in; a table is in no layer."""
+    """The packed form of each part of a stage. A table of embeddings has none."""
     packed = {(id(owner), own): linears for owner, own, linears in stage.packed_matrices()}
     owners = stage.places()
     firsts = {part.name: owners[part.parameters[0]] for part in own_parts(stage)}
@@ -101,7 +101,7 @@ def packed_parts(stage: nn.Module) -> dict[str, tuple[Linear, ...]]:
 def run_recorded(
     stage: nn.Module, states: Float32 | None, tokens: Sample
 ) -> tuple[Float32, dict[str, Packed]]:
-    """The output, and what each part of a stage in float32 read."""
+    """The output of a stage in float32, and the inputs of each of its parts."""
     packed = packed_parts(stage)
     for first, *_ in packed.values():
         first.record_inputs()
@@ -112,5 +112,5 @@ def run_recorded(
 
 
 def mean_pooled(stack: TransformerStack) -> PooledStack:
-    """How sequences become vectors, if nothing else is said."""
+    """The default way to make vectors of sequences."""
     return PooledStack(stack, ["mean"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sequences that an encoder is calibrated with and measured by."""
+"""The sequences used to calibrate an encoder in int8 and to compare it with float32."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from simdformer.checkpoint.int8_matrix import Int32
 
 
 class Sample(NamedTuple):
-    """Sequences of token ids: input_ids (total_tokens,), cu_seqlens (batch + 1,); token_type_ids as
-    input_ids, None if all are 0."""
+    """Sequences of token ids: input_ids (total_tokens,), cu_seqlens (batch + 1,), and token_type_ids like
+    input_ids, or None if all are 0."""
 
     input_ids: Int32
     cu_seqlens: Int32
     token_type_ids: Int32 | None = None
 
     def first(self, tokens: int) -> Sample:
-        """The whole sequences at the beginning that have at most so many tokens; at least one."""
+        """The first sequences that together have at most this many tokens; at least one sequence."""
         count = max(1, int(np.searchsorted(self.cu_seqlens[1:], tokens, side="right")))
         return self.between(0, count)
 
     def pieces(self, tokens: int) -> Iterator[Sample]:
-        """All sequences, in samples of at most so many tokens; a longer one alone."""
+        """Split into samples of at most this many tokens. A longer sequence becomes a sample of its own."""
         rest = self
         while len(rest.cu_seqlens) > 1:
             piece = rest.first(tokens)
@@ -42,5 +42,5 @@ class Sample(NamedTuple):
 
 
 def vocabulary_sample(encoder: nn.TextEncoder) -> Sample:
-    """Sequences of ids from all over the vocabulary, the same each time."""
+    """Sequences of ids from the whole vocabulary, the same each time."""
     return Sample(*encoder.sample().args)

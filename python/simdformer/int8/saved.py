@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A quantized model's weights in its folder: one safetensors file, and JSON that declares it.
+"""The weights of a quantized model in its folder: a safetensors file, and JSON that describes it.
 
-The file is not called model.safetensors, so that a reader that knows nothing of the scheme finds no
-weights instead of wrong ones. docs/quantization.md describes both.
+The file is not called model.safetensors: a program that does not know the scheme then finds no weights,
+instead of wrong ones. docs/quantization.md describes both files.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from simdformer.nn.parameters import Stored, shape_of, value_of
 
 WEIGHTS_FILE = "model-int8.safetensors"
 
-# The tensors of a part in int8: values, scale, outliers and outlier_weight, behind its name.
+# The tensors of a part in int8. Their names begin with the part's name.
 _SUFFIXES = ("", "_scale", "_outliers", "_outlier_weight")
 
 
 def saved_places(
     encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint, config: QuantizationConfig
 ) -> Mapping[str, Stored]:
-    """Where each parameter's numbers are in a folder of this version.
+    """Find each parameter's numbers in a folder of the present version.
 
-    ValueError names a part that is not declared, a tensor that is missing or of another shape, and what
-    the encoder has no place for.
+    Errors: ValueError naming a part that is not declared, a tensor that is missing or has another shape, or a
+    tensor that belongs to no parameter.
     """
     weights, owners = Weights(checkpoint, {}), encoder.places()
     places: dict[str, Stored] = {}
@@ -60,7 +60,7 @@ def saved_places(
 
 
 def _shape(encoder: nn.TextEncoder, part: Part) -> tuple[int, int]:
-    """All rows of a part."""
+    """The shape of a part: the rows of its parameters stacked."""
     owners = encoder.places()
     places = [owners[name] for name in part.parameters]
     shapes = [shape_of(owner.place(own)) for owner, own in places]
@@ -84,7 +84,7 @@ def _names(part: str) -> list[str]:
 def saved_tensors(
     encoder: nn.TextEncoder, quantized: QuantizedEncoder
 ) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The tensors of an encoder in float32, by name, with those of the parts that are in int8."""
+    """The tensors of the float32 encoder by name; parts in int8 have several tensors each."""
     owners = encoder.places()
     for part in encoder_parts(encoder):
         slots = [owner.place(own) for owner, own in map(owners.pop, part.parameters)]
@@ -99,7 +99,7 @@ def saved_tensors(
 def write_quantized(
     folder: Path, tensors: Mapping[str, NDArray[Any]], config: Mapping[str, Any]
 ) -> None:
-    """Write both files. config: what is to stand beside scheme, version and group_size."""
+    """Write both files. config: further fields beside scheme, version and group_size."""
     declared = {"scheme": SCHEME, "version": VERSION, "group_size": s8_group(), **config}
     (folder / CONFIG_FILE).write_text(json.dumps(declared, indent=2) + "\n", encoding="utf-8")
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Saved folders of version 1: tensors by the checkpoint's names, each projection a part of its own."""
+"""Folders saved in version 1 of the format: tensors have the checkpoint's names, and each projection is a
+part."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from simdformer.nn.projections import APART, JOINED
 def saved_places(
     encoder: nn.TextEncoder, assigned: Assigned, config: QuantizationConfig
 ) -> Mapping[str, Stored]:
-    """Where each parameter's numbers are. Projections that have a name each are set apart in the encoder,
-    for each may be of another type."""
+    """Find each parameter's numbers. Projections with separate names become separate parameters of the
+    encoder, because each may have another type."""
     places = dict(assigned.places)
     owners = encoder.places()
     for name, matrices in assigned.matrices.items():
