@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint that holds low-rank adapters beside its matrices (LoRA, Hu et al. 2021, arXiv:2106.09685),
-as torch.nn.utils.parametrize names them: one of them is added when a matrix is read, or none."""
+"""Reads a checkpoint that has low-rank adapters beside its matrices (LoRA, Hu et al. 2021, arXiv:2106.09685),
+with the tensor names of torch.nn.utils.parametrize. One adapter, or none, is added to a matrix when it is
+read."""
 
 from __future__ import annotations
 
@@ -13,17 +14,18 @@ _A, _B = ".parametrizations.weight.0.lora_A", ".parametrizations.weight.0.lora_B
 
 
 class Adapter(NamedTuple):
-    """number: which of a checkpoint's adapters; None for none. scale: what it is multiplied by."""
+    """number: the index of the adapter to add; None for no adapter. scale: its factor."""
 
     number: int | None
     scale: float
 
 
 class AdaptedCheckpoint(Checkpoint):
-    """The tensors of an open checkpoint, which stays the one to close, under their names without adapters.
+    """The tensors of an open checkpoint under the names that they have without adapters.
 
-    W + scale B A for a linear layer's W (out, in), with A (adapters, rank, in), B (adapters, out, rank); for
-    a table (rows, columns) A (adapters, rows, rank), B (adapters, rank, columns), W + scale A B.
+    A linear layer's weight is W + scale B A, with W (out, in), A (adapters, rank, in), B (adapters, out,
+    rank). A table is W + scale A B, with W (rows, columns), A (adapters, rows, rank), B (adapters, rank,
+    columns). The caller closes the underlying checkpoint.
     """
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter) -> None:
@@ -39,7 +41,7 @@ class AdaptedCheckpoint(Checkpoint):
         }
 
     def read(self, name: str) -> Float32:
-        """As Checkpoint's, with the adapter. ValueError for one of another shape."""
+        """As Checkpoint.read, with the adapter added. ValueError if the adapter has another shape."""
         weight = super().read(name)
         index, stem = self._adapter.number, name.removesuffix(".weight")
         if index is None or stem + _A not in self._whole:

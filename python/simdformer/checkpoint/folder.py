@@ -211,8 +211,8 @@ class Checkpoint:
         return sum(file.size() for file in self._files)
 
     def num_parameters(self) -> int:
-        """The number of elements of all floating-point tensors."""
-        # Without buffers of positions, which are integers.
+        """The number of elements of all floating-point tensors. Integer tensors hold positions, not
+        parameters."""
         floats = [entry for entry in self._entries.values() if entry.dtype in _DTYPES]
         return sum(entry.num_elements() for entry in floats)
 

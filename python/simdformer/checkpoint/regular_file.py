@@ -12,8 +12,8 @@ from pathlib import Path
 LARGEST_VOCABULARY = 1 << 30
 LARGEST_JSON = 1 << 26
 
-# Windows has none of the first two, and others have no text mode. A pipe is opened without waiting for its
-# other end.
+# Windows has neither O_CLOEXEC nor O_NONBLOCK; other systems have no O_BINARY. O_NONBLOCK keeps open() from
+# waiting for the other end of a pipe.
 _READ = os.O_RDONLY
 for _name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"):
     _READ |= getattr(os, _name, 0)
@@ -24,7 +24,7 @@ def open_regular(path: Path) -> int:
     try:
         descriptor = os.open(path, _READ)
     except PermissionError:
-        if path.is_dir():  # which Windows does not open
+        if path.is_dir():  # Windows cannot open a folder
             raise ValueError(f"{path}: not a regular file") from None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):

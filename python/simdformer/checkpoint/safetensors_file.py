@@ -13,8 +13,8 @@ from simdformer.checkpoint.tensor_file import Entry, TensorFile
 def safetensors_entries(file: TensorFile) -> dict[str, Entry]:
     """The offset of each tensor. ValueError with the file's name if it is damaged."""
     try:
-        # The library's parser rejects truncated files, overlapping or missing ranges, sizes that
-        # overflow and wrong headers. Only the header is read through it.
+        # The library's parser rejects truncated files, overlapping or missing ranges, sizes that overflow and
+        # wrong headers. It reads only the header here.
         with safe_open(file.path, framework="numpy"):
             pass
     except SafetensorError as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offsets of the entries of a zip archive that is stored, not compressed. Nothing is unpacked.
+"""Offsets of the entries of an uncompressed zip archive. Nothing is unpacked.
 
-The layout is specified in APPNOTE.TXT (PKWARE, 6.3.10, section 4.3). zipfile does not return the offset
-of an entry's bytes, and does not limit how much memory a directory makes it allocate.
+The layout is specified in APPNOTE.TXT (PKWARE, 6.3.10, section 4.3). zipfile does not return the offset of an
+entry's bytes, and does not limit the memory that it allocates for a directory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from simdformer.checkpoint.tensor_file import TensorFile
 
-# Records with their names in APPNOTE.TXT, little-endian.
+# The records and their names in APPNOTE.TXT, little-endian.
 _LOCAL_HEADER = Struct("<4s22xHH")  # signature, lengths of name and extra field
 _CENTRAL_HEADER = Struct("<4s4xHH8xIIHHH8xI")
 _END = Struct("<4s8xIIH")  # signature, size and offset of the directory, length of the comment
@@ -40,7 +40,8 @@ class _Header(NamedTuple):
 
 
 class StoredZip:
-    """An archive. Errors of the constructor and of `place`: ValueError with the reason only."""
+    """An archive. Errors of the constructor and of `place`: ValueError with the reason, without the file's
+    name."""
 
     def __init__(self, file: TensorFile) -> None:
         self._file = file
@@ -72,7 +73,7 @@ class StoredZip:
         return begin, header.size
 
     def _directory(self) -> bytes:
-        # torch.save writes no comment at the end.
+        # torch.save never writes a comment at the end
         at = self._size - _END.size
         end = self._read(_END, at, "the end of the archive") if at >= 0 else (b"", 0, 0, 0)
         if end[0] != b"PK\5\6" or end[3]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from simdformer.checkpoint.regular_file import open_regular
 
-# Systems move at most 2 GiB in one call, and some refuse to be asked for more.
+# Operating systems read at most 2 GiB per call, and some reject larger requests.
 _MOST = 1 << 30
-# Of a file's position, where there is no pread.
+# Protects the file's position on systems without pread.
 _position = threading.Lock()
 
 
@@ -51,7 +51,7 @@ class TensorFile:
             done += count
 
     def _read_part(self, buffer: memoryview, offset: int) -> int:
-        """How many bytes were read."""
+        """Returns the number of bytes read."""
         if hasattr(os, "preadv"):
             return os.preadv(self.fd, [buffer], offset)
         with _position, open(self.fd, "rb", buffering=0, closefd=False) as file:
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
     axes: tuple[int, ...] | None = None
 
     def read(self, dtype: str) -> NDArray[Any]:
-        """The numbers in C order. dtype: NumPy's name of the stored type."""
+        """The numbers in C order. dtype: NumPy's name for the stored type."""
         axes = range(len(self.shape)) if self.axes is None else self.axes
         raw = np.empty([self.shape[axis] for axis in axes], dtype=dtype)
         self.file.read_into(raw.reshape(-1).view(np.uint8).data, self.offset)

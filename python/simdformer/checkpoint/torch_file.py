@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of a pytorch_model.bin: a zip archive of a pickle, which names them, and their numbers.
+"""The tensors of a pytorch_model.bin.
 
-So torch.save writes since PyTorch 1.6: NAME/data.pkl, NAME/data/KEY for each storage and since 2.1
-NAME/byteorder. Before, five pickles behind one another: a number, the format's version, what the machine was,
-the tensors, the keys of their storages; then of each storage how many numbers it has, and the numbers. No
+Since PyTorch 1.6, torch.save writes a zip archive: NAME/data.pkl, a pickle with the names and shapes of the
+tensors; NAME/data/KEY, the numbers of each storage; and, since 2.1, NAME/byteorder. Earlier versions wrote
+five pickles one after another (a magic number, the version of the format, properties of the machine, the
+tensors, the keys of their storages), and then, for each storage, its number of elements and the elements. No
 pickle is unpickled: see torch_pickle.
 """
 
@@ -20,12 +21,12 @@ from simdformer.checkpoint.torch_tensors import StoredTensor
 _ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-# A tensor takes about 200 bytes. The result of the pickle takes less than half a gigabyte.
+# A pickle has about 200 bytes per tensor. Interpreting one of this size takes less than half a gigabyte.
 _LARGEST_PICKLE = 4 << 20
-# Tied weights share a storage: an embedding twice, layers of a few models a dozen times. With no limit
-# a small file could fill the memory.
+# Tied weights share a storage: an embedding is used twice, a layer a dozen times in a few models. Without a
+# limit, a small file could fill the memory.
 _MOST_SHARED = 32
-# The number that torch.save wrote first before 1.6, as its pickle, and the version that followed.
+# Before 1.6, torch.save first wrote this number, as a pickle, and then this version.
 _OLD_FORMAT = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _OLD_VERSION = 1001
 
@@ -33,8 +34,8 @@ _OLD_VERSION = 1001
 def torch_entries(file: TensorFile) -> dict[str, Entry]:
     """The place of each tensor.
 
-    ValueError names the file, and the tensor if there is one, if it is damaged, holds anything but
-    tensors by name, or was written on a big-endian machine.
+    Errors: ValueError naming the file, and the tensor if there is one, if the file is damaged, contains
+    anything but named tensors, or was written on a big-endian machine.
     """
     old = file.size() >= len(_OLD_FORMAT) and file.read(len(_OLD_FORMAT), 0) == _OLD_FORMAT
     try:
@@ -46,7 +47,7 @@ def torch_entries(file: TensorFile) -> dict[str, Entry]:
 def _entries(
     file: TensorFile, tensors: dict[str, StoredTensor], place: Callable[[str], tuple[int, int]]
 ) -> dict[str, Entry]:
-    """place: where the storage of a key begins, and its size in bytes."""
+    """place: returns the offset of a storage's first byte, and its size in bytes."""
     places: dict[str, tuple[int, int]] = {}
     entries: dict[str, Entry] = {}
     total = 0
@@ -65,7 +66,7 @@ def _entries(
 
 
 def _read(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str], tuple[int, int]]]:
-    """The tensors of an archive, and where their storages are."""
+    """The tensors of a zip archive, and the place of their storages."""
     archive = StoredZip(file)
     pickles = [name for name in archive.names() if name.partition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
@@ -80,7 +81,7 @@ def _read(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str], tu
 
 
 def _read_old(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str], tuple[int, int]]]:
-    """The same of a file of before 1.6."""
+    """The same for a file written before 1.6."""
     pickled = file.read(min(file.size(), _LARGEST_PICKLE), 0)
     (_, version, machine, state, keys), at = read_programs(pickled, 5)
     if version != _OLD_VERSION:

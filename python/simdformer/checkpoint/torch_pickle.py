@@ -22,26 +22,27 @@ from simdformer.checkpoint.torch_tensors import (
     is_size,
 )
 
-_LONGEST_NAME = 1000  # bytes; errors quote it
+_LONGEST_NAME = 1000  # in bytes; error messages quote a name
 
 
 def read_state_dict(pickled: bytes) -> dict[str, StoredTensor]:
     """The tensors of a state_dict by name.
 
-    ValueError with the reason only for everything else that a pickle may contain or do. Time and memory
-    are bounded by a hundred bytes per byte of the pickle.
+    Errors: ValueError, with the reason only, if the pickle contains or does anything else. Time and memory
+    are limited to a hundred bytes per byte of the pickle.
     """
     return tensors_of(_Machine(pickled).run())
 
 
 def read_programs(pickled: bytes, count: int) -> tuple[list[object], int]:
-    """What several pickles behind one another leave, and where they end. Errors: as read_state_dict's."""
+    """The results of several pickles that follow one another, and the offset after the last one. Errors: as
+    for read_state_dict."""
     machine = _Machine(pickled)
     return [machine.run() for _ in range(count)], machine.at
 
 
 def tensors_of(state: object) -> dict[str, StoredTensor]:
-    """What a pickle left, if it is tensors by name. ValueError says what else it is."""
+    """The tensors by name in the result of a pickle. ValueError says what it contains instead."""
     if type(state) is not dict:
         raise ValueError(f"it contains a {type(state).__name__}, not tensors by name")
     _check_flat(state)
@@ -52,7 +53,7 @@ def tensors_of(state: object) -> dict[str, StoredTensor]:
 
 
 def _check_flat(state: dict[Any, Any]) -> None:
-    """ValueError that names the dict to use, for a training checkpoint."""
+    """A training checkpoint contains several dicts. ValueError names the one to use."""
     inner = {name: value for name, value in state.items() if type(value) is dict}
     tensors = {
         n: sum(type(x) is StoredTensor for x in value.values()) for n, value in inner.items()
@@ -67,7 +68,8 @@ def _check_flat(state: dict[Any, Any]) -> None:
 
 
 class _Machine:
-    """Run the instructions. Values are never compared or printed: they may be nested arbitrarily deep."""
+    """Interprets the instructions. Values are never compared or printed, because they may be nested
+    arbitrarily deep."""
 
     def __init__(self, pickled: bytes) -> None:
         self._pickled = pickled
@@ -78,11 +80,11 @@ class _Machine:
 
     @property
     def at(self) -> int:
-        """The byte that comes next."""
+        """The offset of the next byte."""
         return self._at
 
     def run(self) -> object:
-        """What the program leaves on the stack when it stops; the next one begins behind it."""
+        """Run one program and return the value on top of its stack. The next program begins after it."""
         self._stack, self._marks, self._memo = [], [], {}
         while (code := self._bytes(1)) != _STOP:
             if code not in _INSTRUCTIONS:
@@ -110,7 +112,7 @@ class _Machine:
         return int.from_bytes(self._bytes(count), "little", signed=signed)
 
     def _pop(self) -> Any:
-        # What lies below a mark belongs to it.
+        # the values below a mark belong to the mark
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
             raise ValueError("the pickle takes a value where there is none")
         return self._stack.pop()
@@ -124,11 +126,11 @@ class _Machine:
         return items
 
     def push(self, value: object) -> None:
-        """A constant."""
+        """Push a constant."""
         self._stack.append(value)
 
     def protocol(self) -> None:
-        """The version of the instructions."""
+        """Skip the version of the protocol."""
         version = self._int(1)
         if version != 2:
             raise ValueError(f"a pickle of protocol {version}; torch.save writes 2")
@@ -138,15 +140,15 @@ class _Machine:
         self._marks.append(len(self._stack))
 
     def integer(self, count: int, *, signed: bool = False) -> None:
-        """A number of so many bytes."""
+        """Push an integer of a fixed number of bytes."""
         self._stack.append(self._int(count, signed=signed))
 
     def long(self) -> None:
-        """A number behind its length."""
+        """Push an integer that follows its length."""
         self._stack.append(self._int(self._int(1), signed=True))
 
     def text(self) -> None:
-        """A string in UTF-8 behind its length."""
+        """Push a UTF-8 string that follows its length."""
         size = self._int(4)
         if size > _LONGEST_NAME:
             raise ValueError(
@@ -158,25 +160,25 @@ class _Machine:
             raise ValueError(f"a name in the pickle is not UTF-8: {error.reason}") from error
 
     def put(self, count: int) -> None:
-        """Keep the topmost value under a number."""
+        """Store the topmost value under a number."""
         value = self._pop()
         self._stack.append(value)
         self._memo[self._int(count)] = value
 
     def get(self, count: int) -> None:
-        """A value that was kept."""
+        """Push a stored value."""
         number = self._int(count)
         if number not in self._memo:
             raise ValueError(f"the pickle takes a value {number} that it did not keep")
         self._stack.append(self._memo[number])
 
     def tuple_of(self, count: int) -> None:
-        """The topmost values as a tuple."""
+        """Make a tuple of the topmost values."""
         items = [self._pop() for _ in range(count)]
         self._stack.append(tuple(reversed(items)))
 
     def marked_tuple(self) -> None:
-        """The values since the mark as a tuple."""
+        """Make a tuple of the values since the mark."""
         self._stack.append(tuple(self._pop_to_mark()))
 
     def set_items(self, items: list[Any]) -> None:
@@ -192,11 +194,11 @@ class _Machine:
         self._stack.append(target)
 
     def marked_items(self) -> None:
-        """All values since the mark."""
+        """Take all values since the mark."""
         self.set_items(self._pop_to_mark())
 
     def one_item(self) -> None:
-        """A key and a value."""
+        """Take a key and a value."""
         value, key = self._pop(), self._pop()
         self.set_items([key, value])
 
@@ -209,19 +211,19 @@ class _Machine:
         self._stack.append(target)
 
     def one_value(self) -> None:
-        """One value."""
+        """Take one value."""
         self.append([self._pop()])
 
     def marked_values(self) -> None:
-        """All values since the mark."""
+        """Take all values since the mark."""
         self.append(self._pop_to_mark())
 
     def number(self) -> None:
-        """A float64."""
+        """Push a float64."""
         self._stack.append(struct.unpack(">d", self._bytes(8))[0])
 
     def attributes(self) -> None:
-        """An object's attributes. A state_dict has one, _metadata, which is not used."""
+        """Set an object's attributes. A state_dict has only _metadata, which is not used."""
         self._pop()
         target = self._pop()
         if type(target) is not dict:
@@ -229,7 +231,7 @@ class _Machine:
         self._stack.append(target)
 
     def name(self) -> None:
-        """A name from a module: one of those with a replacement here."""
+        """Push the replacement for a name of a module. Other names are errors."""
         module, name = self._line(), self._line()
         if (module, name) not in NAMES:
             raise ValueError(
@@ -239,9 +241,10 @@ class _Machine:
         self._stack.append(NAMES[module, name])
 
     def storage(self) -> None:
-        """An array stored beside the pickle."""
+        """Push an array stored beside the pickle."""
         match self._pop():
-            # The last None: no view of another storage, which the format before 1.6 could hold.
+            # The last element is None: views of other storages, which the format before 1.6 allowed, are
+            # rejected.
             case ("storage", StorageType(dtype), str(key), str(), size, *rest) if is_size(
                 size
             ) and rest in ([], [None]):
@@ -250,7 +253,7 @@ class _Machine:
                 raise ValueError("the pickle describes a storage in a way that torch.save does not")
 
     def call(self) -> None:
-        """Call one of our functions."""
+        """Call one of the functions in torch_tensors."""
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, FunctionType) or type(arguments) is not tuple:
             raise ValueError("the pickle calls something that is not a function")

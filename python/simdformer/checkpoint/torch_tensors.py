@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names that a torch.save pickle may use: storages, tensors and dicts, implemented here."""
+"""Replacements for the names that a torch.save pickle may use: storages, tensors and dicts."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def _is_shape(value: object) -> bool:
 
 
 def _tensor(*arguments: Any) -> StoredTensor:
-    """torch._utils._rebuild_tensor_v2: storage, offset, shape, strides, requires_grad, hooks and, if
-    a tensor is conjugated or negated, that flag."""
+    """Replaces torch._utils._rebuild_tensor_v2, with the arguments storage, offset, shape, strides,
+    requires_grad and hooks, and a flag if the tensor is conjugated or negated."""
     match arguments:
         case (Storage() as storage, offset, shape, strides, bool(), dict()) if (
             is_size(offset) and _is_shape(shape) and _is_shape(strides)
@@ -69,7 +69,7 @@ def _tensor(*arguments: Any) -> StoredTensor:
 
 
 def _parameter(*arguments: Any) -> StoredTensor:
-    """torch._utils._rebuild_parameter: a tensor, requires_grad, hooks."""
+    """Replaces torch._utils._rebuild_parameter, with the arguments tensor, requires_grad and hooks."""
     match arguments:
         case (StoredTensor() as tensor, bool(), dict()):
             return tensor
@@ -77,7 +77,7 @@ def _parameter(*arguments: Any) -> StoredTensor:
 
 
 def _dict(*arguments: Any) -> dict[str, Any]:
-    """collections.OrderedDict, empty."""
+    """Replaces collections.OrderedDict; it is created empty."""
     if arguments:
         raise ValueError("the pickle fills an OrderedDict in a way that torch.save does not")
     return {}

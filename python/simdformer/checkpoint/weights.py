@@ -94,7 +94,7 @@ class Weights:
             raise ValueError(f"tensor {name!r} in {path}: {what}; the file is damaged")
 
     def share(self, name: str, field: str, share: tuple[int, int]) -> Float32:
-        """A vector, one of several of one length in the tensor `name`; see matrix."""
+        """One of several vectors of one length in the tensor `name`; see matrix."""
         index, count = share
         (size,) = self.shape((field,))
         whole = self._checkpoint.read(self.checked(name, (field,), (count * size,)))
@@ -156,8 +156,8 @@ class Weights:
 
 
 class CheckpointMatrix:
-    """A matrix in one tensor, in a share of its rows, or in several stacked tensors: checked, and read on
-    demand."""
+    """A matrix stored as one tensor, as part of one, or as several stacked ones. It is checked now and read
+    on demand."""
 
     def __init__(
         self,
@@ -204,6 +204,7 @@ class CheckpointMatrix:
         return self._weights.checked(f"{part}.weight", self._fields, (count * rows, cols))
 
     def int8(self) -> Int8Matrix:
-        """The same for a folder of version 1, which stores it in one piece. Errors: see Weights.int8."""
+        """As float32, for a folder of version 1, which stores the matrix in int8 as one piece. Errors: see
+        Weights.int8."""
         names = [f"{self._name}.{part}" for part in _INT8_PARTS]
         return self._weights.int8(names, self.shape, self._fields)
