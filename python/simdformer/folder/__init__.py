@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's folder: found by name (resolve.py), its files read (modules.py, module_files.py, the
-settings), opened (model_folder.py), loaded (loading.py) and run (steps.py, chain.py); a new one
-written (new_folder.py)."""
+"""Model folders: find a folder by name (resolve.py), read its files (modules.py, module_files.py and the
+settings), open it (model_folder.py), load it (loading.py), run it (steps.py, chain.py), and write a new one
+(new_folder.py)."""

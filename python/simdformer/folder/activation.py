@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Activations of dense modules and of a cross-encoder's logits, as functions of arrays.
 
-They are torch.nn's, by the path of their class, which is looked up and never imported; the formulas and
-default options are those of its documentation. What has a kernel runs in it.
+They are named by the path of a class of torch.nn. The path is looked up in a table and never imported;
+formulas and default options are those of PyTorch's documentation. Activations that have a kernel run in it.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ def _log_softmax(x: Float32) -> Any:
 
 
 def leaky_relu(slope: float) -> Function:
-    """x where it is positive, else slope x."""
+    """x where x is positive, slope * x elsewhere."""
     return lambda x: np.where(x >= 0, x, np.float32(slope) * x)
 
 
-# By the class's name, with its default options, as in eval mode.
+# By the name of the class, with its default options and in eval mode.
 _FUNCTIONS: dict[str, Function] = {
     "CELU": _elu,
     "ELU": _elu,
@@ -85,13 +85,16 @@ _FUNCTIONS: dict[str, Function] = {
     "Tanhshrink": lambda x: x - activate("tanh", x, None),
 }
 NAMES = tuple(sorted({*TORCH_CLASSES, *_FUNCTIONS}))
-# They mix the features of a row; of a batch of token vectors torch.nn's mix the texts.
+# These combine the features of a row. torch.nn's combine the texts of a batch of token vectors.
 MIXING = frozenset({"LogSoftmax", "Softmax", "Softmin"})
 
 
 def class_name(path: object, field: str) -> str | None:
-    """The class of torch.nn that a path such as "torch.nn.modules.activation.Tanh" names; None for one
-    from elsewhere. ValueError names the field and lists what is known."""
+    """The name of the class of torch.nn in a path such as "torch.nn.modules.activation.Tanh"; None for other
+    packages.
+
+    Errors: ValueError naming the field and listing the known classes.
+    """
     if not isinstance(path, str):
         raise ValueError(f"{field} must be the path of a class, got {path!r}")  # noqa: TRY004  (a file is wrong)
     if not path.startswith("torch."):
@@ -103,22 +106,22 @@ def class_name(path: object, field: str) -> str | None:
 
 
 def kernel_or_function(name: str) -> str | Function:
-    """The kernel of a class of torch.nn, else what computes it in NumPy."""
+    """The kernel of a class of torch.nn, or a NumPy function if there is none."""
     return TORCH_CLASSES[name] if name in TORCH_CLASSES else _FUNCTIONS[name]
 
 
 @dataclass(frozen=True)
 class TorchActivation:
-    """A class of torch.nn as a function of arrays; an element's result does not depend on its place.
+    """A class of torch.nn as a function of arrays. The result for an element does not depend on its position.
 
-    name: the class's.
+    name: of the class.
     """
 
     name: str
 
     @property
     def torch_class(self) -> str:
-        """The path that a folder says for it."""
+        """The path of the class as a folder stores it."""
         module = {"Identity": "linear", "Dropout": "dropout", "AlphaDropout": "dropout"}
         return f"torch.nn.modules.{module.get(self.name, 'activation')}.{self.name}"
 
@@ -131,7 +134,8 @@ class TorchActivation:
 
 
 def activation_function(activation_fn: object) -> Function:
-    """What was given as an activation. Modules of torch.nn without options are known by their class."""
+    """The function for a given activation. A module of torch.nn without options is recognized by its
+    class."""
     if isinstance(activation_fn, str):
         name = class_name(activation_fn, "activation_fn")
         if name is None:
@@ -139,7 +143,7 @@ def activation_function(activation_fn: object) -> Function:
         return TorchActivation(name)
     kind = type(activation_fn)
     from_torch = kind.__module__.startswith("torch.nn.")
-    # A module with options (GELU(approximate='tanh')) shows them.
+    # the repr of a module shows its options, as in GELU(approximate='tanh')
     shown = repr(activation_fn).removesuffix("(approximate='none')").removesuffix("()")
     if from_torch and shown in TORCH_CLASSES:
         return TorchActivation(shown)

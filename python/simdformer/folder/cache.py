@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a snapshot in the Hugging Face cache lacks of a model.
+"""Finds the files that a snapshot in the Hugging Face cache still lacks.
 
-The cache fills file by file: what transformers' AutoModel left there is no whole model of
-sentence-transformers, and is loaded as another one. That a file does not exist is known where the hub
-has said so: huggingface_hub keeps an empty file of its name below .no_exist.
+The cache is filled file by file. The files that transformers' AutoModel downloads are not a complete
+sentence-transformers model, and would load as a different one. Some files do not exist on the hub: then
+huggingface_hub keeps an empty file with the same name in .no_exist.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ _WITH_CONFIG = ("Pooling", *_WITH_WEIGHTS)
 
 
 def missing_files(snapshot: Path) -> list[str]:
-    """The files that are neither there nor known not to exist."""
+    """The wanted files that are neither in the snapshot nor marked as nonexistent."""
     marks = _marks(snapshot)
     wanted = dict.fromkeys(_wanted(snapshot))
     return [n for n in wanted if not ((snapshot / n).is_file() or (marks / n).is_file())]
 
 
 def mark_missing(snapshot: Path, names: Iterable[str]) -> None:
-    """Keep that the hub has no such files, as huggingface_hub does. A cache that cannot be written is
-    left as it is."""
+    """Mark files as nonexistent on the hub, as huggingface_hub does. A read-only cache is left as it is."""
     for name in names:
         mark = _marks(snapshot) / name
         try:
@@ -62,7 +61,7 @@ def _wanted(snapshot: Path) -> Iterator[str]:
 
 
 def _is_cross_encoder(config: Path) -> bool:
-    """Whether it names a head: what needs no modules.json to be whole."""
+    """Whether config.json names a classification head. Such a model needs no modules.json."""
     try:
         fields = read_any_json(config)
     except (ValueError, OSError):
@@ -78,7 +77,7 @@ def _of_transformer(folder: Path, prefix: str) -> Iterator[str]:
 
 
 def _modules(path: Path) -> Iterator[tuple[str, str]]:
-    """Class and path of each module; what cannot be is reported when the model is loaded."""
+    """Class and path of each module. Invalid entries are reported later, when the model is loaded."""
     try:
         entries = read_any_json(path)
     except (ValueError, OSError):

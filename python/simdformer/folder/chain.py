@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An encoder with the modules behind it, as one thing that gives each text a row."""
+"""The modules after an encoder, combined into one object that returns one row per text."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from simdformer.folder.steps import (
 
 
 class Chain:
-    """The steps behind an encoder.
+    """The steps after an encoder.
 
-    output: the feature that a text's row is. layers: whether the Transformer gives all its hidden
-    states. name: the file that says so.
+    output: the feature that becomes a text's row. layers: whether the Transformer returns the hidden states
+    of all layers. name: the file that declares the modules.
     """
 
     def __init__(
         self, name: str, steps: tuple[Step, ...], output: str = SENTENCE, *, layers: bool = False
     ) -> None:
-        # Without hidden states the reference's module does nothing.
+        # without hidden states the reference's module does nothing
         kept = [s for s in steps if layers or not isinstance(s, WeightedLayerPooling)]
         self.steps = tuple(kept)
         self.output = output
@@ -42,7 +42,7 @@ class Chain:
 
     @property
     def include_prompt(self) -> bool:
-        """Whether pooling takes in the tokens of a prompt."""
+        """Whether pooling includes the tokens of a prompt."""
         return all(step.include_prompt for step in self.steps if isinstance(step, Pooling))
 
     @property
@@ -51,7 +51,7 @@ class Chain:
         return any(step.reads == LAYERS for step in self.steps)
 
     def __call__(self, stack: TransformerStack) -> PooledStack | SteppedStack:
-        """Behind an encoder. ValueError if the modules do not fit it, or one another."""
+        """Combine the steps with an encoder. ValueError if modules do not fit the encoder or each other."""
         given = {TOKENS: stack.hidden_size} | ({LAYERS: stack.hidden_size} if self._layers else {})
         for step in self.steps:
             if isinstance(step, WeightedLayerPooling):
@@ -65,8 +65,8 @@ class Chain:
         return SteppedStack(native, stack, rest, self.output, widths[self.output])
 
     def _native(self, stack: TransformerStack) -> tuple[PooledStack, tuple[Step, ...]]:
-        """What runs in the encoder's own call, and the steps that are left: all, if they work on
-        token vectors."""
+        """The steps that run in the encoder's native call, and the remaining ones. If a remaining step needs
+        token vectors, all steps remain."""
         steps = self.steps
         if not steps or not isinstance(steps[0], Pooling):
             return PooledStack(stack, ["cls"]), steps
@@ -89,7 +89,7 @@ def _is_plain_normalize(step: Step) -> bool:
 
 
 class SteppedStack:
-    """An encoder whose rows go through steps outside its native call. Its interface is PooledStack's."""
+    """An encoder with steps that run outside its native call. It has the interface of PooledStack."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class SteppedStack:
         hidden_states: list[Float32 | None] | None = None,
         **taps: Any,
     ) -> Float32:
-        """PooledStack.encode's arguments and result."""
+        """As PooledStack.encode."""
         states = self._states(len(input_ids), hidden_states)
         row = self._native.encode(
             input_ids,
@@ -139,7 +139,7 @@ class SteppedStack:
     def token_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
     ) -> Float32 | None:
-        """The token vectors behind all steps; None if no step changes them."""
+        """The token vectors after all steps; None if no step changes them."""
         if not any(step.writes == TOKENS for step in self._steps):
             return None
         states = self._states(len(input_ids), None)
@@ -151,7 +151,7 @@ class SteppedStack:
         return rows
 
     def _states(self, tokens: int, given: list[Float32 | None] | None) -> list[Float32 | None]:
-        """Arrays for the hidden states that the steps read, those that the caller gave among them."""
+        """Arrays for the hidden states that the steps need, including the caller's own arrays."""
         states = list(given or [])
         if not self._reads & {TOKENS, LAYERS}:
             return states

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A cross-encoder's folder, opened: a Transformer with a classification head, or modules that end in
-scores."""
+"""Opens a cross-encoder's folder: a Transformer with a classification head, or modules of which the last one
+returns scores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from simdformer.models.classification import (
 
 
 class CrossEncoderFolder(TransformerFolder):
-    """A transformers folder with a classification head, with sentence-transformers' files or without."""
+    """A transformers folder with a classification head. It may have sentence-transformers' files."""
 
     reads_pairs = True
 
@@ -47,11 +47,11 @@ class CrossEncoderFolder(TransformerFolder):
         super().__init__(folder, transformer, settings, defaults, overrides=overrides)
 
     def measure(self, checkpoint: Checkpoint) -> Pool:
-        """What the classifier sees: a logit has no direction to compare."""
+        """The input of the classifier. Logits are not compared, because a logit is a single number."""
         return _behind(self.head(checkpoint), scored=False)
 
     def scores(self, checkpoint: Checkpoint) -> tuple[Pool, int | None]:
-        """What gives the logits, and the padding token that they do not look at."""
+        """The function that computes logits, and the padding token that it skips."""
         head = self.head(checkpoint)
         return _behind(head, scored=True), head.pad_token_id
 
@@ -60,7 +60,7 @@ class CrossEncoderFolder(TransformerFolder):
         return count_labels(self.config)
 
     def head(self, checkpoint: Checkpoint) -> BuiltHead:
-        """The head. ValueError if there is none in a quantized folder."""
+        """The head. ValueError if the folder is quantized and has none."""
         if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
             raise ValueError(
                 f"{self.folder} is quantized, and without its classification head: quantize the model"
@@ -71,7 +71,7 @@ class CrossEncoderFolder(TransformerFolder):
 
 
 def _behind(head: BuiltHead, *, scored: bool) -> Pool:
-    """A head, with the classifier or without."""
+    """A head, with or without its classifier."""
     if head.pooling != "late":
         dense = head.dense if scored else head.dense[:-1]
         return partial(PooledStack, pooling=[head.pooling], dense=dense)
@@ -81,7 +81,7 @@ def _behind(head: BuiltHead, *, scored: bool) -> Pool:
 
 
 class ModularCrossEncoderFolder(ModelFolder):
-    """A cross-encoder whose scores come from modules behind its Transformer."""
+    """A cross-encoder whose scores are computed by modules after its Transformer."""
 
     reads_pairs = True
 
@@ -91,11 +91,11 @@ class ModularCrossEncoderFolder(ModelFolder):
             raise ValueError(f"{self.listed.source}: StaticEmbedding reads no pairs")
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
-        """The pooled vectors: a logit has no direction to compare."""
+        """The pooled vectors. Logits are not compared, because a logit is a single number."""
         return partial(PooledStack, pooling=list(self.modes or ("mean",)))
 
     def scores(self, checkpoint: Checkpoint) -> tuple[Pool, int | None]:  # noqa: ARG002
-        """As CrossEncoderFolder's."""
+        """As CrossEncoderFolder.scores."""
         return self.pooling, None
 
     def num_labels(self) -> int:
@@ -106,7 +106,7 @@ class ModularCrossEncoderFolder(ModelFolder):
         return int(steps[-1].linear.out_features)
 
 
-# Models whose output is no pooled vector and no score.
+# Kinds of models whose output is neither a pooled vector nor a score.
 _OTHER_KINDS = ("SparseEncoder", "MultiVectorEncoder", "ColBERT")
 
 AnyFolder = ModelFolder | CrossEncoderFolder
@@ -114,9 +114,9 @@ AnyCrossEncoderFolder = CrossEncoderFolder | ModularCrossEncoderFolder
 
 
 def read_cross_encoder_module(folder: Path) -> Path:
-    """The folder of a cross-encoder's one module, the Transformer. Without modules.json: `folder`.
+    """The folder of the Transformer, a cross-encoder's only module; `folder` itself without modules.json.
 
-    Errors: ValueError for other modules; it says what to use for a sentence embedding model.
+    Errors: ValueError for other modules. For a sentence embedding model it says what to use instead.
     """
     listed = read_modules(folder)
     if listed is None:
@@ -139,8 +139,9 @@ def open_cross_encoder(folder: Path, overrides: Overrides = NO_OVERRIDES) -> Any
 
 
 def open_folder(folder: Path) -> AnyFolder:
-    """A cross-encoder's folder if a CrossEncoder saved it, or config.json names a known classification
-    head and no module stands behind the Transformer; else an embedding model's. Errors: theirs."""
+    """Open a folder as a cross-encoder if a CrossEncoder saved it, or if config.json names a known
+    classification head and no module follows the Transformer; else as an embedding model. Errors: as for
+    these."""
     listed = read_modules(folder)
     saved = read_model_type(folder)
     if saved in _OTHER_KINDS:

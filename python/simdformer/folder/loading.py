@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a model folder to its parts, ready to run."""
+"""Loads the parts of a model folder so that they can run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ COMPUTE_TYPES = ("default", "auto", "float32", "bfloat16", "int8")
 
 
 class Route(NamedTuple):
-    """What the texts of a task run through: a tokenizer, the encoder alone (token embeddings), and
-    pooling and what follows it. include_prompt: whether pooling takes in the tokens of a prompt."""
+    """The parts that process the texts of a task: a tokenizer, the encoder alone (token embeddings), and
+    pooling with what follows it.
+
+    include_prompt: whether pooling includes the tokens of a prompt.
+    """
 
     tokenizer: Tokenizer
     encoder: nn.TextEncoder
@@ -40,10 +43,13 @@ class Route(NamedTuple):
 class LoadedModel(NamedTuple):
     """An embedding model.
 
-    tokenizer, encoder, pool, include_prompt: of texts without a task; see Route. tasks: of those with
-    one, where they differ. routed: whether a Router tells them apart. strict: whether there are no other tasks; needs_task: whether there is no
-    text without. adapters: the tasks of which one may be merged when the model is loaded. num_dense_layers: modules that turn the pooled vector. compute_type: what runs. part_types: the compute type of each part where they differ
-    from it or were chosen one by one.
+    tokenizer, encoder, pool, include_prompt: for texts without a task; see Route.
+    num_dense_layers: the number of modules that transform the pooled vector.
+    compute_type: the one that runs. part_types: the compute type of each part, if parts differ or were chosen
+    one by one.
+    tasks: the routes of tasks that differ from these. routed: whether a Router distinguishes tasks. strict:
+    whether other tasks are errors. needs_task: whether texts without a task are errors. adapters: the tasks
+    with an adapter; one adapter may be merged when the model is loaded.
     """
 
     tokenizer: Tokenizer
@@ -64,9 +70,9 @@ class LoadedModel(NamedTuple):
 
 
 class LoadedCrossEncoder(NamedTuple):
-    """A tokenizer of pairs, the encoder alone, and its classification head: logits.
+    """A tokenizer of pairs, the encoder alone, and its classification head, which returns logits.
 
-    pad_token_id: as BuiltHead's. config: config.json. compute_type, part_types: as LoadedModel's.
+    pad_token_id: as in BuiltHead. config: config.json. compute_type, part_types: as in LoadedModel.
     """
 
     tokenizer: Tokenizer
@@ -87,9 +93,10 @@ def load_model(
     overrides: Overrides = NO_OVERRIDES,
     kind: type[ModelFolder] = ModelFolder,
 ) -> LoadedModel:
-    """Load a model folder. Errors: as ModelFolder's.
+    """Load a model folder. Errors: as for ModelFolder.
 
-    compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. kind: what opens it.
+    compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. kind: the class that opens the
+    folder.
     """
     listed, _ = kind.read_list(folder)
     tasks: list[str | None] = [None, *listed.tasks]
@@ -98,7 +105,7 @@ def load_model(
         tasks = list(listed.tasks)
     opened = {task: kind(folder, overrides, task) for task in tasks}
     first = next(iter(opened.values()))
-    # A table beside a Transformer stays as it is.
+    # A table of embeddings beside a Transformer stays in float32.
     types = {
         task: "float32" if model.is_static and len(opened) > 1 else model.resolve(compute_type)
         for task, model in opened.items()
@@ -123,18 +130,19 @@ def load_model(
         first.modes,
         first.num_dense_layers,
         first.defaults,
-        max(types.values(), key=COMPUTE_TYPES.index),  # what is not a table's
+        max(types.values(), key=COMPUTE_TYPES.index),  # not that of a table
         encoders[first.transformer][1],
         routes,
         routed=bool(listed.tasks),
-        strict=bool(adapters) or not listed.serves("\0"),  # a task of no name
+        strict=bool(adapters) or not listed.serves("\0"),  # a task that no model has
         needs_task=needs_task,
         adapters=tuple(adapters),
     )
 
 
 def _routes(model: ModelFolder, encoder: nn.TextEncoder, task: str | None) -> dict[str, Route]:
-    """By task, "" for none: the one that a folder is opened for, and those whose texts may be longer."""
+    """The routes of an opened folder by task, "" for none. Tasks with another maximum length have routes of
+    their own."""
     tokenizer = model.tokenizer(encoder)
     rest = (encoder, model.pooling, model.pooling.include_prompt, model.chat_template())
     routes = {task or "": Route(tokenizer, *rest)}
@@ -149,8 +157,8 @@ def _routes(model: ModelFolder, encoder: nn.TextEncoder, task: str | None) -> di
 def load_cross_encoder(
     folder: Path, compute_type: str = "default", overrides: Overrides = NO_OVERRIDES
 ) -> LoadedCrossEncoder:
-    """Load a cross-encoder's folder. Errors: as CrossEncoderFolder's; ValueError if there is no
-    classification head, or no known one.
+    """Load a cross-encoder's folder. Errors: as for CrossEncoderFolder, and ValueError if there is no known
+    classification head.
 
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. The head stays in float32.
     """
@@ -176,7 +184,7 @@ def load_cross_encoder(
 def _load_encoder(
     model: TransformerFolder, checkpoint: Checkpoint, compute_type: str
 ) -> tuple[nn.TextEncoder, Mapping[str, str]]:
-    """The encoder and the types of its parts."""
+    """Load the encoder. Returns it and the types of its parts."""
     encoder, quantization = model.encoder(checkpoint), model.quantization
     if isinstance(model, ModelFolder):
         model.read_head(checkpoint, encoder, compute_type)

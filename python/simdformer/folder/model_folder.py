@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's folder, opened: what its files say, before its weights are read."""
+"""Opens a model's folder: reads its settings, before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ from simdformer.text.warning import warn_caller
 
 
 class TransformerFolder(ABC):
-    """The folder of a model, and in it that of its Transformer: config, weights, tokenizer; and the
-    folders of the modules behind it, which may have weights of their own.
+    """A model's folder with the folder of its Transformer (config, weights, tokenizer) and those of the
+    modules after it, which may have weights too.
 
-    Errors of the constructor and of every method: FileNotFoundError or ValueError naming the file,
-    field or tensor. Nothing in the folder is executed, and nothing outside it is opened.
+    Errors of the constructor and of every method: FileNotFoundError or ValueError naming the file, field or
+    tensor. Nothing in the folder is executed, and nothing outside it is opened.
     """
 
     reads_pairs = False
     expands_queries = False
-    # Beginnings of names of tensors that something else than the encoder reads.
+    # Prefixes of the names of tensors that are read by something other than the encoder.
     other_tensors: tuple[str, ...] = ()
 
     def __init__(
@@ -90,7 +90,7 @@ class TransformerFolder(ABC):
             )
         self.defaults = defaults
         adapter = transformer / "adapter_config.json"
-        if os.path.lexists(adapter):  # transformers adds what it declares to the weights
+        if os.path.lexists(adapter):  # transformers would add the adapter to the weights
             raise ValueError(f"{adapter}: adapters are not supported; merge it into the model")
         self.overrides = settings.overrides.under(overrides)
         self.config = self._config()
@@ -100,14 +100,14 @@ class TransformerFolder(ABC):
         return {**read_json(self.transformer / "config.json"), **self.overrides.config}
 
     def checkpoint(self) -> Checkpoint:
-        """The weights."""
+        """Open the weights."""
         return Checkpoint(
             self.transformer / WEIGHTS_FILE if self.quantization else self.transformer
         )
 
     def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
-        """The encoder, whose numbers are read when they are needed: while the checkpoint is open.
-        Tensors without a place are warned of."""
+        """Build the encoder. Its numbers are read when they are needed, so the checkpoint must stay open.
+        Warns about tensors that belong to no parameter."""
         saved, path = self.quantization, self.transformer / "config.json"
         with naming(path):
             if unknown := unknown_keys(self.config):
@@ -138,16 +138,17 @@ class TransformerFolder(ABC):
         return encoder
 
     def _cut(self, encoder: nn.TextEncoder) -> list[str]:
-        """Leave the layers that the model's hidden state needs. Returns the parameters that are gone."""
+        """Remove the layers after the model's hidden state. Returns the names of the removed parameters."""
         index = self.settings.hidden_state
         return [] if index is None else cut_layers(encoder, index)
 
     @abstractmethod
     def measure(self, checkpoint: Checkpoint) -> Pool:
-        """What gives the vectors that int8 is measured by. Reads what it needs of the checkpoint."""
+        """The function that makes the vectors for comparing int8 with float32. Reads what it needs from the
+        checkpoint."""
 
     def chat_template(self) -> ChatTemplate | None:
-        """What texts go through; None if they do not. A pair becomes a text there."""
+        """The chat template that texts are put into; None if there is none. It makes one text of a pair."""
         form = self.settings.message_format
         if form is None:
             return None
@@ -176,7 +177,7 @@ class TransformerFolder(ABC):
                 do_lower_case=self.settings.do_lower_case,
                 overrides=self.overrides.tokenizer,
                 pairs=pairs and not templated,
-                # An encoder without types, or with one, has nothing to tell two texts apart by.
+                # With fewer than two token types, ids of types have no effect.
                 with_type_ids=encoder.num_token_types > 1,
                 add_special_tokens=self.settings.add_special_tokens and not templated,
             )
@@ -196,9 +197,9 @@ class TransformerFolder(ABC):
 
 
 class ModelFolder(TransformerFolder):
-    """A sentence-transformers folder, or a plain transformers one, as the texts of a task see it.
+    """A sentence-transformers folder or a plain transformers folder, opened for the texts of a task.
 
-    output: the feature that a text's row is.
+    output: the feature that becomes a text's row.
     """
 
     transformer_task = "feature-extraction"
@@ -221,7 +222,7 @@ class ModelFolder(TransformerFolder):
         self.is_static = kinds[0] != "Transformer"
         self.kinds = kinds
         inner = modules[0].folder or folder
-        # A folder that sentence-transformers did not write has its template applied.
+        # the chat template is applied unless sentence-transformers wrote the folder
         settings = TransformerSettings(message_format=None if self.is_static else "auto")
         if not self.is_static and self.listed.is_saved:
             settings = read_transformer_settings(inner, self.transformer_task)
@@ -231,8 +232,8 @@ class ModelFolder(TransformerFolder):
 
     @classmethod
     def read_list(cls, folder: Path, output: str = SENTENCE) -> tuple[ModuleList, Defaults]:
-        """The modules of a folder, and its defaults. Those of another class's model are not taken: as in
-        sentence-transformers its Transformer alone is."""
+        """The modules of a folder, and its defaults. If another class saved the folder, only its Transformer
+        is used, as in sentence-transformers."""
         listed = read_modules(folder)
         if listed is not None:
             ours = "CrossEncoder" if output == SCORES else "SentenceTransformer"
@@ -246,20 +247,21 @@ class ModelFolder(TransformerFolder):
         return ModuleList(folder / "config.json", modules, is_saved=False), Defaults()
 
     def read_head(self, checkpoint: Checkpoint, encoder: nn.TextEncoder, compute_type: str) -> None:
-        """What the folder's own weights hold behind the encoder, while they are open."""
+        """Read weights for the steps after the encoder from the encoder's own checkpoint, while it is
+        open."""
 
     def finish_head(self, encoder: nn.TextEncoder, compute_type: str) -> Mapping[str, str]:  # noqa: ARG002
-        """The same in the compute type, once the encoder is. Returns the types of its parts."""
+        """Convert these weights to the compute type, after the encoder. Returns the types of the parts."""
         return {}
 
     def take_head(self, other: ModelFolder) -> None:
-        """What another folder with the same weights has read there."""
+        """Use the weights that another folder has read from the same checkpoint."""
 
     def _config(self) -> dict[str, Any]:
         return {} if self.is_static else super()._config()
 
     def _chain(self, modules: Sequence[Module], output: str) -> Chain:
-        """What stands behind the first module."""
+        """The modules after the first one."""
         steps: list[Step] = [Pooling("StaticEmbedding")] if self.is_static else []
         for module in modules:
             if module.folder is not None:
@@ -274,24 +276,24 @@ class ModelFolder(TransformerFolder):
         return Chain(str(self.listed.source), tuple(steps), output, layers=layers)
 
     def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
-        """Of a StaticEmbedding a table without layers."""
+        """The encoder; for a StaticEmbedding, a table without layers."""
         return static_encoder(checkpoint) if self.is_static else super().encoder(checkpoint)
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
-        """The embeddings; modules have files of their own. If one weighs all layers, which run one by
-        one then, what the last one gives is pooled."""
+        """The embeddings, because later modules have files of their own. If a module averages all layers,
+        which are then run one by one, the output of the last layer is pooled instead."""
         if self.pooling.reads_layers:
             return partial(PooledStack, pooling=list(self.modes or ("mean",)))
         return self.pooling
 
     def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
-        """As TransformerFolder's; a StaticEmbedding's reads tokenizer.json alone."""
+        """As TransformerFolder.tokenizer. A StaticEmbedding reads only tokenizer.json."""
         if self.is_static:
             return static_tokenizer(self.transformer)
         return super().tokenizer(encoder, pairs=pairs)
 
     def resolve(self, compute_type: str) -> str:
-        """As TransformerFolder's; a StaticEmbedding has no linear layers."""
+        """As TransformerFolder.resolve. A StaticEmbedding has no linear layers."""
         if not self.is_static:
             return super().resolve(compute_type)
         if compute_type not in ("default", "auto", "float32"):
@@ -303,7 +305,7 @@ class ModelFolder(TransformerFolder):
 
     @property
     def num_dense_layers(self) -> int:
-        """The modules that turn the pooled vector."""
+        """The number of modules that transform the pooled vector."""
         return sum(isinstance(step, (Dense, LayerNorm)) for step in self.pooling.steps)
 
     @property

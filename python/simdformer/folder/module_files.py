@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the files of a module to the step that it is.
+"""Makes a step from the files of a module.
 
-Keys of both generations are read: the booleans of releases before 5.4, and the `pooling_mode` since.
+Both versions of Pooling's keys are read: `pooling_mode`, and the booleans of sentence-transformers before
+5.4.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from simdformer.folder.steps import (
 from simdformer.models.config_fields import non_negative_int, positive_float, positive_int
 from simdformer.text.warning import warn_caller
 
-# The older pooling config's booleans; several may be set, and they concatenate in this order.
+# The booleans of the older version. Several may be set; their results are concatenated in this order.
 _POOLING_BOOLEANS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -59,7 +60,7 @@ _DENSE = (
 
 
 def read_step(module: Module) -> Step:
-    """The step of any module but those that take texts.
+    """Read the step of a module. Modules that read texts are not steps.
 
     Errors: FileNotFoundError or ValueError naming the file, and the field or tensor.
     """
@@ -74,7 +75,7 @@ def read_step(module: Module) -> Step:
 
 
 def read_pooling(path: Path) -> Pooling:
-    """Read a Pooling module's config.json, of either generation."""
+    """Read a Pooling module's config.json, of either version."""
     config = read_json(path)
     refuse_keys(path, config, ("pooling_mode", *_POOLING_BOOLEANS, *_DIMENSIONS, "include_prompt"))
     mode = config.get("pooling_mode")
@@ -116,7 +117,7 @@ def _linear(weights: Weights, name: str, *, bias: bool) -> Linear:
 
 
 def _activation_class(path: Path, config: Mapping[str, Any]) -> str:
-    """Tanh, sentence-transformers' default, also in place of code of the model's own."""
+    """The activation's class. Tanh is sentence-transformers' default; it also replaces a model's own code."""
     if "activation_function" not in config:
         return "Tanh"
     name = class_name(config["activation_function"], "activation_function")
@@ -129,7 +130,7 @@ def _activation_class(path: Path, config: Mapping[str, Any]) -> str:
 
 
 def _with_parameters(name: str, checkpoint: Checkpoint, weights: Weights) -> str | Function:
-    """The activation; PReLU's slope is a tensor."""
+    """The activation. The slope of PReLU is a tensor."""
     if name != "PReLU":
         return kernel_or_function(name)
     tensor = weights.free("activation_function.weight", (1,))

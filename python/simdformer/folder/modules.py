@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""modules.json: the modules of a model in their order, and those that a Router chooses for a task.
+"""modules.json: the modules of a model in order, and the modules that a Router selects for a task.
 
-A module is known by its class's name, never imported. Its path changed over the releases of
-sentence-transformers, the last part did not.
+A module is recognized by the name of its class and never imported. The path of a class has changed between
+releases of sentence-transformers; its last part has not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simdformer.folder.fields import refuse_keys, warn_keys
 from simdformer.models import published
 from simdformer.models.config_fields import flag
 
-# Those that begin a list: they take texts.
+# Modules that read texts. One of these is the first of a list.
 INPUT_MODULES = ("Transformer", "StaticEmbedding", "SparseStaticEmbedding")
 KNOWN_MODULES = (
     "Transformer",
@@ -31,23 +31,23 @@ KNOWN_MODULES = (
     "WeightedLayerPooling",
     "StaticEmbedding",
     "Router",
-    # Of SparseEncoder.
+    # of SparseEncoder
     "SpladePooling",
     "SparseStaticEmbedding",
-    # Of MultiVectorEncoder.
+    # of MultiVectorEncoder
     "MultiVectorMask",
     "HierarchicalTokenPooling",
 )
-# What other packages call the same class.
+# The same class under the names of other packages.
 _OTHERS = {"pylate.models.Dense.Dense": "sentence_transformers.models.Dense"}
 _OLD_NAMES = {"Asym": "Router", "MLMTransformer": "Transformer"}
-# The published code of jina-embeddings-v3: a Transformer that chooses an adapter by task.
+# The published code of jina-embeddings-v3: a Transformer that selects an adapter by task.
 _JINA_TRANSFORMER = "custom_st.Transformer"
 
 
 class Module(NamedTuple):
-    """kind: its class's name. folder: where its files are; None for one that no file describes.
-    router: what a Router chooses from."""
+    """kind: the name of the class. folder: where its files are; None if no file describes the module. router:
+    the lists that a Router selects from."""
 
     kind: str
     folder: Path | None
@@ -56,9 +56,10 @@ class Module(NamedTuple):
 
 @dataclass(frozen=True)
 class Router:
-    """Lists of modules by name, of which a task takes one.
+    """Named lists of modules. A task selects one of them.
 
-    mappings: from task, or None for any, to a list's name, for texts. default: of no task.
+    mappings: the name of the list for each task, for texts; the key None matches every task. default: the
+    list for texts without a task.
     """
 
     path: Path
@@ -67,7 +68,7 @@ class Router:
     default: str | None
 
     def choose(self, task: str | None) -> tuple[Module, ...]:
-        """The modules of a task. ValueError lists the tasks if it is none of them."""
+        """The modules for a task. ValueError lists the tasks if it is not one of them."""
         name = self.mappings.get(task, self.mappings.get(None))
         if name is None:
             name = task if task in self.routes else "text" if "text" in self.routes else None
@@ -79,13 +80,13 @@ class Router:
         return self.routes[name]
 
     def tasks(self) -> list[str]:
-        """The tasks that are told apart."""
+        """The tasks with a list of their own."""
         return list(dict.fromkeys([*self.routes, *(task for task in self.mappings if task)]))
 
 
 class ModuleList:
-    """The modules of a folder. source: the file that says so. is_saved: whether sentence-transformers
-    wrote it."""
+    """The modules of a folder. source: the file that lists them. is_saved: whether sentence-transformers
+    wrote the folder."""
 
     def __init__(self, source: Path, modules: Sequence[Module], *, is_saved: bool = True) -> None:
         self.source = source
@@ -94,16 +95,17 @@ class ModuleList:
 
     @property
     def tasks(self) -> list[str]:
-        """Those that a Router tells apart."""
+        """The tasks that a Router distinguishes."""
         routers = [module.router for module in self.modules if module.router]
         return list(dict.fromkeys(task for router in routers for task in router.tasks()))
 
     def of(self, task: str | None) -> tuple[Module, ...]:
-        """The modules of a task, Routers resolved. ValueError for a task that has no route."""
+        """The modules for a task, with Routers replaced by the selected lists. ValueError if a task has
+        none."""
         return tuple(_resolved(self.modules, task))
 
     def serves(self, task: str | None) -> bool:
-        """Whether there is a route for a task."""
+        """Whether a task has a list."""
         try:
             self.of(task)
         except ValueError:
@@ -118,8 +120,7 @@ class ModuleList:
 def read_modules(folder: Path) -> ModuleList | None:
     """Read modules.json; None if there is none.
 
-    Errors: ValueError for a module that is not known (it lists those that are), or a path that
-    leaves the folder.
+    Errors: ValueError for an unknown module (the message lists the known ones), or a path outside the folder.
     """
     path = folder / "modules.json"
     if not os.path.lexists(path):
@@ -128,7 +129,7 @@ def read_modules(folder: Path) -> ModuleList | None:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{path}: expected a list of objects with name, path and type")
     names = [str(entry.get("name", index)) for index, entry in enumerate(entries)]
-    if len(set(names)) < len(names):  # the later one would take the place of the earlier
+    if len(set(names)) < len(names):  # a later module would replace an earlier one
         raise ValueError(f"{path}: two modules have one name: {', '.join(names)}")
     for entry in entries:
         warn_keys(path, entry, ("idx", "name", "path", "type", "kwargs"))
@@ -141,7 +142,7 @@ def _inside(folder: Path, path: Path, entry: Mapping[str, Any]) -> Path:
 
 
 def inside(folder: Path, source: Path, path: object) -> Path:
-    """A folder below `folder`. ValueError, naming what says so, for a path that leaves it."""
+    """A folder inside `folder`. ValueError names the file with a path that leads outside."""
     parts = PurePosixPath(path).parts if isinstance(path, str) else ("..",)
     if ".." in parts or parts[:1] == ("/",) or _is_odd(str(path)):
         raise ValueError(f"{source}: module paths must stay in the model folder, got {path!r}")
@@ -149,7 +150,7 @@ def inside(folder: Path, source: Path, path: object) -> Path:
 
 
 def _is_odd(path: str) -> bool:
-    """Whether a path means something else on another system, or nothing at all."""
+    """Whether a path has another meaning, or none, on other systems."""
     return "\\" in path or "\0" in path or bool(PureWindowsPath(path).drive)
 
 
@@ -158,7 +159,7 @@ def _module(source: Path, kind: object, folder: Path, depth: int = 0) -> Module:
     name = _OLD_NAMES.get(name, name)
     if kind == _JINA_TRANSFORMER and published(read_optional_json(folder / "config.json")):
         return Module("Transformer", folder)
-    # A class from elsewhere is code in the model's own repository, whatever its name.
+    # a class from elsewhere is code in the model's own repository, whatever its name
     if name not in KNOWN_MODULES or package.partition(".")[0] != "sentence_transformers":
         raise ValueError(
             f"{source}: unknown module type {kind!r};"
@@ -202,7 +203,7 @@ def _with_parameters(
     if default is None and flag(parameters, "allow_empty_key", True):
         default = next(iter(routes))
     given = _object(path, parameters, "route_mappings")
-    # Of a task, what is said of texts counts before what is said of all modalities.
+    # An entry for texts has precedence over an entry for all modalities.
     ranked: dict[str | None, str] = {}
     for modality in (None, "text"):
         for key, route in given.items():
@@ -218,7 +219,7 @@ def _with_parameters(
 
 
 def _route_key(path: Path, key: str) -> tuple[str | None, object]:
-    """(task, modality), as Python writes it."""
+    """(task, modality) from the Python literal in a key."""
     try:
         value = ast.literal_eval(key)
         task, modality = value
@@ -247,7 +248,7 @@ def _resolved(modules: Sequence[Module], task: str | None) -> Iterator[Module]:
 
 
 def is_causal_language_model(config: Mapping[str, Any]) -> bool:
-    """Whether config.json's first architecture is one, and is_causal does not say otherwise."""
+    """Whether config.json's first architecture is a causal language model and is_causal is not false."""
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else None
     return str(first).endswith("ForCausalLM") and config.get("is_causal") is not False

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A MultiVectorEncoder's folder, opened: as sentence-transformers saves it, as PyLate did, and as ColBERT's
-authors do."""
+"""Opens a MultiVectorEncoder's folder, as saved by sentence-transformers, PyLate or ColBERT's authors."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ from simdformer.text.warning import warn_caller
 
 _SETTINGS = "config_sentence_transformers.json"
 _COLBERT = "HF_ColBERT"
-# What PyLate wrote beside sentence-transformers' settings.
+# Keys that PyLate wrote in addition to sentence-transformers' settings.
 PYLATE_KEYS = (
     "query_prefix",
     "document_prefix",
@@ -53,8 +52,12 @@ _MARKERS = ("query", "document")
 
 
 class Legacy(NamedTuple):
-    """What older folders say in other places. expansion, lengths: unless the Transformer's own file does.
-    markers: by task, that are one token each. skipped: words; None for what the modules say."""
+    """Settings that older folders store elsewhere.
+
+    expansion, lengths: used unless the Transformer's own file has them.
+    markers: by task, prefixes that become one token each.
+    skipped: words without vectors; None for what the modules say.
+    """
 
     expansion: QueryExpansion | None = None
     lengths: Mapping[str, int] = {}
@@ -63,7 +66,7 @@ class Legacy(NamedTuple):
 
 
 class MultiVectorFolder(ModelFolder):
-    """A MultiVectorEncoder's folder as the texts of a task see it."""
+    """A MultiVectorEncoder's folder, opened for the texts of a task."""
 
     expands_queries = True
     other_tensors = ("linear.",)
@@ -107,7 +110,8 @@ class MultiVectorFolder(ModelFolder):
 
     @classmethod
     def read_list(cls, folder: Path, output: str = SENTENCE) -> tuple[ModuleList, Defaults]:  # noqa: ARG003
-        """The modules of a folder, and its defaults. ValueError if it is no model of several vectors."""
+        """The modules of a folder, and its defaults. ValueError if the model does not give several vectors
+        per text."""
         listed = read_modules(folder)
         saved = read_model_type(folder)
         if listed is not None and saved in ("MultiVectorEncoder", "ColBERT"):
@@ -145,7 +149,7 @@ class MultiVectorFolder(ModelFolder):
                 )
             else:
                 steps.append(_on_tokens(read_step(module)))
-        if not has_mask:  # PyLate's and ColBERT's are followed by these
+        if not has_mask:  # modules that PyLate and ColBERT apply without listing them
             punctuation = tuple(string.punctuation)
             given = self._legacy.skipped
             self._words = punctuation if given is None else tuple(given)
@@ -165,11 +169,11 @@ class MultiVectorFolder(ModelFolder):
         self._kept = config.get("keep_only_token_ids")
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
-        """The mean of the tokens."""
+        """The mean of the token vectors."""
         return partial(PooledStack, pooling=["mean"])
 
     def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
-        """As ModelFolder's, with markers as one token each; now the ids of words are known too."""
+        """As ModelFolder.tokenizer, with each marker as one token. Also looks up the ids of skipped words."""
         tokenizer = super().tokenizer(encoder, pairs=pairs)
         backend = tokenizer.backend
         marked = [
@@ -206,7 +210,7 @@ class MultiVectorFolder(ModelFolder):
 
 
 def _on_tokens(step: Step) -> Step:
-    """A Dense that says nothing of its features works on tokens here."""
+    """A Dense that names no features works on token vectors here."""
     if isinstance(step, Dense) and step.reads == step.writes == SENTENCE:
         return replace(step, reads=TOKENS, writes=TOKENS)
     if step.reads != TOKENS or step.writes != TOKENS:
@@ -217,7 +221,7 @@ def _on_tokens(step: Step) -> Step:
 
 
 def _projection(folder: Path) -> Dense:
-    """ColBERT's, which lies beside the encoder's weights."""
+    """ColBERT's projection, which is stored with the encoder's weights."""
     with Checkpoint(folder) as checkpoint:
         if "linear.weight" not in checkpoint:
             raise ValueError(f"{checkpoint.location}: no tensor 'linear.weight'")
@@ -226,7 +230,8 @@ def _projection(folder: Path) -> Dense:
 
 
 def _split_marker(backend: Any, prefix: str) -> str | None:
-    """The token of a prefix that the tokenizer does not take as one; None if it does, or has none."""
+    """The token in a prefix that the tokenizer splits; None if it does not split one or the prefix has
+    none."""
     for token in (prefix, *prefix.split(None, 1)[:1]):
         if token and backend.token_to_id(token) is not None:
             whole = backend.encode(token, add_special_tokens=False).tokens == [token]
@@ -265,7 +270,7 @@ def _read_legacy(folder: Path) -> Legacy:
 
 
 def _read_artifact(path: Path) -> Legacy:
-    """ColBERT's own settings."""
+    """Read ColBERT's own settings."""
     settings = read_optional_json(path)
     with naming(path):
         markers = {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gives a text several vectors: queries filled up with expansion tokens, dense layers on the vectors of
-tokens, and which of them are kept."""
+"""The steps that give a text several vectors: queries are extended with expansion tokens, dense layers
+transform the token vectors, and a mask selects the vectors to keep."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ Int32 = NDArray[np.int32]
 
 
 class QueryExpansion(NamedTuple):
-    """Queries of fewer than `length` tokens are filled up with a token, None for the mask token. is_fixed:
-    longer ones are cut. attends: whether all tokens see those that fill up."""
+    """Queries with fewer than `length` tokens are extended with a token, None for the mask token.
+
+    is_fixed: longer queries are truncated to `length`. attends: whether other tokens see the added ones.
+    """
 
     length: int
     is_fixed: bool = True
@@ -30,7 +32,7 @@ class QueryExpansion(NamedTuple):
 
 
 def read_expansion(value: object) -> QueryExpansion | None:
-    """query_expansion of sentence_bert_config.json. ValueError for what cannot be."""
+    """Read query_expansion of sentence_bert_config.json. ValueError if it is invalid."""
     if value is None:
         return None
     if not isinstance(value, Mapping):
@@ -46,8 +48,11 @@ def read_expansion(value: object) -> QueryExpansion | None:
 
 
 class Scored(NamedTuple):
-    """Which tokens a text's vectors are those of: MultiVectorMask. skipped: ids that are left out in texts of
-    these tasks. kept: if not None, in texts that are no queries the only ones that are not."""
+    """The tokens whose vectors are kept (MultiVectorMask).
+
+    skipped: ids that are left out in texts of `tasks`. kept: if not None, the only ids that are kept in texts
+    other than queries.
+    """
 
     skipped: Collection[int] = ()
     tasks: Collection[str] = ("document",)
@@ -64,7 +69,7 @@ class Scored(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A batch, and of each text how many tokens the others see, None for all."""
+    """A batch. seen: for each text, the number of tokens that tokens may attend to; None for all."""
 
     input_ids: Int32
     cu_seqlens: Int32
@@ -73,7 +78,7 @@ class Packed(NamedTuple):
 
 
 def expanded(batch: tuple[Any, ...], length: int, token: int, *, attends: bool) -> Packed:
-    """Texts of fewer tokens filled up to `length`."""
+    """Extend shorter texts to `length` tokens."""
     input_ids, cu, type_ids = (*batch, None)[:3]
     lengths = np.diff(cu)
     filled = np.maximum(lengths, length)
@@ -90,9 +95,9 @@ def expanded(batch: tuple[Any, ...], length: int, token: int, *, attends: bool) 
 
 
 class MultiVector:
-    """MultiVectorMask and what stands beside it, in the place of a Chain.
+    """The counterpart of Chain for models with MultiVectorMask.
 
-    steps: on token vectors. scored, expansion: None for none; token: that fills up.
+    steps: applied to token vectors. expansion: None for none. token: the id that extends queries.
     """
 
     include_prompt = True
@@ -103,17 +108,17 @@ class MultiVector:
         self.scored = Scored()
         self.expansion: QueryExpansion | None = None
         self.token = -1
-        self.pooling: Any = None  # of tokens, by the folder's modules
+        self.pooling: Any = None  # of tokens, set from the folder's modules
         self._name = name
 
     def __call__(self, stack: TransformerStack) -> MultiVectorStack:
-        """Behind an encoder. ValueError if the modules do not fit it, or one another."""
+        """Combine with an encoder. ValueError if modules do not fit the encoder or each other."""
         widths = check_widths(self.steps, {TOKENS: stack.hidden_size})
         return MultiVectorStack(stack, self, widths[TOKENS])
 
 
 class MultiVectorStack:
-    """An encoder with what makes vectors of its tokens."""
+    """An encoder with the steps that make vectors of its tokens."""
 
     def __init__(self, stack: TransformerStack, chain: MultiVector, width: int) -> None:
         self._stack = stack
@@ -121,13 +126,13 @@ class MultiVectorStack:
         self.embedding_dimension = width
 
     def encode(self, *_: Any, **__: Any) -> Float32:
-        """Refused: a text has no row."""
+        """Not supported: a text has several vectors, not one row."""
         raise ValueError("a text has several vectors here: encode gives all of them")
 
     def token_vectors(
         self, batch: tuple[Any, ...], task: str | None, num_threads: int
     ) -> list[Float32]:
-        """Those of packed texts: float32 (tokens that are kept, width) each."""
+        """The vectors of packed texts: float32 (number of kept tokens, width) for each text."""
         chain, expansion = self._chain, self._chain.expansion
         ids, cu, types = (*batch, None)[:3]
         packed = Packed(ids, cu, types, None)
@@ -143,7 +148,7 @@ class MultiVectorStack:
         return np.split(rows[mask], ends)
 
     def _rows(self, packed: Packed, num_threads: int) -> Float32:
-        """What the encoder makes of each token."""
+        """The encoder's output for each token."""
         ids, cu, types, seen = packed
         if seen is None:
             return self._stack.encode(ids, cu, types, num_threads=num_threads)

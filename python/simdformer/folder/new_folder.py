@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder that is created atomically."""
+"""Creates a folder atomically."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder under a temporary name beside `target`, renamed when the block ends without error.
+    """A folder with a temporary name beside `target`. It is renamed when the block ends without error.
 
-    When it does not (an error, Ctrl-C), the folder is removed. A folder that stands under `target`
-    stays as it is until then, and is removed after.
+    After an error or Ctrl-C it is removed. An existing folder `target` stays until the renaming, and is then
+    removed.
     """
     hidden = f".{target.name}.{secrets.token_hex(4)}"
     temporary, old = target.with_name(f"{hidden}.tmp"), target.with_name(f"{hidden}.old")
@@ -40,10 +40,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _sync(folder: Path) -> None:
-    """What is in it is on the disk before its name is."""
+    """Flush the files to disk before the folder gets its final name."""
     windows = sys.platform == "win32"
     for path in [folder, *folder.rglob("*")]:
-        if windows and path.is_dir():  # which Windows does not open
+        if windows and path.is_dir():  # Windows cannot open a folder
             continue
         descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
         try:

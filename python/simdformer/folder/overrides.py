@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller puts in the place of what a folder's files say."""
+"""Values from the caller that replace fields of a folder's files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 
 class Overrides(NamedTuple):
-    """Fields by name. config: those of config.json. tokenizer: of tokenizer_config.json."""
+    """Fields by name. config: of config.json. tokenizer: of tokenizer_config.json."""
 
     config: Mapping[str, Any] = MappingProxyType({})
     tokenizer: Mapping[str, Any] = MappingProxyType({})
 
     def under(self, others: Overrides) -> Overrides:
-        """Both; `others` count where both say something."""
+        """Combine with `others`, which have precedence."""
         return Overrides({**self.config, **others.config}, {**self.tokenizer, **others.tokenizer})
 
 

@@ -41,16 +41,16 @@ def resolve_model(
     token: str | bool | None = None,
     organization: str = _DEFAULT_ORGANIZATION,
 ) -> Path:
-    """The folder of a model.
+    """Find the folder of a model.
 
     name: a path, or a name on the hub. A name without an organization belongs to `organization`.
     cache_folder: a Hugging Face cache; else SENTENCE_TRANSFORMERS_HOME, HF_HUB_CACHE, HF_HOME, or
       ~/.cache/huggingface/hub.
-    revision: a branch, tag or commit; "main" if None. With a revision packages are not used.
+    revision: a branch, tag or commit; "main" if None. With a revision, packages are not used.
     local_files_only: do not access the hub, like HF_HUB_OFFLINE=1.
     token: passed to huggingface_hub.
 
-    Errors: FileNotFoundError with the places that were searched.
+    Errors: FileNotFoundError listing the places that were searched.
     """
     if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
         raise TypeError(f"model_name_or_path must be a path or a name, got {name!r}")
@@ -130,7 +130,7 @@ def _commits(repository: Path, revision: str) -> Iterator[str]:
 
 
 def _no_hub(local_files_only: bool) -> str | None:
-    """Why the hub is not accessed; None if it is."""
+    """Why the hub is not accessed; None if it is accessed."""
     if local_files_only:
         return "because of local_files_only=True"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
@@ -143,7 +143,7 @@ def _no_hub(local_files_only: bool) -> str | None:
 
 
 class _Hub(NamedTuple):
-    """The hub, and the cache for what it gives. not_asked: why it is not asked."""
+    """The hub, and the cache that it fills. not_asked: why it is not accessed."""
 
     cache: Path
     token: str | bool | None
@@ -157,7 +157,7 @@ class _Hub(NamedTuple):
         for name in names:
             try:
                 return self._snapshot(name, revision)[0]
-            # No such name, no access, no network: errors of its own and of its HTTP library.
+            # no such name, no permission, no network: errors of huggingface_hub and of its HTTP library
             except Exception as error:  # noqa: BLE001
                 tried.append(f"the Hugging Face hub, {name}: {_first_line(error)}")
         return None
@@ -203,10 +203,10 @@ def _first_line(error: Exception) -> str:
 
 
 def wanted_files(files: list[str]) -> list[str]:
-    """The files to read for a model: no code, no weights of other frameworks, no training files.
+    """The files to download for a model: no code, no weights of other frameworks, no training files.
 
-    Of a folder in it PyTorch's weights only if there are no safetensors, and a vocabulary only if
-    there is no tokenizer.json.
+    For each folder, PyTorch's weights are downloaded only if there are no safetensors, and a vocabulary only
+    if there is no tokenizer.json.
     """
     paths = [path for path in map(PurePosixPath, files) if path.parts[0] not in _OTHER_FORMATS]
     safe = {path.parent for path in paths if path.match("model*.safetensors")}
@@ -222,7 +222,7 @@ def wanted_files(files: list[str]) -> list[str]:
 
 
 def _cache_folder(cache_folder: str | os.PathLike[str] | None) -> Path:
-    """The cache by the rules of huggingface_hub, after sentence-transformers' variable."""
+    """The cache folder by the rules of huggingface_hub, after sentence-transformers' own variable."""
     environment = os.environ
     for value in (
         cache_folder,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a whole model: config_sentence_transformers.json, and a cross-encoder's activation."""
+"""Settings of a whole model: config_sentence_transformers.json, and a cross-encoder's activation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULT_KEYS = (
     "prompts",
     "similarity_fn_name",
     "truncate_dim",
-    # Releases of packages, of which none is run here.
+    # Versions of packages, none of which is used here.
     "__version__",
     "requirements",
 )
@@ -33,9 +33,9 @@ _DEFAULT_KEYS = (
 
 @dataclass(frozen=True)
 class Defaults:
-    """config_sentence_transformers.json: what applies unless the caller says otherwise.
+    """config_sentence_transformers.json: defaults for arguments of the caller.
 
-    activation_fn: a cross-encoder's, as a path such as "torch.nn.modules.activation.Sigmoid".
+    activation_fn: of a cross-encoder, as a path such as "torch.nn.modules.activation.Sigmoid".
     """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -47,20 +47,21 @@ class Defaults:
 
 
 def read_model_type(folder: Path) -> str:
-    """The class that saved a folder; sentence-transformers before 5 did not say it of its first one."""
+    """The class that saved a folder. sentence-transformers before 5 did not store it for
+    SentenceTransformer."""
     config = read_optional_json(folder / _DEFAULTS_FILE)
     return str(config.get("model_type", "SentenceTransformer"))
 
 
 def read_defaults(folder: Path, further: Collection[str] = ()) -> Defaults:
-    """Read config_sentence_transformers.json; a missing file says nothing. further: keys that something
-    else reads."""
+    """Read config_sentence_transformers.json; without the file, everything has its default. further: keys
+    that are read elsewhere."""
     path = folder / _DEFAULTS_FILE
     config = read_optional_json(path)
     warn_keys(path, config, (*_DEFAULT_KEYS, *further))
     with naming(path):
         if config.get("keep_in_fp32_modules"):
-            _strings(config, "keep_in_fp32_modules")  # all that it names is in float32 here
+            _strings(config, "keep_in_fp32_modules")  # no effect: these modules are in float32
         prompts = get_object(config, "prompts")
         if not all(isinstance(prompt, (str, type(None))) for prompt in prompts.values()):
             raise ValueError("prompts must map names to strings")
@@ -88,10 +89,11 @@ def _strings(config: Mapping[str, Any], name: str) -> list[str]:
 def read_activation(
     config: Mapping[str, Any], defaults: Defaults, num_labels: int
 ) -> TorchActivation:
-    """What a cross-encoder's logits go through, in sentence-transformers' order: what its own file
-    says, config.json, config.json of releases before 4; a sigmoid for one logit, else nothing.
+    """The activation of a cross-encoder's logits, in sentence-transformers' order of precedence:
+    config_sentence_transformers.json, config.json, the key of releases before 4; else a sigmoid for one
+    logit, and nothing for several.
 
-    ValueError for an activation that is not known; nothing is imported.
+    Errors: ValueError for an unknown activation. Nothing is imported.
     """
     ours = config.get("sentence_transformers")
     stated = {

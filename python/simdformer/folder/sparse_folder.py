@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A SparseEncoder's folder, opened: a masked language model with SpladePooling, or a table of weights."""
+"""Opens a SparseEncoder's folder: a masked language model with SpladePooling, or a table of weights."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ VOCABULARY = "vocabulary"
 
 
 class SparseFolder(ModelFolder):
-    """A SparseEncoder's folder as the texts of a task see it, or a masked language model's."""
+    """A SparseEncoder's or a masked language model's folder, opened for the texts of a task."""
 
     transformer_task = "fill-mask"
     pooling: Any
 
     @classmethod
     def read_list(cls, folder: Path, output: str = SENTENCE) -> tuple[ModuleList, Defaults]:  # noqa: ARG003
-        """The modules of a folder, and its defaults. ValueError if it is no SparseEncoder's."""
+        """The modules of a folder, and its defaults. ValueError if it is not a SparseEncoder's."""
         listed = read_modules(folder)
         if listed is not None and read_model_type(folder) == "SparseEncoder":
             return listed, read_defaults(folder)
@@ -73,7 +73,7 @@ class SparseFolder(ModelFolder):
         return _read_splade(modules[0].folder)
 
     def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
-        """Of weights alone a table without layers, which is not run."""
+        """The encoder. A SparseStaticEmbedding has a table without layers, which is not run."""
         if not self.is_static:
             return super().encoder(checkpoint)
         with initialization.deferred():
@@ -83,7 +83,8 @@ class SparseFolder(ModelFolder):
         return encoder
 
     def read_head(self, checkpoint: Checkpoint, encoder: nn.TextEncoder, compute_type: str) -> None:
-        """The head, whose decoder is packed as the table of words if it is that, in float32."""
+        """Read the head. In float32, a decoder that shares the word embeddings also shares their packed
+        form."""
         if self.is_static:
             return
         with naming(self.transformer / "config.json"):
@@ -100,13 +101,13 @@ class SparseFolder(ModelFolder):
         self.pooling.vocabulary = Linear.in_bfloat16(weight) if narrow else Linear(weight)
 
     def take_head(self, other: ModelFolder) -> None:
-        """Two routes may end in one Transformer, each with its own pooling."""
+        """Use the head of another folder: two routes may share a Transformer and differ in pooling."""
         if not self.is_static and isinstance(other, SparseFolder):
             self.pooling.head = other.pooling.head
             self.pooling.vocabulary = other.pooling.vocabulary
 
     def finish_head(self, encoder: nn.TextEncoder, compute_type: str) -> Mapping[str, str]:
-        """Turn the decoder to int8, if it keeps the rows of a sample near enough. Returns its type."""
+        """Quantize the decoder to int8 if a sample's rows stay close enough to float32. Returns its type."""
         if self.is_static or compute_type != "int8":
             return {}
         stack, wide = encoder.native(), self.pooling.vocabulary
@@ -121,7 +122,8 @@ class SparseFolder(ModelFolder):
         return {VOCABULARY: "float32"}
 
     def tokenizer(self, encoder: nn.TextEncoder, *, pairs: bool = False) -> Tokenizer:
-        """As ModelFolder's; weights are those of a text's own tokens."""
+        """As ModelFolder.tokenizer. A table of weights reads the text's own tokens, without special
+        tokens."""
         if not self.is_static:
             return super().tokenizer(encoder, pairs=pairs)
         return load_tokenizer(
@@ -141,7 +143,7 @@ def _least_cosine(a: Float32, b: Float32) -> float:
 
 
 def _read_splade(folder: Path | None) -> Splade:
-    """SpladePooling's config.json; without one it is as a masked language model is run."""
+    """Read SpladePooling's config.json. Without one, pooling is that of a masked language model."""
     if folder is None:
         return Splade(sums=False, logarithms=1)
     path = folder / "config.json"
@@ -155,7 +157,7 @@ def _read_splade(folder: Path | None) -> Splade:
 
 
 def _read_weights(folder: Path) -> Float32:
-    """SparseStaticEmbedding's, (vocab_size,)."""
+    """Read the weights of SparseStaticEmbedding, (vocab_size,)."""
     path = folder / "config.json"
     refuse_keys(path, read_optional_json(path), ("frozen",))
     with Checkpoint(folder) as checkpoint:

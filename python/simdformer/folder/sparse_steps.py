@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gives a text a row of the vocabulary that is mostly zeros: SpladePooling behind a masked language
-model's head, and SparseStaticEmbedding."""
+"""The steps that give a text a sparse row over the vocabulary: SpladePooling after a masked language model's
+head, and SparseStaticEmbedding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from simdformer.models.masked_language_model import BuiltMaskedHead
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
-# Bytes of rows before their zeros are left out.
+# The largest size, in bytes, of dense rows before their zeros are removed.
 _DENSE_BYTES = 64 << 20
 
 
 class SparseRows(NamedTuple):
-    """Rows without their zeros. counts: int64 (rows,), of each row's elements; indices: int32, ascending in a
-    row; data: float32."""
+    """Rows without their zeros.
+
+    counts: int64 (rows,), the number of elements of each row. indices: int32, ascending in each row. data:
+    float32.
+    """
 
     counts: Int64
     indices: Int32
@@ -29,22 +32,23 @@ class SparseRows(NamedTuple):
 
 
 class Splade:
-    """SpladePooling, in the place of a Chain: made when the model is read, its head later.
+    """SpladePooling, the counterpart of Chain. It is made when the model is opened; its head is set later.
 
-    sums: whether tokens add up. logarithms: how often log(1 + x) is taken.
+    sums: whether token values are added, else their maximum is taken. logarithms: how often log(1 + x) is
+    applied.
     """
 
     steps = ()
-    include_prompt = True  # it pools all tokens in any case
+    include_prompt = True  # it always pools all tokens
     reads_layers = False
 
     def __init__(self, *, sums: bool, logarithms: int) -> None:
         self._options: dict[str, Any] = {"sums": sums, "logarithms": logarithms}
         self.head: BuiltMaskedHead | None = None
-        self.vocabulary: Linear | None = None  # the table of words, if it is one with the head
+        self.vocabulary: Linear | None = None  # None if the head shares the word embeddings
 
     def __call__(self, stack: TransformerStack) -> SpladeStack:
-        """Behind an encoder."""
+        """Combine with an encoder."""
         assert self.head is not None
         bias, transform = self.head.bias, self.head.transform
         return SpladeStack(
@@ -53,20 +57,20 @@ class Splade:
 
 
 class SpladeStack:
-    """A masked language model that gives each text a row."""
+    """A masked language model that returns one row per text."""
 
     def __init__(self, native: VocabularyStack) -> None:
         self._native = native
         self.embedding_dimension = native.embedding_dimension
 
     def encode(self, *args: Any, **kwargs: Any) -> Float32:
-        """PooledStack.encode's arguments and result."""
+        """As PooledStack.encode."""
         return self._native.encode(*args, **kwargs)
 
     def sparse_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
     ) -> SparseRows:
-        """The rows of packed texts, some at a time, so that few whole ones are there at once."""
+        """The rows of packed texts, computed in groups so that few dense rows exist at a time."""
         step = max(1, _DENSE_BYTES // (4 * self.embedding_dimension))
         parts = []
         for first in range(0, len(cu_seqlens) - 1, step):
@@ -81,7 +85,7 @@ class SpladeStack:
 
 
 def without_zeros(rows: Float32) -> SparseRows:
-    """Rows, what is not finite among their elements."""
+    """Rows without their zeros. NaN and infinity are kept."""
     places = np.flatnonzero(rows)
     owners, indices = np.divmod(places, rows.shape[1])
     counts = np.bincount(owners, minlength=len(rows))
@@ -89,7 +93,7 @@ def without_zeros(rows: Float32) -> SparseRows:
 
 
 class StaticWeights:
-    """SparseStaticEmbedding, in the place of a Chain: each token's weight, once a text."""
+    """SparseStaticEmbedding, the counterpart of Chain: the weight of each token, once per text."""
 
     steps = ()
     include_prompt = True
@@ -100,7 +104,7 @@ class StaticWeights:
         self.embedding_dimension = len(weight)
 
     def __call__(self, stack: TransformerStack) -> StaticWeights:  # noqa: ARG002
-        """Behind an encoder, which it does not run."""
+        """Combine with an encoder, which is not run."""
         return self
 
     def sparse_rows(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """StaticEmbedding: a text's vector is the mean of its tokens' rows in a table, without special tokens.
 
-The tensors are sentence-transformers' or model2vec's, which may have several tokens share a row
-("mapping") and weigh tokens ("weights").
+The tensors are those of sentence-transformers or model2vec. In model2vec's, several tokens may share a row
+("mapping"), and tokens may have weights ("weights").
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from simdformer.text.tokenizer import Tokenizer
 from simdformer.text.tokenizer_files import TokenizerFiles
 from simdformer.text.vocabulary_files import read_definition
 
-# As long as a text may be.
+# The maximum length of a text.
 _NO_LIMIT = 2**31 - 1
 
 
 def static_encoder(checkpoint: Checkpoint) -> nn.TextEncoder:
-    """The table as an encoder without layers. ValueError names tensors that cannot be."""
+    """The table as an encoder without layers. ValueError names invalid tensors."""
     table = _table(checkpoint)
     with initialization.deferred():
         encoder = nn.TextEncoder(nn.TextEmbeddings(*table.shape), [])
@@ -35,7 +35,7 @@ def static_encoder(checkpoint: Checkpoint) -> nn.TextEncoder:
 
 
 def static_tokenizer(folder: Path) -> Tokenizer:
-    """That of tokenizer.json, with the truncation that is stored there and no other."""
+    """The tokenizer in tokenizer.json, with only the truncation stored in that file."""
     tokenizer = read_definition(folder / "tokenizer.json")
     stored = tokenizer.truncation or {}
     return Tokenizer(
@@ -47,7 +47,7 @@ def static_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _table(checkpoint: Checkpoint) -> Float32:
-    """A row for each token."""
+    """The table with one row per token."""
     name = "embedding.weight" if "embedding.weight" in checkpoint else "embeddings"
     if name not in checkpoint:
         raise ValueError(f"{checkpoint.location}: no tensor 'embedding.weight' or 'embeddings'")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the modules behind a model's first one do, each to features by name: rows of tokens, or of texts.
+"""The modules after a model's first one. Each transforms a named feature: rows of tokens, or rows of texts.
 
-What stands in the usual order, pooling, dense layers, normalization, runs in the native call of the
-encoder (chain.py); all else runs here, a row's bits the same in any company.
+Pooling, dense layers and normalization in their usual order run in the encoder's native call (chain.py). All
+other modules run here. The result for a row does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simdformer.functional.activations import activate
 from simdformer.functional.norms import layer_norm
 
 Float32 = NDArray[np.float32]
-# The feature that a model puts out, and those that stand in it before.
+# The default output of a model, and the features from which it is computed.
 SENTENCE, TOKENS, LAYERS, SCORES = (
     "sentence_embedding",
     "token_embeddings",
@@ -30,7 +30,8 @@ POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "
 
 
 class Batch(NamedTuple):
-    """Where the sequences of token rows begin and end, and how many tokens of each are passed over."""
+    """The limits of the sequences in rows of tokens, and the number of tokens to skip at the start of
+    each."""
 
     cu_seqlens: NDArray[np.int32]
     pooling_start: int
@@ -42,18 +43,18 @@ class Step(Protocol):
 
     @property
     def name(self) -> str:
-        """What an error calls it."""
+        """The module's name in error messages."""
 
     @property
     def reads(self) -> str:
-        """The feature that it works on."""
+        """The feature that it reads."""
 
     @property
     def writes(self) -> str:
-        """The feature that it makes."""
+        """The feature that it writes."""
 
     def width(self, width: int) -> int:
-        """The features of a row that it makes of `width`. ValueError if it cannot."""
+        """The number of features per output row, given that of input rows. ValueError if they do not fit."""
 
     def __call__(self, x: Any, batch: Batch) -> Float32:
         """The new rows."""
@@ -61,9 +62,9 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Pooling:
-    """Token rows to a row a text: modes, concatenated in order.
+    """One row per text from rows of tokens: the results of all modes, concatenated in order.
 
-    include_prompt: whether the tokens of a prompt take part.
+    include_prompt: whether the tokens of a prompt are included.
     """
 
     name: str = "mean pooling"
@@ -74,7 +75,7 @@ class Pooling:
     writes: str = SENTENCE
 
     def width(self, width: int) -> int:
-        """As many as there are modes."""
+        """One width per mode."""
         if self.embedding_dimension not in (None, width):
             raise ValueError(
                 f"{self.name}: embedding_dimension={self.embedding_dimension}, but token vectors have"
@@ -90,7 +91,7 @@ class Pooling:
 class Dense:
     """activation(linear(x)), plus a residual.
 
-    activation: a kernel's name, or a function. residual: of x, or of another linear layer.
+    activation: a kernel's name, or a function. residual: True to add x, or a linear layer to add its result.
     """
 
     name: str
@@ -101,7 +102,7 @@ class Dense:
     writes: str = SENTENCE
 
     def width(self, width: int) -> int:
-        """What the activation leaves of out_features."""
+        """The number of features after the activation."""
         if width != self.linear.in_features:
             raise ValueError(
                 f"{self.name}: in_features={self.linear.in_features},"
@@ -114,7 +115,7 @@ class Dense:
         return int(made)
 
     def native(self) -> _core.Dense | None:
-        """The same in the encoder's native call, if there it can be."""
+        """The layer for the encoder's native call; None if it cannot run there."""
         in_call = self.reads == self.writes == SENTENCE and isinstance(self.residual, bool)
         if not (in_call and isinstance(self.activation, str)):
             return None
@@ -139,18 +140,18 @@ class Dense:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Rows of length one."""
+    """Rows scaled to length one."""
 
     name: str
     reads: str = SENTENCE
     writes: str = SENTENCE
 
     def width(self, width: int) -> int:
-        """The same."""
+        """The same as the input."""
         return width
 
     def __call__(self, x: Float32, batch: Batch) -> Float32:  # noqa: ARG002
-        each = np.arange(len(x) + 1, dtype=np.int32)  # a sequence of its own
+        each = np.arange(len(x) + 1, dtype=np.int32)  # each row is a sequence of its own
         return _core.pool_rows(x, each, ["cls"], normalize=True)
 
 
@@ -165,7 +166,7 @@ class LayerNorm:
     writes: str = SENTENCE
 
     def width(self, width: int) -> int:
-        """The same."""
+        """The same as the input."""
         if width != len(self.weight):
             raise ValueError(
                 f"{self.name}: dimension={len(self.weight)},"
@@ -179,14 +180,14 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Nothing, outside training."""
+    """No effect: dropout is only for training."""
 
     name: str
     reads: str = SENTENCE
     writes: str = SENTENCE
 
     def width(self, width: int) -> int:
-        """The same."""
+        """The same as the input."""
         return width
 
     def __call__(self, x: Float32, batch: Batch) -> Float32:  # noqa: ARG002
@@ -195,7 +196,7 @@ class Dropout:
 
 @dataclass(frozen=True)
 class WeightedLayerPooling:
-    """Each token's mean over the hidden states from layer_start on, by weights."""
+    """The weighted mean of each token's hidden states, from layer_start to the last layer."""
 
     name: str
     weights: Float32
@@ -204,11 +205,11 @@ class WeightedLayerPooling:
     writes: str = TOKENS
 
     def width(self, width: int) -> int:
-        """The same."""
+        """The same as the input."""
         return width
 
     def check_layers(self, num_layers: int) -> None:
-        """ValueError if there are not as many hidden states as weights."""
+        """ValueError if the number of hidden states differs from the number of weights."""
         if len(self.weights) != num_layers + 1 - self.layer_start:
             raise ValueError(
                 f"{self.name}: {len(self.weights)} weights from layer_start={self.layer_start} on,"
@@ -222,9 +223,9 @@ class WeightedLayerPooling:
 
 
 def check_widths(steps: tuple[Step, ...], given: Mapping[str, int]) -> dict[str, int]:
-    """The features of each name's rows behind all steps. given: in front of them.
+    """The number of features of each named feature after all steps. given: before them.
 
-    ValueError names a step that reads what is not there, or rows of another width.
+    Errors: ValueError naming a step whose input is missing or has another width.
     """
     widths = dict(given)
     for step in steps:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings beside a Transformer's config.json: sentence_bert_config.json."""
+"""The settings of a Transformer that are not in config.json: sentence_bert_config.json."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Arguments of from_pretrained in the file: names before 5.4, and since.
+# Arguments of from_pretrained in the file: the names before 5.4, and the present ones.
 _OVERRIDES = {
     "config_args": "config_kwargs",
     "tokenizer_args": "processor_kwargs",
     "model_args": "model_kwargs",
 }
-# Where a model is looked for, which the caller says, and how torch runs it.
+# No effect: where a model is searched, which the caller says here; and, below, how torch runs it.
 _HUB = (
     "cache_dir",
     "code_revision",
@@ -61,14 +61,15 @@ _KEYS = (
     "document_length",
     "query_expansion",
     "tokenizer_name_or_path",
-    # Without effect: how texts are padded, where files are kept, what runs the model.
+    # no effect: how texts are padded, where files are stored, what runs the model
     "unpad_inputs",
     "cache_dir",
     "backend",
     *_OVERRIDES,
     *_OVERRIDES.values(),
 )
-# Arguments of a tokenizer's call: those that are applied, and those that shape what is padded or returned.
+# Arguments of the tokenizer's call: those applied here, and those that only change padding or the form of the
+# result.
 _TEXT_APPLIED = ("max_length", "truncation", "add_special_tokens")
 _TEXT_IGNORED = (
     "padding",
@@ -88,15 +89,16 @@ _MODALITIES = ("text", "image", "audio", "video", "message")
 
 @dataclass(frozen=True)
 class TransformerSettings:
-    """What is said of a Transformer beside config.json.
+    """The settings of a Transformer that are not in config.json.
 
-    max_seq_length: the longest text; None for what tokenizer_config.json says. task_lengths: the
-    same of texts of a task. max_length: of a call in any case, before both. hidden_state: which of
-    the hidden states is taken, counted from the embeddings'; None for the last.
-    add_special_tokens: whether a text gets those of the tokenizer. message_format: how a chat
-    template takes its texts, "flat", "structured" or "auto"; None if texts do not go through one.
-    chat_template_kwargs: further variables of the template. query_expansion: as the file has it; None for
-    none.
+    max_seq_length: the maximum length; None for that of tokenizer_config.json.
+    task_lengths: the maximum length for texts of a task. max_length: has precedence over both.
+    hidden_state: the index of the hidden state to use, 0 for the embeddings' output; None for the last.
+    add_special_tokens: whether texts get the tokenizer's special tokens.
+    message_format: the form of texts for a chat template, "flat", "structured" or "auto"; None for no
+    template.
+    chat_template_kwargs: further variables of the template.
+    query_expansion: as stored in the file; None for none.
     """
 
     max_seq_length: int | None = None
@@ -111,22 +113,22 @@ class TransformerSettings:
     overrides: Overrides = NO_OVERRIDES
 
     def length(self, task: str | None) -> int | None:
-        """The longest text of a task."""
+        """The maximum length for texts of a task."""
         lengths = (self.max_length, self.task_lengths.get(task or ""), self.max_seq_length)
         return next((length for length in lengths if length is not None), None)
 
 
 def transformer_config_name(folder: Path) -> str:
-    """What sentence_bert_config.json is called in the folder of a Transformer."""
+    """The name of sentence_bert_config.json in this folder; some models have another one."""
     return next((name for name in _FILES if os.path.lexists(folder / name)), _FILES[0])
 
 
 def read_transformer_settings(
     folder: Path, task: str = "feature-extraction", output: str = "token_embeddings"
 ) -> TransformerSettings:
-    """Read sentence_bert_config.json, or what it was called for other models.
+    """Read sentence_bert_config.json, under any of its names.
 
-    task, output: what newer files must say that the module does and gives, if they say it.
+    task, output: the required values of the module's task and output, if the file has them.
     Errors: ValueError naming the file and the field.
     """
     path = folder / transformer_config_name(folder)
@@ -166,7 +168,7 @@ def get_length(config: Mapping[str, Any], name: str) -> int | None:
 
 
 def get_object(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object; null is one of nothing."""
+    """An object; null means an empty one."""
     value = config.get(name)
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name} must be an object, got {value!r}")
@@ -174,7 +176,7 @@ def get_object(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _overrides(config: Mapping[str, Any]) -> Overrides:
-    """What the file puts in the place of fields of config.json and tokenizer_config.json."""
+    """Fields that the file replaces in config.json and tokenizer_config.json."""
     given = {
         new: {**get_object(config, old), **get_object(config, new)}
         for old, new in _OVERRIDES.items()
@@ -190,7 +192,7 @@ def _overrides(config: Mapping[str, Any]) -> Overrides:
 def _with_processing(
     path: Path, settings: TransformerSettings, processing: Mapping[str, Any]
 ) -> TransformerSettings:
-    """processing_kwargs: arguments of the tokenizer's call; of it, those in common count before text's."""
+    """Apply processing_kwargs, the arguments of the tokenizer's call. "common" has precedence over "text"."""
     warn_keys(path, processing, ("common", "text", "chat_template", *_MODALITIES))
     text = {**get_object(processing, "text"), **get_object(processing, "common")}
     chat = get_object(processing, "chat_template")
@@ -218,7 +220,7 @@ def _with_processing(
 def _with_modalities(
     settings: TransformerSettings, modalities: Mapping[str, Any], task: str
 ) -> TransformerSettings:
-    """modality_config: which output of the model counts, and whether texts become messages."""
+    """Apply modality_config: the output to use, and whether texts become messages."""
     if not modalities:
         return settings
     read = "message" if "message" in modalities else "text"
