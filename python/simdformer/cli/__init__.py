@@ -26,7 +26,8 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_BROKEN_PIPE = 128 + getattr(signal, "SIGPIPE", 13)  # Windows has no such signal
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
-# Hidden by Python by default. An interrupted import leaves a file open, with a ResourceWarning.
+# Python hides this warning by default. Interrupting an import leaves a file open, which causes a
+# ResourceWarning.
 _FOR_DEVELOPERS = (
     DeprecationWarning,
     PendingDeprecationWarning,
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("default")
             for category in _FOR_DEVELOPERS:
                 warnings.simplefilter("ignore", category)
-            # embed, search and rerank report them at the end; serve truncates without a warning.
+            # embed, search and rerank report these at the end; serve truncates without a warning
             warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning
             args.run(args)
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         return _stopped_by(error)
     except RuntimeError as error:
-        # Raised by Python before 3.12 instead, while an import creates a class.
+        # before 3.12, Python raises this instead if the signal arrives while an import creates a class
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         return _stopped_by(error.__cause__)
@@ -115,7 +116,7 @@ def entry_point() -> NoReturn:
     code = main()
     if code == 0:
         sys.exit(0)
-    # Not sys.exit: it would wait for threads, and report a closed standard output again.
+    # not sys.exit: it waits for threads, and reports a closed standard output a second time
     sys.stderr.flush()
     os._exit(code)
 
@@ -136,5 +137,5 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    """warnings.showwarning without the line of the library."""
+    """warnings.showwarning without the source line of the library."""
     say(f"warning: {message}")

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from simdformer.cli.output import AtomicFile
 
-_ROWS = 4096  # read at once
+_ROWS = 4096  # number of rows read at a time
 _ROW_GROUP = 16384
 
 
 class ArrowSource:
-    """The rows of a parquet file, or of an Arrow file (IPC, a file or a stream), in bounded memory.
+    """The rows of a parquet file, or of an Arrow file (IPC file or stream), in bounded memory.
 
-    A record's line is its row's number, counted from 1. Columns of text are strings; the id's may be of
-    integers too. Errors as TextSource's.
+    The line of a record is its row number, starting at 1. Text columns contain strings; the id column may
+    also contain integers. Errors: as for TextSource.
     """
 
     size = None
@@ -123,8 +123,8 @@ def _open(path: str) -> Any:
 
 
 class ParquetWriter:
-    """A parquet file with the columns id (if asked for), source, line, start and end (of chunks), text
-    and embedding, a list of fixed size of float32 or float16."""
+    """A parquet file with the columns id (optional), source, line, start and end (for chunks), text and
+    embedding. An embedding is a list of fixed size of float32 or float16."""
 
     def __init__(self, file: AtomicFile, dim: int, columns: Columns) -> None:
         pa = self._pa = pyarrow()
@@ -136,14 +136,14 @@ class ParquetWriter:
         self._item = pa.float16() if columns.dtype == "float16" else pa.float32()
 
     def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
-        """Append the rows, a row group at a time."""
+        """Append the rows as row groups."""
         self._waiting.append((records, embeddings))
         self._num_waiting += len(records)
         if self._num_waiting >= _ROW_GROUP:
             self._flush()
 
     def finish(self) -> None:
-        """Write what waits, and the footer."""
+        """Write the pending rows and the footer."""
         if self._waiting or self._writer is None:
             self._flush()
         self._writer.close()
@@ -176,7 +176,7 @@ class ParquetWriter:
         self._writer.write_table(table)
 
     def _ids(self, ids: list[object]) -> Any:
-        """All of one type, which the first rows decide."""
+        """The ids as one type, that of the first rows."""
         pa = self._pa
         if self._id_type is None:
             whole = all(isinstance(each, int) for each in ids) and ids
@@ -192,7 +192,7 @@ class ParquetWriter:
 
 
 class _Sink:
-    """An AtomicFile as a file object of Python, which the caller closes."""
+    """An AtomicFile as a Python file object. The caller closes the AtomicFile."""
 
     def __init__(self, file: AtomicFile) -> None:
         self._file = file
@@ -207,24 +207,24 @@ class _Sink:
         return view.nbytes
 
     def tell(self) -> int:
-        """How many bytes were written."""
+        """The number of bytes written so far."""
         return self._position
 
     def flush(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing; the AtomicFile stays open."""
         self.closed = True
 
     def writable(self) -> bool:
-        """True."""
+        """Always true."""
         return True
 
     def readable(self) -> bool:
-        """False."""
+        """Always false."""
         return False
 
     def seekable(self) -> bool:
-        """False."""
+        """Always false."""
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records that cannot be used, where they are left out."""
+"""Skipped records: counts them and reports why."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SHOWN = 10
 
 
 class BadRecords:
-    """Counts them, and lists them: in a .jsonl file {"source", "line", "error"}, or the first ten on
-    standard error.
+    """Counts and lists skipped records, in a .jsonl file with {"source", "line", "error"}, or the first ten
+    on standard error.
 
-    The file appears when the block ends, well or not: what it lists was left out in any case.
+    The file is also written if the command fails.
     """
 
     def __init__(self, path: str | None) -> None:
@@ -29,7 +29,7 @@ class BadRecords:
         self._file = None if path is None else AtomicFile(path)
 
     def note(self, error: CliError, line: int, source: str) -> None:
-        """One more."""
+        """Add a skipped record."""
         self.count += 1
         if self._file is not None:
             members = {"source": source, "line": line, "error": str(error)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents longer than the model, cut into chunks of so many tokens that may overlap."""
+"""Splits texts longer than the model's limit into chunks of tokens, which may overlap."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Chunker:
-    """Cuts texts between words, so that a chunk has at most `size` tokens without special ones.
+    """Splits texts between words so that a chunk has at most `size` tokens, special tokens excluded.
 
-    size: 0 for as many as the model takes beside the prompt. overlap: how many tokens the end of a
-    chunk and the beginning of the next have in common, at most.
+    size: 0 for the model's limit minus the prompt. overlap: the maximum number of tokens that consecutive
+    chunks share.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Chunker:
             raise UsageError(f"--overlap must be less than --chunk ({self.size}), got {overlap}")
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record]:
-        """The chunks of records, each with its span of the record's text."""
+        """The chunks of records. Each has the limits of its text in the record's text."""
         for record in records:
             for start, stop in self.spans(record.text):
                 yield record._replace(text=record.text[start:stop], span=(start, stop))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """The chunks of a text in characters: the whole of it if it is short enough, or empty."""
+        """The limits of a text's chunks, in characters. A short or empty text is one chunk."""
         tokens = self._tokenizer.offsets(text)
         if len(tokens) <= self.size:
             return [(0, len(text))]
@@ -58,8 +58,8 @@ class Chunker:
 
 
 def _word_start(tokens: list[tuple[int, int]], at: int, least: int) -> int:
-    """The last token up to `at` that begins where no token ends, so a word; `at` if there is none
-    from `least` on."""
+    """The last token, from `least` to `at`, that starts a word: it does not start where another token ends.
+    `at` if there is none."""
     for i in range(at, least - 1, -1):
         if tokens[i][0] > tokens[i - 1][1]:
             return i

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The texts of many inputs, one after another."""
+"""The texts of several inputs, one after another."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Corpus:
-    """The records of all files that INPUTs name (`opening.expand`), in order.
+    """The records of all files given by INPUT arguments (`opening.expand`), in order.
 
-    files: their names. size: the bytes of all of them, None unless all are known. num_unknown: how many
-    files of folders were left out since their names do not say a format.
+    files: their names. size: their total size in bytes; None if the size of a file is unknown. num_unknown:
+    the number of skipped files in folders, whose names have no known format.
 
-    All files are looked at when it is made, so that a bad name is an error before any work.
+    The constructor checks all files, so that a wrong name is an error before any work.
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class Corpus:
         fields: Fields,
         on_bad: Callable[[CliError, int, str], None] | None = None,
     ) -> None:
-        """on_bad: gets the error, the line and the file of a record that is left out."""
+        """on_bad: called with the error, the line and the file of a skipped record."""
         self.files, self.num_unknown = expand(inputs, format)
         self._formats = [text_format(path, format) for path in self.files]
         self._fields, self._on_bad = fields, on_bad
         sizes: list[int | None] = []
         for path, kind in zip(self.files, self._formats, strict=True):
-            if path == "-" or is_uri(path) or Path(path).is_fifo():  # a pipe is opened only once
+            if path == "-" or is_uri(path) or Path(path).is_fifo():  # a pipe opens only once
                 sizes.append(None)
                 continue
             with self._open(path, kind) as source:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simdformer embed`: texts in, vectors out, in memory that does not grow with the input."""
+"""`simdformer embed`: read texts and write vectors. The memory does not grow with the input."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, embed, write. The output is opened before the model: a bad path fails at once."""
+    """Read, embed and write. The output is opened before the model is loaded, so a wrong path fails at
+    once."""
     from simdformer.cli.embedding import load_model, warn_of_truncation
     from simdformer.cli.output import open_output
     from simdformer.cli.progress import Progress
@@ -172,7 +173,7 @@ def _chunks(
 
 
 def _manifest(args: argparse.Namespace, model: SentenceTransformer) -> dict[str, Any]:
-    """What decides the vectors of given texts."""
+    """Everything that the vectors depend on, except the texts."""
     from simdformer import __version__, show_config
     from simdformer.cli.journal import folder_digest
     from simdformer.folder.resolve import resolve_model
@@ -191,7 +192,7 @@ def _manifest(args: argparse.Namespace, model: SentenceTransformer) -> dict[str,
 
 
 def _check(args: argparse.Namespace) -> None:
-    """UsageError for arguments that do not go together."""
+    """UsageError for arguments that exclude each other."""
     if args.resume and (args.output == "-" or "-" in args.input):
         raise UsageError("--resume needs files: the input is read again, and the output kept")
     if args.input.count("-") > 1:

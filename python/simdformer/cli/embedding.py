@@ -80,12 +80,12 @@ def embed_records(
     prompt_name: str | None,
     normalize: bool,
 ) -> Iterator[Chunk]:
-    """Embed in order, chunk by chunk. Only records without vectors are kept in memory."""
+    """Embed records in order, in chunks. Only records that have no vectors yet are kept in memory."""
     waiting: deque[Record] = deque()
     texts = texts_of(records, waiting)
     try:
         stream = model.encode_stream(texts, prompt_name=prompt_name, normalize_embeddings=normalize)
-    except ValueError as error:  # an unknown prompt; no text has been read yet
+    except ValueError as error:  # the prompt is unknown; no text has been read yet
         raise CliError(str(error)) from error
     tokens_before = model.num_tokens
     for embeddings in stream:

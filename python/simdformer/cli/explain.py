@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simdformer explain`: what a model attends to and what its vectors depend on, as a page."""
+"""`simdformer explain`: write a page about what a model attends to and what its vectors depend on."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def add_parser(commands: SubParsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Gather, then print."""
+    """Collect, then print."""
     from simdformer import show_config
     from simdformer.cli.output import write_text
 

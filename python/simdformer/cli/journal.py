@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of `embed --resume` has done so far, kept beside its output until that is whole.
+"""The intermediate results of `embed --resume`, stored beside the output until the output is complete.
 
-A folder with a manifest (what decides the vectors: model, version, level, settings) and parts: vectors of
-consecutive texts with checksums of both. Since a text's vector has the same bits in any company, the output
-made of stored and of new vectors is byte for byte that of an undisturbed run.
+A folder with a manifest (all settings that vectors depend on: model, version, level, ...) and parts: vectors
+of consecutive texts, with checksums of texts and vectors. The vector of a text has the same bits in any
+batch, so an output of stored and new vectors is identical to that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ if TYPE_CHECKING:
 
     from simdformer.cli.records import Record
 
-_ROWS = 4096  # of a part: what a kill may cost
+_ROWS = 4096  # rows per part; a killed run loses at most these
 
 
 class Journal:
     """The folder `.NAME.resume` beside the output NAME.
 
-    Entering it makes the folder, or finds that of a run that did not end; CliError if that had another
-    manifest or still runs. Leaving it well removes the folder; after an error what was done is kept.
+    Entering creates the folder, or continues with that of an interrupted run. CliError if that run had
+    another manifest or is still running. Leaving without error removes the folder; after an error the results
+    are kept.
     """
 
     def __init__(self, output: str, manifest: dict[str, Any]) -> None:
@@ -109,7 +110,7 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def chunks(self, records: Iterator[Record], dim: int) -> Iterator[Chunk]:
-        """What is stored, beside its records, which are taken from the input."""
+        """The stored vectors with their records, which are read from the input."""
         for path in self._parts:
             rows, digest = _read_part(path, dim)
             waiting = list(islice(records, len(rows)))
@@ -121,7 +122,7 @@ class Journal:
             yield Chunk(waiting, rows, 0)
 
     def append(self, chunk: Chunk) -> None:
-        """Note what has been computed."""
+        """Add computed vectors."""
         self._records += chunk.records
         self._rows.append(chunk.embeddings)
         if len(self._records) >= _ROWS:
@@ -164,7 +165,7 @@ def _digest(records: Sequence[Record]) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 of a model's folder: the names of its files and what they hold."""
+    """SHA-256 of a model's folder: names and contents of its files."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix().encode()
@@ -187,7 +188,8 @@ def resumed(
     dim: int,
     compute: Callable[[Iterator[Record]], Iterator[Chunk]],
 ) -> Iterator[Chunk]:
-    """All chunks of an input: those stored, then `compute(records)` of the rest, noted."""
+    """All chunks of an input: the stored ones, then those of `compute(records)` for the other records, which
+    are stored too."""
     yield from journal.chunks(records, dim)
     for chunk in compute(records):
         journal.append(chunk)

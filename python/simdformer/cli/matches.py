@@ -32,7 +32,7 @@ class TopMatches:
         """scores: float32 (len(records),)."""
         candidates = (-scores).argsort(kind="stable")[: self._k]
         self.best += [Match(float(scores[i]), records[i]) for i in candidates]
-        self.best.sort(key=lambda match: -match.score)  # stable: the earlier one stays first
+        self.best.sort(key=lambda match: -match.score)  # a stable sort keeps the earlier text first
         del self.best[self._k :]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening inputs: plain and compressed files, standard input, and what pyarrow's file systems name."""
+"""Opens inputs: plain and compressed files, standard input, and URIs of pyarrow's file systems."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FORMATS_BY_SUFFIX = {
 }
 FORMATS = tuple(dict.fromkeys(FORMATS_BY_SUFFIX.values()))
 _COMPRESSIONS = ("gz", "zst")
-# What reading a file, compressed or not, may raise.
+# Errors from reading a file, compressed or not.
 READ_ERRORS = (OSError, EOFError, zlib.error)
 
 
 def pyarrow(module: str = "pyarrow") -> ModuleType:
-    """A module of pyarrow, which only some formats need; CliError says how to install it."""
+    """Import a module of pyarrow, which only some formats need. CliError says how to install it."""
     import importlib
 
     try:
@@ -43,12 +43,12 @@ def pyarrow(module: str = "pyarrow") -> ModuleType:
 
 
 def is_uri(path: str) -> bool:
-    """Whether a path names a place in one of pyarrow's file systems."""
+    """Whether a path is a URI of one of pyarrow's file systems."""
     return "://" in path
 
 
 def _suffixes(path: str) -> tuple[str, str]:
-    """Of a name: its format's suffix and its compression's, or "" for none."""
+    """The suffixes of a name for its format and its compression; "" if missing."""
     *rest, last = ["", *Path(path).name.lower().split(".")]
     if last in _COMPRESSIONS:
         return (rest[-1] if len(rest) > 2 else ""), last
@@ -56,12 +56,12 @@ def _suffixes(path: str) -> tuple[str, str]:
 
 
 def known_format(path: str) -> str | None:
-    """The format that the name of a file says, or None."""
+    """The format that a file's suffix stands for; None if it is unknown."""
     return FORMATS_BY_SUFFIX.get(_suffixes(path)[0])
 
 
 def text_format(path: str, chosen: str | None) -> str:
-    """The format of `path`: the one chosen, else by its suffix; standard input is txt."""
+    """The format of `path`: `chosen`, else by its suffix; txt for standard input."""
     if chosen is not None:
         return chosen
     if path == "-":
@@ -77,7 +77,7 @@ def text_format(path: str, chosen: str | None) -> str:
 
 
 def open_input(path: str) -> tuple[BinaryIO, int | None]:
-    """The bytes of an input, decompressed, and how many there are, if that is known."""
+    """Open an input. Returns its decompressed bytes, and its size on disk if known."""
     if path == "-":
         return sys.stdin.buffer, None
     compression = _suffixes(path)[1]
@@ -86,7 +86,7 @@ def open_input(path: str) -> tuple[BinaryIO, int | None]:
             file, size = _open_uri(path), None
         else:
             file = Path(path).open("rb")  # noqa: SIM115  (closed by its reader)
-            size = Path(path).stat().st_size or None  # pipes and devices say 0
+            size = Path(path).stat().st_size or None  # the size of a pipe or device is 0
         if compression == "gz":
             return cast("BinaryIO", _GzipReader(fileobj=file)), None
         if compression == "zst":
@@ -97,7 +97,7 @@ def open_input(path: str) -> tuple[BinaryIO, int | None]:
 
 
 class _GzipReader(gzip.GzipFile):
-    """Closes the compressed file too."""
+    """A gzip reader that also closes the compressed file."""
 
     def close(self) -> None:
         file: Any = self.fileobj
@@ -107,7 +107,7 @@ class _GzipReader(gzip.GzipFile):
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line."""
+    """The reason of an error, on one line."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(said).splitlines()[0]
 
@@ -122,10 +122,10 @@ def _buffered(stream: Any) -> BinaryIO:
 
 
 def expand(inputs: list[str], chosen: str | None) -> tuple[list[str], int]:
-    """The files that INPUTs name, in order, and how many files of folders have no known format.
+    """The files given by INPUT arguments, in order, and the number of skipped files.
 
-    A folder stands for the files below it whose names say their format, sorted; a name with *, ? or [
-    that no file has is a pattern.
+    A folder stands for the files in it and its subfolders whose suffix has a known format, sorted by name;
+    other files are skipped. A name with *, ? or [ is a pattern, unless a file has that name.
     """
     files: list[str] = []
     unknown = 0

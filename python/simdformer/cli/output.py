@@ -100,7 +100,7 @@ class AtomicFile:
             os.fsync(self._file.fileno())
             if self._path.exists():
                 shutil.copymode(self._path, self._temporary)
-            if sys.platform == "win32":  # where an open file keeps its name
+            if sys.platform == "win32":  # an open file keeps its name there
                 self._file.close()
             self._temporary.replace(self._path)
             _fsync_directory(self._path.parent)
@@ -110,7 +110,7 @@ class AtomicFile:
     def _discard(self) -> None:
         """Close, and remove the temporary file unless it has been renamed."""
         try:
-            with contextlib.suppress(OSError):  # the disk is full, which has been reported
+            with contextlib.suppress(OSError):  # the disk is full; that error was already reported
                 self._file.close()
         finally:
             self._temporary.unlink(missing_ok=True)
@@ -131,7 +131,7 @@ class StandardOutput:
         return self
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write the bytes of `data` and flush them, for the reader of a pipe."""
+        """Write the bytes of `data` and flush them, so that the reader of a pipe gets them at once."""
         try:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -165,13 +165,13 @@ def write_text(text: str) -> None:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Windows needs no lock: what is open there is not removed."""
+    """Windows needs no lock, because it does not delete open files."""
     if sys.platform != "win32":
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _remove_unlocked(path: Path) -> None:
-    """OSError if a process has the file open."""
+    """Remove the file. OSError if a process has it open."""
     if sys.platform == "win32":
         path.unlink()
         return
@@ -181,7 +181,7 @@ def _remove_unlocked(path: Path) -> None:
 
 
 def _fsync_directory(path: Path) -> None:
-    """Make the rename durable. Windows opens no directories."""
+    """Make the renaming durable. Windows cannot open directories."""
     if sys.platform == "win32":
         return
     descriptor = os.open(path, os.O_RDONLY)

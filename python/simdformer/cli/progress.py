@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Counts texts and tokens. The bar counts bytes, whose total is known.
+    """Counts texts and tokens. The bar shows bytes, because only their total is known.
 
-    num_texts: the texts so far, even if the bar is not shown.
+    num_texts: the number of texts so far, also without a bar.
     """
 
     def __init__(self, source: Corpus, *, shown: bool | None, name: str = "embed") -> None:
@@ -39,7 +39,7 @@ class Progress:
         )
 
     def update(self, records: list[Record], num_tokens: int) -> None:
-        """Add what was just done."""
+        """Add the texts and tokens of a finished chunk."""
         self.num_texts += len(records)
         self._tokens += num_tokens
         seconds = max(time.perf_counter() - self._started, 1e-9)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text of an input, and what is known of it."""
+"""A text of an input, with its origin."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ DEFAULT_FIELD = "text"
 
 
 class Record(NamedTuple):
-    """One text.
+    """A text.
 
-    line: where it starts, counted from 1; a row's number in parquet and arrow files.
-    end: the byte of all input where it ends, 0 if unknown. source: the file's name.
-    id: what the id field holds, if there is one. span: of a chunk, its first character and the one
-    after its last in the record's text.
+    line: the number of its first line, starting at 1; in parquet and arrow files the number of its row.
+    end: the number of input bytes up to its end; 0 if unknown.
+    source: the name of the file.
+    id: the value of the id field, if there is one.
+    span: for a chunk, its first character in the text and the one after its last.
     """
 
     text: str
@@ -29,7 +30,7 @@ class Record(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What an output holds beside the line, the text and the vector, and the vectors' dtype."""
+    """The contents of an output beside line, text and vector, and the dtype of the vectors."""
 
     id: bool = False
     source: bool = False
@@ -38,15 +39,15 @@ class Columns(NamedTuple):
 
 
 class Fields:
-    """Which members or columns of a record make its text and its id.
+    """The members or columns of a record that contain its text and its id.
 
-    The text is the field `text`, or `template` with each {name} replaced by the field of that name.
+    The text is the field `text`, or `template` with each {name} replaced by the value of that field.
     """
 
     def __init__(
         self, text: str | None = None, *, id: str | None = None, template: str | None = None
     ) -> None:
-        """UsageError if both a field and a template are given, or the template names no field."""
+        """UsageError if both a field and a template are given, or the template contains no field."""
         if text is not None and template is not None:
             raise UsageError("--field and --template exclude each other")
         self.id, self.template = id, template
@@ -56,11 +57,11 @@ class Fields:
 
     @property
     def needed(self) -> list[str]:
-        """The fields that a record must have."""
+        """The fields that each record must have."""
         return [*self.names, *([] if self.id is None else [self.id])]
 
     def text(self, values: dict[str, str]) -> str:
-        """The text of a record whose named fields have these values."""
+        """The text of a record with these values of its fields."""
         if self.template is None:
             return values[self.names[0]]
         return self.template.format_map(values)

@@ -34,7 +34,7 @@ examples:
   simdformer rerank "late delivery" --in reviews.csv --field body --model ./my-reranker --json
 """
 
-# Texts between two updates of the progress bar: one or two forward passes.
+# The number of texts per update of the progress bar: one or two forward passes.
 _TEXTS = 64
 
 

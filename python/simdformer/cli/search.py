@@ -40,7 +40,7 @@ examples:
   simdformer search "parse a date" --in docs.txt --embeddings docs.npy
 """
 
-# Rows of an .npy file that are compared at a time.
+# The number of rows of an .npy file that are compared at a time.
 _ROWS = 8192
 
 

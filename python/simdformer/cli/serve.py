@@ -138,7 +138,8 @@ def run(args: argparse.Namespace) -> None:
         checked_key(api_key)
     except ValueError as error:
         raise UsageError(f"--api-key and {API_KEY_VARIABLE}: {error}") from error
-    # Bind before the models are loaded, which takes longer; connections are accepted afterwards.
+    # The address is bound before the models are loaded, which takes longer. Connections are accepted
+    # afterwards.
     with _bound(args.host, args.port) as listener:
         host, port = listener.getsockname()[:2]
         if api_key is None and not ipaddress.ip_address(host).is_loopback:
@@ -170,7 +171,8 @@ def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, not listening yet. CliError with the reason if there is none."""
+    """A socket bound to the address, not listening yet. CliError with the reason if the address cannot be
+    used."""
     listener = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -203,7 +205,7 @@ def _serve(args: argparse.Namespace, app: Starlette, listener: socket.socket) ->
     except OSError as error:
         if server.started:
             raise
-        # Another server bound the port at the same time.
+        # Another server bound the same port in the meantime.
         raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import NoReturn
 
-# Much longer than unwinding the stack and removing a temporary file takes.
+# Much longer than it takes to unwind the stack and remove a temporary file.
 _GRACE_SECONDS = 0.5
 
 _stopping = threading.Event()
@@ -37,7 +37,7 @@ def watch() -> None:
 
 
 def stopping() -> None:
-    """The signal has ended the command: stop sending it."""
+    """The signal has reached the command; stop repeating it."""
     _stopping.set()
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading texts from text files, one record at a time, in bounded memory.
+"""Reads texts from files, one record at a time, in bounded memory.
 
-A record's line number is kept beside its text: a person needs it to find the text again, and error
-messages name it.
+The line number of each record is kept, so that users can find the text and error messages can name the line.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-# A file without line ends must not be read whole; no text worth one vector is this long.
+# A file without line ends must not be read whole into memory; no text for one vector is this long.
 MAX_LINE_BYTES = 64 * 2**20
 
 
 class TextSource:
-    """The records of a file, or of standard input when `path` is "-".
+    """The records of a file, or of standard input if `path` is "-".
 
-    txt: each line is a text, an empty line too. jsonl: each line that is not blank is an object whose
-    members are the fields. csv, tsv: the first row names the columns. document: the whole file is one
+    txt: each line is a text, also an empty one. jsonl: each line that is not blank is an object; its members
+    are the fields. csv, tsv: the first row has the names of the columns. document: the whole file is one
     text.
 
-    Opening raises CliError when the file cannot be read. Iterating raises CliError that names the
-    line: bytes that are not UTF-8, invalid JSON or CSV, a missing field, a value that is not text. If
-    `on_bad` is given, it gets that error and the line, and the record is left out; what makes the rest of
-    a file unreadable is raised in any case.
+    CliError when the file is opened and cannot be read. Iterating raises CliError naming the line: bytes that
+    are not UTF-8, invalid JSON or CSV, a missing field, a value that is not a string. With `on_bad` such a
+    record is skipped, and `on_bad` gets the error and the line. Errors that make the rest of a file
+    unreadable are always raised.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class TextSource:
                 continue
             try:
                 value = json.loads(line)
-            except (ValueError, RecursionError) as error:  # a ValueError: a number of 5,000 digits
+            except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits
                 self._bad(f"not valid JSON: {error}")
                 continue
             if not isinstance(value, dict):
@@ -130,9 +129,9 @@ class TextSource:
             self._fail(f"not valid CSV: {error}", cause=error)
 
     def _lines_with_quotes(self) -> Iterator[str]:
-        """The lines; `_open_quote` is the line of a quote that is still open."""
+        """The lines. `_open_quote` is the line of a quote that has no end yet."""
         for line in self._lines():
-            quotes = line.replace('""', "").count('"')  # a quote within a quote is doubled
+            quotes = line.replace('""', "").count('"')  # inside a quote, "" means one quote
             if quotes % 2:
                 self._open_quote = self._line if self._open_quote is None else None
             elif quotes and self._open_quote is not None:
@@ -140,7 +139,7 @@ class TextSource:
             yield line
 
     def _record(self, members: Mapping[str, object], line: int, kind: str) -> Record | None:
-        """None if a field is missing or no text, and that was noted."""
+        """The record. None if it is skipped, because a field is missing or not a string."""
         values: dict[str, str] = {}
         for name in self._fields.needed:
             if name not in members:
@@ -167,7 +166,8 @@ class TextSource:
         return Record(self._fields.text(values), line, self._bytes_read, id=key)
 
     def _lines(self, *, strict: bool = False) -> Iterator[str]:
-        """The lines with their ends, decoded; `_line` counts them. strict: none is left out."""
+        """The decoded lines with their ends; `_line` counts them. strict: do not skip lines that are not
+        UTF-8."""
         self._line = 0
         while raw := self._read_line():
             self._line += 1
@@ -188,7 +188,7 @@ class TextSource:
         self._check_whole()
 
     def _check_whole(self) -> None:
-        """CliError at the end if the file has become shorter."""
+        """CliError if the file has become shorter since it was opened."""
         if self._bytes_read < (self.size or 0):
             raise CliError(
                 f"{self.name} became shorter while it was read:"
@@ -202,7 +202,7 @@ class TextSource:
             raise CliError(f"cannot read {self.name}: {reason(error)}") from error
 
     def _bad(self, problem: str, line: int | None = None) -> Record | None:
-        """A record that cannot be used: CliError, unless such ones are left out."""
+        """Skip an invalid record, or raise CliError."""
         line = self._line if line is None else line
         error = CliError(f"{self.name}, line {line}: {problem}")
         if self._on_bad is None:
@@ -213,7 +213,7 @@ class TextSource:
     def _fail(
         self, problem: str, line: int | None = None, cause: BaseException | None = None
     ) -> NoReturn:
-        """The rest of the file cannot be read."""
+        """Raise CliError, because the rest of the file cannot be read."""
         line = self._line if line is None else line
         raise CliError(f"{self.name}, line {line}: {problem}") from cause
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The formats of vectors: .npy, .jsonl and .parquet."""
+"""Writers for the formats of vectors: .npy, .jsonl and .parquet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class VectorWriter(Protocol):
-    """Takes the vectors chunk by chunk."""
+    """Writes vectors chunk by chunk."""
 
     def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
         """embeddings: float32 (len(records), dim)."""
@@ -31,10 +31,10 @@ class VectorWriter(Protocol):
 
 
 class NpyWriter:
-    """A float32 or float16 array (texts, dim). The number of rows is put into the header at the end.
+    """A float32 or float16 array (texts, dim). Its number of rows is written into the header at the end.
 
-    The length of a .npy header does not depend on the number of rows: NumPy pads it so that the
-    first axis may grow (numpy.lib.format.GROWTH_AXIS_MAX_DIGITS).
+    The length of an .npy header does not depend on the number of rows: NumPy pads it so that the first axis
+    can grow (numpy.lib.format.GROWTH_AXIS_MAX_DIGITS).
     """
 
     def __init__(self, file: AtomicFile, dim: int, dtype: str = "float32") -> None:
@@ -51,7 +51,7 @@ class NpyWriter:
         self._rows += len(embeddings)
 
     def finish(self) -> None:
-        """Write the header again, now with the true number of rows."""
+        """Write the header again with the final number of rows."""
         self._file.rewind()
         self._write_header()
 
@@ -65,14 +65,14 @@ class NpyWriter:
 
 
 class JsonlWriter:
-    """One object per line: "line" (where the text starts), "text" and "embedding"; before them "id", if
-    records have one, and "source" if there are several files; "start" and "end" of chunks."""
+    """One object per line with "line" (where the text starts), "text" and "embedding". "id" comes first if
+    records have ids, "source" if there are several files; chunks also have "start" and "end"."""
 
     def __init__(
         self, file: AtomicFile | StandardOutput, dim: int, columns: Columns | None = None
     ) -> None:
         self._file, self._columns = file, Columns() if columns is None else columns
-        # Nine significant digits bring every float32 back exactly, five every float16.
+        # Nine significant digits restore every float32 exactly, five every float16.
         digits = "%.9g" if self._columns.dtype == "float32" else "%.5g"
         self._vector = "[" + ", ".join([digits] * dim) + "]"
 
@@ -86,7 +86,7 @@ class JsonlWriter:
         self._file.write("".join(lines).encode())
 
     def _members(self, record: Record) -> str:
-        """The object without its end."""
+        """The object without its closing bracket."""
         members: dict[str, object] = {}
         if self._columns.id:
             members["id"] = record.id
@@ -99,13 +99,13 @@ class JsonlWriter:
         return json.dumps(members, ensure_ascii=False)[:-1]
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Does nothing."""
 
 
 def vector_writer(
     path: str, file: AtomicFile | StandardOutput, dim: int, columns: Columns
 ) -> VectorWriter:
-    """The writer for the format that the suffix of `path` names; standard output gets .jsonl."""
+    """The writer for the format of the suffix of `path`; .jsonl for standard output."""
     suffix = Path(path).suffix.lower()
     if isinstance(file, AtomicFile) and suffix == ".npy":
         return NpyWriter(file, dim, columns.dtype)

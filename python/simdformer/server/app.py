@@ -128,7 +128,7 @@ def create_app(
 
 
 class _Service:
-    """The models, the queue before them, and a handler for each route."""
+    """The models, their queue, and a handler per route."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class _Service:
         self._max_client_batch, self._max_body_bytes = max_client_batch, max_body_bytes
         self._memory, self._api_key = memory, api_key
         self._metrics = Metrics(batcher, memory)
-        # Long JSON is read and written outside the event loop, in one thread because of the GIL.
+        # Long JSON is read and written outside the event loop. One thread is enough because of the GIL.
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="simdformer-server-json")
         self._started = int(time.time())
 
@@ -173,7 +173,7 @@ class _Service:
         app = Starlette(
             routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _no_route}
         )
-        app.router.redirect_slashes = False  # it would redirect clients to the Host that they send
+        app.router.redirect_slashes = False  # it would use the Host in the request
         app.state.batcher = self._batcher
         return app
 
@@ -226,7 +226,7 @@ class _Service:
         return await self._written(output, lambda: embeddings_json(output, form, name))
 
     async def _embed(self, call: Call) -> Response:
-        """TEI's plain form."""
+        """The plain format of TEI."""
 
         def read(body: bytes) -> tuple[Items, bool, int | None]:
             fields = Fields(body, EMBED_FIELDS)
@@ -257,10 +257,11 @@ class _Service:
         output = await self._compute(call.request, reranker, pairs, ranking.raw_scores)
         return await self._written(output, lambda: ranking_json(ranking, output, name.id))
 
-    # --- what they share ---
+    # --- shared by the routes ---
 
     async def _read(self, call: Call, read: Callable[[bytes], T]) -> T:
-        """The result of `read` for the body, in another thread if it is long, so that others go on."""
+        """The result of `read` for the body. A long body is read in another thread, so that other requests
+        continue."""
         body = await read_body(call.request, self._max_body_bytes, call.held)
         return await self._beside(len(body) > SMALL_BYTES, lambda: read(body))
 
@@ -305,7 +306,7 @@ class _Service:
 
 
 def _check_model(fields: Fields, name: ServedName) -> None:
-    """ApiError if the request names another model. Without a name it means this one."""
+    """ApiError if the request names another model. Without a name, this model is used."""
     asked = fields.text("model")
     if asked is not None and asked not in name.all:
         raise ApiError(
@@ -321,7 +322,7 @@ def _json(content: object) -> Response:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Responses of starlette itself (404, 405), in the form of all errors."""
+    """Convert starlette's own responses (404, 405) to the format of all errors."""
     if not isinstance(error, HTTPException):
         raise error
     message = f"{error.detail}: {request.method} {request.url.path[:80]}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue before the model: waiting requests are computed together, by one thread.
+"""The queue before the model. One thread computes waiting requests together.
 
-This does not change any result: a vector or a score has the same bits in any batch.
+This does not change results: a vector or a score has the same bits in any batch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from simdformer.server.passes import (
     compute_passes,
 )
 
-# The weight of a pass in the mean speed: the first for a full pass, in proportion for others, but at
-# least the second. Small passes are slower by a factor of two to three.
+# Weights of a pass in the mean speed. The first is for a full pass, and is scaled down for smaller ones, to
+# the second at least. Small passes are slower by a factor of two to three.
 _PASS_WEIGHTS = 0.3, 0.03
 
 
 class QueueFullError(Exception):
-    """There is no room for the request; try again after `retry_after` seconds."""
+    """The queue is full; try again after `retry_after` seconds."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(f"the queue is full for {retry_after} s")
@@ -39,13 +39,13 @@ class QueueFullError(Exception):
 
 
 class StoppedError(Exception):
-    """The queue is closed; pending items are not computed anymore."""
+    """The queue is closed; pending items will not be computed."""
 
 
 class Batcher:
-    """A queue bounded in items and time. A request of several passes alternates with others.
+    """A queue bounded in items and time. A request that needs several passes takes turns with others.
 
-    Everything except the model runs in the event loop of the caller, so there are no locks.
+    Everything except the model runs in the caller's event loop, so no locks are needed.
     """
 
     def __init__(self, max_queue: int, max_wait: float = math.inf) -> None:
@@ -110,7 +110,7 @@ class Batcher:
         return job.done
 
     def stop(self) -> None:
-        """Refuse waiting and new requests with StoppedError; the running pass is finished."""
+        """Reject waiting and new requests with StoppedError. The running pass is finished."""
         self._stopped = True
         self._refuse(self._queue, StoppedError())
         self._work.put(None)
@@ -122,7 +122,7 @@ class Batcher:
         self._next_sizes[job.runner] = self._next_sizes.get(job.runner, 0) + job.next_size
 
     def _leave(self, jobs: Sequence[Job]) -> None:
-        """Take jobs out of the queue."""
+        """Remove jobs from the queue."""
         gone = set(map(id, jobs))
         self._queue = deque(job for job in self._queue if id(job) not in gone)
         for job in jobs:
@@ -141,7 +141,7 @@ class Batcher:
             self._num_waiting -= job.num_left
 
     def _refuse_expired(self) -> None:
-        """Refuse requests if passes were slower than expected."""
+        """Reject requests that have waited too long, because passes were slower than expected."""
         limit = asyncio.get_running_loop().time() - 2 * self._max_wait
         if expired := [job for job in self._queue if not job.taken and job.arrival < limit]:
             self._refuse(expired, QueueFullError(math.ceil(max(1, self.expected_wait()))))
@@ -156,7 +156,7 @@ class Batcher:
             return
         self._running = self._take()
         if self._thread is None:
-            # A daemon: the process does not wait for a pass when it exits.
+            # a daemon thread does not delay the end of the process
             self._thread = threading.Thread(
                 target=compute_passes, args=(self._work,), name="simdformer-server", daemon=True
             )
@@ -164,7 +164,7 @@ class Batcher:
         self._work.put(Pass(self._running, asyncio.get_running_loop(), self._end_pass))
 
     def _take(self) -> list[Share]:
-        """The work of a pass: the first job, and as much of the jobs that may join it as fits.
+        """The work of a pass: the first job, and as much as fits of the jobs that can be computed with it.
 
         In every other pass the oldest job is first, so a long job gets half of the time.
         """
@@ -191,15 +191,15 @@ class Batcher:
             self._num_waiting -= share.stop - share.start
             if (
                 share.job.num_left
-            ):  # to the end of the queue, so that others do not wait for a whole long request
+            ):  # moved to the end of the queue, so that others do not wait for a whole long request
                 self._enqueue(share.job)
         return shares
 
     def _end_pass(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """Handle the report of the thread: an outcome per share of the pass, and the time."""
+        """Handle the report of the thread: one outcome per share of the pass, and the time."""
         shares, self._running = self._running, []
         self._measure(shares[0].job.runner, sum(share.size for share in shares), seconds)
-        self._start_pass()  # first, so that the model does not wait for answers to be written
+        self._start_pass()  # first, so that the model does not wait while responses are written
         for share, outcome in zip(shares, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 share.job.fail(outcome)  # its remaining items leave the queue
@@ -208,7 +208,7 @@ class Batcher:
 
     def _measure(self, runner: Runner, size: int, seconds: float) -> None:
         if runner not in self._seconds:
-            self._seconds[runner] = 0  # the first pass starts threads, with cold caches
+            self._seconds[runner] = 0  # not the first pass: it starts threads, and caches are cold
             return
         mean = self._seconds[runner] or seconds / size
         weight = max(_PASS_WEIGHTS[0] * min(1, size / passes.PASS_CHARACTERS), _PASS_WEIGHTS[1])

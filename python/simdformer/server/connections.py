@@ -11,12 +11,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from simdformer.server.errors import ApiError, log_sometimes
 
-# A long body may take longer: 8 Mbit/s is fast enough.
+# A long body may take longer. 8 Mbit/s is fast enough.
 _BODY_BYTES_PER_SECOND = 2**20
-# How long a refused client may continue to send, so that it can read the reason.
+# How long a rejected client may continue to send, so that it can read the reason.
 _LINGER_SECONDS = 2
 
-# What a connection waits for: the model in state "answer", else the client.
+# In state "answer" a connection waits for the model, in the other states for the client.
 _State = Literal["header", "body", "answer", "idle", "closing"]
 
 
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection. Beyond the limit the connection that has waited longest for its client is closed.
+    """A connection. If there are too many, the one that has waited longest for its client is closed.
 
     `limits` is an attribute of the class. `check` must be called about once per second.
     """
@@ -45,8 +45,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     state: _State = "header"
     since = 0.0
-    _unread_since: float | None = None  # since when the client has not read everything
-    _overhead = 0  # bytes of the request without its body: header, chunk sizes, trailers
+    _unread_since: float | None = None  # the time since the client has unread data
+    _overhead = 0  # bytes of the request that are not its body: header, chunk sizes, trailers
     _body_bytes = 0
     _refusal = (400, "this is not an HTTP request")
 
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if size > self.limits.header_bytes:
             self._refusal = self._too_large()
-            raise ValueError(self._refusal[1])  # ends the parsing; see send_400_response
+            raise ValueError(self._refusal[1])  # this stops the parser; see send_400_response
         super().on_headers_complete()
         self._body_bytes = 0
         self._enter("body")
@@ -119,7 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(408, f"the request body was not received in {seconds:.0f} s")
 
     def refuse_unfinished(self) -> None:
-        """503 for an incomplete request, because the server stops."""
+        """Answer an incomplete request with 503, because the server stops."""
         if self.state == "body" or (self.state == "header" and self._overhead):
             self._refuse(503, "the server is stopping")
             self.transport.close()
@@ -160,7 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer, stop reading, and close when the client closes or after a timeout."""
         cycle, started = self.cycle, False
         if self._answering:
-            cycle.disconnected = True  # for the application
+            cycle.disconnected = True  # tells the application
             cycle.message_event.set()
             started = cycle.response_started
         started |= self.state == "body" and cycle.response_started

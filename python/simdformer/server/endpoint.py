@@ -64,8 +64,8 @@ class Endpoint:
         except asyncio.CancelledError:
             if not self._batcher.stopped:
                 raise
-            return stopping().response()  # the server does not wait for this client anymore
-        except ClientDisconnect:  # while it sent the body
+            return stopping().response()  # the server stops waiting for this client
+        except ClientDisconnect:  # while the client sent the body
             return Response(status_code=CLIENT_GONE)
         except Exception as error:  # noqa: BLE001  (any exception becomes a response)
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -77,8 +77,8 @@ class Endpoint:
 
 
 async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """The response; a long one in pieces. The server waits until the client has read a piece, and its memory
-    is released only then."""
+    """Send the response, a long one in pieces. The next piece is sent when the client has read one, and only
+    then is its memory released."""
     body = response.body
     if len(body) <= SMALL_BYTES:
         await response(scope, receive, send)

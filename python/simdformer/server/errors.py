@@ -17,7 +17,7 @@ logger = logging.getLogger("simdformer")
 
 # Longer values of the client are cut in messages.
 _SHOWN_CHARACTERS = 80
-# Seconds between equal lines in the log.
+# Seconds between identical lines in the log.
 _SECONDS_BETWEEN_LINES = 60
 
 _logged: dict[str, float] = {}
@@ -77,7 +77,8 @@ def shown(value: object) -> str:
 
 
 def log_sometimes(line: str) -> None:
-    """Warn once per minute about the same thing: clients must not be able to fill the disk with logs."""
+    """Log a warning, at most once per minute for the same cause: clients must not be able to fill the disk
+    with logs."""
     now = time.monotonic()
     if now - _logged.get(line, -_SECONDS_BETWEEN_LINES) < _SECONDS_BETWEEN_LINES:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input from a client: its key, its body and its disconnection; and the memory that it uses."""
+"""The input of a client: its key, its body, its disconnection, and the memory that it uses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from starlette.requests import Request
 
 from simdformer.server.errors import ApiError, overloaded
 
-# Bodies and answers up to this size are read and written in the event loop, which takes less than a
-# millisecond. The number of connections bounds their memory.
+# Bodies and responses up to this size are processed in the event loop, which takes less than a millisecond.
+# Their memory is bounded by the number of connections.
 SMALL_BYTES = 65536
 
 
@@ -31,7 +31,7 @@ def check_key(request: Request, key: bytes | None) -> None:
 
 
 def checked_key(key: str | None) -> bytes | None:
-    """The key as clients send it. ValueError for a key that cannot be sent."""
+    """The key as clients send it. ValueError if it cannot be sent in a header."""
     if key is None:
         return None
     if not key or key != key.strip() or not key.isprintable():

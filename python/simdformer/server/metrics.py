@@ -45,9 +45,9 @@ class Metrics:
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
+        """Count a response."""
         child = self._children.get((route, status))
-        if child is None:  # labels() costs more than both
+        if child is None:  # labels() takes longer than both updates
             child = self._requests.labels(route, str(status)), self._seconds.labels(route)
             self._children[route, status] = child
         child[0].inc()

@@ -41,7 +41,7 @@ class Items(NamedTuple):
 
 def read_openai(fields: Fields, embedder: Embedder, max_items: int) -> Items:
     """The items of /v1/embeddings, with the fields of vLLM and NIM. ApiError if the request is invalid."""
-    fields.integer("truncate_prompt_tokens", -1, -1)  # exactly what the model reads
+    fields.integer("truncate_prompt_tokens", -1, -1)  # the model always truncates at its own limit
     mode = fields.choice("truncate", (None, "END", "START", "NONE"))
     if mode in ("END", "START"):
         _check_side(embedder, "truncate", mode, {"right": "END", "left": "START"})

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-# Characters in one pass, about 4,000 tokens: enough for all cores, and small enough that a short request
-# behind a long one, or Ctrl-C, waits for some tenths of a second only.
+# The number of characters of a pass, about 4,000 tokens. This keeps all cores busy, and a short request
+# behind a long one, or Ctrl-C, waits only for some tenths of a second.
 PASS_CHARACTERS = 16384
-# The cost of a text apart from its length, for special tokens among others.
+# The cost of a text that does not depend on its length, for example of special tokens.
 ITEM_CHARACTERS = 8
 
 
@@ -62,11 +62,11 @@ class Job:
 
     @property
     def next_size(self) -> int:
-        """Its size in the next pass; no request gets more than one pass before others."""
+        """Its size in the next pass. A request gets at most one pass before others get their turn."""
         return min(self.size_left, PASS_CHARACTERS)
 
     def add(self, rows: Float32, num_tokens: int) -> None:
-        """Add the next rows and their number of tokens; the last ones complete the request."""
+        """Add the rows of the next items and their number of tokens. The last ones complete the request."""
         if self.done.done():
             return
         self.rows.append(rows)
@@ -106,7 +106,7 @@ class Pass(NamedTuple):
 
     shares: list[Share]
     loop: asyncio.AbstractEventLoop
-    end: Callable[[list[Outcome], float], None]  # called in the event loop with the time in seconds
+    end: Callable[[list[Outcome], float], None]  # called in the event loop; time in seconds
 
 
 def compute_passes(passes: queue.SimpleQueue[Pass | None]) -> None:
@@ -117,7 +117,7 @@ def compute_passes(passes: queue.SimpleQueue[Pass | None]) -> None:
         seconds = time.perf_counter() - start
         with contextlib.suppress(
             RuntimeError
-        ):  # the event loop is closed: nobody waits for the result
+        ):  # the event loop is closed, so nobody waits for the result
             work.loop.call_soon_threadsafe(work.end, outcomes, seconds)
 
 

@@ -12,15 +12,16 @@ from simdformer.server.errors import invalid, shown
 from simdformer.server.incoming import SMALL_BYTES
 from simdformer.text.tokenizer import check_text
 
-# The model reads only the start of such a text, but the tokenizer reads all of it: 1 s and 0.2 GB.
+# The model reads only the start of such a text, but the tokenizer reads all of it, which takes 1 s and 0.2
+# GB.
 _MAX_CHARACTERS = 1_000_000
-# Values in a long body: twice those of 2,048 texts of 512 token ids, read in one to two seconds. An
-# array, an object and each of its fields counts as 32, because of the garbage collector.
+# The number of values in a long body: twice those of 2,048 texts of 512 token ids, which take one to two
+# seconds. An array, an object and each field count as 32, because of the garbage collector.
 _MAX_VALUES = 2**21
 _NESTED = 32
 
 
-Scan = Callable[[str, int], Any]  # called by json for a value at an offset in a text
+Scan = Callable[[str, int], Any]  # json calls it for a value at an offset in a text
 
 
 class Fields:
@@ -89,8 +90,9 @@ class Fields:
 
 
 class _Interruptible(json.JSONDecoder):
-    """The standard library's decoder in Python. The one in C holds the GIL until everything is read, here
-    other threads can run. It also limits the number of values; a text is one value and is read in C."""
+    """The standard library's decoder in Python. The one in C holds the GIL until everything is read; with
+    this one other threads can run. It also limits the number of values. A string is one value and is read in
+    C."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -20,8 +20,8 @@ from simdformer.server.errors import log_sometimes
 if sys.platform != "win32":
     import resource
 
-# The backlog of connections: asyncio accepts as many at once, and those that are closed to make room
-# close a moment later.
+# The backlog of connections. asyncio accepts this many at once, and connections that are closed to make room
+# close slightly later.
 _BACKLOG = 128
 CHECK_SECONDS = 1
 _LAST_REQUESTS_SECONDS = 0.1
@@ -33,8 +33,7 @@ def run_server(server: Server, listener: socket.socket) -> None:
     try:
         server.run([listener])
     except KeyboardInterrupt:
-        # uvicorn sends itself the signal again at the end; being stopped is a
-        # normal end of a server.
+        # uvicorn sends itself the signal again at the end. For a server, a signal is a normal end.
         if not server.started:
             raise
 
@@ -84,9 +83,9 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # First: pending requests are refused at once, or uvicorn would wait for all of them.
+        # First reject pending requests, else uvicorn would wait for all of them.
         self._batcher.stop()
-        await asyncio.sleep(_LAST_REQUESTS_SECONDS)  # pending requests are answered with this
+        await asyncio.sleep(_LAST_REQUESTS_SECONDS)  # time to send these responses
         for connection in self._connections():
             connection.refuse_unfinished()
         await super().shutdown(sockets)
@@ -104,14 +103,14 @@ class Server(uvicorn.Server):
 
 
 def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log one line instead of repeated tracebacks: no file descriptor is left, or a socket failed."""
+    """Log one line instead of repeated tracebacks, when no file descriptor is left or a socket failed."""
     log_sometimes(f"{context['message']}: {context.get('exception', '')}")
 
 
 def _raised_file_limit(wanted: int) -> int:
     """The number of files that the process may open, after raising the limit."""
     needed = wanted + _OTHER_FILES
-    if sys.platform == "win32":  # sockets are not files there
+    if sys.platform == "win32":  # on this system sockets do not count as files
         return needed
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:

@@ -28,10 +28,10 @@ class ServedName:
     """The names of a model in requests."""
 
     def __init__(self, name: str, organization: str) -> None:
-        """name: the folder or name with which the server was started. organization: of a name on the hub
+        """name: the folder or name with which the server was started. organization: that of a name on the hub
         without one."""
         base = Path(name).resolve().name
-        # The path of a folder is not disclosed.
+        # the path of a folder is not disclosed
         self.id = base if Path(name).is_dir() else name
         repository = next(
             (part for part in Path(name).resolve().parts if part.startswith("models--")), None
@@ -48,7 +48,7 @@ class Embedder:
     """A SentenceTransformer behind the queue. Items are texts, prompt included, or token ids."""
 
     def __init__(self, model: SentenceTransformer) -> None:
-        """ValueError for a model that reads the texts of tasks differently: requests have no task."""
+        """ValueError for a model that reads texts of each task differently, because requests name no task."""
         if len(model.pipeline.all()) > 1:
             raise ValueError(
                 f"{model.name_or_path} reads the texts of a task (query, document) in another way, which"
@@ -66,7 +66,7 @@ class Embedder:
         return self.model.resolve_prompt(None, name) or ""
 
     def prompt_of(self, input_type: str) -> str | None:
-        """The name of the prompt that `encode_query` or `encode_document` takes; None for the default."""
+        """The name of the prompt that `encode_query` or `encode_document` uses; None for the default."""
         prompts = self.model.prompts
         if input_type.endswith("query"):
             return "query" if "query" in prompts else None
@@ -77,7 +77,7 @@ class Embedder:
         return self._pipeline.prompted(text, prompt)
 
     def group(self, prompt: str) -> Hashable:
-        """The group of an item: texts whose pooling starts at the same token may be computed together."""
+        """The group of an item. Texts can be computed together if their pooling starts at the same token."""
         return self._pipeline.pooling_start(prompt)
 
     def check_ids(self, ids: list[int], param: str) -> None:
