@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes the public classes drop-ins for sentence-transformers': their base, the arguments that its
-constructors take, copies, processes, and what programs do to a torch module on a CPU."""
+"""The parts that make the public classes drop-in replacements of sentence-transformers': their base classes,
+the arguments of constructors, copies, processes, and the methods of a torch module."""

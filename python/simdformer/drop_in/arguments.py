@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The constructors' arguments: what is to be loaded, and how. What sentence-transformers takes
-besides is applied, known to have no effect here, or refused with the reason."""
+"""The arguments of constructors: which model to load, and how to run it. Other arguments of
+sentence-transformers are applied, known to have no effect here, or rejected with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simdformer.folder.resolve import resolve_model
 from simdformer.text.inputs import Budget, check_device, check_known, checked_budget
 from simdformer.text.warning import warn_caller
 
-# Other names of arguments, of older releases.
+# Older names of arguments.
 _RENAMED = {
     "tokenizer_kwargs": "processor_kwargs",
     "tokenizer_args": "processor_kwargs",
@@ -35,21 +35,23 @@ _KNOWN = (
     "trust_remote_code",
     "use_auth_token",
 )
-# torch's types that are compute types.
+# The torch dtypes that are compute types.
 _DTYPES = ("float32", "bfloat16")
-# Of model_kwargs: how torch computes, not what. The pooler that the other adds is used by no vector.
+# Keys of model_kwargs that change how torch computes, but not the result. add_pooling_layer adds a pooler
+# that no embedding uses.
 _NO_EFFECT = ("add_pooling_layer", "attn_implementation", "low_cpu_mem_usage")
-# What all three dictionaries of sentence-transformers may carry and the constructor has itself.
+# Keys that all three dictionaries of sentence-transformers may have. The constructor has its own arguments
+# for them.
 _HUB = ("cache_dir", "code_revision", "local_files_only", "revision", "token", "use_auth_token")
-# Of config_kwargs: how the authors' code of GTE models computes.
+# Keys of config_kwargs that change how the GTE authors' code computes, but not the result.
 _NO_EFFECT_ON_CONFIG = ("unpad_inputs", "use_memory_efficient_attention")
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """What to load, and how to run it.
+    """Which model to load, and how to run it.
 
-    source: resolve_model's further arguments.
+    source: further arguments of resolve_model.
     """
 
     name_or_path: str
@@ -59,7 +61,7 @@ class LoadRequest:
     overrides: Overrides
 
     def found(self) -> FoundRequest:
-        """The same with its folder. Errors: resolve_model's."""
+        """The same request with the model's folder. Errors: as for resolve_model."""
         if Path(self.name_or_path).is_file():
             raise NotADirectoryError(
                 f"{self.name_or_path} is a file; a model is a folder, or a name"
@@ -71,19 +73,19 @@ class LoadRequest:
 
 @dataclass(frozen=True)
 class FoundRequest(LoadRequest):
-    """The same, and where it was found."""
+    """A request with the folder that was found."""
 
     folder: Path
 
     def found(self) -> FoundRequest:
-        """Itself, while the folder is there."""
+        """The request itself if the folder still exists, else a new search."""
         if self.folder.is_dir():
             return self
         fields = {name: value for name, value in vars(self).items() if name != "folder"}
         return LoadRequest(**fields).found()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What may be written: no token, and dicts that are picklable."""
+        """The state for pickle: without the token, with dicts that can be pickled."""
         source = {name: value for name, value in self.source.items() if name != "token"}
         overrides = Overrides(dict(self.overrides.config), dict(self.overrides.tokenizer))
         return {**vars(self), "source": source, "overrides": overrides}
@@ -95,11 +97,11 @@ def load_request(
     running: Mapping[str, Any],
     further: Mapping[str, Any],
 ) -> LoadRequest:
-    """The checked arguments of a constructor.
+    """Check the arguments of a constructor.
 
-    source: resolve_model's. running: compute_type, num_threads, max_batch_tokens, device. further:
-    what else was given.
-    Errors: TypeError for an unknown argument, ValueError for a value that cannot be had here.
+    source: those of resolve_model. running: compute_type, num_threads, max_batch_tokens, device. further: all
+    others.
+    Errors: TypeError for an unknown argument, ValueError for a value that is not supported.
     """
     given = dict(_renamed(further))
     if unknown := [name for name in given if name not in _KNOWN]:
@@ -124,7 +126,7 @@ def load_request(
     config = _options(given, "config_kwargs")
     for name in _NO_EFFECT_ON_CONFIG:
         config.pop(name, None)
-    if default_task is not None:  # of Jina's code, whose adapters are chosen by it
+    if default_task is not None:  # an argument of Jina's code, which selects adapters with it
         config["default_task"] = default_task
     return LoadRequest(
         os.fspath(model_name_or_path), source, compute_type, budget, Overrides(config, tokenizer)
@@ -164,7 +166,7 @@ def _options(given: Mapping[str, Any], argument: str) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise TypeError(f"{argument} must be a dict, got {options!r}")
     options = dict(options)
-    options.pop("trust_remote_code", None)  # nothing in a folder is ever executed
+    options.pop("trust_remote_code", None)  # code in a folder is never executed
     for name in _HUB:
         if options.pop(name, None) not in (None, False):
             raise ValueError(f"{argument}[{name!r}] cannot be set: pass it to the constructor")
@@ -172,7 +174,8 @@ def _options(given: Mapping[str, Any], argument: str) -> dict[str, Any]:
 
 
 def _compute_type(compute_type: str, model_kwargs: dict[str, Any]) -> str:
-    """The compute type that both ask for. What else is in model_kwargs is checked."""
+    """The compute type of compute_type and model_kwargs, which must agree. Also checks the rest of
+    model_kwargs."""
     check_device_map(model_kwargs.pop("device_map", None))
     if not model_kwargs.pop("use_safetensors", True):
         raise ValueError(
@@ -203,7 +206,7 @@ def _compute_type(compute_type: str, model_kwargs: dict[str, Any]) -> str:
 
 
 def check_device_map(device_map: object) -> None:
-    """ValueError unless all of a model is to be on the CPU."""
+    """ValueError unless the whole model is placed on the CPU."""
     places = device_map.values() if isinstance(device_map, Mapping) else [device_map]
     for place in places:
         check_device(None if place == "auto" else place)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SentenceTransformer has besides loading and encoding: similarity, dimensions, and the way of its
-texts."""
+"""The parts of SentenceTransformer other than loading and encoding: similarity, dimensions, and how texts are
+processed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from simdformer.text.model_output import OutputRequest, features
 from simdformer.util import similarity
 from simdformer.util.similarity import SIMILARITIES
 
-# Vectors that are normalized at a time.
+# The number of vectors that are normalized at a time.
 _ROWS = 4096
 
 
 class EmbeddingModel(TaskModel):
-    """A model that makes a vector of a text."""
+    """A model that returns one vector per text."""
 
     SUPPORTED_SIMILARITY_FN_NAMES = tuple(SIMILARITIES)
     DEFAULT_SIMILARITY_FN_NAME = "cosine"
@@ -45,15 +45,15 @@ class EmbeddingModel(TaskModel):
     # --- similarity ---
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Any:
-        """Compare all with all. embeddings1: (n, dim) or (dim,), embeddings2: (m, dim) or (dim,).
+        """Compare all embeddings1 with all embeddings2: (n, dim) or (dim,), and (m, dim) or (dim,).
 
-        Returns: (n, m), float32 unless the embeddings are float64; distances are negated. Of torch's
-        tensors it is one.
+        Returns: (n, m), float32 unless the embeddings are float64. Distances are negated. For torch tensors
+        the result is a tensor.
         """
         return self._given(SIMILARITIES[self._similarity_fn_name][0](embeddings1, embeddings2))
 
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Any:
-        """Compare embeddings1[i] with embeddings2[i]; both (n, dim) or (dim,). Returns: (n,), ()."""
+        """Compare embeddings1[i] with embeddings2[i], both (n, dim) or (dim,). Returns: (n,) or ()."""
         return self._given(SIMILARITIES[self._similarity_fn_name][1](embeddings1, embeddings2))
 
     # --- properties of the model ---
@@ -89,7 +89,8 @@ class EmbeddingModel(TaskModel):
         task: str | None = None,
         bar: Any = None,
     ) -> Any:
-        """What `encode` computes of checked arguments, in this process: an array, or a list."""
+        """The computation of `encode` after its arguments were checked, in this process. Returns an array or
+        a list."""
         pipeline = self.pipeline.for_task(task)
         if output_value == "token_embeddings":
             return joined(pipeline.token_rows(self._prompted(texts, prompt, task)), bar)
@@ -108,7 +109,7 @@ class EmbeddingModel(TaskModel):
         shape = (len(texts), min(pipeline.width, truncate_dim or pipeline.width))
         rows = self._prompted(texts, prompt, task)
         embeddings = pipeline.matrix(rows, shape, pooling_start=start, bar=bar)
-        if normalize_embeddings:  # some rows at a time: their squares need memory too
+        if normalize_embeddings:  # in groups of rows, because the squares need memory too
             for begin in range(0, len(texts), _ROWS):
                 part = embeddings[begin : begin + _ROWS]
                 part[:] = similarity.normalize_embeddings(part)
@@ -126,7 +127,7 @@ class EmbeddingModel(TaskModel):
 
 
 def join(parts: list[Any]) -> Any:
-    """The results of all parts: arrays, or lists."""
+    """Concatenate the results of several calls: arrays, or lists."""
     if isinstance(parts[0], list):
         return [result for part in parts for result in part]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands for sentence-transformers' model card data."""
+"""Replaces the model card data of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def model_card(given: Mapping[str, Any]) -> Any:
-    """What was given as model_card_data, else what evaluators may write to."""
+    """The caller's model_card_data, else an object that evaluators can write to."""
     card = given.get("model_card_data")
     return ModelCardData() if card is None else card
 
 
 class ModelCardData:
-    """Where sentence-transformers' evaluators put what they measured; any attribute can be set.
+    """An object in which sentence-transformers' evaluators store results; any attribute can be set.
 
     Attributes: eval_results_dict: metrics by evaluator.
     """

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple, Protocol
 from simdformer.build_info import show_config
 from simdformer.text.inputs import check_device
 
-# How long to wait for a result before looking whether a process has died, in seconds.
+# Seconds to wait for a result before checking whether a process has died.
 _PATIENCE = 0.5
-# sentence-transformers' sizes of a chunk: ten a process, of at most so many inputs.
+# sentence-transformers' sizes of chunks: ten per process, with at most this many inputs.
 _CHUNKS, _MOST_INPUTS = 10, 5000
-# What a process runs. It finds modules where its parent does.
+# The program of a process. It searches modules where its parent process does.
 _PROGRAM = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer);"
     " from simdformer.drop_in.pool import work; work()"
@@ -36,14 +36,14 @@ _PROGRAM = (
 
 
 class Loadable(Protocol):
-    """What another process can load."""
+    """A model that another process can load."""
 
     def snapshot(self, num_threads: int | None = None) -> Any:
-        """What is sent there: its `restore` gives the model."""
+        """The data to send to the process. Its `restore` returns the model."""
 
 
 class Task(NamedTuple):
-    """A chunk: what the model is to do with it, its number, and where the result goes."""
+    """A chunk: the request to the model, the chunk's number, and the queue for the result."""
 
     request: tuple[str, Sequence[Any], dict[str, Any]]
     number: int
@@ -52,9 +52,9 @@ class Task(NamedTuple):
 
 
 def start_pool(model: Loadable, target_devices: Sequence[object] | None) -> dict[str, Any]:
-    """Processes that load `model`: a dict with "processes", and "input", where they take their tasks.
+    """Start processes that load `model`. Returns a dict with "processes", and "input", their queue of tasks.
 
-    target_devices: "cpu" once a process; None for as many as there are CPUs, up to 4.
+    target_devices: "cpu" once per process; None for one process per CPU, up to 4.
     """
     cpus = show_config("dicts")["threads"]["count"]
     devices = ["cpu"] * min(4, cpus) if target_devices is None else list(target_devices)
@@ -73,7 +73,7 @@ def start_pool(model: Loadable, target_devices: Sequence[object] | None) -> dict
 
 
 def stop_pool(pool: dict[str, Any]) -> None:
-    """End the processes, whatever they are at."""
+    """End the processes, even if they are computing."""
     for process in pool["processes"]:
         process.terminate()
         pool["input"].put(None)
@@ -85,8 +85,8 @@ def stop_pool(pool: dict[str, Any]) -> None:
 def chosen_pool(
     model: Loadable, pool: dict[str, Any] | None, device: object
 ) -> Iterator[dict[str, Any] | None]:
-    """The pool of a call: the caller's, one that lives as long as the call for a list of devices, or
-    None for this process."""
+    """The pool for a call: the caller's, a temporary one for a list of devices, or None to compute in this
+    process."""
     if pool is not None or not isinstance(device, (list, tuple)) or not device:
         yield pool
         return
@@ -105,9 +105,9 @@ def run_in_pool(
     bar: Any,
     **arguments: Any,
 ) -> list[Any]:
-    """What `method` of the model gives for each chunk of items, in their order.
+    """The results of the model's `method` for consecutive chunks of items, in order.
 
-    Errors: what the method raises; RuntimeError if a process has ended.
+    Errors: those of the method; RuntimeError if a process has ended.
     """
     count = len(pool["processes"])
     size = chunk_size or max(1, min(ceil(len(items) / count / _CHUNKS), _MOST_INPUTS))
@@ -127,7 +127,7 @@ def run_in_pool(
             if bar is not None:
                 bar.update(len(chunks[i]))
     finally:
-        wanted.clear()  # what is left of an interrupted call is nobody's
+        wanted.clear()  # remaining chunks of an interrupted call are not computed
     return results
 
 
@@ -143,9 +143,9 @@ def _next_result(pool: dict[str, Any], done: queue.SimpleQueue[tuple[int, Any]])
 
 
 def _serve(process: Any, start: bytes, tasks: queue.SimpleQueue[Task | None]) -> None:
-    """A thread for each process: gives it one task after another, until it ends."""
+    """Runs in one thread per process: sends it one task after another until the process ends."""
     try:
-        # Closing writes what is left, which fails too where the process has ended.
+        # Closing the pipe writes its remaining data, which fails if the process has ended.
         with process.stdin as stdin, process.stdout as stdout:
             stdin.write(start)
             while (task := tasks.get()) is not None:
@@ -154,15 +154,15 @@ def _serve(process: Any, start: bytes, tasks: queue.SimpleQueue[Task | None]) ->
                     stdin.flush()
                     task.results.put((task.number, pickle.load(stdout)))
     except (OSError, EOFError, pickle.UnpicklingError):
-        return  # it ended: whoever waits for a result sees that
+        return  # the process ended; whoever waits for a result notices
 
 
 def work() -> None:
-    """A process of a pool: answers what comes over its standard input, until that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    """Run a process of a pool: answer the tasks from standard input until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     requests = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # what a library prints is no answer
+        os.dup2(2, 1)  # prints of libraries must not go into the stream of results
         try:
             model = pickle.load(requests).restore()
         except Exception as error:  # noqa: BLE001  (who waits for the first result raises it)
@@ -182,7 +182,7 @@ def work() -> None:
 
 
 def _picklable(error: Exception) -> Exception:
-    """The error, or one that says the same."""
+    """The error itself if it can be pickled, else a RuntimeError with the same message."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  (whatever its class does)

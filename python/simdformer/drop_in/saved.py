@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies of a model: deepcopy, pickle, other processes, folders.
 
-What a model was loaded from is not copied into a pickle: it holds the name or folder, how the model
-runs, and what was set since. A model whose encoder was changed after loading exists nowhere else, and
-is copied in memory alone.
+A pickle does not contain the weights. It contains the name or folder of the model, how it runs, and the
+settings changed since loading. A model whose encoder was changed after loading cannot be loaded again, so it
+can be copied in memory only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from simdformer.text.pipeline import TextPipeline
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What loading makes anew.
+# Attributes that loading creates.
 _LOADED = (
     "_request",
     "_limit",
@@ -47,7 +47,7 @@ _LOADED = (
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a model is loaded from, and what was set since."""
+    """The source of a model, and the settings changed since loading."""
 
     kind: type[Saved]
     request: FoundRequest
@@ -56,7 +56,7 @@ class Snapshot:
     include_prompt: bool
 
     def restore(self) -> Any:
-        """The model, loaded again."""
+        """Load the model again."""
         model = self.kind.__new__(self.kind)
         model._load(self.request)
         model.__dict__.update(self.settings)
@@ -71,8 +71,8 @@ class Snapshot:
 class Saved:
     """A model that can be copied.
 
-    _request: what it was loaded by. _stacks: the packed forms of its encoders
-    then. _limit: its max_seq_length then.
+    _request: the request that loaded it. _stacks: the packed forms of its encoders after loading. _limit: its
+    max_seq_length after loading.
     """
 
     encoder: nn.TextEncoder
@@ -83,17 +83,17 @@ class Saved:
 
     @property
     def folder(self) -> Path:
-        """The folder that the model was loaded from."""
+        """The folder from which the model was loaded."""
         return self._request.folder
 
     @property
     def limit_changed(self) -> bool:
-        """Whether max_seq_length was set since the model was loaded."""
+        """Whether max_seq_length was changed since loading."""
         return self.pipeline.tokenizer.max_seq_length != self._limit
 
     @property
     def overrides(self) -> Overrides:
-        """What config_kwargs and processor_kwargs put in the place of fields of its files."""
+        """The fields of the folder's files that config_kwargs and processor_kwargs replace."""
         return self._request.overrides
 
     @abstractmethod
@@ -102,13 +102,13 @@ class Saved:
 
     @abstractmethod
     def _settings_files(self) -> dict[str, Any]:
-        """What was set since loading, as fields of the folder's files."""
+        """The settings changed since loading, as fields of the folder's files."""
 
     def snapshot(self, num_threads: int | None = None) -> Snapshot:
-        """What another process needs to load the same model.
+        """The data that another process needs to load the same model.
 
-        num_threads: of a call there, unless the constructor was given a number.
-        Errors: pickle.PicklingError if the encoder has been changed since it was loaded.
+        num_threads: the number of threads per call there, unless the constructor got one.
+        Errors: pickle.PicklingError if the encoder was changed after loading.
         """
         stacks = [pipeline.encoder for pipeline in self.pipeline.all()]
         if self.encoder.native() is not stacks[0] or not all(map(is_, stacks, self._stacks)):

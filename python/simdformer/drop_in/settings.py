@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model was set to since it was loaded, as files of its folder."""
+"""The settings changed since a model was loaded, as files of its folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from simdformer.folder.transformer_settings import transformer_config_name
 
 
 def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model was set to, as files of its folder and their fields; modules.json as a whole, where
-    there is none. defaults: further fields of config_sentence_transformers.json."""
+    """The changed settings, as files and their fields. modules.json is returned whole if the folder has none.
+
+    defaults: further fields of config_sentence_transformers.json.
+    """
     folder, overrides, pipeline = model.folder, model.overrides, model.pipeline
     modules = read_module_list(folder)
     files: dict[str, Any] = {}

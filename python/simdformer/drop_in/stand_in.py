@@ -28,14 +28,14 @@ from simdformer.drop_in.torch_module import Device
 from simdformer.sentence_transformer import SentenceTransformer as _SentenceTransformer
 
 _NAME = "sentence_transformers"
-# Its packages with a class of ours.
+# The subpackages of sentence_transformers that contain one of our classes.
 _PARTS = {"sentence_transformer": "SentenceTransformer", "cross_encoder": "CrossEncoder"}
-# The release whose interface this is, where none is installed.
+# The release whose interface this module has, reported if sentence-transformers is not installed.
 _VERSION = "6.2.0"
 
 
 class _OnTorchsDevice:
-    """A model whose device is torch's, where torch is imported."""
+    """A model whose device is a torch.device if torch was imported."""
 
     @property
     def device(self) -> Any:
@@ -45,19 +45,20 @@ class _OnTorchsDevice:
 
 
 class _StandInType(type):
-    """The type of the classes below, by which pickle knows them: their module is another elsewhere."""
+    """The type of the classes below. pickle treats them specially, because their module may be
+    sentence-transformers' own in another process."""
 
 
 class SentenceTransformer(_OnTorchsDevice, _SentenceTransformer, metaclass=_StandInType):
-    """simdformer.SentenceTransformer, which gives tensors where sentence-transformers does, if there is
-    a PyTorch."""
+    """simdformer.SentenceTransformer with tensors as results where sentence-transformers returns them, if
+    PyTorch is installed."""
 
     def _given(self, value: Any) -> Any:
         return _as_tensors(value)
 
 
 class CrossEncoder(_OnTorchsDevice, _CrossEncoder, metaclass=_StandInType):
-    """simdformer.CrossEncoder, likewise."""
+    """simdformer.CrossEncoder, with the same difference."""
 
     def _given(self, value: Any) -> Any:
         return _as_tensors(value)
@@ -73,7 +74,7 @@ def _class_of(name: str) -> type:
 
 
 def _reduce_class(kind: type) -> Any:
-    """How a class is pickled: those here by simdformer's name, their subclasses by their own."""
+    """How a class is pickled: the two classes above by simdformer's name, subclasses by their own name."""
     name = kind.__name__
     return (_class_of, (name,)) if _CLASSES.get(name) is kind else kind.__qualname__
 
@@ -82,14 +83,14 @@ copyreg.pickle(_StandInType, _reduce_class)
 
 
 class _Installed:
-    """The installed module of a name, which is run when something is first asked of it."""
+    """The installed module with this name. It is run when an attribute is first needed."""
 
     def __init__(self, name: str, spec: ModuleSpec | None) -> None:
         self._name, self._spec = name, spec
         self._module: ModuleType | None = None
 
     def __call__(self, name: str) -> Any:
-        """An attribute that the module standing in for it does not have itself."""
+        """Return an attribute that the replacing module does not have."""
         if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {self._name!r} has no attribute {name!r}")
         module = self.run()
@@ -101,8 +102,8 @@ class _Installed:
         return getattr(module, name)
 
     def run(self) -> ModuleType | None:
-        """The module, which is not in sys.modules: what it imports of itself are the modules below
-        the one that stands in for it."""
+        """Run the module outside sys.modules. The submodules that it imports are those of the replacing
+        module."""
         if self._module is None and self._spec is not None and self._spec.loader is not None:
             self._module = importlib.util.module_from_spec(self._spec)
             self._spec.loader.exec_module(self._module)
@@ -110,7 +111,7 @@ class _Installed:
 
 
 class _OlderPaths(MetaPathFinder):
-    """Finds modules under paths of older releases: running the installed package makes it find them."""
+    """Finds modules under the paths of older releases. These are defined when the installed package runs."""
 
     def __init__(self, installed: _Installed) -> None:
         self._installed = installed
@@ -128,7 +129,7 @@ class _OlderPaths(MetaPathFinder):
 
 
 def _stand_in(name: str, spec: ModuleSpec | None, own: dict[str, Any]) -> _Installed:
-    """Put a module with names of its own in the place of the installed one."""
+    """Replace the installed module by one with other contents."""
     module = ModuleType(name, f"{name}, with simdformer's classes.")
     installed = _Installed(name, spec)
     module.__dict__.update(own, __getattr__=installed)
@@ -204,7 +205,7 @@ def _version() -> str:
 
 
 def _as_tensors(value: Any) -> Any:
-    """The same with a torch.Tensor in the place of each array, if there is a PyTorch."""
+    """The value with torch tensors instead of arrays, if PyTorch is installed."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(_as_tensors, value))
     if isinstance(value, dict):

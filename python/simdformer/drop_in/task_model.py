@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What models of texts have that tell queries and documents apart: the way of their texts."""
+"""Models that distinguish queries and documents."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Rest = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class TaskModel(TextModel):
-    """A model whose `encode` takes texts, perhaps of a task.
+    """A model whose `encode` takes texts, with an optional task.
 
-    _POSITIONAL: encode's arguments behind the prompt, in their order.
+    _POSITIONAL: the arguments of encode after the prompt, in order.
     """
 
-    # What similarity_fn_name may be, and what it is if nothing says so.
+    # The allowed values of similarity_fn_name, and the default.
     SUPPORTED_SIMILARITY_FN_NAMES: ClassVar[tuple[str, ...]]
     DEFAULT_SIMILARITY_FN_NAME: ClassVar[str]
     _POSITIONAL: ClassVar[tuple[str, ...]]
@@ -32,7 +32,7 @@ class TaskModel(TextModel):
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, name: str | None) -> None:
-        # sentence-transformers' enum holds the name
+        # sentence-transformers also has an enum; its value is the name
         name = (
             self.DEFAULT_SIMILARITY_FN_NAME if name is None else str(getattr(name, "value", name))
         )
@@ -42,7 +42,7 @@ class TaskModel(TextModel):
         self._similarity_fn_name = name
 
     def _saved_similarity(self, given: str | None, saved: str | None) -> str | None:
-        """What the caller says, else what the folder does; another kind of model's is passed over."""
+        """The caller's value, else the folder's, unless that belongs to another kind of model."""
         return given or (saved if saved in self.SUPPORTED_SIMILARITY_FN_NAMES else None)
 
     def encode_query(
@@ -75,7 +75,7 @@ class TaskModel(TextModel):
         return self._call_with_task("document", inputs, (prompt_name, prompt), (args, kwargs))
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Whether pooling takes in the tokens of the prompt (INSTRUCTOR models leave them out)."""
+        """Set whether pooling includes the tokens of the prompt. INSTRUCTOR models exclude them."""
         for pipeline in self.pipeline.all():
             pipeline.include_prompt = include_prompt
 
@@ -84,13 +84,13 @@ class TaskModel(TextModel):
         return self.encode(sentences, pool=pool, **arguments)
 
     def is_singular_input(self, inputs: object) -> bool:
-        """Whether `encode` takes this as one text."""
+        """Whether `encode` treats these inputs as one text."""
         return isinstance(inputs, str)
 
     def _call_with_task(
         self, task: str, inputs: Any, names: tuple[str | None, str | None], rest: Rest
     ) -> Any:
-        """`encode`, with a task. names: prompt_name and prompt. rest: its further arguments."""
+        """Call `encode` with a task. names: prompt_name and prompt. rest: its other arguments."""
         args, kwargs = rest
         inputs = old_name(inputs, kwargs)
         kwargs = {"task": task, **dict(zip(self._POSITIONAL, args, strict=False)), **kwargs}

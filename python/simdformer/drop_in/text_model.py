@@ -28,7 +28,7 @@ from simdformer.text.pipeline import Array, TextPipeline
 from simdformer.text.warning import warn_caller
 
 R = TypeVar("R")
-# device, pool and chunk_size of a call.
+# the arguments device, pool and chunk_size of a call
 Where = tuple[Any, dict[str, Any] | None, int | None]
 
 _logger = logging.getLogger("simdformer")
@@ -44,7 +44,7 @@ class TextModel(Saved, TorchModule):
     prompts: dict[str, str]
     default_prompt_name: str | None
     truncate_dim: int | None = None
-    # What a call computes of checked texts, in this process.
+    # The function that computes a call's results for checked texts, in this process.
     compute: Callable[..., Any]
 
     @property
@@ -58,7 +58,7 @@ class TextModel(Saved, TorchModule):
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         most = self.pipeline.encoder.max_positions
-        if value is None and not most:  # it has no positions that could run out
+        if value is None and not most:  # the model has no limit on positions
             value = 2**31 - 1
         self.pipeline.limit_length("max_seq_length", most if value is None else value)
 
@@ -70,7 +70,7 @@ class TextModel(Saved, TorchModule):
     def tokenizer(self) -> TransformersTokenizer:
         """The tokenizer with the methods of transformers. The pipeline uses pipeline.tokenizer."""
         view: TransformersTokenizer | None = vars(self).get("_tokenizer")
-        if view is None or view.model is not self:  # of the model that this is a copy of
+        if view is None or view.model is not self:  # that of a model of which this one is a copy
             view = self._tokenizer = TransformersTokenizer(self)
         return view
 
@@ -208,14 +208,14 @@ class TextModel(Saved, TorchModule):
             Path(output_path).mkdir(parents=True, exist_ok=True)
         return evaluator(self, output_path)
 
-    # --- for the classes below it ---
+    # --- implemented by subclasses ---
 
     def _given(self, value: Any) -> Any:
-        """Arrays, lists and dicts as the caller gets them."""
+        """Convert arrays, lists and dicts to the types that the caller gets."""
         return value
 
     def _converted(self, rows: Array, to_numpy: bool, to_tensor: bool) -> Any:
-        """The array itself, a list of its rows, or a torch.Tensor."""
+        """Convert an array to the requested type: an array, a list of rows, or a torch.Tensor."""
         if not to_tensor:
             return rows if to_numpy else self._given(list(rows))
         try:
@@ -227,7 +227,7 @@ class TextModel(Saved, TorchModule):
     def _adopt(
         self, request: FoundRequest, loaded: LoadedModel | LoadedCrossEncoder, **options: Any
     ) -> None:
-        """Be what was loaded. options: TextPipeline's."""
+        """Take over a loaded model. options: of TextPipeline."""
         self._request = request
         self.name_or_path = request.name_or_path
         self.encoder = loaded.encoder
@@ -261,7 +261,8 @@ class TextModel(Saved, TorchModule):
         self.compute_type, self.part_types = loaded.compute_type, dict(loaded.part_types)
 
     def _parts(self, texts: list[Any], where: Where, bar: Any, **arguments: Any) -> list[Any]:
-        """What `compute` gives: of all texts in this process, or of each chunk in those of a pool."""
+        """The results of `compute`: one for all texts in this process, or one per chunk in a pool's
+        processes."""
         device, pool, chunk_size = where
         with chosen_pool(self, pool, device if texts else None) as chosen:
             if chosen is None or not texts:
@@ -272,16 +273,16 @@ class TextModel(Saved, TorchModule):
 
     @abstractmethod
     def _listed(self, inputs: Any) -> tuple[list[Any], bool]:
-        """Texts, or pairs, as a list, and whether `inputs` is a single one."""
+        """The texts or pairs as a list, and whether `inputs` is a single one."""
 
     @abstractmethod
     def _prompted(self, texts: Iterable[Any], prompt: str | None) -> Iterable[Any]:
-        """Each text, checked when it is reached, behind the prompt."""
+        """Each text after the prompt. A text is checked when it is reached."""
 
 
 @contextmanager
 def progress_bar(total: int, show: bool | None, unit: str) -> Iterator[Any]:
-    """A bar over so many units, or None. show: None asks the logger "simdformer"."""
+    """A progress bar, or None. show: None means the level of the logger "simdformer" decides."""
     if show is None:
         show = _logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
     if not show:
@@ -294,7 +295,7 @@ def progress_bar(total: int, show: bool | None, unit: str) -> Iterator[Any]:
 
 
 def joined(passes: Generator[list[R], None, None], bar: Any) -> list[R]:
-    """The results of all passes; the bar is told of each."""
+    """The results of all passes in one list. Updates the bar after each pass."""
     result: list[R] = []
     with closing(passes) as parts:
         for part in parts:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `model.tokenizer` takes and gives."""
+"""The inputs and results of `model.tokenizer`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simdformer.text.tokenizer import check_text
 
 
 class TokenizedTexts(dict[str, Any]):
-    """What a tokenizer gives, as transformers' BatchEncoding: a dict whose keys are attributes too."""
+    """The result of a tokenizer, like transformers' BatchEncoding: a dict whose keys are also attributes."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -21,12 +21,12 @@ class TokenizedTexts(dict[str, Any]):
             raise AttributeError(f"the texts have no {name!r}; known: {', '.join(self)}") from None
 
     def to(self, device: object) -> TokenizedTexts:  # noqa: ARG002  (transformers')
-        """The texts themselves, which are on the CPU."""
+        """Returns the object itself, which is always on the CPU."""
         return self
 
 
 def checked_items(text: Any, text_pair: Any) -> tuple[list[Any], bool]:
-    """Texts, or tuples of two, checked, and whether a single one was given."""
+    """The texts, or tuples of two, as a checked list, and whether a single one was given."""
     single = isinstance(text, str)
     firsts = [text] if single else list(text)
     if text_pair is not None:
@@ -48,7 +48,7 @@ def checked_items(text: Any, text_pair: Any) -> tuple[list[Any], bool]:
 
 
 def formed(rows: dict[str, Any], single: bool, return_tensors: str | None) -> TokenizedTexts:
-    """Lists, the one list of a single text, or matrices."""
+    """The values as lists, as one list for a single text, or as matrices."""
     if return_tensors is None:
         return TokenizedTexts(
             {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs written for sentence-transformers do to a model besides running it: it is a torch module
-there, on a device, a sequence of modules."""
+"""Methods that programs written for sentence-transformers expect of a model, which there is a torch module on
+a device, and a sequence of modules."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Device(str):
-    """The CPU, where torch's functions take a device: equal to "cpu" and to torch.device("cpu").
+    """The CPU, for torch functions that take a device. It is equal to "cpu" and to torch.device("cpu").
 
-    Attributes: type, index: as torch.device's.
+    Attributes: type, index: as of torch.device.
     """
 
     __slots__ = ()
@@ -36,7 +36,7 @@ class Device(str):
 
 
 class TorchModule:
-    """Methods of torch.nn.Module and torch.nn.Sequential that change nothing here."""
+    """Methods of torch.nn.Module and torch.nn.Sequential that have no effect here."""
 
     encoder: nn.TextEncoder
     pipeline: TextPipeline
@@ -49,11 +49,11 @@ class TorchModule:
 
     @property
     def device(self) -> Device:
-        """The CPU: the only device here."""
+        """The CPU, which is the only supported device."""
         return Device("cpu")
 
     def to(self, device: object = None, dtype: object = None, **kwargs: object) -> Self:
-        """The model itself. ValueError for another device than the CPU, or another type."""
+        """Return the model. ValueError for other devices than the CPU, or other dtypes."""
         kwargs.pop("non_blocking", None)
         device = kwargs.pop("device", device)
         if str(device).startswith("torch.") and "device" not in type(device).__name__:
@@ -69,56 +69,56 @@ class TorchModule:
         return self
 
     def cpu(self) -> Self:
-        """The model itself."""
+        """Return the model."""
         return self
 
     def float(self) -> Self:
-        """The model itself. ValueError if it does not run in float32."""
+        """Return the model. ValueError if it does not run in float32."""
         return self.to(dtype="float32")
 
     def eval(self) -> Self:
-        """The model itself: there is no training mode."""
+        """Return the model: there is no training mode."""
         return self
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002  (torch's)
-        """The model itself, which does not train: dropout never applies."""
+        """Return the model: there is no training, and dropout is never applied."""
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:  # noqa: ARG002
-        """The model itself: there are no gradients."""
+        """Return the model: there are no gradients."""
         return self
 
     def share_memory(self) -> Self:
-        """The model itself: a process of a pool loads its own weights."""
+        """Return the model: each process of a pool loads its own weights."""
         return self
 
     def compile(self, *args: object, **kwargs: object) -> None:
-        """Nothing: the model is compiled already."""
+        """Do nothing: the model is compiled already."""
 
     def parameters(self) -> Iterator[Any]:
         """The encoder's parameters, float32 arrays."""
         return (value for _, value in self.encoder.named_parameters())
 
     def get_backend(self) -> str:
-        """sentence-transformers' word for a model that is run from its checkpoint: "torch"."""
+        """Return "torch", sentence-transformers' name for models that run from their checkpoint."""
         return "torch"
 
     @property
     def backend(self) -> str:
-        """The same as `get_backend` gives."""
+        """The same as the result of `get_backend`."""
         return self.get_backend()
 
     @property
     def modalities(self) -> list[str]:
-        """What can be embedded or scored: "text"."""
+        """The kinds of input: "text"."""
         return ["text"]
 
     def supports(self, modality: object) -> bool:
-        """Whether it is one of `modalities`."""
+        """Whether `modality` is one of `modalities`."""
         return modality in self.modalities
 
     def get_model_kwargs(self) -> list[str]:
-        """The further keyword arguments that modules take: none."""
+        """The additional keyword arguments of the modules: none."""
         return []
 
     # --- the modules of a sentence-transformers model ---
@@ -130,7 +130,7 @@ class TorchModule:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> ModuleView:
-        """A module by number: what it says of the model. It cannot be called or replaced."""
+        """A view of the module with this number. It cannot be called or replaced."""
         if isinstance(index, slice):
             raise TypeError("modules are accessed by number, not by a slice")
         name = self.module_names[index]
@@ -141,7 +141,7 @@ class TorchModule:
 
 
 class ModuleView:
-    """A module of a model, as sentence-transformers names and numbers it."""
+    """A view of a module of a model, with sentence-transformers' name and number."""
 
     name: str
     model: TorchModule
@@ -150,7 +150,8 @@ class ModuleView:
         self.__dict__.update(name=name, model=model)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What a module lets be set; AttributeError for anything else, which would change nothing."""
+        """Set one of the attributes that can be changed. AttributeError for others, which would have no
+        effect."""
         own = getattr(type(self), name, None)
         if not isinstance(own, property) or own.fset is None:
             raise AttributeError(
@@ -163,7 +164,7 @@ class ModuleView:
 
 
 class TransformerView(ModuleView):
-    """The first module: the tokenizer and the encoder."""
+    """The first module, with the tokenizer and the encoder."""
 
     @property
     def tokenizer(self) -> Any:
@@ -177,7 +178,7 @@ class TransformerView(ModuleView):
 
     @property
     def max_seq_length(self) -> int:
-        """The model's limit, which may be set."""
+        """The model's limit; it can be set."""
         return self.model.pipeline.tokenizer.max_seq_length
 
     @max_seq_length.setter
@@ -191,7 +192,7 @@ class TransformerView(ModuleView):
     get_word_embedding_dimension = get_embedding_dimension
 
     def preprocess(self, inputs: Any, prompt: str | None = None) -> Any:
-        """The model's view of texts: its `tokenize`."""
+        """As the model's `tokenize`."""
         return self.model.tokenize(inputs, prompt)
 
     tokenize = preprocess
@@ -202,7 +203,7 @@ class PoolingView(ModuleView):
 
     @property
     def include_prompt(self) -> bool:
-        """Whether the tokens of the prompt take part, which may be set."""
+        """Whether pooling includes the tokens of the prompt; it can be set."""
         return self.model.pipeline.include_prompt
 
     @include_prompt.setter

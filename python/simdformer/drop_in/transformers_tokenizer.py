@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`model.tokenizer`: the methods of transformers' tokenizers that programs call to count, cut and read
-texts. A model itself uses the tokenizer of its pipeline."""
+"""`model.tokenizer`: the methods of transformers' tokenizers that programs use to count tokens and to
+truncate and decode texts. The model itself uses its pipeline's tokenizer."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from simdformer.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import tokenizers
 
-# No sequence is longer.
+# The length without a limit.
 _NO_LIMIT = 2**62
 _TRUNCATIONS = (None, False, True, "longest_first", "do_not_truncate")
 _PADDINGS = (False, True, "longest", "max_length", "do_not_pad")
 _TENSORS = (None, "np", "pt")
 _SPECIAL = ("bos", "cls", "eos", "mask", "pad", "sep", "unk")
-# What transformers' clean_up_tokenization_spaces takes back of WordPiece's spaces.
+# The spaces before these strings are removed by transformers' clean_up_tokenization_spaces.
 _CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 class TransformersTokenizer:
-    """A model's tokenizer, under transformers' names.
+    """A model's tokenizer with the interface of transformers.
 
     Attributes:
-      model_max_length: the model's max_seq_length, which may be set.
-      padding_side: "right" or "left", where this tokenizer pads; may be set. A model does not pad.
-      truncation_side: "right" or "left", the end that a longer text loses.
-      pad_token, pad_token_id and so on for bos, cls, eos, mask, sep, unk: None if there is none.
-      vocab_size: how many tokens there are without added ones; len() counts those too.
+      model_max_length: the model's max_seq_length; it can be set.
+      padding_side: "right" or "left", the side on which this tokenizer pads; it can be set. A model does not
+      pad.
+      truncation_side: "right" or "left", the end at which longer texts are truncated.
+      pad_token, pad_token_id, and the same for bos, cls, eos, mask, sep, unk: None if there is none.
+      vocab_size: the number of tokens without added ones; len() includes them.
     """
 
     is_fast = True
@@ -86,16 +87,18 @@ class TransformersTokenizer:
         return_length: bool = False,
         verbose: bool = True,  # noqa: ARG002  (transformers')
     ) -> TokenizedTexts:
-        """Tokenize a text, or several, or pairs of them (with text_pair, or as tuples).
+        """Tokenize a text, several texts, or pairs (with text_pair, or as tuples).
 
-        truncation: True cuts at max_length, or model_max_length; so does max_length without padding or
-          truncation. padding: True to the longest, "max_length" to that. return_tensors: "np" or "pt"
-          for matrices (n, longest) of int64; None for lists, of a single text one list.
+          truncation: True truncates to max_length, or model_max_length. max_length without padding or
+          truncation does the same.
+          padding: True pads to the longest text, "max_length" to that length.
+          return_tensors: "np" or "pt" for int64 matrices (n, longest); None for lists, for a single text one
+          list.
 
-        Returns: "input_ids", "token_type_ids" if the model has them, "attention_mask", and "length", of
-        each text with its padding, if asked for.
+        Returns: "input_ids", "token_type_ids" if the model has them, "attention_mask", and, if asked for,
+        "length", the length of each text with its padding.
 
-        Errors: TypeError or ValueError that name the argument or the text's index.
+        Errors: TypeError or ValueError naming the argument or the index of the text.
         """
         for name, value, known in (
             ("truncation", truncation, _TRUNCATIONS),
@@ -126,13 +129,13 @@ class TransformersTokenizer:
         return formed(rows, single and return_tensors is None, return_tensors)
 
     def encode(self, text: Any, text_pair: Any = None, **arguments: Any) -> Any:
-        """The input_ids of a text or pair; arguments as of a call."""
+        """The input_ids of a text or pair. The arguments are those of a call."""
         return self(text, text_pair, **arguments)["input_ids"]
 
     def tokenize(
         self, text: str, pair: str | None = None, add_special_tokens: bool = False
     ) -> list[str]:
-        """The tokens of a text as the vocabulary spells them."""
+        """The tokens of a text as strings of the vocabulary."""
         ids = self.encode(text, pair, add_special_tokens=add_special_tokens)
         return list(self._inner.spell(ids))
 
@@ -144,7 +147,7 @@ class TransformersTokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> Any:
-        """The text of ids, or a list of texts of a list of lists."""
+        """The text of ids, or a list of texts for a list of lists."""
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
         if isinstance(ids, Sequence) and ids and isinstance(ids[0], (list, tuple, np.ndarray)):
             return [
@@ -165,24 +168,24 @@ class TransformersTokenizer:
         return [self.decode(ids, **arguments) for ids in sequences]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Tokens of ids, or the one of an id."""
+        """The tokens of a list of ids, or the token of one id."""
         if isinstance(ids, (int, np.integer)):
             return self._backend.id_to_token(int(ids))
         skipped = self._inner.special_ids if skip_special_tokens else ()
         return [self._backend.id_to_token(int(i)) for i in ids if int(i) not in skipped]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """Ids of tokens, or the one of a token; unk_token_id for an unknown one."""
+        """The ids of a list of tokens, or the id of one token; unk_token_id for unknown tokens."""
         if isinstance(tokens, str):
             found = self._backend.token_to_id(tokens)
             return self.unk_token_id if found is None else found
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
-    # --- what it knows ---
+    # --- properties ---
 
     @property
     def name_or_path(self) -> str:
-        """What the model was loaded by."""
+        """The name or folder from which the model was loaded."""
         return str(self.model.name_or_path)
 
     @property
@@ -192,17 +195,17 @@ class TransformersTokenizer:
 
     @property
     def truncation_side(self) -> str:
-        """The end that a longer text loses."""
+        """The end at which longer texts are truncated."""
         return self._inner.truncation_side
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are, without added ones."""
+        """The number of tokens, without added ones."""
         return self._backend.get_vocab_size(with_added_tokens=False)
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call gives."""
+        """The names of the arrays that a call returns."""
         types = ["token_type_ids"] if self._has_types else []
         return ["input_ids", *types, "attention_mask"]
 
@@ -217,11 +220,11 @@ class TransformersTokenizer:
         return list(self._inner.spell(self.all_special_ids))
 
     def get_vocab(self) -> dict[str, int]:
-        """Ids by token, with added ones."""
+        """The id of each token, including added ones."""
         return self._backend.get_vocab(with_added_tokens=True)
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """How many special tokens a text, or a pair, gets."""
+        """The number of special tokens that are added to a text, or to a pair."""
         return self._backend.num_special_tokens_to_add(pair)
 
     @property
