@@ -139,7 +139,7 @@ class GELU(_Activation):
 
     @property
     def name(self) -> str:
-        """What `activation=` of a layer calls it."""
+        """The name for a layer's `activation` argument."""
         return _with_option(self.kernel, self.approximate)
 
 
@@ -149,7 +149,7 @@ def activation_name(activation: Any, gated: tuple[str, ...] = ()) -> str:
     known = [*_core.activations(), *(gated if isinstance(activation, str) else ())]
     name: Any = activation
     if not isinstance(activation, str):
-        function = getattr(activation, "func", activation)  # for a functools.partial
+        function = getattr(activation, "func", activation)  # the function in a functools.partial
         options = dict(getattr(activation, "keywords", {}))
         owner = function if hasattr(function, "__name__") else type(function)
         module = owner.__module__ or str(getattr(owner, "__self__", ""))

@@ -18,31 +18,32 @@ from simdformer import _core
 from simdformer.checkpoint.int8_matrix import Int8Matrix, Int32
 from simdformer.nn.parameters import COMPUTE_TYPES, Float32, Stored, Value, float32_of
 
-# Outliers are columns larger than this multiple of the median, at most this many, in narrow layers at most
-# one in 16. Always 8 of them: mean cosine 0.99982 instead of 0.99981, 3-5% slower (all-MiniLM-L6-v2).
+# Outliers are columns larger than this multiple of the median. At most this many are used; in narrow layers
+# at most one column in 16. With always 8 of them the mean cosine was 0.99982 instead of 0.99981, and
+# inference 3-5% slower (all-MiniLM-L6-v2).
 _OUTLIER_RATIO = 3.0
 _NUM_OUTLIERS = 8
 
-# The sequences of the default sample.
+# The lengths of the sequences in the default sample.
 SAMPLE_LENGTHS = (6, 10, 14, 18, 25, 40, 60, 100)
 
 
 class Sample(NamedTuple):
-    """What a module is called with."""
+    """The arguments of a module's call."""
 
     args: tuple[Any, ...]
     options: Mapping[str, Any]
 
     @classmethod
     def of(cls, given: Any) -> Sample:
-        """One argument, a tuple of them, or a mapping of names to them."""
+        """A sample from one argument, a tuple of arguments, or a mapping of names to them."""
         if isinstance(given, Mapping):
             return cls((), given)
         return cls(given if isinstance(given, tuple) else (given,), {})
 
 
 def check_compute_type(compute_type: str, present: Collection[str]) -> None:
-    """ValueError for an unknown type, and for one to which int8 cannot be converted."""
+    """ValueError for an unknown type, and for a change from int8, which cannot be undone."""
     if compute_type not in COMPUTE_TYPES:
         raise ValueError(
             f"unknown compute_type {compute_type!r}; known: {', '.join(COMPUTE_TYPES)}"
@@ -63,13 +64,13 @@ def outlier_columns(largest: Float32) -> Int32:
 
 
 def quantized(weight: Float32, outliers: Int32) -> Int8Matrix:
-    """A matrix (rows, cols) in int8, each weight rounded by itself. ValueError if it is not finite."""
+    """A matrix (rows, cols) in int8, with each weight rounded separately. ValueError if it is not finite."""
     values, scale = _core.quantize_weight(weight, outliers)
     return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
 
 
 def quantized_place(name: str, value: Value, outliers: Int32) -> Stored:
-    """What the place of a matrix holds once it is in int8. ValueError names it."""
+    """The value for a matrix's place in int8. ValueError names the matrix."""
     try:
         return Stored.of(quantized(np.ascontiguousarray(float32_of(value)), outliers), "int8")
     except ValueError as error:
@@ -77,7 +78,7 @@ def quantized_place(name: str, value: Value, outliers: Int32) -> Stored:
 
 
 class Recorder:
-    """Records the inputs of layers while it is open. Calls must be on one thread."""
+    """Records the inputs of layers in a `with` block. Calls must be on one thread."""
 
     def __init__(self, linears: Iterable[_core.Linear]) -> None:
         self._linears = {id(linear): linear for linear in linears}
@@ -95,7 +96,7 @@ class Recorder:
                 self._outliers[key] = outlier_columns(np.abs(rows).max(axis=0))
 
     def outliers(self, linears: Iterable[_core.Linear]) -> Int32:
-        """The columns that are outliers of any of these, ascending; none without inputs."""
+        """The outlier columns of any of these layers, ascending; none without inputs."""
         found = [self._outliers[id(x)] for x in linears if id(x) in self._outliers]
         if not found:
             return np.empty(0, np.int32)
@@ -104,19 +105,19 @@ class Recorder:
 
 
 def sample_offsets(longest: int | None = None) -> NDArray[np.int32]:
-    """cu_seqlens of the default sample. longest: the longest possible sequence."""
+    """cu_seqlens of the default sample. longest: the maximum length of a sequence."""
     lengths = [min(length, longest or length) for length in SAMPLE_LENGTHS]
     return np.cumsum([0, *lengths]).astype(np.int32)
 
 
 def sample_rows(features: int, cu_seqlens: NDArray[np.int32], seed: int = 0) -> Float32:
-    """The rows of the default sample: standard normal, always the same."""
+    """The rows of the default sample: standard normal, always the same numbers."""
     shape = (int(cu_seqlens[-1]), features)
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def sample_ids(vocab_size: int, count: int) -> NDArray[np.int32]:
-    """Ids from the whole vocabulary, always the same."""
+    """Ids from the whole vocabulary, always the same ones."""
     # Knuth's multiplicative hash (The Art of Computer Programming 3, section 6.4).
     hashes = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(2654435769)
     ids = (hashes % np.uint64(2**32)) * np.uint64(vocab_size) // np.uint64(2**32)

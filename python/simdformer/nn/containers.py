@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Modules that hold others, in an order."""
+"""Modules that contain other modules, in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simdformer.nn.parameter_tree import ParameterTree
 
 
 class _Ordered(Module):
-    """Children in their order, each under its name."""
+    """Named children in order."""
 
     def _add(self, name: str, module: Any) -> None:
         if not isinstance(module, ParameterTree):
@@ -103,7 +103,7 @@ class Sequential(_Ordered):
         return self
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given: the first module's."""
+        """The default sample for quantization: that of the first module."""
         first: Module = self[0]
         return first.sample()
 

@@ -23,10 +23,10 @@ from simdformer.nn.projections import Projections
 
 
 class _ContentPosition(Position):
-    """Positions whose scores are products of queries, keys and embeddings of distances."""
+    """Positions with scores that are products of queries, keys and embeddings of distances."""
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError for another score than a product of queries and keys."""
+        """ValueError unless the score is a product of queries and keys."""
         if heads.score not in ("scaled_dot", "dot"):
             raise ValueError(
                 f"{type(self).__name__} needs score 'scaled_dot' or 'dot', got {heads.score!r}"
@@ -77,7 +77,7 @@ class ShawRelativePosition(_ContentPosition):
         self._register("values", init.xavier_uniform(rows, head_dim) if values else None)
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError for another head_dim or score."""
+        """ValueError if head_dim or the score does not match."""
         super().check_heads(heads)
         if heads.head_dim != self.head_dim:
             raise ValueError(
@@ -141,7 +141,7 @@ class TransformerXLRelativePosition(_ContentPosition):
         self.projection = Linear(embed_dim, embed_dim, bias=False)
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError for other sizes or another score."""
+        """ValueError if sizes or the score do not match."""
         super().check_heads(heads)
         check_num_heads(self, self.num_heads, heads)
         check_embed_dim(self, self.embed_dim, heads)
@@ -166,7 +166,7 @@ class TransformerXLRelativePosition(_ContentPosition):
         )
 
 
-# Projections of the table, if the attention's own are not used, and the terms that need them.
+# The names of the table's own projections, used unless share_att_key, and the terms that need them.
 _OWN = {"pos_key_proj": "c2p", "pos_query_proj": "p2c"}
 
 
@@ -240,7 +240,7 @@ class DisentangledRelativePosition(_ContentPosition):
                     setattr(self, name, Linear(embed_dim, embed_dim))
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError for other sizes or another score."""
+        """ValueError if sizes or the score do not match."""
         super().check_heads(heads)
         check_num_heads(self, self.num_heads, heads)
         check_embed_dim(self, self.embed_dim, heads)
@@ -259,7 +259,7 @@ class DisentangledRelativePosition(_ContentPosition):
 
     @property
     def terms(self) -> int:
-        """Content to content and those of pos_att_type."""
+        """The content-to-content term and those of pos_att_type."""
         return 1 + len(self.pos_att_type)
 
     def _inputs(self, heads: Heads, projections: Projections) -> tuple[object, ...]:
@@ -281,7 +281,7 @@ class DisentangledRelativePosition(_ContentPosition):
         return deberta_bucket(distances, self.position_buckets, self.max_relative_positions)
 
     def _projected(self, heads: Heads, projections: Projections, kind: str) -> Float32:
-        """The table as the heads' keys or queries, (num_heads, 2 span, head_dim)."""
+        """The table projected to the heads' keys or queries, (num_heads, 2 span, head_dim)."""
         rows = self.weight if self.norm is None else self.norm(self.weight)
         if not self.share_att_key:
             own = getattr(self, f"pos_{kind}_proj")
@@ -294,18 +294,18 @@ class DisentangledRelativePosition(_ContentPosition):
 
 
 def _distances(length: int) -> Any:
-    """Every j - i of positions below length."""
+    """All distances j - i of positions below length."""
     return np.arange(1 - length, length, dtype=np.int64)
 
 
 def _embeddings(rows: Any, length: int, **tables: Any) -> dict[str, Any]:
-    """The tables for a native call: rows (2 length - 1) of the distances 1 - length and up."""
+    """The tables for a native call: rows (2 length - 1) for the distances from 1 - length on."""
     native = _core.RelativeEmbeddings(rows=rows.astype(np.int32), center=length - 1, **tables)
     return {"embeddings": native}
 
 
 def _per_head(rows: Float32, weight: Float32, bias: Float32 | None, num_heads: int) -> Float32:
-    """rows weight^T + bias of each head, (num_heads, len(rows), head_dim), once, in float64."""
+    """rows weight^T + bias for each head, (num_heads, len(rows), head_dim), computed in float64."""
     projected = rows.astype(np.float64) @ weight.astype(np.float64).T
     if bias is not None:
         projected += bias

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder: its layer and its stack. A call is one native call."""
+"""The decoder layer and the decoder. A call of either is one native call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TransformerDecoderLayer(TransformerLayer):
     _norms = ("norm1", "norm2", "norm3")
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         cu = sample_offsets(self.self_attn.max_positions)
         rows = (sample_rows(self.d_model, cu), sample_rows(self.d_model, cu, 1))
         return Sample(rows, {"cu_seqlens": cu, "memory_cu_seqlens": cu})
@@ -198,7 +198,7 @@ def _set_memory(
     masks: Masks,
     cache: DecoderCache | None,
 ) -> int:
-    """Add the memory, passed or in the cache, to the call. Returns the number of its keys."""
+    """Add the memory, from the argument or the cache, to the call. Returns the number of its keys."""
     if cache is not None:
         call.arguments["cross_cache"] = cache.cross_cache
     if memory is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions as a bias of the scores per head and distance."""
+"""Positions as a bias of the scores for each head and distance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ALiBi(Position):
         self.max_bias = max_bias
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError if the attention has another number of heads."""
+        """ValueError if the number of heads differs from that of the attention."""
         check_num_heads(self, self.num_heads, heads)
 
     def _tables(
@@ -100,7 +100,7 @@ class RelativePositionBias(Position):
         self._register("weight", init.normal(1.0, num_buckets, num_heads))
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError if the attention has another number of heads."""
+        """ValueError if the number of heads differs from that of the attention."""
         check_num_heads(self, self.num_heads, heads)
 
     def _tables(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder: its layer and its stack. A call is one native call."""
+"""The encoder layer and the encoder. A call of either is one native call."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TransformerEncoderLayer(TransformerLayer):
     _norms = ("norm1", "norm2")
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         cu = sample_offsets(self.self_attn.max_positions)
         return Sample((sample_rows(self.d_model, cu),), {"cu_seqlens": cu})
 

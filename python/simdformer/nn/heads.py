@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heads of an attention as a value, for positions, options and pruning."""
+"""The heads of an attention as one value, used by positions, options and pruning."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 class Heads(NamedTuple):
     """The heads of one attention.
 
-    num_built: how many there were before any was pruned. kept: those that are left, by their first
-    numbers. score: how they compare a query and a key.
+    num_built: their number before pruning. kept: the original indices of the remaining heads. score: how
+    queries are compared with keys.
     """
 
     embed_dim: int
@@ -25,18 +25,18 @@ class Heads(NamedTuple):
 
     @property
     def query_dim(self) -> int:
-        """Features of all heads' queries, side by side."""
+        """The number of features of all heads' queries together."""
         return self.num_heads * self.head_dim
 
     @property
     def key_dim(self) -> int:
-        """Features of all heads' keys, side by side."""
+        """The number of features of all heads' keys together."""
         return self.num_kv_heads * self.head_dim
 
     def without(self, gone: Collection[int]) -> Heads:
-        """The remaining heads without those with the given current numbers.
+        """The remaining heads after removing those with these current indices.
 
-        ValueError for numbers out of range, for all heads, or with num_kv_heads.
+        Errors: ValueError for indices out of range, for all heads, or with num_kv_heads.
         """
         if self.num_kv_heads != self.num_heads:
             raise ValueError("heads that share keys and values (num_kv_heads) cannot be pruned")

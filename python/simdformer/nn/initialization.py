@@ -42,7 +42,7 @@ def manual_seed(seed: int) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Modules built in this block have parameters without values, which must be loaded."""
+    """Modules built in this block have parameters without values, which must be loaded later."""
     before = _deferred.set(True)
     try:
         yield
@@ -55,42 +55,43 @@ def _made(shape: tuple[int, ...], make: Callable[[], NDArray[Any]]) -> Initial:
 
 
 def uniform(bound: float, *shape: int) -> Initial:
-    """Numbers in [-bound, bound)."""
+    """Random numbers in [-bound, bound)."""
     return _made(shape, lambda: _generator.uniform(-bound, bound, shape))
 
 
 def xavier_uniform(*shape: int) -> Initial:
-    """Glorot and Bengio 2010: uniform with bound sqrt(6 / (in + out)). shape: (out, in)."""
+    """Glorot and Bengio 2010: uniform in the bound sqrt(6 / (in + out)). shape: (out, in)."""
     return uniform(float(np.sqrt(6.0 / (shape[0] + shape[1]))), *shape)
 
 
 def xavier_normal(*shape: int) -> Initial:
-    """Glorot and Bengio 2010: normal of variance 2 / (fan_in + fan_out), as torch counts fans."""
+    """Glorot and Bengio 2010: normal with variance 2 / (fan_in + fan_out), where fans are counted as in
+    torch."""
     receptive = int(np.prod(shape[2:]))
     deviation = np.sqrt(2.0 / ((shape[0] + shape[1]) * receptive))
     return normal(float(deviation), *shape)
 
 
 def normal(deviation: float, *shape: int) -> Initial:
-    """Normal numbers of mean 0."""
+    """Normal random numbers with mean 0."""
     return _made(shape, lambda: _generator.standard_normal(shape) * deviation)
 
 
 def full(value: float, *shape: int) -> Initial:
-    """All of one value."""
+    """An array filled with one value."""
     return _made(shape, lambda: np.full(shape, value, np.float32))
 
 
 def zeros(*shape: int) -> Initial:
-    """All 0."""
+    """An array of zeros."""
     return full(0.0, *shape)
 
 
 def ones(*shape: int) -> Initial:
-    """All 1."""
+    """An array of ones."""
     return full(1.0, *shape)
 
 
 def identities(count: int, size: int) -> Initial:
-    """count identity matrices."""
+    """`count` identity matrices."""
     return _made((count, size, size), lambda: np.tile(np.eye(size), (count, 1, 1)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stack of layers between a token embedding and a projection to the vocabulary."""
+"""A language model: token embedding, a stack of layers, and a projection to the vocabulary."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class LanguageModel(Module):
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens that have logits."""
+        """Number of tokens with logits."""
         head = self._table().num_embeddings if self.lm_head is None else self.lm_head.out_features
         return int(head)
 
@@ -106,7 +106,7 @@ class LanguageModel(Module):
         return table
 
     def _head(self) -> _core.Linear:
-        """What gives the logits."""
+        """The packed layer that computes the logits."""
         if self.lm_head is not None:
             own: _core.Linear = self.lm_head.native()
             return own
@@ -118,12 +118,12 @@ class LanguageModel(Module):
             return self._kept.get("head", (place, self._head_type, outliers), self._tied_head)
 
     def _shares_table(self) -> bool:
-        """Whether embeddings and head are one packed matrix."""
+        """Whether the embedding and a tied head use one packed matrix."""
         tied = self.lm_head is None and isinstance(self.stack, TextEncoder)
         return tied and self._head_type == "float32"
 
     def _set_head_type(self, compute_type: str) -> None:
-        self._head_type = compute_type  # of a tied head
+        self._head_type = compute_type  # compute type of a tied head
         if self.lm_head is None and isinstance(self.stack, TextEncoder):
             self.stack.embeddings.is_tied = self._shares_table()
 
@@ -138,26 +138,26 @@ class LanguageModel(Module):
         self._head()
 
     def matrices(self) -> list[str]:
-        """The tied head, which is the embedding's table, packed once more."""
+        """The tied head. It is a second packed form of the embedding's table."""
         return ["head"] if self.lm_head is None else []
 
     def type_of(self, name: str) -> str:  # noqa: ARG002
-        """The head's compute type; the embedding itself stays in float32."""
+        """The compute type of the head. The embedding itself stays in float32."""
         return self._head_type
 
     def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:  # noqa: ARG002
-        """Give the head another."""
+        """Change the compute type of the head."""
         self._head_outliers = outliers
         self._set_head_type(compute_type)
 
     def packed_matrices(self) -> Iterator[PackedMatrix]:
-        """The stack's and the head."""
+        """The packed matrices of the stack and the head."""
         yield from super().packed_matrices()
         if self.lm_head is None:
             yield PackedMatrix(self, "head", (self._head(),))
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         if isinstance(self.stack, TextEncoder):
             return self.stack.sample()
         longest = None
@@ -220,7 +220,7 @@ class LanguageModel(Module):
         if isinstance(self.stack, TextEncoder):
             if memory is not None:
                 raise ValueError("memory must be None: a TextEncoder attends to none")
-            self.stack.native()  # takes the table to itself, before the head reads it there
+            self.stack.native()  # packs the table, which the head then shares
             return self.stack.logits(
                 self._head(),
                 ids,

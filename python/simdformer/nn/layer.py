@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the encoder's and the decoder's layer share."""
+"""The common part of the encoder layer and the decoder layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simdformer.nn.options import AttentionOptions, check_dropout
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# Gated feed-forwards (Shazeer 2020): the activation of the gate.
+# Gated feed-forwards (Shazeer 2020), by the activation of the gate.
 GATED = {
     "glu": "sigmoid",
     "bilinear": "identity",
@@ -30,14 +30,13 @@ GATED = {
     "tanh_glu": "tanh",
 }
 
-# What only self-attention is told.
+# The options that only self-attention gets.
 SELF_ONLY = {"num_kv_heads", "tie_qk", "position", "window_size"}
 
 
 class TransformerLayer(Module):
-    """Attention and feed-forward between norms and residuals. The arguments: see
-    TransformerEncoderLayer.
-    """
+    """Attention and feed-forward with norms and residual connections. See TransformerEncoderLayer for the
+    arguments."""
 
     _norms: tuple[str, ...]
 
@@ -93,7 +92,7 @@ class TransformerLayer(Module):
 
     @property
     def activation(self) -> str:
-        """The activation's name; it may be set to what the constructor takes."""
+        """The name of the activation. It can be set to anything that the constructor accepts."""
         name: str = self._activation
         return name
 
@@ -143,13 +142,13 @@ class TransformerLayer(Module):
         return gated
 
     def _gate_up(self) -> _core.Linear | None:
-        """linear_gate and linear1 as one matrix, if they can be."""
+        """linear_gate and linear1 as one matrix; None if they cannot be joined."""
         gate, up = self.linear_gate, self.linear1
         inputs = (*gate.shaping(), *up.shaping())
         return self._kept.get("gate and up", inputs, lambda: join_gate(gate, up))
 
     def packed_matrices(self) -> Iterator[PackedMatrix]:
-        """Those of the attentions and the feed-forward, as the layer packs them."""
+        """The matrices of attention and feed-forward in the layer's packed form."""
         yield from self.self_attn.packed_matrices("self")
         if self._has_cross_attention:
             yield from self.multihead_attn.packed_matrices("cross")
@@ -169,6 +168,6 @@ class TransformerLayer(Module):
         return native
 
     def stack(self) -> _core.TransformerStack:
-        """The layer as a stack of one."""
+        """A stack that contains only this layer."""
         layer = self.native()
         return self._kept.get("stack", (layer,), lambda: _core.TransformerStack([layer]))

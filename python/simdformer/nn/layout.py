@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the callers' layouts and masks to what a native call takes.
+"""Converts the callers' layouts and masks to the arguments of a native call.
 
-A native call sees sequences: a 3-D view (sequence, row, feature) with their lengths, or packed rows
-with offsets. Masks keep torch.nn's polarity up to here (True = ignore) and are turned here.
+A native call takes sequences: a 3-D view (sequence, row, feature) with their lengths, or packed rows with
+offsets. Up to here masks have torch.nn's polarity (True = ignore); native masks have the opposite one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _MASKS = "bool (True = ignore) or float32"
 
 
 class Sequences(NamedTuple):
-    """Rows of sequences: `view` (N, L, E) of any strides, or packed (total, E)."""
+    """Rows of sequences. view: (N, L, E) with any strides, or packed (total, E)."""
 
     view: Float32
     cu_seqlens: Int32
-    batched: bool  # False: one sequence came without a batch dimension
+    batched: bool  # False: one sequence without a batch dimension
     batch_first: bool
 
     @property
@@ -39,17 +39,17 @@ class Sequences(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Rows that masks speak of: the padded length, or the longest sequence's."""
+        """The length of masks: the padded length, or that of the longest sequence."""
         if self.packed:
             return int(np.diff(self.cu_seqlens).max(initial=0))
         return int(self.view.shape[1])
 
     def with_lengths(self, lengths: Int32) -> Sequences:
-        """The first lengths[s] rows of each sequence."""
+        """Keep only the first lengths[s] rows of each sequence."""
         return self._replace(cu_seqlens=cumulative(lengths))
 
     def empty_output(self, features: int) -> tuple[Float32, Float32]:
-        """An array laid out as the input, and the view of it that a native call fills."""
+        """An array with the layout of the input, and a view of it for the native call."""
         if self.packed:
             out = np.empty((len(self.view), features), np.float32)
             return out, out
@@ -65,7 +65,7 @@ class Sequences(NamedTuple):
 
 
 def cumulative(lengths: Any) -> Int32:
-    """Offsets of sequences laid end to end: 0, then the running sum of their lengths."""
+    """Offsets of concatenated sequences: 0, then the cumulative sum of the lengths."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
@@ -77,10 +77,10 @@ def sequences(
     cu_seqlens: Any = None,
     cu_name: str = "cu_seqlens",
 ) -> Sequences:
-    """An input of any layout, checked.
+    """Check an input of any layout.
 
-    float32 (N, L, E) or (L, N, E) by batch_first, (L, E), or packed (total, E) with cu_seqlens.
-    name, cu_name: what the caller knows them by.
+    float32 (N, L, E) or (L, N, E) depending on batch_first, (L, E), or packed (total, E) with cu_seqlens.
+    name, cu_name: the arguments' names in error messages.
     """
     array = float_input(name, x, features)
     if cu_seqlens is not None:
@@ -100,7 +100,7 @@ def sequences(
 
 
 class KeyPadding(NamedTuple):
-    """A key_padding_mask, split: lengths if it leaves each sequence's beginning and nothing else."""
+    """A key_padding_mask. lengths: set if it only removes the ends of sequences; else keep is set."""
 
     lengths: Int32 | None = None
     keep: Bool | None = None  # (N, S)
@@ -109,7 +109,7 @@ class KeyPadding(NamedTuple):
 
 
 def key_padding(name: str, mask: Any, keys: Sequences) -> KeyPadding:
-    """bool (N, S), True = ignore, or float32 (N, S), added to the scores; (S,) if unbatched."""
+    """Convert a mask: bool (N, S), True = ignore, or float32 (N, S), added to the scores. Unbatched: (S,)."""
     if mask is None:
         return KeyPadding()
     array = mask_of(name, mask, _MASKS)
@@ -149,7 +149,7 @@ def is_causal(mask: NDArray[Any]) -> bool:
 
 
 class Pairs(NamedTuple):
-    """An attn_mask: causal, or what is kept or added, broadcast to (N, H, L, S)."""
+    """An attn_mask: causal, or an array of kept pairs or of added numbers that broadcasts to (N, H, L, S)."""
 
     causal: bool = False
     keep: Bool | None = None
@@ -159,7 +159,7 @@ class Pairs(NamedTuple):
 def attention_pairs(
     name: str, mask: Any, queries: Sequences, keys: Sequences, num_heads: int
 ) -> Pairs:
-    """bool (True = ignore) or float32 (added), (L, S) or (N * num_heads, L, S)."""
+    """Convert a mask: bool (True = ignore) or float32 (added), (L, S) or (N * num_heads, L, S)."""
     if mask is None:
         return Pairs()
     array = mask_of(name, mask, _MASKS)
@@ -179,13 +179,14 @@ def attention_pairs(
 
 
 class AppendedKeys(NamedTuple):
-    """Keys that an attention appends: num_added behind each sequence's last one, lengths[s] before them."""
+    """The keys that an attention appends: num_added keys after the first lengths[s] keys of each sequence."""
 
     lengths: Int32
     num_added: int
 
     def masks(self, padding: KeyPadding, pairs: Pairs, plane: tuple[int, int]) -> _core.Masks:
-        """All masks, with columns for keys that every query sees. plane: (L, S) of a causal one."""
+        """All masks, with columns for the appended keys, which every query sees. plane: (L, S) if it is
+        causal."""
         keep = pairs.keep
         if pairs.causal:
             keep = np.tri(*plane, dtype=np.bool_)[None, None]
@@ -195,7 +196,7 @@ class AppendedKeys(NamedTuple):
         )
 
     def _columns(self, array: NDArray[Any] | None, value: Any) -> NDArray[Any] | None:
-        """An array (N or 1, ..., S) as (N, ..., S + num_added)."""
+        """An array (N or 1, ..., S) extended to (N, ..., S + num_added)."""
         if array is None:
             return None
         batch, size = len(self.lengths), array.shape[-1]
@@ -207,7 +208,8 @@ class AppendedKeys(NamedTuple):
         return wide
 
     def move_last(self, weights: Float32) -> None:
-        """Put the weights (N, H, L, S + num_added) of these keys into the last columns, as torch does."""
+        """Move the weights of the appended keys, in (N, H, L, S + num_added), to the last columns, as torch
+        does."""
         for one, length in zip(weights, self.lengths, strict=True):
             appended = one[..., length : length + self.num_added].copy()
             one[..., length:] = 0.0
@@ -215,7 +217,7 @@ class AppendedKeys(NamedTuple):
 
 
 def appended_keys(padding: KeyPadding, keys: Sequences, num_added: int) -> AppendedKeys:
-    """They stand behind the last key that padding leaves."""
+    """Appended keys come after the last key that is not padding."""
     lengths = np.diff(keys.cu_seqlens) if padding.lengths is None else padding.lengths
     if padding.keep is not None:
         last = keys.length - padding.keep[:, ::-1].argmax(axis=1)
@@ -236,7 +238,7 @@ def head_factors(head_mask: Any, batch: int, num_heads: int) -> Float32 | None:
 
 
 def native_masks(padding: KeyPadding, pairs: Pairs) -> _core.Masks:
-    """All of it as the native call takes it: True = keep, four dimensions."""
+    """The masks of a native call: four dimensions, True = keep."""
     return _core.Masks(
         causal=pairs.causal,
         key_mask=None if padding.keep is None else padding.keep[:, None, None],
@@ -247,6 +249,6 @@ def native_masks(padding: KeyPadding, pairs: Pairs) -> _core.Masks:
 
 
 def check_hint(hint: str, is_causal: object, name: str, mask: Any) -> None:
-    """torch's is_causal, which says something of a mask that must be there."""
+    """Check torch's is_causal, a hint about a mask, which must then be given."""
     if is_causal and mask is None:
         raise ValueError(f"{hint} is a hint about {name}, which is None")

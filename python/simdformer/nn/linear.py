@@ -75,11 +75,11 @@ class Linear(Module):
         return Matrix(to_pack(place), self.bias, compute_type_of(place))
 
     def packed_matrices(self) -> Iterator[PackedMatrix]:
-        """The weight."""
+        """The matrix `weight`."""
         yield PackedMatrix(self, "weight", (self.native(),))
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         return Sample((sample_rows(self.in_features, sample_offsets()),), {})
 
     def keep_inputs(self, features: NDArray[np.int64]) -> None:
@@ -110,8 +110,8 @@ class Linear(Module):
 
 
 def join_gate(gate: Linear, up: Linear) -> _core.Linear | None:
-    """Both for FeedForward.joined, or None if they cannot be one matrix: different compute types, or int8
-    with different outliers."""
+    """Gate and values joined to one matrix for FeedForward.joined; None if compute types, or the outliers of
+    int8, differ."""
     first, second = gate._matrix(), up._matrix()
     if first.weight.shape != second.weight.shape:
         raise ValueError(
@@ -119,7 +119,7 @@ def join_gate(gate: Linear, up: Linear) -> _core.Linear | None:
         )
     inner = first.weight.shape[0]
     order = np.array(_core.gated_rows(inner))
-    joined = join([first, second, _zero_row(first)])  # order -1 is the last row
+    joined = join([first, second, _zero_row(first)])  # order -1 selects the last row
     if joined is None:
         return None
     weight, bias, compute_type = joined
@@ -133,7 +133,7 @@ def join_gate(gate: Linear, up: Linear) -> _core.Linear | None:
 
 
 def _zero_row(like: Matrix) -> Matrix:
-    """A row of zeros for matrices of the same type."""
+    """A row of zeros in the compute type of the given matrices."""
     weight = like.weight
     if isinstance(weight, Int8Matrix):
         one = weight.rows(slice(0, 1))
@@ -220,7 +220,7 @@ class Embedding(Module):
 
 
 def look_up(name: str, ids: Any, table: Float32) -> Float32:
-    """Rows of a table by integer ids, which are checked."""
+    """Rows of a table by integer ids. The ids are checked."""
     array = array_of(name, ids)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of all modules: a call, packed forms that are kept up to date, compute types."""
+"""The base class of all modules: calls, up-to-date packed forms, compute types."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Float32: TypeAlias = NDArray[np.float32]
 
 
 class PackedMatrix(NamedTuple):
-    """A matrix of a module, and the layers that it is packed in."""
+    """A matrix of a module, and the packed layers that contain it."""
 
     owner: Module
     name: str
@@ -121,7 +121,7 @@ class Module(ParameterTree):
                     slot.keep()
 
     def _pack_all(self) -> None:
-        """The packed forms that a call needs: its own, or if it has none those of its parts."""
+        """Make the packed forms that a call needs: its own, or if it has none, those of its children."""
         if type(self)._pack is not Module._pack:
             self.native()
             return
@@ -187,12 +187,12 @@ class Module(ParameterTree):
             for owner, places in before:
                 owner._parameters.update(places)
             raise
-        for module in self.modules():  # what is packed otherwise now
+        for module in self.modules():  # packed forms of the old type
             module.__dict__.update(_kept=packing.Kept(), _checked={})
         return self
 
     def _outliers(self, sample: Sample) -> dict[tuple[int, str], Any]:
-        """The outlier columns of each matrix, by its module's id and name."""
+        """The outlier columns of each matrix, by the id of its module and its name."""
         self._pack_all()
         packed = list(self.packed_matrices())
         with packing.lock(), Recorder(x for _, _, linears in packed for x in linears) as inputs:
@@ -200,20 +200,20 @@ class Module(ParameterTree):
         return {(id(owner), name): inputs.outliers(linears) for owner, name, linears in packed}
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         raise ValueError(f"{type(self).__name__} needs a sample to be quantized")
 
     def _call_with(self, sample: Sample) -> None:
         self(*sample.args, **{**sample.options, "num_threads": 1})
 
     def _multiplying(self) -> Iterator[Module]:
-        """This module and those below it whose matrices compute types are about."""
+        """This module and its descendants that have matrices with a compute type."""
         yield self
         for child in self._children.values():
             yield from child._multiplying()
 
     def matrices(self) -> list[str]:
-        """The names of its own matrices that are multiplied with."""
+        """The names of its own parameters that are matrices with a compute type."""
         return [name for name in self.matrix_names if self._parameters.get(name) is not None]
 
     def type_of(self, name: str) -> str:
@@ -221,7 +221,7 @@ class Module(ParameterTree):
         return compute_type_of(self._parameters[name])
 
     def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
-        """Give one of them another compute type. outliers: columns, for int8."""
+        """Change the compute type of one of them. outliers: the columns that stay in float32 in int8."""
         place = self._parameters[name]
         if compute_type == "int8":
             if self.type_of(name) != "int8":
@@ -230,23 +230,23 @@ class Module(ParameterTree):
         self._place(name, in_type(place, compute_type))
 
     def packed_matrices(self) -> Iterator[PackedMatrix]:
-        """What its matrices and those below it are packed in for a call."""
+        """The packed layers of all matrices of this module and its descendants, as a call uses them."""
         for child in self._children.values():
             yield from child.packed_matrices()
 
 
 def is_cpu(device: object) -> bool:
-    """Whether a device, of torch or by name, is the CPU."""
+    """Whether a device is the CPU: a torch.device, or a name."""
     return device is None or str(device) in ("cpu", "cpu:0")
 
 
 def is_float32(dtype: object) -> bool:
-    """Whether a dtype, of torch or NumPy or by name, is float32."""
+    """Whether a dtype is float32: of torch or NumPy, or a name."""
     return dtype is None or str(dtype).rpartition(".")[2].strip("'>") in ("float32", "float")
 
 
 def check_placement(device: object, dtype: object) -> None:
-    """torch's device and dtype arguments: the CPU, and float32."""
+    """Check torch's device and dtype arguments, which must be the CPU and float32."""
     if not is_cpu(device):
         raise ValueError(f"device must be None or 'cpu', got {device!r}")
     if not is_float32(dtype):

@@ -98,7 +98,7 @@ class LayerNorm(_RowNorm):
         self._register("bias", init.zeros(*shape) if elementwise_affine and bias else None)
 
     def layer_norm(self) -> _core.LayerNorm:
-        """What embeddings take."""
+        """The packed norm, for embeddings."""
         size = int(np.prod(self.normalized_shape))
         weight = np.ones(size, np.float32) if self.weight is None else self.weight.reshape(size)
         bias = None if self.bias is None else self.bias.reshape(size)
@@ -252,7 +252,7 @@ class BatchNorm1d(Module):
 
 
 def make_norm(kind: str, size: int, eps: float, bias: bool) -> Module:
-    """The norm that `norm=` of a Transformer layer names."""
+    """The norm for the `norm` argument of a Transformer layer."""
     if kind == "layer":
         return LayerNorm(size, eps=eps, bias=bias)
     if kind == "rms":

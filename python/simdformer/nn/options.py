@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that torch's attention does not have: names, checks, and arguments of the native call."""
+"""The options of attention beyond torch's: their names, checks, and the arguments of the native call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCORES = ("scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive")
 
 
 class AttentionOptions(TypedDict, total=False):
-    """Keyword arguments of MultiheadAttention beyond torch's, which layers hand on to it."""
+    """The keyword arguments of MultiheadAttention beyond torch's. Layers pass them on."""
 
     num_kv_heads: int | None
     head_dim: int | None
@@ -34,7 +34,7 @@ class AttentionOptions(TypedDict, total=False):
 
 
 def check_heads(heads: Heads, *, tie_qk: bool) -> None:
-    """ValueError for invalid heads."""
+    """ValueError for an invalid number of heads."""
     if heads.num_heads % heads.num_kv_heads:
         raise ValueError(
             f"num_heads {heads.num_heads} is not a multiple of num_kv_heads {heads.num_kv_heads}"
@@ -46,14 +46,14 @@ def check_heads(heads: Heads, *, tie_qk: bool) -> None:
 
 
 def check_rows(masked_row: str, window_size: tuple[int, int]) -> None:
-    """ValueError for invalid values of these options."""
+    """ValueError for invalid values of masked_row and window_size."""
     if masked_row not in MASKED_ROWS:
         raise ValueError(f"masked_row must be 'zero' or 'nan', got {masked_row!r}")
     Window.of(False, window_size, "upper_left")
 
 
 def check_qk_norm(heads: Heads, norm: Module) -> None:
-    """TypeError and ValueError for another norm than one of head_dim features."""
+    """TypeError or ValueError unless it is a norm with head_dim features, or those of all heads."""
     if not isinstance(norm, (LayerNorm, RMSNorm)):
         raise TypeError(f"qk_norm must be a LayerNorm or RMSNorm, got {type(norm).__name__}")
     (size,) = norm.normalized_shape if len(norm.normalized_shape) == 1 else (0,)
@@ -69,7 +69,7 @@ def check_qk_norm(heads: Heads, norm: Module) -> None:
 
 
 def check_logit_scale(heads: Heads, scale: float | None) -> None:
-    """ValueError for what a learned scale does not go with."""
+    """ValueError for options that cannot be combined with a learned scale."""
     if scale is not None:
         raise ValueError("scale and logit_scale are mutually exclusive: pass one of them")
     if heads.score == "euclidean" and heads.num_kv_heads != heads.num_heads:
@@ -77,7 +77,7 @@ def check_logit_scale(heads: Heads, scale: float | None) -> None:
 
 
 def check_dropout(dropout: float) -> None:
-    """torch's dropout, which inference leaves out."""
+    """Check torch's dropout, which has no effect in inference."""
     if not 0 <= dropout <= 1:
         raise ValueError(f"dropout must be in [0, 1], got {dropout}")
 
@@ -85,11 +85,11 @@ def check_dropout(dropout: float) -> None:
 def native_scales(
     heads: Heads, scale: float | None, logit_scale: Float32 | None, terms: int
 ) -> dict[str, Any]:
-    """What _core.MultiheadAttention multiplies the scores by, one number or one a head.
+    """The factors of the scores for _core.MultiheadAttention: one number, or one per head.
 
-    terms: how many terms of one size the scores are sums of.
+    terms: the number of terms of equal size in a score.
     """
-    # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2, whose last term no softmax sees.
+    # -s |q - k|^2 = 2 s (q.k - |k|^2 / 2) - s |q|^2; softmax does not depend on the last term.
     factor = 2.0 if heads.score == "euclidean" else 1.0
     if logit_scale is not None:
         logs = np.minimum(logit_scale.astype(np.float64), np.log(LARGEST_LOGIT_SCALE))

@@ -20,7 +20,7 @@ from simdformer.nn.projections import APART, JOINED, Packed, Projections, is_ide
 
 
 class PackedAttention(Module):
-    """The packed forms of a MultiheadAttention, which documents the attributes."""
+    """The packed forms of a MultiheadAttention. The attributes are documented there."""
 
     matrix_names = (JOINED, *APART)
 
@@ -46,7 +46,7 @@ class PackedAttention(Module):
 
     @property
     def window_size(self) -> tuple[int, int]:
-        """(left, right) of the keys that a query sees; to change it, set another pair."""
+        """(left, right): the window of keys that a query sees. To change it, set another pair."""
         pair: tuple[int, int] = self._window_size
         return pair
 
@@ -56,7 +56,7 @@ class PackedAttention(Module):
 
     @property
     def heads(self) -> Heads:
-        """The heads as they are, as a value."""
+        """The current heads as one value."""
         return Heads(
             embed_dim=self.embed_dim,
             kdim=self.kdim,
@@ -95,9 +95,9 @@ class PackedAttention(Module):
         return self._pack_as("apart")
 
     def packed_as(self, form: str) -> _core.MultiheadAttention:
-        """What a layer packs: projections of the rows that it reads together are one matrix.
+        """The packed form for a layer. Projections with the same input are joined to one matrix.
 
-        form: "self", where keys and values are the queries' rows, or "cross", where values are keys.
+        form: "self" if queries, keys and values have the same input, "cross" if keys and values have.
         """
         native: _core.MultiheadAttention = self._packed(form, lambda: self._pack_as(form))
         return native
@@ -110,7 +110,7 @@ class PackedAttention(Module):
         )
 
     def _packed_projections(self, form: str) -> Packed:
-        """Of queries, keys and values; options that do not touch them leave them packed."""
+        """The packed projections of queries, keys and values. They are kept when other options change."""
         parts = self._projections()
         bilinear: Float32 | None = None
         if self.score == "bilinear":
@@ -123,7 +123,7 @@ class PackedAttention(Module):
     def set_apart(self) -> None:
         """Replace in_proj_weight by q_proj_weight, k_proj_weight and v_proj_weight without values.
 
-        They are loaded with different compute types, or in int8 with different outliers.
+        This is for loading matrices with different compute types, or different outliers in int8.
         """
         rows = (self.heads.query_dim, self.heads.key_dim, self.heads.key_dim)
         with packing.lock():
@@ -132,13 +132,14 @@ class PackedAttention(Module):
                 self._register(name, Empty((size, self.embed_dim)))
 
     def packed_matrices(self, form: str = "apart") -> Iterator[PackedMatrix]:
-        """The projections as they are packed for a form, and out_proj."""
+        """The projections packed for a form, and out_proj."""
         for name, linears in self._packed_projections(form).linears.items():
             yield PackedMatrix(self, name, linears)
         yield from self.out_proj.packed_matrices()
 
     def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
-        """Give a projection another compute type. A bilinear score becomes part of the queries'."""
+        """Change the compute type of a projection. The matrices of a bilinear score are first multiplied into
+        the query projection."""
         bilinear = self._value("bilinear_weight") if self.score == "bilinear" else None
         if bilinear is not None and not is_identity(bilinear):
             with packing.lock():
@@ -148,7 +149,7 @@ class PackedAttention(Module):
         super().set_type(name, compute_type, outliers)
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         cu = sample_offsets(self.max_positions)
         sizes = (self.embed_dim, self.kdim, self.vdim)
         rows = [sample_rows(size, cu, seed) for seed, size in enumerate(sizes)]
@@ -184,18 +185,18 @@ class PackedAttention(Module):
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence that its positions serve, None for any."""
+        """The maximum length of a sequence for its positions; None if there is none."""
         return None if self.position is None else self.position.max_positions
 
     def _own_positions(self) -> _core.Positions | None:
-        """The positions, if there is a longest sequence to make them for once and for all."""
+        """The positions, if a maximum length is known, so that they are made once."""
         position = self.position
         if position is None or position.max_positions is None:
             return None
         return position.positions(self.heads, self._projections(), position.max_positions)
 
     def positions(self, length: int) -> _core.Positions | None:
-        """What a call over positions below `length` takes; None if the packed form has them."""
+        """The positions for a call with positions below `length`; None if the packed form contains them."""
         position = self.position
         if position is None or position.max_positions is not None:
             return None

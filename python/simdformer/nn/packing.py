@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Packed forms of modules for the kernels, kept until something that they depend on changes.
 
-Each change of any module increments a global counter. A packed form that was checked at the current
-count is valid, so a call needs one comparison. At another count everything that it depends on is
-compared with what it was packed from.
+Each change of any module increments a global counter. If the counter has not changed since a packed form was
+checked, the form is valid, so a call needs one comparison. Otherwise everything that it depends on is
+compared with the objects from which it was packed.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ T = TypeVar("T")
 
 class _Changes:
     mark: object = object()
-    # Packing is done once, however many threads ask first.
+    # Packing is done only once, even if several threads ask for it.
     lock = threading.RLock()
 
 
 def mark() -> object:
-    """The mark of the last change."""
+    """The counter at the last change."""
     return _Changes.mark
 
 
 def mark_change() -> None:
-    """Say that an attribute or a parameter of some module was set, after it was."""
+    """Count a change. Call this after setting an attribute or a parameter."""
     _Changes.mark = object()
 
 
 def lock() -> threading.RLock:
-    """Held while something is packed or a parameter is set."""
+    """The lock to hold while packing or setting a parameter."""
     return _Changes.lock
 
 
 def _renew_lock() -> None:
-    # A thread that held it does not exist in a forked child; what it was making was not kept yet.
+    # A thread that held the lock does not exist in a forked child, and its unfinished result was not kept.
     _Changes.lock = threading.RLock()
 
 
@@ -47,13 +47,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class Kept:
-    """Values by name, each with the objects that it was made of."""
+    """Values by name, with the objects from which they were made."""
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[tuple[object, ...], Any]] = {}
 
     def get(self, name: str, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
-        """The value of this name, made anew if it is of other objects than `inputs`."""
+        """The value of this name. It is made again if `inputs` are other objects than before."""
         kept = self._values.get(name)
         if kept is None or not _same(kept[0], inputs):
             kept = (inputs, make())
@@ -62,7 +62,7 @@ class Kept:
         return value
 
     def copy(self) -> Kept:
-        """The same values, which no one changes, for a copy of the module."""
+        """The same values for a copy of the module. They are never modified."""
         other = Kept()
         other._values = dict(self._values)
         return other
@@ -73,5 +73,5 @@ def _same(a: tuple[object, ...], b: tuple[object, ...]) -> bool:
 
 
 def _is(a: object, b: object) -> bool:
-    # Sizes are numbers that may be computed anew; all else that was not set is the same object.
+    # Equal sizes may be different int objects. Everything else is the same object unless it was set.
     return a is b or (type(a) is int and type(b) is int and a == b)

@@ -26,20 +26,20 @@ from simdformer.nn.parameters import (
 )
 from simdformer.nn.state import IncompatibleKeys, State, Wanted, match_state, opened_state
 
-# What is no part of what a module is: see ParameterTree.shaping.
+# Attributes that do not affect a module's result: see ParameterTree.shaping.
 _BOOKKEEPING = frozenset({"_parameters", "_children", "_kept", "_checked"})
 
 
 class ParameterTree:
-    """Parameters of its own, and children with theirs, each under its attribute's name."""
+    """A module's parameters and children, each an attribute with its name."""
 
-    # The parameters that layers multiply with: what compute types are about.
+    # The names of the parameters that are matrices with a compute type.
     matrix_names: ClassVar[tuple[str, ...]] = ()
 
     _parameters: dict[str, Any]
     _children: dict[str, Any]
     _kept: packing.Kept
-    _checked: dict[str, Any]  # what was compared, and the mark under which it was
+    _checked: dict[str, Any]  # objects compared at the last check, and the counter then
 
     def __init__(self) -> None:
         self.__dict__.update(_parameters={}, _children={}, _kept=packing.Kept(), _checked={})
@@ -80,7 +80,7 @@ class ParameterTree:
         packing.mark_change()
 
     def _value(self, name: str) -> Any:
-        """A parameter as it is read. What is neither a matrix nor packed is at hand from then on."""
+        """The value of a parameter. Vectors and unpacked matrices are kept after the first access."""
         slot = self._parameters[name]
         if isinstance(slot, Empty):
             raise ValueError(  # noqa: TRY004
@@ -91,25 +91,25 @@ class ParameterTree:
         return value_of(slot)
 
     def has(self, name: str) -> bool:
-        """Whether there is a parameter of this name; it is not read."""
+        """Whether there is a parameter of this name. Its value is not read."""
         return self._parameters.get(name) is not None
 
     def _register(self, name: str, value: NDArray[Any] | Deferred | None) -> None:
-        """A parameter: None if the layer was built without it."""
+        """Add a parameter; None if the layer was built without it."""
         self._place(name, read_only(value) if isinstance(value, np.ndarray) else value)
 
     def place(self, name: str) -> Any:
-        """What the place of a parameter holds: see parameters.py."""
+        """The value in the place of a parameter: see parameters.py."""
         return self._parameters[name]
 
     def put(self, name: str, slot: Any) -> None:
-        """Put an array of its shape, or what stands for it, in the place of a parameter."""
+        """Put a value of the right shape, or a reference to one, in the place of a parameter."""
         self._place(name, slot)
 
     def places(self) -> dict[str, tuple[Any, str]]:
-        """Return, by dotted name, the module of each parameter and its name there.
+        """Return, by dotted name, the module of each parameter and the parameter's name there.
 
-        A parameter with several names has the first one.
+        A shared parameter has the first of its names.
         """
         first: dict[tuple[int, str], tuple[str, Any]] = {}
         for dotted, owner, name in self._owners():
@@ -122,7 +122,7 @@ class ParameterTree:
             packing.mark_change()
 
     def _options(self, *, all_required: bool) -> Iterator[str]:
-        """The constructor's arguments that have another value than the default, or have none."""
+        """The constructor's arguments that differ from their defaults."""
         for name, parameter in signature(type(self).__init__).parameters.items():
             required = parameter.default is parameter.empty
             if name in self._parameters or (required and not all_required):
@@ -146,7 +146,7 @@ class ParameterTree:
         return "\n".join([f"{type(self).__name__}({own}", *lines, ")"])
 
     def _lines_of_children(self) -> Iterator[str]:
-        """Children that are written alike, one behind another, are written once, as torch does."""
+        """The children's lines. Consecutive children with the same text are written once, as in torch."""
         alike = groupby(self._children.items(), lambda item: repr(item[1]))
         for text, items in alike:
             names = [name for name, _ in items]
@@ -174,7 +174,7 @@ class ParameterTree:
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def _owners(self, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-        """Dotted name, module and name in it of each parameter, in torch's order. None is read."""
+        """Dotted name, module and own name of each parameter, in torch's order. Values are not read."""
         for name, slot in self._parameters.items():
             if slot is not None:
                 yield prefix + name, self, name
@@ -234,7 +234,7 @@ class ParameterTree:
         return keys
 
     def shaping(self) -> Iterator[object]:
-        """All objects that make this module and those below it what they are."""
+        """All objects that the result of this module and its descendants depends on."""
         yield type(self)
         for name, value in list(vars(self).items()):
             if name not in _BOOKKEEPING and not isinstance(value, ParameterTree):
@@ -255,8 +255,8 @@ class ParameterTree:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         for name, value in self.__getstate__().items():
-            # Parameters are read-only, and what was packed of them does not change: both copies use
-            # them until one of the two loads others.
+            # Parameters are read-only, and packed forms never change, so both copies share them until one of
+            # them loads other parameters.
             if name == "_parameters":
                 other.__dict__[name] = dict(value)
             elif name == "_kept":

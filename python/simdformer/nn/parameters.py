@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The values that a parameter's place in a module may have: an array, or a reference to its numbers.
+"""The values that the place of a parameter can have.
 
-None      the module was built without it
-an array  read-only
-Empty     the module was built without numbers (initialization.deferred)
-Stored    numbers that are read when they are asked for: of a checkpoint, later, once they are
-          packed, of the packed form
+None      the module was built without the parameter an array  read-only Empty     a shape without numbers, to
+be loaded (initialization.deferred)
+Stored    numbers that are read on demand: from a checkpoint, or, after packing, from the packed form
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class Deferred:
-    """A parameter that is no array. compute_type: in what a matrix is packed."""
+    """A parameter that is not an array. compute_type: that of the packed matrix."""
 
     def __init__(self, shape: Sequence[int], compute_type: str = "float32") -> None:
         self.shape = tuple(shape)
@@ -36,32 +34,32 @@ class Deferred:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the numbers: float32, or int8 for codes."""
+        """The dtype of the numbers: float32, or int8 for codes."""
         return np.dtype(np.int8 if self.compute_type == "int8" else np.float32)
 
     def array(self) -> Value:
-        """The numbers: float32, or for compute_type "int8" an Int8Matrix."""
+        """The numbers: float32, or an Int8Matrix if compute_type is "int8"."""
         raise NotImplementedError
 
     def in_type(self, compute_type: str) -> Deferred:
-        """The same numbers, to be packed in another type, float32 or bfloat16."""
+        """The same numbers for packing in another type, float32 or bfloat16."""
         raise NotImplementedError
 
 
 class Empty(Deferred):
-    """A shape without numbers, to be loaded."""
+    """A shape without numbers; they are loaded later."""
 
     def array(self) -> Value:
-        """ValueError: there are none."""
+        """Always ValueError, because there are no numbers."""
         raise ValueError("a parameter was built without values; load a state_dict first")
 
     def in_type(self, compute_type: str) -> Empty:
-        """To be packed in another type when it is loaded."""
+        """The same shape with another compute type."""
         return Empty(self.shape, compute_type)
 
 
 class Stored(Deferred):
-    """Numbers that `read` gives, float32 or an Int8Matrix. Copies of a module share them."""
+    """Numbers that `read` returns, float32 or an Int8Matrix. Copies of a module share them."""
 
     def __init__(
         self, shape: Sequence[int], read: Callable[[], Value], compute_type: str = "float32"
@@ -73,42 +71,43 @@ class Stored(Deferred):
 
     @classmethod
     def of(cls, value: Value, compute_type: str) -> Stored:
-        """What is at hand, to be packed."""
+        """A place with known numbers that are still to be packed."""
         return cls(value.shape, lambda: value, compute_type)
 
     def array(self) -> Value:
-        """The numbers as they are multiplied with, read or unpacked anew unless they are kept."""
+        """The numbers with which the layer computes. They are read or unpacked each time unless they are
+        kept."""
         value: Value = self.to_pack()
         if self.compute_type == "bfloat16" and not self.is_packed:
             return read_only(_core.Linear.in_bfloat16(float32_of(value)).weight())
         return value
 
     def to_pack(self) -> Any:
-        """The numbers for packing, which rounds them."""
+        """The numbers to pack. Packing rounds them."""
         value = self._read()
         if value.shape != self.shape:
             raise ValueError(f"a tensor of shape {self.shape} was read with shape {value.shape}")
         return value if isinstance(value, Int8Matrix) else read_only(value)
 
     def keep(self) -> Value:
-        """The numbers, which are at hand from now on."""
+        """The numbers, which stay in memory from now on."""
         value = self.array()
         if not self._kept:
             self._read, self._kept = lambda: value, True
         return value
 
     def moved(self, read: Callable[[], Value]) -> None:
-        """From now on `read`, of a packed form, gives the numbers."""
+        """From now on the numbers come from a packed form, by `read`."""
         if not self._kept:
             self._read, self.is_packed = read, True
 
     def leave_to(self, linears: Sequence[_core.Linear], rows: Any = None) -> None:
-        """From now on what these hold, whose rows lie below one another, is unpacked. rows: what
-        indexes its own, None for all."""
+        """From now on the numbers come from the stacked rows of these layers. rows: the index of its own
+        rows, None for all."""
         self.moved(lambda: unpacked(linears, rows))
 
     def in_type(self, compute_type: str) -> Stored:
-        """The same numbers, read and packed once more."""
+        """The same numbers, to be read and packed again in another type."""
         return Stored(self.shape, self.array, compute_type)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -116,71 +115,71 @@ class Stored(Deferred):
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """The array itself, which nobody can change by accident any more."""
+    """The same array, made read-only."""
     array.flags.writeable = False
     return array
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a place's numbers, which are not read, or of what is given for them."""
+    """The shape of a place's numbers or of a given value. Numbers are not read."""
     known = isinstance(value, (Deferred, Int8Matrix))
     return tuple(value.shape if known else np.shape(value))
 
 
 def value_of(slot: Any) -> Any:
-    """The numbers of a parameter's place; None for none."""
+    """The numbers in a parameter's place; None if it has none."""
     return slot.array() if isinstance(slot, Deferred) else slot
 
 
 def to_pack(slot: Any) -> Any:
-    """The numbers of a matrix's place for packing."""
+    """The numbers of a matrix's place to pack."""
     return slot.to_pack() if isinstance(slot, Stored) else value_of(slot)
 
 
 def kept_value(slot: Any) -> Any:
-    """The same, at hand from now on."""
+    """The numbers in a parameter's place, which stay in memory from now on."""
     return slot.keep() if isinstance(slot, Stored) else value_of(slot)
 
 
 def compute_type_of(slot: Any) -> str:
-    """In what a matrix is packed."""
+    """The compute type in which a matrix is packed."""
     return slot.compute_type if isinstance(slot, Deferred) else "float32"
 
 
 def in_type(slot: Any, compute_type: str) -> Any:
-    """The place of a matrix that is to be packed in float32 or bfloat16."""
+    """The place of a matrix with another compute type, float32 or bfloat16."""
     return (
         slot.in_type(compute_type) if isinstance(slot, Deferred) else Stored.of(slot, compute_type)
     )
 
 
 def indexed(slot: Any, index: Any) -> Any:
-    """The place of a part of a parameter that is not in int8, which keeps its compute type."""
+    """A part of a parameter's numbers, with the same compute type. Not for int8."""
     part = read_only(np.ascontiguousarray(value_of(slot)[index]))
     compute_type = compute_type_of(slot)
     return part if compute_type == "float32" else Stored.of(part, compute_type)
 
 
 def leave_to(slot: Any, linears: Sequence[_core.Linear], rows: Any = None) -> None:
-    """The numbers of a stored parameter are in these layers from now on; an array stays one."""
+    """From now on the numbers of a stored parameter come from these layers. Arrays stay as they are."""
     if isinstance(slot, Stored):
         slot.leave_to(linears, rows)
 
 
 def float32_of(value: Value) -> Float32:
-    """A matrix in float32; of int8, what its codes and outliers stand for."""
+    """A matrix in float32; an Int8Matrix is dequantized."""
     return value.float32() if isinstance(value, Int8Matrix) else value
 
 
 class Matrix(NamedTuple):
-    """A matrix to be packed: weight (out_features, in_features), bias (out_features) or None."""
+    """A matrix to pack: weight (out_features, in_features), bias (out_features) or None."""
 
     weight: Value
     bias: Float32 | None
     compute_type: str
 
     def pack(self) -> _core.Linear:
-        """The layer that computes with it."""
+        """The packed layer."""
         if isinstance(self.weight, Int8Matrix):
             return self.weight.linear(self.bias)
         bfloat16 = self.compute_type == "bfloat16"
@@ -189,7 +188,7 @@ class Matrix(NamedTuple):
 
 
 def join(matrices: Sequence[Matrix]) -> Matrix | None:
-    """Matrices below one another, or None if they are of several types or have other outliers."""
+    """Stack matrices; None if their types or outliers differ."""
     first = matrices[0]
     if len(matrices) == 1:
         return first
@@ -213,7 +212,7 @@ def _zeros(matrix: Matrix) -> Float32:
 
 
 def unpacked(linears: Sequence[_core.Linear], rows: Any = None) -> Value:
-    """The weights of layers, below one another, or some rows of them."""
+    """The stacked weights of layers, or some of their rows."""
     if linears[0].compute_type == "int8":
         whole = Int8Matrix.joined([Int8Matrix(*linear.int8()) for linear in linears])
         return whole if rows is None else whole.rows(rows)
@@ -223,9 +222,9 @@ def unpacked(linears: Sequence[_core.Linear], rows: Any = None) -> Value:
 
 
 def as_slot(name: str, value: Any, old: Any, *, is_matrix: bool) -> Any:
-    """What the place of a parameter `old` holds for a value that is given for it: checked, copied.
+    """The checked and copied value for the place of a parameter whose present value is `old`.
 
-    is_matrix: whether it may be an Int8Matrix. TypeError and ValueError name the parameter.
+    is_matrix: whether an Int8Matrix is allowed. Errors: TypeError and ValueError naming the parameter.
     """
     new: Any = value
     if isinstance(value, Int8Matrix):
@@ -248,7 +247,7 @@ def as_slot(name: str, value: Any, old: Any, *, is_matrix: bool) -> Any:
 
 
 def _as_array(name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # which NumPy lacks
+    if str(getattr(value, "dtype", "")) == "torch.bfloat16":  # a dtype that NumPy lacks
         value = value.float()
     array = array_of(name, value)
     if array.dtype.name not in _FLOATS and not np.issubdtype(dtype, np.integer):

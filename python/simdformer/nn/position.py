@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions inside an attention: modules passed as `position`."""
+"""The base class of positions in attention, the modules for the `position` argument."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from simdformer.nn.projections import Projections
 
 
 class Position(Module):
-    """What positions of one kind are: given to an attention, or to several, as `position=`.
+    """Base class of positions in attention. Several attentions may share one.
 
-    max_positions: the longest sequence, for which what a call needs is made once; longer ones are
-        refused. None: any length, tables grow as they are needed.
+    max_positions: the maximum length of a sequence; tables are then made once. None: any length; tables
+        grow when they are needed.
     """
 
     def __init__(self, max_positions: int | None = None) -> None:
@@ -26,30 +26,30 @@ class Position(Module):
 
     @property
     def terms(self) -> int:
-        """Number of terms of one size in the scores: their scale is 1 / sqrt(terms head_dim)."""
+        """The number of terms of equal size in a score. The scale of scores is 1 / sqrt(terms head_dim)."""
         return 1
 
     def _multiplying(self) -> Iterator[Module]:
-        return iter(())  # tables are made of its matrices, in float64
+        return iter(())  # its matrices are only used to make tables, in float64
 
     def packed_matrices(self) -> Iterator[PackedMatrix]:
-        """None: it has tables."""
+        """Yields nothing, because only tables are packed."""
         return iter(())
 
     def check_heads(self, heads: Heads) -> None:
-        """ValueError if an attention with these heads can't use it."""
+        """ValueError if it does not fit an attention with these heads."""
 
     def size_for(self, length: int) -> int:
-        """How many positions to make tables for that serve `length`."""
-        # Powers of two: a decoder's steps do not make a table each.
+        """The size of the tables to make for this length."""
+        # A power of two, so that a decoder does not make new tables at each step.
         return int(1 << max(5, (length - 1).bit_length()))
 
     def serves(self, size: int, length: int) -> bool:
-        """Whether tables for `size` positions are right for `length`."""
+        """Whether tables for `size` positions are valid for this length."""
         return size >= length
 
     def positions(self, heads: Heads, projections: Projections, size: int) -> _core.Positions:
-        """What a native call takes for positions below `size`."""
+        """The packed positions for a native call with positions below `size`."""
 
         def make() -> _core.Positions:
             self.check_heads(heads)
@@ -60,16 +60,16 @@ class Position(Module):
             return self._kept.get("positions", inputs, make)
 
     def _tables(self, heads: Heads, projections: Projections, size: int) -> dict[str, Any]:
-        """Arguments of _core.Positions, of the heads that are left in the attention."""
+        """The arguments of _core.Positions, for the remaining heads of the attention."""
         raise NotImplementedError
 
     def _inputs(self, heads: Heads, projections: Projections) -> tuple[object, ...]:  # noqa: ARG002
-        """The objects of the attention that the tables are made of."""
+        """The objects of the attention from which tables are made."""
         return heads.kept
 
 
 def check_num_heads(position: Position, own: int, heads: Heads) -> None:
-    """ValueError unless the attention was built with the position's number of heads."""
+    """ValueError if the number of heads differs from that of the attention before pruning."""
     if own != heads.num_built:
         raise ValueError(
             f"{type(position).__name__} is of {own} heads, the attention has {heads.num_built}"
@@ -77,7 +77,8 @@ def check_num_heads(position: Position, own: int, heads: Heads) -> None:
 
 
 def check_embed_dim(position: Position, own: int, heads: Heads) -> None:
-    """ValueError unless the attention has the position's embed_dim, which its heads share out."""
+    """ValueError if embed_dim differs from that of the attention, or is not divided equally among its
+    heads."""
     name = type(position).__name__
     if own != heads.embed_dim:
         raise ValueError(f"{name} has embed_dim {own}, the attention has {heads.embed_dim}")

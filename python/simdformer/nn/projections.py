@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The query, key and value projections of an attention: which rows of its parameters they are, and
-how they are packed: joined where they read the same rows."""
+"""The query, key and value projections of an attention: their rows in its parameters, and how they are
+packed. Projections with the same input are joined to one matrix."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from simdformer.nn.parameters import (
     value_of,
 )
 
-# What an attention calls its weights: joined, or apart if keys or values have other sizes.
+# The names of an attention's weights: joined, or separate if keys or values have other sizes.
 JOINED = "in_proj_weight"
 APART = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 BIAS = "in_proj_bias"
 
-# Which of queries (0), keys (1) and values (2) read the same rows.
+# The groups of queries (0), keys (1) and values (2) that have the same input.
 FORMS = {
     "apart": ((0,), (1,), (2,)),
     "cross": ((0,), (1, 2)),
@@ -40,17 +40,17 @@ Groups: TypeAlias = list[list[_core.Linear]]
 
 
 class Packed(NamedTuple):
-    """groups: the layers that read the same rows, side by side. linears: by parameter, those whose
-    rows are its own, below one another."""
+    """groups: for each group of projections with the same input, its layers, side by side. linears: for each
+    parameter, the layers that together contain its rows."""
 
     groups: Groups
     linears: Mapping[str, tuple[_core.Linear, ...]]
 
 
 class Projections:
-    """The projections of one attention, of its parameters as they are at the time.
+    """The current projections of one attention.
 
-    places: what the parameters' places hold, by name. tie_qk: keys are projected as queries are.
+    places: the values of the parameters' places, by name. tie_qk: keys use the projection of queries.
     """
 
     def __init__(self, places: Mapping[str, Any], heads: Heads, *, tie_qk: bool) -> None:
@@ -60,21 +60,23 @@ class Projections:
         self._cuts = (0, heads.query_dim, heads.query_dim + heads.key_dim, None)
 
     def inputs(self) -> tuple[object, ...]:
-        """The objects that all of them are made of."""
+        """The objects from which the projections are made."""
         places = (self._places.get(name) for name in (JOINED, *APART, BIAS))
         return (*places, *self._cuts, self.tie_qk)
 
     def query(self) -> Matrix:
-        """That of the queries, in float32."""
+        """The projection of queries in float32."""
         return self._in_float32(0)
 
     def key(self) -> Matrix:
-        """That of the keys, in float32."""
+        """The projection of keys in float32."""
         return self._in_float32(0 if self.tie_qk else 1)
 
     def pack(self, form: str, bilinear: Float32 | None = None) -> Packed:
-        """All of them, grouped as FORMS says; only the packed form has their numbers then, unless they
-        were at hand. bilinear: what goes into the queries' projection.
+        """Pack all projections in the groups of FORMS. Afterwards only the packed form has their numbers,
+        except those that are kept.
+
+        bilinear: matrices to multiply into the query projection.
         """
         parts = list(self._parts(to_pack))
         folded = bilinear is not None and not is_identity(bilinear)
@@ -86,7 +88,7 @@ class Projections:
         for name, (packed, rows) in linears.items():
             if not folded:
                 leave_to(self._places[name], packed, rows)
-        if self.tie_qk:  # the rows for keys are packed, but not used
+        if self.tie_qk:  # the rows for keys are packed but not used
             (query,), _, (value,) = groups
             groups = [[query, query, value]] if form == "self" else [[query], [query], [value]]
         return Packed(groups, {name: packed for name, (packed, _) in linears.items()})
@@ -94,7 +96,7 @@ class Projections:
     def _linears(
         self, groups: Groups, members: tuple[tuple[int, ...], ...], sizes: list[int]
     ) -> dict[str, tuple[tuple[_core.Linear, ...], Any]]:
-        """By parameter, the layers that have its rows, and what indexes these; None for all."""
+        """For each parameter, the layers that contain its rows, and the index of these rows; None for all."""
         if self._joined:
             return {JOINED: (tuple(linear for group in groups for linear in group), None)}
         result: dict[str, tuple[tuple[_core.Linear, ...], Any]] = {}
@@ -112,11 +114,12 @@ class Projections:
         if query.compute_type == "int8":
             raise ValueError("bilinear_weight of an attention in int8 must be identity matrices")
         for index in range(3):
-            kept_value(self._place(index))  # the packed form has them no more
+            kept_value(self._place(index))  # kept, because the packed form has other numbers
         return fold_bilinear(bilinear, query)
 
     def folded(self, bilinear: Float32) -> dict[str, Float32]:
-        """What parameters become when a bilinear score's matrices go into the queries' projection."""
+        """The new values of parameters after multiplying the matrices of a bilinear score into the query
+        projection."""
         weight, bias, _ = fold_bilinear(bilinear, self.query())
         name = JOINED if self._joined else APART[0]
         new = {name: np.concatenate([weight, value_of(self._places[name])[len(weight) :]])}
@@ -129,7 +132,7 @@ class Projections:
         return part._replace(weight=float32_of(part.weight))
 
     def _parts(self, read: Callable[[Any], Value]) -> Iterator[Matrix]:
-        """Of the queries, the keys and the values."""
+        """The matrices of queries, keys and values."""
         bias = kept_value(self._places[BIAS])
         joined = read(self._places[JOINED]) if self._joined else None
         for index in range(3):
@@ -152,14 +155,12 @@ def _pack_group(parts: list[Matrix]) -> list[_core.Linear]:
 
 
 def is_identity(bilinear: Float32) -> bool:
-    """Whether a bilinear score is a product of queries and keys as they are."""
+    """Whether the matrices of a bilinear score are identities."""
     return bool((bilinear == np.eye(bilinear.shape[-1], dtype=np.float32)).all())
 
 
 def fold_bilinear(bilinear: Float32, query: Matrix) -> Matrix:
-    """q^T W k = (W^T q)^T k: W (heads, head_dim, head_dim) goes into the query projection, once, in
-    float64.
-    """
+    """Multiply W (heads, head_dim, head_dim) into the query projection, in float64: q^T W k = (W^T q)^T k."""
     w = bilinear.astype(np.float64)
     count, head_dim = w.shape[:2]
     own = float32_of(query.weight)

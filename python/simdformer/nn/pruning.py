@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaving heads of an attention out for good: which parts of its parameters stay."""
+"""Removes heads of an attention permanently: which parts of its parameters remain."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _EXTRA_KEYS = ("bias_k", "bias_v")
 
 
 def kept_features(heads: Heads, gone: Collection[int]) -> NDArray[np.int64]:
-    """The features of the heads that stay, of all heads' side by side."""
+    """The features of the remaining heads among those of all heads."""
     size = heads.head_dim
     return (_kept(heads, gone)[:, None] * size + np.arange(size)).reshape(-1)
 
 
 def kept_parts(heads: Heads, gone: Collection[int]) -> Iterator[tuple[str, Any]]:
-    """Names of an attention's parameters, and what indexes those that stay of each."""
+    """For each parameter of an attention, its name and the index of the part that remains."""
     features = kept_features(heads, gone)
     triple = np.concatenate([features + i * heads.query_dim for i in range(3)])
     yield JOINED, triple

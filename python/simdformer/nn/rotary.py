@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions as rotations of queries and keys."""
+"""Positions that rotate queries and keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simdformer.nn.projections import Projections
 
 
 class _Scaling(Mapping[str, Any]):
-    """A mapping that cannot change, so that what was made of it is right until another is set."""
+    """A mapping that cannot be changed, so that tables made from it stay valid."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
@@ -106,14 +106,15 @@ class RotaryEmbedding(Position):
         return scaling.get("rope_type", scaling.get("type"))
 
     def size_for(self, length: int) -> int:
-        """Where the frequencies depend on it, no more than the length that they are for."""
+        """The size of the tables. If frequencies depend on the length, tables are not made for longer ones."""
         if self._kind == "dynamic":
             return length
         size, first = super().size_for(length), self._short_length
         return size if first is None or length > first else min(size, first)
 
     def serves(self, size: int, length: int) -> bool:
-        """With "dynamic" scaling, for its own length alone; with "longrope", on its side of one."""
+        """Whether tables are valid: with "dynamic" scaling only for their own length, with "longrope" on one
+        side of the original length."""
         if self._kind == "dynamic":
             return size == length
         first = self._short_length
@@ -121,7 +122,7 @@ class RotaryEmbedding(Position):
 
     @property
     def _short_length(self) -> int | None:
-        """Up to which length "longrope" takes its short factors."""
+        """The maximum length for the short factors of "longrope"."""
         if self._kind != "longrope":
             return None
         return int((self.scaling or {})[LENGTH])

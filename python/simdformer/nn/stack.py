@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stack of layers, and one call of it."""
+"""A stack of layers, and a call of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simdformer.nn.module import Float32, Module
 
 
 class TransformerStack(Module):
-    """num_layers copies of a layer, or of several in turn, and a last norm if there is one."""
+    """num_layers copies of a layer, or of several layers in turn, and an optional final norm."""
 
     _layer: type[TransformerLayer]
 
@@ -51,7 +51,7 @@ class TransformerStack(Module):
                 )
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         layer: TransformerLayer = self.layers[0]
         return layer.sample()
 
@@ -61,7 +61,7 @@ class TransformerStack(Module):
 
 
 class Masks(NamedTuple):
-    """What says which keys of one sequence are seen, as the caller gave it."""
+    """The masks of one call, as the caller gave them."""
 
     mask: Any
     key_padding: Any
@@ -70,7 +70,7 @@ class Masks(NamedTuple):
 
 
 class CallOptions(NamedTuple):
-    """What a call of any stack can be asked for."""
+    """The options of a call."""
 
     head_mask: Any = None
     need_weights: bool = False
@@ -106,7 +106,7 @@ class StackCall:
             self.add_weights("self_weights", [layer.self_attn for layer in layers], keys)
 
     def _set_masks(self, name: str) -> layout.Sequences:
-        """Masks for what lengths can't say. Returns the sequences without their padding."""
+        """Set the masks that lengths cannot express. Returns the sequences without their padding."""
         x, cached = self.x, self._options.cache is not None
         padding = layout.key_padding(f"{name}_key_padding_mask", self._masks.key_padding, x)
         if cached and (self._masks.mask is not None or padding.keep is not None):
@@ -121,7 +121,7 @@ class StackCall:
         return x if padding.lengths is None else x.with_lengths(padding.lengths)
 
     def _set_layers(self, keys: int) -> None:
-        """What is each layer's own."""
+        """Set the arguments that differ between layers."""
         attentions = [layer.self_attn for layer in self._layers]
         positions = [attention.positions(keys) for attention in attentions]
         if any(given is not None for given in positions):
@@ -140,14 +140,14 @@ class StackCall:
         ]
 
     def add_weights(self, name: str, attentions: list[MultiheadAttention], keys: int) -> None:
-        """Arrays that the native call fills with weights, (N, heads, L, keys) a layer."""
+        """Arrays that the native call fills with weights, one (N, heads, L, keys) per layer."""
         shape = (self.x.length, keys)
         self.arguments[name] = [
             np.zeros((self.x.batch, a.num_heads, *shape), np.float32) for a in attentions
         ]
 
     def run(self, stack: _core.TransformerStack) -> Float32:
-        """The output, laid out as the input."""
+        """Run the call. The output has the layout of the input."""
         out, view = self.x.empty_output(self._layers[0].d_model)
         stack.forward(self.x.view, self._real.cu_seqlens, view, **self.arguments)
         if self._masks.key_padding is not None and self._real is self.x:
@@ -155,7 +155,7 @@ class StackCall:
         return out
 
     def _zero_padding(self, out: Float32) -> None:
-        """Padding that is not on the right passes through the layers; its rows become 0 after."""
+        """Set rows of padding to 0. Padding that is not at the end goes through the layers."""
         array = mask_of("padding", self._masks.key_padding)
         ignore = array if array.dtype == np.bool_ else np.isneginf(array)
         if not self.x.batched:

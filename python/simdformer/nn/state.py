@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `load_state_dict` takes, matched with what a module has."""
+"""Matches the values given to `load_state_dict` with the parameters of a module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simdformer.nn.parameters import Stored, as_slot, shape_of
 
 State: TypeAlias = Mapping[str, Any]
 
-# A training counter that torch's BatchNorm saves: kept if it exists, not required.
+# A training counter that torch's BatchNorm saves. It is kept if present, but not required.
 _COUNTER = "num_batches_tracked"
 
 
@@ -38,7 +38,7 @@ class IncompatibleKeys(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A parameter of the module: what its place holds, and whether it may be an Int8Matrix."""
+    """A parameter of the module: the value of its place, and whether it may be an Int8Matrix."""
 
     slot: Any
     is_matrix: bool
@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
 
 @contextmanager
 def opened_state(source: State | str | Path) -> Iterator[State]:
-    """`{name: array}` as it is given, or of a checkpoint, whose tensors are read one by one."""
+    """The given `{name: array}`, or that of a checkpoint, whose tensors are read one by one."""
     if isinstance(source, Mapping):
         yield source
         return
@@ -62,15 +62,15 @@ def opened_state(source: State | str | Path) -> Iterator[State]:
 
 
 class _InFile(Stored):
-    """A tensor of a file that is open during the call alone."""
+    """A tensor of a file that is only open during the call."""
 
 
 def match_state(
     wanted: Mapping[str, Wanted], state: State, *, strict: bool, kind: str
 ) -> tuple[dict[str, Any], IncompatibleKeys]:
-    """What the places of the module's parameters are to hold, and what could not be matched.
+    """The new values of the parameters' places, and the keys without a match.
 
-    ValueError names everything that does not fit.
+    Errors: ValueError listing everything that does not match.
     """
     if nested := [name for name, value in state.items() if isinstance(value, Mapping)]:
         best = max(nested, key=lambda name: len(wanted.keys() & state[name].keys()))

@@ -64,7 +64,7 @@ class TextEmbeddings(Module):
         self.token_type_embeddings = _table(type_vocab_size, embedding_dim)
         self.norm = norm
         self.projection = projection
-        # Whether the table of words is packed as a layer that gives logits, and rows are looked up there.
+        # Whether the word embeddings are packed as the layer of a head, and rows are read from there.
         self.is_tied = False
 
     @property
@@ -109,7 +109,7 @@ class TextEmbeddings(Module):
         return native
 
     def head(self) -> _core.Linear:
-        """The table of words as a layer in float32 that gives logits."""
+        """The word embeddings as a layer in float32 that computes logits."""
         slot = self.word_embeddings.place("weight")
 
         def pack() -> _core.Linear:
@@ -122,7 +122,7 @@ class TextEmbeddings(Module):
 
 
 def source(input_ids: Any, cu_seqlens: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Ids and offsets, checked but for the ids' range."""
+    """Check ids and offsets; the range of ids is checked later."""
     ids = id_vector("input_ids", input_ids)
     return ids, offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoders of token ids: embeddings, layers and a last norm. Model folders are loaded as these."""
+"""Encoders of token ids: embeddings, layers and a final norm. Model folders are loaded as these."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TextEncoder(Module):
         )
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         cu_seqlens = sample_offsets(self.max_positions)
         return Sample((sample_ids(self.vocab_size, int(cu_seqlens[-1])), cu_seqlens), {})
 
@@ -180,7 +180,7 @@ class TextEncoder(Module):
         cache: DecoderCache | None,
         **options: Any,
     ) -> Float32:
-        """One native call. shape: of its output."""
+        """Make one native call. shape: of its output."""
         input_ids, cu = source
         check_cache(cache)
         longest = int(np.diff(cu).max(initial=0))

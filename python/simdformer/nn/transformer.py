@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder and decoder together."""
+"""An encoder and a decoder together."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Transformer(Module):
         self.batch_first = batch_first
 
     def sample(self) -> Sample:
-        """What it is quantized with if no sample is given."""
+        """The default sample for quantization."""
         cu = sample_offsets()
         rows = (sample_rows(self.d_model, cu), sample_rows(self.d_model, cu, 1))
         return Sample(rows, {"src_cu_seqlens": cu, "tgt_cu_seqlens": cu})
@@ -174,7 +174,7 @@ class Transformer(Module):
     def _check(
         self, name: str, x: Any, mask: Any, padding: Any, cu_seqlens: Any
     ) -> layout.KeyPadding:
-        """Errors under the names that this call has for what the stacks take."""
+        """Check the arguments, so that errors use this call's names."""
         cu_name = f"{name}_cu_seqlens"
         rows = layout.sequences(name, x, self.d_model, self.batch_first, cu_seqlens, cu_name)
         layout.attention_pairs(f"{name}_mask", mask, rows, rows, self.nhead)
