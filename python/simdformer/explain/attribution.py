@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tokens a vector, or the similarity of two, comes from."""
+"""How much each token contributes to a vector, or to the similarity of two vectors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def token_similarity(
 
 
 def pair_similarity(first: EmbeddedText, second: EmbeddedText) -> Float64:
-    """`token_similarity` of embedded texts."""
+    """As `token_similarity`, for embedded texts."""
     model = first.model
     if model.pooling_modes != ("mean",):
         raise ValueError(
@@ -182,9 +182,9 @@ def norm_weighted_attention(
 
 
 def weigh_by_norm(embedded: EmbeddedText, index: int) -> Float32:
-    """One layer of `norm_weighted_attention`, of a text with its attentions and hidden states."""
+    """One layer of `norm_weighted_attention` for a text with its attentions and hidden states."""
     output, layer = embedded.output, embedded.model.encoder.layers[index]
-    # The last hidden state is not the input of a layer.
+    # the last hidden state is not the input of a layer
     values = projected_values(layer, (output.hidden_states or ())[:-1][index])
     weights = np.asarray((output.attentions or ())[index])
     return np.asarray(weights * np.linalg.norm(values, axis=-1)[:, None, :])
@@ -232,12 +232,12 @@ def whole_agreement(text: EmbeddedText, other: Float64 | None) -> float:
 
 
 def losses(text: EmbeddedText, other: Float64 | None) -> Float64:
-    """`leave_one_out` of an embedded text."""
+    """As `leave_one_out`, for an embedded text."""
     return whole_agreement(text, other) - agreement(text, text.embed_without_each(), other)
 
 
 def _unit_sum(text: EmbeddedText) -> Float64:
-    """Rows (n, dim) whose sum is the unit vector of the text's embedding."""
+    """Rows (n, dim) whose sum is the text's embedding, scaled to length one."""
     rows = text.output.last_hidden_state.astype(np.float64)[:, : len(text.embedding)]
     rows[: text.pooling_start] = 0
     norm = np.linalg.norm(rows.sum(axis=0))

@@ -73,14 +73,14 @@ def cost_table(n: int, d: int, kernel_size: int = 3) -> list[LayerCost]:
     if kernel_size % 2 == 0 or kernel_size == 1:
         raise ValueError(f"kernel_size must be odd and above 1, got {kernel_size}")
     hops = -(-(n - 1) // (kernel_size // 2))
-    # Four projections, scores and their product with the values.
+    # four projections, the scores, and their product with the values
     table = [
         LayerCost("attention", 4 * d * (d + 1), 8 * n * d * d + 4 * n * n * d, 1, min(n - 1, 1))
     ]
     parameters, flops = kernel_size * d * d + d, 2 * kernel_size * n * d * d
     table.append(LayerCost("convolution", parameters, flops, 1, hops))
     for layer, gates in (("rnn", 1), ("gru", 3), ("lstm", 4)):
-        # Each gate reads the input and the state.
+        # each gate reads the input and the state
         parameters, flops = 2 * gates * d * (d + 1), 4 * gates * n * d * d
         table.append(LayerCost(layer, parameters, flops, n, n - 1))
     return table

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text and its vectors without some tokens; copies of models with changes."""
+"""The vectors of a text without some of its tokens, and copies of models with changes."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def explain_texts(
 
 
 def attributions(text: EmbeddedText) -> dict[str, Array]:
-    """Numbers (n,) per token from one pass, by name."""
+    """Attributions of the text's tokens (n,) from one pass, by name."""
     output = text.output
     attentions = np.array(output.attentions)
     return {

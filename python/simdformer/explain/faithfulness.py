@@ -16,7 +16,7 @@ from simdformer.functional.arrays import positive_int
 
 Float64 = NDArray[np.float64]
 
-# Shares of the tokens that are removed or kept, as in ERASER, section 4.2.
+# The fractions of tokens that are removed or kept, as in ERASER, section 4.2.
 FRACTIONS = (0.01, 0.05, 0.1, 0.2, 0.5)
 _RANDOM_ORDERS = 10
 
@@ -120,7 +120,7 @@ class Erasure:
     def __init__(
         self, text: EmbeddedText, other: Float64 | None, num_resamples: int = 1000, seed: int = 0
     ) -> None:
-        """other: the embedding that the text is compared with, or None."""
+        """other: the embedding with which the text is compared, or None."""
         self._text = text
         self._other = other
         self._places = np.flatnonzero(~text.is_special)
@@ -138,7 +138,7 @@ class Erasure:
         self._random = np.mean(erased, axis=0)
 
     def test(self, attribution: ArrayLike) -> Faithfulness:
-        """Measure one of them."""
+        """Measure the faithfulness of one attribution."""
         given = np.asarray(attribution, np.float64)
         if given.shape != (len(self._text),):
             raise ValueError(
@@ -163,7 +163,7 @@ class Erasure:
         )
 
     def _erase(self, attributions: Sequence[Float64]) -> Float64:
-        """Comprehensiveness and sufficiency of each: float64 (k, 2)."""
+        """Comprehensiveness and sufficiency of each ranking: float64 (k, 2)."""
         n = len(self._places)
         if not n:
             return np.full((len(attributions), 2), np.nan)
@@ -179,7 +179,7 @@ class Erasure:
         return np.asarray(lost.reshape(len(attributions), len(FRACTIONS), 2).mean(axis=1))
 
     def _agreement(self, kept: Sequence[NDArray[np.bool_]]) -> Float64:
-        """The similarity of the text with only these tokens; computed once per choice."""
+        """The similarity of the text with only these tokens. Each set is computed once."""
         new = {mask.tobytes(): mask for mask in kept if mask.tobytes() not in self._agreements}
         if new:
             embeddings = self._text.embed_kept(list(new.values()))
@@ -200,7 +200,7 @@ def _ranks(values: Float64, draws: NDArray[np.int64]) -> Float64:
 
 
 def _correlations(a: Float64, b: Float64) -> Float64:
-    """Correlation row by row; NaN if one row is constant or there are fewer than three numbers."""
+    """The correlation of each pair of rows; NaN if a row is constant or has fewer than three numbers."""
     x, y = (z - z.mean(axis=1, keepdims=True) if z.shape[1] else z for z in (a, b))
     norms = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     defined = (norms > 0) & (a.shape[1] >= 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as values: drawn by a page, written by `--json`, plotted by matplotlib."""
+"""Pictures as data, which a page, `--json` and matplotlib show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class HeatMap:
-    """Numbers (rows, columns) as colors between low and high; diverging: zero is in the middle."""
+    """Numbers (rows, columns) as colors between low and high. diverging: zero has the middle color."""
 
     kind: ClassVar[str] = "heat_map"
     title: str
@@ -35,11 +35,11 @@ class HeatMap:
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Measures of each head of each layer, and the map of one head.
+    """Measures of each head of each layer, and the map of a selected head.
 
-    measures: by name, numbers (layers, heads). maps: for each layer float32 (heads, n, n), in [0, 1];
-    only pages contain them, one byte per weight. strongest: query, key and value of the largest weight
-    of each layer and head.
+    measures: by name, numbers (layers, heads). maps: for each layer float32 (heads, n, n), in [0, 1]; only
+    pages contain them, with one byte per weight. strongest: query, key and value of the largest weight of
+    each layer and head.
     """
 
     kind: ClassVar[str] = "heads"
@@ -101,15 +101,15 @@ def scaled(
     values: Array,
     note: str = "",
 ) -> HeatMap:
-    """A diverging HeatMap, zero in the middle of the colors. x, y: label and ticks of each axis."""
+    """A HeatMap with zero in the middle of the colors. x, y: label and ticks of each axis."""
     most = float(np.nanmax(np.abs(values), initial=0)) or 1.0
     return HeatMap(title, x[0], y[0], x[1], y[1], values, -most, most, True, note)
 
 
 def plain(value: Any) -> Any:
-    """A value for JSON: arrays as lists, numbers as float32 is printed, NaN as null.
+    """Convert a value for JSON: arrays become lists, numbers are printed as float32, NaN becomes null.
 
-    Maps of heads are omitted.
+    Maps of heads are left out.
     """
     if is_dataclass(value) and not isinstance(value, type):
         kind = getattr(value, "kind", None)
@@ -127,7 +127,8 @@ def plain(value: Any) -> Any:
 
 
 def packed_maps(maps: Sequence[Array]) -> str:
-    """The maps of all layers, one byte per weight, compressed (zlib) and in base64. Errors are below 0.002."""
+    """The maps of all layers, one byte per weight, compressed with zlib, in base64. The error is below
+    0.002."""
     raw = b"".join(np.rint(np.asarray(layer) * 255).astype(np.uint8).tobytes() for layer in maps)
     return base64.b64encode(zlib.compress(raw, 7)).decode("ascii")
 
@@ -156,5 +157,5 @@ def _floats(array: Array) -> Any:
 
 
 def _float(number: np.float32) -> float | None:
-    # The shortest decimals of this float32, not of the double that it converts to.
+    # the shortest decimals of the float32, not of the double it converts to
     return float(str(number)) if np.isfinite(number) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What switching a head off changes."""
+"""The effect of switching a head off."""
 
 from __future__ import annotations
 
@@ -128,20 +128,20 @@ def head_ablation(
 
 
 def head_turns(text: EmbeddedText, means: Sequence[Float32] | None = None) -> Float64:
-    """`head_importance` of one text. means: outputs that replace zeros, (heads, head_dim) per layer."""
+    """As `head_importance`, for one text. means: outputs that replace zeros, (heads, head_dim) per layer."""
     off = embed_without_heads(text) if means is None else _embed_with_means(text, means)
     return np.asarray(1 - cosine(off, text.embedding), np.float64)
 
 
 def similarity_changes(first: EmbeddedText, second: EmbeddedText) -> Float64:
-    """`head_ablation` of embedded texts."""
+    """As `head_ablation`, for embedded texts."""
     before = similarity(first.model, first.embedding, second.embedding)
     off = similarity(first.model, embed_without_heads(first), embed_without_heads(second))
     return np.asarray(off - before, np.float64)
 
 
 def embed_without_heads(text: EmbeddedText) -> Float64:
-    """A text's embedding with each head switched off: float64 (num_layers, num_heads, dim)."""
+    """A text's embedding with each head switched off in turn: float64 (num_layers, num_heads, dim)."""
     shape = head_shape(text.model)
     count = shape[0] * shape[1]
     masks = 1 - np.eye(count, dtype=np.float32).reshape(count, *shape)
@@ -149,7 +149,7 @@ def embed_without_heads(text: EmbeddedText) -> Float64:
 
 
 def similarity(model: SentenceTransformer, a: Float64, b: Float64) -> Float64:
-    """The model's similarity of vectors (..., dim) that broadcast, in float64: (...)."""
+    """The model's similarity of vectors (..., dim), which are broadcast, in float64: (...)."""
     pairs = np.broadcast_arrays(a, b)
     rows = (pair.reshape(-1, pair.shape[-1]) for pair in pairs)
     return np.asarray(model.similarity_pairwise(*rows), np.float64).reshape(pairs[0].shape[:-1])
@@ -186,9 +186,9 @@ def _embed_with_means(text: EmbeddedText, means: Sequence[Float32]) -> Float64:
 def _with_constant_head(
     model: SentenceTransformer, layer: int, head: int, output: Float32
 ) -> SentenceTransformer:
-    """A copy of the model whose output projection adds its product with this output of the head.
+    """A copy of the model whose output projection adds the contribution of this constant output of the head.
 
-    Other heads are unchanged, and so is this one unless it is masked.
+    Other heads do not change. The head itself changes only if it is masked.
     """
     encoder = copy.deepcopy(model.encoder)
     attention = encoder.layers[layer].self_attn

@@ -146,7 +146,7 @@ def checked_maps(attentions: Any) -> NDArray[Any]:
         raise TypeError("attentions must hold every layer's weights, but some layers are None")
     try:
         maps = np.asarray(attentions)
-    except ValueError as error:  # layers of several shapes
+    except ValueError as error:  # layers have different shapes
         raise ValueError("attentions must have the same number of heads in every layer") from error
     if maps.dtype.kind != "f":
         raise TypeError(f"attentions must be floating point, got {maps.dtype}")
@@ -159,13 +159,13 @@ def _entropy(weights: NDArray[Any]) -> float:
     if not weights.size:
         return float("nan")
     w = weights.astype(np.float64)
-    # 0 ln 0 = 0: weights that are not positive add nothing.
+    # 0 ln 0 = 0, so weights that are not positive are left out.
     terms = w * np.log(w, out=np.zeros_like(w), where=w > 0)
     return float(-terms.sum(axis=-1).mean())
 
 
 def _mean(weights: NDArray[Any], maps: NDArray[Any]) -> Float64:
-    """Over the last axis, NaN if it is empty."""
+    """The mean over the last axis; NaN if it is empty."""
     if not weights.shape[-1]:
         return np.full(maps.shape[:-2], np.nan)
     return np.asarray(weights.mean(axis=-1, dtype=np.float64), np.float64)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a report drawn by matplotlib (the extra "plots")."""
+"""Draws the pictures of a report with matplotlib (extra "plots")."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _MOST_TICKS = 40
 
 
 def draw(figure: Figure, kind: str) -> bytes:
-    """A picture as the bytes of a file, reproducible. kind: "png" or "svg".
+    """Draw a picture and return the bytes of the file, which are reproducible. kind: "png" or "svg".
 
-    All measures of Heads and all series of Bars are drawn. ImportError without matplotlib.
+    All measures of Heads and all series of Bars are drawn. Errors: ImportError without matplotlib.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Sheet
 
     settings: Any = {"svg.hashsalt": "simdformer", "svg.fonttype": "none", "font.size": 9}
-    # A token may contain a dollar sign, which does not start a formula.
+    # A dollar sign in a token must not start a formula.
     with rc_context({**settings, "text.parse_math": False}):
         sheet = Sheet()
         _PAINTERS[type(figure)](sheet, figure)
-        if len(sheet.axes) <= 2:  # a picture, and perhaps its color bar
+        if len(sheet.axes) <= 2:  # the picture, and a color bar if there is one
             sheet.axes[0].set_title(figure.title)
         else:
             sheet.suptitle(figure.title, y=1.02)
         buffer = io.BytesIO()
-        # Without date and version of matplotlib, so that the same picture has the same bytes.
+        # without date and version of matplotlib, so that equal pictures have equal bytes
         metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
         sheet.savefig(buffer, format=kind, dpi=120, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()
@@ -111,7 +111,7 @@ def _lines(sheet: Sheet, figure: Lines) -> None:
         axes.minorticks_off()
     if figure.log_y:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")  # by default a formula
+        axes.yaxis.set_major_formatter("{x:g}")  # matplotlib would parse it as a formula
     axes.grid(alpha=0.3)
     axes.legend()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A report: sections of text and pictures, as a page, as JSON and in notebooks."""
+"""Reports with text and pictures, as a page, as JSON, or in a notebook."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Report:
             title=html.escape(self.title),
             style=_read("style.css"),
             script=_read("canvas.js") + _read("page.js"),
-            # What could end the element, or begin a comment, is written as an escape.
+            # Characters that could end the element or start a comment are written as escapes.
             data=json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
         )
 
@@ -88,7 +88,7 @@ class Report:
 
 
 def model_facts(model: SentenceTransformer) -> dict[str, Any]:
-    """What a report says of its model."""
+    """The facts about a model that reports show."""
     layers = list(model.encoder.layers)
     return {
         "Model": model.name_or_path,
@@ -102,7 +102,7 @@ def model_facts(model: SentenceTransformer) -> dict[str, Any]:
 
 
 def _frame(page: str) -> str:
-    """A page as a notebook shows it."""
+    """The page in a frame, for notebooks."""
     style = "width: 100%; height: 720px; border: 0"
     return f'<iframe srcdoc="{html.escape(page)}" style="{style}"></iframe>'
 

@@ -134,9 +134,7 @@ class MultiheadAttention(PackedAttention):
         self.masked_row = masked_row
         self.window_size = window_size
         self._num_built = num_heads
-        self._kept_heads = tuple(
-            range(num_heads)
-        )  # positions use the numbers of heads before pruning
+        self._kept_heads = tuple(range(num_heads))  # positions use the indices before pruning
         self.q_norm, self.k_norm = copy.deepcopy(qk_norm), copy.deepcopy(qk_norm)
         self.position = position
         self._register("logit_scale", init.full(np.log(10.0), num_heads) if logit_scale else None)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a stream of texts to batches without padding, with bounded memory.
+"""Makes batches without padding from a stream of texts, in bounded memory.
 
-Texts are not sorted by length: without padding that would not save anything. They keep the caller's
-order.
+Texts keep the caller's order. Sorting them by length would save nothing, because there is no padding.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ Int32 = NDArray[np.int32]
 T = TypeVar("T")
 R = TypeVar("R")
 
-# One chunk is tokenized at a time: enough texts to keep all cores busy for tens of milliseconds, and few
-# enough characters (about 64k tokens) to react to Ctrl-C soon and to need little memory.
+# One chunk is tokenized at a time. It has enough texts to keep all cores busy for tens of milliseconds, and
+# few enough characters (about 64k tokens) to react to Ctrl-C quickly and to need little memory.
 _CHUNK_TEXTS = 1024
 _CHUNK_CHARACTERS = 262_144
 
@@ -85,7 +84,8 @@ def chunks(
     max_texts: int = _CHUNK_TEXTS,
     max_characters: int = _CHUNK_CHARACTERS,
 ) -> Iterator[list[Text]]:
-    """Group consecutive texts, or pairs, into lists of bounded size; a longer one is a list of its own."""
+    """Group consecutive texts or pairs into lists of bounded size. A text above the bound gets its own
+    list."""
     chunk: list[Text] = []
     characters = 0
     for text in texts:
@@ -103,9 +103,9 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """map(function, items) in order. Each call runs in one background thread while the caller uses the
     previous result.
 
-    `items` is advanced in the caller's thread. A single item is processed there too, without a thread.
-    An exception of `function` is raised at its position. The thread ends with the generator, also if
-    the caller abandons it, after at most one running call.
+    `items` is advanced in the caller's thread. A single item is also processed there. An exception of
+    `function` is raised at its position. The thread ends with the generator, after at most one running call,
+    even if the caller abandons the generator.
     """
     iterator = iter(items)
     first = list(islice(iterator, 2))
@@ -118,7 +118,7 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     try:
         try:
             pending = executor.submit(function, first[0])
-        except RuntimeError:  # no thread can be started
+        except RuntimeError:  # the system cannot start a thread
             yield from map(function, chain(first, iterator))
             return
         for item in chain(first[1:], iterator):

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from simdformer.checkpoint import naming, read_optional_json, read_regular
 from simdformer.text.tokenizer_files import special_tokens
 
-# Words in a template that reads the content of a message as a list of parts.
+# Expressions in templates that read the content of a message as a list of parts.
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "message.content[")
-# Model types whose templates contain these words but take plain texts.
+# Model types whose templates contain these expressions but take plain texts.
 _FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
 # A template with its macros has a few KB.
 _LARGEST = 1 << 20
@@ -55,17 +55,17 @@ class ChatTemplate:
     def render(
         self, text: str, prompt: str | None, ids: Callable[[str], Sequence[int]], task: str | None
     ) -> Rendered:
-        """A text as the model reads it. ids: the tokenizer's function from text to ids."""
+        """The ids of a text as the model reads it. ids: the tokenizer's function from a text to ids."""
         return self._rendered([("user", text)], prompt, ids, task)
 
     def render_pair(
         self, pair: tuple[str, str], prompt: str | None, ids: Callable[[str], Sequence[int]]
     ) -> Rendered:
-        """A pair as the model reads it."""
+        """The ids of a pair as the model reads it."""
         return self._rendered([*zip(("query", "document"), pair, strict=True)], prompt, ids, None)
 
     def check_pairs(self) -> None:
-        """ValueError if a part of a pair is missing in the rendered text."""
+        """ValueError if the template drops a part of a pair."""
         first, *others = (
             self._text(list(zip(("query", "document"), pair, strict=True)), None, None)
             for pair in (("alpha", "bravo"), ("charlie", "bravo"), ("alpha", "foxtrot"))
@@ -148,7 +148,7 @@ def load_chat_template(
 
 
 def _source(folder: Path, config: Mapping[str, Any], name: object) -> tuple[Path, str | None]:
-    """A template's file and text: chat_template.jinja, else the named one in tokenizer_config.json."""
+    """A template's file and text: chat_template.jinja, else the one named in tokenizer_config.json."""
     path = folder / "chat_template.jinja"
     if os.path.lexists(path) and name is None:
         with naming(path):
@@ -161,7 +161,7 @@ def _source(folder: Path, config: Mapping[str, Any], name: object) -> tuple[Path
         if (given := given.get(name or "default")) is None:
             raise ValueError(f"{path}: chat_template has no template named {name or 'default'!r}")
     elif isinstance(name, str):
-        given = name  # a template that replaces the folder's
+        given = name  # a template that overrides the folder's
     if given is not None and not isinstance(given, str):
         raise ValueError(
             f"{path}: chat_template must be a string or a list of named templates, got {given!r}"
@@ -176,7 +176,7 @@ def _named(entry: object) -> tuple[str, str]:
 
 
 def _common_end(first: Sequence[int], second: Sequence[int]) -> Sequence[int]:
-    """The common ids at the end of both; none if they are all of one."""
+    """The ids that both lists have in common at the end; none if that is all of one list."""
     count = 0
     for a, b in zip(reversed(first), reversed(second), strict=False):
         if a != b:
@@ -194,7 +194,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
 
 
 def _environment() -> Any:
-    """transformers' environment: Python's own attributes cannot be accessed, and nothing can be changed."""
+    """transformers' environment: templates cannot access Python's own attributes or modify anything."""
     try:
         jinja2 = import_module("jinja2")
         sandbox, ext = import_module("jinja2.sandbox"), import_module("jinja2.ext")
@@ -204,7 +204,7 @@ def _environment() -> Any:
         ) from error
 
     class Generation(ext.Extension):  # type: ignore[misc, name-defined]
-        """The content of the tag, unchanged: it marks an assistant's text for training."""
+        """The tag's content, unchanged. For training, the tag marks texts of the assistant."""
 
         tags: ClassVar[set[str]] = {"generation"}
 
@@ -213,7 +213,8 @@ def _environment() -> Any:
             return parser.parse_statements(["name:endgeneration"], drop_needle=True)
 
     class Namespace(jinja2.utils.Namespace):  # type: ignore[misc, name-defined]
-        """Without names that start with an underscore, which give access to Python's internals."""
+        """A namespace without names that start with an underscore, which give access to Python's
+        internals."""
 
         def __init__(*args: Any, **kwargs: Any) -> None:
             values = dict(*args[1:], **kwargs)
@@ -239,7 +240,7 @@ def _environment() -> Any:
 
 
 def _dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
-    # Not the class, which has attributes.
+    # the class would give access to its attributes
     return dict(*args, **kwargs)
 
 

@@ -18,7 +18,7 @@ from simdformer.checkpoint import read_optional_json
 
 Token = str | AddedToken
 
-# In transformers' order, in which tokens that are not in the vocabulary get their ids.
+# transformers' order. Tokens that are missing in the vocabulary get ids in this order.
 ROLES = (
     "bos_token",
     "eos_token",
@@ -33,8 +33,8 @@ _EXTRA, _OLD_EXTRA = "extra_special_tokens", "additional_special_tokens"
 
 
 class Declared(NamedTuple):
-    """fields: tokenizer_config.json, with what special_tokens_map.json changes. named: special tokens
-    with a role of the model's own. added: tokens by their ids."""
+    """fields: of tokenizer_config.json, changed by special_tokens_map.json. named: special tokens with a role
+    that the model defines. added: the added tokens by id."""
 
     fields: dict[str, Any]
     named: dict[str, Token]
@@ -43,8 +43,8 @@ class Declared(NamedTuple):
     def special(
         self, defaults: Mapping[str, str | None], strips_left: Iterable[str]
     ) -> dict[str, Token]:
-        """The special tokens by role. defaults: of those that no file names; strips_left: the roles of
-        those that take the blank before them along if only their text is given."""
+        """The special tokens by role. defaults: used if no file names a token. strips_left: roles of tokens
+        that include the space before them if only their text is given."""
         given = {role: self.fields.get(role, defaults.get(role)) for role in ROLES}
         for role in strips_left:
             if isinstance(text := given[role], str):
@@ -52,12 +52,12 @@ class Declared(NamedTuple):
         return {role: token for role, token in given.items() if token is not None} | self.named
 
     def extra(self, otherwise: Iterable[Token]) -> list[Token]:
-        """The special tokens without a role. otherwise: where tokenizer_config.json says nothing."""
+        """The special tokens without a role. otherwise: used if tokenizer_config.json has none."""
         return list(self.fields[_EXTRA] or [] if _EXTRA in self.fields else otherwise)
 
     @property
     def old_extra(self) -> list[Token] | None:
-        """What the older files have of them."""
+        """The special tokens without a role in the older files."""
         return self.fields.get(_OLD_EXTRA)
 
 
@@ -67,14 +67,14 @@ def read_declared(
     overrides: Mapping[str, Any],
     of_definition: Mapping[int, AddedToken] | None,
 ) -> Declared:
-    """What a folder declares.
+    """Read the tokens that a folder declares.
 
-    config: its tokenizer_config.json. overrides: replace fields of the files.
-    of_definition: the added tokens of tokenizer.json, None if there is no such file.
-    ValueError names the file with invalid tokens.
+    config: its tokenizer_config.json. overrides: replace fields of the files. of_definition: the added tokens
+    of tokenizer.json; None if there is no such file.
+    Errors: ValueError naming the file with invalid tokens.
     """
     path, fields = folder / "tokenizer_config.json", dict(config)
-    if of_definition is not None:  # which defines the special tokens around a text
+    if of_definition is not None:  # it defines the special tokens around a text
         for name in ("add_bos_token", "add_eos_token"):
             fields.pop(name, None)
     fields.update(overrides)
@@ -109,7 +109,7 @@ def tokens_to_add(
     special: Mapping[str, Token],
     extra: Iterable[Token],
 ) -> list[AddedToken]:
-    """The added and special tokens that a tokenizer does not have yet, in the order in which they get ids.
+    """The added and special tokens that the tokenizer lacks, in the order in which they get ids.
 
     present: its tokens. special: by role. extra: without a role.
     """
@@ -117,7 +117,7 @@ def tokens_to_add(
     found: list[Token] = [added[i] for i in sorted(added) if repr(added[i]) not in there]
     known = {token.content for token in present.values()} | {str(token) for token in found}
     for token in (*special.values(), *extra):
-        if str(token) not in known and token not in found:  # an object is not equal to its text
+        if str(token) not in known and token not in found:  # an object differs from its text
             found.append(token)
     texts = {str(token) for token in special.values()}
     tokens = [AddedToken(t, special=True) if isinstance(t, str) else t for t in found]
@@ -128,7 +128,7 @@ def tokens_to_add(
 
 
 def token_of(path: Path, value: object) -> Token:
-    """A token in JSON: its text, or an object."""
+    """A token from JSON: its text, or an object."""
     if isinstance(value, (str, AddedToken)):
         return value
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
@@ -140,13 +140,13 @@ def token_of(path: Path, value: object) -> Token:
 
 
 def added_token(path: Path, value: object) -> AddedToken:
-    """The token as the library's object, without settings if there is only a text."""
+    """The library's object for a token. A plain text has no settings."""
     token = token_of(path, value)
     return AddedToken(token) if isinstance(token, str) else token
 
 
 def _own_roles(fields: Mapping[str, Any]) -> list[str]:
-    """The names of special tokens other than the usual ones."""
+    """The names of roles other than the usual ones."""
     return [
         name
         for name, value in fields.items()
@@ -167,7 +167,7 @@ def _move_extra(fields: dict[str, Any], named: dict[str, Any]) -> None:
 
 
 def _merge_map(path: Path, fields: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """special_tokens_map.json over the fields; its list of extra tokens is added to theirs."""
+    """Merge special_tokens_map.json into the fields. Its list of extra tokens is appended."""
     for name, value in read_optional_json(path).items():
         if overrides.get(name):
             continue
@@ -181,9 +181,9 @@ def _merge_map(path: Path, fields: dict[str, Any], overrides: Mapping[str, Any])
 
 
 def _texts(fields: Mapping[str, Any]) -> set[str]:
-    """The texts of the special tokens that are declared; as in transformers not of tokenizer_config.json's
-    objects, which are read later."""
-    extra = fields.get(_EXTRA)  # anything but a list is refused later, by name
+    """The texts of the declared special tokens. As in transformers, objects in tokenizer_config.json are left
+    out, because they are read later."""
+    extra = fields.get(_EXTRA)  # other types are rejected later, with the name of the field
     values = [*(fields.get(role) for role in ROLES), *(extra if isinstance(extra, list) else [])]
     return {str(value) for value in values if value}
 
@@ -195,14 +195,14 @@ def _tokens(path: Path, name: str, values: object) -> list[Token]:
 
 
 def _numbered(path: Path, values: object) -> dict[int, AddedToken]:
-    """Tokens by their ids, the order in which the library numbers them."""
+    """Tokens sorted by id. The library numbers them in this order."""
     if not isinstance(values, dict) or not all(_is_number(key) for key in values):
         raise ValueError(f"{path}: added tokens must be an object with ids, got {values!r}")
     return {int(key): added_token(path, value) for key, value in values.items()}
 
 
 def _old_added(path: Path, special: set[str]) -> dict[int, AddedToken]:
-    """The same in the files of before 2023: ids by texts."""
+    """The added tokens in files from before 2023, which map texts to ids."""
     values = {
         str(number): {
             "content": text,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finite weights may give results beyond float32: an error that names the text instead of NaN."""
+"""Detects results beyond the range of float32, which finite weights may give. The error names the text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = TypeVar("Rows", Float32, list[Float32])
 
 
 def finite(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
-    """Return the rows. ValueError names the first text whose rows are not finite."""
+    """Return the rows. ValueError names the first text with a row that is not finite."""
     begin = 0
     with closing(parts):
         for part in parts:
@@ -25,8 +25,8 @@ def finite(parts: Generator[Rows, None, None]) -> Generator[Rows, None, None]:
 
 
 def check_finite(rows: Iterable[Float32], begin: int) -> None:
-    """ValueError that names the first row that is not finite. begin: the number of the first text."""
-    # All at once; one by one only to find the text.
+    """ValueError naming the first row that is not finite. begin: the number of the first text."""
+    # all rows at once; the text is only searched in case of an error
     if isinstance(rows, np.ndarray) and np.isfinite(rows).all():
         return
     for index, row in enumerate(rows, begin):

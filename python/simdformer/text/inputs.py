@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the arguments of SentenceTransformer and CrossEncoder, before any work is done."""
+"""Checks the arguments of SentenceTransformer and CrossEncoder before any work is done."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ OUTPUT_VALUES = ("sentence_embedding", "token_embeddings")  # or None
 
 
 class Budget(NamedTuple):
-    """Limits of one pass: tokens, unless a single text has more, and threads (0: as many as the process may
-    use)."""
+    """The limits of a pass. Tokens: a single longer text gets a pass of its own. Threads: 0 for as many as
+    the process may use."""
 
     max_batch_tokens: int
     num_threads: int
 
 
 def checked_budget(max_batch_tokens: int, num_threads: int | None, device: object) -> Budget:
-    """How a model is run. ValueError for invalid values."""
+    """The limits from the arguments. ValueError for invalid values."""
     check_device(device)
     threads = 0 if num_threads is None else positive_int("num_threads", num_threads)
     return Budget(positive_int("max_batch_tokens", max_batch_tokens), threads)
 
 
 def check_known(argument: str, value: object, known: Collection[str]) -> None:
-    """ValueError with the known values for anything else."""
+    """ValueError listing the known values if the value is not one of them."""
     if value not in known:
         raise ValueError(f"unknown {argument} {value!r}; known: {', '.join(known)}")
 
@@ -39,7 +39,8 @@ def check_known(argument: str, value: object, known: Collection[str]) -> None:
 def merge_prompts(
     given: Mapping[str, str | None] | None, saved: Mapping[str, str], always: Sequence[str] = ()
 ) -> dict[str, str]:
-    """The caller's prompts take precedence over the saved ones. always: names that always exist, empty."""
+    """Merge prompts; the caller's have precedence over the saved ones. always: names that always exist, by
+    default with an empty prompt."""
     if given is not None and not (
         isinstance(given, Mapping)
         and all(isinstance(prompt, (str, type(None))) for prompt in given.values())
@@ -50,12 +51,12 @@ def merge_prompts(
 
 
 def document_prompt(prompts: Mapping[str, str]) -> str | None:
-    """The prompt for documents; None means the model's default."""
+    """The prompt for documents; None for the model's default."""
     return next((name for name in ("document", "passage", "corpus") if name in prompts), None)
 
 
 def text_list(inputs: object) -> list[str]:
-    """A sequence of texts as a list. Inputs without a length or an order are refused."""
+    """A sequence of texts as a list. Inputs without a length or an order are rejected."""
     texts = as_list(inputs)
     if texts is None:
         raise TypeError(
@@ -66,7 +67,7 @@ def text_list(inputs: object) -> list[str]:
 
 
 def as_list(inputs: object) -> list[Any] | None:
-    """A list if the input has a length and an order, else None. TypeError for a table."""
+    """The input as a list if it has a length and an order, else None. TypeError for a table."""
     columns = getattr(inputs, "column_names", None)  # a pyarrow.Table has both
     columns = getattr(inputs, "columns", None) if columns is None else columns
     if columns is not None and not isinstance(inputs, (list, tuple, np.ndarray)):
@@ -74,13 +75,13 @@ def as_list(inputs: object) -> list[Any] | None:
         raise TypeError(
             f"inputs must be texts, got a table ({type(inputs).__name__}); pass one of its columns: {named}"
         )
-    if callable(rows := getattr(inputs, "to_pylist", None)):  # of pyarrow's arrays
+    if callable(rows := getattr(inputs, "to_pylist", None)):  # for pyarrow's arrays
         return list(rows())
     if isinstance(inputs, (list, tuple)):
         return list(inputs)
     if isinstance(inputs, np.ndarray) and inputs.ndim == 1:
         return list(inputs.tolist())
-    # Columns of data sets and series of data frames are not Sequences, but have a length and an order.
+    # columns of data sets and series of data frames are not Sequences
     refused = (bytes, bytearray, dict, set, frozenset, np.ndarray)
     if isinstance(inputs, Collection) and not isinstance(inputs, refused):
         return list(inputs)
@@ -88,10 +89,10 @@ def as_list(inputs: object) -> list[Any] | None:
 
 
 def pair_list(inputs: object, name: str = "inputs") -> tuple[list[Pair], bool]:
-    """Checked pairs of texts, and whether `inputs` is a single pair. As in sentence-transformers that is
-    decided by the first element.
+    """The checked pairs of texts, and whether `inputs` is a single pair. As in sentence-transformers, the
+    first element decides.
 
-    Errors: TypeError and ValueError that give the argument's name and the index.
+    Errors: TypeError and ValueError naming the argument and the index.
     """
     rows = inputs.tolist() if isinstance(inputs, np.ndarray) else as_list(inputs)
     if isinstance(inputs, str) or not isinstance(rows, list):
@@ -113,7 +114,7 @@ def _pair(row: object, name: str) -> Pair:
 
 
 def document_list(documents: object) -> list[str]:
-    """The checked documents of a ranking. TypeError and ValueError have the index."""
+    """The checked documents of a ranking. TypeError and ValueError give the index."""
     texts = None if isinstance(documents, str) else as_list(documents)
     if texts is None:
         raise TypeError(f"documents must be a sequence of str, got {type(documents).__name__}")
@@ -143,12 +144,12 @@ def check_arguments(
     if output_value is not None:
         check_known("output_value", output_value, OUTPUT_VALUES)
     check_execution(batch_size, device, pool, chunk_size)
-    # A task selects a route in models with several routes; these have one.
+    # A task has an effect only in models with several routes; this one has one.
     refuse_unknown("encode", kwargs, {"task"})
 
 
 def pop_hidden_states(kwargs: dict[str, Any], output_value: str | None) -> bool:
-    """Remove output_hidden_states from encode's further arguments."""
+    """Remove output_hidden_states from encode's further arguments and check it."""
     wanted = kwargs.pop("output_hidden_states", False)
     if wanted and output_value is not None:
         raise ValueError("output_hidden_states=True needs output_value=None")
@@ -156,7 +157,7 @@ def pop_hidden_states(kwargs: dict[str, Any], output_value: str | None) -> bool:
 
 
 def check_execution(batch_size: int, device: object, pool: object, chunk_size: object) -> None:
-    """ValueError for an invalid argument of execution."""
+    """ValueError for invalid arguments about execution."""
     if batch_size != 32:
         positive_int("batch_size", batch_size)
     for one in device if isinstance(device, (list, tuple)) else [device]:
@@ -180,6 +181,6 @@ def check_device(device: object) -> None:
 
 
 def checked_truncate_dim(given: int | None, default: int | None) -> int | None:
-    """The dimension to truncate to (None: no truncation): of the call, else of the model."""
+    """The number of dimensions to keep: the call's, else the model's; None for all."""
     value = default if given is None else given
     return None if value is None else positive_int("truncate_dim", value)

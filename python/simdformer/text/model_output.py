@@ -81,9 +81,9 @@ class ModelOutput:
 
 @dataclass(frozen=True, eq=False)
 class OutputRequest:
-    """The requested results of one call of a stack of L layers.
+    """The results that a call requests from a stack of L layers.
 
-    attentions: the heads of each layer, or None for none. head_outputs: whether, for each layer.
+    attentions: the heads of each layer, or None. head_outputs: for each layer, whether they are requested.
     head_mask: float32 (L, num_heads), or None for ones.
     """
 
@@ -113,7 +113,8 @@ class OutputRequest:
         )
 
     def check_bytes(self, lengths: Iterable[int], max_bytes: int | None) -> None:
-        """ValueError if texts of so many tokens need arrays of more than max_bytes (None: any)."""
+        """ValueError if texts with this number of tokens need more than max_bytes for arrays (None: no
+        limit)."""
         if max_bytes is None or (needed := self._bytes(lengths)) <= max_bytes:
             return
         raise ValueError(
@@ -140,9 +141,10 @@ def run(
     field: str = "sentence_embedding",
     **call: Any,
 ) -> list[ModelOutput]:
-    """One pass over a batch. If attentions are asked for, it holds one text: nothing is padded.
+    """Run one pass over a batch. With attentions the batch contains one text, because nothing is padded.
 
-    spell: from ids to tokens. field: what native gives, sentence_embedding or logits. call: further arguments of its encode.
+    spell: from ids to tokens. field: the result of native, sentence_embedding or logits. call: further
+    arguments of its encode.
     """
     stack, length = request.stack, len(batch.input_ids)
     layer_heads = stack.layer_heads
@@ -202,7 +204,7 @@ def _of_a_text(
     sentence_embedding: Float32 | None = None,
     logits: Float32 | None = None,
 ) -> ModelOutput:
-    """The rows `own` of a batch's arrays."""
+    """The rows of one text in a batch's arrays. own: the rows."""
     ids, types = batch.input_ids[own], batch.token_type_ids
     layers = tuple(array[own] for array in arrays.hidden_states)
     by_head = tuple(None if array is None else array[own] for array in arrays.head_outputs)
@@ -222,12 +224,12 @@ def _of_a_text(
 
 
 def layer_masks(head_masks: Float32) -> list[Float32]:
-    """Masks (n, num_layers, num_heads) of n texts as the native call takes them, a layer each."""
+    """The masks (n, num_layers, num_heads) of n texts, as one mask per layer for the native call."""
     return list(head_masks.swapaxes(0, 1)[..., None, None])
 
 
 def features(output: ModelOutput, prompt_length: int | None, typed: bool) -> dict[str, Any]:
-    """sentence-transformers' dict of a text, in its order. typed: the model has token types."""
+    """A dict of a text in sentence-transformers' order of keys. typed: whether the model has token types."""
     result: dict[str, Any] = {"input_ids": output.input_ids}
     if typed:
         result["token_type_ids"] = output.token_type_ids
@@ -247,7 +249,7 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _numbers(name: str, what: str, given: object, count: int) -> tuple[int, ...]:
-    """Numbers from -count to count - 1 as numbers from 0 on, each one once."""
+    """Numbers from -count to count - 1 as numbers from 0 to count - 1, without repetition."""
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise TypeError(f"{name} must be a bool or give {what}s by number, got {given!r}")
     result: list[int] = []

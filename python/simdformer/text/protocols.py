@@ -22,12 +22,12 @@ class Module(Protocol):
 
 @runtime_checkable
 class TokenModel(Protocol):
-    """A model that may have its own token vectors."""
+    """A model that may return its own token vectors."""
 
     def token_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
     ) -> Float32 | None:
-        """float32 (total_tokens, hidden_size); None for the encoder's."""
+        """float32 (total_tokens, hidden_size); None to use the encoder's."""
 
 
 class PooledModel(Protocol):
@@ -38,4 +38,4 @@ class PooledModel(Protocol):
         """The length of a row."""
 
     def encode(self, *args: Any, **kwargs: Any) -> Float32:
-        """_core.PooledStack's arguments and result."""
+        """The arguments and result of _core.PooledStack.encode."""

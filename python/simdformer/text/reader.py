@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a model reads texts: with a prompt or a chat template, a tokenizer, and possibly differently for each
-task."""
+"""How a model reads texts: with a prompt or a chat template, and a tokenizer. It may differ between tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ class TextReader:
 
     Attributes:
       tokenizer: its limit is fixed. A call reads this attribute once.
-      include_prompt: whether pooling takes in the tokens of the prompt.
+      include_prompt: whether pooling includes the tokens of the prompt.
     """
 
     def __init__(
@@ -47,14 +46,14 @@ class TextReader:
         needs_task: bool = False,
         adapters: Sequence[str] = (),
     ) -> None:
-        """What texts of a task run through. routed: not only the longest text of a task is its own.
-        strict: there are no other tasks. needs_task: nor texts without one. adapters: tasks of which one
-        is chosen when the model is loaded."""
+        """Set the readers of tasks. routed: tasks differ in more than the maximum length. strict: other tasks
+        are errors. needs_task: texts without a task are errors. adapters: the tasks with an adapter, which is
+        chosen when the model is loaded."""
         self._tasks, self._routed = tasks, routed
         self._strict, self._needs_task, self._adapters = strict, needs_task, tuple(adapters)
 
     def for_task(self, task: str | None) -> Self:
-        """The reader of a task. ValueError with the known tasks if there is none."""
+        """The reader for a task. ValueError lists the known tasks if there is none."""
         if task is not None and not isinstance(task, str):
             raise TypeError(f"task must be a str or None, got {type(task).__name__}")
         found = None if task is None else self._tasks.get(task)
@@ -73,25 +72,25 @@ class TextReader:
         return [self, *self._tasks.values()]
 
     def pooling_start(self, prompt: str | None) -> int:
-        """The first token that pooling includes for a text with this prompt; all tokens of a message."""
+        """The first token that pooling includes for a text with this prompt. For a chat template it is 0."""
         if self._template is not None:
             return 0
         return self.tokenizer.prompt_length(prompt) if prompt and not self.include_prompt else 0
 
     def prompted(self, text: str, prompt: str | None, task: str | None = None) -> str:
-        """A text as it is tokenized: with the prompt, or rendered by a chat template."""
+        """A text as it is tokenized: after the prompt, or rendered by a chat template."""
         if self._template is None:
             return (prompt or "") + text
         return self._template.render(text, prompt, self._ids, task)
 
     def prompted_pair(self, pair: Pair, prompt: str | None) -> Pair | str:
-        """The same for a pair, which a chat template renders to one text."""
+        """A pair as it is tokenized. A chat template renders it as one text."""
         if self._template is not None:
             return self._template.render_pair(pair, prompt, self._ids)
         return ((prompt or "") + pair[0], pair[1])
 
     def padded_tokens(self, texts: Sequence[Text]) -> dict[str, Array]:
-        """The model's view of texts, padded where the tokenizer pads: int64 (n, longest) each."""
+        """The model's input for texts, padded on the tokenizer's side: int64 (n, longest) each."""
         tokens, left = self.tokenizer(texts), self.tokenizer.files.padding_side == "left"
         ids = tokens.input_ids
         type_ids = tokens.type_ids or [[0] * len(row) for row in ids]

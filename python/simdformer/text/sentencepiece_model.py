@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SentencePiece models: the content of a file, as the tokenizer classes of transformers 5 use it.
+"""Reads SentencePiece models: their contents as the tokenizer classes of transformers 5 use them.
 
 Source: transformers 5.24, convert_slow_tokenizer.SentencePieceExtractor.
 """
@@ -16,11 +16,11 @@ from simdformer.checkpoint import read_regular
 from simdformer.text.declared_tokens import Token
 from simdformer.text.tokenizer_parts import Piece, Source
 
-_CONTROL, _USER_DEFINED = 3, 4  # kinds of pieces, in sentencepiece_model.proto
+_CONTROL, _USER_DEFINED = 3, 4  # the kinds of pieces in sentencepiece_model.proto
 
 
 class PieceModel(NamedTuple):
-    """pieces: in the order of their ids. added: those that are found in a text as they stand there."""
+    """pieces: in the order of their ids. added: pieces that are found in a text before it is tokenized."""
 
     pieces: list[Piece]
     added: list[Token]
@@ -29,7 +29,8 @@ class PieceModel(NamedTuple):
 
 
 def read_pieces(path: Path) -> PieceModel:
-    """A SentencePiece model. ImportError if the package that reads it is missing, ValueError if it is invalid."""
+    """Read a SentencePiece model. ImportError if the package for it is missing, ValueError if it is
+    invalid."""
     try:
         from google.protobuf.message import DecodeError
         from sentencepiece import sentencepiece_model_pb2
@@ -55,8 +56,8 @@ def read_pieces(path: Path) -> PieceModel:
 
 
 def merges_of(ids: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The merges of a BPE model, of which SentencePiece keeps the results alone: every way to make a
-    token of two, in the order of the tokens' ids."""
+    """The merges of a BPE model. SentencePiece stores only their results, so these are all ways to merge two
+    tokens to a token, in the order of its id."""
     found = [
         (number, cut, token)
         for token, number in ids.items()
@@ -67,7 +68,7 @@ def merges_of(ids: Mapping[str, int]) -> list[tuple[str, str]]:
     return [(token[:cut], token[cut:]) for _, cut, token in found]
 
 
-# --- the pieces of a SentencePiece model, with those that the class puts before and behind them ---
+# --- the pieces of a SentencePiece model, with those that the class adds before and after them ---
 
 
 def xlm_roberta_pieces(source: Source) -> list[Piece]:
@@ -85,7 +86,7 @@ def t5_pieces(source: Source) -> list[Piece]:
     return [*source.pieces, *((token, 0.0) for token in reversed(_sentinels(source)))]
 
 
-# --- special tokens without a role. given: what the older files and a SentencePiece model have ---
+# --- special tokens without a role. given: those in the older files and in the SentencePiece model ---
 
 
 def given_extra(_: Source, given: list[Token] | None) -> list[Token]:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interface to the tokenizers library: texts in, lists of token ids out.
 
-A `tokenizers.Tokenizer` can be used from many threads as long as its truncation and padding are not
-changed. So both are disabled when a Tokenizer is created, and texts are truncated here. The library would
-also create the truncated pieces, and for two long texts all combinations of them, in seconds and gigabytes.
+A `tokenizers.Tokenizer` can be used from many threads as long as its truncation and padding are not changed.
+So both are disabled here when a Tokenizer is created, and texts are truncated by this module. Besides, the
+library would also create the truncated pieces, and for two long texts all their combinations, which takes
+seconds and gigabytes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from simdformer.text.tokenizer_panic import is_of_library, outside_python
 # transformers writes int(1e30) into model_max_length if a tokenizer has no limit.
 _NO_LIMIT = 10**9
 
-# One short text is tokenized without the library's thread pool, which would cost more than the work. A
-# long one uses the pool, because only these calls release the GIL.
+# A short text is tokenized without the library's thread pool, which would take longer than the work. A long
+# text uses the pool, because only these calls release the GIL.
 _SHORT_CHARACTERS = 4096
 
 
@@ -54,7 +55,7 @@ class Tokenizer:
       special_ids_around: the special tokens before and after a text's own tokens.
     """
 
-    _pool_works: ClassVar[bool] = True  # the library starts its threads once or never
+    _pool_works: ClassVar[bool] = True  # the library tries to start its threads only once
 
     def __init__(
         self,
@@ -87,7 +88,8 @@ class Tokenizer:
         self._max_seq_length = max_seq_length
         self._pairs = pairs
         self._add_special_tokens = add_special_tokens
-        # Token types come from the post-processor's template, so one text shows whether there are any.
+        # Token types come from the post-processor's template, so one text shows whether there are other types
+        # than 0.
         probe = self._encode(("a", "a") if pairs else "a")
         self._has_type_ids = with_type_ids and any(probe.type_ids)
         own = [i for i, special in enumerate(probe.special_tokens_mask) if not special] or [0, -1]
@@ -127,7 +129,7 @@ class Tokenizer:
     def with_options(
         self, max_seq_length: int, *, pairs: bool, add_special_tokens: bool
     ) -> Tokenizer:
-        """A copy for other calls, with token types if a text has any but 0."""
+        """A copy for other kinds of input, with token types if any is not 0."""
         other = copy.copy(self)
         other._max_seq_length = max_seq_length
         other._pairs, other._add_special_tokens = pairs, add_special_tokens
@@ -136,7 +138,7 @@ class Tokenizer:
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """The library's tokenizer, which must not be changed."""
+        """The library's tokenizer. Do not change it."""
         return self._tokenizer
 
     @property
@@ -174,13 +176,14 @@ class Tokenizer:
         except BaseException as error:
             if not is_of_library(error):
                 raise
-        # One by one to find the text, or because no thread can be started.
+        # one by one, to find the text, or because no thread can be started
         encodings = [self._encode(text) for text in texts]
         Tokenizer._pool_works = False
         return encodings
 
     def _kept(self, sequence_ids: Sequence[int | None]) -> list[int]:
-        """The positions that a sequence keeps. sequence_ids: the text of each position, None if special."""
+        """The positions of a sequence that are kept. sequence_ids: which of the texts a position belongs to,
+        None for special tokens."""
         texts = [[i for i, owner in enumerate(sequence_ids) if owner == text] for text in (0, 1)]
         first, second = map(len, texts)
         room = self._max_seq_length - (len(sequence_ids) - first - second)
@@ -191,14 +194,14 @@ class Tokenizer:
         return [i for i in range(len(sequence_ids)) if i not in cut]
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """The first character of each token of the whole text and the one after its last, without
-        special tokens."""
+        """The first character of each token in the whole text, and the one after its last. Special tokens are
+        left out."""
         encoding = self._encode(text)
         pairs = zip(encoding.offsets, encoding.sequence_ids, strict=True)
         return [span for span, owner in pairs if owner is not None]
 
     def spell(self, ids: Iterable[int]) -> tuple[str, ...]:
-        """The tokens of ids, as in the vocabulary."""
+        """The tokens of ids as strings of the vocabulary."""
         return tuple(self._tokenizer.id_to_token(token_id) or "" for token_id in ids)
 
     def prompt_length(self, prompt: str) -> int:
@@ -211,18 +214,18 @@ class Tokenizer:
 
 
 def _with_suffix(ids: list[int], text: object) -> list[int]:
-    """Truncate a text from a chat template: the template's text after the content is kept."""
+    """Truncate a text from a chat template. The template's text after the content is kept."""
     suffix = list(text.suffix)[-len(ids) :] if isinstance(text, Rendered) else []
     return [*ids[: len(ids) - len(suffix)], *suffix]
 
 
 def num_characters(text: str | Pair) -> int:
-    """The length of a text, or of both of a pair."""
+    """The length of a text, or the total length of a pair."""
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """The number of tokens that each of two texts keeps if both do not fit into `room`: "longest_first".
+    """The number of tokens that two texts keep if they do not fit into `room` together ("longest_first").
 
     The longer one is truncated, but not below the length of the shorter one. If that is not enough, each
     keeps half of `room`.
@@ -275,7 +278,7 @@ def load_tokenizer(
 
 
 def _lower_case_first(tokenizer: tokenizers.Tokenizer) -> None:
-    """Put Lowercase before the normalizer unless it has one, as sentence-transformers does."""
+    """Put Lowercase before the normalizer unless it contains one, as sentence-transformers does."""
     normalizer = tokenizer.normalizer
     steps = [normalizer] if normalizer is not None else []
     if isinstance(normalizer, normalizers.Sequence):
@@ -285,11 +288,11 @@ def _lower_case_first(tokenizer: tokenizers.Tokenizer) -> None:
 
 
 def check_text(text: object, index: int | None, argument: str = "texts") -> str:
-    """Return `text` if it can be tokenized. TypeError and ValueError have the argument and the index, not
-    the content."""
+    """Return `text` if it can be tokenized. TypeError and ValueError name the argument and the index, and do
+    not quote the text."""
     if not isinstance(text, str):
         raise TypeError(f"{_place(argument, index)} must be a str, got {type(text).__name__}")
-    # str knows whether it is ASCII; anything else is scanned once.
+    # str stores whether it is ASCII; other texts are scanned once
     if not text.isascii():
         try:
             text.encode("utf-8")

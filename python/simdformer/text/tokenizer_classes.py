@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer classes of transformers 5, and the one of a model folder.
+"""The tokenizer classes of transformers 5, and which one a model folder uses.
 
 Source: transformers 5.24, models/auto/tokenization_auto.py and models/*/tokenization_*.py.
 """
@@ -19,19 +19,19 @@ from simdformer.text.tokenizer_parts import Numbered, Piece, Source
 
 
 class TokenizerClass(NamedTuple):
-    """A class.
+    """A tokenizer class.
 
-    build: from a vocabulary to a tokenizer without special tokens. model: the kind of its vocabulary.
-    special: its special tokens where no file says so, by role; None: none, whatever tokenizer.json pads with.
-    frame: the special tokens around a text, None for those in tokenizer.json.
-    files: what holds the vocabulary where there is no tokenizer.json.
-    pieces: the pieces of a SentencePiece model in the form of the class; None: unchanged.
-    strips_left: special tokens that take the blank before them along.
-    has_types: whether it gives out token types. pads_left: on which side it pads.
-    extra: special tokens without a role, where tokenizer_config.json has none.
-    keeps_frame: whether the frame of tokenizer.json, if it has one, counts more than the class's.
-    resets_flags: whether special tokens lose the settings that files give them.
-    makes_objects: whether it makes objects of special tokens with a role that are texts alone.
+    build: makes a tokenizer without special tokens from a vocabulary. model: the kind of the vocabulary.
+    special: default special tokens by role; None: none, even if tokenizer.json pads with one.
+    frame: the special tokens around a text; None for those in tokenizer.json.
+    files: the files with the vocabulary if there is no tokenizer.json.
+    pieces: converts the pieces of a SentencePiece model for the class; None for no change.
+    strips_left: special tokens that include the space before them.
+    has_types: whether it returns token types. pads_left: whether it pads on the left.
+    extra: special tokens without a role, if tokenizer_config.json has none.
+    keeps_frame: whether a frame in tokenizer.json has precedence over that of the class.
+    resets_flags: whether settings of special tokens in the files are ignored.
+    makes_objects: whether special tokens with a role become objects if only their text is given.
     """
 
     build: Callable[[Source], Tokenizer]
@@ -165,7 +165,7 @@ _OTHERS = frozenset(
     Speech2Text SpeechT5 Splinter Tapas Tipsv2 Udop VideoPrism Vits Wav2Vec2CTC Wav2Vec2PhonemeCTC Whisper
     XGLM XLM XLNet""".split()  # noqa: SIM905  (one line per name would be too long)
 )
-# "": tokenizer.json as it is.
+# "": tokenizer.json without changes.
 BY_MODEL_TYPE = {
     "albert": "Albert",
     "bert": "Bert",
@@ -190,7 +190,7 @@ BY_MODEL_TYPE = {
     "umt5": "",
     "xlm-roberta": "XLMRoberta",
 }
-# Model types whose folders declare a wrong class: the class of the model type is used.
+# Model types whose folders declare a wrong class. The class of the model type is used instead.
 OVERRULED = frozenset(("modernbert", "qwen2"))
 
 
@@ -200,10 +200,11 @@ def choose(
     model: Mapping[str, Any],
     is_byte_level: Callable[[], bool],
 ) -> TokenizerClass | None:
-    """The class that AutoTokenizer uses. None: the generic class, which uses tokenizer.json as it is.
+    """The class that AutoTokenizer uses; None for the generic class, which uses tokenizer.json without
+    changes.
 
     path, config: tokenizer_config.json. model: config.json. is_byte_level: whether tokenizer.json is.
-    ValueError for an unknown class.
+    Errors: ValueError for an unknown class.
     """
     declared = config.get("tokenizer_class") or model.get("tokenizer_class")
     model_type = model.get("model_type")
@@ -224,13 +225,13 @@ def choose(
 
 
 def _stem(name: str) -> str:
-    """A class's name without its suffixes; "" for names of no class of transformers."""
+    """The name of a class without its suffixes; "" if transformers has no such class."""
     name = name.removesuffix("Fast")
     return name.removesuffix("Tokenizer") if name.endswith("Tokenizer") else ""
 
 
 def _has_code(config: Mapping[str, Any]) -> bool:
-    """Whether the folder declares a class of its own. It is not run: the names are used as they are."""
+    """Whether the folder declares a class of its own. Its code is never run; only names are used."""
     classes = config.get("auto_map")
     if isinstance(classes, dict):
         return classes.get("AutoTokenizer") is not None

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model folder's tokenizer, created from its files as in transformers 5.
+"""Creates a model folder's tokenizer from its files, as in transformers 5.
 
-The class comes first (tokenizer_classes.py): it has a normalizer, a pre-tokenizer and mostly the special
-tokens around a text; the generic class takes tokenizer.json as it is. tokenizer.json gives the vocabulary
-and what the class leaves open, tokenizer_config.json the class's settings, all files the special and the
-added tokens (declared_tokens.py). Source: transformers 5.24, tokenization_utils_tokenizers.py.
+The class decides first (tokenizer_classes.py): it has a normalizer, a pre-tokenizer and mostly the special
+tokens around a text. The generic class uses tokenizer.json without changes. tokenizer.json contains the
+vocabulary and whatever the class does not define, tokenizer_config.json the settings of the class, and all
+files the special and added tokens (declared_tokens.py). Source: transformers 5.24,
+tokenization_utils_tokenizers.py.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from simdformer.text.vocabulary_files import (
 class TokenizerFiles(NamedTuple):
     """The settings of a folder's tokenizer.
 
-    max_length: of a text in tokens, as the file has it. pad_id: 0 if nothing is declared.
-    special_tokens: their texts by role, such as "cls_token". special_ids: of those and of others that are
-    declared special. has_types: whether token types are given out. truncation_side, padding_side:
-    "right" or "left". cleans_up: whether a text made of ids loses the blanks before its signs.
+    max_length: of a text in tokens, as stored in the file. pad_id: 0 if none is declared.
+    special_tokens: their texts by role, such as "cls_token". special_ids: the ids of these and of other
+    tokens that are declared special. has_types: whether token types are returned.
+    truncation_side, padding_side: "right" or "left". cleans_up: whether decoding removes the spaces before
+    punctuation.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -66,14 +68,14 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles
     path = definition if has_definition else vocabulary_file(folder, kind)
     content = read_content(path, kind) if has_definition else read_vocabulary(path, kind)
     declared = read_declared(folder, config, overrides, content.added)
-    with reading(path, keep=ValueError):  # the message has the file already
+    with reading(path, keep=ValueError):  # the message already names the file
         files = _made(config_path, kind, content, declared)
         files.tokenizer.encode("a")  # some definitions fail only with a text
         return files
 
 
 def special_tokens(folder: Path, overrides: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of a folder's special tokens by role, without its vocabulary. Errors: as above."""
+    """The texts of a folder's special tokens by role, without loading its vocabulary. Errors: as above."""
     config = read_optional_json(folder / "tokenizer_config.json")
     definition, kind = _chosen(folder, config)
     declared = read_declared(folder, config, overrides, {} if definition.is_file() else None)
@@ -82,7 +84,7 @@ def special_tokens(folder: Path, overrides: Mapping[str, Any]) -> dict[str, str]
 
 
 def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[Path, TokenizerClass | None]:
-    """Where tokenizer.json is, if it is there, and the class."""
+    """The path of tokenizer.json, if it exists, and the class."""
     definition = folder / definition_name(config)
 
     def is_byte_level() -> bool:
@@ -95,7 +97,7 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> tuple[Path, TokenizerCla
 def _made(
     path: Path, kind: TokenizerClass | None, content: Content, declared: Declared
 ) -> TokenizerFiles:
-    """path: tokenizer_config.json."""
+    """Make the tokenizer. path: tokenizer_config.json."""
     rest = content.rest
     padding = (rest and rest.padding) or {}
     defaults = {} if kind is None else kind.special
@@ -141,7 +143,7 @@ def _made(
 
 
 def _with_settings(path: Path, fields: Mapping[str, Any], files: TokenizerFiles) -> TokenizerFiles:
-    """With what tokenizer_config.json sets itself. ValueError names a field that cannot be."""
+    """Apply the settings of tokenizer_config.json. ValueError names an invalid field."""
     for name in ("truncation_side", "padding_side"):
         if fields.get(name, "right") not in ("right", "left"):
             raise ValueError(f"{path}: {name} must be 'right' or 'left', got {fields[name]!r}")
@@ -167,7 +169,8 @@ def _frame(
     fields: Mapping[str, Any],
     roles: Mapping[str, str],
 ) -> processors.PostProcessor:
-    """The special tokens around a text: the class's, tokenizer.json's, or those that two settings put there."""
+    """The special tokens around a text: those of the class or tokenizer.json, or those that two settings
+    add."""
 
     def numbered(role: str) -> tuple[str, int]:
         text = roles.get(role)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converting errors of the tokenizers library, and guarding its calls that release the GIL.
+"""Converts errors of the tokenizers library, and protects its calls that release the GIL.
 
-The library raises Exception itself. If its code panics, it raises PanicException, which is not an
-Exception and is not caught by `except Exception`.
+The library raises Exception itself. If its Rust code panics, it raises PanicException, which is not an
+Exception, so `except Exception` does not catch it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from contextlib import contextmanager
 
 from simdformer import _core
 
-# The most memory that tokenizing takes: the origin of each character, and the threads' stacks.
+# An upper bound for the memory that tokenizing needs: for the origin of each character, and for the stacks of
+# threads.
 _BYTES_PER_CHARACTER = 128
 _BYTES_OF_THREADS = 2**25
 
 
 def is_of_library(error: BaseException) -> bool:
-    """Whether the library raised it. PanicException cannot be imported."""
+    """Whether the library raised the exception. PanicException cannot be imported."""
     return type(error) is Exception or type(error).__name__ == "PanicException"
 
 
 @contextmanager
 def as_value_error(message: str, *, keep: type[Exception] = MemoryError) -> Iterator[None]:
-    """Convert exceptions inside to a ValueError with this message before the library's own, except those to
-    be kept."""
+    """Convert exceptions inside, except those in `keep`, to a ValueError with this message before the
+    library's own."""
     try:
         yield
     except (keep, MemoryError):
@@ -40,12 +41,12 @@ def as_value_error(message: str, *, keep: type[Exception] = MemoryError) -> Iter
 def outside_python(num_characters: int) -> Iterator[None]:
     """Guard a call of the library that releases the GIL, so that the interpreter does not exit during it.
 
-    MemoryError if the memory for so many characters is not available: without it the library aborts the
-    process.
+    Errors: MemoryError if there is not enough memory for this number of characters. The library would abort
+    the process.
     """
     size = _BYTES_OF_THREADS + _BYTES_PER_CHARACTER * num_characters
     try:
-        bytes(size)  # reserved, not touched
+        bytes(size)  # reserved, not used
     except MemoryError:
         message = f"tokenizing {num_characters} characters needs up to {size >> 20} MB of memory"
         raise MemoryError(f"{message}, which are not available") from None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer classes of transformers 5: what each creates from a vocabulary, whatever the other files say.
+"""The tokenizer classes of transformers 5: what each creates from a vocabulary, without the other files.
 
-A class has a normalizer and a pre-tokenizer of its own, most have the special tokens around a text too.
-Settings of tokenizer_config.json change them where the class has such a setting. tokenizer.json gives
-the vocabulary alone. Source: transformers 5.24, models/*/tokenization_*.py.
+Each class has its own normalizer and pre-tokenizer, and most have the special tokens around a text. Settings
+of tokenizer_config.json change them if the class has such a setting. From tokenizer.json only the vocabulary
+is used. Source: transformers 5.24, models/*/tokenization_*.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-Piece = tuple[str, float]  # of a Unigram model, with its score
+Piece = tuple[str, float]  # of a Unigram model: pieces with scores
 _BLANK = "\u2581"  # SentencePiece's
 
-# Qwen2's words: letters with what stands before them, single digits, runs of signs and of white space.
+# The words of Qwen2: letters with the character before them, single digits, runs of other characters and of
+# white space.
 _QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,9 +30,9 @@ _QWEN2_WORDS = (
 class Source:
     """The input of a class.
 
-    path, fields: tokenizer_config.json. origin: the file with the vocabulary. roles: the texts of special tokens. tokens: ids, or pieces in the
-    order of their ids. charsmap: SentencePiece's table of characters to replace. unknown_id: what a
-    SentencePiece model says.
+    path, fields: tokenizer_config.json. origin: the file with the vocabulary. roles: the texts of special
+    tokens. tokens: ids by token, or pieces in the order of their ids. charsmap: SentencePiece's table of
+    characters to replace. unknown_id: the one in a SentencePiece model.
     """
 
     path: Path
@@ -51,7 +52,7 @@ class Source:
         return value
 
     def is_set(self, name: str, default: bool = False) -> bool:
-        """A field that the class uses by its truth value."""
+        """Whether a field is true in Python's sense, as the class uses it."""
         return bool(self.fields.get(name, default))
 
     def number(self, name: str, default: int) -> int:
@@ -85,7 +86,7 @@ class Source:
         return self.tokens
 
 
-# --- from a vocabulary to a tokenizer without special tokens ---
+# --- tokenizers without special tokens, from a vocabulary ---
 
 
 def wordpiece(source: Source) -> Tokenizer:
@@ -209,13 +210,13 @@ def _unigram(
 
 
 def _bytes_decoder(*, strips: bool) -> decoders.Decoder:
-    """strips: the blank before the first word."""
+    """strips: remove the space before the first word."""
     steps: list[Any] = [decoders.Replace(_BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
     return decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if strips else steps)
 
 
 def _words(source: Source | None = None) -> list[Any]:
-    """Words at white space, a blank before each unless a setting says otherwise."""
+    """Words separated by white space, each with a space before it unless a setting says otherwise."""
     prefix = source is None or source.is_set("add_prefix_space", True)
     scheme = "always" if prefix else "never"
     return [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_BLANK, scheme)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file with a tokenizer's vocabulary: tokenizer.json, or older files."""
+"""Reads the file with a tokenizer's vocabulary: tokenizer.json, or older files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from simdformer.text.tokenizer_parts import Piece
 class Content(NamedTuple):
     """The content of the vocabulary file, and its path.
 
-    rest: tokenizer.json, for the generic class whole, for others without its vocabulary. added: its
-    added tokens by id. extra: special tokens without a role that a SentencePiece model has.
+    rest: tokenizer.json, whole for the generic class, without its vocabulary for others. added: its added
+    tokens by id. extra: special tokens without a role in a SentencePiece model.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Content(NamedTuple):
 
 
 def read_definition(path: Path) -> tokenizers.Tokenizer:
-    """tokenizer.json as it is, without the folder's other files."""
+    """Read tokenizer.json as it is, without the folder's other files."""
     try:
         check_regular(path)
     except FileNotFoundError as error:
@@ -50,12 +50,12 @@ def read_definition(path: Path) -> tokenizers.Tokenizer:
 
 
 def reading(path: Path, **options: Any) -> AbstractContextManager[None]:
-    """Convert exceptions inside to a ValueError with the file."""
+    """Convert exceptions inside to a ValueError naming the file."""
     return as_value_error(f"{path}: not a tokenizer definition", **options)
 
 
 def definition_name(config: Mapping[str, Any]) -> str:
-    """tokenizer.json, or the newest of the files for versions of transformers."""
+    """tokenizer.json, or the newest of the files for particular versions of transformers."""
     names = config.get("fast_tokenizer_files", [])
     versions = sorted(str(name).removeprefix("tokenizer.") for name in names)
     known = re.compile(r"[0-5][\w.]*\.json")
@@ -82,7 +82,7 @@ def read_content(path: Path, kind: TokenizerClass | None) -> Content:
 
 
 def _without_vocabulary(parsed: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """What a definition says besides, as the library has it."""
+    """The definition without its vocabulary, in the library's form."""
     kept = {
         name: parsed.get(name) for name in ("version", "post_processor", "padding", "truncation")
     }
@@ -114,7 +114,7 @@ def vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
     """The first vocabulary file. FileNotFoundError if one is missing."""
     files = () if kind is None else kind.files
     if files and files[0].endswith(".model") and (folder / "tokenizer.model").is_file():
-        return folder / "tokenizer.model"  # its newer name
+        return folder / "tokenizer.model"  # the newer name of this file
     if files and all((folder / file).is_file() for file in files):
         return folder / files[0]
     pieces = sorted(path.name for path in folder.glob("*.model"))
@@ -127,7 +127,7 @@ def vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
 
 
 def read_vocabulary(path: Path, kind: TokenizerClass | None) -> Content:
-    """The content of the older files, of which `path` is the first."""
+    """The content of older files; `path` is the first of them."""
     if path.suffix == ".model":
         model = read_pieces(path)
         if kind is None or kind.model != "BPE":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Warnings with the line of the code that called the library."""
+"""Warnings that point to the code that called the library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 
 def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn with the last stack frame outside simdformer."""
+    """Warn with the location of the last stack frame outside simdformer."""
     level, frame = 1, sys._getframe()
     while frame.f_back and str(frame.f_globals.get("__name__")).startswith("simdformer."):
         level, frame = level + 1, frame.f_back

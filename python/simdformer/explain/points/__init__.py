@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight points of the Transformer that interviews ask about, measured on a loaded model."""
+"""Eight points about the Transformer, often asked in interviews, measured on a loaded model."""
 
 from __future__ import annotations
 

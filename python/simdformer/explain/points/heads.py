@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points 1 and 2: why several heads, and why queries and keys have weights of their own."""
+"""Points 1 and 2: why there are several heads, and why queries and keys have separate weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simdformer.nn import TransformerEncoderLayer
 
 
 def several_heads(study: Study) -> Section:
-    """Entropy, patterns and importance of every head."""
+    """Measure entropy, patterns and importance of every head."""
     output = study.output
     maps = maps_of(output)
     patterns = attention_patterns(maps, output.input_ids)
@@ -62,7 +62,7 @@ def several_heads(study: Study) -> Section:
 
 
 def queries_and_keys(study: Study) -> Section:
-    """The model with its keys projected as its queries are, beside the model."""
+    """Compare the model with a copy that projects keys with the weights of queries."""
 
     def tie(layer: TransformerEncoderLayer) -> None:
         layer.self_attn.tie_qk = True

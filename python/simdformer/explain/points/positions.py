@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point 8: sinusoidal positions, the model's own, and the order of words."""
+"""Point 8: sinusoidal positions, the model's own positions, and word order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ORDERS = ["The dog bit the man.", "The man bit the dog."]
 
 
 def positions(study: Study) -> Section:
-    """The sinusoids' table, its Gram matrix, the error of M_k, and what order changes."""
+    """Show the table of sinusoids, its Gram matrix, the error of M_k, and the effect of word order."""
     table = _sinusoids(np.arange(_POSITIONS), _DIM)
     gram = table @ table.T
     errors, in_float32 = _shift_errors()
@@ -61,7 +61,7 @@ def _sinusoid_figures(table: Array, errors: Mapping[str, Array]) -> list[Figure]
 
 
 def _word_order(study: Study, table: Array) -> str:
-    """The structure of the model's table, and the order of words with and without it."""
+    """Show the structure of the model's table, and the effect of word order with and without positions."""
     gram = table[:_POSITIONS] @ table[:_POSITIONS].T
     with_order = cosine(*embeddings(study.run(study.model, _ORDERS)))
     encoder = copy.deepcopy(study.model.encoder)
@@ -77,7 +77,7 @@ def _word_order(study: Study, table: Array) -> str:
 
 
 def _sinusoids(places: Array, dim: int) -> Array:
-    """Vaswani et al. 2017, section 3.5, in float64: (positions, dim)."""
+    """The sinusoids of Vaswani et al. 2017, section 3.5, in float64: (positions, dim)."""
     angles = places[:, None] * 10000.0 ** (-np.arange(0, dim, 2) / dim)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(len(places), dim)
 
@@ -107,7 +107,8 @@ def _gram(title: str, table: Array) -> HeatMap:
 
 
 def _apart(gram: Array) -> float:
-    """The share of the energy that is not the mean of its diagonal: 0 if distance decides alone."""
+    """The fraction of energy outside the means of the diagonals. It is 0 if entries depend only on the
+    distance."""
     n = len(gram)
     diagonals = [np.diagonal(gram, k) for k in range(-n + 1, n)]
     return float(sum(((d - d.mean()) ** 2).sum() for d in diagonals) / (gram**2).sum())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points 3 and 5: the scale of the scores, and five scores on one head."""
+"""Points 3 and 5: the scale of scores, and five kinds of scores on one head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEYS = 64
 
 
 def scaling(study: Study) -> Section:
-    """Softmax of scaled and unscaled scores, on the model's states and on random vectors."""
+    """Compare softmax of scaled and unscaled scores, on the model's states and on random vectors."""
     by_layer = mean_over([_layers(study, output) for output in study.outputs])
     by_dim = np.array([_random(dim) for dim in _DIMS])
     layers = list(range(study.num_layers))
@@ -72,10 +72,10 @@ _MEASURES = (
 
 
 def saturation(scores: Array) -> list[float]:
-    """Deviation, entropy, largest weight, norm of the Jacobian and share of saturated rows."""
+    """Standard deviation, entropy, largest weight, norm of the Jacobian and fraction of saturated rows."""
     weights = F.softmax(scores.astype(np.float32)).astype(np.float64)
     squares = (weights**2).sum(axis=-1)
-    # |diag(p) - p p^T|^2
+    # the norm: |diag(p) - p p^T|^2
     norms = np.sqrt(np.maximum(squares - 2 * (weights**3).sum(axis=-1) + squares**2, 0))
     largest = weights.max(axis=-1)
     entropy = float(attention_entropy(weights).mean())
@@ -84,7 +84,7 @@ def saturation(scores: Array) -> list[float]:
 
 
 def _layers(study: Study, output: ModelOutput) -> list[Array]:
-    """For each layer (2, 5): the measures of scaled and of unscaled scores, averaged over heads."""
+    """For each layer (2, 5): the measures of scaled and unscaled scores, averaged over heads."""
     rows = []
     for layer in range(study.num_layers):
         heads = list(study.heads(output, layer))
@@ -101,7 +101,7 @@ def _random(dim: int) -> Array:
 
 
 def five_scores(study: Study) -> Section:
-    """The maps that five scores make of one head's queries and keys."""
+    """Show the maps of five kinds of scores for one head's queries and keys."""
     layer, number = _focused(study)
     head = list(study.heads(study.output, layer))[number]
     maps = _maps(head)
@@ -141,7 +141,8 @@ def five_scores(study: Study) -> Section:
 
 
 def _focused(study: Study) -> tuple[int, int]:
-    """A head a third of the way up, with an entropy of some 0.45 nats: neither one key nor all."""
+    """The head of a layer at one third of the depth with entropy closest to 0.45 nats: it attends to several
+    keys."""
     layer = study.num_layers // 3
     entropy = attention_entropy(maps_of(study.output)[layer])
     return layer, int(np.abs(entropy - 0.45).argmin())

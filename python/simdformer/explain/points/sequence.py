@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point 4: attention beside a convolution and recurrent layers."""
+"""Point 4: attention compared with a convolution and recurrent layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RUNS = 5
 
 
 def sequence_layers(study: Study) -> Section:
-    """Counts, times and the influence of distance."""
+    """Count operations, measure times, and measure the influence of distant tokens."""
     d = study.model.encoder.hidden_size
     heads = study.model.encoder.layers[0].self_attn.num_heads
     times = _times(d, heads if d % heads == 0 else 1)
@@ -103,7 +103,7 @@ def _influence() -> dict[str, Array]:
 
 
 def _times(d: int, heads: int) -> dict[str, Array]:
-    """Milliseconds by length: of our attention, and of torch's layers if there is torch."""
+    """Milliseconds by length: of simdformer's attention, and of torch's layers if torch is installed."""
     attention = nn.MultiheadAttention(d, heads, batch_first=True)
     run = {"attention": lambda x: attention(x, x, x, need_weights=False, num_threads=1)}
     times = {name: np.array([_best(call, n, d) for n in _LENGTHS]) for name, call in run.items()}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Attention, a convolution and recurrent layers in NumPy, in float64, with random weights: what point 4
-measures the influence of distance with. Rows x (n, d) in, rows (n, d) out."""
+"""Attention, a convolution and recurrent layers in NumPy, in float64 with random weights. Point 4 measures
+the influence of distant tokens with them. Input and output are rows (n, d)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 def random_layers(d: int, kernel_size: int, rng: np.random.Generator) -> dict[str, Layer]:
-    """One of each, with weights from U(-1 / sqrt(d), 1 / sqrt(d)), as torch.nn's recurrent layers."""
+    """One layer of each kind, with weights from U(-1 / sqrt(d), 1 / sqrt(d)), as in torch.nn's recurrent
+    layers."""
 
     def weights(*shape: int) -> Float64:
         return np.asarray(rng.uniform(-1, 1, shape) / np.sqrt(d))
@@ -33,9 +34,10 @@ def random_layers(d: int, kernel_size: int, rng: np.random.Generator) -> dict[st
 
 
 def influence(layer: Layer, x: Float64, step: float = 1e-4) -> Float64:
-    """How much the last row of the output depends on each row of the input, the last first.
+    """How much the last row of the output depends on each row of the input, starting with the last row.
 
-    The norm of the change along a random direction, divided by the step. Returns: float64 (n,).
+    This is the norm of the change for a step in a random direction, divided by the step. Returns: float64
+    (n,).
     """
     rng = np.random.default_rng(0)
     before = layer(x)[-1]
@@ -67,7 +69,7 @@ def _recurrent(
     states: Float64,
     x: Float64,
 ) -> Float64:
-    """Elman 1990 (RNN), Cho et al. 2014 (GRU), Hochreiter and Schmidhuber 1997 (LSTM); no biases."""
+    """RNN (Elman 1990), GRU (Cho et al. 2014) or LSTM (Hochreiter and Schmidhuber 1997), without biases."""
     hidden = cell = np.zeros(x.shape[1])
     rows = []
     for row in x:

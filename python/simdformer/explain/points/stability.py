@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Points 6 and 7: residual connections, and LayerNorm beside BatchNorm."""
+"""Points 6 and 7: residual connections, and LayerNorm compared with BatchNorm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simdformer.explain.points.study import Array, Study, mean_over
 from simdformer.explain.report import Section
 from simdformer.nn import Module, TransformerEncoderLayer
 
-# rows (tokens of all texts, features) and the norm whose weight and bias they get
+# a function of rows (tokens of all texts, features) and the norm whose weight and bias it uses
 Normalize = Callable[[Array, Module], Array]
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -30,7 +30,7 @@ _PADDING = (8, 16, 32, 64, 128)
 
 
 def residual_connections(study: Study) -> Section:
-    """How alike tokens become, layer by layer, with residual connections and without."""
+    """Measure how similar tokens become in each layer, with and without residual connections."""
 
     def cut(layer: TransformerEncoderLayer) -> None:
         layer.residual = False
@@ -75,7 +75,8 @@ def _spread(outputs: Sequence[ModelOutput]) -> Array:
 
 
 def layer_and_batch_norm(study: Study) -> Section:
-    """One text among others: by the model's norms, and by the same with statistics of the batch."""
+    """Measure whether a text's vector depends on other texts: with the model's norms, and with batch
+    statistics."""
     norms: dict[str, Normalize] = {"LayerNorm": _own, "BatchNorm": _batch_norm}
     company, padding = (
         {name: np.array([turn(study, norm, n) for n in numbers]) for name, norm in norms.items()}
@@ -120,7 +121,7 @@ def _turn_by_padding(study: Study, normalize: Normalize, count: int) -> float:
 
 
 def _text(study: Study, outputs: Sequence[ModelOutput], normalize: Normalize) -> Array:
-    """The mean of the first text's last hidden states when the batch is run with these norms."""
+    """The mean of the first text's last hidden states when the batch is computed with this norm."""
     encoder = study.model.encoder
     states = [np.asarray((output.hidden_states or ())[0]) for output in outputs]
     cu_seqlens = np.cumsum([0, *map(len, states)])
@@ -159,14 +160,14 @@ def _own(rows: Array, norm: Module) -> Array:
 
 
 def _batch_norm(rows: Array, norm: Module) -> Array:
-    """By the mean and variance of each feature over all tokens."""
+    """Normalize with the mean and variance of each feature over all tokens."""
     scaled = (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5)
     bias = norm.bias if norm.has("bias") else 0
     return np.asarray(scaled * norm.weight + bias, np.float32)
 
 
 def _with_padding(normalize: Normalize, count: int) -> Normalize:
-    """The same of rows behind which so many rows of zeros stand."""
+    """The same function with this number of rows of zeros appended."""
 
     def padded(rows: Array, norm: Module) -> Array:
         zeros = np.zeros((count, rows.shape[1]), rows.dtype)

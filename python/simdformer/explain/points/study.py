@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the eight points share: the model, texts, what the model makes of them, changed copies of it."""
+"""The common data of the eight points: the model, the texts, the model's results, and modified copies of
+it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ EXAMPLE = "The cat sat on the mat because it was tired."
 
 
 class Head(NamedTuple):
-    """A head's queries, keys (n, head_dim), values (n, head_dim), and what its scores are multiplied by."""
+    """A head's queries and keys (n, head_dim), values (n, head_dim), and the scale of its scores."""
 
     query: Array
     key: Array
@@ -34,7 +35,8 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A model without a default prompt, and the texts that it is measured on. text: the one that maps are shown of."""
+    """A model without a default prompt, and the texts for measurements. text: the one whose maps are
+    shown."""
 
     model: SentenceTransformer
     texts: Sequence[str]
@@ -42,36 +44,36 @@ class Study:
 
     @cached_property
     def outputs(self) -> list[ModelOutput]:
-        """Of all texts: attentions and hidden states."""
+        """Attentions and hidden states of all texts."""
         return self.run(self.model, self.texts)
 
     @cached_property
     def output(self) -> ModelOutput:
-        """Of the text."""
+        """Attentions and hidden states of `text`."""
         return self.run(self.model, [self.text])[0]
 
     @property
     def num_layers(self) -> int:
-        """Layers of the model."""
+        """The number of layers of the model."""
         return len(self.model.encoder.layers)
 
     @staticmethod
     def run(model: SentenceTransformer, texts: Sequence[str]) -> list[ModelOutput]:
-        """Attentions and hidden states."""
+        """Compute attentions and hidden states."""
         found: list[ModelOutput] = model.outputs(
             list(texts), output_attentions=True, output_hidden_states=True
         )
         return found
 
     def changed(self, change: Callable[[TransformerEncoderLayer], None]) -> SentenceTransformer:
-        """A copy of the model with something changed in each layer."""
+        """A copy of the model with a change in each layer."""
         encoder = copy.deepcopy(self.model.encoder)
         for layer in encoder.layers:
             change(layer)
         return with_encoder(self.model, encoder)
 
     def heads(self, output: ModelOutput, layer: int) -> Iterator[Head]:
-        """The heads of a layer on one text. ValueError if scores are not of queries and keys alone."""
+        """The heads of a layer for one text. ValueError if scores depend on more than queries and keys."""
         module = self.model.encoder.layers[layer]
         attention = module.self_attn
         unlike = {
@@ -97,18 +99,18 @@ class Study:
 
 
 def default_texts() -> list[str]:
-    """Sixty-four English sentences, most of ten words."""
+    """64 English sentences, most of them with ten words."""
     path = Path(__file__).with_name("texts.txt")
     return path.read_text(encoding="utf-8").splitlines()
 
 
 def mean_over(values: Sequence[Any]) -> Array:
-    """Along the first axis, in float64; values that are NaN do not count."""
+    """The mean over the first axis in float64, without NaN."""
     return np.asarray(np.nanmean(np.asarray(values, np.float64), axis=0))
 
 
 def embeddings(outputs: Sequence[ModelOutput]) -> Array:
-    """Of texts: float64 (texts, dim)."""
+    """The embeddings of texts: float64 (texts, dim)."""
     return np.array([output.sentence_embedding for output in outputs], np.float64)
 
 
