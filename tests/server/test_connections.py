@@ -244,6 +244,22 @@ def test_a_connection_that_is_computed_is_not_closed_for_another(app, monkeypatc
         assert status(read_all(first)) == 200
 
 
+def test_no_connection_is_closed_whose_bytes_are_unread(app):
+    limits = Limits(connections=1)
+    with serving(app(), limits) as (server, port), connect(port) as first:
+        wait_until(lambda: len(server.server_state.connections) == 1)
+        (waiting,) = server.server_state.connections
+        # As in a loop that is busy: the bytes are there, but not yet read.
+        waiting.loop.call_soon_threadsafe(waiting.transport.pause_reading)
+        first.sendall(GOOD)
+        wait_until(waiting._has_unread_bytes)
+        refused = asked(port, GOOD)
+        assert status(refused) == 503
+        assert b"\r\nretry-after: 1\r\n" in refused.lower()
+        waiting.loop.call_soon_threadsafe(waiting.transport.resume_reading)
+        assert status(read_all(first)) == 200
+
+
 def test_a_pass_that_takes_longer_than_any_deadline_is_waited_for(app, monkeypatch):
     run = Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: (time.sleep(0.4), run(*args))[1])

@@ -29,21 +29,45 @@ class Report:
             self.failed.append(what)
 
 
+# Connections on which nothing has arrived are closed for others without an answer. Where the client is as
+# busy as the server, a few requests are among them.
+CLOSED = ("ConnectionResetError", "IncompleteReadError")
+MOST_CLOSED = 0.05
+
+
+def under_load(port, data, share, rate, seconds, refusals):
+    """Requests at a share of the capacity: all are answered, with 200 or with one of `refusals`."""
+    times = asyncio.run(client.load(port, share * rate, seconds, data))
+    good = times.get(200, [])
+    refused = [took for status in refusals for took in times.get(status, [])]
+    closed = sum(len(times.get(name, [])) for name in CLOSED)
+    seen = f"{share * rate:.0f} requests/s, by status {client.shares(times)}; "
+    seen += f"200 in {client.percentile(good, 0.5)} ms (median), {client.percentile(good, 0.99)}"
+    seen += f" (99%); refused in {client.percentile(refused, 0.5)} ms (median)"
+    allowed = MOST_CLOSED * sum(map(len, times.values())) if 503 in refusals else 0
+    known = not set(times) - {200, *refusals, *CLOSED}
+    return seen, known and closed <= allowed and max(good) < 30
+
+
 def server_under_load(report, model, scale):
     """Capacity, then 100% and 300% of it, then recovery."""
     with client.Served(model) as served:
         port = served.port
-        asyncio.run(client.capacity(port, 3))
-        rate = asyncio.run(client.capacity(port, 20 * scale))
+        texts = client.request([client.TEXT] * 32)
+        asyncio.run(client.capacity(port, 3, texts))
+        rate = asyncio.run(client.capacity(port, 20 * scale, texts))
         before = served.memory()
         for share in (1, 3):
-            times = asyncio.run(client.load(port, share * rate, 90 * scale))
-            good, refused = times.get(200, []), times.get(429, [])
-            seen = f"{share * rate:.0f} requests/s, by status {client.shares(times)}; "
-            seen += f"200 in {client.percentile(good, 0.5)} ms (median), {client.percentile(good, 0.99)}"
-            seen += f" (99%); 429 in {client.percentile(refused, 0.5)} ms"
-            kept = not set(times) - {200, 429} and max(good) < 30
-            report(f"load at {share * 100}% of capacity", seen, kept)
+            report(
+                f"requests of 32 texts at {share * 100}% of capacity",
+                *under_load(port, texts, share, rate, 60 * scale, (429,)),
+            )
+        text = client.request(client.TEXT)
+        rate = asyncio.run(client.capacity(port, 10 * scale, text))
+        report(
+            "requests of one text, each on a new connection, at 300%",
+            *under_load(port, text, 3, rate, 30 * scale, (429, 503)),
+        )
         status, took = asyncio.run(client.ask(port, client.request(client.TEXT)))
         report("a request after it", f"{status} in {took * 1000:.0f} ms", status == 200)
         count = int(1000 * scale) // 50 * 50 or 50

@@ -5,16 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import sys
 from typing import Literal, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from simdformer.server.errors import ApiError, log_sometimes
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 # A long body may take longer. 8 Mbit/s is fast enough.
 _BODY_BYTES_PER_SECOND = 2**20
 # How long a rejected client may continue to send, so that it can read the reason.
 _LINGER_SECONDS = 2
+_RETRY_SECONDS = 1
+# How many of the oldest connections are looked at when one has to be closed.
+_MOST_LOOKED_AT = 32
 
 # In state "answer" a connection waits for the model, in the other states for the client.
 _State = Literal["header", "body", "answer", "idle", "closing"]
@@ -141,17 +150,33 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         log_sometimes(
-            f"{self.limits.connections} connections are open; for each further one a waiting one is closed"
+            f"{self.limits.connections} connections are open; for each further one a silent one is "
+            "closed, or it is refused"
         )
-        others = [
-            c
-            for c in cast(set[BoundedProtocol], self.connections)
-            if c.state != "answer" and c is not self and not c.transport.is_closing()
-        ]
-        if others:
-            min(others, key=lambda connection: connection.since).transport.abort()
-        else:
+        everyone = cast(set[BoundedProtocol], self.connections)
+        connected = [c for c in everyone if not c.transport.is_closing()]
+        refused = sum(c.state == "closing" for c in connected)
+        if len(connected) - refused <= self.limits.connections:
+            return
+        others = [c for c in connected if c.state not in ("answer", "closing") and c is not self]
+        oldest = heapq.nsmallest(_MOST_LOOKED_AT, others, key=lambda c: c.since)
+        silent = next((c for c in oldest if not c._has_unread_bytes()), None)
+        if silent:
+            silent.transport.abort()
+        elif refused < self.limits.connections:  # more of them get no reason
             self._refuse(503, "too many connections")
+        else:
+            self.transport.abort()
+
+    def _has_unread_bytes(self) -> bool:
+        """Whether the client waits for the server: under load bytes arrive before they are read."""
+        if sys.platform == "win32":
+            return False
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        if descriptor < 0:  # it is being closed
+            return False
+        number = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+        return number != bytes(4)
 
     def _too_large(self) -> tuple[int, str]:
         return 431, f"the request header has over {self.limits.header_bytes} bytes"
@@ -173,6 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(
             STATUS_LINE[status]
             + b"content-type: application/json\r\nconnection: close\r\n"
+            + (b"retry-after: %d\r\n" % _RETRY_SECONDS if status == 503 else b"")
             + b"content-length: %d\r\n\r\n" % len(content)
             + content
         )

@@ -20,12 +20,14 @@ from simdformer.server.errors import log_sometimes
 if sys.platform != "win32":
     import resource
 
-# The backlog of connections. asyncio accepts this many at once, and connections that are closed to make room
-# close slightly later.
-_BACKLOG = 128
+# asyncio accepts as many connections at once, and those that are closed to make room close a moment later.
+_ACCEPTED_AT_ONCE = 128
+# Connections that the system keeps until they are accepted. Clients of further ones would repeat their
+# requests for a connection after one second, three, seven and so on.
+_BACKLOG = 1024
 CHECK_SECONDS = 1
 _LAST_REQUESTS_SECONDS = 0.1
-_OTHER_FILES = 64 + 4 * _BACKLOG
+_OTHER_FILES = 64 + 4 * _ACCEPTED_AT_ONCE
 
 
 def run_server(server: Server, listener: socket.socket) -> None:
@@ -54,13 +56,15 @@ class Server(uvicorn.Server):
 
         on_start: called when connections are accepted. on_stop: called by the signal handler.
         """
-        most = min(limits.connections, _raised_file_limit(limits.connections) - _OTHER_FILES)
+        # As many again may be refused and still open.
+        files = _raised_file_limit(2 * limits.connections) - _OTHER_FILES
+        most = min(limits.connections, files // 2)
         limits = limits._replace(connections=max(1, most))
         config = uvicorn.Config(
             app,
             http=type("Protocol", (BoundedProtocol,), {"limits": limits}),
             ws="none",
-            backlog=_BACKLOG,
+            backlog=_ACCEPTED_AT_ONCE,
             log_config=None,
             log_level="error",  # no log line for each invalid connection
             access_log=False,
@@ -75,6 +79,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(_report)
         await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(_BACKLOG)
         self._checks = asyncio.create_task(self._check_connections())
         self._on_start()
 
