@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -145,6 +146,24 @@ def test_a_pass_that_takes_long_is_answered_after_a_signal(folder, number):
         assert process.wait(WATCHDOG) == 0
         client.join(WATCHDOG)
     assert "data" in answers[0]
+
+
+def test_a_second_ctrl_c_ends_it_without_a_word(folder):
+    with serving(folder, program=("-c", SLOW_MODEL)) as (process, url):
+        client = threading.Thread(target=ask_and_forget, args=(url,))
+        client.start()
+        time.sleep(0.2)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert process.wait(WATCHDOG) == 0
+        assert process.stderr.read() == ""
+        client.join(WATCHDOG)
+
+
+def ask_and_forget(url):
+    with contextlib.suppress(OSError):
+        post(f"{url}/v1/embeddings", {"input": "deed"})
 
 
 def test_a_public_address_without_a_key_is_warned_of(folder):

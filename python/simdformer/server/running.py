@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
             app,
             http=type("Protocol", (BoundedProtocol,), {"limits": limits}),
             ws="none",
+            lifespan="off",  # shutdown does its work; a second signal would cancel it with a traceback
             backlog=_ACCEPTED_AT_ONCE,
             log_config=None,
             log_level="error",  # no log line for each invalid connection
