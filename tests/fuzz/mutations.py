@@ -119,7 +119,7 @@ def _safetensors(rng, data):
     kind = rng.randrange(8)
     if kind == 0:
         lie = rng.choice((0, 1, length - 1, length + 1, length * 2, 2**31, 2**40, 2**63, 2**64 - 1))
-        return struct.pack("<Q", max(0, lie)) + header + tensors
+        return struct.pack("<Q", min(max(0, lie), 2**64 - 1)) + header + tensors
     if kind == 1:
         return data[: 8 + length] + _bytes(rng, tensors)
     if kind == 2:  # numbers that are none
