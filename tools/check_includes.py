@@ -99,7 +99,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
 }
 # What reaches deeper today; each goes when a class above offers the same.
 FURTHER = {
-    "cli/embed.py": ("folder",),
+    "cli/identity.py": ("folder",),
     "cli/info.py": ("checkpoint", "folder", "models"),
     "cli/quantize.py": ("int8",),
 }

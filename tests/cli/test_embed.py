@@ -169,9 +169,7 @@ def test_a_failure_is_one_line_and_leaves_nothing(
         (["in.txt", "-o", "out.npy", "--format", "xml"], "--format"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_shows_the_usage(
-    tmp_path, monkeypatch, capsys, arguments, message
-):
+def test_wrong_usage_exits_with_2_and_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.txt").touch()
     (tmp_path / "in.jsonl").touch()
@@ -179,5 +177,7 @@ def test_wrong_usage_exits_with_2_and_shows_the_usage(
         main(["embed", *arguments])
     assert leaving.value.code == 2
     shown = capsys.readouterr().err
-    assert shown.startswith("usage: simdformer embed")
+    assert shown.startswith("simdformer embed: error: ")
+    assert shown.endswith("(see simdformer embed --help)\n")
     assert message in shown
+    assert shown.count("\n") == 1

@@ -1,11 +1,9 @@
-"""simdformer search: the best of the corpus, in order, from the file or from stored vectors."""
+"""simdformer search: the best of the corpus, in order."""
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import re
 
 import numpy as np
 import pytest
@@ -79,36 +77,6 @@ def test_the_printed_form_is_one_line_a_match_without_control_characters(tmp_pat
     assert match.endswith("…")
 
 
-def test_stored_vectors_give_the_same_answer(tmp_path, corpus, capsys):
-    main(["search", "pets", "--in", corpus, "--json"])
-    direct = found(capsys)
-    assert main(["embed", corpus, "-o", str(tmp_path / "corpus.npy")]) == 0
-    stored = ["--embeddings", str(tmp_path / "corpus.npy")]
-    assert main(["search", "pets", "--in", corpus, "--json", *stored]) == 0
-    assert found(capsys) == direct
-
-
-@pytest.mark.parametrize(
-    ("stored", "message"),
-    [
-        (np.zeros((4, 384), np.float32), "4 rows, but more texts"),
-        (np.zeros((6, 384), np.float32), "6 rows, but 5 texts"),
-        (np.zeros((5, 7), np.float32), r"expected float32 \(texts, 384\)"),
-        (np.zeros((5, 384)), "got float64"),
-        (np.array(["x"]), "got <U1"),
-    ],
-)
-def test_vectors_that_do_not_belong_to_the_corpus_are_refused(tmp_path, corpus, stored, message):
-    np.save(tmp_path / "stored.npy", stored)
-    assert_fails(["--in", corpus, "--embeddings", str(tmp_path / "stored.npy")], message)
-
-
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
-def test_a_file_that_is_no_array_is_refused(tmp_path, corpus, content):
-    (tmp_path / "stored.npy").write_bytes(content)
-    assert_fails(["--in", corpus, "--embeddings", str(tmp_path / "stored.npy")], "cannot read")
-
-
 def test_an_empty_corpus_is_said(tmp_path, capsys):
     (tmp_path / "empty.txt").touch()
     assert main(["search", "x", "--in", str(tmp_path / "empty.txt")]) == 0
@@ -132,11 +100,3 @@ def test_top_matches_are_those_of_a_whole_sort(rng, sizes):
         start += size
     expected = sorted(range(sum(sizes)), key=lambda i: (-scores[i], i))[:4]
     assert top.best == [Match(float(scores[i]), records[i]) for i in expected]
-
-
-def assert_fails(arguments, message):
-    stderr = io.StringIO()
-    with contextlib.redirect_stderr(stderr):
-        assert main(["search", "x", *arguments]) == 1
-    assert re.search(message, stderr.getvalue())
-    assert "Traceback" not in stderr.getvalue()

@@ -12,6 +12,7 @@ import pytest
 from tests.support import ROOT
 from tests.support.docs import PAGES, SHOWN, blocks, run
 from tests.support.model_fixtures import write_cross_encoder
+from tests.support.sqlite import sqlite_with_extensions
 
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 RUNNING = [name for name in NAMES if any(block.runs for block in blocks(ROOT / name))]
@@ -75,8 +76,11 @@ NEEDS = [
     pytest.param(name, package, marks=getattr(pytest.mark, marker), id=f"{name}-{package}")
     for package, marker in {
         "chromadb": "ecosystem",
+        "faiss": "stores",
         "langchain_huggingface": "ecosystem",
         "matplotlib": "pages",
+        "qdrant_client": "stores",
+        "sqlite_vec": "stores",
     }.items()
     for name in NAMES
     if any(block.comment == ("needs", package) for block in blocks(ROOT / name))
@@ -84,12 +88,14 @@ NEEDS = [
 
 
 @pytest.mark.parametrize(("name", "package"), NEEDS)
-def test_code_runs_with_the_package_that_it_needs(name, package, path):
+def test_code_runs_with_the_package_that_it_needs(name, package, path, monkeypatch):
     pytest.importorskip(package)
+    if package == "sqlite_vec":
+        monkeypatch.setitem(sys.modules, "sqlite3", sqlite_with_extensions())
     assert run(ROOT / name, path=path, package=package)
 
 
-def test_a_needed_package_is_one_that_make_ecosystem_or_make_pages_installs():
+def test_a_needed_package_is_one_that_a_target_of_make_installs():
     comments = [block.comment for name in NAMES for block in blocks(ROOT / name)]
     needed = {comment[1] for comment in comments if comment and comment[0] == "needs"}
     assert needed == {param.values[1] for param in NEEDS}

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# PYTHON_ARGCOMPLETE_OK
 """The `simdformer` command: embed, search and rerank texts, explain vectors, inspect, quantize and serve
 models.
 
@@ -16,7 +17,7 @@ import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from simdformer.cli import embed, explain, info, quantize, rerank, search, serve, signals
-from simdformer.cli.errors import CliError, UsageError, say
+from simdformer.cli.errors import CliError, UsageError, one_line, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,9 +60,16 @@ class _VersionAction(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage in one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line parser; each subcommand's module adds its part."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="simdformer",
         description="Sentence embeddings and reranking on CPUs.",
         epilog=_EPILOG,
@@ -70,18 +78,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action=_VersionAction, nargs=0, help="show the version and exit"
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=lambda _args: parser.print_help())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (embed, search, rerank, explain, info, quantize, serve):
         command.add_parser(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: sys.argv[1:]) and return its exit code.
+    """Run the command line `argv` (default: sys.argv[1:]) and return its exit code. Without a command it
+    prints the help.
 
     argparse raises SystemExit as usual (2 for wrong usage, 0 after --help).
     """
     parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        _complete(parser)
     args = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
@@ -96,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         args.parser.error(str(error))
     except CliError as error:
-        say(f"error: {error}")
+        say(f"error: {one_line(error)}")
         return EXIT_FAILURE
     except KeyboardInterrupt as error:
         return _stopped_by(error)
@@ -107,7 +119,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stopped_by(error.__cause__)
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+    except MemoryError as error:
+        say(f"error: out of memory{': ' if str(error) else ''}{one_line(error)}")
+        return EXIT_FAILURE
     return 0
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that completes a command line, and exit; argcomplete made the shell ask."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser)
 
 
 def entry_point() -> NoReturn:
@@ -138,4 +162,4 @@ def _show_warning(
     line: str | None = None,  # noqa: ARG001
 ) -> None:
     """warnings.showwarning without the source line of the library."""
-    say(f"warning: {message}")
+    say(f"warning: {one_line(message)}")

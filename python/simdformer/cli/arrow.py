@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from simdformer.cli.errors import CliError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _ROWS = 4096  # number of rows read at a time
 _ROW_GROUP = 16384
+_MANIFEST = b"simdformer"  # in the metadata of a file's schema
 
 
 class ArrowSource:
@@ -115,6 +117,41 @@ class ArrowSource:
         return None
 
 
+def open_vectors(path: str, columns: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """The manifest of a parquet file of vectors, {} if it has none, and the file; it has the columns."""
+    try:
+        parquet = pyarrow("pyarrow.parquet").ParquetFile(_open(path))
+        manifest = json.loads((parquet.schema_arrow.metadata or {}).get(_MANIFEST, b"{}"))
+    except (OSError, ValueError) as error:
+        raise CliError(f"cannot read {path}: {reason(error)}") from error
+    names = parquet.schema_arrow.names
+    for name in columns:
+        if name not in names:
+            present = ", ".join(f'"{each}"' for each in names[:20]) or "none"
+            raise CliError(f'{path}: no column "{name}" (there: {present}); use --field')
+    return manifest, parquet
+
+
+def read_vectors(
+    path: str, parquet: Any, kept: Sequence[str], vector: str, rows: int
+) -> Iterator[tuple[list[dict[str, Any]], NDArray[np.float32]]]:
+    """The members of `rows` rows at a time, and their vectors, float32 (rows, dim)."""
+    import numpy as np
+
+    width = pyarrow("pyarrow.compute").list_value_length
+    kept = [name for name in kept if name in parquet.schema_arrow.names]
+    try:
+        for batch in parquet.iter_batches(rows, columns=[*kept, vector]):
+            column = batch.column(vector)
+            lengths = set(width(column).to_pylist())
+            if len(lengths) > 1 or None in lengths:
+                raise CliError(f'{path}: column "{vector}" must hold lists of one length')
+            flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            yield batch.select(kept).to_pylist(), flat.reshape(batch.num_rows, -1)
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise CliError(f"cannot read {path}: {reason(error)}") from error
+
+
 def _open(path: str) -> Any:
     if is_uri(path):
         system, name = pyarrow("pyarrow.fs").FileSystem.from_uri(path)
@@ -124,11 +161,15 @@ def _open(path: str) -> Any:
 
 class ParquetWriter:
     """A parquet file with the columns id (optional), source, line, start and end (for chunks), text and
-    embedding. An embedding is a list of fixed size of float32 or float16."""
+    embedding. An embedding is a list of fixed size of float32 or float16. The manifest is in the file's
+    metadata."""
 
-    def __init__(self, file: AtomicFile, dim: int, columns: Columns) -> None:
+    def __init__(
+        self, file: AtomicFile, dim: int, columns: Columns, manifest: dict[str, Any]
+    ) -> None:
         pa = self._pa = pyarrow()
         self._file, self._dim, self._columns = file, dim, columns
+        self._metadata = {_MANIFEST: json.dumps(manifest).encode()}
         self._id_type: Any = None
         self._writer: Any = None
         self._waiting: list[tuple[Sequence[Record], NDArray[np.float32]]] = []
@@ -168,7 +209,7 @@ class ParquetWriter:
         made["text"] = pa.array([record.text for record in records], pa.large_string())
         values = pa.array(flat, self._item)
         made["embedding"] = pa.FixedSizeListArray.from_arrays(values, self._dim)
-        table = pa.table(made)
+        table = pa.table(made).replace_schema_metadata(self._metadata)
         if self._writer is None:
             parquet = pyarrow("pyarrow.parquet")
             sink = pa.PythonFile(_Sink(self._file), mode="w")

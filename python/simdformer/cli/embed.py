@@ -136,8 +136,12 @@ def run(args: argparse.Namespace) -> None:
             span=args.chunk is not None,
             dtype=args.dtype,
         )
-        writer = vector_writer(args.output, file, model.get_embedding_dimension(), columns)
-        chunks = _chunks(args, model, source, stack)
+        # Reading the model's folder for it takes some time.
+        kept = args.resume or args.output.lower().endswith(".parquet")
+        manifest = _manifest(args, model) if kept else {}
+        dim = model.get_embedding_dimension()
+        writer = vector_writer(args.output, file, dim, columns, manifest)
+        chunks = _chunks(args, model, source, stack, manifest)
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 writer.write(chunk.records, chunk.embeddings)
@@ -151,7 +155,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _chunks(
-    args: argparse.Namespace, model: SentenceTransformer, source: Corpus, stack: ExitStack
+    args: argparse.Namespace,
+    model: SentenceTransformer,
+    source: Corpus,
+    stack: ExitStack,
+    manifest: dict[str, Any],
 ) -> Iterator[Chunk]:
     from simdformer.cli.embedding import embed_records
 
@@ -168,21 +176,19 @@ def _chunks(
         return compute(records)
     from simdformer.cli.journal import Journal, resumed
 
-    journal = stack.enter_context(Journal(args.output, _manifest(args, model)))
+    journal = stack.enter_context(Journal(args.output, manifest))
     return resumed(journal, records, model.get_embedding_dimension(), compute)
 
 
 def _manifest(args: argparse.Namespace, model: SentenceTransformer) -> dict[str, Any]:
     """Everything that the vectors depend on, except the texts."""
     from simdformer import __version__, show_config
-    from simdformer.cli.journal import folder_digest
-    from simdformer.folder.resolve import resolve_model
+    from simdformer.cli.identity import identity
 
     return {
         "version": __version__,
         "level": show_config("dicts")["isa"]["active"],
-        "model": folder_digest(resolve_model(args.model)),
-        "compute_type": model.compute_type,
+        **identity(args.model, model),
         "max_seq_length": model.max_seq_length,
         "prompt": model.resolve_prompt(None, args.prompt_name),
         "normalize": args.normalize,

@@ -11,6 +11,14 @@ def say(message: str) -> None:
     print(f"simdformer: {message}", file=sys.stderr)
 
 
+def one_line(message: object) -> str:
+    """A message of several lines, such as a list of places, on one."""
+    first, *rest = [line.strip() for line in str(message).splitlines() if line.strip()] or [""]
+    for line in rest:
+        first += f" {line}" if first.endswith((":", ";", ",")) else f"; {line}"
+    return first
+
+
 class CliError(Exception):
     """An error that the user can correct: the message says what, where, and what was expected."""
 

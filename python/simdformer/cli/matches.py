@@ -40,8 +40,10 @@ def as_text(query: str, matches: list[Match]) -> str:
     """The query and one line per match."""
     width = shutil.get_terminal_size((100, 24)).columns
     lines = [query]
+    several = len({match.record.source for match in matches}) > 1
     for match in matches:
-        head = f"  {match.score:7.4f}  line {match.record.line}: "
+        place = f"{match.record.source}, " if several else ""
+        head = f"  {match.score:7.4f}  {place}line {match.record.line}: "
         lines.append(head + _shortened(match.record.text, max(width - len(head), 20)))
     if not matches:
         lines.append("  (the corpus is empty)")
@@ -50,10 +52,15 @@ def as_text(query: str, matches: list[Match]) -> str:
 
 def as_json(query: str, matches: list[Match]) -> str:
     """One object on one line."""
-    found = [
-        {"rank": rank, "score": match.score, "line": match.record.line, "text": match.record.text}
-        for rank, match in enumerate(matches, start=1)
-    ]
+    several = len({match.record.source for match in matches}) > 1
+    found = []
+    for rank, (score, record) in enumerate(matches, start=1):
+        members: dict[str, object] = {"rank": rank, "score": score}
+        if record.id is not None:
+            members["id"] = record.id
+        if several:
+            members["source"] = record.source
+        found.append({**members, "line": record.line, "text": record.text})
     return json.dumps({"query": query, "matches": found}, ensure_ascii=False) + "\n"
 
 

@@ -31,13 +31,13 @@ def not_negative_int(text: str) -> int:
     return value
 
 
-def add_query_arguments(parser: argparse.ArgumentParser) -> None:
+def add_query_arguments(parser: argparse.ArgumentParser, *, corpus_required: bool = True) -> None:
     """Arguments for queries, corpus and output of matches."""
     parser.add_argument("queries", nargs="+", metavar="QUERY", help="text to search for")
     parser.add_argument(
         "--in",
         dest="corpus",
-        required=True,
+        required=corpus_required,
         metavar="CORPUS",
         help="file with the texts, or - for stdin",
     )
@@ -47,7 +47,8 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json",
         action="store_true",
-        help='one JSON object per query: {"query", "matches": [{"rank", "score", "line", "text"}]}',
+        help='one JSON object per query: {"query", "matches": [{"rank", "score", "line", "text"}]}; with'
+        ' "source" of several files, and "id" if there is one',
     )
 
 

@@ -24,14 +24,15 @@ class Progress:
     num_texts: the number of texts so far, also without a bar.
     """
 
-    def __init__(self, source: Corpus, *, shown: bool | None, name: str = "embed") -> None:
+    def __init__(self, source: Corpus | None, *, shown: bool | None, name: str = "embed") -> None:
         self._started = time.perf_counter()
         self.num_texts = 0
         self._tokens = 0
-        head = "{desc}: {percentage:3.0f}%|{bar:30}| " if source.size else "{desc}: "
-        tail = "{elapsed}<{remaining}" if source.size else "{elapsed}"
+        size = None if source is None else source.size
+        head = "{desc}: {percentage:3.0f}%|{bar:30}| " if size else "{desc}: "
+        tail = "{elapsed}<{remaining}" if size else "{elapsed}"
         self._bar = tqdm(
-            total=source.size,
+            total=size,
             desc=name,
             file=sys.stderr,
             disable=not (sys.stderr.isatty() if shown is None else shown),

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
-from itertools import islice
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simdformer.cli.corpus import Corpus
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import CliError, UsageError
 from simdformer.cli.matches import TopMatches, as_json, as_text
 from simdformer.cli.options import (
     add_input_arguments,
@@ -18,7 +19,7 @@ from simdformer.cli.options import (
 from simdformer.cli.records import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -26,22 +27,21 @@ if TYPE_CHECKING:
     from simdformer import SentenceTransformer
     from simdformer.cli.embedding import Chunk
     from simdformer.cli.options import SubParsers
-    from simdformer.cli.records import Record
 
 _EPILOG = """\
 The formats of the corpus are those of `simdformer embed`. Without --embeddings the corpus is embedded in
-every call. With --embeddings the vectors of an earlier `simdformer embed CORPUS -o FILE.npy` with the
-same model are used (made with --prompt-name document if the model has a prompt for documents).
+every call. With --embeddings the vectors of an earlier `simdformer embed CORPUS -o FILE` with the same
+model are used (made with --prompt-name document if the model has a prompt for documents). Those in .jsonl and
+.parquet have their texts beside them; those in .npy need --in.
 
 examples:
   simdformer search "open a file for reading" --in docs.txt --top 3
   simdformer search "late delivery" "rude staff" --in reviews.csv --field body --json
   simdformer embed docs.txt -o docs.npy
   simdformer search "parse a date" --in docs.txt --embeddings docs.npy
+  simdformer embed handbook/ --chunk 128 -o handbook.parquet
+  simdformer search "days of leave" --embeddings handbook.parquet
 """
-
-# The number of rows of an .npy file that are compared at a time.
-_ROWS = 8192
 
 
 def add_parser(commands: SubParsers) -> None:
@@ -53,9 +53,11 @@ def add_parser(commands: SubParsers) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_query_arguments(parser)
+    add_query_arguments(parser, corpus_required=False)
     parser.add_argument(
-        "--embeddings", metavar="FILE.npy", help="vectors of the corpus, made by simdformer embed"
+        "--embeddings",
+        metavar="FILE",
+        help="vectors made by simdformer embed: .npy of the corpus, or .jsonl or .parquet files",
     )
     add_input_arguments(parser)
     add_model_arguments(parser)
@@ -64,53 +66,55 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Embed the queries, compare them with the corpus in one pass, and print."""
-    from simdformer.cli.embedding import embed_records, load_model, warn_of_truncation
+    from simdformer.cli.embedding import load_model, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
-    from simdformer.text.inputs import document_prompt
 
-    with Corpus([args.corpus], args.format, Fields(args.field)) as source:
+    _check(args)
+    with ExitStack() as stack:
+        source = None
+        if args.corpus is not None:
+            corpus = Corpus([args.corpus], args.format, Fields(args.field))
+            source = stack.enter_context(corpus)
         model = load_model(args)
-        if args.embeddings is None:
-            prompt_name = document_prompt(model.prompts)
-            chunks = embed_records(model, source, prompt_name=prompt_name, normalize=False)
-        else:
-            chunks = stored_chunks(args.embeddings, source, model.get_embedding_dimension())
         queries = _encode_queries(model, args.queries)
+        if args.embeddings is not None:
+            warn_of_truncation(model, len(args.queries), "queries")
         tops = [TopMatches(args.top) for _ in args.queries]
-        with Progress(source, shown=args.progress) as progress:
-            for chunk in chunks:
-                _rank(model, queries, chunk, tops)
-                progress.update(chunk.records, chunk.num_tokens)
-    warn_of_truncation(model, len(args.queries) + progress.num_texts)
+        progress = stack.enter_context(Progress(source, shown=args.progress))
+        for chunk in _chunks(args, model, source):
+            _rank(model, queries, chunk, tops)
+            progress.update(chunk.records, chunk.num_tokens)
+    if args.embeddings is None:
+        warn_of_truncation(model, len(args.queries) + progress.num_texts)
     for query, top in zip(args.queries, tops, strict=True):
         write_text(as_json(query, top.best) if args.json else as_text(query, top.best))
 
 
-def stored_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Chunk]:
-    """The records with their vectors from an .npy file, float32 (number of records, dim)."""
-    import numpy as np
+def _check(args: argparse.Namespace) -> None:
+    """UsageError for arguments that do not go together."""
+    if args.embeddings is None:
+        if args.corpus is None:
+            raise UsageError("give --in CORPUS, or --embeddings with a .jsonl or .parquet file")
+    elif (args.corpus is None) != (Path(args.embeddings).suffix.lower() != ".npy"):
+        has = "has its texts beside the vectors" if args.corpus else "has no texts: give --in"
+        raise UsageError(f"--embeddings {args.embeddings} {has}")
+    elif args.corpus is None and args.format is not None:
+        raise UsageError("--format is that of --in")
 
-    from simdformer.cli.embedding import Chunk
 
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CliError(f"cannot read {path}: {error}") from error
-    if stored.ndim != 2 or stored.shape[1] != dim or stored.dtype != np.float32:
-        raise CliError(
-            f"{path}: expected float32 (texts, {dim}) as the model makes it, "
-            f"got {stored.dtype} {stored.shape}"
-        )
-    waiting = iter(records)
-    for start in range(0, len(stored), _ROWS):
-        rows = np.array(stored[start : start + _ROWS])
-        batch = list(islice(waiting, len(rows)))
-        if len(batch) < len(rows):
-            raise CliError(f"{path}: {len(stored):,} rows, but {start + len(batch):,} texts")
-        yield Chunk(batch, rows, 0)
-    if next(waiting, None) is not None:
-        raise CliError(f"{path}: {len(stored):,} rows, but more texts than that")
+def _chunks(
+    args: argparse.Namespace, model: SentenceTransformer, source: Corpus | None
+) -> Iterator[Chunk]:
+    from simdformer.cli.embedding import embed_records
+    from simdformer.text.inputs import document_prompt
+
+    if args.embeddings is None and source is not None:
+        name = document_prompt(model.prompts)
+        return embed_records(model, source, prompt_name=name, normalize=False)
+    from simdformer.cli.index import read_index
+
+    return read_index(args.embeddings, model, args.model, source, args.field)
 
 
 def _encode_queries(model: SentenceTransformer, queries: list[str]) -> NDArray[np.float32]:

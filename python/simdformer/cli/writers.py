@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -103,14 +103,19 @@ class JsonlWriter:
 
 
 def vector_writer(
-    path: str, file: AtomicFile | StandardOutput, dim: int, columns: Columns
+    path: str,
+    file: AtomicFile | StandardOutput,
+    dim: int,
+    columns: Columns,
+    manifest: dict[str, Any],
 ) -> VectorWriter:
-    """The writer for the format of the suffix of `path`; .jsonl for standard output."""
+    """The writer for the format of the suffix of `path`; .jsonl for standard output. Parquet files keep the
+    manifest, which says what decides the vectors."""
     suffix = Path(path).suffix.lower()
     if isinstance(file, AtomicFile) and suffix == ".npy":
         return NpyWriter(file, dim, columns.dtype)
     if isinstance(file, AtomicFile) and suffix == ".parquet":
         from simdformer.cli.arrow import ParquetWriter
 
-        return ParquetWriter(file, dim, columns)
+        return ParquetWriter(file, dim, columns, manifest)
     return JsonlWriter(file, dim, columns)

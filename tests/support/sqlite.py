@@ -1,0 +1,14 @@
+"""SQLite that loads extensions: Python's own, or pysqlite3 where Python was built without them."""
+
+from __future__ import annotations
+
+import sqlite3
+from types import ModuleType
+
+import pytest
+
+
+def sqlite_with_extensions() -> ModuleType:
+    if hasattr(sqlite3.Connection, "enable_load_extension"):
+        return sqlite3
+    return pytest.importorskip("pysqlite3")
