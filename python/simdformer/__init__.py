@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Imported at once: it fails here if this CPU does not support the level in SIMDFORMER_ISA.
+# imported first, so that an unsupported SIMDFORMER_ISA fails here
 from simdformer import _core as _core
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ __all__ = [
     "show_config",
 ]
 
-# The rest is imported on first use: NumPy and tokenizers take 0.1 s and start threads.
+# Everything else is imported on first use, because NumPy and tokenizers take 0.1 s and start threads.
 _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "ModelOutput": "simdformer.text.model_output",
@@ -77,10 +77,10 @@ def _version() -> str:
 
     try:
         return version("simdformer")
-    except PackageNotFoundError:  # run from a source tree
+    except PackageNotFoundError:  # running from a source tree
         return "0+unknown"
 
 
-# threadpoolctl is not imported here: that changes the environment (KMP_DUPLICATE_LIB_OK).
+# Do not import threadpoolctl here: importing it changes the environment (KMP_DUPLICATE_LIB_OK).
 if hasattr(sys.modules.get("threadpoolctl"), "register"):
     __getattr__("register_threadpoolctl")()

@@ -30,7 +30,7 @@ def compiler() -> str: ...
 def activations() -> list[str]: ...
 def pooling_modes() -> list[str]: ...
 
-# Columns of a weight that share a scale.
+# The number of columns of a weight that share a scale.
 def s8_group() -> int: ...
 
 # values int8 (out, in), scale (out, ceil(in / s8_group())); values are 0 in the outliers' columns.
@@ -51,12 +51,12 @@ class Linear:
     # The packed weight (out_features, in_features), bfloat16 widened. ValueError for int8.
     def weight(self) -> Float32: ...
     def bias(self) -> Float32 | None: ...
-    # values, scale, outliers, outlier_weight as from_int8 takes them. ValueError for other types.
+    # values, scale, outliers, outlier_weight, as for from_int8. ValueError for other types.
     def int8(self) -> tuple[Int8, Float32, Int32, Float32]: ...
     # float32, bfloat16 or int8
     @property
     def compute_type(self) -> str: ...
-    # Between record_inputs() and take_inputs(), forward passes keep their inputs (rows, in_features).
+    # Between record_inputs() and take_inputs(), forward passes record their inputs (rows, in_features).
     # They must run on one thread.
     def record_inputs(self) -> None: ...
     def take_inputs(self) -> Float32: ...
@@ -82,7 +82,7 @@ class Embeddings:
         padding_idx: int | None = None,
         projection: Linear | None = None,
     ) -> None: ...
-    # Read-only views of the tables, which keep the embeddings alive. None: no table.
+    # Read-only views of the tables; they keep the embeddings alive. None: no table.
     def word(self) -> Float32 | None: ...
     def position(self) -> Float32 | None: ...
     def token_type(self) -> Float32 | None: ...
@@ -138,7 +138,7 @@ class PooledStack:
         num_threads: int = 0,
     ) -> Float32: ...
 
-# A row of the vocabulary a sequence. vocabulary: None for the layer that stands for the table of words.
+# One row over the vocabulary per sequence. vocabulary: None for the layer that holds the word embeddings.
 class VocabularyStack:
     def __init__(
         self,
@@ -177,8 +177,8 @@ def pool_rows(
 ) -> Float32: ...
 
 # The kernels of one ISA level, single-threaded, for tests and benchmarks.
-# float32 (queries, documents): the sum, or the mean, over a query's tokens of the largest product with one of the
-# document's. Offsets begin with 0.
+# float32 (queries, documents): the largest product of each query token with a document token, summed or
+# averaged over the query's tokens. Offsets start with 0.
 def max_sim(
     queries: Float32,
     query_offsets: Int32,
@@ -242,7 +242,7 @@ class KernelTable:
         norm_bias: Float32 | None = None,
         eps: float = 1e-5,
     ) -> Float32: ...
-    # relative_bias (queries + keys - 1,); weights (queries, keys) is filled.
+    # relative_bias (queries + keys - 1,); weights (queries, keys) is written.
     def attention(
         self,
         q: Float32,
@@ -284,7 +284,7 @@ class KernelTable:
     ) -> Float32: ...
     def pool(self, mode: str, x: Float32) -> Float32: ...
     def log1p(self, x: Float32) -> Float32: ...
-    # fold: "max", "sum_log1p" or "sum_log1p_twice"; y is folded into.
+    # fold: "max", "sum_log1p" or "sum_log1p_twice"; the result is combined with y, in place.
     def fold_rows_into(self, fold: str, x: Float32, bias: Float32 | None, y: Float32) -> None: ...
     def l2_normalize(self, x: Float32) -> Float32: ...
     # Seconds per call, the mean of `repeats` calls without Python between them.
@@ -473,7 +473,7 @@ class TransformerLayer:
         cross_norm: Norm | None,
         feed_forward_norm: Norm | None,
         *,
-        # of what self-attention, cross-attention and feed-forward put out
+        # for the output of self-attention, cross-attention and feed-forward
         output_norms: Sequence[Norm | None] = ...,
         norm_first: bool = False,
         residual: bool = True,
@@ -492,7 +492,7 @@ class TransformerStack:
     def hidden_size(self) -> int: ...
     @property
     def num_layers(self) -> int: ...
-    # (num_heads, features of a head's output) of each layer's self-attention
+    # for the self-attention of each layer: (num_heads, features of a head's output)
     @property
     def layer_heads(self) -> list[tuple[int, int]]: ...
     @property

@@ -132,7 +132,7 @@ class CrossEncoder(TextModel):
             )
         if max_length is not None:
             self.max_length = max_length
-        # A saved activation is read only if it is used: an unknown one can be overridden.
+        # a saved activation is read only if it is used, so that an unknown one can be overridden
         self.activation_fn = given or read_activation(
             loaded.config, loaded.defaults, self.num_labels
         )
@@ -140,7 +140,7 @@ class CrossEncoder(TextModel):
     def _load(self, request: LoadRequest) -> LoadedCrossEncoder:
         request = request.found()
         loaded = load_cross_encoder(request.folder, request.compute_type, request.overrides)
-        # A causal model's padding is not seen by the tokens before it.
+        # Causal attention does not see padding, because it comes after the tokens.
         self._adopt(request, loaded, padding=loaded.pad_token_id)
         self.module_names = ("Transformer",)
         self._num_labels = loaded.num_labels
@@ -291,7 +291,7 @@ class CrossEncoder(TextModel):
         with progress_bar(len(pairs), show_progress_bar, "pair") as bar:
             parts = self._parts(pairs, (device, pool, chunk_size), bar, prompt=prompt)
         scores = self._activated(np.concatenate(parts), activation_fn).tolist()
-        # sorted is stable: of equal scores the earlier stays first.
+        # sorted is stable, so of equal scores the earlier document stays first
         order = sorted(range(len(texts)), key=lambda index: -scores[index])[:top_k]
         return [
             {"corpus_id": index, "score": scores[index]}
@@ -315,7 +315,7 @@ class CrossEncoder(TextModel):
         return self.pipeline.matrix(self._prompted(pairs, prompt), shape, bar=bar)
 
     def _activated(self, logits: Float32, activation_fn: object) -> Float32:
-        """float32 (n, num_labels), or (n,) if there is one label or no pair."""
+        """The scores after the activation: float32 (n, num_labels), or (n,) for one label or no pair."""
         function = activation_function(
             self.activation_fn if activation_fn is None else activation_fn
         )

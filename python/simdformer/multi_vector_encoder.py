@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MultiVectorEncoder: text in, a vector for each token out, with sentence-transformers' names."""
+"""MultiVectorEncoder: texts in, one vector per token out, with the interface of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -34,34 +34,33 @@ class MultiVectorEncoder(TaskModel):
     It is a drop-in for the class of sentence-transformers, on CPUs. Texts are compared by MaxSim (Khattab and
     Zaharia 2020, arXiv:2004.12832).
 
-    Queries and documents are read in two ways: use `encode_query` and `encode_document`. Folders may be
-    those of sentence-transformers 6, of PyLate, or of ColBERT's authors (artifact.metadata).
+    Queries and documents are read differently: use `encode_query` and `encode_document`. Model folders of
+    sentence-transformers 6, PyLate and the original ColBERT (artifact.metadata) are supported.
 
-    The same text gives bit-identical vectors alone, in any batch, and with any number of threads.
+    A text gives the same bits alone, in any batch and with any number of threads.
 
     Parameters
     ----------
     model_name_or_path : str or path
         A folder or a name.
     compute_type, num_threads, max_batch_tokens
-        As SentenceTransformer's. Dense layers behind the encoder stay in float32.
+        See `SentenceTransformer`. Dense layers after the encoder stay in float32.
     prompts, default_prompt_name, similarity_fn_name
-        Override what the model says. similarity_fn_name: "maxsim", unless something says otherwise, or
-        "meanmaxsim".
+        Override the settings of the model. similarity_fn_name is "maxsim" (the default) or "meanmaxsim".
     cache_folder, revision, local_files_only, token, device, **further
-        As SentenceTransformer's.
+        See `SentenceTransformer`.
 
     Attributes
     ----------
     encoder, pipeline, name_or_path, compute_type, part_types, prompts, default_prompt_name, num_tokens,
     truncated_texts
-        As SentenceTransformer's.
+        See `SentenceTransformer`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As SentenceTransformer's. ValueError too for a folder that is no such model's: a projection that
-        nobody trained is not made up.
+        See `SentenceTransformer`. Also ValueError if the folder is not such a model: an untrained
+        projection is never created.
 
     Examples
     --------
@@ -144,7 +143,7 @@ class MultiVectorEncoder(TaskModel):
         )
 
     def get_embedding_dimension(self) -> int:
-        """The length of a token's vector."""
+        """Return the length of a token's vector."""
         return self.pipeline.width
 
     def encode(
@@ -220,7 +219,7 @@ class MultiVectorEncoder(TaskModel):
         task: str | None = None,
         bar: Any = None,
     ) -> list[Float32]:
-        """What `encode` computes of checked arguments, in this process."""
+        """Return the vectors of checked texts, computed in this process."""
         pipeline, found = self.pipeline.for_task(task), []
         with closing(pipeline.token_vectors(self._prompted(texts, prompt, task), task)) as passes:
             for part in passes:
@@ -232,7 +231,7 @@ class MultiVectorEncoder(TaskModel):
     def _pooled(
         self, part: list[Float32], normalize: bool, pooling: Any, task: str | None
     ) -> list[Float32]:
-        """What is left of some texts' vectors."""
+        """The vectors that remain after the model's and the call's pooling."""
         kept = part if self._token_pooling is None else self._token_pooling.pool(part, task=task)
         if normalize:
             kept = [normalized(vectors) for vectors in kept]
@@ -241,8 +240,8 @@ class MultiVectorEncoder(TaskModel):
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Compare all queries with all documents, by `similarity_fn_name`.
 
-        embeddings1, embeddings2: what encode_query and encode_document give, lists of (vectors, dim), or
-        one such array. Returns: float32 (queries, documents).
+        embeddings1, embeddings2: results of encode_query and encode_document: lists of arrays
+        (vectors, dim), or one such array. Returns: float32 (queries, documents).
         """
         return self._given(SIMILARITIES[self.similarity_fn_name][0](embeddings1, embeddings2))
 
@@ -256,14 +255,14 @@ class MultiVectorEncoder(TaskModel):
             {"model_type": "MultiVectorEncoder", "similarity_fn_name": self.similarity_fn_name},
         )
         if read_module_list(self.folder):
-            # PyLate's model_type says what stands behind its modules.
+            # PyLate's model_type says which module class follows its modules
             del files["config_sentence_transformers.json"]["model_type"]
             return files
         raise ValueError(
-            "a model in the form of ColBERT's authors cannot be saved; copy its folder instead"
+            "a model in the original ColBERT format cannot be saved; copy its folder instead"
         )
 
 
 def _pooling_of(config: Mapping[str, Any]) -> HierarchicalTokenPooling:
-    """As a folder says it; those that do not speak of lengths leave them."""
+    """The pooling that a folder declares. It normalizes vectors only if the folder says so."""
     return HierarchicalTokenPooling(**{"normalize_embeddings": False, **config})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The older name of what is in simdformer.util."""
+"""The older name of functions in simdformer.util."""
 
 from __future__ import annotations
 

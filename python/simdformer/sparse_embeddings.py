@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SparseEmbeddings: rows of a vocabulary that are mostly zeros, compressed by rows."""
+"""SparseEmbeddings: sparse rows over a vocabulary, in compressed sparse row format."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
-# A norm below this divides by it instead, as torch.nn.functional.normalize does.
+# Norms below this are replaced by it before dividing, as in torch.nn.functional.normalize.
 _SMALLEST = 1e-12
 
 
 class SparseEmbeddings:
-    """What SparseEncoder gives: the elements of a matrix, or of one row, that are not 0.
+    """Result of SparseEncoder: the nonzero elements of a matrix, or of one row.
 
-    The names are those of scipy.sparse.csr_array, which `to_scipy` gives. Nothing here needs SciPy.
+    The attributes have the names of scipy.sparse.csr_array. Only `to_scipy` needs SciPy.
 
     Parameters
     ----------
     data : array of float32, (nnz,)
         The elements, row by row.
     indices : array of int32, (nnz,)
-        The column of each, ascending within a row: a token's id.
+        The column of each element, which is a token's id; ascending within a row.
     indptr : array of int64, (rows + 1,)
         Row i is elements indptr[i] to indptr[i + 1].
     shape : tuple of int
-        (rows, vocabulary), or (vocabulary,) of one row.
+        (rows, vocabulary), or (vocabulary,) for a single row.
 
     Examples
     --------
@@ -46,17 +46,17 @@ class SparseEmbeddings:
 
     @property
     def ndim(self) -> int:
-        """2, or 1 of one row."""
+        """2, or 1 for a single row."""
         return len(self.shape)
 
     @property
     def nnz(self) -> int:
-        """The number of elements that are not 0."""
+        """The number of nonzero elements."""
         return len(self.data)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the elements: float32."""
+        """The dtype of the elements, float32."""
         return self.data.dtype
 
     def __repr__(self) -> str:
@@ -69,7 +69,10 @@ class SparseEmbeddings:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int | slice) -> SparseEmbeddings:
-        """A row, or consecutive ones. IndexError beyond the rows, TypeError for other indices."""
+        """Return a row, or the rows of a slice.
+
+        IndexError if the row does not exist, TypeError for other indices.
+        """
         if self.ndim != 2:
             raise TypeError(
                 "one row of SparseEmbeddings has no rows; see indices and data, or toarray()"
@@ -83,13 +86,13 @@ class SparseEmbeddings:
         return SparseEmbeddings(self.data[part], self.indices[part], bounds, self.shape[1:])
 
     def toarray(self) -> Float32:
-        """The array with its zeros, float32 of `shape`."""
+        """Return the array with its zeros, float32 of `shape`."""
         out = np.zeros((len(self.indptr) - 1, self.shape[-1]), np.float32)
         out[np.repeat(np.arange(len(out)), np.diff(self.indptr)), self.indices] = self.data
         return out.reshape(self.shape)
 
     def to_scipy(self) -> Any:
-        """A scipy.sparse.csr_array of the same arrays; of one row a matrix of one row.
+        """Return a scipy.sparse.csr_array that shares the arrays; a single row becomes a matrix.
 
         ImportError without SciPy.
         """
@@ -99,7 +102,7 @@ class SparseEmbeddings:
         )
 
     def to_torch(self) -> Any:
-        """A sparse torch.Tensor in coordinates. ImportError without PyTorch."""
+        """Return a torch.Tensor in the sparse COO format. ImportError without PyTorch."""
         torch = import_module("torch")
         places = [self.indices]
         if self.ndim == 2:
@@ -109,7 +112,7 @@ class SparseEmbeddings:
         return torch.sparse_coo_tensor(indices, values, self.shape, is_coalesced=True)
 
     def largest(self, count: int) -> SparseEmbeddings:
-        """Of each row the `count` largest elements, of equal ones those of the lower columns."""
+        """Keep the `count` largest elements of each row; of equal elements those in lower columns."""
         rows = [self] if self.ndim == 1 else list(self)
         kept = [_largest(row, count) for row in rows]
         return kept[0] if self.ndim == 1 else stacked(kept, self.shape[1])
@@ -124,7 +127,7 @@ def _largest(row: SparseEmbeddings, count: int) -> SparseEmbeddings:
 
 
 def stacked(rows: Sequence[SparseEmbeddings], width: int) -> SparseEmbeddings:
-    """Rows, or matrices, below one another."""
+    """Stack rows or matrices."""
     counts = [np.diff(row.indptr) for row in rows]
     indptr = np.concatenate([[0], *counts]).cumsum().astype(np.int64)
     data = np.concatenate([np.empty(0, np.float32), *(row.data for row in rows)])
@@ -133,10 +136,10 @@ def stacked(rows: Sequence[SparseEmbeddings], width: int) -> SparseEmbeddings:
 
 
 def as_sparse(name: str, embeddings: Any) -> SparseEmbeddings:
-    """SparseEmbeddings of what SparseEncoder gives, a list of rows, an array, SciPy's or torch's.
+    """Convert embeddings to SparseEmbeddings: a list of rows, an array, or SciPy's or torch's arrays.
 
-    Errors: TypeError for anything else, ValueError for other than 1 or 2 dimensions, and for rows of
-    several lengths.
+    Errors: TypeError for other types, ValueError unless there are 1 or 2 dimensions and all rows have the
+    same length.
     """
     if isinstance(embeddings, SparseEmbeddings):
         return embeddings
@@ -144,11 +147,11 @@ def as_sparse(name: str, embeddings: Any) -> SparseEmbeddings:
         rows = [as_sparse(f"{name}[{i}]", row) for i, row in enumerate(embeddings)]
         widths = {row.shape[-1] for row in rows}
         if len(widths) > 1:
-            raise ValueError(f"{name} has rows of several lengths: {sorted(widths)}")
+            raise ValueError(f"{name} has rows of different lengths: {sorted(widths)}")
         return stacked(rows, widths.pop() if widths else 0)
-    if getattr(embeddings, "is_sparse", False):  # torch's
+    if getattr(embeddings, "is_sparse", False):  # a torch tensor
         embeddings = embeddings.to_dense()
-    if callable(dense := getattr(embeddings, "toarray", None)):  # SciPy's
+    if callable(dense := getattr(embeddings, "toarray", None)):  # a SciPy array
         embeddings = dense()
     array = np.asarray(embeddings)
     if array.dtype.kind != "f":
@@ -166,8 +169,11 @@ def as_sparse(name: str, embeddings: Any) -> SparseEmbeddings:
 
 
 def similarities(name: str, a: SparseEmbeddings, b: SparseEmbeddings) -> Float32:
-    """Each row of a compared with each of b by "dot", "cosine", "euclidean" or "manhattan", distances
-    negated. Returns: (rows of a, rows of b). A score's bits depend on its two rows alone."""
+    """Compare each row of a with each row of b by "dot", "cosine", "euclidean" or "manhattan". Distances are
+    negated.
+
+    Returns: (rows of a, rows of b). The bits of a score depend only on its two rows.
+    """
     out = np.empty((len(a), len(b)), np.float32)
     squares = _row_sums(b, _square(b.data))
     for i, row in enumerate(a):
@@ -176,7 +182,7 @@ def similarities(name: str, a: SparseEmbeddings, b: SparseEmbeddings) -> Float32
 
 
 def pairwise_similarities(name: str, a: SparseEmbeddings, b: SparseEmbeddings) -> Float32:
-    """Row i of a compared with row i of b. Returns: (rows,)."""
+    """Compare row i of a with row i of b. Returns: (rows,)."""
     pairs = (
         similarities(name, stacked([x], a.shape[1]), stacked([y], b.shape[1]))
         for x, y in zip(a, b, strict=True)
@@ -187,7 +193,7 @@ def pairwise_similarities(name: str, a: SparseEmbeddings, b: SparseEmbeddings) -
 def _scores(name: str, row: SparseEmbeddings, b: SparseEmbeddings, squares: Array) -> Array:
     wide = row.toarray().astype(np.float64)
     met = wide[b.indices]
-    if name == "manhattan":  # where b has an element, its distance stands for the row's own
+    if name == "manhattan":  # where b has an element, |a - b| replaces |a|
         distances = np.abs(wide).sum() + _row_sums(b, np.abs(met - b.data) - np.abs(met))
         return np.asarray(-distances)
     dots = _row_sums(b, met * b.data)
@@ -205,9 +211,9 @@ def _square(values: Array) -> Array:
 
 
 def _row_sums(b: SparseEmbeddings, values: Array) -> Array:
-    """The sums of each row's values, one an element of b; float64 (rows,)."""
+    """The sum of the values of each row, given one value per element of b; float64 (rows,)."""
     sums = np.zeros(len(b.indptr) - 1)
-    filled = np.flatnonzero(np.diff(b.indptr))  # reduceat gives an empty row its successor's value
+    filled = np.flatnonzero(np.diff(b.indptr))  # reduceat gives an empty row the next row's value
     if len(filled):
         sums[filled] = np.add.reduceat(values, b.indptr[filled])
     return sums

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SparseEncoder: text in, weights of the vocabulary's tokens out, with sentence-transformers' names."""
+"""SparseEncoder: texts in, weights of the vocabulary's tokens out, with the interface of
+sentence-transformers."""
 
 from __future__ import annotations
 
@@ -36,36 +37,36 @@ class SparseEncoder(TaskModel):
     """A sparse embedding model: each text gets a weight for every token of the vocabulary.
 
     It is a drop-in for the class of sentence-transformers, on CPUs. Nearly all weights are 0. It runs a masked
-    language model with SpladePooling (SPLADE: Formal et al. 2021, arXiv:2109.10086), and
-    SparseStaticEmbedding, for queries alone as a rule, which a Router tells apart. A text's logits are
-    never there as a whole: memory does not grow with its length.
+    language model with SpladePooling (SPLADE: Formal et al. 2021, arXiv:2109.10086), or a
+    SparseStaticEmbedding. A Router can select between them; the static embedding is usually for queries.
+    The logits of a text are never stored all at once, so their memory does not grow with its length.
 
-    The same text gives bit-identical weights alone, in any batch, and with any number of threads.
+    A text gives the same bits alone, in any batch and with any number of threads.
 
     Parameters
     ----------
     model_name_or_path : str or path
-        A folder or a name: what a SparseEncoder saved, or a masked language model.
+        A folder or a name of a saved SparseEncoder or of a masked language model.
     compute_type, num_threads, max_batch_tokens
-        As SentenceTransformer's. The product with the vocabulary takes part in the compute type;
-        part_types["vocabulary"] says so where it is int8.
+        See `SentenceTransformer`. The compute type also applies to the product with the vocabulary. With
+        int8, part_types["vocabulary"] is its compute type.
     prompts, default_prompt_name, similarity_fn_name
-        Override what the model says. similarity_fn_name: "dot" unless something says otherwise.
+        Override the settings of the model. similarity_fn_name is "dot" by default.
     max_active_dims : int or None
-        How many of a text's largest weights are kept; None for all, or what the model says.
+        The number of largest weights to keep per text. None for the model's setting, else all.
     cache_folder, revision, local_files_only, token, device, **further
-        As SentenceTransformer's.
+        See `SentenceTransformer`.
 
     Attributes
     ----------
     encoder, pipeline, name_or_path, compute_type, part_types, prompts, default_prompt_name, num_tokens,
     truncated_texts
-        As SentenceTransformer's.
+        See `SentenceTransformer`.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As SentenceTransformer's. ValueError too for a folder without a masked language model's head.
+        See `SentenceTransformer`. Also ValueError if the folder has no head of a masked language model.
 
     Examples
     --------
@@ -145,7 +146,7 @@ class SparseEncoder(TaskModel):
         )
 
     def get_embedding_dimension(self) -> int:
-        """The length of a row: the tokens of the vocabulary."""
+        """Return the length of a row: the size of the vocabulary."""
         return self.pipeline.width
 
     get_sentence_embedding_dimension = get_embedding_dimension
@@ -222,7 +223,7 @@ class SparseEncoder(TaskModel):
         task: str | None = None,
         bar: Any = None,
     ) -> SparseEmbeddings:
-        """What `encode` computes of checked arguments, in this process."""
+        """Return the weights of checked texts, computed in this process."""
         pipeline = self.pipeline.for_task(task)
         width, parts = self.get_embedding_dimension(), []
         with closing(pipeline.sparse_rows(self._prompted(texts, prompt, task))) as passes:
@@ -234,7 +235,8 @@ class SparseEncoder(TaskModel):
                     bar.update(len(counts))
         return parts[0] if len(parts) == 1 else stacked(parts, width)
 
-    # --- what is done with embeddings: SparseEmbeddings, rows of them, arrays, SciPy's or torch's ---
+    # --- functions of embeddings, which may be SparseEmbeddings, rows of them, arrays, or SciPy's or torch's
+    # ---
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
         """Compare all with all, by `similarity_fn_name`.
@@ -253,7 +255,7 @@ class SparseEncoder(TaskModel):
         return self._given(pairwise_similarities(self.similarity_fn_name, a, b))
 
     def intersection(self, embeddings_1: Any, embeddings_2: Any) -> Any:
-        """The products of a text's weights with those of one or more others, as far as they are above 0.
+        """Return the positive products of a text's weights with those of one or several other texts.
 
         embeddings_1: (vocabulary,). embeddings_2: (vocabulary,) or (n, vocabulary). Returns:
         SparseEmbeddings of the shape of embeddings_2.
@@ -269,10 +271,10 @@ class SparseEncoder(TaskModel):
         return self._given(SparseEmbeddings(products[kept], b.indices[kept], indptr, b.shape))
 
     def decode(self, embeddings: Any, top_k: int | None = None) -> Decoded | list[Decoded]:
-        """The tokens of embeddings with their weights, the largest first, at most top_k.
+        """Return the top_k tokens of embeddings with their weights, in descending order.
 
-        embeddings: (vocabulary,) or (n, vocabulary). Returns: a list of (token, weight), or n of them; the
-        token is None of an id that the tokenizer does not have.
+        embeddings: (vocabulary,) or (n, vocabulary). Returns: a list of (token, weight), or n such lists.
+        The token is None if the tokenizer does not have the id.
         """
         rows = as_sparse("embeddings", embeddings)
         if top_k is not None:
@@ -287,10 +289,10 @@ class SparseEncoder(TaskModel):
 
     @staticmethod
     def sparsity(embeddings: Any) -> dict[str, float]:
-        """How many weights of a text are not 0, and the share of those that are.
+        """Return the number of nonzero weights of a text, and the fraction of zeros.
 
-        embeddings: (vocabulary,) or (n, vocabulary). Returns: "active_dims" and "sparsity_ratio", means over
-        the rows.
+        embeddings: (vocabulary,) or (n, vocabulary). Returns: "active_dims" and "sparsity_ratio", averaged
+        over the rows.
         """
         rows = as_sparse("embeddings", embeddings)
         count, width = len(rows.indptr) - 1, rows.shape[-1]
@@ -308,7 +310,7 @@ class SparseEncoder(TaskModel):
                 **({"max_active_dims": self.max_active_dims} if self.max_active_dims else {}),
             },
         )
-        if "modules.json" in files:  # a masked language model, as it is run without
+        if "modules.json" in files:  # a plain masked language model, run with default pooling
             settings = files["sentence_bert_config.json"]
             settings |= {"transformer_task": "fill-mask", "module_output_name": "token_embeddings"}
             pooling = {"pooling_strategy": "max", "activation_function": "relu"}
@@ -321,7 +323,7 @@ def _checked(given: int | None, default: int | None) -> int | None:
 
 
 def _alike(embeddings1: Any, embeddings2: Any) -> tuple[SparseEmbeddings, SparseEmbeddings]:
-    """Both as matrices. ValueError if their rows are of several lengths."""
+    """Both as matrices. ValueError if their rows have different lengths."""
     pair = as_sparse("embeddings1", embeddings1), as_sparse("embeddings2", embeddings2)
     a, b = (x if x.ndim == 2 else stacked([x], x.shape[0]) for x in pair)
     if a.shape[1] != b.shape[1]:

@@ -40,7 +40,7 @@ def register_threadpoolctl() -> None:
         user_api = "simdformer"
         internal_api = "simdformer"
         filename_prefixes = ("_core.",)
-        # Other packages have a _core too; theirs does not export this.
+        # other packages have a _core too, without this symbol
         check_symbols = ("simdformer_thread_provider",)
 
         def get_num_threads(self) -> int:

@@ -92,8 +92,11 @@ VIEW = storage(more=(tuple_of(text("1"), number(0), number(6)),))
     ("content", "match"),
     [
         (MAGIC, "the pickle is cut short"),
-        (old_file(PICKLED, {"0": SIX})[:-1], "storage '0' of 24 bytes ends behind the file"),
-        (old_file(PICKLED, {"0": SIX})[:-25], "storage '0' lies behind the end of the file"),
+        (
+            old_file(PICKLED, {"0": SIX})[:-1],
+            "storage '0' of 24 bytes ends after the end of the file",
+        ),
+        (old_file(PICKLED, {"0": SIX})[:-25], "storage '0' begins after the end of the file"),
         (old_file(PICKLED, {"0": SIX[:5]}), "6 numbers of 4 bytes in an entry of 20 bytes"),
         (old_file(PICKLED, {}), "storage '0' is not in the file"),
         (old_file(PICKLED, {"0": SIX}, keys=["0", "1"]), "lists storages that no tensor has"),
@@ -122,7 +125,9 @@ def test_a_damaged_file_is_refused_with_the_reason(path, content, match):
 def test_a_size_beyond_all_memory_is_refused(path):
     whole = old_file(PICKLED, {"0": SIX})
     refused(
-        path, whole[:-32] + (1 << 62).to_bytes(8, "little") + whole[-24:], "ends behind the file"
+        path,
+        whole[:-32] + (1 << 62).to_bytes(8, "little") + whole[-24:],
+        "ends after the end of the file",
     )
 
 

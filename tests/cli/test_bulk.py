@@ -1,4 +1,4 @@
-"""simdformer embed of many inputs: files, folders, patterns, compressions, fields, records left out."""
+"""simdformer embed of many inputs: files, folders, patterns, compressions, fields, records skipped."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_folder_stands_for_its_files_in_order(tmp_path, capsys):
     out = tmp_path / "out.jsonl"
     assert embed(folder, out=out) == 0
     assert [row["text"] for row in lines_of(out)] == ["# A page\n\nof two lines\n", "one", "two"]
-    assert "1 files were left out" in capsys.readouterr().err
+    assert "1 files were skipped" in capsys.readouterr().err
 
 
 def test_a_pattern_stands_for_the_files_that_it_matches(tmp_path):
@@ -234,7 +234,7 @@ def test_bad_records_are_left_out_and_listed(tmp_path, capsys):
     assert embed(tmp_path / "a.jsonl", *arguments, out=out) == 0
     assert [(row["line"], row["text"]) for row in lines_of(out)] == [(1, "one"), (6, "two")]
     assert [row["line"] for row in lines_of(errors)] == [2, 3, 4, 5]
-    assert "2 texts embedded, 4 records left out" in capsys.readouterr().err
+    assert "2 texts embedded, 4 records skipped" in capsys.readouterr().err
 
 
 def test_a_bad_record_ends_the_run_unless_it_is_skipped(tmp_path, capsys):

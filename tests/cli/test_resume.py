@@ -95,7 +95,7 @@ def test_another_input_is_refused(tmp_path, monkeypatch, capsys, corpus):
         embed(corpus, out)
     corpus.write_text(corpus.read_text().replace("number 3 ", "number three "))
     assert embed(corpus, out) == 1
-    assert "the input is not that of the run before" in capsys.readouterr().err
+    assert "the input has changed since the previous run" in capsys.readouterr().err
 
 
 def test_texts_may_have_been_added_to_the_input(tmp_path, monkeypatch, corpus):

@@ -93,7 +93,7 @@ except ImportError as error:
     print(type(error).__name__)
 """
     first, second, third, fourth = output(code).splitlines()
-    assert "which has no SparseEncoder" in first
+    assert "has no SparseEncoder" in first
     assert "which has no losses" in second
     assert "InputExample" in third
     assert fourth == "ModuleNotFoundError"

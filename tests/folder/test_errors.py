@@ -302,7 +302,7 @@ def test_modules_must_begin_with_the_one_that_takes_texts(tmp_path, kinds):
 
 
 def test_modules_that_give_no_vector_are_refused(tmp_path):
-    match = "modules.json: no module puts out 'sentence_embedding'"
+    match = "modules.json: no module outputs 'sentence_embedding'"
     refused(tmp_path, match, kinds=["Transformer"])
 
 
@@ -358,7 +358,7 @@ def test_a_pooling_of_another_width_is_refused(tmp_path):
         ({"activation_function": "torch.nn.PReLU"}, "'activation_function.weight' is missing"),
         ({"use_residual": True}, "'residual.weight' is missing"),
         ({"module_input_name": 5}, "2_Dense/config.json: module_input_name must be a string"),
-        ({"module_input_name": "logits"}, "it reads 'logits', which no module before it puts out"),
+        ({"module_input_name": "logits"}, "it reads 'logits', which no module before it outputs"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -374,7 +374,7 @@ def test_a_dense_module_that_cannot_be_is_refused(tmp_path, changes, match):
 def test_a_dense_module_that_does_not_fit_is_refused(tmp_path):
     folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
     write_dense(folder / "2_Dense", 30, 8)
-    with pytest.raises(ValueError, match="in_features=30, but the module before it puts out 20"):
+    with pytest.raises(ValueError, match="in_features=30, but the module before it outputs 20"):
         SentenceTransformer(folder)
 
 

@@ -203,7 +203,7 @@ def test_a_saved_model_without_a_head_says_what_to_do(saved):
     """As quantize_model once wrote them."""
     tensors = load_file(saved / WEIGHTS)
     save_file({name: tensors[name] for name in tensors if name not in HEAD}, saved / WEIGHTS)
-    match = r"saved is quantized, and without its classification head: quantize .* again"
+    match = r"saved is quantized and has no classification head: quantize .* again"
     with pytest.raises(ValueError, match=match):
         CrossEncoder(saved)
 

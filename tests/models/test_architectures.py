@@ -303,7 +303,7 @@ def test_fields_that_say_nothing_are_passed_over(tmp_path, architecture):
             "roberta",
             "pad_token_id",
             129,
-            "max_position_embeddings=130 leaves no position behind that of the padding token, 129",
+            "max_position_embeddings=130 leaves no position after that of the padding token, 129",
         ),
         ("roberta", "type_vocab_size", 2, r"\(type_vocab_size=2, hidden_size=20\) needs \(2, 20\)"),
         ("roberta", "hidden_act", "mish", "unknown hidden_act 'mish'; known: gelu"),

@@ -66,7 +66,7 @@ def test_a_field_of_its_own_is_refused_by_name(tmp_path, field, value, match):
 def test_a_head_tied_to_a_scaled_table_is_refused(tmp_path):
     encoder = SentenceTransformer(GEMMA.write(tmp_path / "m")).encoder
     with pytest.raises(
-        ValueError, match=r"table of words was multiplied by 4\.47214.*give lm_head"
+        ValueError, match=r"word embeddings were multiplied by 4\.47214.*pass lm_head"
     ):
         nn.LanguageModel(encoder)
     head = nn.Linear(encoder.hidden_size, encoder.vocab_size, bias=False)

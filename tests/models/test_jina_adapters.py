@@ -138,7 +138,7 @@ def test_a_quantized_folder_has_no_adapters(tmp_path, tensors):
 def test_adapters_of_another_shape_are_named(tmp_path, tensors, shape):
     name = f"roberta.encoder.layers.0.mixer.out_proj.{A}"
     folder = write(tmp_path / "m", {**tensors, name: np.ones(shape, np.float32)})
-    with pytest.raises(ValueError, match=r"lora_A' and .* which are no adapters of one"):
+    with pytest.raises(ValueError, match=r"lora_A' and .* which do not fit an adapter of shape"):
         SentenceTransformer(folder, model_kwargs={"default_task": "separation"})
 
 

@@ -155,7 +155,7 @@ def test_qk_norm_comes_before_rotation(rng):
         (
             {"qk_norm": nn.RMSNorm(5)},
             ValueError,
-            r"qk_norm must be of head_dim=6 features, or of all heads' 24 .*, got \(5,\)",
+            r"qk_norm must have head_dim=6 features, or of all heads' 24 .*, got \(5,\)",
         ),
         ({"qk_norm": nn.RMSNorm(6), "score": "bilinear"}, ValueError, "mutually exclusive"),
         ({"logit_scale": True, "scale": 2.0}, ValueError, "mutually exclusive"),

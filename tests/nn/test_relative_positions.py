@@ -300,7 +300,7 @@ def test_positions_that_do_not_fit(arguments, message):
 
 @pytest.mark.parametrize("terms", [[], ["p2p"], ["c2p", "p2p"]])
 def test_unknown_terms_are_refused(terms):
-    with pytest.raises(ValueError, match="pos_att_type must be of 'c2p' and 'p2c'"):
+    with pytest.raises(ValueError, match="pos_att_type must contain only 'c2p' and 'p2c'"):
         nn.DisentangledRelativePosition(E, H, pos_att_type=terms)
 
 

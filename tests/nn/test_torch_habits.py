@@ -193,7 +193,7 @@ IDS = np.array([[1, 2], [3, 4]])
         (lambda: lm()([1.0, 2.0], [0, 2]), TypeError, "input_ids must be integers, got float"),
         (lambda: lm()([1, 2], [0, 1.5]), TypeError, "cu_seqlens must be a vector of integers"),
         (lambda: lm()([1, 2], [0, 3]), ValueError, "cu_seqlens must increase from 0 to the 2 ids of"),
-        (lambda: lm()([1, 2], [0, 2, 2]), ValueError, "cu_seqlens must be of sequences of at least"),
+        (lambda: lm()([1, 2], [0, 2, 2]), ValueError, "cu_seqlens must describe at least one sequence"),
         (lambda: lm()([1, 20], [0, 2]), IndexError, r"input_ids must be in \[0, 11\)"),
         (lambda: layer()(X64), TypeError, r"src must be float32, got float64: .*astype"),
         (lambda: layer()(X, src_mask=np.zeros((3, 3))), TypeError, r"src_mask must be .*astype"),
@@ -247,7 +247,7 @@ def test_a_source_mask_that_ignores_nothing_needs_no_other(rng):
 def test_dictionaries_inside_a_state_dict_are_told_apart():
     model = layer()
     checkpoint = {"epoch": 3, "optimizer": {"state": {}}, "model": model.state_dict()}
-    message = r"holds dictionaries, 'optimizer', 'model'.*give state_dict\['model'\]"
+    message = r"contains dictionaries, 'optimizer', 'model'.*pass state_dict\['model'\]"
     with pytest.raises(ValueError, match=message):
         model.load_state_dict(checkpoint)
 

@@ -280,7 +280,7 @@ def test_head_masks_are_one_a_layer(rng):
     off = np.array([0, 1, 1, 1], np.float32)
     got = stack(x, head_mask=[off, None])
     assert_same_bits(got, layer(layer(x, head_mask=off)))
-    with pytest.raises(ValueError, match="head_mask must have one entry a layer, 2, got 1"):
+    with pytest.raises(ValueError, match="head_mask must have one entry per layer, 2, got 1"):
         stack(x, head_mask=[off])
 
 

@@ -222,7 +222,7 @@ def test_an_expansion_that_cannot_be_is_refused(tmp_path, expansion, message):
 
 
 def test_what_is_no_model_of_several_vectors_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no MultiVectorEncoder"):
+    with pytest.raises(ValueError, match="is not a MultiVectorEncoder"):
         MultiVectorEncoder(write_model(tmp_path / "dense"))
 
 

@@ -269,7 +269,7 @@ def test_queries_may_be_weights_alone(tmp_path, model):
 
 def test_what_is_no_sparse_encoder_is_refused(tmp_path):
     write_model(tmp_path / "dense")
-    with pytest.raises(ValueError, match="is no SparseEncoder"):
+    with pytest.raises(ValueError, match="is not a SparseEncoder"):
         SparseEncoder(tmp_path / "dense")
     files = {"1_SpladePooling/config.json": {"pooling_strategy": "mean"}}
     with pytest.raises(ValueError, match="pooling_strategy"):

@@ -77,7 +77,7 @@ def test_a_class_that_nobody_knows_takes_tokenizer_json_as_it_is(tmp_path):
         ({"do_lower_case": None}, "do_lower_case must be true or false, got None"),
         ({"strip_accents": 1}, "strip_accents must be true or false, got 1"),
         ({"unk_token": None}, "unk_token is null, but the tokenizer's class requires one"),
-        ({"cls_token": None}, "the cls_token, None, has no number"),
+        ({"cls_token": None}, "the cls_token, None, has no id"),
         ({"truncation_side": "up"}, "truncation_side must be 'right' or 'left', got 'up'"),
         ({"padding_side": None}, "padding_side must be 'right' or 'left', got None"),
         ({"model_input_names": "input_ids"}, "model_input_names must be a list, got 'input_ids'"),

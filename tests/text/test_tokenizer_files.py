@@ -192,7 +192,7 @@ def test_a_vocabulary_that_no_class_reads_is_named_with_what_to_do(tmp_path):
     write_tokenizer(tmp_path, "modernbert", files=pieces)
     match = (
         r"no tokenizer\.json in .*; a tokenizer of the generic class needs this file,"
-        r" sentencepiece\.bpe\.model neither; .* save_pretrained"
+        r" sentencepiece\.bpe\.model cannot be used instead; .* save_pretrained"
     )
     refused(tmp_path, match, FileNotFoundError)
 

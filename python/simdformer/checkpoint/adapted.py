@@ -62,6 +62,6 @@ class AdaptedCheckpoint(Checkpoint):
     def _misshapen(self, stem: str, first: Float32, second: Float32) -> ValueError:
         return ValueError(
             f"tensors {stem + _A!r} and {stem + _B!r} in {self.path(stem + '.weight')} have shapes"
-            f" {first.shape} and {second.shape}, which are no adapters of one"
+            f" {first.shape} and {second.shape}, which do not fit an adapter of shape"
             f" {self.shape(stem + '.weight')}"
         )

@@ -95,11 +95,11 @@ def _read_old(file: TensorFile) -> tuple[dict[str, StoredTensor], Callable[[str]
     places: dict[str, tuple[int, int]] = {}
     for key in keys:
         if at + 8 > file.size():
-            raise ValueError(f"storage {key!r} lies behind the end of the file")
+            raise ValueError(f"storage {key!r} begins after the end of the file")
         size = int.from_bytes(file.read(8, at), "little") * _ITEM_BYTES[storages[key].dtype]
         at += 8
         if size > file.size() - at:
-            raise ValueError(f"storage {key!r} of {size} bytes ends behind the file")
+            raise ValueError(f"storage {key!r} of {size} bytes ends after the end of the file")
         places[key] = (at, size)
         at += size
     if missing := storages.keys() - places.keys():

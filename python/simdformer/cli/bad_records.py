@@ -35,7 +35,7 @@ class BadRecords:
             members = {"source": source, "line": line, "error": str(error)}
             self._file.write((json.dumps(members, ensure_ascii=False) + "\n").encode())
         elif self.count <= _SHOWN:
-            say(f"left out: {error}")
+            say(f"skipped: {error}")
 
     def __enter__(self) -> Self:
         if self._file is not None:

@@ -56,8 +56,10 @@ def add_parser(commands: SubParsers) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("input", nargs="+", metavar="INPUT", help="the texts, or - for stdin")
-    parser.add_argument("-o", "--output", required=True, metavar="OUTPUT", help="the vectors")
+    parser.add_argument("input", nargs="+", metavar="INPUT", help="files with texts; - for stdin")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUTPUT", help="file for the vectors; - for stdout"
+    )
     parser.add_argument("--normalize", action="store_true", help="scale every vector to length 1")
     parser.add_argument(
         "--prompt-name",
@@ -68,7 +70,7 @@ def add_parser(commands: SubParsers) -> None:
         "--dtype",
         choices=("float32", "float16"),
         default="float32",
-        help="of the stored vectors (default: %(default)s)",
+        help="dtype of the stored vectors (default: %(default)s)",
     )
     add_input_arguments(parser)
     _add_bulk_arguments(parser)
@@ -79,36 +81,38 @@ def add_parser(commands: SubParsers) -> None:
 def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("many and long texts")
     add = group.add_argument
-    add("--id", metavar="NAME", help="the JSON member or column that is carried to the output")
-    add("--template", metavar="T", help='text made of fields, such as "{title}: {body}"')
+    add("--id", metavar="NAME", help="the JSON member or column with an id to copy to the output")
+    add(
+        "--template", metavar="T", help='make the text of several fields, such as "{title}: {body}"'
+    )
     add(
         "--chunk",
         type=positive_int,
         nargs="?",
         const=0,
         metavar="N",
-        help="cut texts into chunks of at most N tokens (without N: what the model takes)",
+        help="split texts into chunks of at most N tokens (default N: the model's limit)",
     )
     add(
         "--overlap",
         type=not_negative_int,
         default=0,
         metavar="N",
-        help="tokens that a chunk repeats of the one before (default: 0)",
+        help="tokens that consecutive chunks share (default: 0)",
     )
     add(
         "--resume",
         action="store_true",
-        help="keep what is done beside OUTPUT, and go on from there after a run that did not end",
+        help="save progress beside OUTPUT, and continue an interrupted run",
     )
     add(
         "--on-error",
         choices=("fail", "skip"),
         default="fail",
-        help="what a record that cannot be used does (default: %(default)s)",
+        help="what to do with an invalid record (default: %(default)s)",
     )
     add(
-        "--errors", metavar="FILE", help="list the records that --on-error skip left out, as .jsonl"
+        "--errors", metavar="FILE", help="write the skipped records and reasons to this .jsonl file"
     )
 
 
@@ -149,9 +153,11 @@ def run(args: argparse.Namespace) -> None:
         writer.finish()
     warn_of_truncation(model, progress.num_texts)
     if corpus.num_unknown:
-        say(f"{corpus.num_unknown:,} files were left out: their names do not say a known format")
+        say(
+            f"{corpus.num_unknown:,} files were skipped: the suffix of their names is no known format"
+        )
     if bad is not None and bad.count:
-        say(f"{progress.num_texts:,} texts embedded, {bad.count:,} records left out")
+        say(f"{progress.num_texts:,} texts embedded, {bad.count:,} records skipped")
 
 
 def _chunks(

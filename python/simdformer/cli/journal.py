@@ -93,7 +93,7 @@ class Journal:
             found = ", ".join(
                 f"{key} was {stored.get(key)!r}, is {self._manifest.get(key)!r}" for key in keys
             )
-            raise CliError(f"cannot resume: {found}; remove {self.folder} to begin anew")
+            raise CliError(f"cannot resume: {found}; remove {self.folder} to start again")
 
     def __exit__(
         self,
@@ -116,8 +116,8 @@ class Journal:
             waiting = list(islice(records, len(rows)))
             if _digest(waiting) != digest:
                 raise CliError(
-                    f"cannot resume: the input is not that of the run before; remove {self.folder}"
-                    " to begin anew"
+                    f"cannot resume: the input has changed since the previous run; remove"
+                    f" {self.folder} to start again"
                 )
             yield Chunk(waiting, rows, 0)
 

@@ -122,7 +122,9 @@ def load_request(
     compute_type = _compute_type(running["compute_type"], model_kwargs)
     tokenizer = _options(given, "processor_kwargs")
     if not tokenizer.pop("use_fast", True):
-        raise ValueError("processor_kwargs['use_fast'] must be True: tokenizers are the fast ones")
+        raise ValueError(
+            "processor_kwargs['use_fast'] must be True: only fast tokenizers are supported"
+        )
     config = _options(given, "config_kwargs")
     for name in _NO_EFFECT_ON_CONFIG:
         config.pop(name, None)
@@ -145,8 +147,8 @@ def _renamed(further: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _check_backend(given: Mapping[str, Any]) -> None:
     if given.get("modules") is not None:
         raise ValueError(
-            "modules must be None: modules of torch cannot be run; save the model that they make up,"
-            " and load its folder"
+            "modules must be None: torch modules cannot be run; save the model with them and load its"
+            " folder"
         )
     backend = given.get("backend")
     if backend not in (None, "torch"):
@@ -155,8 +157,8 @@ def _check_backend(given: Mapping[str, Any]) -> None:
         )
     if given.get("keep_in_fp32_modules"):
         raise ValueError(
-            "keep_in_fp32_modules must be None: compute_type chooses for all matrices of the encoder;"
-            " a classification head is float32 in any case"
+            "keep_in_fp32_modules must be None: compute_type applies to all matrices of the encoder;"
+            " a classification head is always float32"
         )
 
 

@@ -34,8 +34,8 @@ def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, A
         limit["max_seq_length"] = pipeline.tokenizer.max_seq_length
     if "Transformer" not in paths and (limit or any(overrides)):
         raise ValueError(
-            "max_seq_length and overridden fields can be saved of a model that begins with a Transformer"
-            f" alone; this one's modules: {', '.join(paths)}"
+            "max_seq_length and overridden fields can only be saved if the first module is a Transformer;"
+            f" modules of this model: {', '.join(paths)}"
         )
     root = Path(paths.get("Transformer", ""))
     if "Pooling" in paths:

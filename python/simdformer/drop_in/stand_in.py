@@ -96,8 +96,8 @@ class _Installed:
         module = self.run()
         if module is None:
             raise AttributeError(
-                f"{self._name} stands for simdformer here, which has no {name}; it comes from"
-                " sentence-transformers, which is not installed with PyTorch"
+                f"simdformer, which replaces {self._name}, has no {name}; install sentence-transformers"
+                " with PyTorch to use it"
             )
         return getattr(module, name)
 
@@ -171,8 +171,8 @@ def as_sentence_transformers() -> ModuleType:
         return present
     if present is not None:
         warnings.warn(
-            "sentence_transformers was imported before as_sentence_transformers was called: what took"
-            " classes from it keeps them",
+            "sentence_transformers was imported before as_sentence_transformers was called: classes"
+            " imported from it before are not replaced",
             stacklevel=2,
         )
         del sys.modules[_NAME]

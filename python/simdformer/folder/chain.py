@@ -58,7 +58,7 @@ class Chain:
                 step.check_layers(stack.num_layers)
         widths = check_widths(self.steps, given)
         if self.output not in widths:
-            raise ValueError(f"{self._name}: no module puts out {self.output!r}")
+            raise ValueError(f"{self._name}: no module outputs {self.output!r}")
         native, rest = self._native(stack)
         if not rest and self.output == SENTENCE:
             return native

@@ -63,8 +63,8 @@ class CrossEncoderFolder(TransformerFolder):
         """The head. ValueError if the folder is quantized and has none."""
         if self.quantization and head_tensors(self.config).isdisjoint(checkpoint.names()):
             raise ValueError(
-                f"{self.folder} is quantized, and without its classification head: quantize the model"
-                " that it was made from again, or load that with compute_type='int8'"
+                f"{self.folder} is quantized and has no classification head: quantize the original model"
+                " again, or load it with compute_type='int8'"
             )
         with naming(self.transformer / "config.json"):
             return build_head(self.config, checkpoint)
@@ -88,7 +88,7 @@ class ModularCrossEncoderFolder(ModelFolder):
     def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
         super().__init__(folder, overrides, output=SCORES)
         if self.is_static:
-            raise ValueError(f"{self.listed.source}: StaticEmbedding reads no pairs")
+            raise ValueError(f"{self.listed.source}: StaticEmbedding cannot read pairs")
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
         """The pooled vectors. Logits are not compared, because a logit is a single number."""
@@ -102,7 +102,7 @@ class ModularCrossEncoderFolder(ModelFolder):
         """The number of scores."""
         steps = [step for step in self.pooling.steps if step.writes == SCORES]
         if not steps or not isinstance(steps[-1], Dense):
-            raise ValueError(f"{self.listed.source}: no Dense puts out {SCORES!r}")
+            raise ValueError(f"{self.listed.source}: no Dense module outputs {SCORES!r}")
         return int(steps[-1].linear.out_features)
 
 

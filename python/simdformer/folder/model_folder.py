@@ -240,9 +240,7 @@ class ModelFolder(TransformerFolder):
             saved = read_model_type(folder)
             if saved == ours:
                 return listed, read_defaults(folder)
-            warn_caller(
-                f"{folder} is a {saved}: its modules are not taken, and its tokens are averaged"
-            )
+            warn_caller(f"{folder} is a {saved}: its modules are ignored, and mean pooling is used")
         modules = [Module("Transformer", folder), Module("Pooling", None)]
         return ModuleList(folder / "config.json", modules, is_saved=False), Defaults()
 

@@ -68,7 +68,7 @@ def read_step(module: Module) -> Step:
     path = module.folder / "config.json"
     if module.kind not in _READERS:
         raise ValueError(
-            f"{path}: {module.kind} is a module of SparseEncoder or MultiVectorEncoder, and not run here"
+            f"{path}: {module.kind} is supported in SparseEncoder and MultiVectorEncoder only"
         )
     with naming(path):
         return _READERS[module.kind](path)

@@ -90,7 +90,7 @@ class MultiVectorFolder(ModelFolder):
             if expansion.is_fixed and self.settings.max_length not in (None, expansion.length):
                 raise ValueError(
                     f"{self.listed.source}: processing_kwargs' max_length={self.settings.max_length} and"
-                    f" query_expansion's length={expansion.length} cannot both be had"
+                    f" query_expansion's length={expansion.length} contradict each other"
                 )
             longest = (
                 0 if expansion.is_fixed else lengths.get("query", self.settings.length(None) or 0)
@@ -122,8 +122,8 @@ class MultiVectorFolder(ModelFolder):
                 folder / "config.json", [Module("Transformer", folder)], is_saved=False
             ), Defaults()
         raise ValueError(
-            f"{folder} is no MultiVectorEncoder: it has neither such a one's modules.json nor a config.json"
-            f" with the architecture {_COLBERT}; a projection that nobody trained is not made up"
+            f"{folder} is not a MultiVectorEncoder: it has neither a MultiVectorEncoder's modules.json nor a"
+            f" config.json with the architecture {_COLBERT}; an untrained projection is never created"
         )
 
     def _chain(self, modules: Sequence[Module], output: str) -> Any:  # noqa: ARG002
@@ -189,7 +189,7 @@ class MultiVectorFolder(ModelFolder):
         missing = [word for word, number in numbers.items() if number is None]
         if missing:
             warn_caller(
-                f"{self.listed.source}: skiplist words {missing} are no tokens, and passed over"
+                f"{self.listed.source}: skiplist words {missing} are not tokens and are ignored"
             )
         skipped = {n for word, n in numbers.items() if n is not None and n != unknown}
         chain.scored = Scored(skipped, self._tasks, self._kept)

@@ -50,7 +50,7 @@ class SparseFolder(ModelFolder):
             modules = [Module("Transformer", folder), Module("SpladePooling", None)]
             return ModuleList(folder / "config.json", modules, is_saved=False), Defaults()
         raise ValueError(
-            f"{folder} is no SparseEncoder: it has neither such a one's modules.json nor a config.json"
+            f"{folder} is not a SparseEncoder: it has neither a SparseEncoder's modules.json nor a config.json"
             f" with the architecture of a masked language model, got {config.get('architectures')!r};"
             " for embeddings of one vector use SentenceTransformer"
         )

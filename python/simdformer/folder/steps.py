@@ -106,7 +106,7 @@ class Dense:
         if width != self.linear.in_features:
             raise ValueError(
                 f"{self.name}: in_features={self.linear.in_features},"
-                f" but the module before it puts out {width}"
+                f" but the module before it outputs {width}"
             )
         made = self._activated(np.zeros((1, self.linear.out_features), np.float32)).shape[1]
         kept = width if self.residual is True else self.linear.out_features
@@ -170,7 +170,7 @@ class LayerNorm:
         if width != len(self.weight):
             raise ValueError(
                 f"{self.name}: dimension={len(self.weight)},"
-                f" but the module before it puts out {width}"
+                f" but the module before it outputs {width}"
             )
         return width
 
@@ -231,7 +231,7 @@ def check_widths(steps: tuple[Step, ...], given: Mapping[str, int]) -> dict[str,
     for step in steps:
         if step.reads not in widths:
             raise ValueError(
-                f"{step.name}: it reads {step.reads!r}, which no module before it puts out;"
+                f"{step.name}: it reads {step.reads!r}, which no module before it outputs;"
                 f" there are {', '.join(widths)}"
             )
         widths[step.writes] = step.width(widths[step.reads])

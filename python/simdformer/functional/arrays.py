@@ -119,7 +119,8 @@ class Output:
                 raise ValueError(f"out must have shape {shape}, got {self._out.shape}")
             if not self._out.flags.writeable:
                 raise ValueError("out is read-only")
-        # The kernels write while they still read, so an out that may overlap an input gets a temporary array.
+        # Kernels write while they still read, so an out that may overlap an input is replaced by a temporary
+        # array.
         direct = (
             self._out is not None
             and self._out.ndim > 0
@@ -138,7 +139,7 @@ class Output:
         """Call native with an array of the given shape of rank 4, and return the caller's result."""
         view = self.array.reshape(rank4_shape(self.array.shape) if shape is None else shape)
         native(view)
-        if not np.may_share_memory(view, self.array):  # no view of that shape has these strides
+        if not np.may_share_memory(view, self.array):  # these strides allow no view of that shape
             self.array[...] = view.reshape(self.array.shape)
         if self._out is None or self._out is self.array:
             return self.array

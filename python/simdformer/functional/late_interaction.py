@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Late interaction on lists of arrays."""
+"""Late interaction for lists of arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ Float32 = NDArray[np.float32]
 
 
 def max_sim(queries: list[Float32], documents: list[Float32], mean: bool) -> Float32:
-    """Each query's sum, or mean, over its vectors of the largest product with one of a document's.
+    """For each query and document: the largest product of each query vector with a document vector, summed or
+    averaged over query vectors.
 
     queries, documents: float32 (vectors, dim) each. Returns: float32 (queries, documents).
     """

@@ -66,7 +66,7 @@ def check(kind: Any, options: Mapping[str, Any]) -> None:
 
 
 def partial_dim(dim: int, factor: Any) -> int:
-    """How many of the features are rotated."""
+    """The number of features that are rotated."""
     if factor is None:
         return dim
     part = int(dim * factor)
@@ -103,7 +103,7 @@ def yarn(dim: int, base: float, options: Mapping[str, Any]) -> tuple[Float64, fl
     factor, length = options["factor"], options[LENGTH]
 
     def turning(rotations: float) -> float:
-        """The pair that makes this many turns within the length."""
+        """The pair of features that makes this many turns within the original length."""
         return dim * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = turning(options.get("beta_fast", 32)), turning(options.get("beta_slow", 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each score asks of the native call."""
+"""Converts each kind of score to options of the native call."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def additive(
             f"query has {call.query_dim} columns, key has {call.key_dim}: give query_weight, key_weight"
         )
     if bias is not None:
-        if query_weight is None:  # tanh(q + k + b): the bias needs an identity projection
+        if query_weight is None:  # tanh(q + k + b) needs an identity projection
             eye = np.eye(units, dtype=np.float32)[None]
             options["query_projection"] = options["key_projection"] = eye
         options["projection_bias"] = vector("bias", bias, units)

@@ -98,7 +98,7 @@ def _extend(
             for b, total in enumerate(beam.sums)
         ]
     )
-    # Of twice as many candidates at least num_beams continue, whatever ends.
+    # So many candidates that at least num_beams of them do not end a sequence.
     wanted = min((1 + max(1, len(config.eos))) * config.num_beams, sums.size)
     best = np.argsort(-sums, axis=None, kind="stable")[:wanted]
     tokens: list[list[int]] = []
@@ -111,7 +111,7 @@ def _extend(
             break
         sequence = [*beam.tokens[parent], token]
         if config.ends(sequence, beam.most):
-            # An end that is not among the best num_beams does not count, except in the last step.
+            # A finished sequence counts only if it is among the best num_beams, except in the last step.
             if rank < config.num_beams or len(sequence) >= beam.most:
                 beam.finish(total, sequence, config)
             continue

@@ -14,7 +14,7 @@ from simdformer.functional.arrays import id_vector, number
 Prompts: TypeAlias = Sequence[Sequence[int]]
 
 _DEFAULT_NEW_TOKENS = 20
-# Of the numbers: what they must be, in words and as a test.
+# The required range of each number: a description and a test.
 _Range: TypeAlias = tuple[str, Callable[[Any], bool]]
 _INTEGERS: dict[str, _Range] = {
     "max_new_tokens": ("at least 1", lambda n: n >= 1),

@@ -88,7 +88,7 @@ def distribution(scores: Float64, config: GenerationConfig) -> Float64:
     largest = scores.max()
     if not np.isfinite(largest):
         raise ValueError(f"scores must have a finite maximum to be drawn from, got {largest}")
-    with np.errstate(over="ignore"):  # to -inf, where a temperature is next to 0
+    with np.errstate(over="ignore"):  # may give -inf if the temperature is close to 0
         scores = (scores - largest) / config.temperature
     if 0 < config.top_k < len(scores):
         scores[scores < np.partition(scores, -config.top_k)[-config.top_k]] = -np.inf

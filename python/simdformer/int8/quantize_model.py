@@ -214,7 +214,7 @@ def _text_sample(
 
 def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent} to make {target.name} in")
+        raise FileNotFoundError(f"cannot create {target.name}: there is no folder {target.parent}")
     if not os.path.lexists(target):
         return
     if target.resolve() == source.resolve():

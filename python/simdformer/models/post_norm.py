@@ -95,7 +95,7 @@ class PostNormConfig:
         """
         if padding_idx is not None and self.max_positions <= padding_idx + 1:
             raise ValueError(
-                f"config.json: max_position_embeddings={self.max_positions} leaves no position behind"
+                f"config.json: max_position_embeddings={self.max_positions} leaves no position after"
                 f" that of the padding token, {padding_idx}"
             )
         features = embedding_dim or self.hidden_size

@@ -224,7 +224,9 @@ class DisentangledRelativePosition(_ContentPosition):
     ) -> None:
         super().__init__(max_positions)
         if not pos_att_type or not set(pos_att_type) <= {"c2p", "p2c"}:
-            raise ValueError(f"pos_att_type must be of 'c2p' and 'p2c', got {pos_att_type!r}")
+            raise ValueError(
+                f"pos_att_type must contain only 'c2p' and 'p2c', got {pos_att_type!r}"
+            )
         self.embed_dim = positive_int("embed_dim", embed_dim)
         self.num_heads = positive_int("num_heads", num_heads)
         self.max_relative_positions = positive_int("max_relative_positions", max_relative_positions)
@@ -249,7 +251,7 @@ class DisentangledRelativePosition(_ContentPosition):
             raise ValueError(f"weight has {rows} rows, 2 * {self._span} are needed")
         for name, term in _OWN.items():
             if not self.share_att_key and term in self.pos_att_type and not hasattr(self, name):
-                raise ValueError(f"share_att_key=False needs {name}, which there is none of")
+                raise ValueError(f"share_att_key=False needs {name}, which does not exist")
         if self.share_att_key and heads.kdim != self.embed_dim:
             raise ValueError(f"share_att_key needs keys of embed_dim features, got {heads.kdim}")
 

@@ -77,8 +77,8 @@ class LanguageModel(Module):
                 raise ValueError("stack, position and scale cannot be combined with a TextEncoder")
             if lm_head is None and embedding.embeddings.word_scale != 1:
                 raise ValueError(
-                    "the TextEncoder's table of words was multiplied by"
-                    f" {embedding.embeddings.word_scale:g}, which no head has: give lm_head"
+                    "the TextEncoder's word embeddings were multiplied by"
+                    f" {embedding.embeddings.word_scale:g}, which a head must not include: pass lm_head"
                 )
             d_model = embedding.hidden_size
         else:
@@ -213,7 +213,7 @@ class LanguageModel(Module):
         cu = offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")
         if len(cu) < 2 or (np.diff(cu) < 1).any():
             raise ValueError(
-                "cu_seqlens must be of sequences of at least one id, and of one at least"
+                "cu_seqlens must describe at least one sequence, each of at least one id"
             )
         check_cache(cache)
         cache = DecoderCache(len(cu) - 1) if cache is None else cache

@@ -117,7 +117,7 @@ def key_padding(name: str, mask: Any, keys: Sequences) -> KeyPadding:
         array = array[None]
     shape = (keys.batch, keys.length)
     if keys.packed:
-        raise ValueError(f"{name} must be None with cu_seqlens, which say the same")
+        raise ValueError(f"{name} must be None with cu_seqlens, which give the lengths")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     bias = None

@@ -60,7 +60,7 @@ def check_qk_norm(heads: Heads, norm: Module) -> None:
     together = heads.num_built * heads.head_dim if heads.num_kv_heads == heads.num_heads else 0
     if size not in (heads.head_dim, together):
         raise ValueError(
-            f"qk_norm must be of head_dim={heads.head_dim} features, or of all heads'"
+            f"qk_norm must have head_dim={heads.head_dim} features, or of all heads'"
             f" {heads.num_built * heads.head_dim} with as many heads of keys, got"
             f" {norm.normalized_shape}"
         )

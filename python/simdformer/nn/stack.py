@@ -46,7 +46,7 @@ class TransformerStack(Module):
         for name in ("d_model", "nhead", "batch_first"):
             if getattr(layer, name) != getattr(first, name):
                 raise ValueError(
-                    f"layers must have one {name}, got {getattr(first, name)} and"
+                    f"layers must have the same {name}, got {getattr(first, name)} and"
                     f" {getattr(layer, name)}"
                 )
 
@@ -132,7 +132,7 @@ class StackCall:
         count = len(head_mask) if hasattr(head_mask, "__len__") else head_mask
         if count != len(attentions):
             raise ValueError(
-                f"head_mask must have one entry a layer, {len(attentions)}, got {count!r}"
+                f"head_mask must have one entry per layer, {len(attentions)}, got {count!r}"
             )
         self.arguments["head_masks"] = [
             layout.head_factors(mask, self.x.batch, attention.num_heads)

@@ -75,8 +75,8 @@ def match_state(
     if nested := [name for name, value in state.items() if isinstance(value, Mapping)]:
         best = max(nested, key=lambda name: len(wanted.keys() & state[name].keys()))
         raise ValueError(
-            f"state_dict of {kind} holds dictionaries, {', '.join(map(repr, nested))}, as checkpoints of"
-            f" training do: give state_dict[{best!r}]"
+            f"state_dict of {kind} contains dictionaries, {', '.join(map(repr, nested))}, as training"
+            f" checkpoints do: pass state_dict[{best!r}]"
         )
     missing = [n for n in wanted if n not in state and not n.endswith(_COUNTER)]
     unexpected = [name for name in state if name not in wanted]

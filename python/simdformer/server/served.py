@@ -51,8 +51,8 @@ class Embedder:
         """ValueError for a model that reads texts of each task differently, because requests name no task."""
         if len(model.pipeline.all()) > 1:
             raise ValueError(
-                f"{model.name_or_path} reads the texts of a task (query, document) in another way, which"
-                " no request can say; it is not served"
+                f"{model.name_or_path} reads texts of different tasks (query, document) differently, but"
+                " requests name no task; it cannot be served"
             )
         self.model = model
         self.dimension = model.get_embedding_dimension()

@@ -72,8 +72,8 @@ class ChatTemplate:
         )
         if first in others:
             raise ValueError(
-                f"{self._path}: the chat template leaves out messages of the role 'query' or"
-                " 'document', which a pair becomes"
+                f"{self._path}: the chat template drops messages with the role 'query' or"
+                " 'document', which pairs need"
             )
 
     def _rendered(

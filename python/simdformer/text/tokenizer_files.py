@@ -176,7 +176,7 @@ def _frame(
         text = roles.get(role)
         number = None if text is None else tokenizer.token_to_id(text)
         if text is None or number is None:
-            raise ValueError(f"{content.path}: the {role}, {text!r}, has no number")
+            raise ValueError(f"{content.path}: the {role}, {text!r}, has no id")
         return text, number
 
     own = None if kind is None else kind.frame

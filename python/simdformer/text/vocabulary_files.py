@@ -121,7 +121,7 @@ def vocabulary_file(folder: Path, kind: TokenizerClass | None) -> Path:
     raise FileNotFoundError(
         f"no tokenizer.json in {folder}"
         + (f", nor {' and '.join(files)}" if files else "; a tokenizer of the generic class needs this file")
-        + (f", {pieces[0]} neither" if pieces else "")
+        + (f"; {pieces[0]} cannot be used instead" if pieces else "")
         + "; write it with transformers: AutoTokenizer.from_pretrained, then save_pretrained"
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
 Array = NDArray[Any]
 
-# Below this many embeddings, the extremes of one call say little about the next.
+# The extremes of fewer embeddings say little about those of other calls.
 _FEW_EMBEDDINGS = 100
 
 
@@ -68,7 +68,7 @@ def quantize_embeddings(
         codes = quantize_embeddings(rows, precision, ranges, calibration_embeddings)
         return np.split(codes, ends[:-1])
     embeddings = np.asarray(embeddings)
-    if embeddings.ndim == 2 and not len(embeddings):  # there is nothing to take ranges from
+    if embeddings.ndim == 2 and not len(embeddings):  # there are no rows to compute ranges from
         ranges = np.zeros((2, embeddings.shape[1]))
     if embeddings.dtype.kind != "f":
         raise ValueError(f"embeddings must be floating point, got {embeddings.dtype}")
@@ -110,8 +110,8 @@ def value_ranges(embeddings: Array, precision: str) -> Array:
 
 
 def check_precision(precision: str | None, output_value: str | None = "") -> str:
-    """The precision, "float32" for None. ValueError unless it is one of PRECISIONS, and can be had of
-    what is asked for: dicts (None) hold float32."""
+    """The precision, "float32" for None. ValueError unless it is known and possible for the output: dicts
+    (output_value=None) are float32."""
     if precision is None:
         return "float32"
     if precision not in PRECISIONS:

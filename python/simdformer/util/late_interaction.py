@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Late interaction: scores of texts that have a vector for each token (Khattab and Zaharia 2020,
-arXiv:2004.12832), and fewer vectors for a text.
+"""Late interaction (Khattab and Zaharia 2020, arXiv:2004.12832): scores of texts with one vector per token,
+and pooling to fewer vectors.
 
-The products of all tokens are never there as a whole: of each document's only the largest for a query's
+The products of all pairs of tokens are never stored. For each document only the largest product of each query
 token is kept.
 """
 
@@ -23,7 +23,7 @@ Float32 = NDArray[np.float32]
 
 
 def maxsim(a: Any, b: Any) -> Any:
-    """The sum over a query's vectors of its largest product with one of the document's.
+    """Compute the sum, over query vectors, of the largest product with a document vector.
 
     Parameters
     ----------
@@ -33,11 +33,12 @@ def maxsim(a: Any, b: Any) -> Any:
     Returns
     -------
     float32 (queries, documents)
+        The scores.
 
     Raises
     ------
     ValueError
-        A shape that cannot be, or a document without vectors.
+        If shapes do not match, or a document has no vectors.
 
     Examples
     --------
@@ -49,7 +50,7 @@ def maxsim(a: Any, b: Any) -> Any:
 
 
 def mean_maxsim(a: Any, b: Any) -> Any:
-    """maxsim divided by the number of the query's vectors. Arguments and result are maxsim's."""
+    """maxsim divided by the number of query vectors. Arguments and result are those of maxsim."""
     return _scores(a, b, mean=True)
 
 
@@ -77,15 +78,15 @@ def _pairs(a: Any, b: Any, *, mean: bool) -> Any:
 
 
 def _like(scores: Float32, *given: Any) -> Any:
-    """A tensor if one was given."""
+    """A tensor if one was given, else the array."""
     firsts = [x[0] if isinstance(x, (list, tuple)) and x else x for x in given]
     return of_tensors(lambda *_: scores)(*firsts)
 
 
 def vectors_of(name: str, texts: Any) -> list[Float32]:
-    """Each text's vectors. One array (vectors, dim) is one text, (texts, vectors, dim) are several.
+    """A list of the vectors of each text. An array (vectors, dim) is one text, (texts, vectors, dim) several.
 
-    ValueError names the text whose shape cannot be.
+    Errors: ValueError naming the text with an invalid shape.
     """
     if not isinstance(texts, (list, tuple)):
         array = np.asarray(texts)
@@ -107,19 +108,21 @@ SIMILARITIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 class HierarchicalTokenPooling:
-    """Fewer vectors for a text: those that are alike become their mean, by Ward's hierarchical clustering of
-    cosine distances. Needs SciPy. sentence-transformers' class, for `token_pooling`.
+    """Reduce the number of vectors per text by averaging similar ones, for `token_pooling` of `encode`.
+
+    The vectors are clustered by cosine distance with Ward's method. This needs SciPy. The class has the
+    interface of sentence-transformers' class with this name.
 
     Parameters
     ----------
     pool_factor : float
-        About one in so many vectors is left; 1 leaves all.
+        The number of vectors is divided by this; 1 keeps all.
     num_protected_tokens : int
-        So many at the beginning are left as they are.
+        This many vectors at the start are not changed.
     normalize_embeddings : bool
-        Whether all that are left have length one.
+        Scale all remaining vectors to length 1.
     tasks : str or list of str
-        The tasks whose texts are pooled; a text without a task is a document.
+        The tasks whose texts are pooled, "document" by default. A text without a task is a document.
     """
 
     def __init__(
@@ -140,15 +143,15 @@ class HierarchicalTokenPooling:
         self.tasks = [tasks] if isinstance(tasks, str) else list(tasks or ["document"])
 
     def applies_to(self, task: str | None) -> bool:
-        """Whether texts of a task are pooled."""
+        """Return whether texts of this task are pooled."""
         return (task or "document") in self.tasks
 
     def pool(self, embeddings: list[Float32], *, task: str | None = None) -> list[Float32]:
-        """Pooled texts, float32 (vectors, dim) each. Texts of other tasks come back as they are."""
+        """Return pooled texts, float32 (vectors, dim) each. Texts of other tasks are returned unchanged."""
         return [self.pool_one(x) for x in embeddings] if self.applies_to(task) else embeddings
 
     def pool_one(self, embedding: Float32) -> Float32:
-        """One text's vectors. ImportError without SciPy."""
+        """Return the pooled vectors of one text. ImportError without SciPy."""
         kept, rest = np.split(embedding, [self.num_protected_tokens])
         count = max(int(len(rest) // self.pool_factor), 1)
         if count < len(rest):

@@ -163,7 +163,7 @@ def paraphrase_mining_embeddings(
     rows = _rows(embeddings)
     for name, value in (("max_pairs", max_pairs), ("query_chunk_size", query_chunk_size)):
         positive_int(name, value)
-    kept: list[tuple[float, int, int]] = []  # a heap, whose first is the least
+    kept: list[tuple[float, int, int]] = []  # a heap with the smallest score first
     known: set[tuple[int, int]] = set()
     found = _best(rows, rows, corpus_chunk_size, top_k + 1, score_function, query_chunk_size)
     for i, (scores, ids) in enumerate(found):
@@ -240,7 +240,7 @@ def community_detection(
 def _disjoint(
     groups: list[tuple[int, NDArray[np.intp]]], count: int, least: int
 ) -> list[list[int]]:
-    """What is left of each group once those before it have taken their members."""
+    """The groups without members of larger groups."""
     taken = np.zeros(count, dtype=bool)
     result: list[list[int]] = []
     for center, ids in groups:
@@ -260,7 +260,7 @@ def _best(
     score_function: Score,
     query_chunk_size: int,
 ) -> Iterator[tuple[Array, Array]]:
-    """For each query the scores and indices of the top_k entries of the corpus, by falling score."""
+    """For each query, the scores and indices of the top_k entries of the corpus, by descending score."""
     positive_int("corpus_chunk_size", corpus_chunk_size)
     positive_int("top_k", top_k)
     if len(queries) and len(corpus) and queries.shape[1] != corpus.shape[1]:
@@ -268,7 +268,7 @@ def _best(
             f"queries and corpus must have one width, got shapes {queries.shape} and {corpus.shape}"
         )
     prepare: Callable[[Array], Array] = lambda rows: rows
-    if score_function is cos_sim:  # each row is divided by its norm once
+    if score_function is cos_sim:  # divide each row by its norm only once
         prepare, score_function = normalize_embeddings, dot_score
     starts = range(0, len(corpus), corpus_chunk_size)
     for begin in range(0, len(queries), query_chunk_size):
@@ -284,17 +284,17 @@ def _best(
 
 
 def _top(scores: Array, ids: Array, top_k: int) -> tuple[Array, Array]:
-    """The top_k largest, in order; ids rise."""
+    """The top_k largest scores in order. ids are ascending."""
     if len(scores) > top_k:
         least = np.partition(-scores, top_k - 1)[top_k - 1]
-        near = -scores <= least  # those equal to the last too
+        near = -scores <= least  # includes scores equal to the last one
         scores, ids = scores[near], ids[near]
     order = np.lexsort((ids, -scores))[:top_k]
     return scores[order], ids[order]
 
 
 def _rows(embeddings: ArrayLike) -> Array:
-    """Embeddings as a matrix of floating point numbers."""
+    """Embeddings as a matrix of floating-point numbers."""
     rows = np.asarray(embeddings)
     if rows.size == 0:
         return rows.astype(np.float32).reshape(0, rows.shape[-1] if rows.ndim == 2 else 0)

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[Any]
 Similarity = Callable[[ArrayLike, ArrayLike], Any]
 
-# A norm below this divides by it instead, as torch.nn.functional.normalize does: zero stays zero.
+# Norms below this are replaced by it before dividing, as in torch.nn.functional.normalize. So zero stays
+# zero.
 _SMALLEST_NORM = 1e-12
 
 
 def of_tensors(function: Callable[..., Array]) -> Callable[..., Any]:
-    """The function of arrays, which gives a torch.Tensor if it is given one."""
+    """Wrap a function of arrays so that it returns a torch.Tensor if it is given one."""
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -299,7 +300,7 @@ def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
 
 
 def _pairs(a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Both as floating point, float32 unless one of them is wider."""
+    """Both as floating-point arrays, float32 unless one of them is wider."""
     left, right = np.asarray(a), np.asarray(b)
     dtype = np.result_type(left, right, np.float32)
     if dtype.kind != "f":
