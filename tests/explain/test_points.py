@@ -204,4 +204,4 @@ def test_positions_and_word_order(study):
     errors = figure(section, "Error of PE(p + k) = M_k PE(p)").series
     assert errors["float64"].max() < 1e-12
     assert errors["float32 table"].max() < 2e-7
-    assert "cosine of 0.978 with it, and 1.000000 with one position" in section.paragraphs[1]
+    assert "cosine of 0.978 with the table, and of 1.000000 with" in section.paragraphs[1]

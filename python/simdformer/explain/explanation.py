@@ -125,9 +125,9 @@ def _tokens(texts: tuple[EmbeddedText, ...]) -> Section:
     subject = "the similarity" if len(texts) == 2 else "the embedding"
     unit = "loss of similarity" if len(texts) == 2 else "1 - cosine"
     paragraph = (
-        f"Leave-one-out measures the contribution of each token to {subject}: the {unit} without it. The other"
-        " series come from one pass and stand for it as far as their rank correlation with it goes,"
-        " which is given beside each with its 95% interval and that of random orders."
+        f"Leave-one-out measures the contribution of each token to {subject}: the {unit} without it. The"
+        " other series need only one pass. The rank correlation of each with leave-one-out shows how far"
+        " it can replace it; its 95% interval and that of random orders are given."
     )
     figures: list[Figure] = []
     for i, text in enumerate(texts):
@@ -157,8 +157,8 @@ def _tokens(texts: tuple[EmbeddedText, ...]) -> Section:
 def _heads(texts: tuple[EmbeddedText, ...]) -> Section:
     paragraph = (
         "Importance is 1 - cosine of the embedding with the head's output set to zero. Entropy is"
-        " divided by ln n: 1 is uniform, 0 is one key per query. Attention weights say where a head"
-        " reads, not what comes of it: compare with importance."
+        " divided by ln n: 1 is uniform, 0 is one key per query. Attention weights show where a head"
+        " reads, not what effect it has; for that see importance."
     )
     change = similarity_changes(*texts) if len(texts) == 2 else None
     figures = [_head_figure(text, change, i) for i, text in enumerate(texts) if len(text)]

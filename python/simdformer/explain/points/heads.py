@@ -36,16 +36,16 @@ def several_heads(study: Study) -> Section:
         "1. Several heads",
         [
             (
-                "The article: heads form subspaces that attend to different sides of the information, and"
-                " together are an ensemble, like the kernels of a CNN."
+                "The article: heads form subspaces that attend to different aspects of the input. Together"
+                " they are an ensemble, like the kernels of a CNN."
             ),
             (
-                f"Measured on “{study.text}”: entropies / ln n reach from"
-                f" {measures['entropy / ln n'].min():.3f} to {measures['entropy / ln n'].max():.3f}; head"
+                f"Measured on “{study.text}”: the heads' entropies / ln n are between"
+                f" {measures['entropy / ln n'].min():.3f} and {measures['entropy / ln n'].max():.3f}. Head"
                 f" {_name(likely)} gives {np.nanmax(previous):.4f} of its weight to the previous token."
-                f" Heads do differ, but not all matter: without head {_name(best)} the embedding turns"
-                f" by 1 - cosine = {importance.max():.4f}, without the median one by"
-                f" {np.median(importance):.4f}; and on {len(study.texts)} texts {(first > 0.5).sum()} of"
+                f" So heads differ, but not all are important. Without head {_name(best)}, the embedding"
+                f" changes by 1 - cosine = {importance.max():.4f}; the median of all heads is"
+                f" {np.median(importance):.4f}. On {len(study.texts)} texts, {(first > 0.5).sum()} of"
                 f" {first.size} heads give more than half of their weight to the first token."
             ),
         ],
@@ -79,16 +79,16 @@ def queries_and_keys(study: Study) -> Section:
         "2. Queries and keys with weights of their own",
         [
             (
-                "The article: queries and keys are multiplied to get a similarity; different matrices make"
-                " the model more expressive."
+                "The article: the product of queries and keys is a similarity. With separate matrices the"
+                " model is more expressive."
             ),
             (
-                f"Measured on {len(study.texts)} texts, with each key projected as its query is: the"
+                f"Measured on {len(study.texts)} texts, with keys projected by the matrix of queries: the"
                 f" attention of a token to itself rises from {to_itself['separate'].mean():.2f} to"
-                f" {to_itself['tied'].mean():.2f}, scores become symmetric (asymmetry"
-                f" {asymmetry.mean():.2f} to 0), and embeddings have a cosine of {float(turned):.2f} to"
-                " the original ones. That is the cost for a model trained with two matrices, not for one"
-                " trained with one."
+                f" {to_itself['tied'].mean():.2f}, and scores become symmetric (their asymmetry falls from"
+                f" {asymmetry.mean():.2f} to 0). The cosine to the original embeddings is"
+                f" {float(turned):.2f}. This holds for a model trained with two matrices; a model trained"
+                " with one matrix may be better."
             ),
         ],
         [

@@ -25,20 +25,20 @@ def positions(study: Study) -> Section:
     gram = table @ table.T
     errors, in_float32 = _shift_errors()
     article = (
-        "The article: a code must be unique for each position, keep distances the same for texts of any"
-        " length, be bounded and deterministic; sinusoids also make relative positions linear. Without"
-        " it attention does not know the order of words."
+        "The article: each position needs a unique, bounded and deterministic code in which distances do"
+        " not depend on the length of the text. With sinusoids, relative positions are also linear maps."
+        " Without positions, attention does not know the order of words."
     )
     measured = (
-        f"Measured: each of {_POSITIONS} positions has a code of its own, all within [-1, 1], of norm^2"
-        f" = d / 2 = {gram[0, 0]:.4g}; products depend on the distance alone (all but"
-        f" {_apart(gram):.0e} of their energy); M_k PE(p) is PE(p + k) within"
+        f"Measured on {_POSITIONS} positions: the codes differ, are within [-1, 1], and have norm^2"
+        f" = d / 2 = {gram[0, 0]:.4g}. Their products depend only on the distance, except for"
+        f" {_apart(gram):.0e} of their energy. M_k PE(p) equals PE(p + k) within"
         f" {errors.max():.0e} for every p and k."
     )
     figures = _sinusoid_figures(table, {"float64": errors, "float32 table": in_float32})
     learned = study.model.encoder.embeddings.position_embeddings
     if learned is None:
-        measured += " This model has no table of positions: they come in with its attention."
+        measured += " This model has no table of positions, because its attention adds them."
     else:
         padding = study.model.encoder.embeddings.padding_idx
         own = np.asarray(learned.weight, np.float64)[0 if padding is None else padding + 1 :]
@@ -70,9 +70,9 @@ def _word_order(study: Study, table: Array) -> str:
     encoder.embeddings.load_state_dict({name: one.astype(np.float32)}, strict=False)
     without = cosine(*embeddings(study.run(with_encoder(study.model, encoder), _ORDERS)))
     return (
-        f" The model's learned table has less of it (all but {_apart(gram):.2f}). “{_ORDERS[0]}” and"
-        f" “{_ORDERS[1]}” have a cosine of {float(with_order):.3f} with it, and"
-        f" {float(without):.6f} with one position for all."
+        f" For the model's learned table that part of the energy is {_apart(gram):.2f}. “{_ORDERS[0]}”"
+        f" and “{_ORDERS[1]}” have a cosine of {float(with_order):.3f} with the table, and of"
+        f" {float(without):.6f} with the same position for all tokens."
     )
 
 

@@ -44,18 +44,19 @@ def scaling(study: Study) -> Section:
         "3. Scaled scores",
         [
             (
-                "The article: large d pushes softmax into regions of tiny gradients; 1 / sqrt(d) keeps"
-                " the variance of scores at 1 and prevents it."
+                "The article: for large d, softmax saturates and its gradients become tiny. The factor"
+                " 1 / sqrt(d) keeps the variance of scores at 1 and prevents this."
             ),
             (
-                f"Measured: for random vectors that holds at large d only. The norm of softmax's Jacobian"
-                f" is larger without the scale up to d = {max(higher, default=0)}, and falls to"
+                f"Measured on random vectors: this is true for large d only. Without the scale, the norm of"
+                f" softmax's Jacobian is larger up to d = {max(higher, default=0)}, and falls to"
                 f" {jacobian['unscaled'][-1]:.3f} at d = {_DIMS[-1]} ({jacobian['scaled'][-1]:.3f} with"
-                f" it). On the model's own states, {len(study.texts)} texts, layer {most} changes most:"
-                f" the largest weight is {was[2]:.3f} with the scale and {now[2]:.3f} without,"
-                f" rows with a weight above 0.99 are {was[4]:.1%} and {now[4]:.0%}, the Jacobian's norm"
-                f" {was[3]:.3f} and {now[3]:.3f}. The deviation of trained scores is not 1 but"
-                f" {by_layer[:, 0, 0].min():.1f} to {by_layer[:, 0, 0].max():.1f} with the scale."
+                f" the scale). Measured on the model's states for {len(study.texts)} texts: layer {most}"
+                f" changes most. Without the scale its mean largest weight rises from {was[2]:.3f} to"
+                f" {now[2]:.3f}, the share of rows with a weight above 0.99 from {was[4]:.1%} to"
+                f" {now[4]:.0%}, and the Jacobian's norm changes from {was[3]:.3f} to {now[3]:.3f}. With"
+                f" the scale, the standard deviation of the model's scores is {by_layer[:, 0, 0].min():.1f}"
+                f" to {by_layer[:, 0, 0].max():.1f}, not 1."
             ),
         ],
         figures,
@@ -123,7 +124,7 @@ def five_scores(study: Study) -> Section:
         "5. Five scores",
         [
             (
-                "The article lists them: an MLP (additive), bilinear, scaled dot product, Euclidean"
+                "The article lists five: an MLP (additive), bilinear, scaled dot product, Euclidean"
                 " distance, cosine."
             ),
             (
@@ -132,8 +133,8 @@ def five_scores(study: Study) -> Section:
                 f" with, {entropies['dot product']:.3f} without the scale,"
                 f" {entropies['euclidean']:.3f} with distances, {entropies['cosine']:.3f} of"
                 f" {np.log(len(tokens)):.3f} with a cosine of scale 1, which cannot focus. The bilinear"
-                " score with the product of both projections is the head itself. The additive score has"
-                " weights of one: the model has none for it."
+                " score uses the product of both projections, so it is the head's own score. The additive"
+                " score has weights of one, because the model has no weights for it."
             ),
         ],
         figures,

@@ -31,13 +31,13 @@ def sequence_layers(study: Study) -> Section:
     reach = _influence()
     article = (
         "The article: attention has fewer parameters and needs less compute, runs in parallel, can be"
-        " interpreted and does not forget long texts."
+        " interpreted, and does not forget the start of long texts."
     )
     far = {name: values[-1] / values[1] for name, values in reach.items()}
     measured = (
-        f"Measured: of the influence at distance 1, {far['attention']:.2f} is left at distance"
-        f" {_DISTANCES - 1} for attention, {far['LSTM']:.0e} for an LSTM and nothing for a convolution."
-        " Whether weights can be interpreted is contested; a report of a text measures it."
+        f"Measured: the influence at distance {_DISTANCES - 1}, divided by that at distance 1, is"
+        f" {far['attention']:.2f} for attention, {far['LSTM']:.0e} for an LSTM and 0 for a convolution."
+        " Whether attention weights can be interpreted is disputed; the report of a text measures it."
     )
     figures = [*_counts(d), _over_lengths("Time of one layer, one thread", "milliseconds", times)]
     figures.append(
@@ -60,9 +60,10 @@ def _counted(d: int) -> str:
     return (
         f"Counted: attention has {parameters['attention']} parameters, fewer than a GRU"
         f" ({parameters['gru']}) and an LSTM ({parameters['lstm']}), more than a convolution of width 3"
-        f" ({parameters['convolution']}) and a plain RNN ({parameters['rnn']}). It needs less compute"
-        f" than an LSTM below n = {2 * d} only, than a GRU below n = {d}, and than that convolution"
-        " never. It takes 1 step and a path of 1 where recurrent layers take n and n - 1."
+        f" ({parameters['convolution']}) and a plain RNN ({parameters['rnn']}). It needs less compute than"
+        f" an LSTM only for n < {2 * d}, less than a GRU only for n < {d}, and never less than that"
+        " convolution. It takes 1 sequential step with a path of 1; recurrent layers take n steps with a"
+        " path of n - 1."
     )
 
 

@@ -42,11 +42,11 @@ def residual_connections(study: Study) -> Section:
         [
             "The article: residual connections solve the degradation of deep networks.",
             (
-                f"Measured on {len(study.texts)} texts: without them tokens become the same vector. What is"
-                " left of the hidden states when their mean over tokens is taken away falls from"
+                f"Measured on {len(study.texts)} texts: without them, the vectors of all tokens become equal."
+                " The share of the hidden states that differs from their mean over tokens falls from"
                 f" {spread['without'][0]:.2f} to {spread['without'][-1]:.1e} after {study.num_layers}"
-                f" layers, with them to {spread['with'][-1]:.2f}. This shows what they keep in a trained"
-                " model; how well a model without them could be trained is another question."
+                f" layers; with residual connections it falls to {spread['with'][-1]:.2f}. This shows their"
+                " effect in a trained model, not how well a model without them could be trained."
             ),
         ],
         [
@@ -83,17 +83,18 @@ def layer_and_batch_norm(study: Study) -> Section:
         for turn, numbers in ((_turn_by_company, _COMPANIES), (_turn_by_padding, _PADDING))
     )
     article = (
-        "The article: BatchNorm depends on the batch and LayerNorm does not; texts have different"
-        " lengths, which does not suit BatchNorm."
+        "The article: BatchNorm depends on the batch, LayerNorm does not. BatchNorm is unsuitable for"
+        " texts, which have different lengths."
     )
     measured = (
-        f"Measured by the model's layers with their norms exchanged: between two companies of"
-        f" {_COMPANIES[-1] - 1} other texts the vector of “{study.text}” turns by 1 - cosine ="
-        f" {company['LayerNorm'][-1]:.1g} with the model's norms and by {company['BatchNorm'][-1]:.2f}"
-        f" with statistics of the batch, {company['BatchNorm'][0]:.2f} if there is one other."
-        f" {_PADDING[-1]} positions of padding turn it by {padding['LayerNorm'][-1]:.1g} and"
-        f" {padding['BatchNorm'][-1]:.2f}. The model was trained with LayerNorm; a BatchNorm in use has"
-        " running statistics, which do not depend on the batch but on the training data."
+        f"Measured with the model's layers and exchanged norms, for the vector of “{study.text}” in two"
+        f" batches with {_COMPANIES[-1] - 1} different other texts: the vectors differ by 1 - cosine ="
+        f" {company['LayerNorm'][-1]:.1g} with the model's norms, and by"
+        f" {company['BatchNorm'][-1]:.2f} with statistics of the batch"
+        f" ({company['BatchNorm'][0]:.2f} with only one other text). {_PADDING[-1]} positions of padding"
+        f" change the vector by {padding['LayerNorm'][-1]:.1g} and {padding['BatchNorm'][-1]:.2f}. The"
+        " model was trained with LayerNorm. In inference, BatchNorm uses running statistics, which"
+        " depend on the training data and not on the batch."
     )
     unit = "1 - cosine"
     figures = [
