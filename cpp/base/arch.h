@@ -4,7 +4,7 @@
 
 namespace simdformer {
 
-// For spinning loops: uses little power and leaves the core to its other thread.
+// For spinning loops: saves power and leaves the core to its other hardware thread.
 void spin_pause();
 
 }  // namespace simdformer

@@ -32,7 +32,7 @@ Reported ask_system() {
   return {has("hw.optional.arm.FEAT_DotProd"), has("hw.optional.arm.FEAT_I8MM")};
 }
 #elif defined(_WIN32)
-// Of winnt.h; older headers lack them.
+// Defined in winnt.h, but not in older versions of it.
 Reported ask_system() {
   constexpr DWORD kDotProducts = 43;     // PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE
   constexpr DWORD kMatrixProducts = 66;  // PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE
@@ -40,7 +40,7 @@ Reported ask_system() {
           IsProcessorFeaturePresent(kMatrixProducts) != 0};
 }
 #else
-// Bits of asm/hwcap.h; older headers lack the second one.
+// Bits of asm/hwcap.h; older versions lack the second one.
 Reported ask_system() {
   constexpr unsigned long kDotProducts = 1ul << 20;     // HWCAP_ASIMDDP
   constexpr unsigned long kMatrixProducts = 1ul << 13;  // HWCAP2_I8MM
@@ -50,7 +50,7 @@ Reported ask_system() {
 
 }  // namespace
 
-// yield does nothing on most cores; isb waits for some ten cycles, as pause does on x86.
+// yield does nothing on most cores. isb waits for about ten cycles, like pause on x86.
 void spin_pause() { __asm__ volatile("isb" ::: "memory"); }
 
 CpuFeatures detect_cpu_features() {

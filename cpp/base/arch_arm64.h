@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// AArch64: what the CPU has, as its operating system reports it. NEON belongs to every one.
+// AArch64: the features of the CPU, as reported by the operating system. All of these CPUs have
+// NEON.
 #pragma once
 
 namespace simdformer {

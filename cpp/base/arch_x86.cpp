@@ -24,7 +24,7 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   return r;
 }
 
-// XCR0 by the instruction's bytes: the intrinsic would need -mxsave for this file.
+// XGETBV as instruction bytes, because the intrinsic would need -mxsave for this file.
 uint64_t read_xcr0() {
   uint32_t low = 0;
   uint32_t high = 0;
@@ -42,13 +42,13 @@ CpuFeatures detect_cpu_features() {
   const Registers leaf1 = cpuid(1);
   if (!has(leaf1.ecx, bit_OSXSAVE)) return {};
   const Registers leaf7 = cpuid(7);
-  // eax of subleaf 0 is the last subleaf.
+  // In subleaf 0, eax is the number of the last subleaf.
   const Registers leaf7_1 = leaf7.eax >= 1 ? cpuid(7, 1) : Registers{};
   const uint64_t xcr0 = read_xcr0();
   const bool ymm_saved = (xcr0 & 0x06) == 0x06;
   const bool zmm_saved = (xcr0 & 0xE6) == 0xE6;
   const bool tiles_saved = (xcr0 & 0x60000) == 0x60000;
-  // Newer compilers have names for these; gcc 12 has not.
+  // Newer compilers have names for these bits; gcc 12 does not.
   constexpr uint32_t kAvxVnni = 1u << 4;                                       // leaf 7.1, eax
   constexpr uint32_t kAmxBf16TileInt8 = (1u << 22) | (1u << 24) | (1u << 25);  // leaf 7, edx
 

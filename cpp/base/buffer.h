@@ -12,7 +12,7 @@
 
 namespace simdformer {
 
-// kReadOften: in huge pages that it shares with others of its kind.
+// kReadOften: in huge pages shared with other buffers of this kind.
 enum class Use { kScratch, kReadOften };
 
 template <typename T>
@@ -28,13 +28,13 @@ class Buffer {
   T& operator[](size_t i) { return data_.get()[i]; }
   const T& operator[](size_t i) const { return data_.get()[i]; }
 
-  // At least size elements. The contents are lost when it grows.
+  // At least `size` elements. When the buffer grows, its contents are lost.
   void reserve(size_t size) {
     if (size > size_) *this = Buffer(size);
   }
 
  private:
-  // owner: of memory that is shared.
+  // owner: of shared memory.
   struct Free {
     std::shared_ptr<std::byte> owner;
     void operator()(T* p) const {
@@ -49,7 +49,7 @@ class Buffer {
     return bytes;
   }
 
-  // Large buffers request their own huge pages.
+  // Large buffers request huge pages of their own.
   static Pointer allocate(size_t size) {
     if (size == 0) return nullptr;
     const size_t bytes = bytes_of(size);
@@ -87,13 +87,13 @@ struct MatrixView {
 using Matrix = MatrixView<float>;
 using ConstMatrix = MatrixView<const float>;
 
-// Strides that are multiples of 4096 bytes would put every row into one set of L1.
+// With a stride that is a multiple of 4096 bytes, all rows would use the same L1 sets.
 inline size_t padded_stride(size_t cols) {
   const size_t stride = (cols + 15) / 16 * 16;
   return stride % 1024 == 0 ? stride + 16 : stride;
 }
 
-// Scratch of rows x cols carved from a buffer that grows as needed.
+// A scratch matrix (rows, cols) in a buffer that grows when necessary.
 inline Matrix reserve_matrix(Buffer<float>& buffer, size_t rows, size_t cols) {
   const size_t stride = padded_stride(cols);
   buffer.reserve(rows * stride);

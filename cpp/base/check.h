@@ -15,7 +15,7 @@ std::string concat(const Parts&... parts) {
   return out.str();
 }
 
-// The message says what was given, what was expected, and where.
+// The message says what was given, what was expected, and which argument it is.
 template <typename... Parts>
 void check(bool condition, const Parts&... message) {
   if (!condition) throw std::invalid_argument(concat(message...));

@@ -12,9 +12,9 @@
 namespace simdformer {
 namespace {
 
-// The size of a mapping; pages that are never written use no memory.
+// The size of a mapping. Pages that are never written use no memory.
 constexpr size_t kChunk = size_t{1} << 25;
-// A model with smaller weights fits into the caches, and its pages into the TLB.
+// Smaller models fit into the caches, and their pages into the TLB.
 constexpr size_t kSmall = size_t{1} << 16;
 
 class Chunk {
@@ -33,7 +33,7 @@ class Chunk {
   Chunk(const Chunk&) = delete;
   Chunk& operator=(const Chunk&) = delete;
 
-  // Null if there is not enough left. One thread at a time.
+  // Null if there is not enough space. Not thread-safe.
   std::byte* take(size_t bytes) {
     const size_t begin = taken_.load();
     if (size_ - begin < bytes) return nullptr;
@@ -44,13 +44,13 @@ class Chunk {
     return first_ + begin;
   }
 
-  // Pages whose pieces are all given back go to the system at once, while others keep the chunk: a
-  // model that is quantized has its weights in float32 for a while.
+  // A page is returned to the system as soon as all of its pieces are freed, even if other pages of
+  // the chunk are in use. While a model is quantized, it temporarily has weights in float32.
   void give_back(const std::byte* piece, size_t bytes) {
     const auto begin = static_cast<size_t>(piece - first_);
     for (size_t page = begin / kHugePage; page * kHugePage < begin + bytes; ++page) {
       if (--pieces_[page] > 0) continue;
-      // A page that is taken to its end gets no more pieces, but one may have come meanwhile.
+      // A full page gets no more pieces. But another piece may have been allocated in the meantime.
       const bool closed = (page + 1) * kHugePage <= taken_.load();
       if (closed && pieces_[page].load() == 0) discard_pages(first_ + page * kHugePage, kHugePage);
     }
@@ -66,7 +66,7 @@ class Chunk {
 };
 
 std::mutex mutex;
-std::weak_ptr<Chunk> open_chunk;  // its pieces keep it
+std::weak_ptr<Chunk> open_chunk;  // kept alive by its pieces
 
 std::shared_ptr<std::byte> ordinary_memory(size_t bytes) {
   void* p = allocate_aligned(64, bytes);
@@ -78,11 +78,11 @@ std::shared_ptr<std::byte> ordinary_memory(size_t bytes) {
 
 std::shared_ptr<std::byte> huge_page_memory(size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
-  return ordinary_memory(bytes);  // whose ends are watched
+  return ordinary_memory(bytes);  // sanitizers check its bounds
 #endif
   if (bytes < kSmall) return ordinary_memory(bytes);
   bytes = (bytes + 63) / 64 * 64;
-  // try_lock: a child forked while another thread held the lock would wait forever.
+  // try_lock: a forked child would wait forever if another thread held the lock during the fork.
   const std::unique_lock lock(mutex, std::try_to_lock);
   std::shared_ptr<Chunk> chunk = lock ? open_chunk.lock() : nullptr;
   std::byte* piece = chunk ? chunk->take(bytes) : nullptr;

@@ -21,7 +21,7 @@ struct alignas(64) Share {
 struct TeamState {
   const StopCheck& stop_check;
   Clock::time_point next_check;
-  std::vector<Share> shares;                         // one a member; none for a team of one
+  std::vector<Share> shares;                         // one per member; none for a team of one
   alignas(64) std::atomic<uint32_t> shares_done{0};  // in all for_eachs so far
   alignas(64) std::atomic<size_t> next_task{0};
   alignas(64) std::atomic<bool> stopped{false};
@@ -30,11 +30,11 @@ struct TeamState {
 namespace {
 
 constexpr auto kCheckInterval = std::chrono::milliseconds(20);
-// Time before a member takes another member's share: the delay between members of a balanced team.
-// Otherwise they would work on data in each other's caches.
+// Time before a member takes another member's share: the usual delay between members of a balanced
+// team. If it were shorter, members would work on data in each other's caches.
 constexpr std::chrono::microseconds kSpinBeforeHelp{1};
-// Time before a waiting member sleeps: longer than the imbalance of a layer step, and short enough
-// not to waste CPU time of a cgroup quota.
+// Time before a waiting member sleeps: longer than the usual imbalance of a layer step, and short
+// enough not to waste the CPU time of a cgroup quota.
 constexpr std::chrono::microseconds kSpinBeforeSleep{50};
 
 }  // namespace
@@ -45,7 +45,7 @@ size_t Team::next_task(size_t count) {
 
 bool Team::all_done() const {
   const uint32_t done = state_.shares_done.load(std::memory_order_acquire);
-  return static_cast<int32_t>(done - shares_due_) >= 0;  // more, if this member comes late
+  return static_cast<int32_t>(done - shares_due_) >= 0;  // may be more if this member is late
 }
 
 void Team::run_shares(size_t shares, FunctionRef<void(size_t share)> run) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Team is the threads that run one forward pass together: every member calls the same functions
-// with the same arguments, and for_each hands out shares of the work. Code written on a Team runs
-// unchanged on a team of one, where it costs nothing. Between its for_eachs it may only read what
-// the team shares: a member that the kernel kept from running comes there after all the others.
+// A Team is the threads that run one forward pass together. All members call the same functions
+// with the same arguments, and for_each distributes shares of the work. The same code runs on a
+// team of one at no extra cost. Between for_eachs, members may only read shared data, because a
+// member that the kernel has delayed may still be in an earlier step.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@
 
 namespace simdformer {
 
-// Returns whether the caller wants to stop (a pending Ctrl-C). Called only on the calling thread,
-// at most every 20 ms. May be empty.
+// Returns whether the caller wants to stop, because of a pending Ctrl-C. Called only on the calling
+// thread, at most every 20 ms. May be empty.
 using StopCheck = std::function<bool()>;
 
 // Thrown by run_team if the stop check returned true.
@@ -34,10 +34,10 @@ class Team {
   size_t rank() const { return static_cast<size_t>(rank_); }
   size_t size() const { return static_cast<size_t>(size_); }
 
-  // body(i) for i in [0, count), in contiguous shares that depend on sizes alone; returns when all
-  // are done. Each member takes its own share first, then unclaimed ones (work stealing), so a
-  // member that another process keeps from its CPU is waited for only while it holds one. After a
-  // stop the bodies are left out.
+  // Runs body(i) for i in [0, count), in contiguous shares that depend on sizes only. Returns when
+  // all are done. Each member takes its own share first, then unclaimed ones (work stealing), so a
+  // member that another process keeps from its CPU is waited for only while it holds a share. After
+  // a stop, bodies are skipped.
   template <typename Body>
   void for_each(size_t count, Body&& body) {
     const size_t shares = std::min(count, size());
@@ -47,18 +47,18 @@ class Team {
     });
   }
 
-  // The next of a shared list of tasks, each handed to one member; count or more when none is left
-  // or after a stop. For tasks of uneven cost; no barrier.
+  // The next of a shared list of tasks. Each task goes to one member. Returns count or more if no
+  // task is left, or after a stop. For tasks of different cost; there is no barrier.
   size_t next_task(size_t count);
 
-  // This member as a team of one, for work that is split above it.
+  // This member as a team of one, for work that was split at a higher level.
   Team alone() const {
     Team team(state_, 0, 1);
     team.is_caller_ = is_caller_;
     return team;
   }
 
-  // Whether a stop was asked for: what lasts long asks between its parts.
+  // Whether a stop was requested. Long bodies check this between their parts.
   bool stopping();
 
  private:
@@ -69,13 +69,13 @@ class Team {
   int rank_;
   int size_;
   bool is_caller_;
-  uint32_t phase_ = 0;       // for_eachs begun
-  uint32_t shares_due_ = 0;  // of all of them together
+  uint32_t phase_ = 0;       // number of for_eachs that have started
+  uint32_t shares_due_ = 0;  // the shares of all of them together
 };
 
-// Runs body(team) on num_threads threads (what threads_of_call gave), or fewer while other callers
-// hold some: concurrent callers share the process's threads instead of multiplying them. Throws
-// Stopped. body must not throw: it allocates nothing.
+// Runs body(team) on num_threads threads (the result of threads_of_call), or on fewer while other
+// callers hold some: concurrent callers share the process's threads. Throws Stopped. body must not
+// throw, and allocates nothing.
 void run_team(int num_threads, const StopCheck& stop_check, FunctionRef<void(Team&)> body);
 
 }  // namespace simdformer

@@ -5,9 +5,9 @@
 
 namespace simdformer {
 
-// Binds the calling worker to a CPU of the process's affinity mask, the id-th one, counted from 0
-// and round, if the environment has SIMDFORMER_PIN_THREADS=1. Does nothing otherwise, and where the
-// system has no such call.
+// Binds the calling worker to a CPU of the process's affinity mask if the environment has
+// SIMDFORMER_PIN_THREADS=1. CPUs are assigned in turn: worker 0 to the first one, and so on.
+// Otherwise, and on systems without such a call, it does nothing.
 void pin_worker(size_t id);
 
 }  // namespace simdformer

@@ -7,8 +7,8 @@
 
 namespace simdformer {
 
-// Polls for at most this time. Returns whether the condition became true. A pause takes 40 cycles
-// on some CPUs and 140 on others, so counting pauses would not measure time.
+// Polls for at most this time. Returns whether the condition became true. The time is measured, not
+// counted in pauses: a pause takes 40 cycles on some CPUs and 140 on others.
 template <typename Condition>
 bool spin_until(std::chrono::microseconds limit, const Condition& condition) {
   constexpr int kPausesPerLook = 8;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Functions specific to an operating system: system_posix.cpp (Linux and macOS),
+// Functions that depend on the operating system: system_posix.cpp (Linux and macOS) and
 // system_windows.cpp.
 #pragma once
 
@@ -7,14 +7,14 @@
 
 namespace simdformer {
 
-// Null if there is no memory. alignment: a power of two.
+// Null if memory is exhausted. alignment: a power of two.
 void* allocate_aligned(size_t alignment, size_t bytes);
 void free_aligned(void* p);
 
-// Whole pages of zeros; null if there is no memory.
+// Whole pages of zeros; null if memory is exhausted.
 void* map_pages(size_t bytes);
 void unmap_pages(void* p, size_t bytes);
-// Requests huge pages; no effect if the system has none.
+// Requests huge pages. No effect if the system has none.
 void advise_huge_pages(void* p, size_t bytes);
 // Returns the memory of unused mapped pages to the system.
 void discard_pages(void* p, size_t bytes);
@@ -27,12 +27,12 @@ struct CpuCount {
 // The CPUs that this process may run on.
 CpuCount usable_cpus();
 
-// Runs run(argument) on a thread that nobody waits for. Signals are for the threads of the program:
-// this one takes none. False if the system gives no more threads.
+// Runs run(argument) on a detached thread that blocks all signals, because they are for the threads
+// of the program. False if the system cannot start another thread.
 bool start_thread(size_t stack_bytes, void* (*run)(void*), void* argument);
 
-// Each may be null: what runs before a fork, and after it in the parent and in the child. Nothing
-// happens where processes do not fork. Returns true, for the initialization of a global.
+// Registers functions that run before a fork, and after it in the parent and in the child; each may
+// be null. No effect where processes do not fork. Returns true, for the initialization of a global.
 bool at_fork(void (*before)(), void (*in_parent)(), void (*in_child)());
 
 }  // namespace simdformer

@@ -36,7 +36,7 @@ void advise_huge_pages([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes) 
 
 void discard_pages(void* p, size_t bytes) {
 #ifdef __APPLE__
-  constexpr int kDiscard = MADV_FREE_REUSABLE;  // MADV_DONTNEED gives nothing back there
+  constexpr int kDiscard = MADV_FREE_REUSABLE;  // MADV_DONTNEED returns no memory on this system
 #else
   constexpr int kDiscard = MADV_DONTNEED;
 #endif
@@ -46,7 +46,7 @@ void discard_pages(void* p, size_t bytes) {
 #ifdef __linux__
 CpuCount usable_cpus() {
   constexpr const char* kSource = "CPUs in the affinity mask";
-  // The mask of a machine with more than 1024 CPUs needs a larger set: EINVAL until it fits.
+  // Machines with more than 1024 CPUs need a larger mask: EINVAL until it is large enough.
   for (size_t cpus = 1024; cpus <= (size_t{1} << 20); cpus *= 2) {
     std::vector<cpu_set_t> mask(cpus / CPU_SETSIZE);
     const size_t bytes = mask.size() * sizeof(cpu_set_t);

@@ -37,7 +37,7 @@ void* map_pages(size_t bytes) {
 
 void unmap_pages(void* p, size_t) { VirtualFree(p, 0, MEM_RELEASE); }
 
-// Large pages need a privilege that programs do not have.
+// Large pages need a privilege that most programs do not have.
 void advise_huge_pages(void*, size_t) {}
 
 void discard_pages(void* p, size_t bytes) { VirtualFree(p, bytes, MEM_DECOMMIT); }

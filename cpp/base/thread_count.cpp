@@ -39,7 +39,7 @@ double read_cfs_quota(const std::string& folder) {
   return quota_in >> quota && period_in >> period && quota > 0 && period > 0 ? quota / period : 0;
 }
 
-// The tightest limit from the process's own group up to the hierarchy's root.
+// The lowest limit, from the process's own group up to the root of the hierarchy.
 template <typename Read>
 double limit_up_the_tree(const std::string& mount, std::string group, Read read) {
   double limit = read(mount);
@@ -58,11 +58,11 @@ bool lists_cpu_controller(const std::string& controllers) {
   return false;
 }
 
-// A positive whole number from the environment, or 0.
+// A positive integer from the environment, or 0.
 int env_count(const char* name) {
   const char* text = std::getenv(name);
   if (!text) return 0;
-  // OMP_NUM_THREADS may be a list, one count a nesting level: the first is ours.
+  // OMP_NUM_THREADS may be a list with one number per nesting level; the first one applies here.
   const std::string_view value(text);
   int count = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);

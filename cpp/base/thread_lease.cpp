@@ -12,7 +12,7 @@ namespace {
 
 std::atomic<int> leased{0};
 
-// Calls of other threads do not exist in a forked child.
+// The calls of other threads do not exist in a forked child.
 [[maybe_unused]] const bool fork_handler = at_fork(nullptr, nullptr, [] { leased = 0; });
 
 }  // namespace

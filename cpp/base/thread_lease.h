@@ -3,8 +3,8 @@
 
 namespace simdformer {
 
-// Threads for one call: as many as wanted, or fewer while other callers hold some, as they share
-// the process's threads instead of multiplying them. At least the caller's own.
+// The threads for one call: as many as requested, or fewer while other callers hold some, because
+// all callers share the process's threads. Always at least the caller's own.
 class ThreadLease {
  public:
   explicit ThreadLease(int wanted);

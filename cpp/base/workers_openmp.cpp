@@ -12,11 +12,11 @@
 namespace simdformer {
 namespace {
 
-// Kernels use up to 160 KB of it.
+// Kernels use up to 160 KB of stack.
 constexpr size_t kMinStackBytes = size_t{256} << 10;
 
-// libgomp's workers belong to the thread that opened a region. In a forked child they do not exist,
-// and the thread that forked would wait for them forever, so it works alone. Threads that the child
+// libgomp's workers belong to the thread that opened a region. They do not exist in a forked child,
+// and the thread that forked would wait for them forever; so it works alone. Threads that the child
 // starts have workers of their own.
 thread_local bool workers_lost = false;
 [[maybe_unused]] const int fork_handler =
@@ -41,11 +41,11 @@ int startable(int wanted) {
   return started;
 }
 
-// Workers for a region of this thread, at most wanted. libgomp ends the process where the system
-// refuses it a thread, so those that it lacks are started here first and ended again: the C library
-// keeps their stacks for the next ones.
+// The workers for a region of this thread, at most `wanted`. libgomp ends the process if the system
+// refuses a thread. So missing threads are first started and ended here; the C library keeps their
+// stacks for the next ones.
 int available_workers(int wanted) {
-  thread_local int present = 0;  // libgomp keeps those of the last region
+  thread_local int present = 0;  // libgomp keeps the threads of the last region
   if (wanted == 0 || workers_lost) return 0;
   if (wanted > present) wanted = std::min(wanted, present + startable(wanted - present));
   present = wanted;
@@ -61,7 +61,7 @@ bool large_stack() {
   return bytes >= kMinStackBytes;
 }
 
-// A worker with a stack too small, as OMP_STACKSIZE may ask for, leaves its work to the others.
+// A worker whose stack is too small (because of OMP_STACKSIZE) leaves its work to the others.
 bool can_work() {
   thread_local const bool large = large_stack();
   return large;
@@ -74,7 +74,8 @@ const char* thread_provider() { return "openmp"; }
 void run_with_workers(int size, FunctionRef<void(int rank)> body) {
   const int workers = available_workers(size - 1);
   if (workers == 0) return body(0);
-  // Signals are for the threads of the program: workers inherit what is blocked when they start.
+  // Signals are for the threads of the program. Workers inherit the signals that are blocked when
+  // they start.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);

@@ -17,18 +17,18 @@
 namespace simdformer {
 namespace {
 
-// How long a worker looks out for the next job before it sleeps: through what Python does between
-// two short texts, as waking it takes as long. 200 us cost 2 ms of CPU in a virtual machine, which
-// takes a guest that pauses for so long off its CPU; 100 cost 0.3.
+// Time for which a worker polls for the next job before it sleeps: as long as Python needs between
+// two short texts, because waking a thread takes equally long. 200 us cost 2 ms of CPU time in a
+// virtual machine, which takes a guest that pauses for so long off its CPU; 100 us cost 0.3 ms.
 constexpr std::chrono::microseconds kIdleSpin{100};
-// How long a caller does so for those that still work.
+// Time for which a caller polls for workers that have not finished.
 constexpr std::chrono::microseconds kLeavingSpin{30};
-// Kernels use up to 160 KB; musl would give 128.
+// Kernels use up to 160 KB of stack; musl's default is 128 KB.
 constexpr size_t kStackBytes = size_t{1} << 20;
 
 struct Job {
   FunctionRef<void(int)> body;
-  std::vector<bool> taken;  // by rank; 0 is the caller's
+  std::vector<bool> taken;  // by rank; rank 0 is the caller's
   std::atomic<int> working{0};
 
   bool full() const { return std::find(taken.begin(), taken.end(), false) == taken.end(); }
@@ -44,7 +44,7 @@ class ThreadPool {
     withdraw(job);
   }
 
-  // Around a fork, so that the parent's pool is whole. The child makes a new one.
+  // Locked during a fork, so that the parent's pool is consistent. The child creates a new one.
   void lock() { mutex_.lock(); }
   void unlock() { mutex_.unlock(); }
 
@@ -86,8 +86,8 @@ class ThreadPool {
     }
   }
 
-  // A job and a rank in it: the worker's own number if nobody has it, so that its caches hold what
-  // this share of the work used last time.
+  // A job and a free rank in it. A worker prefers its own number as rank, because its caches then
+  // contain the data of that share from the last job.
   std::pair<Job*, int> join(size_t id) {
     const std::lock_guard lock(mutex_);
     if (open_.empty()) return {nullptr, 0};
@@ -101,7 +101,7 @@ class ThreadPool {
     return {&job, static_cast<int>(place - job.taken.begin())};
   }
 
-  // The job may be destroyed as soon as the caller sees that nobody works on it.
+  // The job may be destroyed as soon as the caller sees that no worker is left in it.
   void leave(Job& job) {
     const std::lock_guard lock(mutex_);
     if (job.working.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
@@ -112,7 +112,7 @@ class ThreadPool {
     size_t id;
   };
 
-  // False if the system gives no more threads.
+  // False if the system cannot start another thread.
   bool start_worker(size_t id) {
     auto start = std::make_unique<Start>(Start{this, id});
     const bool started = start_thread(kStackBytes, enter, start.get());
@@ -128,14 +128,14 @@ class ThreadPool {
   }
 
   std::mutex mutex_;
-  std::vector<Job*> open_;  // with free ranks
+  std::vector<Job*> open_;  // jobs with free ranks
   size_t num_workers_ = 0;
   std::condition_variable left_;
   std::atomic<uint32_t> posted_{0};
 };
 
-// Both when the library is loaded, so that no fork falls into the middle of it. Never destroyed:
-// workers may run until the process ends.
+// Both are created when the library is loaded, so no fork can happen during their creation. They
+// are never destroyed, because workers may run until the process ends.
 ThreadPool* pool = new ThreadPool;
 [[maybe_unused]] const bool fork_handlers =
     at_fork([] { pool->lock(); }, [] { pool->unlock(); }, [] { pool = new ThreadPool; });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of every score in one call. simdformer.functional has checked and broadcast the
-// arguments; what is checked here keeps the kernels within the arrays.
+// Attention with any score in one call. simdformer.functional has checked and broadcast the
+// arguments; the checks here keep the kernels within the arrays.
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
@@ -39,7 +39,7 @@ std::vector<Span> span_vector(const SpanArray& array, const Operand& q, const Op
   return spans;
 }
 
-// Keyword arguments by name; those left out are None.
+// Keyword arguments by name; omitted ones are None.
 class Options {
  public:
   explicit Options(const py::kwargs& kwargs) : kwargs_(kwargs) {}
@@ -108,7 +108,7 @@ void set_weights(ScoredAttention& scored, const Options& options, const Operand&
       by_name("weights_stage", options.text("weights_stage", "softmax"), kWeightsStages);
 }
 
-// The scalars and what the score asks of the operands.
+// The scalars, and the options of the score.
 ScoredAttention scored_attention(const Operand& q, const Operand& k, size_t value_dim,
                                  const SpanArray& spans, const Options& options) {
   check(k.heads > 0 && q.heads % k.heads == 0, "query has ", q.heads, " heads, key has ", k.heads);

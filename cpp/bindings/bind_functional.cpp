@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Functions of rows: norms, activations, softmax, linear, embedding. simdformer.functional brings
-// its arguments to rank 4 (batch, heads, rows, cols); what is checked here keeps kernels within
+// Functions of rows: norms, activations, softmax, linear, embedding. simdformer.functional converts
+// its arguments to rank 4 (batch, heads, rows, cols); the checks here keep the kernels within the
 // arrays.
 #include <pybind11/stl.h>
 
@@ -16,7 +16,7 @@ using py::arg;
 
 Extents extents(const Operand& x) { return {x.batches, x.heads, x.num_rows, x.cols}; }
 
-// y.row(i) = kernel(x.row(i)) for blocks of rows; x and y must have rows of the same number.
+// y.row(i) = kernel(x.row(i)) for blocks of rows. x and y must have the same number of rows.
 template <typename Kernel>
 void map_rows(const Operand& x, const Strided<float>& y, Kernel&& kernel) {
   without_gil([&](const StopCheck& stop_check) {
@@ -102,7 +102,8 @@ std::pair<FloatArray, FloatArray> column_moments(const py::object& x_object) {
   float* means = mean.mutable_data();
   float* variances = variance.mutable_data();
   without_gil([&](const StopCheck& stop_check) {
-    // Threads share out columns: a column's sum is never split. 64 are whole vectors at any level.
+    // Threads share columns: the sum of a column is never split. 64 columns are whole vectors at
+    // every level.
     constexpr size_t kColumns = 64;
     const int threads = rows.rows * rows.cols < kSerialElements ? 1 : threads_of_call(0);
     run_team(threads, stop_check, [&](Team& team) {

@@ -77,7 +77,7 @@ FloatArray activation(const KernelTable& self, const std::string& name,
   return out;
 }
 
-// A table and the ids that look up its rows, or nothing.
+// A table and the ids that look up its rows, or neither.
 struct Lookup {
   FloatArray table;
   std::vector<int32_t> ids;
@@ -138,7 +138,7 @@ FloatArray pool(const KernelTable& self, const std::string& mode, const py::obje
   return out;
 }
 
-// y: an array that is folded into.
+// y: an array; the result is combined with it in place.
 void fold_rows_into(const KernelTable& self, const std::string& fold, const py::object& x_object,
                     const py::object& bias_object, FloatArray y) {
   const FloatArray x = float_array("x", x_object, 2);
@@ -161,7 +161,7 @@ FloatArray l2_normalize(const KernelTable& self, const py::object& x_object) {
   return out;
 }
 
-// weights: None, or an array that is filled.
+// weights: None, or an array for the weights.
 FloatArray attend(const KernelTable& self, AttentionKernel kernel, const py::object& q_object,
                   const py::object& k_object, const py::object& v_object, float softmax_scale,
                   const py::object& bias, std::optional<FloatArray> weights, float q_magnitude) {
@@ -190,7 +190,7 @@ FloatArray attend(const KernelTable& self, AttentionKernel kernel, const py::obj
   return out;
 }
 
-// What kernels.inc makes of a kernel's line: one function for all kernels of a form.
+// The code that kernels.inc generates for a kernel: one function for all kernels of a form.
 void bind_form(KernelTableClass& table, const char* name, AttentionKernel Kernels::* kernel) {
   table.def(
       name,
@@ -229,7 +229,7 @@ void bind_form(KernelTableClass& table, const char* name, ElementKernel Kernels:
       arg("x"));
 }
 
-// Kernels of their own form are bound by name below, if they are called from tests.
+// Kernels with a form of their own are bound by name below, if tests call them.
 template <typename Other>
 void bind_form(KernelTableClass&, const char*, Other Kernels::*) {}
 

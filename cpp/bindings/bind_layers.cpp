@@ -64,7 +64,7 @@ py::array_t<T> array_of(const Buffer<T>& buffer, std::vector<size_t> shape) {
   return array;
 }
 
-// values, scale, outliers and outlier_weight, as from_int8 takes them.
+// values, scale, outliers and outlier_weight, as for from_int8.
 py::tuple unpacked_int8(const Linear& self) {
   const S8Numbers numbers = [&] {
     const GilRelease release;
@@ -109,8 +109,8 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
                                       norm, padding_idx, projection);
 }
 
-// The cost of each share of a product of rows with panels, in rows times panels, as a team of this
-// size splits it.
+// The cost of each share of a product of rows with panels, in rows times panels, as split for a
+// team of this size.
 std::vector<size_t> product_shares(size_t rows, size_t panels, size_t team_size) {
   check(rows > 0 && panels > 0 && team_size > 0, "product_shares: sizes must be positive");
   const size_t blocks = num_row_blocks(rows, team_size);
@@ -135,7 +135,7 @@ std::vector<size_t> product_shares(size_t rows, size_t panels, size_t team_size)
   return costs;
 }
 
-// Likewise of the rows of `items` items of so many rows each.
+// The same for the rows of `items` items, each with this number of rows.
 std::vector<size_t> row_shares(size_t items, size_t rows, size_t team_size) {
   check(items > 0 && team_size > 0, "row_shares: sizes must be positive");
   const RowShares split{items, team_size};
@@ -150,7 +150,7 @@ std::vector<size_t> row_shares(size_t items, size_t rows, size_t team_size) {
   return costs;
 }
 
-// A read-only view of a table; None if there is none.
+// A read-only view of a table; None if there is no table.
 template <ConstMatrix (Embeddings::*table)() const>
 py::object table_of(const py::object& self) {
   const ConstMatrix rows = (self.cast<const Embeddings&>().*table)();

@@ -19,7 +19,7 @@ std::span<const float> vector_of(const FloatArray& array) {
   return {array.data(), static_cast<size_t>(array.size())};
 }
 
-// Rows of x: (rows, features) through one layer.
+// Applies a layer to the rows of x: (rows, features).
 template <typename Layer>
 FloatArray rows_forward(const Layer& layer, const py::object& x, size_t in, size_t out_features,
                         int num_threads) {

@@ -27,7 +27,7 @@ std::vector<int32_t> offsets(const char* name, const py::object& object) {
 
 namespace {
 
-// Masks and weights may be made for more rows and columns than there are behind the padding.
+// Masks and weights may have more rows and columns than there are without padding.
 void check_covers(const char* name, const py::object& object, size_t rows, size_t cols) {
   if (object.is_none()) return;
   const auto array = py::array::ensure(object);
@@ -83,7 +83,7 @@ Shared<Positions> make_positions(const py::object& relative, size_t relative_cen
                                  Shared<RelativeEmbeddings> embeddings) {
   auto p = std::make_shared<Positions>();
   p->max_length = SIZE_MAX;
-  // Distances -center .. size - center - 1 serve positions up to both ends.
+  // Distances from -center to size - center - 1 must cover positions up to both ends.
   const auto limit = [&](size_t center, size_t size) {
     check(center < size, "there are ", size, " distances, distance 0 cannot be number ", center);
     p->max_length = std::min({p->max_length, center + 1, size - center});
@@ -114,7 +114,7 @@ Shared<Positions> make_positions(const py::object& relative, size_t relative_cen
   return p;
 }
 
-// A table, (heads or 1, table rows, features), as one Linear a head.
+// A table (heads or 1, table rows, features) as one Linear per head.
 std::vector<Linear> tables(const char* name, const py::object& table, size_t& num_rows) {
   if (table.is_none()) return {};
   const FloatArray array = float_array(name, table, 3);

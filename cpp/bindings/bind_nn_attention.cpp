@@ -80,7 +80,7 @@ void attention_forward(const SingleAttention& self, const py::object& query, con
   const std::vector<int32_t> cu_k = offsets("cu_seqlens_k", cu_seqlens_k);
   check(cu_q.size() == cu_k.size(), "cu_seqlens_q is of ", cu_q.size() - 1,
         " sequences, cu_seqlens_k of ", cu_k.size() - 1);
-  std::vector<int32_t> cu_all_keys;  // with the extra ones
+  std::vector<int32_t> cu_all_keys;  // including the extra keys
   for (size_t s = 0; s < cu_k.size(); ++s) {
     cu_all_keys.push_back(cu_k[s] + static_cast<int32_t>(s * attention.num_extra_keys()));
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What gives each text a row: a stack with embeddings and a head behind it; and scores of token
-// vectors.
+// Functions that give each text a row: a stack with embeddings and a head after it, and scores of
+// token vectors.
 #include <pybind11/stl.h>
 
 #include "bindings/bindings.h"
@@ -13,7 +13,7 @@ namespace {
 
 using py::arg;
 
-// Pooled vectors: what encoding texts runs.
+// Pooled vectors, for encoding texts.
 struct PooledStack {
   Shared<TransformerStack> stack;
   PoolingHead head;
@@ -24,7 +24,7 @@ struct PooledStack {
   }
 };
 
-// Rows of the vocabulary.
+// Rows over the vocabulary.
 struct VocabularyStack {
   Shared<TransformerStack> stack;
   VocabularyHead head;
@@ -66,7 +66,7 @@ std::vector<Pooling> poolings(const std::vector<std::string>& names) {
   return modes;
 }
 
-// What PooledStack does with a stack's last rows, for rows that something else has worked on.
+// Applies the head of PooledStack to rows that were computed elsewhere.
 FloatArray pool_rows(const py::object& rows, const py::object& cu_seqlens,
                      const std::vector<std::string>& pooling, size_t pooling_start,
                      bool normalize) {
@@ -102,7 +102,7 @@ Shared<PooledStack> make_pooled_stack(const Shared<TransformerStack>& stack,
       PooledStack{stack, PoolingHead(stack->hidden_size(), poolings(pooling), dense, normalize)});
 }
 
-// vocabulary: null for the layer that stands for the table of words.
+// vocabulary: null for the layer that holds the word embeddings.
 Shared<VocabularyStack> make_vocabulary_stack(const Shared<TransformerStack>& stack,
                                               const Shared<Linear>& vocabulary,
                                               const py::object& bias,

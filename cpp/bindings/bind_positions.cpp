@@ -15,7 +15,7 @@ using py::arg;
 using DoubleArray = py::array_t<double, py::array::c_style>;
 using IndexArray = py::array_t<int32_t, py::array::c_style>;
 
-// A writable (rows, cols) view of any strides.
+// A writable (rows, cols) view with any strides.
 TableView table_view(const char* name, py::array& table, size_t rows, size_t cols) {
   check(py::isinstance<py::array_t<float, 0>>(table) && table.ndim() == 2 &&
             static_cast<size_t>(table.shape(0)) == rows &&

@@ -39,7 +39,7 @@ py::tuple quantize_rows(const KernelTable& self, const py::object& x_object) {
                               .q = q.mutable_data(),
                               .scale = scale.mutable_data(),
                               .minimum = minimum.mutable_data()});
-  // To (rows, groups * kS8Group) and (rows, groups).
+  // Converted to (rows, groups * kS8Group) and (rows, groups).
   const py::object codes = q.attr("swapaxes")(0, 1).attr("reshape")(rows.rows, groups * kS8Group);
   return py::make_tuple(codes, scale.attr("T").attr("copy")(), minimum.attr("T").attr("copy")());
 }

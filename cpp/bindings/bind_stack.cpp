@@ -22,7 +22,7 @@ struct CacheHandle {
   explicit CacheHandle(size_t batch_size) : cache(batch_size) {}
 };
 
-// A cache is written by one call at a time; the GIL guards the flag.
+// A cache is written by one call at a time. The GIL protects the flag.
 class CacheUse {
  public:
   explicit CacheUse(CacheHandle* handle) : handle_(handle) {
@@ -94,7 +94,7 @@ void stack_forward(const TransformerStack& self, const py::object& x, const py::
       [&](const StopCheck& stop_check) { self.forward(call, num_threads, stop_check, sink); });
 }
 
-// (num_heads, features of a head's output) of each layer's self-attention.
+// For each layer's self-attention: (num_heads, features of a head's output).
 std::vector<std::pair<size_t, size_t>> layer_heads(const TransformerStack& self) {
   std::vector<std::pair<size_t, size_t>> result;
   for (size_t i = 0; i < self.num_layers(); ++i) {

@@ -7,7 +7,7 @@
 namespace simdformer::bindings {
 namespace {
 
-// The index of each head among the requested ones, -1 for others.
+// The index of each head among the requested ones, -1 if it is not requested.
 std::vector<int32_t> head_places(const std::vector<int32_t>& wanted, size_t heads) {
   std::vector<int32_t> places(heads, -1);
   for (size_t i = 0; i < wanted.size(); ++i) {

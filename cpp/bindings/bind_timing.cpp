@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Timed kernels for bench/: operands are prepared once, the GIL is released, one thread runs.
+// Timed kernels for bench/: operands are prepared once, the GIL is released, and one thread runs.
 #include <pybind11/stl.h>
 #include <time.h>
 
@@ -17,7 +17,7 @@ namespace {
 
 using py::arg;
 
-// Values in [-1, 1): no subnormals, no overflow, the same in every run.
+// Values in [-1, 1): no subnormal numbers, no overflow, the same in every run.
 Buffer<float> test_values(size_t size) {
   Buffer<float> values(size);
   uint32_t state = 1;
@@ -37,7 +37,7 @@ struct TestMatrix {
         view{values.data(), rows, cols, padded_stride(cols)} {}
 };
 
-// This thread's own time: what a busy machine takes away from it is not counted.
+// The CPU time of this thread, which does not include time taken by other processes.
 double thread_seconds() {
   timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
@@ -54,8 +54,7 @@ double seconds_per_call(size_t repeats, Call&& call) {
   return (thread_seconds() - start) / static_cast<double>(repeats);
 }
 
-// The same behind one call that is not counted: page faults and cold caches are not what is
-// measured.
+// The same after one uncounted call, so that page faults and cold caches are not measured.
 template <typename Call>
 double warm_seconds_per_call(size_t repeats, Call&& call) {
   seconds_per_call(1, call);
@@ -108,7 +107,7 @@ double time_attention(const KernelTable& self, AttentionKernel kernel, size_t nu
   return warm_seconds_per_call(repeats, [&] { kernel(args); });
 }
 
-// A call of a kernel that goes over rows of contiguous data, x -> y.
+// A call of a kernel on rows of contiguous data, x -> y.
 using RowCall =
     std::function<void(const Kernels&, size_t rows, size_t cols, const float* x, float* y)>;
 using RowCalls = std::map<std::string, RowCall>;
@@ -128,7 +127,7 @@ void embedding_rows(const Kernels& kernels, size_t rows, size_t cols, const floa
                          .ldy = cols});
 }
 
-// What kernels.inc makes of a kernel's line.
+// The code that kernels.inc generates for a kernel.
 void add_form(RowCalls& calls, const char* name, RowKernel Kernels::* kernel) {
   calls[name] = [kernel](const Kernels& k, size_t rows, size_t cols, const float* x, float* y) {
     (k.*kernel)(rows, cols, x, y);
@@ -209,7 +208,7 @@ void bind_form(KernelTableClass& table, const char* name, AttentionKernel Kernel
 template <typename Other>
 void bind_form(KernelTableClass&, const char*, Other Kernels::*) {}
 
-// What can be timed: by a function of its own, or by time_rows.
+// All kernels that can be timed: by a function of their own, or by time_rows.
 std::vector<std::string> names(const py::object& self) {
   std::vector<std::string> all;
 #define SIMDFORMER_KERNEL(result, name, arguments) \
@@ -220,14 +219,14 @@ std::vector<std::string> names(const py::object& self) {
   return all;
 }
 
-// GFLOP/s of one thread on registers alone.
+// GFLOP/s of one thread with operands in registers.
 double fma_peak(const KernelTable& self, size_t iterations) {
   volatile float sink = 0;
   const double seconds = seconds_per_call(1, [&] { sink = self.kernels.probe_fma(iterations); });
   return static_cast<double>(iterations * self.kernels.probe_flops) / seconds * 1e-9;
 }
 
-// Giga int8 operations a second of one thread on registers alone.
+// Billions of int8 operations per second of one thread with operands in registers.
 double dot_peak(const KernelTable& self, size_t iterations) {
   volatile float sink = 0;
   const double seconds = seconds_per_call(1, [&] { sink = self.kernels.probe_dot(iterations); });

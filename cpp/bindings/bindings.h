@@ -11,7 +11,7 @@ void bind_positions(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
 void bind_layers(pybind11::module_& module);
 void bind_nn(pybind11::module_& module);
-// Its parts.
+// The parts of the module.
 void bind_nn_arguments(pybind11::module_& module);
 void bind_nn_attention(pybind11::module_& module);
 void bind_pooled(pybind11::module_& module);

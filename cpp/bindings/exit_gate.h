@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which threads have left Python for native code. The interpreter does not end under them: its end
-// frees what they use, and CPython before 3.14 unwinds the stack of a thread that asks for the GIL
-// then, which neither our frames nor those of Rust allow.
+// Keeps track of the threads that have left Python for native code. The interpreter waits for them
+// before it exits, because exiting frees data that they use. Besides, CPython before 3.14 unwinds
+// the stack of a thread that then requests the GIL, which neither our frames nor those of Rust
+// support.
 #pragma once
 
 namespace simdformer::bindings::exit_gate {
 
-// With the GIL: this thread leaves Python. Once the interpreter exits, it does not return.
+// Call with the GIL: this thread leaves Python. Does not return if the interpreter is exiting.
 void enter();
 
-// With the GIL: it has returned.
+// Call with the GIL: the thread has returned.
 void leave();
 
-// Whether it must not come back. Any thread but the one that ends the interpreter.
+// Whether the thread must not return to Python. For all threads except the one that ends the
+// interpreter.
 bool closed();
 
-// Without the GIL, instead of returning: wait until the process ends.
+// Call without the GIL, instead of returning: waits until the process ends.
 [[noreturn]] void stay_out();
 
-// With the GIL, as the interpreter begins to end: waits, up to five seconds, until all others are
-// back or stay out.
+// Call with the GIL when the interpreter starts to exit: waits up to five seconds until all other
+// threads have returned or wait in stay_out.
 void close();
 
-// In a forked child the other threads do not exist.
+// For a forked child, in which the other threads do not exist.
 void reset();
 
 }  // namespace simdformer::bindings::exit_gate

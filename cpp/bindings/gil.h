@@ -9,8 +9,8 @@
 
 namespace simdformer::bindings {
 
-// The GIL is released during its lifetime. If the interpreter has exited meanwhile, the thread
-// stops in place of taking it again.
+// Releases the GIL during its lifetime. If the interpreter has exited meanwhile, the thread stops
+// instead of taking the GIL again.
 class GilRelease {
  public:
   GilRelease() {
@@ -24,8 +24,8 @@ class GilRelease {
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
 
-  // Whether to stop: a Python signal handler raised, on the thread that made this, or the
-  // interpreter ends.
+  // Whether to stop: because a Python signal handler raised an exception, checked on the thread
+  // that created this, or because the interpreter is exiting.
   bool stop_asked() {
     if (exit_gate::closed()) return true;
     retake();
@@ -35,8 +35,8 @@ class GilRelease {
   }
 
  private:
-  // Where the gate has waited too long, CPython before 3.14 ends the thread by unwinding its stack;
-  // destructors run then, and no handler of exceptions in every C++ library.
+  // If the gate has waited too long, CPython before 3.14 ends the thread by unwinding its stack.
+  // Destructors run then; exception handlers do not run in every C++ library.
   struct StayOut {
     bool back = false;
     ~StayOut() {
@@ -54,8 +54,8 @@ class GilRelease {
   PyThreadState* thread_;
 };
 
-// Runs work(stop_check). On the main thread a pending signal (Ctrl-C) ends it early and its Python
-// exception is raised.
+// Runs work(stop_check). On the main thread, a pending signal (Ctrl-C) ends it early and raises its
+// Python exception.
 template <typename Work>
 void without_gil(Work&& work) {
   bool stopped = false;

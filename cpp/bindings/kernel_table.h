@@ -12,7 +12,7 @@
 
 namespace simdformer::bindings {
 
-// Arguments shared by several kernels, which need one binding and one timing.
+// Forms of arguments shared by several kernels. A form needs only one binding and one timing.
 using ElementKernel = void (*)(size_t n, const float* x, float* y);
 using RowKernel = void (*)(size_t rows, size_t cols, const float* x, float* y);
 using AttentionKernel = void (*)(const AttentionArgs& args);
@@ -42,7 +42,7 @@ struct KernelTable {
             .ldc = c.stride};
   }
 
-  // Room for any AttentionKernel.
+  // Scratch that is large enough for any AttentionKernel.
   Buffer<float> attention_scratch(ConstMatrix k, ConstMatrix v) const {
     return Buffer<float>(kernels.attention_s16_scratch(k.rows, k.cols, v.cols));
   }

@@ -20,17 +20,17 @@ constexpr const char* kCompiler = "gcc " __VERSION__;
 
 }  // namespace
 
-// threadpoolctl recognizes a library by its exports.
+// threadpoolctl recognizes a library by its exported symbols.
 extern "C" PYBIND11_EXPORT const char* simdformer_thread_provider() {
   return simdformer::thread_provider();
 }
 
-// What PyInit__core below hands over to.
+// Called by PyInit__core below.
 PYBIND11_MODULE(simdformer_core, module) {
   using namespace simdformer;
   module.doc() = "Native layers and kernels of simdformer.";
 
-  // A forced level that cannot run here is refused at import, not in the first call.
+  // An unsupported SIMDFORMER_ISA is an error at import, not in the first call.
   try {
     active_kernels();
   } catch (const std::invalid_argument& error) {
@@ -48,7 +48,7 @@ PYBIND11_MODULE(simdformer_core, module) {
   module.def("cgroup_cpu_limit", &cgroup_cpu_limit, py::arg("root"));
   module.def("compiler", [] { return kCompiler; });
 
-  // For libraries of others that release the GIL.
+  // For calls of other libraries that release the GIL.
   module.def("leave_python", &bindings::exit_gate::enter);
   module.def("return_to_python", &bindings::exit_gate::leave);
   py::module_::import("atexit").attr("register")(py::cpp_function(&bindings::exit_gate::close));
@@ -65,8 +65,8 @@ PYBIND11_MODULE(simdformer_core, module) {
   bindings::bind_nn(module);
 }
 
-// In a subinterpreter pybind11 would wait for a lock that its own thread holds: it asks for the
-// main interpreter's state.
+// In a subinterpreter, pybind11 would wait for a lock that its own thread holds: it asks for the
+// state of the main interpreter. So subinterpreters are rejected here.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     PyErr_SetString(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The names that Python gives to enum values.
+// The Python names of enum values.
 #pragma once
 
 #include <utility>
@@ -34,7 +34,7 @@ inline constexpr std::pair<const char*, Fold> kFolds[] = {
     {"sum_log1p_twice", Fold::kSumLog1pTwice},
 };
 
-// sentence-transformers' names.
+// The names of sentence-transformers.
 inline constexpr std::pair<const char*, Pooling> kPoolings[] = {
     {"cls", Pooling::kCls},
     {"max", Pooling::kMax},

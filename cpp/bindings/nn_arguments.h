@@ -13,7 +13,7 @@ namespace simdformer::bindings {
 template <typename T>
 using Shared = std::shared_ptr<T>;
 
-// The address of row i of sequence s: 3-D arrays are (sequence, row, feature), 2-D ones are packed.
+// The address of row i of sequence s. 3-D arrays are (sequence, row, feature), 2-D ones are packed.
 template <typename T>
 SequenceRows<T> sequence_rows(const char* name, const py::object& object,
                               const std::vector<int32_t>& cu, size_t features) {
@@ -51,14 +51,15 @@ SequenceRows<T> sequence_rows(const char* name, const py::object& object,
 // Rows per sequence of a padded array, 0 for a packed one.
 size_t padded_length(const py::object& object);
 
-// Offsets of sequences: start at 0, never decrease.
+// Offsets of sequences: they start at 0 and never decrease.
 std::vector<int32_t> offsets(const char* name, const py::object& object);
 
-// (batch, heads, rows, cols) that a call fills where there are queries and keys.
+// An array (batch, heads, rows, cols) for results. A call fills the part that has queries and keys.
 Strided<float> weights_output(const char* name, const py::object& object, size_t batch,
                               size_t heads, size_t rows, size_t cols);
 
-// The masks and biases of one attention, shapes (batch, heads, num_queries, num_keys) or 1.
+// The masks and biases of one attention; each has the shape (batch, heads, num_queries, num_keys),
+// with 1 where it broadcasts.
 struct Masks {
   bool causal = false;
   py::object key_mask = py::none();
@@ -70,7 +71,7 @@ struct Masks {
                            size_t max_keys, size_t num_heads) const;
 };
 
-// position, checked for an attention and the positions that a call needs; null for None.
+// The checked position for an attention and the positions that a call needs; null for None.
 const Positions* checked_position(const Shared<Positions>& position,
                                   const MultiheadAttention& attention, size_t max_position);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NumPy arguments: dtype and rank are checked here, once, and reported in the error.
+// NumPy arguments. Dtype and rank are checked here, once, and errors report them.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -33,11 +33,11 @@ inline std::string shape_of(const py::array& array) {
   return text;
 }
 
-// A C-contiguous float32 array of the given rank; any other dtype is an error, not a silent cast.
+// A C-contiguous float32 array of the given rank. Other dtypes are errors, not silent casts.
 inline FloatArray float_array(const char* name, const py::object& object, py::ssize_t ndim) {
   const py::array array = py::array::ensure(object);
   if (!array) throw py::type_error(concat(name, " must be an array of float32"));
-  // Equivalence, not identity: an unpickled array's dtype is an object of its own.
+  // Compares by equivalence, because the dtype of an unpickled array is a different object.
   if (!py::isinstance<py::array_t<float, 0>>(array)) {
     throw py::type_error(
         concat(name, " must be float32, got ", py::str(array.dtype()).cast<std::string>()));
@@ -47,7 +47,7 @@ inline FloatArray float_array(const char* name, const py::object& object, py::ss
   return FloatArray::ensure(array);
 }
 
-// A private C-contiguous int32 copy of integer ids: they cannot be changed after the check.
+// A private C-contiguous int32 copy of integer ids, which cannot be changed after the check.
 inline std::vector<int32_t> id_vector(const char* name, const py::object& object) {
   const py::array array = py::array::ensure(object);
   const char kind = array ? array.dtype().kind() : 'O';
@@ -84,7 +84,7 @@ inline Buffer<float> copied(const FloatArray& array) {
   return buffer;
 }
 
-// A vector argument that may be None and else has size elements.
+// A vector argument with `size` elements, or None.
 class OptionalVector {
  public:
   OptionalVector(const char* name, const py::object& object, size_t size) {
@@ -111,7 +111,7 @@ std::vector<std::shared_ptr<const T>> constant(const char* name,
   return {layers.begin(), layers.end()};
 }
 
-// Looks a name up in a list of {name, value}; the error lists the known ones.
+// Looks a name up in a list of {name, value}. The error lists the known names.
 template <typename Value, size_t N>
 Value by_name(const char* what, const std::string& name,
               const std::pair<const char*, Value> (&entries)[N]) {

@@ -15,7 +15,7 @@ inline Operand operand(const char* name, const py::object& object) {
   return {rows, extent(0), extent(1), extent(2), extent(3)};
 }
 
-// (heads or 1, out, in) weights and (out) bias -> one Linear a head.
+// Weights (heads or 1, out, in) and a bias (out) -> one Linear per head.
 inline std::vector<Linear> projections(const char* name, const py::object& weight_object,
                                        const py::object& bias_object, size_t heads,
                                        size_t in_features) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A quantized weight as NumPy arrays, checked against each other.
+// A quantized weight as NumPy arrays, which are checked against each other.
 #pragma once
 
 #include <vector>

@@ -40,10 +40,10 @@ struct CallSizes {
   size_t memory_keys;
 };
 
-// A packed output, (tokens, cols) float32; None: no data.
+// A packed output, (tokens, cols) float32; no data for None.
 Matrix packed_output(const char* name, const py::object& object, size_t tokens, size_t cols);
 
-// Checks the layers' arguments for one call. places must outlive it.
+// Checks the arguments of the layers for one call. `places` must outlive it.
 std::vector<TransformerLayer::Taps> layer_taps(const TransformerStack& self,
                                                const LayerArguments& given, const CallSizes& sizes,
                                                std::vector<std::vector<int32_t>>& places);
@@ -53,7 +53,7 @@ std::vector<Matrix> hidden_states_output(const TransformerStack& self, const Arr
 
 size_t max_length(const KVCache& cache);
 
-// A cache holds keys packed for their products with queries, not as rows.
+// A cache stores keys packed for products with queries, not as rows.
 void check_cacheable(const TransformerStack& self, const TransformerStack::Call& call);
 
 struct Memory {
@@ -62,8 +62,8 @@ struct Memory {
   const Masks& masks;
 };
 
-// The input of cross-attention: given rows, or those of a cache. memory_cu must outlive the call.
-// Returns the number of keys of the longest memory.
+// The input of cross-attention: the given rows, or those of a cache. memory_cu must outlive the
+// call. Returns the number of keys of the longest memory.
 size_t set_memory(const TransformerStack& self, TransformerStack::Call& call, const Memory& memory,
                   KVCache* cache, const std::vector<int32_t>& cu, std::vector<int32_t>& memory_cu);
 

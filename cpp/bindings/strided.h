@@ -14,8 +14,8 @@ namespace simdformer::bindings {
 constexpr size_t kAnyExtent = static_cast<size_t>(-1);
 using Extents = std::array<size_t, 4>;  // batch, heads, rows, cols
 
-// An array's shape in an error message: put into words only if there is one, for that takes longer
-// than all checks of a small call.
+// The shape of an array, for error messages. It is formatted only for an error, because that takes
+// longer than all checks of a small call.
 struct ShapeOf {
   const py::array& array;
   friend std::ostream& operator<<(std::ostream& out, const ShapeOf& shape) {
@@ -23,8 +23,8 @@ struct ShapeOf {
   }
 };
 
-// Rank 4, elements of T, the last dimension contiguous, each extent the wanted one or, but for the
-// last, 1 (which broadcasts: its stride is taken for 0).
+// Checks rank 4, elements of T, and a contiguous last dimension. Each extent must have the expected
+// value or, except the last, 1, which broadcasts with stride 0.
 template <typename T>
 Strided<const T> strided(const char* name, const py::object& object, const Extents& wanted) {
   const auto array = py::array::ensure(object);
@@ -47,7 +47,7 @@ Strided<const T> strided(const char* name, const py::object& object, const Exten
   return {static_cast<const T*>(array.data()), strides[0], strides[1], strides[2]};
 }
 
-// A bool array as the kernels' bytes.
+// A bool array as bytes for the kernels.
 inline Strided<const uint8_t> optional_mask(const char* name, const py::object& object,
                                             const Extents& wanted) {
   if (object.is_none()) return {};
@@ -62,7 +62,7 @@ Strided<const T> optional_strided(const char* name, const py::object& object,
   return object.is_none() ? Strided<const T>{} : strided<T>(name, object, wanted);
 }
 
-// As strided, but to be written: every extent is the wanted one.
+// As strided, for an output: every extent must have the expected value.
 inline Strided<float> strided_output(const char* name, const py::object& object,
                                      const Extents& wanted) {
   const auto array = py::array::ensure(object);

@@ -55,7 +55,7 @@ const Kernels& kernels_of(std::string_view isa) {
   }
   check(false, "ISA level '", isa, "' can't run here; this CPU has: ", join(available_isas()),
         "; this build has: ", join(compiled_isas()));
-  return *levels().front().kernels;  // not reached
+  return *levels().front().kernels;  // never reached
 }
 
 const Kernels& active_kernels() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The compiler's own vectors; on x86-64 SSE2. 4x8: 8 accumulators + 2 of W + 1 of A = 11 of 16 xmm.
+// The compiler's own vectors, on x86-64 SSE2. 4x8: 8 accumulators + 2 of W + 1 of A = 11 of 16 xmm.
 #include "simd/vec_generic.h"
 
 namespace simdformer {

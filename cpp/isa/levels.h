@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The levels of the architecture of this build: levels_NAME.cpp.
+// The levels of this build's architecture: levels_NAME.cpp.
 #pragma once
 
 #include <vector>
@@ -13,7 +13,7 @@ struct Level {
   bool supported;  // by this CPU and its operating system
 };
 
-// Narrowest first; the first one runs on every CPU of the architecture.
+// Narrowest first. The first one runs on every CPU of the architecture.
 std::vector<Level> find_levels();
 
 }  // namespace simdformer

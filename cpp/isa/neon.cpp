@@ -16,7 +16,7 @@ constexpr size_t kS8TileRows = 2;  // 2 x 4 accumulators of one vector, widened 
 
 #include "isa/tables.h"
 #include "kernels/s8_form_widening.inl.h"
-// Its S8Form comes first.
+// Its S8Form must come first.
 #include "kernels/gemm_s8_neon.inl.h"
 #include "kernels/table.inl.h"
 

@@ -15,7 +15,7 @@ constexpr size_t kS8TileRows = 4;  // 12 + 12 accumulators + 4 of A + 3 of W = 3
 
 #include "isa/tables.h"
 #include "kernels/s8_form_lanes.inl.h"
-// Its S8Form comes first.
+// Its S8Form must come first.
 #include "kernels/gemm_s8_neon.inl.h"
 #include "kernels/table.inl.h"
 

@@ -30,7 +30,7 @@ SIMDFORMER_INLINE VecF32 silu(VecF32 x) { return x * sigmoid(x); }
 
 SIMDFORMER_INLINE VecF32 quick_gelu(VecF32 x) { return x * sigmoid(x * VecF32::broadcast(1.702f)); }
 
-// Calls use(op) with the function of VecF32 that kind names.
+// Calls use(op), where op is the function of VecF32 for this kind.
 template <typename Use>
 SIMDFORMER_INLINE void with_activation(Activation kind, const Use& use) {
   switch (kind) {
@@ -53,7 +53,7 @@ SIMDFORMER_INLINE void with_activation(Activation kind, const Use& use) {
   }
 }
 
-// On `rows` rows of n columns, ldx and ldy floats apart; y may be x.
+// Processes `rows` rows of n columns with strides ldx and ldy; y may be x.
 SIMDFORMER_NOINLINE void activate_rows(Activation kind, size_t rows, size_t n, const float* x,
                                        size_t ldx, float* y, size_t ldy) {
   with_activation(kind, [&](auto op) {

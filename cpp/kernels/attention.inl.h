@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention of one head (formula at AttentionArgs), as two GEMMs on packed K and V with a strip of
-// scores between them. A strip is short enough to stay in L2 with its whole rows, so no online
-// rescaling is needed, and scratch grows with num_keys, never with its square.
+// Attention of one head (formula at AttentionArgs), as two GEMMs on packed K and V, with a strip of
+// scores between them. A strip of whole rows is short enough to stay in L2, so no online rescaling
+// is needed, and scratch grows with num_keys, never with its square.
 #pragma once
 
 #include "kernels/attention_bias.inl.h"
@@ -13,7 +13,7 @@
 namespace simdformer {
 namespace {
 
-// Rows of scores worked on at once: 4 register tiles reuse each panel of K and V from L1.
+// Rows of scores per strip: 4 register tiles reuse each panel of K and V from L1.
 constexpr size_t kStripRows = 4 * kTileRows;
 
 // K and V packed for capacity keys, and a strip of scores.
@@ -27,7 +27,7 @@ struct Operands {
   AdditiveOperands additive;
 };
 
-// Rows whose stride is a multiple of 4096 bytes would share one cache set.
+// Rows with a stride that is a multiple of 4096 bytes would share one cache set.
 SIMDFORMER_INLINE size_t scores_stride(size_t num_keys) {
   const size_t stride = round_up(round_up(num_keys, kNR), 16);  // whole panels are written
   return stride % 1024 == 0 ? stride + 16 : stride;
@@ -40,7 +40,7 @@ size_t attention_scratch(size_t num_keys, size_t head_dim, size_t value_dim) {
          kStripRows * scores_stride(num_keys) + additive;
 }
 
-// The last part of the scratch, which other scores leave untouched.
+// The last part of the scratch, which other scores do not use.
 SIMDFORMER_INLINE AdditiveOperands additive_operands(const AttentionArgs& a, const Operands& o) {
   float* exp_k = o.scores + kStripRows * o.ld_scores;
   float* near = exp_k + round_up(packed_size(a.num_keys, a.head_dim), 16);
@@ -61,7 +61,7 @@ void pack_keys(size_t capacity, size_t head_dim, size_t begin, size_t end, const
   }
 }
 
-// Panels [value_dim / NR][capacity][NR]: what pack_weight would make of v's transpose.
+// Panels [value_dim / NR][capacity][NR]: the same as pack_weight of v's transpose.
 void pack_values(size_t capacity, size_t value_dim, size_t begin, size_t end, const float* v,
                  size_t ldv, float* packed) {
   for (size_t column = 0; column < value_dim; column += kNR) {
@@ -134,8 +134,8 @@ SIMDFORMER_INLINE void raw_scores(const AttentionArgs& a, const Operands& o, siz
   }
 }
 
-// Biased scores of one row -> exponentials; returns what the output is to be multiplied by: 1 /
-// sum, or 0 for a row without a key, whose exponentials are 0.
+// Biased scores of one row -> exponentials. Returns the factor of the output: 1 / sum, or 0 for a
+// row without a key, whose exponentials are 0.
 SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, size_t n,
                                        float* x) {
   if (max_value == -kInfinity && has_masks(a) && !has_nan(n, x)) {
@@ -146,12 +146,12 @@ SIMDFORMER_INLINE float exp_row_scores(const AttentionArgs& a, float max_value, 
   return 1.0f / exp_row_sum(n, scale, max_value, x, x);
 }
 
-// The same for a row whose q k^T may lie beyond float32's range, where softmax_scale q k^T does
-// not: the query is scaled first.
+// The same for a row whose q k^T may be out of float32's range although softmax_scale q k^T is not:
+// the query is scaled first.
 SIMDFORMER_NOINLINE float scaled_row_scores(const AttentionArgs& a, Operands o, size_t row,
                                             size_t strip_row, KeyRange keys) {
   AttentionArgs scaled = a;
-  // The place of the additive score's operands, longer than a query.
+  // In the space for the operands of the additive score, which is larger than a query.
   float* q = o.scores + kStripRows * o.ld_scores;
   scale_row(a.head_dim, a.softmax_scale, a.q + row * a.ldq, q);
   scaled.q = q;
@@ -164,22 +164,22 @@ SIMDFORMER_NOINLINE float scaled_row_scores(const AttentionArgs& a, Operands o, 
   return 1.0f / exp_row_sum(keys.size(), 1.0f, max_row(keys.size(), x), x, x);
 }
 
-// Whether what follows the product hides that it left float32's range.
+// Whether later steps hide that the product was out of float32's range.
 SIMDFORMER_INLINE bool hides_overflow(const AttentionArgs& a) {
   return a.softcap > 0 || (a.weights && a.weights_stage != WeightsStage::kSoftmax);
 }
 
-// Whether q k^T of a row, or a partial sum of it, may have left float32's range.
+// Whether q k^T of a row, or a partial sum of it, may have been out of float32's range.
 SIMDFORMER_INLINE bool may_overflow(const AttentionArgs& a, size_t row, float largest, float rsum) {
-  constexpr float kFar = 0x1p118f;  // 2^10 terms of this size stay inside
+  constexpr float kFar = 0x1p118f;  // the sum of 2^10 terms of this size is in range
   if (a.score != Score::kDot) return false;
   if (rsum != rsum) return true;
   const bool far = !(largest > -kFar && largest < kFar);
   return far && (rsum != 0.0f || sees_key(a, row));
 }
 
-// Softmax of a strip but for its division, which rsum receives. In two sweeps: a row's maximum
-// takes long to come out of the lanes, and meanwhile there are other rows' to find.
+// Softmax of a strip without its final division; rsum receives the factors. There are two sweeps
+// over the rows, because the latency of a row's maximum is hidden by finding those of other rows.
 SIMDFORMER_NOINLINE void softmax_strip(const AttentionArgs& a, const Operands& o, size_t row,
                                        size_t rows, KeyRange keys, float* rsum) {
   float* x = o.scores + keys.begin;
@@ -213,7 +213,7 @@ SIMDFORMER_INLINE void write_weights(const AttentionArgs& a, size_t row, KeyRang
   scale_row(keys.size(), rsum, x + keys.begin, weights + keys.begin);
 }
 
-// out = sum of x[j] v[j] over keys with weight, for v that hold NaN or inf behind a mask.
+// out = sum of x[j] v[j] over keys with nonzero weight, for v with NaN or inf at masked keys.
 SIMDFORMER_INLINE void sum_weighted_keys(const AttentionArgs& a, KeyRange keys, const float* x,
                                          float* out) {
   fill_row(a.value_dim, 0.0f, out);
@@ -249,8 +249,8 @@ SIMDFORMER_INLINE void weighted_values(const AttentionArgs& a, const Operands& o
 
 SIMDFORMER_INLINE void attend_strip(const AttentionArgs& a, const Operands& o, size_t row,
                                     size_t rows) {
-  // Whole pairs of vectors from column 0 on: a row's sums then split into lanes in the same way
-  // whichever rows share its strip.
+  // Starts with whole pairs of vectors from column 0, so that the lanes that a row's sums are split
+  // into do not depend on the other rows of the strip.
   const size_t first = visible_keys(a, row).begin / (2 * kLanes) * (2 * kLanes);
   KeyRange keys{first, max_size(first, visible_keys(a, row + rows - 1).end)};
   if (a.weights && a.weights_stage != WeightsStage::kSoftmax) keys = {0, a.num_keys};
@@ -261,7 +261,7 @@ SIMDFORMER_INLINE void attend_strip(const AttentionArgs& a, const Operands& o, s
     write_weights(a, row + i, keys, rsum[i], o.scores + i * o.ld_scores);
   }
   weighted_values(a, o, row, rows, keys);
-  // Dividing the narrow output instead of the wide row of weights.
+  // Divides the output, which is narrower than the row of weights.
   for (size_t i = 0; i < rows; ++i) {
     float* out = a.out + (row + i) * a.ldo;
     if (rsum[i] == 0.0f) {

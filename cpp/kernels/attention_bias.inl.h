@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operations on a row of scores before softmax: scale, softcap, biases, masks, in this order
-// (a softcap behind a mask would give masked keys weight).
+// Operations on a row of scores before softmax: scale, softcap, biases and masks, in this order. (A
+// softcap after a mask would give weight to masked keys.)
 #pragma once
 
 #include "kernels/kernels.h"
@@ -11,7 +11,7 @@
 namespace simdformer {
 namespace {
 
-// Keys [begin, end) that some row sees; columns of the scores.
+// The columns of scores: keys [begin, end) that at least one row sees.
 struct KeyRange {
   size_t begin;
   size_t end;
@@ -19,7 +19,7 @@ struct KeyRange {
   size_t size() const { return end - begin; }
 };
 
-// Keys that query row sees by distance alone.
+// The keys that a query row sees because of their distance.
 SIMDFORMER_INLINE KeyRange visible_keys(const AttentionArgs& a, size_t row) {
   const int64_t i = static_cast<int64_t>(row);
   const int64_t keys = static_cast<int64_t>(a.num_keys);
@@ -40,9 +40,9 @@ SIMDFORMER_INLINE bool has_masks(const AttentionArgs& a) {
          a.relative_bias;
 }
 
-// Whether scores are scaled before anything else; otherwise exp(scale (x - max)) does it, which
-// saves a pass over the row. Masks alone do not decide it: a mask that masks nothing changes no
-// bit.
+// Whether scores are scaled first. Otherwise exp(scale (x - max)) scales them, which saves a pass
+// over the row. A mask does not count here, so that a mask without masked keys does not change
+// results.
 SIMDFORMER_INLINE bool scales_first(const AttentionArgs& a) {
   return a.softcap > 0 || a.key_bias || a.relative_bias || a.pair_bias || !(a.softmax_scale > 0) ||
          (a.weights && a.weights_stage != WeightsStage::kSoftmax);
@@ -50,7 +50,7 @@ SIMDFORMER_INLINE bool scales_first(const AttentionArgs& a) {
 
 constexpr float kLargest = 3.40282347e38f;
 
-// Whether query row sees a key, whatever its score.
+// Whether a query row sees a key.
 SIMDFORMER_INLINE bool sees_key(const AttentionArgs& a, size_t row) {
   const KeyRange visible = visible_keys(a, row);
   const float* relative = a.relative_bias ? a.relative_bias + (a.num_queries - 1 - row) : nullptr;
@@ -64,7 +64,7 @@ SIMDFORMER_INLINE bool sees_key(const AttentionArgs& a, size_t row) {
   return false;
 }
 
-// Bytewise select, left to the compiler's vectorizer.
+// Bytewise select, vectorized by the compiler.
 SIMDFORMER_INLINE void mask_row(size_t n, const uint8_t* mask, float* x) {
   for (size_t j = 0; j < n; ++j) x[j] = mask[j] ? x[j] : -kInfinity;
 }
@@ -80,13 +80,14 @@ SIMDFORMER_INLINE void cap_row(size_t n, float softcap, float* x) {
   map_row(n, x, x, [&](VecF32 v) { return cap * tanh(v * inverse); });
 }
 
-// x += bias; where bias is -inf it masks, whatever x holds.
+// x += bias. Where bias is -inf it masks, even if x is NaN.
 SIMDFORMER_INLINE void add_bias_row(size_t n, const float* bias, float* x) {
   const VecF32 lowest = VecF32::broadcast(-kLargest);
   update_row(n, bias, x, [&](VecF32 v, VecF32 b) { return select(less(b, lowest), b, v + b); });
 }
 
-// Raw scores of query row in columns [range.begin, range.end) of x -> scores ready for softmax.
+// Converts raw scores of a query row, in columns [range.begin, range.end) of x, to scores ready for
+// softmax.
 SIMDFORMER_INLINE void bias_row(const AttentionArgs& a, size_t row, KeyRange range, float* x) {
   const size_t begin = range.begin;
   const size_t n = range.size();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of one head, used with int8 linear layers (formula at Kernels::attention_s16): the
-// strips of attention.inl.h with both products in s16, which is as fast as bfloat16 where there is
-// VNNI and loses less. Numbers go in pairs, a lane each: the two halves of a row of q and k, and
-// the keys of two halves in the scores and v.
+// strips of attention.inl.h with both products in s16. With VNNI this is as fast as bfloat16 and
+// more precise. Each lane contains a pair of numbers: from the two halves of a row of q or k, and
+// from the two halves of the keys in scores and v.
 #pragma once
 
 #include "kernels/attention.inl.h"
@@ -13,13 +13,13 @@
 namespace simdformer {
 namespace {
 
-// All stays within int32: the difference of two scores, 2 x 2047^2 x kS16HeadDim, and a sum of
-// values, 8192 x 2047 x 2 kS16Keys.
+// No overflow of int32: the difference of two scores is at most 2 x 2047^2 x kS16HeadDim, and a sum
+// of values 8192 x 2047 x 2 kS16Keys.
 constexpr float kS16Steps = 2047.0f;
 constexpr size_t kS16HeadDim = 256;
-constexpr size_t kS16Keys = 64;  // pairs of keys in one sum
+constexpr size_t kS16Keys = 64;  // pairs of keys per sum
 
-// By the bits of floats as integers: those of infinity and NaN are above all others.
+// Compares bits of floats as integers; infinity and NaN are larger than all other numbers.
 float largest_magnitude(size_t rows, size_t cols, const float* x, size_t ldx) {
   VecI32 even = VecI32::zero();
   VecI32 odd = VecI32::zero();
@@ -37,10 +37,10 @@ float largest_magnitude(size_t rows, size_t cols, const float* x, size_t ldx) {
   return largest;
 }
 
-// What one step stands for if the largest number goes to kS16Steps; not finite if that is not.
+// The size of a step if the largest number is kS16Steps steps; not finite if that number is not.
 SIMDFORMER_INLINE float step_of(float largest) { return usable_step(largest * (1.0f / kS16Steps)); }
 
-// pairs[i] = (x[i], x[half + i]) in steps; whole vectors are written.
+// pairs[i] = (x[i], x[half + i]) in steps. Whole vectors are written.
 SIMDFORMER_INLINE void pair_halves(size_t n, const float* x, float step, float* pairs) {
   const size_t half = half_of(n);
   const VecF32 inverse = VecF32::broadcast(1.0f / step);
@@ -51,7 +51,7 @@ SIMDFORMER_INLINE void pair_halves(size_t n, const float* x, float step, float* 
   }
 }
 
-// Panels of v's columns, the pairs (v[j], v[half + j]) of keys in a row each.
+// Panels of v's columns; each row contains the pairs (v[j], v[half + j]) of two keys.
 SIMDFORMER_INLINE void pack_value_pairs(const AttentionArgs& a, float step, float* packed) {
   const size_t half = half_of(a.num_keys);
   const VecF32 inverse = VecF32::broadcast(1.0f / step);
@@ -70,7 +70,7 @@ SIMDFORMER_INLINE void pack_value_pairs(const AttentionArgs& a, float step, floa
   }
 }
 
-// The scratch, in floats that hold pairs, and what is known of K and V.
+// The scratch, as floats that contain pairs, and the steps of Q, K and V.
 struct OperandsS16 {
   size_t half_dim;
   size_t half_keys;
@@ -86,11 +86,11 @@ struct OperandsS16 {
   float step_q;
   float step_k;
   float step_v;
-  float score_unit;  // what a score's unit stands for
+  float score_unit;  // the size of a score's unit
   bool finite_bias;
 };
 
-// Places in scratch, and how long it is.
+// Divides the scratch into parts. Returns its size.
 SIMDFORMER_INLINE size_t place_s16(size_t num_keys, size_t head_dim, size_t value_dim,
                                    float* scratch, OperandsS16& o) {
   o.half_dim = half_of(head_dim);
@@ -136,7 +136,7 @@ SIMDFORMER_INLINE void sum_values(const AttentionArgs& a, const OperandsS16& o, 
   }
 }
 
-// In two sweeps, as softmax_strip: scores -> pairs of exponentials and their sum.
+// Two sweeps, as in softmax_strip: scores -> pairs of exponentials and their sum.
 SIMDFORMER_NOINLINE void softmax_strip_s16(const AttentionArgs& a, const OperandsS16& o,
                                            size_t rows, float* sum) {
   int32_t largest[kStripRows];
@@ -148,7 +148,7 @@ SIMDFORMER_NOINLINE void softmax_strip_s16(const AttentionArgs& a, const Operand
   }
 }
 
-// The same with relative_bias. A row without a key gets an infinite sum.
+// The same with relative_bias. The sum of a row without a key is infinite.
 SIMDFORMER_NOINLINE void biased_softmax_strip_s16(const AttentionArgs& a, const OperandsS16& o,
                                                   size_t row, size_t rows, float* sum) {
   float largest[kStripRows];
@@ -168,7 +168,7 @@ SIMDFORMER_NOINLINE void biased_softmax_strip_s16(const AttentionArgs& a, const 
   }
 }
 
-// A row's out and weights from its sums of values and its exponentials.
+// Computes a row's out and weights from its sums of values and its exponentials.
 SIMDFORMER_INLINE void finish_row_s16(const AttentionArgs& a, const OperandsS16& o, size_t row,
                                       size_t i, float sum) {
   float* out = a.out + (row + i) * a.ldo;
@@ -206,7 +206,7 @@ SIMDFORMER_INLINE void attend_strip_s16(const AttentionArgs& a, const OperandsS1
   for (size_t i = 0; i < rows; ++i) finish_row_s16(a, o, row, i, sum[i]);
 }
 
-// Whether these products support everything that a call requests.
+// Whether these products support all options of a call.
 SIMDFORMER_INLINE bool is_for_s16(const AttentionArgs& a) {
   return a.score == Score::kDot && a.softmax_scale > 0 && !(a.softcap > 0) && !a.packed_k &&
          !a.key_bias && !a.pair_bias && !a.key_mask && !a.pair_mask && !limits_distance(a) &&
@@ -215,7 +215,7 @@ SIMDFORMER_INLINE bool is_for_s16(const AttentionArgs& a) {
 }
 
 SIMDFORMER_INLINE void find_steps(const AttentionArgs& a, OperandsS16& o) {
-  // Not "> 0": a NaN that the caller found is the caller's.
+  // Not "> 0", because a NaN magnitude from the caller must be kept.
   const float largest_q = a.q_magnitude <= 0.0f
                               ? largest_magnitude(a.num_queries, a.head_dim, a.q, a.ldq)
                               : a.q_magnitude;
@@ -230,8 +230,8 @@ void attention_s16(const AttentionArgs& a) {
   OperandsS16 o;
   place_s16(a.num_keys, a.head_dim, a.value_dim, a.scratch, o);
   find_steps(a, o);
-  // A product of scales beyond float32 goes the same way as what is not finite; with a bias, so
-  // does the largest score that it might be added to.
+  // If the product of scales is out of float32's range, float32 computes the call, as for numbers
+  // that are not finite. With a bias the same applies to the largest possible score.
   const float largest_score = a.relative_bias ? 0x1p31f * o.score_unit : o.score_unit;
   if (!(largest_score < kInfinity && o.step_v < kInfinity)) return attention(a);
   o.finite_bias = !a.relative_bias || all_finite(a.relative_bias, a.num_queries + a.num_keys - 1);

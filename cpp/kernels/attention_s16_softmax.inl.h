@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Softmax of a row of attention_s16.inl.h: int32 scores, in the lanes of floats, become pairs of
-// exponentials in their place, in steps of which the largest one has 2^kS16Log2One.
+// Softmax of a row of attention_s16.inl.h. int32 scores, stored in the lanes of floats, are
+// replaced by pairs of exponentials, in steps such that the largest one is 2^kS16Log2One.
 #pragma once
 
 #include "kernels/softmax.inl.h"
@@ -30,7 +30,7 @@ SIMDFORMER_INLINE int32_t max_score(size_t n, const float* scores) {
   return reduce_max(largest);
 }
 
-// x -> the pairs of exp_of(x) in its place; returns the sum of all.
+// Replaces x by the pairs of exp_of(x). Returns the sum of all.
 template <typename Exp>
 SIMDFORMER_INLINE float exp_pairs(size_t n, float* x, Exp exp_of) {
   const size_t half = half_of(n);
@@ -52,7 +52,7 @@ SIMDFORMER_INLINE float exp_pairs(size_t n, float* x, Exp exp_of) {
 
 constexpr float kS16Log2E = 1.44269504f;
 
-// unit: what a score's unit stands for.
+// unit: the size of a score's unit.
 SIMDFORMER_INLINE float exp_scores(size_t n, float unit, int32_t max_value, float* x) {
   const VecI32 largest = broadcast_int(max_value);
   const VecF32 scale = VecF32::broadcast(unit * kS16Log2E);
@@ -62,14 +62,14 @@ SIMDFORMER_INLINE float exp_scores(size_t n, float unit, int32_t max_value, floa
   });
 }
 
-// Scores -> floats that are scaled and biased; returns the largest, but may pass over NaN.
+// Converts scores to floats, scaled and biased. Returns the largest; NaN may be ignored.
 SIMDFORMER_INLINE float bias_scores(size_t n, float unit, const float* bias, float* x) {
   const VecF32 scale = VecF32::broadcast(unit);
   update_row(n, bias, x, [&](VecF32 v, VecF32 b) { return fma(to_float(as_ints(v)), scale, b); });
   return max_row(n, x);
 }
 
-// Of what bias_scores gave.
+// For the result of bias_scores.
 SIMDFORMER_INLINE float exp_biased_scores(size_t n, float max_value, float* x) {
   const VecF32 largest = VecF32::broadcast(max_value);
   const VecF32 scale = VecF32::broadcast(kS16Log2E);
@@ -78,7 +78,7 @@ SIMDFORMER_INLINE float exp_biased_scores(size_t n, float max_value, float* x) {
   });
 }
 
-// y[j] = factor times the j-th exponential; y: (n).
+// y[j] = factor * the j-th exponential; y: (n).
 SIMDFORMER_INLINE void scale_pairs(size_t n, float factor, const float* pairs, float* y) {
   const size_t half = half_of(n);
   const VecF32 scale = VecF32::broadcast(factor);

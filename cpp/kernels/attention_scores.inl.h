@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scores that are not matrix products: sums over p of a function of q[p] and k[p], lanes along
-// the keys, and no (queries, keys, head_dim) temporary.
+// Scores that are not matrix products: sums over p of a function of q[p] and k[p], with one key per
+// lane, and without a temporary (queries, keys, head_dim).
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -10,9 +10,9 @@
 namespace simdformer {
 namespace {
 
-// Scores of keys [begin, end), lanes along the keys. packed_k: panels as pack_keys lays them out,
-// so that a vector holds one p of kLanes keys; sum(j, at, width) finds p of the keys from j on at
-// at + p * width in it.
+// Scores of keys [begin, end), with one key per lane. packed_k: panels as written by pack_keys, so
+// that a vector contains the same p of kLanes keys. sum(j, at, width) finds element p of the keys
+// from j on at at + p * width.
 template <typename Sum>
 SIMDFORMER_INLINE void for_key_vectors(size_t head_dim, size_t begin, size_t end, size_t num_keys,
                                        float* scores, Sum sum) {
@@ -38,19 +38,19 @@ SIMDFORMER_INLINE void distance_scores(const AttentionArgs& a, size_t begin, siz
   for_key_vectors(a.head_dim, begin, end, packed_keys, scores, squared_distance);
 }
 
-// The additive score takes tanh(q + k) = (e^2q e^2k - 1) / (e^2q e^2k + 1): the exponentials are
-// those of single vectors, and what is left for each pair is a division, which two terms share. Its
-// absolute error is that of float32 near 1. Elements beyond kNear, whose exponentials could
-// overflow, take tanh itself.
+// The additive score uses tanh(q + k) = (e^2q e^2k - 1) / (e^2q e^2k + 1). The exponentials depend
+// on q or k only, so only a division remains for each pair, and two terms share one division. The
+// absolute error is that of float32 near 1. Elements beyond kNear, whose exponentials might
+// overflow, use tanh itself.
 constexpr float kNear = 40.0f;
 
-// What the additive score needs beside packed_k.
+// Operands of the additive score in addition to packed_k.
 struct AdditiveOperands {
   const float* packed_k;
   size_t keys;   // as packed
   float* exp_k;  // e^2k, in the layout of packed_k
   float* near;   // (keys) 1 where every |k[p]| < kNear, else 0
-  float* exp_q;  // (head_dim) room for e^2q
+  float* exp_q;  // (head_dim), scratch for e^2q
 };
 
 SIMDFORMER_INLINE VecF32 exp_twice(VecF32 x) { return exp(x + x); }
@@ -80,7 +80,7 @@ SIMDFORMER_INLINE Fraction tanh_fraction(float exp_q, const float* exp_k) {
   return {expm1, expm1 + VecF32::broadcast(2.0f)};
 }
 
-// sum of w[p] tanh(q[p] + k[p]) from the exponentials.
+// sum of w[p] tanh(q[p] + k[p]), from the exponentials.
 SIMDFORMER_INLINE VecF32 sum_fractions(size_t head_dim, const float* w, const float* exp_q,
                                        const float* exp_k, size_t width) {
   VecF32 sum = VecF32::zero();
@@ -118,7 +118,7 @@ SIMDFORMER_INLINE bool is_near(size_t n, const float* x) {
          }) == 0.0f;
 }
 
-// The method for a pair's score depends only on the pair.
+// The method used for a pair depends only on this pair.
 SIMDFORMER_INLINE void additive_scores(const AttentionArgs& a, const AdditiveOperands& o,
                                        size_t begin, size_t end, const float* q, float* scores) {
   const float* w = a.additive_weight;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the GEMMs by AMX share. They work on blocks of 32 x 32 sums, four tiles, in columns of one
-// or two vectors, which need not begin with a panel of kNR.
+// The common parts of the GEMMs with AMX. They work on blocks of 32 x 32 sums (four tiles), in
+// columns of one or two vectors, which need not start at a panel of kNR columns.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -10,16 +10,16 @@ namespace simdformer {
 namespace {
 
 constexpr size_t kAmxBlock = 2 * kAmxRows;                // rows, and columns, of a block
-constexpr size_t kSumsBytes = kAmxBlock * sizeof(float);  // of a row of sums
+constexpr size_t kSumsBytes = kAmxBlock * sizeof(float);  // per row of sums
 static_assert(kLanes == kAmxRows);
 
-// The vectors of C that a call's panels cover.
+// The vectors of C in the panels of a call.
 SIMDFORMER_INLINE size_t begin_vector(const GemmArgs& g) { return g.panel_begin * kTileVectors; }
 SIMDFORMER_INLINE size_t end_vector(const GemmArgs& g) {
   return min_size(g.panel_end * kTileVectors, ceil_div(g.n, kLanes));
 }
 
-// The places in c that a block will be written to.
+// Prefetches the part of c that a block will write.
 SIMDFORMER_INLINE void prefetch_block(const GemmArgs& g, size_t vector, size_t row, size_t rows) {
   const float* c = g.c + row * g.ldc + (vector * kLanes - g.c_begin);
   for (size_t i = 0; i < rows; ++i, c += g.ldc) {
@@ -28,7 +28,7 @@ SIMDFORMER_INLINE void prefetch_block(const GemmArgs& g, size_t vector, size_t r
   }
 }
 
-// One vector of the tile that make_tile gives of a whole panel.
+// One vector of the tile that make_tile returns for a whole panel.
 SIMDFORMER_INLINE Tile vector_tile(const GemmArgs& g, size_t vector, size_t row) {
   Tile tile = make_tile(g, vector / kTileVectors, row);
   const size_t offset = vector % kTileVectors * kLanes;
@@ -39,7 +39,7 @@ SIMDFORMER_INLINE Tile vector_tile(const GemmArgs& g, size_t vector, size_t row)
   return tile;
 }
 
-// A panel is finished with its last vector.
+// A panel is finished when its last vector is.
 SIMDFORMER_INLINE void finish_vector(const GemmArgs& g, size_t vector, size_t row, size_t rows) {
   const size_t panel = vector / kTileVectors;
   const size_t last = panel * kTileVectors + panel_vectors(g.n, panel * kNR) - 1;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is kept of a product's rows: a fold over them, column by column (formulas at FoldArgs).
+// Folds over the rows of a product, column by column (formulas at FoldArgs).
 #pragma once
 
 #include "kernels/activation.inl.h"
@@ -14,7 +14,7 @@ void log1p(size_t n, const float* x, float* y) {
   map_row(n, x, y, [](VecF32 v) { return log1p(v); });
 }
 
-// y = op(y, x + bias) for one row after another: the order of a column's sum is that of the rows.
+// y = op(y, x + bias) for one row after another, so each column is folded in the order of rows.
 template <typename Op>
 SIMDFORMER_INLINE void fold_each(const FoldArgs& args, Op op) {
   for (size_t r = 0; r < args.rows; ++r) {

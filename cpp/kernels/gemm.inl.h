@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // C = A W^T with fused epilogues (formula at GemmArgs). W is packed once into panels of NR columns,
-// [n / NR][k][NR], so that the micro-kernel streams it; A is read in place, one broadcast a row.
-// Each element of C is a single FMA chain in the order of k, for every tile shape.
+// [n / NR][k][NR], so the micro-kernel reads it sequentially. A is read in place, with one
+// broadcast per row. Each element of C is a single FMA chain in the order of k, for every tile
+// shape.
 #pragma once
 
 #include "kernels/activation.inl.h"
@@ -15,15 +16,15 @@ namespace {
 
 constexpr size_t kNR = kTileVectors * kLanes;
 
-// Whole vectors in the panel that starts at column.
+// The number of whole vectors in the panel that starts at this column.
 SIMDFORMER_INLINE size_t panel_vectors(size_t n, size_t column) {
   return ceil_div(min_size(n - column, kNR), kLanes);
 }
 
 size_t packed_size(size_t n, size_t k) { return round_up(n, kLanes) * k; }
 
-// transpose_tile of fewer rows, zeros for the rest. Element by element, attention of 13 keys took
-// 0.36 us in place of 0.30 (Zen 5, head_dim 32).
+// transpose_tile for fewer rows, with zeros for the rest. With single elements, attention with 13
+// keys took 0.36 us instead of 0.30 (Zen 5, head_dim 32).
 SIMDFORMER_INLINE void transpose_rows(size_t rows, const float* src, size_t lds, float* dst,
                                       size_t ldd) {
   alignas(64) float tile[kLanes * kLanes];
@@ -57,7 +58,7 @@ void pack_weight(size_t n, size_t k, const float* weight, size_t ldw, size_t pan
   }
 }
 
-// The tile of one panel of W and a strip of A that begins at row.
+// The tile of one panel of W and the strip of A that starts at this row.
 SIMDFORMER_INLINE Tile make_tile(const GemmArgs& g, size_t panel, size_t row) {
   const size_t column = panel * kNR;
   const size_t width = min_size(kNR, g.n - column);
@@ -74,7 +75,7 @@ SIMDFORMER_INLINE Tile make_tile(const GemmArgs& g, size_t panel, size_t row) {
           .next_interval = 0};
 }
 
-// The tile is still in L1: what needs whole rows or a lot of registers is done on it there.
+// Operations that need whole rows or many registers are done here, while the tile is in L1.
 SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t panel, size_t row, size_t rows,
                                    const Tile& tile) {
   if (!g.finish || g.activation == Activation::kIdentity) return;
@@ -84,20 +85,20 @@ SIMDFORMER_INLINE void finish_tile(const GemmArgs& g, size_t panel, size_t row, 
   }
 }
 
-// How a call walks over its tiles: strips of rows of nearly equal height (14 rows: 7 + 7, not 8 +
-// 6), and the shares in which they bring the next panel into L2. Hardware prefetchers stop at the
-// end of a page, and the weights come from L3 or DRAM; spread over the strips, memory is never idle
-// and never asked for a whole panel at once: 81% -> 90% of peak at 128 rows whose weights exceed L2
-// (Granite Rapids, AVX-512), 48% -> 65% at 14 (Zen 4, AVX2). Of more than kMaxShares strips the
-// first ones do it.
+// How a call goes through its tiles. Strips of rows have nearly equal heights (14 rows: 7 + 7, not
+// 8 + 6). Each strip prefetches a share of the next panel into L2. Hardware prefetchers stop at the
+// end of a page, and weights come from L3 or DRAM. Because the shares are spread over the strips,
+// memory is used evenly. This improved 81% to 90% of peak at 128 rows with weights larger than L2
+// (Granite Rapids, AVX-512), and 48% to 65% at 14 rows (Zen 4, AVX2). If there are more than
+// kMaxShares strips, only the first ones prefetch.
 struct Walk {
   static constexpr size_t kMaxShares = 16;
 
   size_t strips;
-  size_t rows;    // of a strip,
-  size_t taller;  // and one more in so many strips
+  size_t rows;    // per strip
+  size_t taller;  // this many strips have one row more
   size_t shares;
-  size_t share_steps;  // steps of k in a share
+  size_t share_steps;  // steps of k per share
 
   size_t begin(size_t strip) const { return strip * rows + min_size(strip, taller); }
 };
@@ -112,7 +113,7 @@ SIMDFORMER_INLINE Walk plan_walk(size_t m, size_t k, size_t tile_rows) {
           .share_steps = ceil_div(k, shares)};
 }
 
-// One panel of W against one strip of A's rows.
+// One panel of W times one strip of A's rows.
 SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, const Walk& walk, size_t panel, size_t strip) {
   const size_t row = walk.begin(strip);
   const size_t rows = walk.begin(strip + 1) - row;
@@ -130,7 +131,7 @@ SIMDFORMER_INLINE void gemm_tile(const GemmArgs& g, const Walk& walk, size_t pan
   finish_tile(g, panel, row, rows, tile);
 }
 
-// Columns [k, k + depth) of a, or what is left of them, as a call of their own.
+// Columns [k, k + depth) of a, or as many as exist, as a separate call.
 SIMDFORMER_INLINE GemmArgs depth_part(const GemmArgs& g, size_t k, size_t depth) {
   GemmArgs part = g;
   part.a = g.a + k;
@@ -141,7 +142,7 @@ SIMDFORMER_INLINE GemmArgs depth_part(const GemmArgs& g, size_t k, size_t depth)
   return part;
 }
 
-// Rows whose panels are all done.
+// Finishes rows for which all panels are done.
 SIMDFORMER_INLINE void finish_rows(const GemmArgs& g, size_t row, size_t rows) {
   if (!g.finish || !g.norm_weight) return;
   float* c = g.c + row * g.ldc;
@@ -156,9 +157,9 @@ SIMDFORMER_INLINE void finish_rows(const GemmArgs& g, size_t row, size_t rows) {
               .ldy = g.ldc});
 }
 
-// Panels outside, strips of rows inside: a panel stays in L2 while every strip passes it, and a
-// strip's tile of A in L1. Chunks of k between the two loops, so that a panel's chunk stays in L1
-// (128 to 256 deep; Zen 4): no gain at AVX2 or AVX-512, 4% lost at 128.
+// Panels in the outer loop, strips of rows in the inner one: a panel stays in L2 for all strips,
+// and a strip's tile of A in L1. A third loop over chunks of k, which keeps a panel's chunk in L1
+// (128 to 256 deep; Zen 4), had no gain at AVX2 or AVX-512, and cost 4% with chunks of 128.
 void gemm(const GemmArgs& g) {
   if (g.m == 0) return;
   const Walk walk = plan_walk(g.m, g.k, kTileRows);

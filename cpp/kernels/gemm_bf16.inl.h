@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm with weights stored in bfloat16: half the bytes from memory, the same float32 arithmetic.
-// A block of a panel is widened once, in L1, and every strip of A passes it there; widening it
-// where it is multiplied would cost two more instructions a vector and strip, on the ports of the
-// FMAs. Sums go through c between the blocks, so each is still one FMA chain in the order of k.
+// gemm with weights stored in bfloat16: half the bytes from memory, the same float32 arithmetic. A
+// block of a panel is widened once, stays in L1, and is used by every strip of A. Widening in the
+// micro-kernel would cost two more instructions per vector and strip, on the ports of the FMAs.
+// Between the blocks, sums are stored in c, so each is still one FMA chain in the order of k.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -10,7 +10,7 @@
 namespace simdformer {
 namespace {
 
-// Widened weights at a time: 24 KB of L1, 128 steps of k of an AVX-512 panel.
+// Number of widened weights at a time: 24 KB of L1, 128 steps of k of an AVX-512 panel.
 constexpr size_t kWidened = 6144;
 constexpr size_t kFewStrips = 4;
 
@@ -43,7 +43,7 @@ void pack_weight_bf16(size_t n, size_t k, const float* weight, size_t ldw, size_
   }
 }
 
-// size: whole vectors. What follows in memory is on its way into L2 meanwhile.
+// size: whole vectors. Meanwhile the following memory is prefetched into L2.
 SIMDFORMER_INLINE void widen(size_t size, const uint16_t* SIMDFORMER_RESTRICT packed,
                              float* SIMDFORMER_RESTRICT wide) {
   constexpr size_t kLine = 64 / sizeof(uint16_t);
@@ -51,14 +51,14 @@ SIMDFORMER_INLINE void widen(size_t size, const uint16_t* SIMDFORMER_RESTRICT pa
   for (size_t i = 0; i < size; i += kLanes) VecF32::load(packed + i).store(wide + i);
 }
 
-// Steps of k [begin, begin + depth) of a panel.
+// Widens steps of k [begin, begin + depth) of a panel.
 struct Steps {
   size_t begin;
   size_t depth;
 };
 
-// A strip of A against some steps of a panel, w: float32 or bfloat16. interval: one step of next is
-// brought into L2 every so many.
+// One strip of A times some steps of a panel w, in float32 or bfloat16. One step of `next` is
+// prefetched into L2 every `interval` steps.
 template <typename Weight>
 SIMDFORMER_INLINE void gemm_block(const GemmArgs& g, const Walk& walk, size_t panel, size_t strip,
                                   Steps steps, const Weight* w, const Weight* next,
@@ -79,7 +79,8 @@ SIMDFORMER_INLINE void gemm_block(const GemmArgs& g, const Walk& walk, size_t pa
   if (block.finish && panel + 1 == g.panel_end) finish_rows(g, row, rows);
 }
 
-// Few strips widen where they multiply, and fetch the next panel as gemm's do.
+// With few strips, weights are widened in the micro-kernel, and the next panel is prefetched as in
+// gemm.
 SIMDFORMER_INLINE void gemm_narrow(const GemmArgs& g, const Walk& walk, size_t panel,
                                    const uint16_t* w) {
   const size_t width = panel_vectors(g.n, panel * kNR) * kLanes;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm with weights in bfloat16 by AMX tiles, which multiply 16 times as fast as FMAs. A is not
-// rounded: each number is the sum of three bfloat16 (split_avx512.h), so that three products make
-// one. Sums are as near to the exact ones as an FMA chain's. Float32 weights in three parts of
-// their own, six products (Henry, Tang and Heinecke 2019, arXiv:1904.06376), gained a fifth on
-// batches, lost a fifth on single texts, which must read half as many bytes again, and more
-// wherever somebody else used the core's tiles too.
+// gemm with weights in bfloat16 on AMX tiles, which multiply 16 times as fast as FMAs. A is not
+// rounded: each number is the sum of three bfloat16 (split_avx512.h), so one product takes three.
+// The sums are as precise as an FMA chain. Splitting float32 weights in three parts too, with six
+// products (Henry, Tang and Heinecke 2019, arXiv:1904.06376), gained a fifth on batches, and lost a
+// fifth on single texts, which then read half as many bytes again. It lost more when another
+// process used the core's tiles.
 #pragma once
 
 #include "kernels/blocks_amx.inl.h"
@@ -15,17 +15,17 @@ namespace simdformer {
 namespace {
 
 constexpr size_t kTileStep = kAmxBytes / sizeof(uint16_t);  // columns of a tile: 32 steps of k
-constexpr size_t kTileSize = kTileStep * kAmxRows;          // numbers of a tile
-// Rows and columns of A that are split at once: 144 KB, on a stack that a Python thread may have
-// chosen small. 128 rows: 1-2% faster; 192 columns: 15% slower.
+constexpr size_t kTileSize = kTileStep * kAmxRows;          // numbers per tile
+// Rows and columns of A that are split at a time: 144 KB, because the stack of a Python thread may
+// be small. 128 rows were 1-2% faster; 192 columns 15% slower.
 constexpr size_t kSplitRows = 64;
 constexpr size_t kSplitDepth = 384;
-// Tiles take subnormal numbers for 0, and infinities split into NaN: a row that has nothing but
-// values below this one, or something that is not finite, goes by FMAs.
+// Tiles treat subnormal numbers as 0, and infinities are split into NaN. So a row is computed by
+// FMAs if its largest magnitude is below this, or if it contains a number that is not finite.
 constexpr float kSplitLeast = 0x1p-40f;
 
-// A block of A's rows: (steps, kSplitPlanes, kAmxBlock, kTileStep). A step's columns p and p + 16
-// lie side by side, so that a lane makes a pair.
+// A block of A's rows: (steps, kSplitPlanes, kAmxBlock, kTileStep). Columns p and p + 16 of a step
+// are adjacent, so that they make a pair in one lane.
 struct SplitBlock {
   const uint16_t* planes;
   const bool* by_fma;  // (kAmxBlock)
@@ -33,14 +33,14 @@ struct SplitBlock {
 constexpr size_t kBlockPlane = kAmxBlock * kTileStep;
 constexpr size_t kBlockSize = kSplitDepth / kTileStep * kSplitPlanes * kBlockPlane;
 
-// One or two vectors of W, from the first step of this call on.
+// One or two vectors of W, starting with the first step of this call.
 struct TileWeights {
   const uint16_t* first;
   size_t second;  // offset
 };
 
-// What a block prefetches into L2 from the next columns: in each step, `size` numbers of each
-// vector.
+// The part of the next columns that a block prefetches into L2: in each step, `size` numbers of
+// each vector.
 struct TileShare {
   const uint16_t* p;
   size_t size;
@@ -48,7 +48,7 @@ struct TileShare {
 
 size_t bf16_tiles_size(size_t n, size_t k) { return round_up(n, kLanes) * round_up(k, kTileStep); }
 
-// 32 columns of a row, as many as exist. Returns each lane's larger magnitude, as bits.
+// Splits up to 32 columns of a row. Returns the larger magnitude of each lane, as bits.
 SIMDFORMER_INLINE VecI32 split_step(const float* x, size_t cols, uint16_t* to, size_t plane) {
   const size_t first = min_size(cols, kLanes);
   const bool whole = cols >= kTileStep;
@@ -58,7 +58,7 @@ SIMDFORMER_INLINE VecI32 split_step(const float* x, size_t cols, uint16_t* to, s
   return max(as_ints(abs(low)), as_ints(abs(high)));
 }
 
-// Whether numbers up to this magnitude go by tiles.
+// Whether tiles can be used for numbers of up to this magnitude.
 SIMDFORMER_INLINE bool may_split(int32_t largest) {
   constexpr int32_t kInfinityBits = 0x7F800000;
   int32_t least;
@@ -66,8 +66,9 @@ SIMDFORMER_INLINE bool may_split(int32_t largest) {
   return largest == 0 || (largest >= least && largest < kInfinityBits);
 }
 
-// Rows [row, row + rows) into a block, rows <= 16. Step by step, so that what is written lies side
-// by side: row by row, the planes of all steps fell into the same sets of L1.
+// Splits rows [row, row + rows) into a block, rows <= 16. The outer loop is over steps, so that
+// adjacent memory is written. With an outer loop over rows, the planes of all steps fell into the
+// same sets of L1.
 SIMDFORMER_INLINE void split_rows(const GemmArgs& g, size_t row, size_t rows, uint16_t* planes,
                                   bool* by_fma) {
   VecI32 largest[kAmxRows];
@@ -104,7 +105,8 @@ bool pack_bf16_tiles(size_t n, size_t k, const float* weight, size_t ldw, uint16
   return may_split(reduce_max(largest));
 }
 
-// One plane of a step, all tiles of a block; the smallest plane is the first and loads W.
+// Multiplies one plane of a step, in all tiles of a block. The smallest plane comes first and loads
+// W.
 template <size_t Rows, size_t Cols, bool First>
 SIMDFORMER_INLINE void multiply_plane(const uint16_t* a, const TileWeights& w) {
   for_each_sum<Rows, Cols>([&]<int I, int J>() {
@@ -114,7 +116,7 @@ SIMDFORMER_INLINE void multiply_plane(const uint16_t* a, const TileWeights& w) {
   });
 }
 
-// sums (+)= A W^T of `steps` steps. sums: (32, 32).
+// sums (+)= A W^T over `steps` steps. sums: (32, 32).
 template <size_t Rows, size_t Cols>
 SIMDFORMER_NOINLINE void sum_products(size_t steps, const uint16_t* a, TileWeights w,
                                       TileShare next, bool accumulate, float* sums) {
@@ -152,14 +154,14 @@ SIMDFORMER_NOINLINE void sum_row(size_t k, const float* x, const uint16_t* w, bo
   sum.store(sums);
 }
 
-// What c holds already, into the block of sums.
+// Copies the present content of c into the block of sums.
 SIMDFORMER_INLINE void load_sums(const Tile& tile, size_t rows, float* sums) {
   for (size_t i = 0; i < rows; ++i) {
     VecF32::load(tile.c + i * tile.ldc, tile.width).store(sums + i * kAmxBlock);
   }
 }
 
-// A tile's sums into c, with bias and residual.
+// Stores a tile's sums in c, with bias and residual.
 SIMDFORMER_INLINE void store_block(const Tile& tile, size_t rows, const float* sums) {
   with_tile_size<kAmxRows, 1>(rows, 1, [&]<size_t MR, size_t NV>() {
     VecF32 sum[MR][NV];
@@ -169,7 +171,7 @@ SIMDFORMER_INLINE void store_block(const Tile& tile, size_t rows, const float* s
   });
 }
 
-// The sums of one vector for those rows of a block that tiles would not get right.
+// The sums of one vector for the rows of a block that tiles cannot compute.
 SIMDFORMER_INLINE void sum_rows_by_fma(const GemmArgs& g, const SplitBlock& a, const uint16_t* w,
                                        size_t vector, size_t row, size_t rows, float* sums) {
   for (size_t i = 0; i < rows; ++i, sums += kAmxBlock) {
@@ -179,7 +181,7 @@ SIMDFORMER_INLINE void sum_rows_by_fma(const GemmArgs& g, const SplitBlock& a, c
   }
 }
 
-// Vectors [vector, vector + Cols) of C for [row, row + rows), rows in [1, 32].
+// Computes vectors [vector, vector + Cols) of C for rows [row, row + rows), rows in [1, 32].
 template <size_t Cols>
 SIMDFORMER_INLINE void multiply_split(const GemmArgs& g, const TileWeights& w, TileShare next,
                                       const SplitBlock& a, size_t vector, size_t row, size_t rows) {
@@ -200,7 +202,7 @@ SIMDFORMER_INLINE void multiply_split(const GemmArgs& g, const TileWeights& w, T
   }
 }
 
-// Rows [row, row + rows) against every panel. blocks: of those rows.
+// Rows [row, row + rows) times every panel. blocks: the blocks of these rows.
 SIMDFORMER_INLINE void multiply_rows(const GemmArgs& g, const uint16_t* packed,
                                      const SplitBlock* blocks, size_t row, size_t rows) {
   const size_t vector_size = ceil_div(g.packed_k, kTileStep) * kTileSize;

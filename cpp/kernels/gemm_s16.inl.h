@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of s16 with sums in int32, for attention_s16.inl.h: a 32-bit lane holds two numbers of
-// each operand, so that one instruction does the work of two FMAs.
+// Products of s16 with sums in int32, for attention_s16.inl.h. A 32-bit lane contains two numbers
+// of each operand, so one instruction does the work of two FMAs.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -8,7 +8,7 @@
 namespace simdformer {
 namespace {
 
-// Sums of one tile, lane by lane: a: (rows, k), w: a panel, both in pairs.
+// The sums of one tile. a: (rows, k), w: a panel, both in pairs.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void sum_pairs(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
                                  const float* SIMDFORMER_RESTRICT w, VecI32 (&acc)[MR][NV]) {
@@ -30,11 +30,11 @@ SIMDFORMER_INLINE void sum_pairs(size_t k, const float* SIMDFORMER_RESTRICT a, s
   }
 }
 
-// How a tile's sums are stored.
+// How the sums of a tile are stored.
 enum class SumsS16 {
-  kInts,   // as they are
-  kFirst,  // in float32
-  kAdd,    // in float32, added to what is there
+  kInts,   // without conversion
+  kFirst,  // converted to float32
+  kAdd,    // converted to float32 and added
 };
 
 template <size_t MR, size_t NV>
@@ -57,9 +57,9 @@ SIMDFORMER_NOINLINE void micro_kernel_s16(size_t k, const float* a, size_t lda, 
   }
 }
 
-// c[i, j] = sum_p a[i, p] . w[j, p] over pairs p in [k_begin, k_begin + k), as `sums` says. a: (m,
-// k) from pair k_begin on; w: panels as pack_weight makes them of (n, packed_k) pairs; c: (m, n),
-// whole vectors are written.
+// c[i, j] = sum_p a[i, p] . w[j, p] over pairs p in [k_begin, k_begin + k), stored as `sums` says.
+// a: (m, k), starting with pair k_begin; w: panels as packed by pack_weight from (n, packed_k)
+// pairs; c: (m, n), whole vectors are written.
 struct GemmS16Args {
   size_t m = 0;
   size_t n = 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The GEMM of gemm.inl.h with weights of s8 and activations quantized to u8 on their way in: what
-// gemm_s8_vectors.inl.h and gemm_s8_amx.inl.h (tiles) share. Within a group of kS8Group
-// columns products are summed in int32, exactly; the groups' sums, scaled, and the products of
-// minima and outlier columns are added in float32, for every kS8Depth columns, and the whole goes
-// through the same epilogue.
+// The GEMM of gemm.inl.h with s8 weights and activations that are quantized to u8 on the way. This
+// is the common part of gemm_s8_vectors.inl.h and gemm_s8_amx.inl.h (tiles). Within a group of
+// kS8Group columns, products are summed exactly in int32. Then, for every kS8Depth columns, the
+// scaled sums of groups and the products of minima and outlier columns are added in float32. The
+// epilogue is the same as in gemm.inl.h.
 #pragma once
 
 #include "kernels/gemm.inl.h"
@@ -12,7 +12,7 @@
 namespace simdformer {
 namespace {
 
-// Columns that are quantized at once.
+// Columns that are quantized at a time.
 constexpr size_t kS8Depth = 384;
 static_assert(kS8Depth % kS8Group == 0);
 
@@ -22,7 +22,7 @@ size_t s8_ranges_size(size_t n, size_t k) {
   return round_up(n, kLanes) * ceil_div(k, kS8Group) * 2;
 }
 
-// One group of one output channel into lane j of a panel `width` lanes wide. Returns its sum.
+// Packs one group of one output channel into lane j of a panel with `width` lanes. Returns its sum.
 template <S8Layout Layout>
 SIMDFORMER_INLINE int32_t pack_s8_group(size_t n, const int8_t* weight, size_t width, size_t j,
                                         int8_t* packed) {
@@ -36,7 +36,7 @@ SIMDFORMER_INLINE int32_t pack_s8_group(size_t n, const int8_t* weight, size_t w
   return sum;
 }
 
-// pack_weight_s8 in panels of at most `vectors` vectors.
+// pack_weight_s8 with panels of at most `vectors` vectors.
 template <S8Layout Layout>
 SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   const size_t groups = ceil_div(a.k, kS8Group);
@@ -58,8 +58,8 @@ SIMDFORMER_INLINE void pack_s8_panels(const PackS8Args& a, size_t vectors) {
   }
 }
 
-// The input of a tile from A: its rows quantized and, in float32, their values in the outlier
-// columns, from the first group of this call on.
+// The input of a tile from A, starting with the first group of this call: quantized rows, and their
+// values in the outlier columns in float32.
 struct S8Rows {
   const float* outliers;  // (num_outliers, capacity)
   size_t num_outliers;
@@ -79,20 +79,20 @@ struct S8Rows {
   }
 };
 
-// The input of a tile from W: one panel, from the first group of this call on.
+// The input of a tile from W: one panel, starting with the first group of this call.
 struct S8Panel {
   const int8_t* packed;
   const float* ranges;
-  const float* outliers;  // the panel's columns of the outlier weights, outlier_step floats apart
+  const float* outliers;  // the panel's columns of the outlier weights, with stride outlier_step
   size_t outlier_step;
 };
 
-// Outliers before a group.
+// The number of outliers before a group.
 SIMDFORMER_INLINE size_t outliers_before(const S8Outliers& outliers, size_t group) {
   return outliers.begin ? outliers.begin[group] : 0;
 }
 
-// sum += x w of one outlier column.
+// sum += x w for one outlier column.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_outlier(const float* x, const VecF32 (&wv)[NV], VecF32 (&sum)[MR][NV]) {
   SIMDFORMER_UNROLL
@@ -103,9 +103,9 @@ SIMDFORMER_INLINE void add_outlier(const float* x, const VecF32 (&wv)[NV], VecF3
   }
 }
 
-// Gathers the outlier columns of g's rows [row, row + rows) into values: (count, capacity). Returns
-// their count. Read in place by every tile, each value would cost a line of L1 (AMX: a third more
-// time). Rows side by side, because their addresses then differ by constants.
+// Copies the outlier columns of g's rows [row, row + rows) to values: (count, capacity). Returns
+// their number. If every tile read them in place, each value would need a cache line of L1 (AMX: a
+// third more time). Rows are adjacent, because their addresses then differ by constants.
 SIMDFORMER_INLINE size_t gather_outliers(const GemmArgs& g, const S8Outliers& outliers, size_t row,
                                          size_t rows, size_t capacity, float* values) {
   const size_t group = g.k_begin / kS8Group;
@@ -119,7 +119,7 @@ SIMDFORMER_INLINE size_t gather_outliers(const GemmArgs& g, const S8Outliers& ou
 }
 
 // Calls multiply(args, a, row, rows) for every block of at most Rows rows and kS8Depth columns,
-// quantized on the stack, Piece codes of a row side by side.
+// quantized on the stack, with Piece adjacent codes of a row.
 template <size_t Rows, size_t Piece, typename Multiply>
 SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& outliers,
                                          const Multiply& multiply) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm_s8 on AMX: blocks of 32 x 32 sums in four tiles, in stages: the products of minima and
-// outliers (start_sums_amx.inl.h), then those of each group. Tiles cannot be scaled: a stage's sums
-// go through memory, and are scaled and added in AVX-512 while the next stage multiplies, the last
-// one of a block beside the first one of the next block. Products take one of AVX-512's two ports;
-// one after the other, both took 9-14% longer, and 30% beside a neighbor that used the core's tiles
-// (all layers, 128 rows). Whole blocks two by two: their sums do not stay in L1, nothing gained.
+// gemm_s8 on AMX: blocks of 32 x 32 sums in four tiles, in stages. The first stage computes the
+// products of minima and outliers (start_sums_amx.inl.h), the others the products of one group
+// each. Tiles cannot be scaled, so the sums of a stage go through memory. AVX-512 scales and adds
+// them while the next stage multiplies; the last stage of a block overlaps with the first one of
+// the next block. Products use one of AVX-512's two ports. Without overlap the time was 9-14%
+// longer, and 30% longer beside a neighbor that used the core's tiles (all layers, 128 rows).
+// Processing two whole blocks at a time gained nothing, because their sums do not fit into L1.
 #pragma once
 
 #include "kernels/probe.inl.h"
@@ -13,22 +14,24 @@
 namespace simdformer {
 namespace {
 
-// Rows that share a sweep over the weights; 128 x 384 bytes of them stay in L2.
+// Rows per sweep over the weights; 128 x 384 bytes of them stay in L2.
 constexpr size_t kS8Rows = 128;
-// Two steps of k make a group.
+// A group has two steps of k.
 static_assert(kS8Group == 2 * kAmxBytes);
 constexpr size_t kTileWeights = kAmxBytes * kLanes;
 constexpr size_t kGroupWeights = 2 * kTileWeights;
-constexpr size_t kLine = 64;  // of a cache
+constexpr size_t kLine = 64;  // size of a cache line
 
-// W in panels of one vector, which is a tile wide: blocks of columns need not begin with a panel.
+// Panels of W have one vector, the width of a tile, because blocks of columns need not start at a
+// panel of kNR columns.
 constexpr size_t kS8PanelVectors = 1;
 
 constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
 
-// The first stage of a block, beside what is left of the last one. Rows 0: only that.
+// The first stage of a block, overlapped with the rest of the last block. rows = 0: only the
+// latter.
 template <size_t Rows, size_t Cols>
 SIMDFORMER_INLINE void start_block(const S8Block& b, S8Pipeline& p) {
   for_each_sum<2, 2>([&]<int I, int J>() {
@@ -54,7 +57,8 @@ SIMDFORMER_INLINE void start_block(const S8Block& b, S8Pipeline& p) {
   }
 }
 
-// The second tile of A or W is loaded where it is first needed, so that loads lie between products.
+// The second tile of A or W is loaded just before its first use, so that loads lie between
+// products.
 template <size_t Rows, size_t Cols, typename Before, typename After>
 SIMDFORMER_INLINE void multiply_step(const uint8_t* q, const int8_t* w, size_t vector_size,
                                      const Before& before, const After& after) {
@@ -67,12 +71,12 @@ SIMDFORMER_INLINE void multiply_step(const uint8_t* q, const int8_t* w, size_t v
   });
 }
 
-// The stage of one group. The sums of the stage before are stored where this group's begin: sooner,
-// the store would wait for them, and the products behind it with it. They are added in the second
-// step, when the stores are through.
+// The stage of one group. The sums of the previous stage are stored just before this group's
+// products replace them. An earlier store would wait for these sums, and so would the products
+// after it. They are added in the second step, when the stores have completed.
 template <size_t Rows, size_t Cols>
 SIMDFORMER_INLINE void multiply_group(const S8Block& b, size_t group, S8Pipeline& p) {
-  constexpr size_t kRows = kAmxRows / Cols;  // to be added after each product
+  constexpr size_t kRows = kAmxRows / Cols;  // rows to add after each product
   const uint8_t* q = b.a.q + group * b.a.capacity * kS8Group;
   const int8_t* w = b.columns->w[0].packed + group * kGroupWeights;
   multiply_step<Rows, Cols>(
@@ -92,7 +96,7 @@ SIMDFORMER_INLINE void multiply_group(const S8Block& b, size_t group, S8Pipeline
       });
 }
 
-// A block's share of the next columns' group.
+// Prefetches a block's share of the next columns' group.
 SIMDFORMER_INLINE void prefetch_group(const S8Pipeline& p, size_t group) {
   const int8_t* w = p.next.packed + group * kGroupWeights;
   for (size_t i = 0; i < p.next.bytes; i += kLine) {
@@ -117,7 +121,7 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
   const size_t column = vector * kLanes;
   const size_t groups = ceil_div(g.packed_k, kS8Group);
   const size_t first = g.k_begin / kS8Group;
-  const size_t panel = column / kNR * kNR;  // outliers come in pack_weight's panels
+  const size_t panel = column / kNR * kNR;  // outliers are in panels of pack_weight
   const size_t outlier_step = panel_vectors(g.n, panel) * kLanes;
   return {.packed = w.packed + (column * groups + first * kLanes) * kS8Group,
           .ranges = w.ranges + (column * groups + first * kLanes) * 2,
@@ -126,9 +130,9 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
           .outlier_step = outlier_step};
 }
 
-// The next two vectors' scales and outliers into L2; returns what is to follow block by block. All
-// layers in turn: 5% and 2% faster at 128 rows, 5% slower to 16% faster (beside busy neighbors) at
-// 14.
+// Prefetches the scales and outliers of the next two vectors into L2. Returns the part that the
+// blocks will prefetch. Measured on all layers in turn: 2-5% faster at 128 rows, and from 5% slower
+// to 16% faster (beside busy neighbors) at 14 rows.
 SIMDFORMER_INLINE S8Next prefetch_columns(const GemmArgs& g, const S8Weight& weight,
                                           const S8Rows& a, size_t vector, size_t rows) {
   if (vector + 1 >= end_vector(g)) return {};
@@ -155,12 +159,12 @@ SIMDFORMER_INLINE S8Columns make_columns(const GemmArgs& g, const S8Weight& weig
   return columns;
 }
 
-// Quantized rows [row, row + rows) against every panel.
+// Quantized rows [row, row + rows) times every panel.
 void gemm_s8_rows(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
                   size_t rows) {
   alignas(64) uint16_t start_a[kS8Rows / kAmxRows * kStartTile];
   alignas(64) uint16_t start_w[2 * kStartTile] = {};
-  S8Columns columns[2];  // the last block's and this one's
+  S8Columns columns[2];  // of the last block and of the present one
   S8Pipeline p(g);
   pack_start_rows(p.groups, rows, a, start_a);
   for (size_t vector = begin_vector(g); vector < end_vector(g); vector += 2) {
@@ -182,8 +186,8 @@ void gemm_s8_rows(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, si
   start_block<0, 0>({}, p);
 }
 
-// A last block of fewer rows multiplies what the buffer happens to hold behind them, and no sum of
-// that is read.
+// A last block with fewer rows also multiplies the old contents of the buffer after them. These
+// sums are never read.
 void gemm_s8(const GemmArgs& g, const S8Weight& w) {
   if (g.m == 0) return;
   configure_tiles(min_size(g.m, kAmxRows));

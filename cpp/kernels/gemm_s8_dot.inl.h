@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm_s8 by dot_u8s8: four products a lane.
+// gemm_s8 with dot_u8s8: four products per lane.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
@@ -7,8 +7,8 @@
 namespace simdformer {
 namespace {
 
-// 64 rows share each panel of weights; 64 x 384 bytes leave room for it in L1. 32 and 128: within
-// 1%.
+// 64 rows share each panel of weights; 64 x 384 bytes leave room for it in L1. 32 and 128 rows:
+// within 1%.
 constexpr size_t kS8Rows = 64;
 
 constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
@@ -35,8 +35,7 @@ float probe_dot(size_t iterations) {
     acc[i] = VecI32::zero();
   }
   for (size_t n = 0; n < iterations; ++n) {
-    // Products that no other chain has and that are computed anew: without VNNI they are half of
-    // the work.
+    // Each chain computes its own products again. Without VNNI they are half of the work.
     asm volatile("" : : "r"(bytes) : "memory");
     const VecI32 b = VecI32::broadcast(bytes);
     SIMDFORMER_UNROLL

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm_s8 for NEON, whose instructions multiply bytes of one kind. Weights are stored as w + 128,
-// unsigned as the codes: a group's sum is that of q (w + 128) less 128 times the sum of q, which
-// belongs to the row and is taken once a block. A level includes its S8Form before this, one of
-// s8_form_*.inl.h: it sums a group.
+// gemm_s8 for NEON, whose instructions multiply bytes that are both signed or both unsigned.
+// Weights are stored as w + 128, unsigned like the codes. A group's sum is that of q (w + 128)
+// minus 128 times the sum of q. The latter depends only on the row and is computed once per block.
+// Before this file, a level includes its S8Form from s8_form_*.inl.h, which sums a group.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
@@ -10,16 +10,16 @@
 namespace simdformer {
 namespace {
 
-// 64 x 384 codes and a panel of weights fit L1.
+// 64 x 384 codes and a panel of weights fit into L1.
 constexpr size_t kS8Rows = 64;
 
 constexpr S8Layout kS8Layout{.piece = S8Form::kPiece, .flip = 0x80};
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
 
-// Rows as S8Form reads them, kTogether of them in a block: every eight codes of one beside those of
-// the next, and behind all a vector of what their sums begin with. Beside an odd last row lies
-// anything.
+// Arranges rows for S8Form: blocks of kTogether rows alternate eight codes of each row. After the
+// codes there is a vector with the initial values of their sums. If the number of rows is odd, the
+// place of the missing row is not initialized.
 SIMDFORMER_INLINE void arrange_rows(const S8Rows& a, size_t groups, size_t rows, uint8_t* to) {
   constexpr size_t kTogether = S8Form::kTogether;
   for (size_t group = 0; group < groups; ++group) {
@@ -65,7 +65,7 @@ float probe_dot(size_t iterations) {
     acc[i] = VecI32::zero();
   }
   for (size_t n = 0; n < iterations; ++n) {
-    // Products that no other chain has and that are computed anew.
+    // Each chain computes its own products again.
     asm volatile("" : : "r"(bytes) : "memory");
     const VecI32 b = VecI32::load(bytes);
     SIMDFORMER_UNROLL

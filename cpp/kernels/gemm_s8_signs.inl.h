@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // gemm_s8 for AVX2 without VNNI. vpmaddubsw multiplies unsigned bytes by signed ones and adds pairs
-// in 16 bits, where u8 codes a and weights w would saturate (255 x 127 x 2). With the signs moved
-// to the other side they cannot: |w| times a - 128, or 127 - a where w is negative, is within 128 x
-// 128, and two of them within [-32768, 32512]. That is a with its bits flipped by 0x80 or 0x7F.
-// What it leaves out, 128 w or 127 w, is the same for every row of A: a group's sums begin with it.
+// in 16 bits; with u8 codes a and s8 weights w the sum would saturate (255 x 127 x 2). It does not
+// if the signs are moved to the other operand: |w| times a - 128, or 127 - a where w is negative,
+// is at most 128 x 128 in magnitude, and two of them are within [-32768, 32512]. The second operand
+// is a with its bits flipped by 0x80 or 0x7F. The missing part, 128 w or 127 w, is the same for all
+// rows of A, so a group's sums start with it.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
@@ -11,18 +12,18 @@
 namespace simdformer {
 namespace {
 
-// 64: 1.5% slower, 32: 4% (Zen 3).
+// 64 rows: 1.5% slower; 32: 4% (Zen 3).
 constexpr size_t kS8Rows = 128;
 
-// Fewer rows do not pay for splitting.
+// With fewer rows, splitting takes longer than it saves.
 constexpr size_t kS8SplitRows = 5;
 
 constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
 
-// One group, split: for every four columns of W the magnitudes of all lanes, then the bits to flip
-// in A; behind them what the sums begin with. Bytes of it:
+// The size in bytes of one split group: for every four columns of W the magnitudes of all lanes and
+// then the bits to flip in A; after them the initial values of the sums.
 constexpr size_t split_size(size_t width) { return width * (2 * kS8Group + sizeof(int32_t)); }
 
 template <size_t NV>
@@ -44,7 +45,7 @@ SIMDFORMER_INLINE void split_group(const int8_t* SIMDFORMER_RESTRICT w,
   for (size_t j = 0; j < NV; ++j) starts[j].store(split + j * kLanes * 4);
 }
 
-// A panel split, for every strip of rows to read.
+// A split panel, which all strips of rows read.
 struct SplitPanel {
   static constexpr size_t kRowBytes = PackedPanel::kRowBytes;
   static constexpr size_t kTogether = PackedPanel::kTogether;

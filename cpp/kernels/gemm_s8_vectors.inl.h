@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// gemm_s8 by vectors, each group's sums in registers: what gemm_s8_dot.inl.h, for AVX2 without VNNI
-// gemm_s8_signs.inl.h, and for NEON gemm_s8_neon.inl.h share.
+// gemm_s8 with vectors; the sums of each group are in registers. This is the common part of
+// gemm_s8_dot.inl.h, gemm_s8_signs.inl.h (AVX2 without VNNI) and gemm_s8_neon.inl.h.
 #pragma once
 
 #include "kernels/gemm_s8.inl.h"
@@ -11,12 +11,12 @@ namespace {
 
 constexpr size_t kS8PanelVectors = kTileVectors;
 
-// Panels as pack_weight_s8 leaves them, multiplied by dot_u8s8.
+// Panels as packed by pack_weight_s8, multiplied by dot_u8s8.
 struct PackedPanel {
-  static constexpr size_t kRowBytes = kS8Group;  // of A in a group
-  static constexpr size_t kTogether = 1;         // rows of A that are multiplied as one
+  static constexpr size_t kRowBytes = kS8Group;  // bytes of a row of A per group
+  static constexpr size_t kTogether = 1;         // rows of A that are multiplied at once
 
-  // Bytes of a group.
+  // Bytes per group.
   static constexpr size_t size(size_t width) { return kS8Group * width; }
 
   SIMDFORMER_INLINE S8Panel of(const S8Panel& w, size_t) { return w; }
@@ -46,8 +46,8 @@ struct PackedPanel {
   }
 };
 
-// sum += scale_a acc scale_w + minimum_a (scale_w sum_w), which is sum_p a[p] w[p] of what the
-// codes stand for.
+// sum += scale_a acc scale_w + minimum_a (scale_w sum_w): the sum over p of a[p] w[p], for the
+// numbers that the codes represent.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
                                 const float* minimum, const float* ranges, VecF32 (&sum)[MR][NV]) {
@@ -65,7 +65,7 @@ SIMDFORMER_INLINE void add_sums(const VecI32 (&acc)[MR][NV], const float* scale,
   }
 }
 
-// A group's integer sums into the sums in float32.
+// Adds a group's integer sums to the float32 sums.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, const S8Rows& a,
                                  const S8Panel& w, VecF32 (&sum)[MR][NV]) {
@@ -73,8 +73,8 @@ SIMDFORMER_INLINE void add_group(const VecI32 (&acc)[MR][NV], size_t group, cons
            w.ranges + group * 2 * NV * kLanes, sum);
 }
 
-// The outliers of all groups. After the last one: group by group, their few and uneven numbers cost
-// more in mispredicted branches than the products (Zen 5).
+// Adds the outliers of all groups, after the last group. Adding them group by group cost more time
+// in mispredicted branches than the products, because their numbers are small and differ (Zen 5).
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&sum)[MR][NV]) {
   for (size_t o = 0; o < a.num_outliers; ++o) {
@@ -87,8 +87,8 @@ SIMDFORMER_INLINE void add_outliers(const S8Rows& a, const S8Panel& w, VecF32 (&
   }
 }
 
-// What a tile brings into L2 of the next panel: `bytes` with every group. All weights of a model in
-// turn, 128 rows: 4% faster (Zen 5).
+// The part of the next panel that a tile prefetches into L2: `bytes` with every group. With all
+// weights of a model in turn and 128 rows, this was 4% faster (Zen 5).
 struct S8Share {
   const int8_t* p;
   size_t bytes;
@@ -98,10 +98,10 @@ struct S8Share {
   }
 };
 
-// Few strips would each wait for a large share: 4 rows took a third longer.
+// With few strips, each would wait for a large share: 4 rows took a third longer.
 constexpr size_t kLeastShares = 3;
 
-// Per group: MR x NV integer and as many float sums in registers. Form: what the panel is read as.
+// Per group: MR x NV integer sums and as many float sums in registers. Form: how the panel is read.
 template <typename Form, size_t MR, size_t NV>
 SIMDFORMER_NOINLINE void micro_kernel_s8(size_t groups, const S8Rows& a, const S8Panel& w,
                                          const Tile& tile, S8Share next) {
@@ -130,14 +130,14 @@ SIMDFORMER_INLINE S8Panel make_panel(const GemmArgs& g, const S8Weight& w, size_
           .outlier_step = width};
 }
 
-// The first row of a strip of rows that Form multiplies together.
+// The first row of a strip. Rows that Form multiplies at once are in the same strip.
 template <typename Form>
 SIMDFORMER_INLINE size_t first_row(const Walk& walk, size_t strip, size_t rows) {
   if constexpr (Form::kTogether == 1) return walk.begin(strip);
   return min_size(walk.begin(strip) * Form::kTogether, rows);
 }
 
-// Quantized rows [row, row + rows) against every panel.
+// Quantized rows [row, row + rows) times every panel.
 template <typename Form>
 void gemm_s8_block(const GemmArgs& g, const S8Weight& weight, const S8Rows& a, size_t row,
                    size_t rows) {

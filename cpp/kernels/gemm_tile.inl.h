@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A register tile of the GEMM: its sums, and what begins and ends them.
+// A register tile of the GEMM: its sums, their initial values, and how they are stored.
 #pragma once
 
 #include "simd/macros.h"
@@ -7,7 +7,7 @@
 namespace simdformer {
 namespace {
 
-// One register tile: its place in c and what is left to do when its sums are complete.
+// One register tile: its place in c, and the operations after its sums are complete.
 struct Tile {
   float* c;
   size_t ldc;
@@ -17,12 +17,12 @@ struct Tile {
   const float* residual;  // at the tile's first element, or null
   size_t ldr;
   bool accumulate;
-  const void* next_panel = nullptr;  // brought into L2 meanwhile, one step of k of it
+  const void* next_panel = nullptr;  // prefetched into L2 meanwhile, one step of k
   size_t next_interval = 0;          // every next_interval steps
 };
 
-// Whole says that the tile has no columns beyond n: plain loads and stores (vmaskmovps stores are
-// microcoded on AMD, and the generic level would go lane by lane).
+// Whole: the tile has no columns beyond n, so plain loads and stores are used. (vmaskmovps stores
+// are microcoded on AMD, and the generic level would use single lanes.)
 template <size_t MR, size_t NV, bool Whole>
 SIMDFORMER_INLINE void load_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
   SIMDFORMER_UNROLL
@@ -35,7 +35,7 @@ SIMDFORMER_INLINE void load_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
   }
 }
 
-// acc += what c holds.
+// acc += the present content of c.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
   VecF32 c[MR][NV];
@@ -47,7 +47,7 @@ SIMDFORMER_INLINE void add_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
   }
 }
 
-// What the tile's sums begin with.
+// The initial values of the tile's sums.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void start_tile(VecF32 (&acc)[MR][NV], const Tile& tile) {
   if (tile.accumulate) {
@@ -81,7 +81,7 @@ SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile)
   }
 }
 
-// Whole tiles without bias and residual, as attention's, are stored as they are.
+// Whole tiles without bias and residual, as in attention, are stored directly.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void store_sums(const VecF32 (&acc)[MR][NV], const Tile& tile) {
   SIMDFORMER_UNROLL
@@ -100,7 +100,7 @@ SIMDFORMER_INLINE void store_tile(const VecF32 (&acc)[MR][NV], const Tile& tile)
 constexpr int kIntoL1 = 3;
 constexpr int kIntoL2 = 2;
 
-// NV vectors of a panel: those of a step, or of some steps.
+// NV vectors of a panel, from one or several steps.
 template <size_t NV, int Level, typename Weight>
 SIMDFORMER_INLINE void prefetch_step(const Weight* p) {
   constexpr size_t kLine = 64 / sizeof(Weight);
@@ -108,13 +108,13 @@ SIMDFORMER_INLINE void prefetch_step(const Weight* p) {
   for (size_t i = 0; i < NV * kLanes; i += kLine) __builtin_prefetch(p + i, 0, Level);
 }
 
-// A panel is wider than L1: its lines are asked for this many steps before they are due, since FMAs
-// that were issued for a load that then misses are issued again. Granite Rapids, AVX-512: 86% ->
-// 94% of peak with the panel in L2; 4, 8, 12 and 16 steps within noise. Zen 5: 16 steps are 3%
-// faster than 8 at 14 rows, 1% at 128. Zen 4: no gain.
+// A panel does not fit into L1, so its lines are prefetched this number of steps ahead: FMAs that
+// were issued for a load which misses are issued again. Granite Rapids, AVX-512: 86% to 94% of peak
+// with the panel in L2; 4, 8, 12 and 16 steps are equal within noise. Zen 5: 16 steps are 3% faster
+// than 8 at 14 rows, and 1% at 128. Zen 4: no gain.
 constexpr size_t kStepsAhead = 16;
 
-// Step Lane of w, times lane Lane of each row of A.
+// Step Lane of w times lane Lane of each row of A.
 template <size_t Lane, size_t MR, size_t NV, typename Weight>
 SIMDFORMER_INLINE void add_lane(const VecF32 (&av)[MR], const Weight* SIMDFORMER_RESTRICT w,
                                 VecF32 (&acc)[MR][NV]) {
@@ -128,8 +128,8 @@ SIMDFORMER_INLINE void add_lane(const VecF32 (&av)[MR], const Weight* SIMDFORMER
   }
 }
 
-// The hot loop of levels with lanes, kLanes steps of k at a time: a vector of each row of A. Those
-// that are left over take one lane.
+// The hot loop of levels with lanes: kLanes steps of k at a time, with a vector of each row of A.
+// The remaining steps use one lane each.
 template <size_t MR, size_t NV, typename Weight>
 SIMDFORMER_INLINE void add_by_lanes(size_t steps, const float* SIMDFORMER_RESTRICT a, size_t lda,
                                     const Weight* SIMDFORMER_RESTRICT w, VecF32 (&acc)[MR][NV]) {
@@ -170,9 +170,10 @@ SIMDFORMER_INLINE void multiply_by_lanes(size_t k, const float* a, size_t lda, c
   store_tile(acc, tile);
 }
 
-// The hot loop: MR x NV accumulators, NV loads of W and MR broadcasts of A per step of k. A
-// function of its own, so that the registers are this tile's alone. Unrolled by hand, gcc 12 copies
-// accumulators (94% -> 89%). Weight: float, or bfloat16 in uint16_t, which VecF32::load widens.
+// The hot loop: MR x NV accumulators, and NV loads of W and MR broadcasts of A per step of k. It is
+// a function of its own so that all registers are available for the tile. gcc 12 copies
+// accumulators if it is unrolled by hand (94% falls to 89%). Weight: float, or bfloat16 in
+// uint16_t, which VecF32::load widens.
 template <size_t MR, size_t NV, typename Weight>
 SIMDFORMER_NOINLINE void micro_kernel(size_t k, const float* SIMDFORMER_RESTRICT a, size_t lda,
                                       const Weight* SIMDFORMER_RESTRICT w, const Tile& tile) {

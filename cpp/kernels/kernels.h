@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel table: every kernel's formula, shapes and aliasing, here where it takes a struct and
-// in kernels.inc where it does not. One table is compiled per ISA level (isa/*.cpp); layers call
-// through it. Kernels are single-threaded, never allocate, never
-// throw and trust their arguments: shapes are checked by the layers. Matrices are row-major with a
-// row stride (ld...) in elements.
+// The kernel table, with the formula, shapes and aliasing of every kernel; those without a struct
+// of arguments are described in kernels.inc. One table is compiled per ISA level (isa/*.cpp), and
+// layers call through it. Kernels are single-threaded, never allocate, never throw, and do not
+// check their arguments: the layers check shapes. Matrices are row-major with a row stride (ld...)
+// in elements.
 //
-// Every output element depends on its own row alone and is summed in one fixed order, whatever the
-// number of rows beside it: that is what makes results independent of batch and threads.
+// Every output element depends only on its own row and is summed in one fixed order, whatever the
+// number of other rows is. Therefore results do not depend on batch and threads.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +25,12 @@ enum class Activation : int32_t {
   kSigmoid,
 };
 
-// c[i, j] = activation(sum_p a[i, p] w[j, p] + bias[j]) + residual[i, j], then, if norm_weight is
-// given, each row of c is layer-normalized. Columns j of panels [panel_begin, panel_end) only.
-// w is packed by pack_weight. k may be worked off in chunks: a holds columns [k_begin, k_begin + k)
-// of the whole operand, accumulate adds to what c holds, and only the last chunk sets finish (which
-// applies bias, activation, residual and norm). c may equal residual if k comes in one chunk and
-// activation is the identity; nothing else may overlap.
+// c[i, j] = activation(sum_p a[i, p] w[j, p] + bias[j]) + residual[i, j]. If norm_weight is given,
+// each row of c is then layer-normalized. Only for columns j of panels [panel_begin, panel_end). w
+// is packed by pack_weight. k may be split into several calls: a holds columns [k_begin, k_begin +
+// k) of the whole operand, accumulate adds to the content of c, and only the last call sets finish,
+// which applies bias, activation, residual and norm. c may equal residual if there is only one call
+// and activation is the identity; nothing else may overlap.
 struct GemmArgs {
   size_t m = 0;  // rows of a and c
   size_t n = 0;  // columns of c, as packed
@@ -44,7 +44,7 @@ struct GemmArgs {
   size_t panel_end = 0;
   float* c = nullptr;
   size_t ldc = 0;
-  size_t c_begin = 0;  // column of the output that c's first element holds
+  size_t c_begin = 0;  // the output's column that is the first in c
   bool accumulate = false;
   bool finish = true;
   const float* bias = nullptr;  // (n) or null
@@ -56,29 +56,30 @@ struct GemmArgs {
   float norm_eps = 0.0f;
 };
 
-// int8: columns come in groups of this many, each with a scale of its own.
+// int8: the number of columns per group. Each group has its own scale.
 constexpr size_t kS8Group = 128;
 
-// Columns of a weight that may be outliers.
+// The maximum number of outlier columns of a weight.
 constexpr size_t kS8MaxOutliers = 64;
 
-// Columns that are multiplied in float32, as a few channels with very large values would cost all
-// others their precision. Group g has column[o], o in [begin[g], begin[g + 1]), ascending. kept: 0
-// for an outlier, 1 for any other column. At most kS8MaxOutliers; all may be null: none.
+// Columns that are multiplied in float32: a few channels with very large values would reduce the
+// precision of all others. Group g has column[o] for o in [begin[g], begin[g + 1]), ascending.
+// kept: 0 for an outlier, 1 for other columns. At most kS8MaxOutliers. All pointers are null if
+// there are none.
 struct S8Outliers {
   const uint32_t* begin = nullptr;   // (groups + 1)
   const uint32_t* column = nullptr;  // (begin[groups])
   const float* kept = nullptr;       // (k)
 };
 
-// x to u8, by rows and groups g of columns:
+// Quantizes x to u8, by rows and groups g of columns:
 //   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / 255,
 //   q[i, p] = round((x[i, p] - minimum[i, g]) / scale[i, g]), ties to even
-// so that x ~ minimum + scale q. Where kept is 0, a finite x counts as 0 in minimum and scale,
-// and q is any byte: its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0 beyond
-// cols; scale, minimum: (groups, capacity); each group's first rows are written. A group with a
-// NaN, an infinity or a range beyond float32 gets a scale that is not finite, and so does its row
-// of a product. scale is never below the least normal number.
+// so that x ~ minimum + scale q. Where kept is 0, a finite x counts as 0 in minimum and scale, and
+// q is any byte, because its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0
+// beyond cols; scale, minimum: (groups, capacity). Only the first rows of each group are written. A
+// group with NaN, infinity or a range beyond float32 gets a scale that is not finite, so its row of
+// a product is not finite either. scale is never below the smallest normal number.
 struct QuantizeArgs {
   size_t rows = 0;
   size_t cols = 0;
@@ -91,16 +92,18 @@ struct QuantizeArgs {
   float* minimum = nullptr;
 };
 
-// How a level stores weights of s8: `piece` of a column side by side, their bits exclusive-or flip.
+// How a level stores s8 weights: `piece` adjacent weights of a column, with bits flipped by xor
+// with `flip`.
 struct S8Layout {
   size_t piece;
   int flip;
 };
 
-// weight: (n, k) contiguous s8, scale: (n, groups) contiguous -> what S8Weight points to. packed:
+// weight: (n, k) contiguous s8, scale: (n, groups) contiguous -> the arrays of S8Weight. packed:
 // panels [panels][groups][kS8Group / piece][width][piece]; ranges: panels
-// [panels][groups][2][width], each group's scale and scale times the sum of its weights. width is
-// s8_nr, the last one narrower. Zeros fill k to whole groups and n to vectors.
+// [panels][groups][2][width], with each group's scale, and scale times the sum of its weights.
+// width is s8_nr; the last panel is narrower. k is padded with zeros to whole groups, n to whole
+// vectors.
 struct PackS8Args {
   size_t n = 0;
   size_t k = 0;
@@ -110,8 +113,8 @@ struct PackS8Args {
   float* ranges = nullptr;
 };
 
-// w[j, p] = scale[j, p / kS8Group] weight[j, p], of outlier columns outlier_weight alone (there,
-// weight is 0).
+// w[j, p] = scale[j, p / kS8Group] weight[j, p]. In outlier columns, weight is 0 and outlier_weight
+// is used instead.
 struct S8Weight {
   const int8_t* packed = nullptr;
   const float* ranges = nullptr;
@@ -120,14 +123,14 @@ struct S8Weight {
   const float* outlier_weight = nullptr;  // pack_weight of (n, num_outliers)
 };
 
-// What is kept of the rows of a product.
+// Folds over the rows of a product.
 enum class Fold : int32_t {
-  kMax,            // y[j] = max(y[j], x[i, j] + bias[j]); NaN stays
+  kMax,            // y[j] = max(y[j], x[i, j] + bias[j]); NaN is kept
   kSumLog1p,       // y[j] = y[j] + log(1 + max(0, x[i, j] + bias[j]))
   kSumLog1pTwice,  // y[j] = y[j] + log(1 + log(1 + max(0, x[i, j] + bias[j])))
 };
 
-// For rows i in order. x: (rows, cols), row stride ldx; bias: (cols) or null; y: (cols).
+// Applied to rows i in order. x: (rows, cols), row stride ldx; bias: (cols) or null; y: (cols).
 struct FoldArgs {
   Fold fold = Fold::kMax;
   size_t rows = 0;
@@ -138,14 +141,14 @@ struct FoldArgs {
   float* y = nullptr;
 };
 
-// How a query and a key give their score.
+// The score of a query and a key.
 enum class Score : int32_t {
-  kDot,              // q . k; bilinear, cosine and Euclidean scores reduce to it
+  kDot,              // q . k; bilinear, cosine and Euclidean scores are reduced to it
   kAdditive,         // additive_weight . tanh(q + k)  (Bahdanau et al. 2015)
-  kSquaredDistance,  // -|q - k|^2 term by term, for vectors whose expanded form cancels
+  kSquaredDistance,  // -|q - k|^2 term by term, for vectors for which the expanded form cancels
 };
 
-// What AttentionArgs::weights receives.
+// The values that AttentionArgs::weights receives.
 enum class WeightsStage : int32_t { kScaled, kCapped, kBiased, kSoftmax };
 
 // Attention of one head of one sequence:
@@ -155,10 +158,10 @@ enum class WeightsStage : int32_t { kScaled, kCapped, kBiased, kSoftmax };
 //   s[i, j] = -inf  unless min_distance <= j - i <= max_distance, key_mask[j] and pair_mask[i, j]
 //   out[i, :] = sum_j softmax_j(s)[i, j] v[j, :]
 // q: (num_queries, head_dim), k: (num_keys, head_dim), v: (num_keys, value_dim), out: (num_queries,
-// value_dim); no overlap. A pointer may be null: its term or mask is left out. A row without a key
-// gives masked_value in out and weights; so does one whose biases are all -inf. A masked key's k
-// and v are never mixed in, whatever they hold. The bits of a row do not depend on the other rows,
-// nor on keys behind its last one.
+// value_dim); no overlap. Optional pointers may be null; their terms or masks are then omitted. A
+// row without a key, or with only biases of -inf, gives masked_value in out and weights. k and v of
+// masked keys have no effect, even if they are NaN. The bits of a row do not depend on other rows,
+// nor on keys after its last one.
 struct AttentionArgs {
   static constexpr int64_t kUnbounded = INT64_C(1) << 40;
 
@@ -175,13 +178,14 @@ struct AttentionArgs {
   size_t ldk = 0;
   const float* v = nullptr;
   size_t ldv = 0;
-  // K and V as pack_keys and pack_values laid them out for packed_capacity keys; then k and v are
-  // not read. Only for kDot.
+  // K and V as packed by pack_keys and pack_values for packed_capacity keys; then k and v are not
+  // read. Only for kDot.
   const float* packed_k = nullptr;
   const float* packed_v = nullptr;
   size_t packed_capacity = 0;
   const float* additive_weight = nullptr;  // (head_dim), for kAdditive
-  // Each tanh of kAdditive within 2 ulp of itself; else within 2 ulp of 1, in a third of the time.
+  // exact: each tanh of kAdditive has a relative error of 2 ulp; otherwise an absolute error of 2
+  // ulp of 1, in a third of the time.
   bool exact_tanh = false;
   const float* key_bias = nullptr;       // (num_keys)
   const float* relative_bias = nullptr;  // (num_queries + num_keys - 1)
@@ -198,8 +202,8 @@ struct AttentionArgs {
   float* weights = nullptr;  // (num_queries, num_keys)
   size_t ld_weights = 0;
   WeightsStage weights_stage = WeightsStage::kSoftmax;
-  // For attention_s16: the largest |q| of all queries that share a step, so that those of a head
-  // may come in several calls. 0 or less: that of this call's q.
+  // For attention_s16: the largest |q| of all queries that share a step, so that the queries of a
+  // head can be split into several calls. 0 or less: the largest of this call's q.
   float q_magnitude = 0.0f;
   // attention_scratch(num_keys, head_dim, value_dim) floats: linear in num_keys.
   float* scratch = nullptr;
@@ -231,8 +235,8 @@ struct RmsNormArgs {
   size_t ldy = 0;
 };
 
-// y[i, j] = (x[i, j] - mean[j]) scale[j] + shift[j]: BatchNorm and PowerNorm once their statistics
-// are known. x, y: (rows, cols), x == y allowed; mean, scale, shift: (cols).
+// y[i, j] = (x[i, j] - mean[j]) scale[j] + shift[j]: BatchNorm and PowerNorm with known statistics.
+// x, y: (rows, cols), x == y allowed; mean, scale, shift: (cols).
 struct NormColumnsArgs {
   size_t rows = 0;
   size_t cols = 0;
@@ -277,7 +281,7 @@ struct EmbeddingArgs {
   size_t ldy = 0;
 };
 
-// One sequence's rows to one vector, as sentence-transformers names them.
+// One vector from the rows of a sequence, with sentence-transformers' names.
 enum class Pooling : int32_t {
   kCls,           // x[0]
   kMax,           // max_i x[i]
@@ -287,15 +291,14 @@ enum class Pooling : int32_t {
   kLastToken,     // x[rows - 1]
 };
 
-// gemm_bf16 by AMX: within gemm's bound, but for products below 2^-126, which count as 0, and not
-// with its bits. All null at levels without AMX.
+// gemm_bf16 on AMX: within gemm's error bound, except that products below 2^-126 count as 0. The
+// bits differ from those of gemm. All members are null at levels without AMX.
 struct Bf16Tiles {
-  // Numbers that pack_weight writes for a weight of (n, k): [ceil(n / 16)][ceil(k /
-  // 32)][16][16][2], where columns p and p + 16 of a step of 32 lie side by side: step, p, row,
-  // half.
+  // The number of values that pack_weight writes for a weight (n, k): [ceil(n / 16)][ceil(k /
+  // 32)][16][16][2]. Columns p and p + 16 of a step of 32 are adjacent: step, p, row, half.
   size_t (*packed_size)(size_t n, size_t k) = nullptr;
-  // weight: (n, k), row stride ldw. False if it is to be left to gemm_bf16: it is not finite, or
-  // has nothing but values below 2^-40.
+  // weight: (n, k), row stride ldw. False if gemm_bf16 must be used instead, because the weight is
+  // not finite, or all of its values are below 2^-40.
   bool (*pack_weight)(size_t n, size_t k, const float* weight, size_t ldw,
                       uint16_t* packed) = nullptr;
   // args.packed_weight is not read; k_begin is a multiple of 32; c is not the residual.

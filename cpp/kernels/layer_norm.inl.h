@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Layer normalization (formula at LayerNormArgs). Two passes over a row that sits in L1: the
-// one-pass E[x^2] - mean^2 gives NaN in float32 at a mean of 1e4.
+// Layer normalization (formula at LayerNormArgs). Two passes over a row in L1: E[x^2] - mean^2,
+// with one pass, gives NaN in float32 at a mean of 1e4.
 #pragma once
 
 #include "kernels/kernels.h"

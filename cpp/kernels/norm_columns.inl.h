@@ -8,11 +8,11 @@
 namespace simdformer {
 namespace {
 
-// Rows summed by themselves before they join the total: the rounding errors of a sum then grow with
-// its blocks, not with its rows.
+// Rows are summed in blocks of this size, so that rounding errors grow with the number of blocks
+// and not with the number of rows.
 constexpr size_t kMomentRows = 64;
 
-// sum_i op(x[i, 0..kLanes)) for one vector of columns, n of them valid.
+// sum_i op(x[i, 0..kLanes)) for one vector of columns, of which n are valid.
 template <typename Op>
 SIMDFORMER_INLINE VecF32 sum_columns(size_t rows, size_t n, const float* x, size_t ldx, Op op) {
   VecF32 total = VecF32::zero();

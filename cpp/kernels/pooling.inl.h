@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A sequence's rows to one vector (formulas at Pooling), and L2 normalization.
+// One vector from a sequence's rows (formulas at Pooling), and L2 normalization.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -40,7 +40,7 @@ void pool(Pooling mode, size_t rows, size_t cols, const float* x, size_t ldx, si
       return copy_row(cols, x, y);
     case Pooling::kMax:
       return fold_rows(rows, cols, x, ldx, y, [](VecF32 a, VecF32 b) {
-        return select(is_nan(a), a, max(a, b));  // max() alone would lose a NaN in a
+        return select(is_nan(a), a, max(a, b));  // max() would lose a NaN in a
       });
     case Pooling::kMean:
       sum_rows(rows, cols, x, ldx, y);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Probes for benchmarks: what the machine can do at most at this ISA level.
+// Probes for benchmarks: the limits of the machine at this ISA level.
 #pragma once
 
 #include "kernels/rows.inl.h"
@@ -7,7 +7,7 @@
 namespace simdformer {
 namespace {
 
-// 12 independent chains cover FMA latency 4 x 2 ports and fit the 16 registers of AVX2 and SSE.
+// 12 independent chains cover FMA latency 4 x 2 ports, and fit the 16 registers of AVX2 and SSE.
 constexpr size_t kProbeChains = 12;
 constexpr size_t kProbeFlops = kProbeChains * kLanes * 2;
 
@@ -17,7 +17,7 @@ float probe_fma(size_t iterations) {
   for (size_t i = 0; i < kProbeChains; ++i) acc[i] = VecF32::broadcast(static_cast<float>(i));
   const VecF32 factor = VecF32::broadcast(0.999f);
   const VecF32 step = VecF32::broadcast(1e-3f);
-#pragma GCC unroll 4  // 12 FMAs alone leave 7% of AVX2's ports idle around the branch
+#pragma GCC unroll 4  // with only 12 FMAs, 7% of the ports' time is lost to the branch (AVX2)
   for (size_t n = 0; n < iterations; ++n) {
     SIMDFORMER_UNROLL
     for (size_t i = 0; i < kProbeChains; ++i) acc[i] = fma(acc[i], factor, step);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activations to u8 as they come (formula at QuantizeArgs). Each row's each group of kS8Group
-// columns has its own least value and step: a large value coarsens the steps of its group alone,
-// and values of one sign, as after a GELU, use all 256 codes.
+// Quantizes activations to u8 during a product (formula at QuantizeArgs). Each group of kS8Group
+// columns of a row has its own minimum and step. So a large value affects the precision of its own
+// group only, and values of one sign, as after a GELU, use all 256 codes.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -10,17 +10,18 @@
 namespace simdformer {
 namespace {
 
-// Rows whose ranges are found side by side: alone, each would wait for its own to leave the lanes.
+// Rows whose ranges are computed at the same time, to hide the latency of the reductions.
 constexpr size_t kRangeRows = 4;
 
-// One group of kRangeRows rows.
+// The ranges of one group of kRangeRows rows.
 struct Ranges {
   float least[kRangeRows];
   float greatest[kRangeRows];
-  bool finite;  // every value is, and so is their sum
+  bool finite;  // whether every value and their sum are finite
 };
 
-// Calls take(v) for the vectors of x[0, n), `rest` behind the last value. Masked: of x kept.
+// Calls take(v) for the vectors of x[0, n), with `rest` after the last value. Masked: x is
+// multiplied by kept.
 template <bool Masked, typename Take>
 SIMDFORMER_INLINE void for_each_value(size_t n, const float* x, const float* kept, VecF32 rest,
                                       const Take& take) {
@@ -38,7 +39,7 @@ SIMDFORMER_INLINE void for_each_value(size_t n, const float* x, const float* kep
 template <bool Masked>
 SIMDFORMER_INLINE Ranges find_ranges(size_t n, const float* const (&x)[kRangeRows],
                                      const float* kept) {
-  VecF32 negative[kRangeRows];  // -least: the largest of all is what reduce_max finds
+  VecF32 negative[kRangeRows];  // -least, because reduce_max finds the largest
   VecF32 greatest[kRangeRows];
   VecF32 sum[kRangeRows];
   SIMDFORMER_UNROLL
@@ -63,13 +64,14 @@ SIMDFORMER_INLINE Ranges find_ranges(size_t n, const float* const (&x)[kRangeRow
   return ranges;
 }
 
-// A step that has a reciprocal: never below the least normal number.
+// A step that has a finite reciprocal: never below the smallest normal number.
 SIMDFORMER_INLINE float usable_step(float step) {
   constexpr float kLeastStep = 0x1p-126f;
   return step < kLeastStep ? kLeastStep : step;
 }
 
-// Codes of x[0, n), and 0 up to the end of the group, in pieces that lie `apart` bytes apart.
+// Stores the codes of x[0, n), and 0 up to the end of the group, in pieces with stride `apart` in
+// bytes.
 template <size_t Piece>
 SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float inverse_step,
                                    uint8_t* q, size_t apart) {
@@ -99,7 +101,8 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
   }
 }
 
-// One group of kRangeRows rows from `row` on; where there are fewer, the last one is done again.
+// Quantizes one group of kRangeRows rows starting at `row`. If there are fewer rows, the last one
+// is repeated.
 template <size_t Piece, bool Masked>
 SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t column, size_t row) {
   const float* kept = Masked ? a.kept + column : nullptr;
@@ -128,14 +131,14 @@ SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t co
   }
 }
 
-// Masking by a product costs a twentieth of the time, by comparing and selecting it cost two
-// fifths, and copying a group to put zeros in its outliers' places more than all the rest (Zen 5).
+// Masking by a product takes 5% more time. Comparing and selecting took 40% more; copying a group
+// with zeros for its outliers took longer than everything else (Zen 5).
 template <size_t Piece, bool Masked>
 SIMDFORMER_INLINE void quantize_groups(const QuantizeArgs& a) {
   for (size_t column = 0; column < a.cols; column += kS8Group) {
     const size_t n = min_size(kS8Group, a.cols - column);
     for (size_t row = 0; row < a.rows; row += kRangeRows) {
-      // The usual width as a constant: loops without a counter.
+      // a constant for the usual width, so that loops need no counter
       if (n == kS8Group) {
         quantize_group<Piece, Masked>(a, kS8Group, column, row);
       } else {

@@ -26,7 +26,7 @@ SIMDFORMER_INLINE void rotate_halves(size_t pairs, const float* x, const float* 
   }
 }
 
-// Columns (2 j, 2 j + 1): left to the compiler's vectorizer, which has the shuffles.
+// Columns (2 j, 2 j + 1): the compiler vectorizes this with shuffles.
 SIMDFORMER_INLINE void rotate_neighbours(size_t pairs, const float* x, const float* cos,
                                          const float* sin, float* y) {
   for (size_t j = 0; j < pairs; ++j) {

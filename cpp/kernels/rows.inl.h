@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loops over the elements of a row, written once: whole vectors, then one partial vector.
+// Loops over the elements of a row: whole vectors, then one partial vector.
 #pragma once
 
 #include "simd/macros.h"
@@ -14,7 +14,7 @@ SIMDFORMER_INLINE size_t max_size(size_t a, size_t b) { return a < b ? b : a; }
 SIMDFORMER_INLINE size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 SIMDFORMER_INLINE size_t round_up(size_t a, size_t b) { return ceil_div(a, b) * b; }
 
-// x[0, n), zeros behind it.
+// x[0, n), followed by zeros.
 SIMDFORMER_INLINE VecF32 load_first(const float* x, size_t n) {
   if (n >= kLanes) return VecF32::load(x);
   return n > 0 ? VecF32::load(x, n) : VecF32::zero();
@@ -55,7 +55,7 @@ SIMDFORMER_INLINE float sum_row(size_t n, const float* x, Op op) {
   return reduce_add((s0 + s1) + (s2 + s3));
 }
 
-// NaN and inf are what x - x does not turn into 0.
+// x - x is 0 for finite numbers, and NaN for NaN and infinity.
 SIMDFORMER_INLINE bool all_finite(const float* x, size_t n) {
   return sum_row(n, x, [](VecF32 v) { return v - v; }) == 0.0f;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// S8Form of a level whose dot products take four codes from a lane: 16 codes of each row stay in a
-// register while four steps of a panel pass.
+// S8Form of a level with dot products that use four codes of one lane: 16 codes of each row stay in
+// a register for four steps of a panel.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
@@ -11,7 +11,7 @@ namespace {
 struct S8Form {
   static constexpr size_t kPiece = 4;
   static constexpr size_t kTogether = 1;
-  static constexpr size_t kRowBytes = kS8Group + 16;  // behind the codes, a start
+  static constexpr size_t kRowBytes = kS8Group + 16;  // the codes, then an initial value
 
   static constexpr size_t size(size_t width) { return kS8Group * width; }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// S8Form of a level that multiplies 2 x 8 codes with 2 x 8 weights: pairs of rows and of columns.
+// S8Form of a level that multiplies 2 x 8 codes by 2 x 8 weights: pairs of rows and of columns.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
@@ -10,7 +10,7 @@ namespace {
 struct S8Form {
   static constexpr size_t kPiece = 8;
   static constexpr size_t kTogether = 2;
-  static constexpr size_t kRowBytes = kS8Group + 16;  // behind the codes, a start
+  static constexpr size_t kRowBytes = kS8Group + 16;  // the codes, then an initial value
 
   static constexpr size_t size(size_t width) { return kS8Group * width; }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// S8Form of a level that widens products: 16 codes of a row times 16 weights of a column, whose
-// sums stay apart in four lanes until the group is done.
+// S8Form of a level that widens products: 16 codes of a row times 16 weights of a column. Their
+// sums stay in four separate lanes until the group is done.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
@@ -11,13 +11,13 @@ namespace {
 struct S8Form {
   static constexpr size_t kPiece = 16;
   static constexpr size_t kTogether = 1;
-  static constexpr size_t kRowBytes = kS8Group + 16;  // behind the codes, a start
+  static constexpr size_t kRowBytes = kS8Group + 16;  // the codes, then an initial value
 
   static constexpr size_t size(size_t width) { return kS8Group * width; }
 
   SIMDFORMER_INLINE S8Panel of(const S8Panel& w, size_t) { return w; }
 
-  // acc = the integer sums of one group, of the four columns that begin at w.
+  // acc = the integer sums of one group, for the four columns starting at w.
   template <size_t MR>
   static SIMDFORMER_INLINE void sum_columns(const uint8_t* SIMDFORMER_RESTRICT q,
                                             const int8_t* SIMDFORMER_RESTRICT w, size_t step,

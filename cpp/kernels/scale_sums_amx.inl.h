@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The vectors' part of gemm_s8_amx.inl.h: the blocks of a call, and their integer sums, which the
-// tiles left in memory, scaled and added in float32.
+// The part of gemm_s8_amx.inl.h that uses vectors: the blocks of a call, and their integer sums,
+// which tiles have stored in memory, scaled and added in float32.
 #pragma once
 
 #include "kernels/start_sums_amx.inl.h"
@@ -16,7 +16,7 @@ struct S8Columns {
   const uint16_t* start = nullptr;  // (count, kStartTile)
 };
 
-// Rows [row, row + rows) of such columns, at most 32, and what A has of them. rows 0: no block.
+// Rows [row, row + rows) of these columns, at most 32, and their part of A. rows = 0: no block.
 struct S8Block {
   size_t row = 0;
   size_t rows = 0;
@@ -27,16 +27,17 @@ struct S8Block {
   bool has(size_t i, size_t j) const { return i * kAmxRows < rows && j < columns->count; }
 };
 
-// What a block brings into L2 of the next columns: with every group, `bytes` of each vector.
+// The part of the next columns that a block prefetches into L2: with every group, `bytes` of each
+// vector.
 struct S8Next {
   const int8_t* packed = nullptr;
   size_t bytes = 0;
 };
 
-// Rows that are finished at once.
+// Rows that are finished at a time.
 constexpr size_t kShareRows = kAmxBlock / 4;
 
-// A call on its way through its blocks.
+// The state of a call between blocks.
 struct S8Pipeline {
   explicit S8Pipeline(const GemmArgs& args)
       : g(args),
@@ -47,10 +48,10 @@ struct S8Pipeline {
   size_t groups;
   size_t vector_size;  // of packed weights
   S8Next next = {};
-  S8Block last = {};  // whose last group's sums are still in the tiles
+  S8Block last = {};  // the sums of its last group are still in the tiles
   // (32, 32) each.
-  alignas(64) int32_t sums[kAmxBlock * kAmxBlock];  // of the stage before
-  alignas(64) float totals[kAmxBlock * kAmxBlock];  // of those before that one
+  alignas(64) int32_t sums[kAmxBlock * kAmxBlock];  // of the previous stage
+  alignas(64) float totals[kAmxBlock * kAmxBlock];  // of the stages before that
 };
 
 template <typename Sum>
@@ -66,7 +67,7 @@ SIMDFORMER_INLINE void load_scales(const S8Columns& columns, size_t group, VecF3
   }
 }
 
-// A row's totals and its sums, scaled.
+// A row's totals plus its scaled sums.
 template <size_t NV>
 SIMDFORMER_INLINE void add_scaled(const S8Pipeline& p, size_t row, float scale,
                                   const VecF32 (&scale_w)[NV], VecF32 (&total)[NV]) {
@@ -79,7 +80,7 @@ SIMDFORMER_INLINE void add_scaled(const S8Pipeline& p, size_t row, float scale,
   }
 }
 
-// totals += a group's sums, rows [begin, end) of a block.
+// totals += scaled sums of a group, rows [begin, end) of a block.
 template <size_t NV>
 SIMDFORMER_INLINE void add_to_totals(const S8Block& b, size_t group, size_t begin, size_t end,
                                      S8Pipeline& p) {
@@ -94,7 +95,7 @@ SIMDFORMER_INLINE void add_to_totals(const S8Block& b, size_t group, size_t begi
   }
 }
 
-// A tile of NV vectors, which may lie in two panels.
+// A tile of NV vectors, which may be in two panels.
 template <size_t NV>
 SIMDFORMER_INLINE Tile columns_tile(const GemmArgs& g, size_t vector, size_t row) {
   Tile tile = vector_tile(g, vector, row);
@@ -105,7 +106,8 @@ SIMDFORMER_INLINE Tile columns_tile(const GemmArgs& g, size_t vector, size_t row
   return tile;
 }
 
-// Rows [first, first + MR) of the last block, now that the sums of its last group are stored.
+// Finishes rows [first, first + MR) of the last block, after the sums of its last group were
+// stored.
 template <size_t MR, size_t NV>
 SIMDFORMER_NOINLINE void finish_block_rows(const S8Pipeline& p, size_t first) {
   const S8Block& b = p.last;
@@ -122,7 +124,7 @@ SIMDFORMER_NOINLINE void finish_block_rows(const S8Pipeline& p, size_t first) {
   store_tile(sum, tile);
 }
 
-// A quarter of the last block.
+// Finishes a quarter of the last block.
 SIMDFORMER_INLINE void finish_share(const S8Pipeline& p, size_t share) {
   const size_t first = share * kShareRows;
   if (first >= p.last.rows) return;

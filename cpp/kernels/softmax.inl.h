@@ -11,7 +11,7 @@ namespace {
 
 constexpr float kInfinity = __builtin_inff();
 
-// The largest element, -inf for an empty row. NaN may be passed over: exp brings it back.
+// The largest element, -inf for an empty row. NaN may be ignored here, because exp returns it.
 SIMDFORMER_INLINE float max_row(size_t n, const float* x) {
   const VecF32 lowest = VecF32::broadcast(-kInfinity);
   VecF32 m0 = lowest;
@@ -26,9 +26,9 @@ SIMDFORMER_INLINE float max_row(size_t n, const float* x) {
   return reduce_max(max(m0, m1));
 }
 
-// y[i] = e^(scale (x[i] - max)), returns their sum. Subtracting before scaling keeps the largest
-// element at exactly e^0. scale > 0. Vector i goes to partial sum i % 2, so that zeros behind the
-// last element do not change the sum's bits.
+// y[i] = e^(scale (x[i] - max)). Returns their sum. Subtracting before scaling makes the largest
+// element exactly e^0. scale > 0. Vector i is added to partial sum i % 2, so that zeros after the
+// last element do not change the bits of the sum.
 SIMDFORMER_INLINE float exp_row_sum(size_t n, float scale, float max_value, const float* x,
                                     float* y) {
   constexpr float kLog2E = 1.44269504f;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What gemm_s8's sums begin with on AMX: of each group the row's minimum times the weights' sum,
-// and the outliers, as products of bfloat16 in one step of tiles, where AVX-512 would take as long
-// for them as for everything else. Both factors are taken to 16 bits, as the sum of two bfloat16
-// (subnormal ones count as 0): 2^-15 of each product at worst, where the codes beside it have 8.
+// The initial values of gemm_s8's sums on AMX: for each group the row's minimum times the sum of
+// weights, plus the outliers. They are computed as products of bfloat16 in one step of tiles.
+// AVX-512 would take as long for them as for everything else. Both factors are rounded to 16 bits,
+// as the sum of two bfloat16 (subnormal ones count as 0). The relative error of a product is at
+// most 2^-15; the codes have 8 bits.
 #pragma once
 
 #include "kernels/blocks_amx.inl.h"
@@ -12,11 +13,11 @@
 namespace simdformer {
 namespace {
 
-// A tile's row holds 16 pairs. (x1, x1) and (x2, x2) of A meet (w1, w2) twice.
+// A tile's row has 16 pairs. (x1, x1) and (x2, x2) of A are multiplied with (w1, w2) twice.
 constexpr size_t kStartTerms = kLanes / 2;
 constexpr size_t kStartTile = kAmxRows * kAmxBytes / sizeof(uint16_t);
 
-// Outliers that have a place beside the minima; more are added by FMAs.
+// The number of outliers that fit beside the minima. FMAs add further ones.
 SIMDFORMER_INLINE size_t num_start_outliers(size_t groups, size_t num_outliers) {
   return min_size(num_outliers, kStartTerms - groups);
 }
@@ -40,7 +41,8 @@ SIMDFORMER_INLINE void pack_start_rows(size_t groups, size_t rows, const S8Rows&
   }
 }
 
-// One vector of W: (16 pairs, 16 columns), zeros before, as terms that do not exist are left alone.
+// One vector of W: (16 pairs, 16 columns). It is filled with zeros first, so missing terms add
+// nothing.
 SIMDFORMER_INLINE void pack_start_weights(size_t groups, size_t num_outliers, const S8Panel& w,
                                           uint16_t* to) {
   const size_t outliers = num_start_outliers(groups, num_outliers);
@@ -60,7 +62,7 @@ SIMDFORMER_INLINE void pack_start_weights(size_t groups, size_t num_outliers, co
   }
 }
 
-// The outliers that had no place.
+// Adds the outliers that did not fit.
 template <size_t MR, size_t NV>
 SIMDFORMER_INLINE void add_more_outliers(size_t groups, const S8Rows& a, const S8Panel (&w)[2],
                                          VecF32 (&sum)[MR][NV]) {

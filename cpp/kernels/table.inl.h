@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fills the table of one ISA level. Before including this, an isa/*.cpp includes its vec_*.h,
-// defines kIsaName, kTileRows and kTileVectors, and includes the int8 GEMM of its choice,
-// gemm_s8_*.inl.h. A kernel of kernels.inc that no file below defines is a compile error, one that
-// kernels.inc lacks too (-Wunused-function).
+// defines kIsaName, kTileRows and kTileVectors, and includes one of the int8 GEMMs,
+// gemm_s8_*.inl.h. A kernel in kernels.inc that no file below defines is a compile error; so is a
+// kernel that is missing in kernels.inc (-Wunused-function).
 #pragma once
 
 #include "kernels/activation.inl.h"

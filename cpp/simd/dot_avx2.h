@@ -8,7 +8,8 @@ namespace simdformer {
 namespace {
 
 // acc + sum of a lane's four products of unsigned a and signed b, exact: vpmaddwd on bytes widened
-// to 16 bits, even and odd ones apart. (vpmaddubsw takes bytes but saturates at 255 * 127 * 2.)
+// to 16 bits, even and odd ones separately. (vpmaddubsw takes bytes but saturates at 255 * 127 *
+// 2.)
 SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   const __m256i a_even = _mm256_and_si256(a.raw, _mm256_set1_epi16(0xFF));
   const __m256i a_odd = _mm256_srli_epi16(a.raw, 8);
@@ -19,7 +20,7 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   return {_mm256_add_epi32(acc.raw, sum)};
 }
 
-// Bytes of weights w, as dot_split reads them: |w|, and 0x7F where w < 0, 0x80 elsewhere.
+// Weights w in the form that dot_split needs: |w|, and the bits 0x7F where w < 0, else 0x80.
 struct SplitBytes {
   VecI32 magnitude;
   VecI32 flips;
@@ -31,14 +32,15 @@ SIMDFORMER_INLINE SplitBytes split_signs(VecI32 w) {
           {_mm256_xor_si256(negative, _mm256_set1_epi8(static_cast<char>(0x80)))}};
 }
 
-// acc + the sum of a lane's four products of flips and w, exact: both have at most 2^7.
+// acc + the sum of a lane's four products of flips and w, exact, because magnitudes are at most
+// 2^7.
 SIMDFORMER_INLINE VecI32 add_starts(VecI32 acc, VecI32 flips, VecI32 w) {
   const __m256i pairs = _mm256_maddubs_epi16(flips.raw, w.raw);
   return {_mm256_add_epi32(acc.raw, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }
 
-// acc + the sum of a lane's four products of unsigned a - flips and w, exact. flips: of 32 bytes.
-// In assembly, because gcc 12 copies every accumulator and spills some.
+// acc + the sum of a lane's four products of unsigned a - flips and w, exact. flips: the bits of 32
+// bytes. In assembly, because gcc 12 copies every accumulator and spills some.
 SIMDFORMER_INLINE VecI32 dot_split(VecI32 acc, VecI32 a, VecI32 magnitude, const int8_t* flips) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i product;
@@ -52,7 +54,7 @@ SIMDFORMER_INLINE VecI32 dot_split(VecI32 acc, VecI32 a, VecI32 magnitude, const
   return acc;
 }
 
-// acc + the sum of a lane's two products of s16, exact if it fits.
+// acc + the sum of a lane's two products of s16, exact if it does not overflow.
 SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
   return {_mm256_add_epi32(acc.raw, _mm256_madd_epi16(a.raw, b.raw))};
 }

@@ -14,7 +14,7 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   return acc;
 }
 
-// acc + the sum of a lane's two products of s16, exact if it fits.
+// acc + the sum of a lane's two products of s16, exact if it does not overflow.
 SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
   asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(acc.raw) : "x"(a.raw), "x"(b.raw));
   return acc;

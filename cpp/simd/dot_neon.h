@@ -7,10 +7,10 @@
 namespace simdformer {
 namespace {
 
-constexpr size_t kDotOps = 8;  // of a lane: products and sums
+constexpr size_t kDotOps = 8;  // per lane: products and sums
 
-// acc + products of the unsigned bytes of a and b, four in each lane, exact: a product fits 16
-// bits, the sum of two does not.
+// acc + products of the unsigned bytes of a and b, four in each lane, exact: one product fits into
+// 16 bits, but the sum of two does not.
 SIMDFORMER_INLINE VecI32 dot_u8(VecI32 acc, VecI32 a, VecI32 b) {
   const uint8x16_t x = vreinterpretq_u8_s32(a.raw);
   const uint8x16_t y = vreinterpretq_u8_s32(b.raw);

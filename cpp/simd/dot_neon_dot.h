@@ -7,7 +7,7 @@
 namespace simdformer {
 namespace {
 
-constexpr size_t kDotOps = 8;  // of a lane: products and sums
+constexpr size_t kDotOps = 8;  // per lane: products and sums
 
 // acc + the sum of each lane's four products of the unsigned bytes of a and b, exact.
 SIMDFORMER_INLINE VecI32 dot_u8(VecI32 acc, VecI32 a, VecI32 b) {

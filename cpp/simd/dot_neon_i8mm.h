@@ -7,7 +7,7 @@
 namespace simdformer {
 namespace {
 
-constexpr size_t kDotOps = 16;  // of a lane: products and sums
+constexpr size_t kDotOps = 16;  // per lane: products and sums
 
 // acc + a b^T of the unsigned bytes of a: (2, 8) and b: (2, 8), exact. acc: (2, 2).
 SIMDFORMER_INLINE VecI32 dot_u8(VecI32 acc, VecI32 a, VecI32 b) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// erf(x / sqrt(2)) for x >= 0: what GELU multiplies |x| / 2 by. Absolute error 2e-7.
+// erf(x / sqrt(2)) for x >= 0, the factor of |x| / 2 in GELU. Absolute error 2e-7.
 #pragma once
 
 #include "simd/erf_table.h"
@@ -8,10 +8,11 @@
 namespace simdformer {
 namespace {
 
-// z P(2 z^2 / 3.93^2 - 1) with z = min(x / sqrt(2), 3.93): beyond, erf is 1 in float32. P of degree
-// 15 in a variable centered on 0, so that Horner's rule does not cancel; no division, no exp (fit:
-// 2.2e-8). As an even and an odd half, GELU is 13% faster on Zen 5, but the generic level, without
-// fused multiply-adds, leaves its bound. Abramowitz-Stegun 7.1.26 has 1.5e-7 but needs both.
+// z P(2 z^2 / 3.93^2 - 1) with z = min(x / sqrt(2), 3.93), because beyond that erf is 1 in float32.
+// P has degree 15 in a variable centered on 0, so that Horner's rule does not cancel; no division,
+// no exp (error of the fit: 2.2e-8). Split into an even and an odd half, GELU is 13% faster on Zen
+// 5, but the generic level, without fused multiply-adds, exceeds its error bound. Abramowitz-Stegun
+// 7.1.26 has 1.5e-7 but needs both a division and exp.
 SIMDFORMER_INLINE VecF32 erf_by_polynomial(VecF32 x) {
   constexpr float kP[] = {0.359820217f,   -0.179660335f,   0.133781686f,   -0.108999535f,
                           0.0905593112f,  -0.0741330832f,  0.0586065836f,  -0.0436911471f,
@@ -22,9 +23,9 @@ SIMDFORMER_INLINE VecF32 erf_by_polynomial(VecF32 x) {
   return min(VecF32::broadcast(1.0f), z * polynomial(t, kP));
 }
 
-// By the polynomial of x's segment. The number of the segment is in the low bits of x / step +
-// 1.5 2^23, which is also how it is rounded. GELU on Zen 5: 2.2 times as fast; with degree 3 three
-// times, but the fit would be off by 3e-7.
+// Uses the polynomial of x's segment. The number of the segment is in the low bits of x / step +
+// 1.5 2^23; this addition also rounds it. GELU on Zen 5: 2.2 times as fast. With degree 3 it would
+// be three times as fast, but the error of the fit 3e-7.
 template <typename Vec>
 SIMDFORMER_INLINE Vec erf_by_table(Vec x) {
   const Vec shift = Vec::broadcast(12582912.0f);

@@ -5,5 +5,5 @@
 #define SIMDFORMER_INLINE inline __attribute__((always_inline))
 #define SIMDFORMER_NOINLINE __attribute__((noinline))
 #define SIMDFORMER_RESTRICT __restrict__
-// Tiles live in registers only if every loop over them is unrolled in full.
+// Tiles stay in registers only if every loop over them is completely unrolled.
 #define SIMDFORMER_UNROLL _Pragma("GCC unroll 16")

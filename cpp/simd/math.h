@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// exp, log1p, tanh and sigmoid on VecF32, written once. Include a vec_*.h first.
-// Coefficients are weighted minimax fits in float64 (Lawson iteration), rounded to float32.
+// exp, log1p, tanh and sigmoid on VecF32, for all levels. Include a vec_*.h first. Coefficients are
+// weighted minimax fits in float64 (Lawson iteration), rounded to float32.
 #pragma once
 
 #include "simd/macros.h"
@@ -33,42 +33,43 @@ SIMDFORMER_INLINE ExpParts split_exp(VecF32 x) {
   return {n, fma(polynomial(r, kQ) * r, r, r)};
 }
 
-// Below -104 the result is 0, above 88.73 it is inf; NaN stays NaN.
+// Below -104 the result is 0, above 88.73 it is inf; NaN is kept.
 SIMDFORMER_INLINE VecF32 exp(VecF32 x) {
   x = max(VecF32::broadcast(-105.0f), min(VecF32::broadcast(89.0f), x));
   const ExpParts e = split_exp(x);
   return scale_by_pow2(VecF32::broadcast(1.0f) + e.t, e.n);
 }
 
-// 2^x by c's polynomial on x - round(x), which is exact: no constant is split.
+// 2^x by the polynomial c of x - round(x), which is exact, so no constant needs to be split.
 template <size_t N>
 SIMDFORMER_INLINE VecF32 exp2_by(VecF32 x, const float (&c)[N]) {
-  // Two additions round faster than the instruction for it: 1.5 2^23 leaves no bits to a fraction.
+  // Two additions are faster than the rounding instruction: adding 1.5 2^23 leaves no bits for a
+  // fraction.
   const VecF32 shift = VecF32::broadcast(12582912.0f);
   const VecF32 n = (x + shift) - shift;
   return scale_by_pow2(polynomial(x - n, c), n);
 }
 
-// 2^x for x <= 0, what softmax is made of: two roundings less than e^x. Fit of degree 6 with 2^0 =
-// 1: 2.0e-9; 0.94 ulp at most, 1.23 without a fused multiply-add. From -150 on the result is 0,
-// also for -inf; NaN stays NaN.
+// 2^x for x <= 0, used by softmax: two roundings fewer than e^x. A fit of degree 6 with 2^0 = 1:
+// error 2.0e-9, at most 0.94 ulp, 1.23 without a fused multiply-add. From -150 on the result is 0,
+// also for -inf; NaN is kept.
 SIMDFORMER_INLINE VecF32 exp2_nonpositive(VecF32 x) {
   constexpr float kP[] = {1.0f,           0.693147182f,  0.240226477f,  0.0555033237f,
                           0.00961843692f, 0.0013398875f, 0.00015353362f};
   return exp2_by(max(VecF32::broadcast(-160.0f), x), kP);
 }
 
-// 2^x for what is then rounded to an integer of some 13 bits: fit of degree 4, 2.6e-6. Below -2 it
-// may be 2^-2.
+// 2^x for results that are rounded to integers of about 13 bits: a fit of degree 4, error 2.6e-6.
+// Below -2 it may return 2^-2.
 SIMDFORMER_INLINE VecF32 exp2_coarse(VecF32 x) {
   constexpr float kP[] = {0.999999285f, 0.693121791f, 0.240247443f, 0.0559178591f, 0.00957010128f};
   return exp2_by(max(VecF32::broadcast(-2.0f), x), kP);
 }
 
-// log(1 + x) for x >= 0 = n ln 2 + log(1 + f), 1 + f = (1 + x) 2^-n in [0.75, 1.5): n is the
-// nearest integer to the exponent and mantissa of 1 + x read as one number. f is made of x, not of
-// 1 + x, so that a small x keeps its relative accuracy. log(1 + f) = 2 artanh(s), s = f / (2 + f):
-// its series up to s^11, |s| <= 0.2, leaves 1.3e-9. inf and NaN are given back.
+// log(1 + x) for x >= 0 = n ln 2 + log(1 + f), 1 + f = (1 + x) 2^-n in [0.75, 1.5). n is the
+// exponent of 1 + x, rounded with its mantissa. f is computed from x, not from 1 + x, so that small
+// x keep their relative accuracy. log(1 + f) = 2 artanh(s), s = f / (2 + f): its series up to s^11,
+// |s| <= 0.2, has an error of 1.3e-9. inf and NaN are returned.
 SIMDFORMER_INLINE VecF32 log1p(VecF32 x) {
   constexpr float kSeries[] = {0.333333333f, 0.2f, 0.142857143f, 0.111111111f, 0.0909090909f};
   const VecF32 one = VecF32::broadcast(1.0f);
@@ -90,7 +91,7 @@ SIMDFORMER_INLINE VecF32 sigmoid(VecF32 x) {
   return one / (one + exp(VecF32::zero() - x));
 }
 
-// (e^2|x| - 1) / (e^2|x| + 1) by e^2|x| - 1 = 2^n t + (2^n - 1), which keeps its relative accuracy
+// (e^2|x| - 1) / (e^2|x| + 1), where e^2|x| - 1 = 2^n t + (2^n - 1) keeps its relative accuracy
 // near 0, where n = 0. Beyond 9.1, tanh is 1 in float32.
 SIMDFORMER_INLINE VecF32 tanh(VecF32 x) {
   const VecF32 one = VecF32::broadcast(1.0f);

@@ -10,12 +10,12 @@ namespace {
 
 constexpr size_t kSplitPlanes = 3;
 
-// Each plane of 16 values, in the upper halves of the lanes.
+// Each plane contains 16 values, in the upper halves of the lanes.
 struct Split {
   __m512i plane[kSplitPlanes];
 };
 
-// Cut off, not rounded, so that the first plane never overflows.
+// Truncated, not rounded, so that the first plane never overflows.
 SIMDFORMER_INLINE Split split(VecF32 x) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
   const __m512i first = _mm512_and_si512(_mm512_castps_si512(x.raw), upper);
@@ -25,7 +25,7 @@ SIMDFORMER_INLINE Split split(VecF32 x) {
   return {{first, second, _mm512_castps_si512(last)}};
 }
 
-// Bfloat16 side by side, from the upper halves of two lanes.
+// Adjacent bfloat16, from the upper halves of two lanes.
 SIMDFORMER_INLINE VecF32 pair_up(__m512i low, __m512i high) {
   constexpr int kFirstOrSecondAndThird = 0xF8;
   const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000));
@@ -46,8 +46,8 @@ SIMDFORMER_INLINE SplitTwo split_two(VecF32 x) {
   return {parts.plane[0], _mm512_add_epi32(_mm512_castps_si512(rest), _mm512_set1_epi32(0x8000))};
 }
 
-// Splits 32 values; plane i goes to to + i * step, lane by lane low in the lower half and high in
-// the upper one.
+// Splits 32 values. Plane i is written to to + i * step; in each lane, `low` is in the lower half
+// and `high` in the upper one.
 SIMDFORMER_INLINE void store_split(VecF32 low, VecF32 high, uint16_t* to, size_t step) {
   const Split l = split(low);
   const Split h = split(high);
@@ -57,7 +57,7 @@ SIMDFORMER_INLINE void store_split(VecF32 low, VecF32 high, uint16_t* to, size_t
   }
 }
 
-// The low and the high half of 16 such lanes.
+// The lower and the upper half of 16 such lanes.
 SIMDFORMER_INLINE VecF32 low_half(const uint16_t* pairs) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_load_si512(pairs), 16))};
 }

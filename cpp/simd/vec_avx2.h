@@ -28,11 +28,11 @@ struct VecF32 {
   static SIMDFORMER_INLINE VecF32 zero() { return {_mm256_setzero_ps()}; }
   static SIMDFORMER_INLINE VecF32 broadcast(float x) { return {_mm256_set1_ps(x)}; }
   static SIMDFORMER_INLINE VecF32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  // Reads p[0, n), n <= kLanes; the other lanes are 0.
+  // Reads p[0, n), n <= kLanes. The other lanes are 0.
   static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
     return {_mm256_maskload_ps(p, first(n))};
   }
-  // p[0, kLanes) in bfloat16, exactly.
+  // p[0, kLanes) in bfloat16, converted exactly.
   static SIMDFORMER_INLINE VecF32 load(const uint16_t* p) {
     const __m256i wide =
         _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -59,7 +59,7 @@ struct VecF32 {
 SIMDFORMER_INLINE VecF32 fma(VecF32 a, VecF32 b, VecF32 c) {
   return {_mm256_fmadd_ps(a.raw, b.raw, c.raw)};
 }
-// When either operand is NaN, max and min give the second.
+// If either operand is NaN, max and min return the second one.
 SIMDFORMER_INLINE VecF32 max(VecF32 a, VecF32 b) { return {_mm256_max_ps(a.raw, b.raw)}; }
 SIMDFORMER_INLINE VecF32 min(VecF32 a, VecF32 b) { return {_mm256_min_ps(a.raw, b.raw)}; }
 SIMDFORMER_INLINE VecF32 sqrt(VecF32 a) { return {_mm256_sqrt_ps(a.raw)}; }
@@ -71,8 +71,8 @@ SIMDFORMER_INLINE VecF32 copysign(VecF32 magnitude, VecF32 sign) {
   const __m256 bit = _mm256_set1_ps(-0.0f);
   return {_mm256_or_ps(magnitude.raw, _mm256_and_ps(sign.raw, bit))};
 }
-// x * 2^n for integral n; subnormal results are rounded, not flushed. 2^n may lie outside the
-// normal range, so it is applied in two factors.
+// x * 2^n for integral n. Subnormal results are rounded, not flushed. 2^n may be out of the normal
+// range, so it is applied as two factors.
 SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
   const __m256i whole = _mm256_cvtps_epi32(n.raw);
   const __m256i half = _mm256_srai_epi32(whole, 1);
@@ -98,13 +98,13 @@ SIMDFORMER_INLINE VecF32 select_first(size_t n, VecF32 a, VecF32 b) {
   return select(_mm256_castsi256_ps(VecF32::first(n)), a, b);
 }
 
-// Lane sums in a fixed tree: halves are added until one lane is left.
+// The sum of the lanes in a fixed tree: halves are added until one lane is left.
 SIMDFORMER_INLINE float reduce_add(VecF32 a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
-// The largest lane; lanes that are NaN may be passed over.
+// The largest lane. Lanes that are NaN may be ignored.
 SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   const __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(a.raw), _mm256_extractf128_ps(a.raw, 1));
   const __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
@@ -116,7 +116,7 @@ SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
   for (size_t i = 0; i < 4; ++i) largest[i] = reduce_max(a[i]);
 }
 
-// kLanes sums of integer products; dot_u8s8 and dot_s16 are in dot_avx2*.h, for they depend on
+// kLanes sums of integer products. dot_u8s8 and dot_s16 are in dot_avx2*.h, because they depend on
 // VNNI.
 struct VecI32 {
   static constexpr bool kHasFastS16 = true;
@@ -124,7 +124,7 @@ struct VecI32 {
   __m256i raw;
 
   static SIMDFORMER_INLINE VecI32 zero() { return {_mm256_setzero_si256()}; }
-  // Four bytes a lane.
+  // Four bytes per lane.
   static SIMDFORMER_INLINE VecI32 load(const int8_t* p) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
   }
@@ -140,7 +140,7 @@ struct VecI32 {
 };
 
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {_mm256_cvtepi32_ps(a.raw)}; }
-// The same bits, of another type.
+// The same bits as another type.
 SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {_mm256_castps_si256(a.raw)}; }
 SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {_mm256_castsi256_ps(a.raw)}; }
 SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) { return {_mm256_sub_epi32(a.raw, b.raw)}; }
@@ -151,16 +151,16 @@ SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) {
   const __m128i s2 = _mm_max_epi32(s4, _mm_unpackhi_epi64(s4, s4));
   return _mm_cvtsi128_si32(_mm_max_epi32(s2, _mm_shuffle_epi32(s2, 1)));
 }
-// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the low half of
-// lane i, high[i] in its high half. What lies outside, or is NaN, gives any number.
+// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the lower half
+// of lane i, high[i] in its upper half. Lanes out of range, or NaN, give any number.
 SIMDFORMER_INLINE VecI32 pair_s16(VecF32 low, VecF32 high) {
   const __m256i shifted = _mm256_slli_epi32(_mm256_cvtps_epi32(high.raw), 16);
   return {_mm256_blend_epi16(_mm256_cvtps_epi32(low.raw), shifted, 0xAA)};
 }
-// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
-// outside, or is NaN, gives any byte.
+// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even. Lanes out of
+// range, or NaN, give any byte.
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
-  // Packing goes by 128-bit halves: 4 bytes of a[0], of a[1], ... of each.
+  // Packing works on 128-bit halves: 4 bytes of a[0], of a[1], ... of each.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const __m256i low =
       _mm256_packs_epi32(_mm256_cvtps_epi32(a[0].raw), _mm256_cvtps_epi32(a[1].raw));

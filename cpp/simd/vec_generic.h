@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// VecF32 in the compiler's own vectors: 4 lanes, SSE2 on baseline x86-64, no FMA instruction even
-// where the architecture has one, so that its bits are the same everywhere.
-// Every vec_*.h has the same members with the same meaning.
+// VecF32 in the compiler's own vectors: 4 lanes, SSE2 on baseline x86-64. It uses no FMA
+// instruction even if the architecture has one, so that its bits are the same everywhere. Every
+// vec_*.h has the same members with the same meaning.
 #pragma once
 
 #include <cstddef>
@@ -35,13 +35,13 @@ struct VecF32 {
     __builtin_memcpy(&v.raw, p, sizeof(v.raw));
     return v;
   }
-  // Reads p[0, n), n <= kLanes; the other lanes are 0.
+  // Reads p[0, n), n <= kLanes. The other lanes are 0.
   static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
     VecF32 v = zero();
     for (size_t i = 0; i < n; ++i) v.raw[i] = p[i];
     return v;
   }
-  // p[0, kLanes) in bfloat16, exactly.
+  // p[0, kLanes) in bfloat16, converted exactly.
   static SIMDFORMER_INLINE VecF32 load(const uint16_t* p) {
     const I32x4 bits{p[0], p[1], p[2], p[3]};
     VecF32 v;
@@ -60,9 +60,9 @@ struct VecF32 {
   friend SIMDFORMER_INLINE VecF32 operator/(VecF32 a, VecF32 b) { return {a.raw / b.raw}; }
 };
 
-// a * b + c, rounded twice: fmaf() without the instruction is a slow library call.
+// a * b + c, rounded twice: without the instruction, fmaf() is a slow library call.
 SIMDFORMER_INLINE VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {a.raw * b.raw + c.raw}; }
-// When either operand is NaN, max and min give the second.
+// If either operand is NaN, max and min return the second one.
 SIMDFORMER_INLINE VecF32 max(VecF32 a, VecF32 b) { return {a.raw > b.raw ? a.raw : b.raw}; }
 SIMDFORMER_INLINE VecF32 min(VecF32 a, VecF32 b) { return {a.raw < b.raw ? a.raw : b.raw}; }
 SIMDFORMER_INLINE VecF32 sqrt(VecF32 a) {
@@ -79,13 +79,14 @@ SIMDFORMER_INLINE VecF32 copysign(VecF32 magnitude, VecF32 sign) {
   const I32x4 bit = reinterpret_cast<I32x4>(sign.raw) & INT32_MIN;
   return {reinterpret_cast<F32x4>(reinterpret_cast<I32x4>(magnitude.raw) | bit)};
 }
-// To the nearest integer, ties to even, for |a| < 2^22: adding 1.5 * 2^23 leaves no fraction bits.
+// To the nearest integer, ties to even, for |a| < 2^22: after adding 1.5 * 2^23 there are no bits
+// for a fraction.
 SIMDFORMER_INLINE VecF32 round(VecF32 a) {
   const VecF32 magic = VecF32::broadcast(12582912.0f);
   return (a + magic) - magic;
 }
-// x * 2^n for integral n; subnormal results are rounded, not flushed. 2^n may lie outside the
-// normal range, so it is applied in two factors.
+// x * 2^n for integral n. Subnormal results are rounded, not flushed. 2^n may be out of the normal
+// range, so it is applied as two factors.
 SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
   const I32x4 whole = __builtin_convertvector(n.raw, I32x4);
   const I32x4 half = whole >> 1;
@@ -109,11 +110,11 @@ SIMDFORMER_INLINE VecF32 select_first(size_t n, VecF32 a, VecF32 b) {
   return select(VecF32::first(n), a, b);
 }
 
-// Lane sums in a fixed tree: halves are added until one lane is left.
+// The sum of the lanes in a fixed tree: halves are added until one lane is left.
 SIMDFORMER_INLINE float reduce_add(VecF32 a) {
   return (a.raw[0] + a.raw[2]) + (a.raw[1] + a.raw[3]);
 }
-// The largest lane; lanes that are NaN may be passed over.
+// The largest lane. Lanes that are NaN may be ignored.
 SIMDFORMER_INLINE float reduce_max(VecF32 a) {
   const float even = a.raw[0] > a.raw[2] ? a.raw[0] : a.raw[2];
   const float odd = a.raw[1] > a.raw[3] ? a.raw[1] : a.raw[3];
@@ -132,7 +133,7 @@ struct VecI32 {
   I32x4 raw;
 
   static SIMDFORMER_INLINE VecI32 zero() { return {I32x4{}}; }
-  // Four bytes a lane.
+  // Four bytes per lane.
   static SIMDFORMER_INLINE VecI32 load(const int8_t* p) {
     VecI32 v;
     __builtin_memcpy(&v.raw, p, sizeof(v.raw));
@@ -146,8 +147,9 @@ struct VecI32 {
   }
 };
 
-// acc + sum of a lane's four products of unsigned a and signed b, exact. In float32, where four
-// such products sum exactly (below 2^24): SSE2 has no 32-bit integer multiplication.
+// acc + sum of a lane's four products of unsigned a and signed b, exact. Computed in float32, where
+// the sum of four such products is exact (below 2^24), because SSE2 has no 32-bit integer
+// multiplication.
 SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   F32x4 sum{};
   SIMDFORMER_UNROLL
@@ -159,10 +161,10 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   return {acc.raw + __builtin_convertvector(sum, I32x4)};
 }
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {__builtin_convertvector(a.raw, F32x4)}; }
-// The same bits, of another type.
+// The same bits as another type.
 SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {reinterpret_cast<I32x4>(a.raw)}; }
 SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {reinterpret_cast<F32x4>(a.raw)}; }
-// Wraps around, as the instructions do: lanes that nobody looks at may hold anything.
+// Wraps around, as the instructions do, because unused lanes may contain anything.
 SIMDFORMER_INLINE VecI32 operator-(VecI32 a, VecI32 b) {
   return {reinterpret_cast<I32x4>(reinterpret_cast<U32x4>(a.raw) - reinterpret_cast<U32x4>(b.raw))};
 }
@@ -172,20 +174,20 @@ SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) {
   const int32_t odd = a.raw[1] > a.raw[3] ? a.raw[1] : a.raw[3];
   return even > odd ? even : odd;
 }
-// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the low half of
-// lane i, high[i] in its high half. What lies outside, or is NaN, gives any number.
+// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the lower half
+// of lane i, high[i] in its upper half. Lanes out of range, or NaN, give any number.
 SIMDFORMER_INLINE VecI32 pair_s16(VecF32 low, VecF32 high) {
   const I32x4 l = __builtin_convertvector(round(low).raw, I32x4);
   const I32x4 h = __builtin_convertvector(round(high).raw, I32x4);
   return {(l & 0xFFFF) | (h << 16)};
 }
-// acc + the sum of a lane's two products of s16, exact if it fits.
+// acc + the sum of a lane's two products of s16, exact if it does not overflow.
 SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
   const I32x4 low = ((a.raw << 16) >> 16) * ((b.raw << 16) >> 16);
   return {acc.raw + low + (a.raw >> 16) * (b.raw >> 16)};
 }
-// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
-// outside, or is NaN, gives any byte.
+// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even. Lanes out of
+// range, or NaN, give any byte.
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
   for (size_t j = 0; j < 4; ++j) {
     const VecF32 v = min(VecF32::broadcast(255.0f), max(a[j], VecF32::zero()));

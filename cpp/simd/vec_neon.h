@@ -15,8 +15,8 @@ namespace {
 struct VecF32 {
   static constexpr size_t kLanes = 4;
   static constexpr bool kHasLookup = false;
-  // fma_lane multiplies by one lane of a vector: a broadcast from memory takes a slot of the pipes
-  // that multiply.
+  // fma_lane multiplies by one lane of a vector. A broadcast from memory would use the multiply
+  // pipes.
   static constexpr bool kHasLanes = true;
   using Mask = uint32x4_t;
 
@@ -30,7 +30,7 @@ struct VecF32 {
   static SIMDFORMER_INLINE VecF32 zero() { return {vdupq_n_f32(0.0f)}; }
   static SIMDFORMER_INLINE VecF32 broadcast(float x) { return {vdupq_n_f32(x)}; }
   static SIMDFORMER_INLINE VecF32 load(const float* p) { return {vld1q_f32(p)}; }
-  // Reads p[0, n), n <= kLanes; the other lanes are 0.
+  // Reads p[0, n), n <= kLanes. The other lanes are 0.
   static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {
     if (n >= kLanes) return load(p);
     float32x4_t v = vdupq_n_f32(0.0f);
@@ -39,7 +39,7 @@ struct VecF32 {
     if (n == 3) v = vld1q_lane_f32(p + 2, v, 2);
     return {v};
   }
-  // p[0, kLanes) in bfloat16, exactly.
+  // p[0, kLanes) in bfloat16, converted exactly.
   static SIMDFORMER_INLINE VecF32 load(const uint16_t* p) {
     return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16))};
   }
@@ -86,7 +86,7 @@ SIMDFORMER_INLINE VecF32 select(VecF32::Mask mask, VecF32 a, VecF32 b) {
 SIMDFORMER_INLINE VecF32 select_first(size_t n, VecF32 a, VecF32 b) {
   return select(VecF32::first(n), a, b);
 }
-// When either operand is NaN, max and min give the second. (fmax would give the NaN.)
+// If either operand is NaN, max and min return the second one. (fmax would return the NaN.)
 SIMDFORMER_INLINE VecF32 max(VecF32 a, VecF32 b) { return select(less(b, a), a, b); }
 SIMDFORMER_INLINE VecF32 min(VecF32 a, VecF32 b) { return select(less(a, b), a, b); }
 SIMDFORMER_INLINE VecF32 sqrt(VecF32 a) { return {vsqrtq_f32(a.raw)}; }
@@ -97,8 +97,8 @@ SIMDFORMER_INLINE VecF32 round(VecF32 a) { return {vrndnq_f32(a.raw)}; }
 SIMDFORMER_INLINE VecF32 copysign(VecF32 magnitude, VecF32 sign) {
   return {vbslq_f32(vdupq_n_u32(0x80000000u), sign.raw, magnitude.raw)};
 }
-// x * 2^n for integral n; subnormal results are rounded, not flushed. 2^n may lie outside the
-// normal range, so it is applied in two factors.
+// x * 2^n for integral n. Subnormal results are rounded, not flushed. 2^n may be out of the normal
+// range, so it is applied as two factors.
 SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
   const int32x4_t whole = vcvtq_s32_f32(n.raw);
   const int32x4_t half = vshrq_n_s32(whole, 1);
@@ -108,12 +108,12 @@ SIMDFORMER_INLINE VecF32 scale_by_pow2(VecF32 x, VecF32 n) {
   return {vmulq_f32(vmulq_f32(x.raw, vreinterpretq_f32_s32(hi)), vreinterpretq_f32_s32(lo))};
 }
 
-// Lane sums in a fixed tree: halves are added until one lane is left.
+// The sum of the lanes in a fixed tree: halves are added until one lane is left.
 SIMDFORMER_INLINE float reduce_add(VecF32 a) {
   const float32x2_t s2 = vadd_f32(vget_low_f32(a.raw), vget_high_f32(a.raw));
   return vget_lane_f32(vpadd_f32(s2, s2), 0);
 }
-// The largest lane; lanes that are NaN may be passed over.
+// The largest lane. Lanes that are NaN may be ignored.
 SIMDFORMER_INLINE float reduce_max(VecF32 a) { return vmaxvq_f32(a.raw); }
 // The largest lane of each of four.
 SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
@@ -122,15 +122,15 @@ SIMDFORMER_INLINE void reduce_max(const VecF32 (&a)[4], float (&largest)[4]) {
   vst1q_f32(largest, vpmaxq_f32(p01, p23));
 }
 
-// kLanes sums of integer products; what multiplies bytes is in dot_neon*.h.
+// kLanes sums of integer products. Products of bytes are in dot_neon*.h.
 struct VecI32 {
-  // dot_s16 takes twice the instructions of the FMAs it would replace.
+  // dot_s16 needs twice the instructions of the FMAs that it would replace.
   static constexpr bool kHasFastS16 = false;
 
   int32x4_t raw;
 
   static SIMDFORMER_INLINE VecI32 zero() { return {vdupq_n_s32(0)}; }
-  // Four bytes a lane.
+  // Four bytes per lane.
   static SIMDFORMER_INLINE VecI32 load(const int8_t* p) {
     return {vreinterpretq_s32_s8(vld1q_s8(p))};
   }
@@ -146,7 +146,7 @@ struct VecI32 {
 };
 
 SIMDFORMER_INLINE VecF32 to_float(VecI32 a) { return {vcvtq_f32_s32(a.raw)}; }
-// The same bits, of another type.
+// The same bits as another type.
 SIMDFORMER_INLINE VecI32 as_ints(VecF32 a) { return {vreinterpretq_s32_f32(a.raw)}; }
 SIMDFORMER_INLINE VecF32 as_floats(VecI32 a) { return {vreinterpretq_f32_s32(a.raw)}; }
 SIMDFORMER_INLINE VecI32 operator+(VecI32 a, VecI32 b) { return {vaddq_s32(a.raw, b.raw)}; }
@@ -157,7 +157,7 @@ SIMDFORMER_INLINE int32_t reduce_max(VecI32 a) { return vmaxvq_s32(a.raw); }
 SIMDFORMER_INLINE VecI32 sum_lanes(VecI32 a, VecI32 b, VecI32 c, VecI32 d) {
   return {vpaddq_s32(vpaddq_s32(a.raw, b.raw), vpaddq_s32(c.raw, d.raw))};
 }
-// The low halves of a and b, and their high halves.
+// The lower halves of a and b, and their upper halves.
 SIMDFORMER_INLINE VecI32 low_halves(VecI32 a, VecI32 b) {
   return {vreinterpretq_s32_s64(
       vzip1q_s64(vreinterpretq_s64_s32(a.raw), vreinterpretq_s64_s32(b.raw)))};
@@ -166,20 +166,20 @@ SIMDFORMER_INLINE VecI32 high_halves(VecI32 a, VecI32 b) {
   return {vreinterpretq_s32_s64(
       vzip2q_s64(vreinterpretq_s64_s32(a.raw), vreinterpretq_s64_s32(b.raw)))};
 }
-// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the low half of
-// lane i, high[i] in its high half. What lies outside, or is NaN, gives any number.
+// Lanes in [-32768, 32767], rounded to the nearest integer, ties to even: low[i] in the lower half
+// of lane i, high[i] in its upper half. Lanes out of range, or NaN, give any number.
 SIMDFORMER_INLINE VecI32 pair_s16(VecF32 low, VecF32 high) {
   return {vsliq_n_s32(vcvtnq_s32_f32(low.raw), vcvtnq_s32_f32(high.raw), 16)};
 }
-// acc + the sum of a lane's two products of s16, exact if it fits.
+// acc + the sum of a lane's two products of s16, exact if it does not overflow.
 SIMDFORMER_INLINE VecI32 dot_s16(VecI32 acc, VecI32 a, VecI32 b) {
   const int16x8_t x = vreinterpretq_s16_s32(a.raw);
   const int16x8_t y = vreinterpretq_s16_s32(b.raw);
   const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
   return {vaddq_s32(acc.raw, vpaddq_s32(low, vmull_high_s16(x, y)))};
 }
-// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even; what lies
-// outside, or is NaN, gives any byte.
+// Four vectors of lanes in [0, 255], rounded to the nearest integer, ties to even. Lanes out of
+// range, or NaN, give any byte.
 SIMDFORMER_INLINE void store_u8(const VecF32 (&a)[4], uint8_t* p) {
   const auto words = [](VecF32 v) { return vreinterpretq_u16_u32(vcvtnq_u32_f32(v.raw)); };
   const uint16x8_t low = vuzp1q_u16(words(a[0]), words(a[1]));

@@ -6,11 +6,11 @@
 namespace simdformer {
 namespace {
 
-// Some of a span's queries and all of its keys, for one head.
+// Some queries of a span with all of its keys, for one head.
 struct Part {
   size_t head;
   Span span;
-  size_t first;  // query
+  size_t first;  // the first query
   size_t rows;
 };
 
@@ -42,13 +42,13 @@ void set_masks(const AttentionCall& call, const Part& part, AttentionArgs& args)
   const auto shift = static_cast<int64_t>(part.first);
   const bool has_min = span.min_distance > -AttentionArgs::kUnbounded;
   const bool has_max = span.max_distance < AttentionArgs::kUnbounded;
-  // A cache that keeps biases has set them already.
+  // If the cache stores biases, they are already set.
   if (!args.key_bias) {
     args.key_bias = call.key_bias.at(span.sequence, part.head / group, span.k_begin);
   }
   args.relative_bias = call.relative_bias.at(span.sequence, part.head, 0);
   if (args.relative_bias) {
-    // The kernel reads distance j - i of these rows at j - i + rows - 1.
+    // The kernel expects the bias of distance j - i of these rows at j - i + rows - 1.
     args.relative_bias += static_cast<int64_t>(call.relative_zero) - span.origin - shift -
                           static_cast<int64_t>(part.rows) + 1;
   }
@@ -71,7 +71,8 @@ void set_weights(const AttentionCall& call, const Part& part, AttentionArgs& arg
   args.weights_stage = call.weights_stage;
 }
 
-// The step of q in 16-bit integers is that of all of a head's queries, however they are split.
+// The step of q in 16-bit integers depends on all queries of a head, so it is the same however they
+// are split.
 float q_magnitude(const Kernels& kernels, const AttentionCall& call, const Part& part) {
   if (!call.in_s16 || part.rows == part.span.num_queries) return 0.0f;
   return kernels.largest_magnitude(part.span.num_queries, call.head_dim,
@@ -118,7 +119,7 @@ void reserve_attention(const Kernels& kernels, const AttentionSizes& sizes,
 
 void attend(Team& team, const Kernels& kernels, const AttentionCall& call,
             std::span<MemberScratch> members) {
-  // Heads outside: contiguous shares of (head, span) pairs then cost about the same.
+  // Heads in the outer loop, so that contiguous shares of (head, span) pairs have similar costs.
   const auto span_of = [&](size_t pair) { return call.span(pair % call.num_spans); };
   for_each_rows(
       team, call.num_heads * call.num_spans, [&](size_t pair) { return span_of(pair).num_queries; },

@@ -19,8 +19,8 @@ Buffer<float> zeros(size_t size) {
   return buffer;
 }
 
-// Copies the first length tokens of one head's packed values: a panel of gemm_nr columns holds
-// whole tokens one after another, so its beginning keeps its place.
+// Copies the first `length` tokens of one head's packed values. A panel of gemm_nr columns contains
+// whole tokens one after another, so its beginning does not move.
 void copy_values(const KVShape& shape, size_t length, const float* from, size_t old_capacity,
                  float* to, size_t capacity) {
   const size_t nr = shape.kernels->gemm_nr;
@@ -31,8 +31,8 @@ void copy_values(const KVShape& shape, size_t length, const float* from, size_t 
   }
 }
 
-// The same keys and values with room for more. Packed keys lie in panels of gemm_nr tokens, and
-// capacities are whole panels: what is there keeps its place within its head.
+// Copies keys and values to buffers with more space. Packed keys are in panels of gemm_nr tokens,
+// and capacities are whole panels, so existing tokens keep their place within their head.
 KVCache::Layer grown(const KVShape& shape, const KVCache::Layer& old, size_t length,
                      size_t old_capacity, size_t capacity) {
   const size_t heads = shape.num_kv_heads;
@@ -82,7 +82,7 @@ void KVCache::reserve(std::span<const size_t> counts, std::span<const KVShape> l
     const Sequence& old = *sequences_[s];
     const size_t needed = old.length + counts[s];
     if (counts[s] == 0 || (needed <= old.capacity && sequences_[s].use_count() == 1)) continue;
-    // Half as much again, so that n steps copy O(n) tokens.
+    // Grows by half, so that n steps copy O(n) tokens.
     const size_t capacity =
         needed <= old.capacity
             ? old.capacity

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys and values of the tokens that a decoder has seen, in the layout that the attention kernel
-// reads: a step packs its own token and nothing else.
+// Keys and values of the tokens that a decoder has processed, in the layout of the attention
+// kernel: a step packs only its own token.
 #pragma once
 
 #include <cstdint>
@@ -13,16 +13,16 @@
 
 namespace simdformer {
 
-// What one attention layer keeps of a token.
+// What an attention layer stores for each token.
 struct KVShape {
   const Kernels* kernels = nullptr;
   size_t num_kv_heads = 0;
   size_t head_dim = 0;
   size_t value_dim = 0;
   bool packed = true;     // else rows (num_kv_heads * head_dim) and (num_kv_heads * value_dim)
-  bool key_bias = false;  // one float a key and head
+  bool key_bias = false;  // one float per key and head
 
-  // Floats of one head's keys, or values, with room for capacity tokens.
+  // The size in floats of one head's keys, or values, with space for capacity tokens.
   size_t key_floats(size_t capacity) const;
   size_t value_floats(size_t capacity) const;
 };
@@ -46,9 +46,9 @@ class KVCache {
   size_t num_layers() const { return num_layers_; }
   size_t length(size_t sequence) const { return sequences_[sequence]->length; }
 
-  // Room for counts[s] more tokens of each sequence. The first call fixes the layers.
+  // Provides space for counts[s] more tokens of each sequence. The first call defines the layers.
   void reserve(std::span<const size_t> counts, std::span<const KVShape> layers);
-  // One head's new keys and values, behind those that the sequence has.
+  // One head's new keys and values, stored after those that the sequence already has.
   struct Rows {
     size_t count = 0;
     const float* k = nullptr;  // (count, head_dim)
@@ -58,12 +58,12 @@ class KVCache {
     const float* key_bias = nullptr;  // (count), if the shape has it
   };
   void store(size_t sequence, size_t layer, const KVShape& shape, size_t kv_head, const Rows& rows);
-  // Points args at a head's keys, values and biases.
+  // Sets the pointers in args to a head's keys, values and biases.
   void read(size_t sequence, size_t layer, const KVShape& shape, size_t kv_head,
             AttentionArgs& args) const;
-  // Says that counts[s] tokens have been written.
+  // Call this when counts[s] tokens have been written.
   void advance(std::span<const size_t> counts);
-  // Sequence i becomes a copy of the present sequence indices[i]; data is shared until one of its
+  // Replaces sequence i by a copy of sequence indices[i]. The data is shared until one of its
   // owners grows.
   void select(std::span<const int32_t> indices);
 

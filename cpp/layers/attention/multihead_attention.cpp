@@ -26,8 +26,8 @@ MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& opti
   int8_ = std::all_of(parts_.projections.begin(), parts_.projections.end(), is_int8);
 }
 
-// Finds head_dim: queries have num_heads * head_dim features, keys num_kv_heads * head_dim, values
-// num_kv_heads * value_dim.
+// Finds head_dim: queries have num_heads * head_dim features, keys num_kv_heads * head_dim, and
+// values num_kv_heads * value_dim.
 void MultiheadAttention::check_projections() {
   check(num_inputs() >= 1 && num_inputs() <= 3, "MultiheadAttention: projections has ",
         num_inputs(), " groups, expected 1 to 3");

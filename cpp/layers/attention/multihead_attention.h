@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Multi-head attention (Vaswani et al. 2017, section 3.2.2) with every option: self or cross,
+// Multi-head attention (Vaswani et al. 2017, section 3.2.2) with all options: self or cross,
 // grouped queries, biases and masks, all dot-like scores, additive scores, positions, a cache.
 #pragma once
 
@@ -18,9 +18,9 @@
 
 namespace simdformer {
 
-// Which keys a query sees and what is added to its scores; the same for every layer of a stack.
-// Sequences count from the whole batch's first. Queries and keys of sequence s are rows
-// [cu_q[s], cu_q[s + 1]) and [cu_k[s], cu_k[s + 1]) of packed matrices.
+// The keys that a query sees, and the biases of its scores; the same for all layers of a stack.
+// Sequences are numbered within the whole batch. Queries and keys of sequence s are rows [cu_q[s],
+// cu_q[s + 1]) and [cu_k[s], cu_k[s + 1]) of packed matrices.
 struct AttentionPattern {
   std::span<const int32_t> cu_q;
   std::span<const int32_t> cu_k;
@@ -30,7 +30,7 @@ struct AttentionPattern {
   Strided<const uint8_t> pair_mask = {};  // (sequence, head, num_queries, num_keys), 0 = masked
   Strided<const float> pair_bias = {};    // (sequence, head, num_queries, num_keys)
 
-  // Whether all keys are seen as they are.
+  // Whether all keys are seen and there are no biases.
   bool plain() const { return !causal && !key_mask && !key_bias && !pair_mask && !pair_bias; }
 };
 
@@ -43,13 +43,13 @@ struct AttentionOptions {
   float masked_value = 0.0f;
   int64_t window_left = AttentionArgs::kUnbounded;  // query i sees keys j >= i - window_left
   int64_t window_right = AttentionArgs::kUnbounded;
-  bool normalize = false;      // q and k to unit length: the cosine score
-  bool key_norm_bias = false;  // -softmax_scale / 2 |k|^2 a key: with kDot, the Euclidean score
+  bool normalize = false;      // q and k scaled to unit length: the cosine score
+  bool key_norm_bias = false;  // key bias -softmax_scale / 2 |k|^2: Euclidean score
 };
 
 class MultiheadAttention {
  public:
-  // The last rows of each sequence's keys and values, learned and then zero, beside the projected.
+  // Appended rows of each sequence's keys and values: a learned one and then a zero one.
   struct ExtraKeys {
     Buffer<float> key;    // (num_kv_heads * head_dim) or empty
     Buffer<float> value;  // (num_kv_heads * value_dim) or empty
@@ -58,30 +58,30 @@ class MultiheadAttention {
     size_t count() const { return (key.size() ? 1u : 0u) + (zero ? 1u : 0u); }
   };
   struct Parts {
-    // Of rows that are read together, side by side: {QKV}, where keys and values are the queries'
-    // rows; {Q, KV}; or {Q, K, V}.
+    // Projections of the same rows are adjacent: {QKV} if keys and values have the queries' rows;
+    // {Q, KV}; or {Q, K, V}.
     std::vector<LinearGroup> projections;
     std::shared_ptr<const Linear> output;
     Buffer<float> additive_weight;           // (num_heads, head_dim), for kAdditive
-    Buffer<float> head_scales;               // (num_heads), in place of softmax_scale, or empty
-    std::shared_ptr<const Norm> query_norm;  // of each head's features or of all, or null
+    Buffer<float> head_scales;               // (num_heads), instead of softmax_scale, or empty
+    std::shared_ptr<const Norm> query_norm;  // for each head's features or all, or null
     std::shared_ptr<const Norm> key_norm;
     ExtraKeys extra;
     std::shared_ptr<const Positions> position;  // null: none
   };
-  // What one call reads and where it leaves its traces.
+  // The inputs and additional outputs of one call.
   struct Inputs {
     ConstMatrix query;
-    const Positions* position = nullptr;  // in place of the parts' own
-    ConstMatrix key = {};      // read if projected apart; rows of extra keys hold anything
-    ConstMatrix value = {};    // likewise
-    KVCache* cache = nullptr;  // gives the keys, after the rows of key have been added to it
+    const Positions* position = nullptr;  // instead of the parts' own
+    ConstMatrix key = {};    // read if projected separately; rows of extra keys are not initialized
+    ConstMatrix value = {};  // likewise
+    KVCache* cache = nullptr;  // provides the keys, after the rows of key were added
     size_t cache_layer = 0;
     Strided<const float> head_mask = {};    // (sequence, head): factor of its output and weights
-    bool context_only = false;              // y takes the heads' outputs, side by side, unprojected
+    bool context_only = false;              // y receives the heads' outputs without projection
     Strided<float> weights = {};            // (sequence, head, num_queries, num_keys)
-    const int32_t* weights_head = nullptr;  // (num_heads): place of a head in weights, -1: none
-    // Where the heads' outputs are copied to, packed rows of the whole batch, or no data.
+    const int32_t* weights_head = nullptr;  // (num_heads): index of a head in weights, -1: none
+    // Receives the heads' outputs as packed rows of the whole batch, or has no data.
     Matrix head_outputs = {};
   };
 
@@ -91,7 +91,7 @@ class MultiheadAttention {
   size_t query_dim() const { return in_features(parts_.projections[0]); }
   size_t key_dim() const { return in_features(key_group()); }
   size_t value_input_dim() const { return in_features(parts_.projections.back()); }
-  // How many matrices the inputs are: 1 if keys and values are the queries' rows.
+  // The number of input matrices: 1 if keys and values have the queries' rows.
   size_t num_inputs() const { return parts_.projections.size(); }
   size_t num_heads() const { return options_.num_heads; }
   size_t head_dim() const { return head_dim_; }
@@ -99,19 +99,20 @@ class MultiheadAttention {
   size_t context_dim() const { return parts_.output->in_features(); }
   const Positions* position() const { return parts_.position.get(); }
   KVShape kv_shape() const;
-  // Throws std::invalid_argument unless they fit its heads.
+  // Throws std::invalid_argument if they do not match its heads.
   void check_position(const Positions& position) const;
 
-  // Scratch for blocks of up to q_tokens queries and k_tokens keys, max_keys of them a sequence.
+  // Reserves scratch for blocks of up to q_tokens queries and k_tokens keys, at most max_keys of
+  // them per sequence.
   void reserve(Scratch scratch, size_t q_tokens, size_t k_tokens, size_t max_keys,
                const Positions* position = nullptr) const;
 
-  // y = epilogue(attention(..)); queries are rows of the block, keys those of its sequences.
+  // y = epilogue(attention(..)). Queries are rows of the block, keys are those of its sequences.
   void forward(Team& team, const AttentionPattern& pattern, const Block& block,
                const Inputs& inputs, Scratch scratch, const Epilogue& epilogue, Matrix y) const;
 
  private:
-  struct Step;  // one call's matrices
+  struct Step;  // the matrices of one call
 
   const LinearGroup& key_group() const { return parts_.projections[num_inputs() == 1 ? 0 : 1]; }
   void check_projections();
@@ -136,8 +137,8 @@ class MultiheadAttention {
   AttentionOptions options_;
   size_t head_dim_ = 0;
   size_t value_dim_ = 0;
-  bool int8_ = false;            // all of the projections
-  bool norms_together_ = false;  // query_norm and key_norm are of all heads' features
+  bool int8_ = false;            // whether all projections are in int8
+  bool norms_together_ = false;  // query_norm and key_norm are for all heads' features together
 };
 
 }  // namespace simdformer

@@ -15,7 +15,7 @@ Matrix columns(const Matrix& x, size_t begin, size_t count) {
 
 }  // namespace
 
-// One call while it runs.
+// The state of one call.
 struct MultiheadAttention::Step {
   const AttentionPattern& pattern;
   const Block& block;
@@ -123,7 +123,7 @@ void MultiheadAttention::place_extra_keys(Team& team, const Step& step) const {
   });
 }
 
-// Normalization of queries and keys, all heads' features together.
+// Normalizes queries and keys over all heads' features.
 void MultiheadAttention::normalize_together(Team& team, const Step& step) const {
   const size_t sequences = step.sequences();
   const auto rows_of = [&](size_t item) {
@@ -142,7 +142,7 @@ void MultiheadAttention::normalize_together(Team& team, const Step& step) const 
   });
 }
 
-// Normalization and rotation of queries and keys, head by head.
+// Normalizes and rotates queries and keys, head by head.
 void MultiheadAttention::transform(Team& team, const Step& step) const {
   const bool rotary = step.position && step.position->rotary();
   if (norms_together_) normalize_together(team, step);
@@ -167,7 +167,7 @@ void MultiheadAttention::transform(Team& team, const Step& step) const {
   });
 }
 
-// x: one head's features of consecutive positions, the first one's number given.
+// x: one head's features at consecutive positions, starting with the given one.
 void MultiheadAttention::transform_rows(Team& alone, const Norm* norm, const Positions* position,
                                         size_t first_position, Matrix x) const {
   constexpr float kEps = 1e-12f;  // torch.nn.functional.normalize
@@ -226,7 +226,7 @@ void MultiheadAttention::store(Team& team, const Step& step) const {
   });
 }
 
-// Distances j - i count both from the call's first query and the cache's first key.
+// Distances j - i are counted from the call's first query and the cache's first key.
 Span MultiheadAttention::span_of(const Step& step, size_t i) const {
   const size_t s = step.sequence(i);
   const auto past = static_cast<int64_t>(step.past(s));
@@ -245,9 +245,9 @@ Span MultiheadAttention::span_of(const Step& step, size_t i) const {
   return span;
 }
 
-// 16-bit integers know scores, bias by distance and weights, and nothing else. Earlier tokens must
-// not see what later ones change, the steps of q, k and v among it: only self-attention that sees
-// all keys, without a cache.
+// 16-bit integers support scores, bias by distance and weights, and no other options. Earlier
+// tokens must not depend on later ones, not even by the steps of q, k and v. So they are used only
+// in self-attention over all keys, without a cache.
 bool MultiheadAttention::in_s16(const Step& step) const {
   const bool windowed = options_.window_left < AttentionArgs::kUnbounded ||
                         options_.window_right < AttentionArgs::kUnbounded;
@@ -312,7 +312,8 @@ void MultiheadAttention::scale_heads(Team& team, const Step& step) const {
                   const size_t s = step.sequence(item % sequences);
                   const size_t head = item / sequences;
                   const float factor = *step.inputs.head_mask.at(s, head, 0);
-                  // By selection: what a head that is left out holds must not matter.
+                  // A selection, not a product, because the output of a head that is switched off
+                  // may be NaN.
                   const auto scale = [&](size_t n, float* x) {
                     for (size_t i = 0; i < n; ++i) x[i] = factor == 0.0f ? 0.0f : factor * x[i];
                   };

@@ -9,11 +9,11 @@
 
 namespace simdformer {
 
-// What an attention knows of positions; what is empty is left out. One value may serve any number
-// of layers, and every sequence of at most max_length tokens.
+// The positions of an attention; empty parts are not used. A value may be shared by several layers,
+// and is valid for sequences of at most max_length tokens.
 struct Positions {
-  // Bias of query i and key j by their distance: relative[head, relative_center + j - i]
-  // (T5, MPNet; ALiBi).
+  // Bias of query i and key j by distance: relative[head, relative_center + j - i] (T5, MPNet;
+  // ALiBi).
   Buffer<float> relative;  // (relative_heads, relative_size)
   size_t relative_heads = 0;
   size_t relative_size = 0;

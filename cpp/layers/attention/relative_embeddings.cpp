@@ -9,7 +9,8 @@
 namespace simdformer {
 namespace {
 
-// Queries worked on at once: each strip packs K and V anew, which is small beside 256 rows' work.
+// Queries per strip. K and V are packed again for each strip, which takes little time compared with
+// the work for 256 rows.
 constexpr size_t kStrip = 256;
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -29,11 +30,11 @@ size_t product_floats(const std::vector<Linear>& tables, size_t rows, size_t dis
   return rows * product_cols(tables, distances);
 }
 
-// Where the parts of the scratch lie.
+// The parts of the scratch.
 struct Scratch {
   float* bias;      // (kStrip, num_keys)
-  float* weights;   // (kStrip, num_keys), if nobody asked for them
-  float* queries;   // (kStrip, head_dim): with a bias
+  float* weights;   // (kStrip, num_keys), if the caller did not ask for weights
+  float* queries;   // (kStrip, head_dim): with the bias added
   float* products;  // of queries, (kStrip, columns); of keys, (num_keys, columns); sums of weights
 };
 
@@ -66,7 +67,7 @@ AttentionArgs strip_args(AttentionArgs a, size_t first, size_t rows) {
   return a;
 }
 
-// Queries of a strip and the distances from them to the keys.
+// The queries of a strip, and their distances to the keys.
 class RelativeStrip {
  public:
   RelativeStrip(const RelativeEmbeddings& embeddings, size_t head, size_t position,
@@ -94,7 +95,7 @@ class RelativeStrip {
   }
 
  private:
-  // Table rows of query i and the keys 0, 1, ...
+  // The rows of the table for query i and keys 0, 1, ...
   const int32_t* table_rows(size_t i) const { return e_.rows.data() + e_.center - position_ - i; }
 
   ConstMatrix biased_queries(const Buffer<float>& bias) const {
@@ -107,7 +108,7 @@ class RelativeStrip {
     return {scratch_.queries, args_.num_queries, args_.head_dim, args_.head_dim};
   }
 
-  // What the caller adds to the scores.
+  // The biases of the caller.
   void set_bias() const {
     for (size_t i = 0; i < args_.num_queries; ++i) {
       float* bias = scratch_.bias + i * args_.num_keys;
@@ -121,11 +122,11 @@ class RelativeStrip {
 
   void add(size_t i, size_t j, float product) const {
     float& bias = scratch_.bias[i * args_.num_keys + j];
-    // A key masked by -inf stays so, even if it holds NaN.
+    // A key masked by -inf stays masked, even if its score is NaN.
     if (!std::isinf(bias)) bias += args_.softmax_scale * product;
   }
 
-  // Products with the table's rows from the returned one on, for every distance in the strip.
+  // Products with the table's rows for all distances of the strip, starting with the returned row.
   struct Products {
     size_t first;
     size_t stride;

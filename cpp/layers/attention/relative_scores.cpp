@@ -6,9 +6,10 @@
 namespace simdformer {
 namespace {
 
-constexpr size_t kStrip = 32;  // rows worked on at once
+constexpr size_t kStrip = 32;  // rows per strip
 
-// body(batch, head, first_row, rows, strip) with a strip of kStrip x cols floats a member.
+// body(batch, head, first_row, rows, strip), where strip is an array of kStrip x cols floats per
+// member.
 template <typename Body>
 void for_strips(const Operand& x, size_t cols, int num_threads, const StopCheck& stop_check,
                 Body&& body) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Work on the rows of strided operands, shared out over a team in blocks.
+// Distributes the rows of strided operands to a team in blocks.
 #pragma once
 
 #include <algorithm>
@@ -8,13 +8,14 @@
 
 namespace simdformer {
 
-// Elements that one task works on: large enough to hide its start, small enough to share out.
+// The number of elements per task: large enough to hide the cost of starting it, and small enough
+// to distribute tasks evenly.
 constexpr size_t kTaskElements = 16384;
-// Below this many elements, waking other threads costs more than it saves.
+// Below this number of elements, waking other threads costs more than it saves.
 constexpr size_t kSerialElements = 2 * kTaskElements;
 
-// body(batch, head, first_row, rows) over all rows of x, on num_threads threads or, if x is small,
-// on this one.
+// Calls body(batch, head, first_row, rows) for all rows of x, on num_threads threads, or on this
+// one if x is small.
 template <typename Body>
 void for_row_blocks(const Operand& x, int num_threads, const StopCheck& stop_check, Body&& body) {
   const size_t rows = std::max<size_t>(1, kTaskElements / std::max<size_t>(1, x.cols));

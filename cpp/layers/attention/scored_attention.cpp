@@ -82,7 +82,7 @@ void KeyNormBias::run(Team& team, const Kernels& kernels) {
 
 namespace {
 
-// Below this many floating point operations, waking other threads costs more than it saves.
+// Below this number of floating-point operations, waking other threads costs more than it saves.
 constexpr double kSerialFlops = 2e6;
 
 double flops(const AttentionCall& call, std::span<const Span> spans) {
@@ -95,7 +95,7 @@ double flops(const AttentionCall& call, std::span<const Span> spans) {
   return per_score * dims * pairs * static_cast<double>(call.num_heads);
 }
 
-// Of each head, or one for all: -scale / 2.
+// -scale / 2, per head or one for all.
 std::vector<float> norm_factors(const AttentionCall& call) {
   if (!call.head_scales) return {-0.5f * call.softmax_scale};
   std::vector<float> factors(call.head_scales, call.head_scales + call.num_heads);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What makes the queries and keys of bilinear, cosine, Euclidean and projected additive scores
-// those of one of the kernel's scores: a linear map of rows, unit length, or the keys' squared
-// norms.
+// Reduces bilinear, cosine, Euclidean and projected additive scores to one of the kernel's scores:
+// by a linear map of rows, by scaling them to unit length, or by adding squared norms of keys.
 #pragma once
 
 #include "layers/attention/attention_call.h"
@@ -18,7 +17,7 @@ struct Operand {
   size_t cols = 0;
 };
 
-// What happens to each row of q or k before the score.
+// The transformation of the rows of q or k before the score.
 struct RowTransform {
   std::vector<Linear> projections;  // none, one for all heads, or one a head
   bool normalize = false;           // to unit length
@@ -29,10 +28,10 @@ struct RowTransform {
   }
 };
 
-// A transformed copy of an operand in a buffer of its own.
+// A transformed copy of an operand in its own buffer.
 class TransformedRows {
  public:
-  // Reserves what run needs; where there is nothing to do, the operand itself is the result.
+  // Reserves the memory for run. Without a transformation, the result is the operand itself.
   TransformedRows(const Operand& x, const RowTransform& transform);
 
   const Strided<const float>& rows() const { return result_; }
@@ -48,11 +47,11 @@ class TransformedRows {
 };
 
 // bias[b, h, j] = factor[h] |k[b, kv_head(h), j]|^2 + user[b, h, j]: the part of the negated
-// squared distance that no matrix product gives. (|q|^2 is the same for every key: softmax drops
-// it.)
+// squared distance that is not a product of queries and keys. (|q|^2 is the same for all keys, so
+// softmax does not depend on it.)
 class KeyNormBias {
  public:
-  // factors: one for all heads, or num_heads. batches: k's, or more if user has more.
+  // factors: one for all heads, or num_heads. batches: that of k, or more if user has more.
   KeyNormBias(const Operand& k, size_t batches, size_t num_heads, std::vector<float> factors,
               const Strided<const float>& user);
 
@@ -69,7 +68,7 @@ class KeyNormBias {
   Strided<const float> result_;
 };
 
-// An attention call with what its score asks of the operands beforehand.
+// An attention call and the transformations that its score needs.
 struct ScoredAttention {
   AttentionCall call;  // q and k as given; head_dim is that of the transformed rows
   std::vector<Span> spans;
@@ -77,7 +76,7 @@ struct ScoredAttention {
   Operand k;
   RowTransform q_transform;
   RowTransform k_transform;
-  bool key_norms = false;  // a dot product to be turned into half the negated squared distance
+  bool key_norms = false;  // turn a dot product into half the negated squared distance
 
   void run(int num_threads, const StopCheck& stop_check) const;
 };

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sequences laid end to end, without padding: sequence i is tokens [cu_seqlens[i],
-// cu_seqlens[i+1]).
+// Concatenated sequences without padding: sequence i is tokens [cu_seqlens[i], cu_seqlens[i+1]).
 #pragma once
 
 #include <cstddef>
@@ -21,10 +20,10 @@ struct Batch {
   size_t length(size_t sequence) const { return begin(sequence + 1) - begin(sequence); }
 };
 
-// Consecutive sequences that pass through all layers together.
+// Consecutive sequences that go through all layers together.
 struct Block {
   size_t first_sequence = 0;
-  size_t last_sequence = 0;  // one past
+  size_t last_sequence = 0;  // one past the last
   size_t first_token = 0;
   size_t tokens = 0;
 };

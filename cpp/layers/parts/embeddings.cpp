@@ -67,7 +67,7 @@ void Embeddings::check_batch(const Batch& batch) const {
   check_ids("token_type_ids", batch.token_type_ids, std::max<size_t>(1, num_token_types()));
 }
 
-// Rows of tokens from `token` on, at positions from `position` on.
+// The rows of tokens starting at `token`, at positions starting at `position`.
 void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y) const {
   const bool typed = !batch.token_type_ids.empty();
   EmbeddingArgs args{
@@ -83,7 +83,7 @@ void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y
       .ldy = y.stride,
   };
   if (!head_) return kernels_.embedding_sum(args);
-  // A row is put where its sum will be.
+  // The row is copied to the place of its sum.
   constexpr int32_t kFirst = 0;
   args.rows = 1;
   args.input_ids = &kFirst;
@@ -96,7 +96,8 @@ void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y
   }
 }
 
-// A sequence whose padding tokens are not counted: the runs between them, and each by itself.
+// A sequence with padding tokens that do not count: the runs between them, and each of them
+// separately.
 void Embeddings::sum_counted(const Batch& batch, size_t token, Matrix y) const {
   const auto ids = batch.input_ids.subspan(token, y.rows);
   const auto padding = static_cast<int32_t>(*padding_idx_);

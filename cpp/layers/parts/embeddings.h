@@ -12,13 +12,13 @@
 namespace simdformer {
 
 // projection(norm(word[id] + position[i] + token_type[type])) for token i of a sequence. With a
-// padding_idx positions are counted as RoBERTa's: the first is padding_idx + 1, and a token whose
-// id is padding_idx (a text may spell it) stands at padding_idx and is not counted.
+// padding_idx, positions are counted as in RoBERTa: the first one is padding_idx + 1, and a token
+// whose id is padding_idx (a text may contain it) has position padding_idx and does not count.
 class Embeddings {
  public:
-  // Tables: (.., width), copied; position, token_type (no rows), norm and projection (null) may be
-  // absent. head: a float32 layer whose weight stands for word, which is then empty; rows are
-  // looked up in its panels.
+  // Tables (.., width) are copied. position and token_type (without rows), norm and projection
+  // (null) are optional. head: a float32 layer whose weight replaces word, which is then empty;
+  // rows are looked up in its panels.
   Embeddings(ConstMatrix word, std::shared_ptr<const Linear> head, ConstMatrix position,
              ConstMatrix token_type, std::shared_ptr<const LayerNorm> norm,
              std::optional<size_t> padding_idx, std::shared_ptr<const Linear> projection);
@@ -26,16 +26,16 @@ class Embeddings {
   size_t hidden_size() const { return projection_ ? projection_->out_features() : width_; }
   size_t vocab_size() const { return head_ ? head_->out_features() : word_.size() / width_; }
   size_t num_token_types() const { return token_type_.size() / width_; }
-  // The longest sequence that the position table serves; no table, no limit: 0.
+  // The maximum length of a sequence, given by the table of positions; 0 without a table.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
-  // The layer that stands for word; null: none does.
+  // The layer that replaces word; null if there is none.
   const std::shared_ptr<const Linear>& head() const { return head_; }
-  // (.., width); no rows: there is none.
+  // (.., width); no rows if there is no table.
   ConstMatrix word() const { return table(word_); }
   ConstMatrix position() const { return table(position_); }
   ConstMatrix token_type() const { return table(token_type_); }
 
-  // Throws std::out_of_range for ids beyond the tables. Lengths are the stack's to check.
+  // Throws std::out_of_range for ids outside the tables. The stack checks lengths.
   void check_batch(const Batch& batch) const;
 
   void reserve(BlockScratch& scratch, size_t tokens) const;

@@ -10,19 +10,19 @@ namespace {
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Columns of the inner layer worked on at once, whole panels: 128 rows x 768 columns are 384 KB,
-// which L2 holds beside a panel of weights and the output; all 1536 of them would not fit.
+// Columns of the inner layer per chunk, whole panels: 128 rows x 768 columns are 384 KB, which fit
+// into L2 with a panel of weights and the output; all 1536 columns would not fit.
 size_t chunk_columns(const Kernels& kernels) {
   constexpr size_t kChunkColumns = 768;
   static_assert(kChunkColumns % kS8Group == 0, "the inner layer may be quantized by groups");
   return std::max<size_t>(1, kChunkColumns / kernels.gemm_nr) * kernels.gemm_nr;
 }
 
-// Where gate and up of the chunk that begins at an inner column lie in a joined matrix.
+// The place of gate and up in a joined matrix, for the chunk that starts at an inner column.
 struct JoinedChunk {
   size_t columns;  // of the inner layer
-  size_t padded;   // to whole panels
-  size_t gate;     // its first column in the joined matrix; up's stand behind it
+  size_t padded;   // rounded up to whole panels
+  size_t gate;     // its first column in the joined matrix; up follows after it
 
   JoinedChunk(const Kernels& kernels, size_t inner_size, size_t column)
       : columns(std::min(chunk_columns(kernels), inner_size - column)),
@@ -89,7 +89,7 @@ void FeedForward::reserve(Scratch scratch, size_t tokens) const {
   }
 }
 
-// The inner layer's columns from `column` on, one chunk of them.
+// One chunk of the inner layer, starting at `column`.
 Matrix FeedForward::inner_chunk(ConstMatrix x, size_t column, MemberScratch& scratch) const {
   const Kernels& kernels = down_->kernels();
   const size_t nr = kernels.gemm_nr;
@@ -128,7 +128,7 @@ void FeedForward::forward_rows(ConstMatrix x, const Epilogue& epilogue, MemberSc
   }
 }
 
-// The whole inner layer of few rows.
+// The whole inner layer for few rows.
 Matrix FeedForward::inner_together(Team& team, ConstMatrix x, BlockScratch& scratch) const {
   const Kernels& kernels = down_->kernels();
   const Matrix inner = reserve_matrix(scratch.intermediate, x.rows, inner_size());

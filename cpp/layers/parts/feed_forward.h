@@ -9,30 +9,28 @@
 
 namespace simdformer {
 
-// down(activation(up(x))), position by position (Vaswani et al. 2017, section 3.3), or with a gate
+// down(activation(up(x))) for each position (Vaswani et al. 2017, section 3.3), or with a gate
 // down(activation(gate(x)) * up(x)) (Shazeer 2020, "GLU variants improve Transformer").
 class FeedForward {
  public:
-  // gate may be null. gate and up apart each read the input anew.
+  // gate may be null. Separate gate and up each read the input.
   FeedForward(std::shared_ptr<const Linear> up, std::shared_ptr<const Linear> down,
               Activation activation, std::shared_ptr<const Linear> gate = nullptr);
-  // gate and up in one matrix, whose rows are gate's and then up's in the order of
-  // gated_rows(inner size).
+  // gate and up as one matrix, with the rows of gate and up in the order of gated_rows(inner size).
   static FeedForward joined(std::shared_ptr<const Linear> gate_up,
                             std::shared_ptr<const Linear> down, Activation activation);
 
-  // Of the active level: the rows of [gate; up], (2 inner_size, in), as joined takes them: whole
-  // panels of both for each chunk that is worked on at once. -1 is a row of zeros.
+  // For the active level: the order of the rows of [gate; up], (2 inner_size, in), that `joined`
+  // expects: whole panels of both for each chunk. -1 is a row of zeros.
   static std::vector<int32_t> gated_rows(size_t inner_size);
 
   size_t hidden_size() const { return down_->out_features(); }
   size_t inner_size() const { return down_->in_features(); }
 
-  // Scratch for blocks of up to tokens.
+  // Reserves scratch for blocks of up to this number of tokens.
   void reserve(Scratch scratch, size_t tokens) const;
 
-  // y = epilogue(feed_forward(x)); x, y: (rows, hidden_size), y overlaps neither x nor the
-  // residual.
+  // y = epilogue(feed_forward(x)). x, y: (rows, hidden_size); y must not overlap x or the residual.
   void forward(Team& team, ConstMatrix x, const Epilogue& epilogue, Scratch scratch,
                Matrix y) const;
 
@@ -43,11 +41,11 @@ class FeedForward {
                     Matrix y) const;
   Matrix inner_together(Team& team, ConstMatrix x, BlockScratch& scratch) const;
 
-  std::shared_ptr<const Linear> up_;       // without a gate, or apart from it
-  std::shared_ptr<const Linear> gate_;     // apart from up
+  std::shared_ptr<const Linear> up_;       // without a gate, or separate from it
+  std::shared_ptr<const Linear> gate_;     // separate from up
   std::shared_ptr<const Linear> gate_up_;  // joined
   std::shared_ptr<const Linear> down_;
-  LinearGroup apart_[2];  // gate and up, if they are apart
+  LinearGroup apart_[2];  // gate and up, if they are separate
   Activation activation_ = Activation::kIdentity;
 };
 

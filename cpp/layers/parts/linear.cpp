@@ -105,7 +105,7 @@ std::vector<float> Linear::take_inputs() {
   return std::exchange(recorded_, {});
 }
 
-// A row comes once for each chunk of k, in order, and once for each range of panels.
+// A row is recorded once: it occurs for each chunk of k, in order, and for each range of panels.
 void Linear::record(const GemmArgs& args) const {
   if (args.panel_begin > 0) return;
   if (args.k_begin == 0) recorded_.resize(recorded_.size() + args.m * in_features_);
@@ -115,7 +115,7 @@ void Linear::record(const GemmArgs& args) const {
   }
 }
 
-// The one way to the kernels.
+// All products go through this function.
 void Linear::gemm(const GemmArgs& args) const {
   if (recording_) record(args);
   if (packed_.size() > 0) return kernels_.gemm(args);
@@ -166,7 +166,7 @@ void Linear::forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilog
     const size_t row = split.first_row(block, x.rows);
     const size_t rows = split.first_row(block + 1, x.rows) - row;
     Epilogue local = epilogue;
-    local.norm = nullptr;  // a row is complete only behind the barrier
+    local.norm = nullptr;  // a row is complete only after the barrier
     if (local.residual.data) local.residual = local.residual.slice(row, rows);
     GemmArgs args = gemm_args(x.slice(row, rows), y.slice(row, rows), local);
     args.panel_begin = begin;
@@ -212,7 +212,7 @@ bool is_int8(const LinearGroup& group) {
 
 namespace {
 
-// body(linear, x, y) for each map of a group.
+// Calls body(linear, x, y) for each map of a group.
 template <typename Body>
 void for_each_linear(const GroupProjection& p, Body&& body) {
   size_t column = 0;

@@ -14,26 +14,27 @@
 
 namespace simdformer {
 
-// Rows that share one sweep over the weights: a block's activations stay in L2.
+// Rows that share one pass over the weights: the activations of a block stay in L2.
 constexpr size_t kRowBlock = 128;
-// With fewer rows than this a member, a team splits columns: sweeping the weights once each would
-// cost more than the barriers.
+// With fewer rows per member than this, a team splits columns, because a pass over all weights per
+// member would cost more than the barriers.
 constexpr size_t kMinRowsPerMember = 32;
 
-// Even blocks of at most kRowBlock rows, as many as fill the team or, with few rows, one.
+// Equal blocks of at most kRowBlock rows, as many as fill the team, or one if there are few rows.
 size_t num_row_blocks(size_t rows, size_t team_size);
 
-// What happens to a linear layer's output while it is in cache, in this order.
+// The operations on a linear layer's output while it is in cache, in this order.
 struct Epilogue {
   Activation activation = Activation::kIdentity;
   ConstMatrix residual = {};
   const LayerNorm* norm = nullptr;
 };
 
-// How a Linear keeps weights that are not int8.
+// The storage of weights that are not in int8.
 enum class Storage { kFloat32, kBfloat16 };
 
-// y = x W^T + b, W packed at construction for the active ISA level, in float32, bfloat16 or int8.
+// y = x W^T + b. W is packed in the constructor for the active ISA level, in float32, bfloat16 or
+// int8.
 class Linear {
  public:
   // weight: (out_features, in_features); bias: (out_features) or null.
@@ -47,35 +48,35 @@ class Linear {
   bool is_int8() const { return !packed_s8_.empty(); }
   bool is_bfloat16() const { return !packed_bf16_.empty(); }
 
-  // What was packed, in bfloat16 rounded. weight: (out_features, in_features). Not for int8.
+  // The numbers that were packed, rounded for bfloat16. weight: (out_features, in_features). Not
+  // for int8.
   void unpack(Matrix weight) const;
-  // The weights of one output, (in_features). For float32 alone.
+  // The weights of one output, (in_features). Only for float32.
   void unpack_row(size_t j, float* row) const;
-  // For int8 alone.
+  // Only for int8.
   S8Numbers unpack_int8() const;
   // (out_features), or empty.
   std::span<const float> bias() const { return {bias_.data(), bias_.size()}; }
 
-  // x: (rows, in_features), y: (rows, out_features); y may be the residual if the activation is the
-  // identity and the weights are float32. Split over the team by rows if there are enough, else by
-  // columns.
+  // x: (rows, in_features), y: (rows, out_features). y may be the residual if the activation is the
+  // identity and the weights are float32. The team splits rows if there are enough, else columns.
   void forward(Team& team, ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
 
-  // forward on this thread alone.
+  // forward on this thread only.
   void forward_rows(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
 
-  // Rows on this thread alone: output panels [begin, end), written at y's column 0 on.
+  // Rows on this thread only: output panels [begin, end), written to y starting at column 0.
   void forward_panels(ConstMatrix x, size_t begin, size_t end, Activation activation,
                       Matrix y) const;
 
-  // Rows on this thread alone, one chunk of in_features: x holds columns [k_begin, k_begin +
-  // x.cols). The chunks come in order; the last one applies bias and epilogue. y is not the
-  // residual.
+  // Rows on this thread only, one chunk of in_features: x contains columns [k_begin, k_begin +
+  // x.cols). The chunks must come in order; the last one applies bias and epilogue. y must not be
+  // the residual.
   void forward_chunk(ConstMatrix x, size_t k_begin, Matrix y, const Epilogue& epilogue) const;
 
-  // From now on, keeps every row of x. On one thread only.
+  // From now on, records all rows of x. Use one thread only.
   void record_inputs() { recording_ = true; }
-  // The rows kept, (rows, in_features); no more are.
+  // Returns the recorded rows, (rows, in_features), and stops recording.
   std::vector<float> take_inputs();
 
  private:
@@ -86,7 +87,7 @@ class Linear {
   const Kernels& kernels_;
   size_t in_features_;
   size_t out_features_;
-  // Of the three, two are empty.
+  // Two of these three are empty.
   Buffer<float> packed_;
   PackedBf16 packed_bf16_;
   PackedS8 packed_s8_;
@@ -95,8 +96,8 @@ class Linear {
   mutable std::vector<float> recorded_;
 };
 
-// Linear maps of the same rows, their outputs side by side. One, as a rule; several where they are
-// stored apart.
+// Linear maps of the same rows, with adjacent outputs. Usually one; several if they are stored
+// separately.
 using LinearGroup = std::vector<std::shared_ptr<const Linear>>;
 
 size_t in_features(const LinearGroup& group);
@@ -110,11 +111,13 @@ struct GroupProjection {
   Matrix y = {};
 };
 
-// Every projection. Few rows split the panels of all of them over the team, with one barrier.
+// The same for several groups. With few rows, the team splits the panels of all groups, with one
+// barrier.
 void forward_all(Team& team, std::span<const GroupProjection> projections);
 
-// How a team shares a product of few rows: items, each a panel's columns of a block of rows, go
-// round in order. As few row blocks as leave no share with more than a quarter beyond the mean.
+// How a team shares a product with few rows. Items, each a panel's columns for a block of rows, are
+// distributed in order. The number of row blocks is the smallest for which no share is more than
+// 25% above the mean.
 struct PanelShares {
   size_t rows;
   size_t panels;

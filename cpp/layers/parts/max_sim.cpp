@@ -9,7 +9,7 @@
 namespace simdformer {
 namespace {
 
-// Documents [begin, end) at a time: so many that a sweep over the queries is worth it.
+// Processes documents [begin, end) at a time, enough of them for a pass over the queries.
 struct Group {
   size_t begin;
   size_t end;

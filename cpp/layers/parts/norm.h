@@ -10,7 +10,7 @@
 
 namespace simdformer {
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias, row by row.
+// y = (x - mean) / sqrt(var + eps) * weight + bias for each row.
 class LayerNorm {
  public:
   // weight: (size); bias: (size) or null. Both are copied.
@@ -31,7 +31,7 @@ class LayerNorm {
   float eps_;
 };
 
-// The normalization that a Transformer layer was built with. Each row by itself:
+// The normalization that a Transformer layer was built with, applied to each row:
 //   layer:  (x - mean) / sqrt(var + eps) * weight + bias
 //   rms:    x / sqrt(mean(x^2) + eps) * weight
 //   batch:  (x - running_mean) / sqrt(running_var + eps) * weight + bias
@@ -39,7 +39,7 @@ class Norm {
  public:
   virtual ~Norm() = default;
   virtual size_t size() const = 0;
-  // For epilogues that normalize a row while it is in cache; null if there is none of this kind.
+  // For epilogues that normalize a row while it is in cache; null for other kinds.
   virtual const LayerNorm* fused() const { return nullptr; }
   // x, y: (rows, size); x == y allowed.
   virtual void forward(Team& team, ConstMatrix x, Matrix y) const = 0;
@@ -48,7 +48,7 @@ class Norm {
 std::shared_ptr<Norm> make_layer_norm(std::shared_ptr<const LayerNorm> norm);
 // weight: (size)
 std::shared_ptr<Norm> make_rms_norm(std::span<const float> weight, float eps);
-// All of one size. Scale and shift are worked out in float64.
+// All have the same size. Scale and shift are computed in float64.
 std::shared_ptr<Norm> make_batch_norm(std::span<const float> weight, std::span<const float> bias,
                                       std::span<const float> running_mean,
                                       std::span<const float> running_var, float eps);

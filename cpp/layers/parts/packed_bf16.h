@@ -6,17 +6,17 @@
 
 namespace simdformer {
 
-// A weight rounded to bfloat16, to nearest, ties to even, and packed for one ISA level: in tiles of
-// AMX, if the level has them and the weight allows it, else in panels.
+// A weight rounded to bfloat16 (to nearest, ties to even) and packed for one ISA level: in AMX
+// tiles if the level and the weight support it, else in panels.
 class PackedBf16 {
  public:
   PackedBf16() = default;
   PackedBf16(const Kernels& kernels, ConstMatrix weight);
 
   bool empty() const { return packed_.size() == 0; }
-  // kernels: the same level's. k_begin is a multiple of 32, and c is not the residual.
+  // kernels: of the same level. k_begin is a multiple of 32, and c must not be the residual.
   void gemm(const Kernels& kernels, const GemmArgs& args) const;
-  // The numbers, widened; weight has the shape that was packed.
+  // The numbers, widened. weight has the shape that was packed.
   void unpack(const Kernels& kernels, Matrix weight) const;
 
  private:

@@ -9,7 +9,8 @@
 
 namespace simdformer {
 
-// A head's dense layer: activation(W x + b), plus x if residual, and normalized if there is a norm.
+// A dense layer of a head: activation(W x + b), plus x if residual is set, then normalized if there
+// is a norm.
 struct Dense {
   std::shared_ptr<const Linear> linear;
   Activation activation = Activation::kIdentity;
@@ -17,19 +18,19 @@ struct Dense {
   std::shared_ptr<const LayerNorm> norm = nullptr;
 };
 
-// Token vectors of one sequence to its embedding: the poolings' results side by side, then the
-// dense layers, then L2 normalization.
+// The embedding from the token vectors of one sequence: the results of all poolings concatenated,
+// then the dense layers, then L2 normalization.
 class PoolingHead {
  public:
   PoolingHead(size_t hidden_size, std::vector<Pooling> pooling, std::vector<Dense> dense,
               bool normalize);
 
   size_t embedding_dimension() const;
-  // Floats of scratch that forward needs.
+  // The size in floats of forward's scratch.
   size_t scratch_size() const;
 
-  // hidden_states: (tokens, hidden_size), pooled from row pooling_start on; without a row left the
-  // pooled vector is 0. out: (embedding_dimension). On this thread alone.
+  // hidden_states: (tokens, hidden_size), pooled starting with row pooling_start; without rows the
+  // pooled vector is 0. out: (embedding_dimension). Runs on this thread only.
   void forward(ConstMatrix hidden_states, size_t pooling_start, float* scratch, float* out) const;
 
  private:

@@ -11,8 +11,9 @@
 namespace simdformer {
 namespace {
 
-// A whole position p is kBlock b + r, and the angles' sum gives its sine and cosine from those of
-// kBlock b and r: four products for two calls of sin and cos. Error: some 1e-16.
+// A whole position p is kBlock b + r. Its sine and cosine are computed from those of kBlock b and r
+// by the formulas for sums of angles: four products instead of two calls of sin and cos. Error:
+// about 1e-16.
 constexpr double kBlock = 32;
 constexpr double kLargestWhole = 1e15;
 
@@ -31,7 +32,7 @@ struct SinCos {
 
 bool is_whole(double p) { return std::abs(p) < kLargestWhole && p == std::floor(p); }
 
-// Sines and cosines of the remainders 0..kBlock-1 that the positions need.
+// The sines and cosines of the remainders 0..kBlock-1 that the positions need.
 SinCos remainders_of(std::span<const double> positions, std::span<const double> frequencies) {
   SinCos table(static_cast<size_t>(kBlock) * frequencies.size());
   std::array<bool, static_cast<size_t>(kBlock)> done{};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sines and cosines of positions, with angles in float64: in float32 the angle of position 1e6
+// Sines and cosines of positions, with angles in float64. In float32, the angle of position 1e6
 // would be wrong by 6e-2.
 #pragma once
 
@@ -10,15 +10,15 @@
 
 namespace simdformer {
 
-// Where the sine or cosine of position i, frequency j goes: data[i * row_stride + j * step].
+// The place of the sine or cosine for position i and frequency j: data[i * row_stride + j * step].
 struct TableView {
   float* data = nullptr;
   ptrdiff_t row_stride = 0;
   ptrdiff_t step = 1;
 };
 
-// sines[i, j] = scale sin(positions[i] frequencies[j]), cosines likewise. An element's bits depend
-// on its own position and frequency alone.
+// sines[i, j] = scale sin(positions[i] frequencies[j]), and the same for cosines. The bits of an
+// element depend only on its own position and frequency.
 void sin_cos_table(std::span<const double> positions, std::span<const double> frequencies,
                    double scale, TableView sines, TableView cosines, int num_threads,
                    const StopCheck& stop_check);

@@ -22,7 +22,7 @@ void check_outliers(std::span<const int32_t> outliers, size_t cols) {
   }
 }
 
-// x with 0 in the place of outliers.
+// x with outliers replaced by 0.
 Buffer<float> without(std::span<const int32_t> outliers, size_t cols, const float* x) {
   Buffer<float> rest(cols);
   std::copy_n(x, cols, rest.data());

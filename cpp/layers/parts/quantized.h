@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights in int8: how they are made, and as the kernels read them.
+// Weights in int8: how they are quantized, and how kernels read them.
 #pragma once
 
 #include <span>
@@ -11,14 +11,14 @@ namespace simdformer {
 
 inline size_t num_s8_groups(size_t cols) { return (cols + kS8Group - 1) / kS8Group; }
 
-// scale[j, g] = max_p |weight[j, p]| / 127 over the columns p of group g that are no outliers, and
-// values[j, p] = round(weight[j, p] / scale[j, g]), 0 for outliers; a scale is never below the
-// least normal number. values: weight's shape; scale: (rows, num_s8_groups(cols)); outliers:
+// scale[j, g] = max_p |weight[j, p]| / 127 over the columns p of group g that are not outliers, and
+// values[j, p] = round(weight[j, p] / scale[j, g]), 0 for outliers. A scale is never below the
+// smallest normal number. values: weight's shape; scale: (rows, num_s8_groups(cols)); outliers:
 // ascending.
 void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8_t* values,
                      float* scale);
 
-// A quantized weight that somebody else owns. outlier_weight: (rows, outliers.size()).
+// A view of a quantized weight. outlier_weight: (rows, outliers.size()).
 struct S8Matrix {
   size_t rows = 0;
   size_t cols = 0;
@@ -28,7 +28,7 @@ struct S8Matrix {
   const float* outlier_weight = nullptr;
 };
 
-// A quantized weight that owns its numbers: as S8Matrix.
+// A quantized weight that owns its numbers, with the members of S8Matrix.
 struct S8Numbers {
   Buffer<int8_t> values;
   Buffer<float> scale;
@@ -44,7 +44,7 @@ class PackedS8 {
 
   bool empty() const { return packed_.size() == 0; }
   S8Weight view() const;
-  // What was packed: (rows, cols).
+  // The numbers that were packed: (rows, cols).
   S8Numbers unpack(const Kernels& kernels, size_t rows, size_t cols) const;
   S8Outliers outliers() const { return {begin_.data(), column_.data(), kept_.data()}; }
 
@@ -52,7 +52,7 @@ class PackedS8 {
   Buffer<int8_t> packed_;
   Buffer<float> ranges_;
   Buffer<float> outlier_weight_;
-  Buffer<uint32_t> begin_;  // empty without outliers, as the two below
+  Buffer<uint32_t> begin_;  // empty without outliers, like the next two
   Buffer<uint32_t> column_;
   Buffer<float> kept_;
 };

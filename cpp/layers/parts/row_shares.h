@@ -14,17 +14,17 @@ struct RowRange {
   size_t rows;
 };
 
-// Items in contiguous shares of the same number; where that is no whole number, an item's rows are
-// split in proportion.
+// Contiguous shares of items, the same number for each. If that number is not whole, the rows of an
+// item are split in proportion.
 struct RowShares {
   size_t items;
   size_t shares;
 
   size_t first_item(size_t share) const { return share * items / shares; }
   bool reaches(size_t share, size_t item) const { return item * shares < (share + 1) * items; }
-  // Of an item with that many rows, what belongs to the share.
+  // The part of an item with this number of rows that belongs to the share.
   RowRange rows_in(size_t share, size_t item, size_t rows) const {
-    // In units of an item's shares-th part.
+    // in units of 1 / shares of an item
     const size_t begin = item * shares;
     const size_t first = rows * (std::max(share * items, begin) - begin) / shares;
     const size_t last = rows * (std::min((share + 1) * items, begin + shares) - begin) / shares;
@@ -32,8 +32,8 @@ struct RowShares {
   }
 };
 
-// body(item, first, rows) over the rows of every item, a share a member. rows_of(item): how many it
-// has. The shares depend on sizes alone.
+// Calls body(item, first, rows) for the rows of every item, one share per member. rows_of(item):
+// its number of rows. The shares depend on sizes only.
 template <typename RowsOf, typename Body>
 void for_each_rows(Team& team, size_t items, RowsOf&& rows_of, Body&& body) {
   const RowShares split{items, items == 0 ? 0 : team.size()};

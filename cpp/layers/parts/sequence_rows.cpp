@@ -21,7 +21,7 @@ void gather(Team& team, const SequenceRows<const float>& from, std::span<const i
     for (size_t r = 0; r + extra < sequence_length(cu, s); ++r) {
       std::copy_n(from.row(s, r), packed.cols, packed.row(first + r));
     }
-    // What a projection makes of these rows is replaced, but it must have something to read.
+    // These rows are projected too, and the results replaced later, so they must be initialized.
     for (size_t r = 0; r < extra; ++r) {
       std::fill_n(packed.row(first + sequence_length(cu, s) - 1 - r), packed.cols, 0.0f);
     }

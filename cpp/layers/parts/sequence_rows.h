@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Between the callers' arrays, padded or not, batch first or not, and the packed matrices that
-// layers work on.
+// Copies rows between the callers' arrays (with or without padding, batch first or not) and the
+// packed matrices that layers use.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@
 
 namespace simdformer {
 
-// Rows of sequences in somebody's array: row i of sequence s is begin[s] + i * row_stride.
+// The rows of sequences in a caller's array: row i of sequence s is begin[s] + i * row_stride.
 template <typename T>
 struct SequenceRows {
   std::vector<T*> begin;
@@ -29,12 +29,12 @@ inline size_t sequence_length(std::span<const int32_t> cu_seqlens, size_t s) {
 
 size_t longest_sequence(std::span<const int32_t> cu_seqlens);
 
-// The block's sequences of an array to rows [cu[s], cu[s + 1]) of the packed matrix, counted from
-// the block's first. The last extra rows of each become 0.
+// Copies the sequences of a block to rows [cu[s], cu[s + 1]) of the packed matrix, counted from the
+// block's first row. The last `extra` rows of each sequence become 0.
 void gather(Team& team, const SequenceRows<const float>& from, std::span<const int32_t> cu,
             const Block& block, size_t extra, Matrix packed);
 
-// Back again; rows behind a sequence's length, up to padded_length, become 0.
+// Copies them back. Rows after a sequence's length, up to padded_length, become 0.
 void scatter(Team& team, ConstMatrix packed, std::span<const int32_t> cu, const Block& block,
              size_t padded_length, const SequenceRows<float>& to);
 

@@ -7,14 +7,14 @@
 namespace simdformer {
 namespace {
 
-// Columns at a time: with a block's rows 64 KB, which stay in L2 beside the rows that are
-// multiplied. int8 quantizes the rows anew for each chunk, so that more columns share that.
+// Columns per chunk: 64 KB with a block's rows, which stay in L2 together with the input rows. int8
+// quantizes the rows again for each chunk, so it uses more columns.
 constexpr size_t kChunkColumns = 128;
 constexpr size_t kChunkColumnsInt8 = 512;
 
-// Rows that are multiplied next are on their way meanwhile. Of a product with few columns they come
-// from memory as fast as they are used: 42 -> 58 Gflop/s with 32 columns of depth 128 (Zen 3, one
-// thread of a busy machine).
+// The next input rows are prefetched. In a product with few columns they are needed as fast as
+// memory can deliver them: 42 -> 58 Gflop/s with 32 columns of depth 128 (Zen 3, one thread of a
+// busy machine).
 void prefetch(ConstMatrix rows) {
   constexpr size_t kLine = 64 / sizeof(float);
   constexpr int kIntoL2 = 2;
@@ -64,7 +64,7 @@ void TokenFold::forward(ConstMatrix x, std::span<const int32_t> cu, size_t chunk
   }
 }
 
-// The rows of a block to the sequences that they belong to.
+// Folds the rows of a block into the results of their sequences.
 void TokenFold::fold(std::span<const int32_t> cu, size_t row, ConstMatrix product, size_t column,
                      Matrix out) const {
   const auto first = static_cast<int32_t>(row) + cu[0];

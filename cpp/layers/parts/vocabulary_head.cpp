@@ -47,8 +47,7 @@ void VocabularyHead::reserve(Scratch scratch, size_t tokens) const {
   for (MemberScratch& member : scratch.members) member.pooled.reserve(fold_.scratch_size());
 }
 
-// Logarithms grow with what they are taken of, so that the largest one is that of the largest
-// logit.
+// The logarithm is monotonic, so the largest value is that of the largest logit.
 void VocabularyHead::finish(float* row, size_t columns) const {
   if (sums_) return;
   const Kernels& kernels = vocabulary_->kernels();

@@ -11,12 +11,12 @@
 
 namespace simdformer {
 
-// A sequence's row of the vocabulary, as SPLADE's (Formal et al. 2021, arXiv:2109.10086): over its
-// tokens the largest, or the sum, of log(1 + max(0, logit)), logit = vocabulary(transform(x)) +
-// bias. No logits are kept.
+// A sequence's row over the vocabulary, as in SPLADE (Formal et al. 2021, arXiv:2109.10086): the
+// maximum, or the sum, over its tokens of log(1 + max(0, logit)), where logit =
+// vocabulary(transform(x)) + bias. Logits are not stored.
 class VocabularyHead {
  public:
-  // The logarithm is taken `logarithms` times, 1 or 2.
+  // logarithms: how often the logarithm is applied, 1 or 2.
   VocabularyHead(std::optional<Dense> transform, std::shared_ptr<const Linear> vocabulary,
                  Buffer<float> bias, bool sums, int logarithms);
 
@@ -24,7 +24,7 @@ class VocabularyHead {
   size_t out_features() const { return vocabulary_->out_features(); }
 
   void reserve(Scratch scratch, size_t tokens) const;
-  // x: the rows of consecutive sequences, whose offsets cu is; out: (cu.size() - 1, out_features)
+  // x: the rows of consecutive sequences with the offsets cu; out: (cu.size() - 1, out_features)
   void forward(Team& team, ConstMatrix x, std::span<const int32_t> cu, Scratch scratch,
                Matrix out) const;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scratch of one forward pass, reserved before its threads start and reused by later passes.
+// Scratch of one forward pass. It is reserved before threads start, and reused by later passes.
 #pragma once
 
 #include <array>
@@ -13,37 +13,37 @@
 
 namespace simdformer {
 
-// What one member of a team needs for itself.
+// The scratch of one member of a team.
 struct MemberScratch {
   Buffer<float> attention;     // packed K, V and a strip of scores of one head
-  Buffer<float> intermediate;  // a row block's chunk of the feed-forward's inner activations
-  Buffer<float> gate;          // likewise, of a gated feed-forward
-  Buffer<float> relative;      // of a head's relative positions
+  Buffer<float> intermediate;  // a chunk of the feed-forward's inner activations
+  Buffer<float> gate;          // the same for the gate of a gated feed-forward
+  Buffer<float> relative;      // for the relative positions of a head
   Buffer<float> pooled;        // a sequence's vector between pooling and the last dense layer
 };
 
-// What a block of tokens needs while it passes through the layers.
+// The scratch of a block of tokens while it goes through the layers.
 struct BlockScratch {
-  std::array<Buffer<float>, 2> hidden_states;  // a layer reads one and writes the other
-  std::array<Buffer<float>, 3> projected;      // of an attention's inputs
+  std::array<Buffer<float>, 2> hidden_states;  // each layer reads one and writes the other
+  std::array<Buffer<float>, 3> projected;      // the inputs of an attention
   Buffer<float> context;
-  Buffer<float> intermediate;  // of a block too small to be split by rows
-  Buffer<float> gate;          // likewise, of a gated feed-forward
-  Buffer<float> normed;        // a sublayer's input behind its norm
+  Buffer<float> intermediate;  // of a block that is too small to be split by rows
+  Buffer<float> gate;          // the same for the gate of a gated feed-forward
+  Buffer<float> normed;        // the normalized input of a sublayer
   Buffer<float> residual;      // a scaled residual
-  Buffer<float> memory;        // what cross-attention reads
+  Buffer<float> memory;        // the input of cross-attention
   Buffer<float> key_bias;
-  Buffer<float> last_rows;  // those of the last tokens
+  Buffer<float> last_rows;  // the rows of the last tokens
 };
 
-// A block's scratch as a team's layers see it.
+// A block's scratch for the layers of a team.
 struct Scratch {
   BlockScratch& block;
-  std::span<MemberScratch> members;  // one a member of the team
+  std::span<MemberScratch> members;  // one per member of the team
 };
 
 struct Workspace {
-  std::vector<BlockScratch> blocks;  // one a member: blocks may run side by side
+  std::vector<BlockScratch> blocks;  // one per member, because blocks may run at the same time
   std::vector<MemberScratch> members;
 
   explicit Workspace(size_t team_size) : blocks(team_size), members(team_size) {}
@@ -52,8 +52,8 @@ struct Workspace {
   Scratch of_member(size_t rank) { return {blocks[rank], std::span(members).subspan(rank, 1)}; }
 };
 
-// Workspaces that no call is using. A call takes one for its time, so several can run at once. The
-// lock is only tried: a child forked while another thread held it would wait for ever.
+// Workspaces that no call is using. Each running call takes one. Only try_lock is used: a forked
+// child would wait forever for a lock that another thread held during the fork.
 class WorkspacePool {
  public:
   std::unique_ptr<Workspace> take(size_t team_size) {

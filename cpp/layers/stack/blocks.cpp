@@ -29,7 +29,7 @@ std::vector<Block> cut_into_blocks(const Sequences& batch, size_t team_size) {
   std::vector<Block> blocks;
   for (size_t s = 0; s < batch.size(); ++s) {
     const size_t length = batch.length(s);
-    // A block takes one more sequence if that leaves it nearer to the target.
+    // A block gets one more sequence if its size is then closer to the target.
     const bool fits = !blocks.empty() && (blocks.back().tokens + length / 2 <= target);
     if (!fits) blocks.push_back({s, s, batch.begin(s), 0});
     blocks.back().last_sequence = s + 1;
@@ -38,8 +38,8 @@ std::vector<Block> cut_into_blocks(const Sequences& batch, size_t team_size) {
   return blocks;
 }
 
-// Multiply-adds of one layer, up to a factor: linear layers 12 h^2 a token (with the usual inner
-// size 4 h), attention 2 h a pair of tokens.
+// Multiply-adds of one layer, up to a factor: linear layers 12 h^2 per token (with the usual inner
+// size 4 h), attention 2 h per pair of tokens.
 double cost(const Sequences& batch, const Block& block, size_t hidden_size) {
   const double h = static_cast<double>(hidden_size);
   double pairs = 0;
@@ -50,7 +50,8 @@ double cost(const Sequences& batch, const Block& block, size_t hidden_size) {
   return 12 * h * h * static_cast<double>(block.tokens) + 2 * h * pairs;
 }
 
-// Whether threads that each take the next block, costliest first, end at about the same time.
+// Whether threads that each take the next block, starting with the costliest, finish at about the
+// same time.
 bool balanced(std::span<const double> costs, size_t team_size) {
   constexpr double kTolerance = 1.08;
   std::vector<double> load(team_size, 0.0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which sequences pass through the layers together, and on how many threads.
+// Decides which sequences go through the layers together, and on how many threads.
 #pragma once
 
 #include <span>
@@ -14,19 +14,19 @@ namespace simdformer {
 
 struct Schedule {
   std::vector<Block> together;      // run one after another, each by the whole team
-  std::vector<Block> side_by_side;  // run one a thread, costliest first
+  std::vector<Block> side_by_side;  // run one per thread, costliest first
 
   size_t max_tokens() const;
-  // The most rows of a block's sequences, by other offsets than those of the batch.
+  // The largest number of rows of a block's sequences, with offsets other than those of the batch.
   size_t max_tokens_of(std::span<const int32_t> cu_seqlens) const;
 };
 
-// Cuts a batch into blocks of whole sequences of about kRowBlock tokens, and moves the costliest to
-// `together` until the rest keeps team_size threads evenly busy. Depends on sizes alone.
+// Splits a batch into blocks of whole sequences of about kRowBlock tokens, and moves the costliest
+// ones to `together` until the others keep team_size threads evenly busy. Depends on sizes only.
 Schedule make_schedule(std::span<const int32_t> cu_seqlens, size_t hidden_size, size_t team_size);
 
-// Runs a batch's blocks as a schedule has them: those that run together by the whole team, then
-// each of the others on one thread, without a barrier. Neither shows in the results.
+// Runs a batch's blocks according to a schedule: first those in `together` by the whole team, then
+// the others on one thread each, without a barrier. The results do not depend on the schedule.
 // reserve(scratch, tokens) prepares for blocks of that many tokens, before any thread starts.
 void run_blocks(WorkspacePool& workspaces, std::span<const int32_t> cu_seqlens, size_t hidden_size,
                 int num_threads, const StopCheck& stop_check,

@@ -8,18 +8,18 @@
 
 namespace simdformer {
 
-// Multi-head attention by itself, on the callers' arrays.
+// Multi-head attention outside a stack, on the callers' arrays.
 class SingleAttention {
  public:
   struct Call {
     SequenceRows<const float> query;
-    SequenceRows<const float> key;    // read if it is projected apart from query
-    SequenceRows<const float> value;  // likewise
+    SequenceRows<const float> key;    // read if it is projected separately from query
+    SequenceRows<const float> value;  // the same
     SequenceRows<float> out;
-    size_t padded_length = 0;   // rows of out a sequence; those behind its length become 0
-    bool head_outputs = false;  // out takes the heads' outputs instead of their projection
-    AttentionPattern pattern;   // cu_k counts the extra keys too
-    const Positions* position = nullptr;  // in place of the attention's own
+    size_t padded_length = 0;   // rows of out per sequence; those after its length become 0
+    bool head_outputs = false;  // out receives the heads' outputs instead of their projection
+    AttentionPattern pattern;   // cu_k includes the extra keys
+    const Positions* position = nullptr;  // instead of the attention's own
     Strided<const float> head_mask;
     Strided<float> weights;
   };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What becomes of a stack's last hidden states.
+// Processes the last hidden states of a stack.
 #pragma once
 
 #include "layers/parts/pooling.h"
@@ -12,13 +12,13 @@ namespace simdformer {
 class Sink {
  public:
   virtual ~Sink() = default;
-  // Scratch for blocks of up to tokens.
+  // Reserves scratch for blocks of up to this number of tokens.
   virtual void reserve(Scratch scratch, size_t tokens) const = 0;
   // x: (block.tokens, hidden_size)
   virtual void take(Team& team, const Block& block, ConstMatrix x, Scratch scratch) = 0;
 };
 
-// The rows themselves. Rows behind a sequence's length, up to padded_length, become 0.
+// Copies the rows. Rows after a sequence's length, up to padded_length, become 0.
 class RowsSink final : public Sink {
  public:
   RowsSink(std::span<const int32_t> cu_seqlens, SequenceRows<float> out, size_t padded_length)
@@ -32,7 +32,7 @@ class RowsSink final : public Sink {
   size_t padded_length_;
 };
 
-// One vector a sequence. out: (batch, embedding_dimension).
+// One vector per sequence. out: (batch, embedding_dimension).
 class PooledSink final : public Sink {
  public:
   PooledSink(std::span<const int32_t> cu_seqlens, const PoolingHead& head, size_t pooling_start,
@@ -48,7 +48,7 @@ class PooledSink final : public Sink {
   Matrix out_;
 };
 
-// One row of the vocabulary a sequence. out: (batch, head.out_features()).
+// One row over the vocabulary per sequence. out: (batch, head.out_features()).
 class VocabularySink final : public Sink {
  public:
   VocabularySink(std::span<const int32_t> cu_seqlens, const VocabularyHead& head, Matrix out)
@@ -62,8 +62,8 @@ class VocabularySink final : public Sink {
   Matrix out_;
 };
 
-// lm_head(x) of all tokens, out: (total_tokens, vocab_size), or of each sequence's last one, out:
-// (batch, vocab_size); then no sequence is empty.
+// lm_head(x) of all tokens, out: (total_tokens, vocab_size), or only of each sequence's last token,
+// out: (batch, vocab_size); then sequences must not be empty.
 class LogitsSink final : public Sink {
  public:
   LogitsSink(std::span<const int32_t> cu_seqlens, const Linear& lm_head, bool last_only, Matrix out)

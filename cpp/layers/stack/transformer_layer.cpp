@@ -6,7 +6,7 @@
 namespace simdformer {
 namespace {
 
-// y += x, row by row.
+// y += x for each row.
 void add_rows(Team& team, ConstMatrix x, Matrix y) {
   team.for_each(y.rows, [&](size_t i) {
     for (size_t j = 0; j < y.cols; ++j) y.row(i)[j] += x.row(i)[j];

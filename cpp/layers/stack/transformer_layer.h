@@ -8,12 +8,12 @@
 
 namespace simdformer {
 
-// Around each sublayer f, with alpha = 1 but for DeepNorm (Wang et al. 2022) and without the
+// For each sublayer f, with alpha = 1 except for DeepNorm (Wang et al. 2022), and without the
 // residual term if residual is false:
 //   post-norm: y = norm(alpha x + f(x))
 //   pre-norm:  y = alpha x + f(norm(x))    (Xiong et al. 2020)
-// With a norm of f's output, output_norm(f(..)) stands for f(..), or output_norm(alpha x + f(..))
-// if output_residual says so.
+// With an output norm, output_norm(f(..)) replaces f(..); if output_residual is set,
+// output_norm(alpha x + f(..)) replaces the sum.
 struct SublayerOptions {
   bool norm_first = false;
   bool residual = true;
@@ -21,13 +21,13 @@ struct SublayerOptions {
   float alpha = 1.0f;
 };
 
-// Self-attention, cross-attention to a memory if there is one, feed-forward: the encoder and the
+// Self-attention, cross-attention if there is a memory, and feed-forward: the encoder layer and the
 // decoder layer of Vaswani et al. 2017, section 3.1.
 class TransformerLayer {
  public:
   struct Parts {
     std::shared_ptr<const MultiheadAttention> self_attention;
-    std::shared_ptr<const MultiheadAttention> cross_attention;  // null: an encoder's layer
+    std::shared_ptr<const MultiheadAttention> cross_attention;  // null: an encoder layer
     std::shared_ptr<const FeedForward> feed_forward;
     std::shared_ptr<const Norm> self_norm;  // null: none
     std::shared_ptr<const Norm> cross_norm;
@@ -36,27 +36,27 @@ class TransformerLayer {
     std::shared_ptr<const Norm> cross_output_norm;
     std::shared_ptr<const Norm> feed_forward_output_norm;
   };
-  // The largest block that a workspace is made for.
+  // The size of the largest block of a workspace.
   struct Sizes {
     size_t tokens = 0;
     size_t max_keys = 0;
     size_t memory_tokens = 0;
     size_t max_memory = 0;
   };
-  // What the layers of a call have in common.
+  // The common arguments of all layers of a call.
   struct Call {
     const AttentionPattern& self;
     const AttentionPattern& cross;
-    ConstMatrix memory;  // the block's; no rows if cross_cache holds its keys already
+    ConstMatrix memory;  // of the block; no rows if cross_cache already has its keys
     KVCache* self_cache = nullptr;
     KVCache* cross_cache = nullptr;
   };
-  // Where one layer leaves what is asked for besides its output, and its head mask. Absent: null.
+  // The head mask of one layer, and the places for its requested results. Null: not requested.
   struct Taps {
-    const Positions* position = nullptr;    // in place of the attention's own
+    const Positions* position = nullptr;    // instead of the attention's own
     Strided<const float> head_mask = {};    // (sequence, head): of self-attention
-    Strided<float> self_weights = {};       // (sequence, place of head, query, key)
-    const int32_t* weights_head = nullptr;  // (num_heads): a head's place, -1: none; null: itself
+    Strided<float> self_weights = {};       // (sequence, index of head, query, key)
+    const int32_t* weights_head = nullptr;  // (num_heads): a head's index, -1: none; null: itself
     Strided<float> cross_weights = {};      // (sequence, head, query, key)
     Matrix head_outputs = {};               // (tokens of the batch, context_dim), packed
   };
@@ -64,20 +64,20 @@ class TransformerLayer {
   TransformerLayer(Parts parts, const SublayerOptions& options);
 
   size_t hidden_size() const { return parts_.feed_forward->hidden_size(); }
-  // The longest sequence that its positions serve; 0: any.
+  // The maximum length of a sequence for its positions; 0: no limit.
   size_t max_length() const;
   const MultiheadAttention& self_attention() const { return *parts_.self_attention; }
   const MultiheadAttention* cross_attention() const { return parts_.cross_attention.get(); }
 
   void reserve(Scratch scratch, const Sizes& sizes, const Positions* position = nullptr) const;
 
-  // The layer with this number in the caches. x, y: (block.tokens, hidden_size), no overlap; x
-  // holds the input. Both are overwritten; returns the one that holds the output.
+  // index: the layer's number in the caches. x, y: (block.tokens, hidden_size), no overlap; x
+  // contains the input. Both are overwritten. Returns the one with the output.
   Matrix forward(Team& team, const Call& call, size_t index, const Taps& taps, const Block& block,
                  Matrix x, Scratch scratch, Matrix y) const;
 
  private:
-  // The norms of a sublayer; null: none.
+  // The norms of a sublayer, or null.
   struct Norms {
     const Norm* around;
     const Norm* output;

@@ -15,7 +15,7 @@ std::vector<size_t> lengths(std::span<const int32_t> cu) {
   return result;
 }
 
-// The smaller limit, of which 0 is none.
+// The smaller limit; 0 means no limit.
 size_t tighter(size_t a, size_t b) { return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b); }
 
 }  // namespace
@@ -46,7 +46,7 @@ TransformerStack::TransformerStack(std::vector<std::shared_ptr<const Transformer
 
 TransformerStack::~TransformerStack() = default;
 
-// A cache whose filling was stopped halfway has no length yet and is filled anew.
+// A cache whose first call was stopped has no lengths yet and is filled again.
 bool TransformerStack::reads_memory(const Call& call) const {
   if (!has_cross_attention()) return false;
   if (!call.cross_cache) return true;

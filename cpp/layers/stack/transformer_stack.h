@@ -12,25 +12,27 @@
 
 namespace simdformer {
 
-// Layers one after another in one call: a source (token ids through embeddings, or rows), the
-// layers, a last norm if there is one, and a sink.
+// Several layers in one call: a source (token ids through embeddings, or rows), the layers, an
+// optional final norm, and a sink.
 class TransformerStack {
  public:
   struct Call {
-    // Lengths by self.cu_q. One of the two is given:
+    // Lengths are given by self.cu_q. One of these two is set:
     const Batch* ids = nullptr;        // for a stack with embeddings
     SequenceRows<const float> rows;    // (.., hidden_size)
     AttentionPattern self;             // cu_k is cu_q
-    SequenceRows<const float> memory;  // lengths by cross.cu_k
+    SequenceRows<const float> memory;  // lengths are given by cross.cu_k
     AttentionPattern cross;
     KVCache* self_cache = nullptr;
-    KVCache* cross_cache = nullptr;            // filled by the call that finds it empty
-    std::vector<TransformerLayer::Taps> taps;  // none, or one a layer
-    std::vector<Matrix> hidden_states;         // none, or each layer's input, packed, and the
-                                               // last output, as the sink gets it; no data: none
+    KVCache* cross_cache = nullptr;            // filled by the first call
+    std::vector<TransformerLayer::Taps> taps;  // empty, or one per layer
+    std::vector<Matrix> hidden_states;         // empty, or the input of each layer, packed, and the
+                                               // last output, as the sink gets it; no data: not
+                                               // requested
   };
 
-  // All layers, norm (null: none) and embeddings (null: the source is rows), of one hidden size.
+  // The layers, norm (null: none) and embeddings (null: the source is rows) have the same hidden
+  // size.
   TransformerStack(std::vector<std::shared_ptr<const TransformerLayer>> layers,
                    std::shared_ptr<const Norm> norm, std::shared_ptr<const Embeddings> embeddings);
   ~TransformerStack();
@@ -40,11 +42,11 @@ class TransformerStack {
   const TransformerLayer& layer(size_t i) const { return *layers_[i]; }
   const Embeddings* embeddings() const { return embeddings_.get(); }
   bool has_cross_attention() const { return !layers_.empty() && layers_[0]->cross_attention(); }
-  // The longest sequence that embeddings and layers serve; 0: any.
+  // The maximum length of a sequence for embeddings and layers; 0: no limit.
   size_t max_length() const { return max_length_; }
 
-  // Throws Stopped, std::invalid_argument and std::out_of_range (of ids). A cache is used by one
-  // call at a time; everything else by any number of threads.
+  // Throws Stopped, std::invalid_argument and std::out_of_range (for ids). Only one call may use a
+  // cache at a time; everything else is thread-safe.
   void forward(const Call& call, int num_threads, const StopCheck& stop_check, Sink& sink) const;
 
  private:
