@@ -153,7 +153,7 @@ def entry(shape, offsets, dtype="F32"):
     ],
     ids=lambda header: str(header)[:50],
 )
-def test_a_header_that_lies_is_refused(tmp_path, header):
+def test_a_false_header_is_refused(tmp_path, header):
     write_raw(tmp_path / "model.safetensors", header, bytes(8))
     with pytest.raises(ValueError, match=r"model\.safetensors: not a valid safetensors file"):
         Checkpoint(tmp_path)
@@ -216,7 +216,7 @@ def checkpoint(tmp_path):
         yield checkpoint
 
 
-def test_a_tensor_of_the_configured_shape_is_given_out(checkpoint):
+def test_a_tensor_of_the_configured_shape_is_returned(checkpoint):
     weights = Weights(checkpoint, SIZES)
     np.testing.assert_array_equal(weights("a.weight", "rows", "columns"), TENSORS["a.weight"])
 
@@ -237,7 +237,7 @@ def test_a_missing_tensor_is_named_with_its_shape(checkpoint):
         Weights(checkpoint, SIZES)("c", "width")
 
 
-def test_tensors_nobody_asked_for_are_named(checkpoint):
+def test_unused_tensors_are_named(checkpoint):
     weights = Weights(checkpoint, SIZES)
     weights("b", "width")
     with pytest.raises(

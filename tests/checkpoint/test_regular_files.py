@@ -49,7 +49,7 @@ def test_a_file_of_another_kind_is_refused_or_not_there(tmp_path, name, make):
 
 
 @pytest.mark.parametrize("make", [pipe, device])
-def test_json_of_no_regular_file_is_refused_by_its_path(tmp_path, make):
+def test_json_that_is_not_a_regular_file_is_refused_by_its_path(tmp_path, make):
     make(tmp_path / "x.json")
     with pytest.raises(ValueError, match=r"x\.json: not a regular file"):
         read_json(tmp_path / "x.json")

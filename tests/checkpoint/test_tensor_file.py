@@ -28,7 +28,7 @@ def test_a_part_of_the_file_is_read(file):
     assert file.read(1000, 77) == CONTENT[77:1077]
 
 
-def test_what_one_call_does_not_move_is_read_by_more(file, monkeypatch):
+def test_a_large_part_is_read_in_several_calls(file, monkeypatch):
     monkeypatch.setattr(tensor_file, "_MOST", 7)
     assert file.read(1000, 77) == CONTENT[77:1077]
 

@@ -140,7 +140,7 @@ def test_tied_weights_share_a_storage(path):
     assert_holds(path, {"a": SIX.reshape(2, 3), "b": SIX})
 
 
-def test_the_metadata_of_a_state_dict_is_passed_over(path):
+def test_the_metadata_of_a_state_dict_is_ignored(path):
     version = b"}" + text("version") + b"K\x01s"
     metadata = b"}" + text("_metadata") + ordered_dict() + text("") + version + b"ssb"
     write_torch(path, TENSORS, end=metadata + b".")
@@ -309,7 +309,7 @@ def test_every_instruction_that_is_run_is_one_of_pickles():
     ],
     ids=lambda value: str(value)[:24],
 )
-def test_a_pickle_that_makes_no_sense_is_refused(path, pickled, match):
+def test_an_invalid_pickle_is_refused(path, pickled, match):
     write_archive(path, pickled)
     refused(path, match)
 
@@ -380,7 +380,7 @@ def test_a_storage_that_more_tensors_share_than_any_model_has_is_refused(path):
 @pytest.mark.parametrize(
     "content", [b"", b"PK\5\6", b"x" * 100, pickle.dumps({}), b"PK\5\6" + bytes(18)]
 )
-def test_what_is_no_archive_is_refused(path, content):
+def test_a_file_that_is_not_an_archive_is_refused(path, content):
     path.write_bytes(content)
     refused(path, "not a zip archive, or cut short|0 entries called data.pkl")
 
@@ -442,7 +442,7 @@ END = struct.Struct("<4s4H2LH")
         (45, 0, "the directory is damaged"),
     ],
 )
-def test_a_directory_that_lies_is_refused(path, size, offset, match):
+def test_a_false_zip_directory_is_refused(path, size, offset, match):
     write_torch(path, TENSORS)
     whole = path.read_bytes()[: -END.size]
     path.write_bytes(whole + END.pack(b"PK\5\6", 0, 0, 1, 1, size, offset, 0))
@@ -499,7 +499,7 @@ def test_entries_are_where_zipfile_finds_them(path, monkeypatch, zip64):
     assert_holds(path, TENSORS)
 
 
-def test_a_checkpoint_of_training_is_told_which_dict_to_save(path):
+def test_a_training_checkpoint_error_names_the_dict_to_save(path):
     """A model's dict, an optimizer's with numbers for keys, lists and floats, and an epoch."""
     model = state_dict({"weight": tensor(), "bias": tensor()})[2:-1]
     state = b"}(K\x00" + state_dict({"step": tensor()})[2:-1] + b"u"

@@ -82,7 +82,7 @@ def test_every_format_gives_the_same_vectors(tmp_path, vectors, name):
     assert_same_bits(np.load(out), vectors)
 
 
-def test_several_inputs_follow_one_another(tmp_path, vectors):
+def test_several_inputs_are_read_in_order(tmp_path, vectors):
     first, second = write(tmp_path / "a.txt", TEXTS[:1]), write(tmp_path / "b.jsonl", TEXTS[1:])
     out = tmp_path / "out.jsonl"
     assert embed(first, second, out=out) == 0
@@ -145,7 +145,7 @@ def test_a_named_pipe_is_read_once(tmp_path, vectors):
         ("a.xyz", b"text", "use --format"),
     ],
 )
-def test_what_cannot_be_read_is_one_line_with_its_name(tmp_path, capsys, name, content, message):
+def test_an_unreadable_input_gives_one_line_with_its_name(tmp_path, capsys, name, content, message):
     path = tmp_path / name
     path.mkdir() if content is None else path.write_bytes(content)
     try:
@@ -165,7 +165,7 @@ def test_a_pattern_without_a_file_is_an_error(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_ids_are_carried_to_the_output(tmp_path, name):
+def test_ids_are_copied_to_the_output(tmp_path, name):
     path = write(tmp_path / name)
     out = tmp_path / "out.jsonl"
     assert embed(path, "--id", "key", out=out) == 0
@@ -195,7 +195,7 @@ def test_npy_may_be_float16(tmp_path, vectors):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
-def test_no_text_gives_a_whole_file_without_rows(tmp_path, suffix):
+def test_no_texts_give_a_complete_file_without_rows(tmp_path, suffix):
     (tmp_path / "a.txt").write_text("")
     out = tmp_path / f"out.{suffix}"
     assert embed(tmp_path / "a.txt", out=out) == 0
@@ -227,7 +227,7 @@ BAD_LINES = (
 )
 
 
-def test_bad_records_are_left_out_and_listed(tmp_path, capsys):
+def test_bad_records_are_skipped_and_listed(tmp_path, capsys):
     (tmp_path / "a.jsonl").write_bytes(BAD_LINES)
     out, errors = tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
     arguments = "--on-error", "skip", "--errors", errors
@@ -244,7 +244,7 @@ def test_a_bad_record_ends_the_run_unless_it_is_skipped(tmp_path, capsys):
     assert not (tmp_path / "out.npy").exists()
 
 
-def test_rows_of_parquet_without_text_are_left_out(tmp_path):
+def test_rows_of_parquet_without_text_are_skipped(tmp_path):
     pq.write_table(pa.table({"text": ["a", None, "b"]}), tmp_path / "a.parquet")
     out = tmp_path / "out.jsonl"
     assert embed(tmp_path / "a.parquet", "--on-error", "skip", out=out) == 0
@@ -263,7 +263,7 @@ def test_rows_of_parquet_without_text_are_left_out(tmp_path):
         ["a.txt", "--chunk", "8", "--overlap", "8"],
     ],
 )
-def test_arguments_that_do_not_go_together_are_refused(tmp_path, monkeypatch, arguments):
+def test_conflicting_arguments_are_refused(tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.txt")
     with pytest.raises(SystemExit) as stopped:

@@ -40,14 +40,14 @@ def test_chunks_cover_every_token_in_pieces_of_at_most_the_size(model, words, si
     assert starts == sorted(set(starts))
 
 
-def test_a_cut_falls_between_words(model):
+def test_texts_are_split_between_words(model):
     text = "one two three unbelievably four"
     spans = Chunker(model, 6, 0, None).spans(text)
     words = [text[start:stop] for start, stop in spans]
     assert " ".join(words) == text
 
 
-def test_chunks_overlap_by_so_many_tokens(model):
+def test_chunks_overlap_by_the_given_number_of_tokens(model):
     text = " ".join(["cat", "dog"] * 20)
     spans = Chunker(model, 10, 3, None).spans(text)
     for (_, stop), (start, _) in itertools.pairwise(spans):

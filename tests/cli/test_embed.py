@@ -100,7 +100,7 @@ def test_no_texts_give_an_array_without_rows(tmp_path, vectors):
     assert np.load(tmp_path / "out.npy").shape == (0, vectors.shape[1])
 
 
-def test_progress_tells_texts_and_tokens_a_second(tmp_path, corpus, capsys):
+def test_progress_shows_texts_and_tokens_per_second(tmp_path, corpus, capsys):
     arguments = ["embed", corpus("txt"), "-o", str(tmp_path / "out.npy")]
     assert main([*arguments, "--progress"]) == 0
     shown = capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_progress_is_silent_when_standard_error_is_no_terminal(tmp_path, corpus,
     assert "texts/s" not in capsys.readouterr().err
 
 
-def test_truncated_texts_are_warned_of_in_one_line(tmp_path, corpus, capsys):
+def test_truncated_texts_give_a_warning_of_one_line(tmp_path, corpus, capsys):
     assert main(["embed", corpus("txt"), "-o", str(tmp_path / "out.npy")]) == 0
     assert capsys.readouterr().err == (
         "simdformer: warning: 1 of 6 texts were longer than 256 tokens; "

@@ -48,7 +48,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(folder, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_text_that_is_cut_is_told_of(folder, tmp_path, capsys):
+def test_a_truncated_text_is_reported(folder, tmp_path, capsys):
     assert run(folder, "a " * 120, "-o", tmp_path / "page.html") == 0
     assert "1 of 1 texts were longer than 100 tokens" in capsys.readouterr().err
 
@@ -81,7 +81,7 @@ def test_wrong_usage_exits_with_2(arguments):
     assert leaving.value.code == 2
 
 
-def test_a_missing_matplotlib_is_told_before_the_model_is_loaded(monkeypatch, tmp_path, capsys):
+def test_a_missing_matplotlib_is_reported_before_the_model_is_loaded(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("simdformer.cli.explain.find_spec", lambda name: None)  # noqa: ARG005
     arguments = ["a", "-o", tmp_path / "page.html", "--figures", tmp_path / "figures"]
     assert run(tmp_path / "no model", *arguments) == 1

@@ -117,7 +117,7 @@ def test_an_array_that_does_not_belong_to_the_corpus_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
-def test_a_file_that_is_no_array_is_refused(tmp_path, corpus, capsys, content):
+def test_a_file_that_is_not_an_array_is_refused(tmp_path, corpus, capsys, content):
     (tmp_path / "stored.npy").write_bytes(content)
     arguments = ["--in", corpus, "--embeddings", str(tmp_path / "stored.npy")]
     assert_fails(capsys, arguments, "cannot read")

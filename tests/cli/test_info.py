@@ -44,7 +44,7 @@ def test_info_of_a_model_agrees_with_the_loaded_model(capsys):
     assert shown["prompts"] == model.prompts
 
 
-def test_info_of_a_model_shows_its_make(capsys):
+def test_info_of_a_model_shows_its_architecture(capsys):
     shown = described(capsys, MODEL)["model"]
     assert shown["architecture"] == "bert"
     assert (shown["num_hidden_layers"], shown["hidden_size"]) == (6, 384)
@@ -97,7 +97,7 @@ def test_info_of_a_cross_encoder_agrees_with_the_loaded_model(tmp_path, capsys):
     assert {"config.json", "model.safetensors"} <= shown["files"].keys()
 
 
-def test_info_of_a_cross_encoder_says_nothing_of_embeddings(tmp_path, capsys):
+def test_info_of_a_cross_encoder_has_no_fields_of_embeddings(tmp_path, capsys):
     shown = described(capsys, str(write_cross_encoder(tmp_path / "m")))["model"]
     embeddings = {"pooling", "dense_layers", "normalize", "embedding_dimension", "similarity"}
     assert not embeddings & shown.keys()
@@ -113,7 +113,7 @@ def test_info_prints_a_cross_encoders_activation(tmp_path, capsys, config, activ
     assert ["num_labels", "1"] in lines
 
 
-def test_info_knows_a_cross_encoder_by_its_modules_too(tmp_path, capsys):
+def test_info_recognizes_a_cross_encoder_by_its_modules_too(tmp_path, capsys):
     files = {"modules.json": modules_json(["Transformer"])}
     folder = write_cross_encoder(tmp_path / "m", files=files)
     assert described(capsys, str(folder))["model"]["class"] == "CrossEncoder"
@@ -135,7 +135,7 @@ def test_info_of_a_cross_encoder_without_its_head_names_the_tensor(tmp_path, cap
     assert "tensor 'classifier.bias' is missing" in capsys.readouterr().err
 
 
-def test_info_prints_a_value_a_line(capsys):
+def test_info_prints_one_value_per_line(capsys):
     assert main(["info", MODEL]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "simdformer"
@@ -143,7 +143,7 @@ def test_info_prints_a_value_a_line(capsys):
     assert ["architecture", "bert"] in [line.split() for line in lines]
 
 
-def test_info_of_no_model_says_where_it_was_looked_for(capsys):
+def test_info_of_a_missing_model_lists_the_searched_places(capsys):
     assert main(["info", "./no-such-model"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("simdformer: error: no model './no-such-model'")

@@ -41,7 +41,7 @@ def test_npy_holds_all_chunks(tmp_path, rng, sizes):
     )
 
 
-def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path):
+def test_files_of_killed_runs_are_removed_and_those_of_running_ones_are_kept(tmp_path):
     out = tmp_path / "out.npy"
     orphan, other = tmp_path / ".out.npy.0123abcd.tmp", tmp_path / ".other.npy.0123abcd.tmp"
     ours = tmp_path / ".out.npy.tmp"
@@ -56,9 +56,7 @@ def test_what_killed_runs_left_is_removed_and_what_others_write_is_not(tmp_path)
     assert set(tmp_path.iterdir()) == {out, other, ours}
 
 
-def test_a_file_that_is_taken_for_an_orphan_before_it_is_locked_is_made_again(
-    tmp_path, monkeypatch
-):
+def test_a_file_removed_as_an_orphan_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
     lock, taken = fcntl.flock, []
 
     def flock(file, operation):
@@ -74,14 +72,14 @@ def test_a_file_that_is_taken_for_an_orphan_before_it_is_locked_is_made_again(
     assert (tmp_path / "out.npy").read_bytes() == b"whole"
 
 
-def test_npy_can_be_mapped(tmp_path, rng):
+def test_npy_can_be_memory_mapped(tmp_path, rng):
     """What follows the header is aligned and of the length that the header says."""
     chunk = rng.standard_normal((5, 4)).astype(np.float32)
     write_npy(tmp_path / "out.npy", [chunk], 4)
     assert_same_bits(np.asarray(np.load(tmp_path / "out.npy", mmap_mode="r")), chunk)
 
 
-def test_jsonl_brings_every_float32_back(tmp_path, rng):
+def test_jsonl_restores_every_float32(tmp_path, rng):
     bits = rng.integers(0, 2**32, 4000, dtype=np.uint32).view(np.float32)
     chunk = bits[np.isfinite(bits)][:3000].reshape(1000, 3)
     with AtomicFile(str(tmp_path / "out.jsonl")) as file:
@@ -101,7 +99,7 @@ def test_jsonl_keeps_text_and_line(tmp_path):
     }
 
 
-def test_nothing_stands_under_the_name_before_the_end(tmp_path):
+def test_the_file_does_not_exist_before_the_end(tmp_path):
     with AtomicFile(str(tmp_path / "out.npy")) as file:
         file.write(b"part")
         assert not (tmp_path / "out.npy").exists()
@@ -147,7 +145,7 @@ def test_a_symlink_stays_and_its_target_is_replaced(tmp_path):
     assert (tmp_path / "there" / "real.npy").read_bytes() == b"new"
 
 
-def test_a_full_disk_is_said_with_path_and_free_space(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_path_and_free_space(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -163,7 +161,7 @@ def test_a_full_disk_is_said_with_path_and_free_space(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "reason"), [("missing/out.npy", "No such file or directory"), ("", "is a directory")]
 )
-def test_a_place_that_cannot_be_written_is_said_at_once(tmp_path, path, reason):
+def test_an_unwritable_path_is_reported_at_once(tmp_path, path, reason):
     with pytest.raises(CliError, match=reason), AtomicFile(str(tmp_path / path)):
         pytest.fail("the block must not be entered")
 

@@ -57,7 +57,7 @@ def wait_for_temporary(folder):
     ("number", "code", "message"),
     [(signal.SIGINT, 130, "simdformer: interrupted\n"), (signal.SIGTERM, 143, "")],
 )
-def test_a_signal_ends_it_without_a_trace(tmp_path, endless, number, code, message):
+def test_a_signal_ends_it_and_leaves_no_files(tmp_path, endless, number, code, message):
     (tmp_path / "out.npy").write_bytes(b"old")
     with simdformer("embed", endless, "-o", str(tmp_path / "out.npy")) as process:
         wait_for_temporary(tmp_path)
@@ -153,7 +153,7 @@ def test_a_closed_pipe_ends_it_quietly(endless):
 
 
 @pytest.mark.parametrize("command", [["embed", "-", "-o", "-"], ["search", "x", "--in", "-"]])
-def test_a_full_standard_output_is_said(command):
+def test_a_full_standard_output_is_reported(command):
     with open("/dev/full", "w") as full, open("/dev/null") as nothing:  # noqa: PTH123
         text = subprocess.PIPE if command[0] == "embed" else nothing
         with simdformer(*command, stdin=text, stdout=full) as process:
@@ -166,7 +166,7 @@ def test_a_full_standard_output_is_said(command):
             )
 
 
-def test_a_file_that_may_not_grow_is_said_and_removed(tmp_path, endless):
+def test_a_file_at_its_size_limit_is_reported_and_removed(tmp_path, endless):
     """RLIMIT_FSIZE: write fails in the middle, as on a full disk."""
     (tmp_path / "out.npy").write_bytes(b"old")
     with simdformer(

@@ -58,7 +58,7 @@ def test_the_texts_may_come_from_csv_and_from_standard_input(folder, monkeypatch
     assert {(match["text"], match["line"]) for match in matches} == {("deed", 2), ("z", 3)}
 
 
-def test_no_texts_are_said(tmp_path, folder, capsys):
+def test_an_input_without_texts_is_reported(tmp_path, folder, capsys):
     (tmp_path / "empty.txt").touch()
     assert main(["rerank", "x", "--in", str(tmp_path / "empty.txt"), "--model", folder]) == 0
     assert "the corpus is empty" in capsys.readouterr().out
@@ -88,7 +88,7 @@ def assert_fails(arguments, message):
     assert "Traceback" not in stderr.getvalue()
 
 
-def test_what_cannot_be_reranked_with_is_said(tmp_path, folder, corpus):
+def test_unsuitable_arguments_are_reported(tmp_path, folder, corpus):
     several = str(write_cross_encoder(tmp_path / "several", 3))
     assert_fails(["x", "--in", corpus, "--model", several], "gives 3 scores per pair; rerank needs")
     no_head = str(write_cross_encoder(tmp_path / "no-head", architectures=["BertModel"]))

@@ -49,7 +49,7 @@ def stop_after(monkeypatch, count, error=KeyboardInterrupt):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
-def test_a_run_goes_on_where_the_one_before_ended(tmp_path, monkeypatch, corpus, suffix):
+def test_a_run_continues_where_the_previous_one_ended(tmp_path, monkeypatch, corpus, suffix):
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     assert embed(corpus, whole) == 0
     embed_records = stop_after(monkeypatch, 20)
@@ -123,7 +123,7 @@ def test_a_damaged_part_is_an_error_that_names_it(tmp_path, monkeypatch, capsys,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-def test_two_runs_of_one_output_are_refused(tmp_path, capsys, corpus):
+def test_two_runs_with_the_same_output_are_refused(tmp_path, capsys, corpus):
     out = tmp_path / "out.npy"
     with journal.Journal(str(out), {}):
         assert embed(corpus, out) == 1
@@ -132,7 +132,7 @@ def test_two_runs_of_one_output_are_refused(tmp_path, capsys, corpus):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
-def test_after_thirty_kills_the_output_is_that_of_an_undisturbed_run(tmp_path):
+def test_after_thirty_kills_the_output_is_that_of_an_uninterrupted_run(tmp_path):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("".join(f"{'word ' * (i % 20)}number {i}\n" for i in range(800)))
     start = (

@@ -68,7 +68,7 @@ def test_the_printed_form_has_query_score_line_and_text(corpus, capsys):
     assert match.endswith(f"line 3: {CORPUS[2]}")
 
 
-def test_the_printed_form_is_one_line_a_match_without_control_characters(tmp_path, capsys):
+def test_the_printed_form_is_one_line_per_match_without_control_characters(tmp_path, capsys):
     path = tmp_path / "corpus.jsonl"
     path.write_text(json.dumps({"text": "red \x1b[31m\nnext\tline " + "and more " * 100}))
     assert main(["search", "x", "--in", str(path)]) == 0
@@ -77,7 +77,7 @@ def test_the_printed_form_is_one_line_a_match_without_control_characters(tmp_pat
     assert match.endswith("…")
 
 
-def test_an_empty_corpus_is_said(tmp_path, capsys):
+def test_an_empty_corpus_is_reported(tmp_path, capsys):
     (tmp_path / "empty.txt").touch()
     assert main(["search", "x", "--in", str(tmp_path / "empty.txt")]) == 0
     assert "the corpus is empty" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def test_a_file_that_grows_is_read_to_its_end(tmp_path):
         assert [record.text for record in source] == ["text", "more"]
 
 
-def test_txt_has_a_text_a_line_and_an_empty_line_is_an_empty_text(tmp_path):
+def test_txt_has_one_text_per_line_and_an_empty_line_is_an_empty_text(tmp_path):
     assert read(tmp_path, "txt", "one\n\nthree\n") == [("one", 1), ("", 2), ("three", 3)]
 
 
@@ -66,7 +66,7 @@ def test_an_empty_file_has_no_texts(tmp_path, format_):
     assert read(tmp_path, format_, "") == []
 
 
-def test_jsonl_takes_the_field_asked_for(tmp_path):
+def test_jsonl_uses_the_requested_field(tmp_path):
     lines = '{"body": "one", "text": "x"}\n{"body": "zwei \\u00e4"}\n'
     assert read(tmp_path, "jsonl", lines, "body") == [("one", 1), ("zwei ä", 2)]
 
@@ -133,7 +133,7 @@ def test_a_bad_line_is_named(tmp_path, format_, content, message):
     assert str(caught.value).startswith(f"{tmp_path}/input.{format_}, {message}")
 
 
-def test_records_before_a_bad_line_are_given_out(tmp_path):
+def test_records_before_a_bad_line_are_returned(tmp_path):
     path = tmp_path / "input.jsonl"
     path.write_text('{"text": "good"}\nbad\n')
     with TextSource(str(path), "jsonl") as source:
@@ -156,7 +156,7 @@ def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(tmp_path, 
 
 
 @pytest.mark.parametrize("format_", ["txt", "jsonl", "csv"])
-def test_a_record_knows_the_byte_where_it_ends(tmp_path, format_):
+def test_a_record_has_the_byte_where_it_ends(tmp_path, format_):
     path = tmp_path / "input"
     header = {"txt": [], "jsonl": [], "csv": ["text"]}[format_]
     texts = ['{"text": "é"}', '{"text": "zwei"}']

@@ -51,21 +51,21 @@ WITHOUT_EFFECT = [
 
 
 @pytest.mark.parametrize("arguments", WITHOUT_EFFECT, ids=str)
-def test_what_changes_no_vector_is_taken(folder, model, arguments):
+def test_arguments_without_effect_are_accepted(folder, model, arguments):
     assert_same_bits(SentenceTransformer(folder, **arguments).encode(TEXTS), model.encode(TEXTS))
 
 
-def test_the_older_name_of_the_token_is_warned_of(folder):
+def test_the_older_name_of_the_token_causes_a_warning(folder):
     with pytest.warns(FutureWarning, match="use_auth_token is the older name of token"):
         SentenceTransformer(folder, use_auth_token="x")
 
 
-def test_a_file_is_no_folder(folder):
+def test_a_file_instead_of_a_folder_is_refused(folder):
     with pytest.raises(NotADirectoryError, match=r"config\.json is a file; a model is a folder"):
         SentenceTransformer(folder / "config.json")
 
 
-def test_nothing_to_load_is_refused():
+def test_a_missing_model_name_is_refused():
     with pytest.raises(TypeError, match="model_name_or_path must be a path or a name, got None"):
         SentenceTransformer()
     with pytest.raises(ValueError, match="modules must be None: torch modules cannot be run"):
@@ -88,7 +88,7 @@ def test_fields_of_the_tokenizer_are_replaced(folder, argument):
     assert model.max_seq_length == 7
 
 
-def test_a_replaced_truncation_side_counts(folder):
+def test_a_replaced_truncation_side_is_used(folder):
     options = {"truncation_side": "left", "model_max_length": 4}
     ids = SentenceTransformer(folder, processor_kwargs=options).tokenize(["abcd"])["input_ids"]
     right = {"model_max_length": 4}
@@ -155,6 +155,6 @@ def test_a_cross_encoder_takes_them_too(scorer):
     ids=lambda value: str(value)[:40],
 )
 @pytest.mark.parametrize("kind", [SentenceTransformer, CrossEncoder])
-def test_what_cannot_be_had_is_refused_by_name(folder, scorer, kind, arguments, error, match):
+def test_unsupported_arguments_are_refused_by_name(folder, scorer, kind, arguments, error, match):
     with pytest.raises(error, match=match):
         kind(folder if kind is SentenceTransformer else scorer, **arguments)

@@ -55,7 +55,7 @@ def test_a_copy_gives_the_same_bits(own, again):
     assert_same_bits(again(own).encode(TEXTS), own.encode(TEXTS))
 
 
-def test_a_copy_has_what_was_set(own, again):
+def test_a_copy_has_the_changed_settings(own, again):
     own.prompts = {"query": "ab ", "document": ""}
     own.default_prompt_name = "query"
     own.truncate_dim = 3
@@ -70,7 +70,7 @@ def test_a_copy_has_what_was_set(own, again):
     assert_same_bits(other.encode(TEXTS), own.encode(TEXTS))
 
 
-def test_a_copy_of_overridden_fields_has_them(tmp_path, again):
+def test_a_copy_has_the_overridden_fields(tmp_path, again):
     model = SentenceTransformer(
         write_model(tmp_path / "m"),
         config_kwargs={"layer_norm_eps": 0.5},
@@ -89,7 +89,7 @@ def test_a_copy_has_the_compute_type(tmp_path, compute_type, name):
     assert_same_bits(other.encode(TEXTS), model.encode(TEXTS))
 
 
-def test_what_is_set_on_a_copy_leaves_the_model_as_it_is(own):
+def test_a_setting_of_a_copy_does_not_change_the_model(own):
     other = copy.deepcopy(own)
     before = own.encode(TEXTS)
     other.prompts["query"] = "x"
@@ -109,7 +109,7 @@ def test_a_shallow_copy_shares_the_encoder(own):
     assert other.pipeline is own.pipeline
 
 
-def test_a_changed_encoder_is_copied_in_memory_and_nowhere_else(own, tmp_path):
+def test_a_changed_encoder_can_be_copied_in_memory_only(own, tmp_path):
     own.encoder.layers[0].linear1.weight = np.zeros_like(own.encoder.layers[0].linear1.weight)
     assert_same_bits(copy.deepcopy(own).encode(TEXTS), own.encode(TEXTS))
     for copying in (pickle.dumps, lambda model: model.save_pretrained(tmp_path / "x")):
@@ -139,7 +139,7 @@ def test_another_process_reads_the_pickle(own, tmp_path):
     assert output_of(code, tmp_path / "pickle") == own.encode("abc").tobytes().hex()
 
 
-def test_a_subclass_stays_one(tmp_path):
+def test_a_copy_of_a_subclass_has_the_same_class(tmp_path):
     model = Sub(write_model(tmp_path / "m"))
     model.note = [1]
     for clone in (copy.deepcopy, COPIES["pickle"]):
@@ -166,7 +166,7 @@ def test_a_copy_of_a_cross_encoder_gives_the_same_bits(tmp_path, again):
     assert other.max_length == 7
 
 
-def test_an_activation_of_the_callers_cannot_be_saved(tmp_path):
+def test_the_callers_own_activation_cannot_be_saved(tmp_path):
     model = CrossEncoder(write_cross_encoder(tmp_path / "m"), activation_fn=abs)
     with pytest.raises(
         TypeError, match=r"only activations of torch\.nn can be saved, got <built-in"
@@ -194,7 +194,7 @@ def test_every_module_is_copied(tmp_path):
     assert_same_bits(saved_again(model).encode(TEXTS), model.encode(TEXTS))
 
 
-def test_what_no_model_reads_is_left_out(tmp_path):
+def test_files_that_no_model_reads_are_not_copied(tmp_path):
     files = {"README.md": "x", "onnx/config.json": {}, "notes.txt": "x"}
     model = SentenceTransformer(write_model(tmp_path / "m", files=files))
     model.save_pretrained(tmp_path / "with")

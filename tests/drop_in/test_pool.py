@@ -63,20 +63,20 @@ def test_the_older_name_of_encoding_in_a_pool(model, pool):
     assert_same_bits(model.encode_multi_process(TEXTS, pool), model.encode(TEXTS))
 
 
-def test_it_is_the_processes_that_compute(model, pool):
+def test_the_processes_compute_not_the_caller(model, pool):
     before = model.num_tokens
     model.encode(TEXTS, pool=pool)
     assert model.num_tokens == before
     assert len({process.pid for process in pool["processes"]} - {os.getpid()}) == 2
 
 
-def test_an_error_is_the_one_of_a_single_process_and_the_pool_goes_on(model, pool):
+def test_errors_are_those_of_a_single_process_and_the_pool_keeps_working(model, pool):
     with pytest.raises(TypeError, match=r"texts\[0\] must be a str, got int"):
         model.encode(["a", "b", 3], pool=pool, chunk_size=1)
     assert_same_bits(model.encode(TEXTS, pool=pool), model.encode(TEXTS))
 
 
-def test_a_process_that_ended_is_an_error_and_no_wait(model):
+def test_an_ended_process_is_an_error_without_waiting(model):
     pool = model.start_multi_process_pool(["cpu"])
     try:
         pool["processes"][0].kill()
@@ -86,7 +86,7 @@ def test_a_process_that_ended_is_an_error_and_no_wait(model):
         model.stop_multi_process_pool(pool)
 
 
-def test_a_folder_that_is_gone_is_the_error_of_loading(tmp_path):
+def test_a_removed_folder_gives_the_error_of_loading(tmp_path):
     model = SentenceTransformer(write_model(tmp_path / "m"))
     (tmp_path / "m").rename(tmp_path / "n")
     pool = model.start_multi_process_pool(["cpu"])
@@ -105,7 +105,7 @@ def test_a_cross_encoder_scores_in_processes(tmp_path):
     )
 
 
-def test_a_program_needs_no_guard_and_leaves_no_process(tmp_path):
+def test_a_program_needs_no_main_guard_and_leaves_no_process(tmp_path):
     folder = write_model(tmp_path / "m")
     script = tmp_path / "script.py"
     script.write_text(
@@ -118,6 +118,6 @@ def test_a_program_needs_no_guard_and_leaves_no_process(tmp_path):
 
 
 @pytest.mark.parametrize("devices", [[], ["cuda"]])
-def test_devices_that_cannot_be_had_are_refused(model, devices):
+def test_unsupported_devices_are_refused(model, devices):
     with pytest.raises(ValueError, match="device"):
         model.start_multi_process_pool(devices)

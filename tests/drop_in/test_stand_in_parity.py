@@ -30,7 +30,7 @@ print(model.encode(["a", "b"]).shape, "torch" in sys.modules)
     assert output_of(BEGIN + code, write_model(tmp_path / "m")) == "(2, 20) False"
 
 
-def test_all_else_is_the_packages():
+def test_all_other_names_are_the_packages():
     code = """
 from sentence_transformers import InputExample, SentenceTransformer, losses, models, util
 from sentence_transformers.evaluation import TripletEvaluator

@@ -41,11 +41,11 @@ def test_the_device_is_the_cpu(model):
         lambda m: m.share_memory(),
     ],
 )
-def test_what_changes_nothing_gives_the_model_itself(model, call):
+def test_methods_without_effect_return_the_model(model, call):
     assert call(model) is model
 
 
-def test_other_places_and_types_are_refused(model):
+def test_other_devices_and_dtypes_are_refused(model):
     with pytest.raises(ValueError, match="device must be None or 'cpu', got 'cuda'"):
         model.to("cuda")
     with pytest.raises(ValueError, match=r"dtype must be None or 'float32', got 'torch\.float16'"):
@@ -81,7 +81,7 @@ def test_positional_arguments_of_queries_are_encodes(model):
     assert_same_bits(model.encode_query(sentences=TEXTS), model.encode(TEXTS))
 
 
-def test_it_reads_texts_alone(model):
+def test_texts_are_the_only_modality(model):
     assert model.modalities == ["text"]
     assert model.supports("text")
     assert not model.supports("image")
@@ -111,7 +111,7 @@ def test_modules_have_their_numbers(tmp_path):
     ("index", "name"),
     [(0, "do_lower_case"), (0, "auto_model"), (0, "name"), (1, "pooling_mode"), (2, "dim")],
 )
-def test_what_a_module_would_pass_over_cannot_be_set(tmp_path, index, name):
+def test_attributes_without_effect_cannot_be_set(tmp_path, index, name):
     model = SentenceTransformer(
         write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Normalize"))
     )
@@ -141,12 +141,12 @@ def test_a_cross_encoder_is_one_module(tmp_path):
     assert not model.is_singular_input([("a", "b")])
 
 
-def test_a_single_text_is_told_from_a_list(model):
+def test_a_single_text_is_distinguished_from_a_list(model):
     assert model.is_singular_input("a")
     assert not model.is_singular_input(["a"])
 
 
-def test_no_precision_is_float32(model):
+def test_a_precision_of_none_means_float32(model):
     assert_same_bits(model.encode(TEXTS, precision=None), model.encode(TEXTS))
 
 

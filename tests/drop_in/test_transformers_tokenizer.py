@@ -44,7 +44,7 @@ def test_a_text_gives_lists(tokenizer):
         found.labels  # noqa: B018
 
 
-def test_several_texts_give_a_list_each(tokenizer):
+def test_several_texts_give_one_list_each(tokenizer):
     assert tokenizer(TEXTS)["input_ids"] == [letter_ids(text) for text in TEXTS]
     assert tokenizer([])["input_ids"] == []
     assert tokenizer(["a"])["input_ids"] == [letter_ids("a")]
@@ -64,7 +64,7 @@ def test_without_special_tokens(tokenizer):
     assert tokenizer.tokenize("ab", add_special_tokens=True) == ["[CLS]", "a", "##b", "[SEP]"]
 
 
-def test_nothing_is_cut_unless_asked_for(tokenizer):
+def test_texts_are_truncated_only_on_request(tokenizer):
     long = "a " * 300
     assert len(tokenizer.encode(long)) == 302
     assert len(tokenizer.encode(long, truncation=True)) == tokenizer.model_max_length == 100
@@ -122,7 +122,7 @@ def test_ids_and_tokens(tokenizer):
     assert tokenizer.convert_ids_to_tokens([2, 5], skip_special_tokens=True) == ["a"]
 
 
-def test_what_it_knows(tokenizer):
+def test_the_properties_of_the_tokenizer(tokenizer):
     assert len(tokenizer) == tokenizer.vocab_size == len(VOCABULARY)
     assert tokenizer.get_vocab()["a"] == 5
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("[PAD]", 0)
@@ -143,7 +143,7 @@ def test_its_length_is_the_models(own):
     assert own.tokenizer is own[0].tokenizer
 
 
-def test_a_copys_tokenizer_is_the_copys(own):
+def test_a_copys_tokenizer_belongs_to_the_copy(own):
     own.tokenizer.padding_side = "left"
     for other in (copy.copy(own), copy.deepcopy(own)):
         assert other.tokenizer.model is other
@@ -185,6 +185,6 @@ def test_a_cross_encoders_reads_single_texts_too(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_done_is_refused(tokenizer, call, error, match):
+def test_unsupported_calls_are_refused(tokenizer, call, error, match):
     with pytest.raises(error, match=match):
         call(tokenizer)

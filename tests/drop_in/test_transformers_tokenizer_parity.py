@@ -76,7 +76,7 @@ def test_texts_come_back_the_same(both):
         "cls_token", "sep_token_id", "mask_token", "unk_token_id", "bos_token", "eos_token_id", "is_fast",
     ],
 )  # fmt: skip
-def test_what_they_know_agrees(both, name):
+def test_properties_agree(both, name):
     assert getattr(both[0], name) == getattr(both[1], name)
 
 

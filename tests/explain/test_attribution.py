@@ -34,7 +34,7 @@ def test_pairs_sum_to_the_cosine_of_normalized_and_truncated_embeddings(tmp_path
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_prompt_that_pooling_leaves_out_has_no_share(tmp_path):
+def test_a_prompt_excluded_from_pooling_has_no_contribution(tmp_path):
     model = SentenceTransformer(write_model(tmp_path / "m"), prompts={"q": "quick "})
     model.set_pooling_include_prompt(False)
     pairs = token_similarity(model, TEXT, OTHER, prompt_name="q")
@@ -74,7 +74,7 @@ def cosine(a, b):
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def test_a_word_left_out_is_a_text_without_it(model):
+def test_leaving_a_word_out_is_the_text_without_it(model):
     found = leave_one_out(model, "a b c")
     assert found.shape == (5,)
     full = model.encode("a b c")
@@ -83,7 +83,7 @@ def test_a_word_left_out_is_a_text_without_it(model):
         np.testing.assert_allclose(found[i], expected, rtol=0, atol=1e-6)
 
 
-def test_a_word_left_out_changes_the_similarity_with_another_text(model):
+def test_leaving_a_word_out_changes_the_similarity_with_another_text(model):
     found = leave_one_out(model, "a b c", OTHER)
     other = model.encode(OTHER)
     full = cosine(model.encode("a b c"), other)
@@ -93,7 +93,7 @@ def test_a_word_left_out_changes_the_similarity_with_another_text(model):
 
 
 @pytest.mark.parametrize("include", [True, False])
-def test_tokens_of_a_prompt_can_be_left_out(tmp_path, include):
+def test_leave_one_out_includes_tokens_of_a_prompt(tmp_path, include):
     model = SentenceTransformer(write_model(tmp_path / "m"), prompts={"q": "a b ", "p": "b "})
     model.set_pooling_include_prompt(include)
     found = leave_one_out(model, "c d", prompt_name="q")
@@ -105,7 +105,7 @@ def test_tokens_of_a_prompt_can_be_left_out(tmp_path, include):
 
 @each
 @pytest.mark.parametrize(("compute_type", "error"), [("float32", 2e-5), ("int8", 0.1)])
-def test_the_weighed_vectors_are_what_the_heads_add(tmp_path, architecture, compute_type, error):
+def test_the_weighted_vectors_sum_to_the_heads_outputs(tmp_path, architecture, compute_type, error):
     """Of every architecture, with norms before or after, shared keys and values, or no biases."""
     model = SentenceTransformer(architecture.write(tmp_path / "m"), compute_type=compute_type)
     output = model.outputs(

@@ -35,7 +35,7 @@ def test_attentions_parameters_are_those_of_the_layer():
     assert costs(7, 24)["attention"].parameters == held
 
 
-def test_attention_is_cheaper_than_recurrent_layers_for_short_texts_alone():
+def test_attention_is_cheaper_than_recurrent_layers_only_for_short_texts():
     d = 64
     for other, most in (("lstm", 2 * d), ("gru", d)):
         for n, cheaper in ((most - 1, True), (most, False), (most + 1, False)):
@@ -70,6 +70,6 @@ def test_a_single_vector_has_no_path():
         ((8, 8, 1), "kernel_size must be odd and above 1, got 1"),
     ],
 )
-def test_what_is_no_size_is_refused(arguments, message):
+def test_invalid_sizes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         cost_table(*arguments)

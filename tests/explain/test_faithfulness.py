@@ -62,7 +62,7 @@ def test_erasure_removes_and_keeps_the_highest(model):
     np.testing.assert_allclose(found.sufficiency, sufficiency, atol=1e-6)
 
 
-def test_a_faithful_order_is_beyond_random_ones(model):
+def test_a_faithful_order_is_outside_the_interval_of_random_ones(model):
     found = faithfulness(model, TEXT, leave_one_out(model, TEXT))
     assert found.random_interval[0] < 0 < found.random_interval[1] < 0.9
     assert found.comprehensiveness > found.random_comprehensiveness
@@ -78,7 +78,7 @@ def test_more_tokens_make_random_orders_agree_less(model):
     assert all(a > 1.5 * b for a, b in pairwise(widths))
 
 
-def test_a_seed_gives_the_same_figures_again(model):
+def test_a_seed_makes_the_figures_reproducible(model):
     attribution = np.arange(length(model))
     first, again, other = (faithfulness(model, TEXT, attribution, seed=s) for s in (1, 1, 2))
     assert first == again
@@ -106,7 +106,7 @@ def test_too_few_tokens_have_no_correlation(model, text, tokens):
         (np.full(18, np.nan), "not finite"),
     ],
 )
-def test_what_is_no_attribution_is_refused(model, attribution, message):
+def test_an_invalid_attribution_is_refused(model, attribution, message):
     assert length(model) == 18
     with pytest.raises(ValueError, match=message):
         faithfulness(model, TEXT, attribution)

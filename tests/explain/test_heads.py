@@ -65,7 +65,7 @@ def test_a_planted_previous_token_head_is_found(planted):
     assert np.delete(previous.reshape(-1), 2).max() < 0.6
 
 
-def test_a_uniform_head_is_no_previous_token_head(planted):
+def test_a_uniform_head_is_not_a_previous_token_head(planted):
     output = planted.outputs(TEXT, output_attentions=True)
     n = len(output.tokens)
     previous = attention_patterns(output.attentions)["previous"][0, 3]
@@ -86,7 +86,7 @@ def head_off(layer, head):
     return mask
 
 
-def test_importance_is_how_far_embeddings_turn_without_the_head(model):
+def test_importance_is_the_change_of_embeddings_without_the_head(model):
     texts = [TEXT, OTHER, ""]
     found = head_importance(model, texts)
     full = model.encode(texts)
@@ -129,13 +129,13 @@ def test_mean_ablation_puts_the_heads_mean_in_its_place(model, tmp_path):
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 @pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
-def test_importance_in_other_compute_types_is_near(model, ablation, compute_type):
+def test_importance_in_other_compute_types_is_close(model, ablation, compute_type):
     narrow = SentenceTransformer(model.name_or_path, compute_type=compute_type)
     found = head_importance(narrow, TEXT, ablation=ablation)
     np.testing.assert_allclose(found, head_importance(model, TEXT, ablation=ablation), atol=0.02)
 
 
-def test_heads_are_switched_off_side_by_side_with_the_bits_of_one_by_one(model):
+def test_heads_switched_off_in_one_batch_have_the_bits_of_one_by_one(model):
     text = EmbeddedText.of(model, TEXT)
     together = embed_without_heads(text)
     for layer, head in np.ndindex(LAYERS, HEADS):
@@ -145,7 +145,7 @@ def test_heads_are_switched_off_side_by_side_with_the_bits_of_one_by_one(model):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
-def test_importance_leaves_every_architecture_as_it_was(tmp_path, architecture, ablation):
+def test_importance_does_not_change_the_model(tmp_path, architecture, ablation):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     before = model.encode(TEXT)
     importance = head_importance(model, TEXT, ablation=ablation)
@@ -165,7 +165,7 @@ def test_ablation_is_the_change_of_the_models_similarity(tmp_path, similarity):
         np.testing.assert_allclose(found[layer, head], after - before, rtol=0, atol=2e-5)
 
 
-def test_prompts_stand_before_their_texts(tmp_path):
+def test_prompts_are_put_before_their_texts(tmp_path):
     folder = write_model(tmp_path / "m")
     prompts = {"q": "quick ", "d": "lazy "}
     model = SentenceTransformer(folder, prompts=prompts)
@@ -191,7 +191,7 @@ def test_another_kind_of_model_is_refused(tmp_path):
         head_importance(model, TEXT)
 
 
-def test_what_is_no_text_is_refused_by_its_argument(model):
+def test_an_input_that_is_not_a_text_is_refused_by_its_argument(model):
     with pytest.raises(TypeError, match=r"texts\[1\] must be a str, got int"):
         head_importance(model, [TEXT, 3])
     with pytest.raises(TypeError, match="text2 must be a str, got list"):

@@ -38,7 +38,7 @@ def test_entropy_of_a_head_that_is_switched_off_is_zero():
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_a_head_of_one_pattern_has_all_its_weight_there(name):
+def test_a_head_with_one_pattern_has_all_its_weight_in_it(name):
     ids = np.array([5, 6, 5, 6, 7])
     target = {
         "previous": [0, 0, 1, 2, 3],
@@ -62,7 +62,7 @@ def test_patterns_keep_layers_and_heads_apart(rng):
             np.testing.assert_allclose(found[name][layer, head], alone[name], rtol=1e-12)
 
 
-def test_same_token_adds_up_all_other_places_of_it(rng):
+def test_same_token_is_the_sum_over_all_other_occurrences(rng):
     weights = random_maps(rng, 5, 5)
     expected = np.mean(
         [
@@ -108,7 +108,7 @@ def test_rollout_is_the_product_of_the_layers(rng):
         ),
     ],
 )
-def test_what_are_no_maps_is_refused(measure, attentions, error, message):
+def test_invalid_maps_are_refused(measure, attentions, error, message):
     with pytest.raises(error, match=message):
         measure(attentions)
 
@@ -118,6 +118,6 @@ def test_ids_of_another_length_are_refused():
         attention_patterns(np.eye(3), [1, 2])
 
 
-def test_rollout_of_one_layer_alone_is_refused():
+def test_rollout_of_a_single_layer_is_refused():
     with pytest.raises(ValueError, match=r"\(layers, heads, n, n\), got shape \(2, 2, 2\)"):
         attention_rollout(np.ones((2, 2, 2)))

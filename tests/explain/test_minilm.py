@@ -32,25 +32,25 @@ def output(minilm):
     return minilm.outputs(S1, output_attentions=True)
 
 
-def test_head_0_2_gives_the_token_before_its_weight(output):
+def test_head_0_2_attends_to_the_previous_token(output):
     previous = attention_patterns(output.attentions)["previous"]
     np.testing.assert_allclose(previous[0, 2], 0.9997, rtol=0, atol=5e-5)
     assert previous.argmax() == 2
 
 
-def test_head_1_8_looks_at_the_next_token(output):
+def test_head_1_8_attends_to_the_next_token(output):
     following = attention_patterns(output.attentions)["next"]
     assert np.unravel_index(following.argmax(), following.shape) == (1, 8)
 
 
-def test_it_looks_at_the_cat(output):
+def test_it_attends_to_the_cat(output):
     it, cat = output.tokens.index("it"), output.tokens.index("cat")
     weights = np.array(output.attentions)[:, :, it, cat]
     np.testing.assert_allclose(weights[5, 11], 0.712, rtol=0, atol=5e-4)
     assert weights.argmax() == 71
 
 
-def test_head_5_11_matters_most(minilm):
+def test_head_5_11_is_the_most_important(minilm):
     importance = head_importance(minilm, S1)
     assert importance.shape == (6, 12)
     assert importance.argmax() == 71
@@ -58,7 +58,7 @@ def test_head_5_11_matters_most(minilm):
     np.testing.assert_allclose(np.median(importance), 0.0015, rtol=0, atol=5e-5)
 
 
-def test_pairs_of_like_words_make_the_texts_alike(minilm, output):
+def test_pairs_of_similar_words_contribute_most(minilm, output):
     pairs = token_similarity(minilm, S1, S2)
     np.testing.assert_allclose(pairs.sum(), 0.6764, rtol=0, atol=5e-5)
     other = minilm.outputs(S2).tokens
@@ -71,7 +71,7 @@ def test_pairs_of_like_words_make_the_texts_alike(minilm, output):
     assert sorted(best) == [("cat", "kitten"), ("mat", "rug"), ("tired", "tired")]
 
 
-def test_the_cat_makes_them_alike_most(minilm, output):
+def test_cat_contributes_most_to_the_similarity(minilm, output):
     losses = dict(zip(output.tokens, leave_one_out(minilm, S1, S2), strict=True))
     expected = {"cat": 0.308, "sat": 0.114, "tired": 0.112, "was": -0.023}
     for token, loss in expected.items():

@@ -154,7 +154,7 @@ def test_printed_numbers_are_those_of_the_json(browser, model, tmp_path):
                 assert float(word.replace(",", "")) == pytest.approx(number, rel=5.1e-4, abs=1e-12)
 
 
-def test_a_series_is_shown_beside_its_faithfulness(browser, model, tmp_path):
+def test_a_series_is_shown_with_its_faithfulness(browser, model, tmp_path):
     from selenium.webdriver.support.select import Select
 
     report = explain_texts(model, TEXT)
@@ -207,7 +207,7 @@ def test_512_tokens_are_drawn(browser, long_model, tmp_path):
     check_cells(browser, report, "light")
 
 
-def test_a_phone_needs_no_scrolling_sideways(browser, model, tmp_path):
+def test_a_phone_needs_no_horizontal_scrolling(browser, model, tmp_path):
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 3, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:

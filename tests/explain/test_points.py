@@ -88,7 +88,7 @@ def test_heads_scores_are_those_of_the_attention(study):
 # 2 and 3
 
 
-def test_tied_keys_make_tokens_attend_to_themselves(study):
+def test_tied_keys_increase_attention_to_the_token_itself(study):
     section = heads.queries_and_keys(study)
     weight = figure(section, "Attention of a token to itself").series
     asymmetry = figure(section, "Asymmetry of the scores").series
@@ -101,7 +101,7 @@ def test_tied_keys_make_tokens_attend_to_themselves(study):
     ("dim", "scaled", "unscaled"),
     [(32, 0.180, 0.256), (64, 0.184, 0.217), (128, 0.185, 0.158), (512, 0.184, 0.097)],
 )
-def test_unscaled_scores_of_random_vectors_saturate_at_large_dims_alone(dim, scaled, unscaled):
+def test_unscaled_scores_of_random_vectors_saturate_only_at_large_dims(dim, scaled, unscaled):
     norms = scores._random(dim)[:, 3]
     np.testing.assert_allclose(norms, [scaled, unscaled], rtol=0, atol=0.01)
 
@@ -117,7 +117,7 @@ def test_unscaled_scores_of_a_trained_model_saturate(study):
     assert rows["unscaled"][1] > 0.7
 
 
-def test_saturation_of_one_key_and_of_all_alike():
+def test_saturation_for_one_key_and_for_uniform_weights():
     certain = saturation(np.eye(4) * 1e3)
     np.testing.assert_allclose(certain[1:], [0, 1, 0, 1], atol=1e-6)
     uniform = saturation(np.zeros((4, 4)))
@@ -156,7 +156,7 @@ def test_recurrent_layers_are_torchs(name):
     np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-12)
 
 
-def test_times_of_every_length_are_there(model):
+def test_there_is_a_time_for_every_length(model):
     section = sequence.sequence_layers(Study(model, ["a"]))
     times = figure(section, "Time of one layer, one thread").series
     assert list(times) == ["attention"]
@@ -179,14 +179,14 @@ def test_five_scores_of_one_head(study):
     assert rows["bilinear"][1] < 1e-6  # the head itself
 
 
-def test_without_residual_connections_tokens_become_one(study):
+def test_without_residual_connections_all_tokens_become_equal(study):
     [lines] = stability.residual_connections(study).figures
     assert lines.series["with"].min() > 0.7
     assert lines.series["without"][-1] < 1e-4
     assert (np.diff(lines.series["without"]) < 0).all()
 
 
-def test_a_texts_company_changes_batch_norm_alone(study):
+def test_other_texts_in_the_batch_change_batch_norm_only(study):
     companies, padding = stability.layer_and_batch_norm(study).figures
     for lines in (companies, padding):
         assert not lines.series["LayerNorm"].any()

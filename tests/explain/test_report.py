@@ -48,7 +48,7 @@ def test_a_page_has_the_numbers_of_the_json(model, other):
     assert content == json.loads(report.to_json()) == report.to_dict()
 
 
-def test_numbers_are_what_the_functions_give(model):
+def test_numbers_are_those_of_the_functions(model):
     found = figures(explain_texts(model, TEXT, OTHER).to_dict())
     pairs = found["Share of each pair of tokens"]["values"]
     losses = found["Tokens of the text"]["series"]["leave-one-out"]
@@ -64,7 +64,7 @@ def test_numbers_are_printed_as_float32_is():
     assert plain(np.eye(2, dtype=int)) == [[1, 0], [0, 1]]
 
 
-def test_each_attribution_stands_beside_its_faithfulness(model):
+def test_each_attribution_has_its_faithfulness(model):
     bars = figures(explain_texts(model, TEXT).to_dict())["Tokens of the text"]
     first, *others = bars["series"]
     assert first == "leave-one-out"
@@ -92,7 +92,7 @@ def test_the_strongest_weight_of_each_head_is_named(model):
         assert {query, key} <= set(output.tokens)
 
 
-def test_a_text_cannot_leave_its_place_in_the_page(model):
+def test_a_text_cannot_escape_its_element_in_the_page(model):
     report = explain_texts(model, SCRIPT, "<!--")
     html = report.to_html()
     assert html.count("<script") == 2
@@ -101,7 +101,7 @@ def test_a_text_cannot_leave_its_place_in_the_page(model):
     assert page_data(report)["facts"]["Text"] == SCRIPT
 
 
-def test_a_page_names_no_other_address(model):
+def test_a_page_contains_no_other_address(model):
     html = explain_texts(model, TEXT).to_html()
     assert not re.search(r"https?:|\bsrc=|url\(|@import", html)
     assert "default-src 'none'" in html
@@ -143,7 +143,7 @@ def test_a_text_without_any_token_has_no_pictures(tmp_path):
         assert not titles & {"Tokens of the text", "Heads on the text"}
 
 
-def test_another_pooling_says_why_there_are_no_pairs(tmp_path):
+def test_another_pooling_explains_why_there_are_no_pairs(tmp_path):
     pooling = {"word_embedding_dimension": TINY.hidden_size, "pooling_mode": "cls"}
     folder = write_model(tmp_path / "m", files={"1_Pooling/config.json": pooling})
     section = explain_texts(SentenceTransformer(folder), TEXT, OTHER).to_dict()["sections"][0]

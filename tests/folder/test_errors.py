@@ -43,12 +43,12 @@ def test_the_index_counts_over_the_whole_call(model):
 
 
 @pytest.mark.parametrize("inputs", [3, None, b"x", {"a", "b"}, {"a": "b"}, np.array("a")])
-def test_inputs_that_are_no_sequence_are_refused(model, inputs):
+def test_inputs_that_are_not_a_sequence_are_refused(model, inputs):
     with pytest.raises(TypeError, match="inputs must be a str or a sequence of str, got"):
         model.encode(inputs)
 
 
-def test_a_generator_is_sent_to_encode_stream(model):
+def test_the_error_for_a_generator_suggests_encode_stream(model):
     with pytest.raises(TypeError, match="encode_stream takes any iterable"):
         model.encode(text for text in "ab")
 
@@ -85,7 +85,7 @@ def test_odd_but_valid_texts_are_embedded(model, text):
 
 
 @pytest.mark.parametrize("text", ["ab " * 350_000, "a" * 1_000_000], ids=["words", "one word"])
-def test_a_megabyte_of_text_is_embedded_as_what_fits(tmp_path, text):
+def test_a_megabyte_of_text_is_truncated(tmp_path, text):
     model = SentenceTransformer(write_model(tmp_path / "m"))
     if " " in text:
         with pytest.warns(UserWarning, match="truncated"):
@@ -210,7 +210,7 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, error, 
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_config_that_cannot_be_is_refused_by_field(tmp_path, field, value, match):
+def test_an_invalid_config_is_refused_by_field(tmp_path, field, value, match):
     refused(tmp_path, match, files={"config.json": config_json(**{field: value})})
 
 
@@ -244,7 +244,7 @@ def test_a_config_that_cannot_be_is_refused_by_field(tmp_path, field, value, mat
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_sizes_that_disagree_with_the_tensors_are_told_apart(tmp_path, field, value, match):
+def test_an_error_names_the_size_that_differs_from_the_tensors(tmp_path, field, value, match):
     refused(tmp_path, re.escape(match), files={"config.json": config_json(**{field: value})})
 
 
@@ -297,16 +297,16 @@ def test_an_unknown_module_is_refused_with_the_known_ones(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kinds", [["Pooling", "Transformer"], ["Transformer"] * 2, []])
-def test_modules_must_begin_with_the_one_that_takes_texts(tmp_path, kinds):
+def test_the_first_module_must_read_texts(tmp_path, kinds):
     refused(tmp_path, "the first one, and no other, must be one of Transformer", kinds=kinds)
 
 
-def test_modules_that_give_no_vector_are_refused(tmp_path):
+def test_modules_without_an_embedding_are_refused(tmp_path):
     match = "modules.json: no module outputs 'sentence_embedding'"
     refused(tmp_path, match, kinds=["Transformer"])
 
 
-def test_a_module_that_reads_what_is_not_there_yet_is_refused(tmp_path):
+def test_a_module_whose_input_does_not_exist_is_refused(tmp_path):
     folder = write_model(tmp_path / "m", kinds=("Transformer", "Dense", "Pooling"))
     write_dense(folder / "1_Dense", 20, 20)
     write_files(folder, {"2_Pooling/config.json": {"embedding_dimension": 20}})
@@ -324,7 +324,7 @@ def test_a_module_path_that_leaves_the_folder_is_refused(tmp_path, path):
 
 
 @pytest.mark.parametrize("content", [{}, [1], "null"])
-def test_a_modules_file_of_another_form_is_refused(tmp_path, content):
+def test_a_modules_file_of_another_format_is_refused(tmp_path, content):
     match = "modules.json: expected a list of objects"
     refused(tmp_path, match, files={"modules.json": content})
 
@@ -362,7 +362,7 @@ def test_a_pooling_of_another_width_is_refused(tmp_path):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_dense_module_that_cannot_be_is_refused(tmp_path, changes, match):
+def test_an_invalid_dense_module_is_refused(tmp_path, changes, match):
     folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
     write_dense(folder / "2_Dense", 20, 8)
     config = {"in_features": 20, "out_features": 8, "bias": True, **changes}
@@ -388,7 +388,7 @@ def test_a_dense_module_that_does_not_fit_is_refused(tmp_path):
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_transformer_settings_that_cannot_be_are_refused(tmp_path, config, match):
+def test_invalid_transformer_settings_are_refused(tmp_path, config, match):
     refused(tmp_path, match, files={"sentence_bert_config.json": config})
 
 
@@ -402,7 +402,7 @@ def test_transformer_settings_that_cannot_be_are_refused(tmp_path, config, match
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_defaults_that_cannot_be_are_refused(tmp_path, config, match):
+def test_invalid_defaults_are_refused(tmp_path, config, match):
     refused(tmp_path, match, files={"config_sentence_transformers.json": config})
 
 

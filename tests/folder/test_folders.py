@@ -40,7 +40,7 @@ from tests.support.torch_files import write_torch
         ("pooling_mode_lasttoken", "lasttoken"),
     ],
 )
-def test_each_pooling_mode_in_both_generations(tmp_path, old, mode):
+def test_each_pooling_mode_in_both_formats(tmp_path, old, mode):
     for types, config in (
         (OLD_TYPES, {"word_embedding_dimension": 20, "pooling_mode_mean_tokens": False, old: True}),
         (NEW_TYPES, {"embedding_dimension": 20, "pooling_mode": mode}),
@@ -138,7 +138,7 @@ def test_the_transformer_may_have_a_folder_of_its_own(tmp_path, model):
 # Checkpoints
 
 
-def test_the_base_prefix_and_the_heads_of_a_task_model_are_passed_over(tmp_path, model):
+def test_the_base_prefix_and_the_heads_of_a_task_model_are_ignored(tmp_path, model):
     weights = {f"bert.{name}": tensor for name, tensor in random_weights().items()}
     weights["bert.embeddings.position_ids"] = np.arange(130)
     weights["bert.pooler.dense.weight"] = np.ones((20, 20), np.float32)
@@ -201,7 +201,7 @@ def test_a_float16_checkpoint_is_computed_in_float32(tmp_path):
         ("tanh", "tanh"),
     ],
 )
-def test_each_hidden_act_is_the_one_it_names(tmp_path, hidden_act, activation):
+def test_each_hidden_act_selects_its_activation(tmp_path, hidden_act, activation):
     config = type(TINY)(activation=activation)
     folder = write_model(tmp_path / "m", files={"config.json": config_json(hidden_act=hidden_act)})
     expected = pooled(TEXTS, config=config)

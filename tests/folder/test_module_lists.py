@@ -55,7 +55,7 @@ def folder(tmp_path):
     return tmp_path / "m"
 
 
-def test_normalize_may_stand_before_a_dense_layer(folder):
+def test_normalize_may_come_before_a_dense_layer(folder):
     model_of(folder, "Pooling", "Normalize", "Dense", "Dense")
     first, second = dense(folder / "3_Dense", 20, 8), dense(folder / "4_Dense", 8, 5, seed=2)
     expected = np.tanh(second(np.tanh(first(oracle.l2_normalize(pooled(TEXTS))))))
@@ -64,7 +64,7 @@ def test_normalize_may_stand_before_a_dense_layer(folder):
     assert model.get_embedding_dimension() == 5
 
 
-def test_layer_norm_and_dropout_stand_anywhere_behind_pooling(folder):
+def test_layer_norm_and_dropout_may_be_anywhere_after_pooling(folder):
     model_of(folder, "Pooling", "Dropout", "LayerNorm", "Normalize")
     write_files(folder, {"2_Dropout/config.json": {"dropout": 0.5}})
     norm = write_layer_norm(folder / "3_LayerNorm", 20)
@@ -88,7 +88,7 @@ def test_modules_on_token_vectors_run_before_pooling(folder):
 
 
 @pytest.mark.parametrize("states", [True, False])
-def test_weighted_layers_count_only_where_the_transformer_gives_them(folder, states):
+def test_weighted_layers_are_used_only_if_the_transformer_returns_them(folder, states):
     files = {
         "config.json": config_json(output_hidden_states=states),
         "1_WeightedLayerPooling/config.json": {
@@ -112,7 +112,7 @@ def test_weighted_layers_count_only_where_the_transformer_gives_them(folder, sta
 
 
 @pytest.mark.parametrize("kinds", [("Pooling", "Normalize", "Dense"), ("Dense", "Pooling")])
-def test_a_text_has_the_same_bits_in_any_company(folder, kinds):
+def test_a_text_has_the_same_bits_in_any_batch(folder, kinds):
     files = {"2_Pooling/config.json": {"embedding_dimension": 8}}
     model_of(folder, *kinds, files=files)
     name = "sentence_embedding" if kinds[-1] == "Dense" else "token_embeddings"
@@ -137,7 +137,7 @@ def test_a_dense_layer_may_project_its_residual(folder):
     np.testing.assert_allclose(SentenceTransformer(folder).encode(TEXTS), expected, **CLOSE)
 
 
-def test_an_activation_from_elsewhere_is_the_default_with_a_warning(folder):
+def test_an_activation_of_another_package_is_replaced_by_the_default_with_a_warning(folder):
     model_of(folder, "Pooling", "Dense")
     layer = dense(folder / "2_Dense", 20, 8, "their_code.Swish2")
     with pytest.warns(UserWarning, match=r"their_code\.Swish2' is not torch's .* Tanh instead"):
@@ -145,7 +145,7 @@ def test_an_activation_from_elsewhere_is_the_default_with_a_warning(folder):
     np.testing.assert_allclose(model.encode(TEXTS), np.tanh(layer(pooled(TEXTS))), **CLOSE)
 
 
-def test_an_unknown_key_of_a_dense_layer_is_passed_over_with_a_warning(folder):
+def test_an_unknown_key_of_a_dense_layer_is_ignored_with_a_warning(folder):
     model_of(folder, "Pooling", "Dense")
     dense(folder / "2_Dense", 20, 8, quantile=3)
     with pytest.warns(UserWarning, match="2_Dense/config.json: 'quantile': unknown, ignored"):
@@ -249,7 +249,7 @@ def write_router(folder, structure, parameters, behind=()):
 ROUTES = {"query": ["s"], "document": ["t", "p"]}
 
 
-def test_a_router_chooses_modules_by_the_task(folder):
+def test_a_router_selects_modules_by_task(folder):
     static, bert = write_router(folder, ROUTES, {"default_route": "document"}, ("Normalize",))
     model = SentenceTransformer(folder)
     for got, expected in (
@@ -294,7 +294,7 @@ def test_a_router_runs_its_transformers_in_the_compute_type(folder):
         quantize_model(folder, folder.parent / "saved")
 
 
-def test_mappings_of_a_router_count_before_the_names_of_its_routes(folder):
+def test_mappings_of_a_router_have_precedence_over_the_names_of_its_routes(folder):
     mappings = {"('query', None)": "b", "('query', 'text')": "a", "(None, None)": "b"}
     static, bert = write_router(folder, {"a": ["s"], "b": ["t", "p"]}, {"route_mappings": mappings})
     model = SentenceTransformer(folder)
@@ -302,7 +302,7 @@ def test_mappings_of_a_router_count_before_the_names_of_its_routes(folder):
     assert_same_bits(model.encode_document(TEXTS), bert)
 
 
-def test_a_router_may_stand_behind_pooling(folder):
+def test_a_router_may_come_after_pooling(folder):
     write_model(folder, kinds=("Transformer", "Pooling", "Router"), types=TYPES)
     structure = {"query": ["d"], "doc": ["n"]}
     types = {"d": TYPES["Dense"], "n": TYPES["Normalize"]}
@@ -330,7 +330,7 @@ def test_a_router_may_stand_behind_pooling(folder):
         (ROUTES, {"router": 3}, "'router': not supported"),
     ],
 )
-def test_a_router_that_cannot_be_is_refused(folder, structure, parameters, match):
+def test_an_invalid_router_is_refused(folder, structure, parameters, match):
     write_router(folder, structure, parameters)
     with pytest.raises(ValueError, match=rf"router_config.json: .*{match}"):
         SentenceTransformer(folder)
@@ -360,7 +360,7 @@ def test_a_cross_encoder_may_be_modules_that_end_in_scores(folder):
 # Leftovers, and numbers that overflow
 
 
-def test_tensors_without_a_place_are_passed_over_with_a_warning(folder):
+def test_unused_tensors_are_ignored_with_a_warning(folder):
     files = {"config.json": config_json(num_hidden_layers=1)}
     write_model(folder, files=files)
     with pytest.warns(UserWarning, match="16 tensors do not belong to the model in config.json"):

@@ -92,13 +92,13 @@ def test_a_state_dict_with_metadata_and_other_numbers_is_read(torch, tmp_path):
         ),
     ],
 )
-def test_whatever_else_torch_saves_is_refused(torch, tmp_path, make, match):
+def test_other_files_of_torch_are_refused(torch, tmp_path, make, match):
     torch.save(make(torch), tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=rf"pytorch_model\.bin: not a supported PyTorch .*{match}"):
         Checkpoint(tmp_path)
 
 
-def test_the_format_of_before_1_6_holds_the_same(torch, state, tmp_path):
+def test_the_format_before_1_6_contains_the_same(torch, state, tmp_path):
     read = []
     for new in (True, False):
         file = tmp_path / str(new) / "pytorch_model.bin"

@@ -154,14 +154,14 @@ def test_an_unknown_name_says_what_was_looked_for_and_where(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["./model", "/no/such/model", "a/b/c", "../x", "~/x", "a b"])
-def test_what_can_only_be_a_path_is_looked_for_as_one(name):
+def test_a_name_that_can_only_be_a_path_is_not_looked_up_on_the_hub(name):
     with pytest.raises(FileNotFoundError) as error:
         resolve_model(name)
     assert len(str(error.value).splitlines()) == 2
 
 
 @pytest.mark.parametrize("name", ["", None, 7])
-def test_what_is_no_name_is_a_type_error(name):
+def test_an_argument_that_is_not_a_name_is_a_type_error(name):
     with pytest.raises(TypeError, match="model_name_or_path must be a path or a name"):
         resolve_model(name)
 
@@ -193,7 +193,7 @@ def hub(monkeypatch, tmp_path):
     return asked
 
 
-def test_the_hub_is_asked_last_and_for_data_only(hub, tmp_path):
+def test_the_hub_is_accessed_last_and_only_for_data(hub, tmp_path):
     assert resolve_model("org/name", revision="v2", token="secret") == tmp_path
     ((name, options),) = hub
     assert name == "org/name"
@@ -224,14 +224,14 @@ def test_the_hub_is_asked_last_and_for_data_only(hub, tmp_path):
     ],
     ids=lambda files: ", ".join(files)[:50],
 )  # fmt: skip
-def test_the_hub_is_asked_for_what_a_model_is_read_from(hub, monkeypatch, files, unwanted):
+def test_the_hub_is_asked_only_for_files_that_are_read(hub, monkeypatch, files, unwanted):
     monkeypatch.setattr(sys.modules[__name__], "FILES", files + unwanted)
     resolve_model("org/name")
     ((_, options),) = hub
     assert options["allow_patterns"] == files
 
 
-def test_the_hub_is_not_asked_for_what_the_cache_holds(hub, tmp_path):
+def test_the_hub_is_not_asked_for_cached_files(hub, tmp_path):
     snapshot = write_cached(tmp_path / "hf_home" / "hub", "org/name")
     assert resolve_model("org/name") == snapshot
     assert hub == []
@@ -254,12 +254,12 @@ def test_an_error_of_the_hubs_http_library_is_passed_on(hub, monkeypatch):
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_the_hub_answers_is_passed_on():
+def test_errors_of_the_hub_are_passed_on():
     with pytest.raises(FileNotFoundError, match=r"org/missing: OSError: 404: no such repository$"):
         resolve_model("org/missing")
 
 
-def test_without_huggingface_hub_the_error_says_how_to_get_it(monkeypatch):
+def test_without_huggingface_hub_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(FileNotFoundError, match=r"pip install 'simdformer\[hub\]'"):
@@ -295,14 +295,14 @@ def write_part(tmp_path, *missing):
     return snapshot
 
 
-def test_a_whole_snapshot_is_taken_without_a_word(hub, tmp_path):
+def test_a_complete_snapshot_is_used_without_a_warning(hub, tmp_path):
     snapshot = write_part(tmp_path)
     assert resolve_model("org/name") == snapshot
     assert hub == []
 
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if name != "model.safetensors"])
-def test_the_hub_is_asked_for_what_a_snapshot_lacks(hub, tmp_path, monkeypatch, name):
+def test_the_hub_is_asked_for_missing_files_of_a_snapshot(hub, tmp_path, monkeypatch, name):
     monkeypatch.setattr(sys.modules[__name__], "FILES", list(WHOLE))
     snapshot = write_part(tmp_path, name)
     assert resolve_model("org/name", token="secret") == snapshot
@@ -311,7 +311,7 @@ def test_the_hub_is_asked_for_what_a_snapshot_lacks(hub, tmp_path, monkeypatch, 
     assert name in options["allow_patterns"]
 
 
-def test_what_the_hub_does_not_have_is_asked_for_once(hub, tmp_path):
+def test_nonexistent_files_are_requested_from_the_hub_only_once(hub, tmp_path):
     snapshot = write_part(tmp_path, "modules.json", "tokenizer_config.json")
     for _ in range(3):
         assert resolve_model("org/name") == snapshot
@@ -323,7 +323,7 @@ def test_what_the_hub_does_not_have_is_asked_for_once(hub, tmp_path):
     ]
 
 
-def test_offline_a_part_of_a_model_is_taken_with_a_warning_that_names_what_it_lacks(tmp_path):
+def test_offline_an_incomplete_model_is_used_with_a_warning_about_missing_files(tmp_path):
     snapshot = write_part(tmp_path, "modules.json", "1_Pooling/config.json")
     with pytest.warns(
         UserWarning, match=r"may be a part of org/name: it lacks modules\.json, and the"
@@ -331,7 +331,7 @@ def test_offline_a_part_of_a_model_is_taken_with_a_warning_that_names_what_it_la
         assert resolve_model("org/name") == snapshot
 
 
-def test_an_error_of_the_hub_leaves_the_part_with_a_warning(hub, tmp_path, monkeypatch):
+def test_an_error_of_the_hub_keeps_the_incomplete_model_with_a_warning(hub, tmp_path, monkeypatch):
     def model_info(name, **options):  # noqa: ARG001
         raise RuntimeError("no network")
 

@@ -91,7 +91,7 @@ def changed(content):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_changed_value_gives_a_model_or_an_error_that_names_the_file(folder, name):
+def test_a_changed_value_gives_a_model_or_an_error_naming_the_file(folder, name):
     rng = np.random.default_rng(len(name))
     contents = list(changed(FILES[name]))
     chosen = rng.choice(len(contents), min(len(contents), 60), replace=False)

@@ -149,7 +149,7 @@ def test_fully_masked_row_is_nan_if_asked(rng):
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize("kind", ["bool", "float", "causal"])
-def test_poison_at_a_masked_key_has_no_effect(rng, score, poison, kind):
+def test_nan_at_a_masked_key_has_no_effect(rng, score, poison, kind):
     q, k, v = qkv(rng, 9, 13)
     arguments = score_arguments(rng, score)
     keep = np.arange(13) < 9
@@ -264,7 +264,7 @@ def test_out_receives_the_result(rng, layout):
     np.testing.assert_array_equal(out, expected)
 
 
-def test_row_does_not_depend_on_its_company(rng):
+def test_a_row_does_not_depend_on_other_rows(rng):
     q, k, v = qkv(rng, 37, 60, lead=(3, 2))
     whole = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert_same_bits(F.scaled_dot_product_attention(q[1], k[1], v[1], is_causal=True), whole[1])
@@ -273,7 +273,7 @@ def test_row_does_not_depend_on_its_company(rng):
     )
 
 
-def test_few_heads_are_cut_by_queries_without_changing_a_bit(rng):
+def test_splitting_queries_of_few_heads_changes_no_bit(rng):
     # Large enough for several threads, with one head: rows are shared out.
     q, k, v = qkv(rng, 300, 311, 32, lead=(1, 1))
     bias = normal(rng, 1, 610)
@@ -352,7 +352,7 @@ class Exporter:
         return self.array.__dlpack_device__()
 
 
-def test_dlpack_arrays_are_taken(rng):
+def test_dlpack_arrays_are_accepted(rng):
     q, k, v = qkv(rng)
     out = F.scaled_dot_product_attention(*map(Exporter, (q, k, v)))
     assert_same_bits(out, F.scaled_dot_product_attention(q, k, v))

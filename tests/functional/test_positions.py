@@ -80,7 +80,7 @@ def test_encoding_of_a_position_does_not_depend_on_the_others(rng):
     assert_same_bits(F.sinusoidal_position_encoding(some, 64), table[some])
 
 
-def test_distance_depends_on_the_difference_alone():
+def test_products_depend_only_on_the_distance():
     table = F.sinusoidal_position_encoding(600, 64).astype(np.float64)
     for k in (1, 17, 300):
         products = (table[:-k] * table[k:]).sum(axis=1)
@@ -121,7 +121,7 @@ def test_odd_dim_has_no_shift_matrix():
         ({"positions": np.array(["a"])}, TypeError),
     ],
 )
-def test_sinusoids_refuse_what_cannot_be(kwargs, error):
+def test_sinusoids_refuse_invalid_arguments(kwargs, error):
     name = next(iter(kwargs))
     with pytest.raises(error, match=name):
         F.sinusoidal_position_encoding(**{"positions": 3, "dim": 4, **kwargs})
@@ -158,7 +158,7 @@ def test_rotary_keeps_the_angle_of_far_positions(rng):
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
-def test_scores_of_rotated_vectors_depend_on_their_distance_alone(rng, interleaved):
+def test_scores_of_rotated_vectors_depend_only_on_their_distance(rng, interleaved):
     q, k = normal(rng, 1, 64), normal(rng, 1, 64)
 
     def score(i, j):
@@ -186,7 +186,7 @@ def test_linear_scaling_stretches_positions(rng):
     assert_within(scaled, F.rotary_embedding(x, np.arange(9) / 4), 1e-6)
 
 
-def test_dynamic_scaling_begins_beyond_the_trained_length():
+def test_dynamic_scaling_starts_after_the_trained_length():
     scaling = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 64}
     plain, _ = F.rotary_frequencies(16)
     within, _ = F.rotary_frequencies(16, scaling=scaling, seq_len=64)
@@ -225,7 +225,7 @@ def test_scaling_keeps_fast_pairs_and_divides_slow_ones(scaling):
         ({**LLAMA3, "beta_fast": 3}, "unknown beta_fast"),
     ],
 )
-def test_scaling_that_cannot_be_is_refused(scaling, words):
+def test_invalid_scaling_is_refused(scaling, words):
     with pytest.raises(ValueError, match=words):
         F.rotary_frequencies(8, scaling=scaling)
 

@@ -199,7 +199,7 @@ def test_out_receives_the_result_even_in_place(rng, name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_rows_do_not_depend_on_their_company(rng, name):
+def test_rows_do_not_depend_on_other_rows(rng, name):
     x = normal(rng, 400, 3, 100)
     assert_same_bits(CALLS[name](x[7:8]), CALLS[name](x)[7:8])
 

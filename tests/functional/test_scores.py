@@ -200,7 +200,7 @@ def test_cosine_is_dot_on_normalized_inputs(rng):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_order_of_keys_does_not_matter(rng, score):
+def test_the_order_of_keys_has_no_effect(rng, score):
     q, k, v = qkv(rng)
     arguments = score_arguments(rng, score)
     order = rng.permutation(13)

@@ -43,7 +43,7 @@ def test_normalize_leaves_zeros():
 
 
 @pytest.mark.parametrize("function", [F.log_softmax, F.normalize])
-def test_results_go_where_they_are_wanted(rng, function):
+def test_results_are_written_to_out(rng, function):
     x = normal(rng, 3, 5)
     expected, out = function(x), np.empty((3, 5), np.float32)
     assert function(x, out=out) is out
@@ -56,7 +56,7 @@ def test_results_go_where_they_are_wanted(rng, function):
 
 @pytest.mark.parametrize("function", [F.log_softmax, F.normalize, F.softmax])
 @pytest.mark.parametrize("dim", [2, -3])
-def test_a_dim_that_is_not_there_is_refused(function, dim):
+def test_a_nonexistent_dim_is_refused(function, dim):
     with pytest.raises(ValueError, match=rf"dim {dim} is not one of shape \(3, 5\)"):
         function(np.zeros((3, 5), np.float32), dim=dim)
 

@@ -78,7 +78,7 @@ def test_varlen_equals_padded_bit_for_bit(rng):
         ([0.0, 5.0], TypeError),
     ],
 )
-def test_varlen_refuses_offsets_that_cannot_be(offsets, error):
+def test_varlen_refuses_invalid_offsets(offsets, error):
     with pytest.raises(error, match="cu_seqlens_q"):
         F.varlen_attention(z(5, 2, 4), z(5, 2, 4), z(5, 2, 4), offsets, [0, 5])
 
@@ -158,7 +158,7 @@ def test_a_query_without_keys_gives_nan_if_asked(rng, score):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_nan_in_one_sequence_stays_its_own(rng, score):
+def test_nan_in_one_sequence_does_not_reach_others(rng, score):
     q, k, v, cu_q, cu_k = packed(rng)
     weights = scoring(rng, score)
     clean = F.varlen_attention(q, k, v, cu_q, cu_k, score=score, **weights)

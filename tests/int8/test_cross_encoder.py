@@ -139,7 +139,7 @@ def test_min_cosine_1_keeps_every_part(source, tmp_path):
     assert_same_bits(predict(tmp_path / "kept"), predict(source))
 
 
-def test_the_measure_is_what_the_classifier_sees(tmp_path):
+def test_the_loss_is_measured_on_the_input_of_the_classifier(tmp_path):
     """A head that sees the same of every text: nothing is lost, whatever the encoder loses."""
     weights = classifier_weights()
     weights["bert.pooler.dense.weight"][:] = 0
@@ -247,13 +247,13 @@ def test_pairs_are_for_cross_encoders(tmp_path):
         quantize_model(source, tmp_path / "saved", texts=PAIRS)
 
 
-def test_what_is_not_a_pair_is_named_by_its_index(source, tmp_path):
+def test_an_input_that_is_not_a_pair_is_named_by_its_index(source, tmp_path):
     with pytest.raises(TypeError, match=r"texts\[5\] must be a pair of str, got str"):
         quantize_model(source, tmp_path / "saved", texts=[*PAIRS, "ab"])
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
-def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_type):
+def test_other_compute_types_of_a_saved_model_are_refused(saved, compute_type):
     match = rf"compute_type='{compute_type}', but .*saved is quantized"
     with pytest.raises(ValueError, match=match):
         CrossEncoder(saved, compute_type=compute_type)
@@ -262,7 +262,7 @@ def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_typ
 # The commands
 
 
-def test_what_the_command_writes_is_described_and_ranks(tmp_path, capsys):
+def test_the_commands_output_can_be_described_and_used_to_rank(tmp_path, capsys):
     source, saved = write_cross_encoder(tmp_path / "source"), str(tmp_path / "saved")
     (tmp_path / "texts.txt").write_text("a cab\ndeed\n")
     assert main(["quantize", str(source), "-o", saved, "--texts", str(tmp_path / "texts.txt")]) == 0

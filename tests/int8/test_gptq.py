@@ -77,7 +77,7 @@ def test_outliers_have_no_codes_and_take_no_error(rng):
 
 
 @pytest.mark.parametrize("moments", ["zero", "one row", "dead column"])
-def test_moments_of_too_little_are_enough(rng, moments):
+def test_moments_of_few_inputs_are_enough(rng, moments):
     x = {
         "zero": np.zeros((1, 20)),
         "one row": normal(rng, 1, 20),

@@ -54,7 +54,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
-def test_loading_takes_little_more_than_the_model(folders, compute_type):
+def test_loading_needs_little_more_memory_than_the_model(folders, compute_type):
     large, small = map(str, folders)
     code = LOADED.format(small=small, model=large, compute_type=compute_type)
     peak, resident = map(int, output_of(code).split())

@@ -69,7 +69,7 @@ def float32_vectors(folder, texts):
     return SentenceTransformer(folder).encode(texts)
 
 
-def test_int8_vectors_are_as_near_to_float32_as_promised(model, texts, float32_vectors):
+def test_int8_vectors_are_as_close_to_float32_as_promised(model, texts, float32_vectors):
     found = cosines(model.encode(texts), float32_vectors)
     assert found.min() < 0.99999, "float32 was compared with itself"
     assert found.mean() >= MEAN - 5e-5
@@ -87,7 +87,7 @@ def test_int8_keeps_the_nearest_neighbours(model, texts, float32_vectors):
 
 
 @pytest.mark.slow
-def test_texts_take_away_a_quarter_of_the_loss_on_other_texts(
+def test_calibration_texts_reduce_the_loss_on_other_texts_by_a_quarter(
     folder, model, texts, float32_vectors, tmp_path
 ):
     others = docstrings("subprocess", "tarfile", "inspect", "shutil")
@@ -98,12 +98,12 @@ def test_texts_take_away_a_quarter_of_the_loss_on_other_texts(
     assert found.min() >= SMALLEST
 
 
-def test_int8_is_as_near_at_every_level(active_isa, folder, texts, float32_vectors):  # noqa: ARG001
+def test_int8_is_equally_close_at_every_level(active_isa, folder, texts, float32_vectors):  # noqa: ARG001
     model = SentenceTransformer(folder, compute_type="int8")
     assert cosines(model.encode(texts[:40]), float32_vectors[:40]).min() >= SMALLEST
 
 
-def test_an_int8_vector_has_the_same_bits_in_any_company(folder, model, texts):
+def test_an_int8_vector_has_the_same_bits_in_any_batch(folder, model, texts):
     one_thread = SentenceTransformer(folder, compute_type="int8", num_threads=1)
     whole = model.encode(texts[:60])
     for i in (0, 7, 31, 59):
@@ -138,7 +138,7 @@ def test_no_more_than_the_eight_largest_columns_are_outliers():
     assert compute_types.outlier_columns(largest).tolist() == list(range(12, 20))
 
 
-def test_the_compute_type_can_be_asked(model, tmp_path):
+def test_the_compute_type_is_an_attribute(model, tmp_path):
     assert model.compute_type == "int8"
     assert SentenceTransformer(write_model(tmp_path)).compute_type == "float32"
 
@@ -184,7 +184,7 @@ def test_int8_states_have_the_same_bits_alone_and_in_a_batch(active_isa, num_thr
         assert_same_bits(alone, whole[begin:end])
 
 
-def test_int8_takes_sizes_that_no_group_divides():
+def test_int8_supports_sizes_that_are_not_multiples_of_a_group():
     config = Config(num_layers=1)
     weights = random_weights(config)
     ids, cu_seqlens = random_batch([9, 30])

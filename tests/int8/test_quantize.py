@@ -225,7 +225,7 @@ def test_bad_arguments_are_named(source, tmp_path, options, error, message):
 
 
 @pytest.mark.usefixtures("active_isa")
-def test_auto_is_int8_where_that_is_faster_and_says_so(source, saved, isa):
+def test_auto_is_int8_where_that_is_faster_and_is_reported(source, saved, isa):
     chosen = "float32" if isa in ("generic", "avx512") else "int8"
     model = SentenceTransformer(source, compute_type="auto")
     assert model.compute_type == chosen
@@ -237,7 +237,7 @@ def test_auto_is_int8_where_that_is_faster_and_says_so(source, saved, isa):
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
-def test_a_saved_model_does_not_pretend_to_have_other_weights(saved, compute_type):
+def test_other_compute_types_of_a_saved_model_are_refused(saved, compute_type):
     with pytest.raises(
         ValueError, match=rf"compute_type='{compute_type}', but .*saved is quantized"
     ):
@@ -269,7 +269,7 @@ def test_a_saved_model_is_not_quantized_again(saved, tmp_path):
         ({"parts": {QKV: {"compute_type": "int4"}}}, f"unknown compute_type 'int4' of '{QKV}'"),
     ],
 )
-def test_a_declaration_that_cannot_be_right_is_refused_by_file_and_field(saved, change, message):
+def test_an_invalid_declaration_is_refused_by_file_and_field(saved, change, message):
     path = saved / DECLARATION
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=message) as error:
@@ -443,7 +443,7 @@ def test_the_command_takes_texts_and_a_fidelity(source, tmp_path, capsys):
     assert " int8 " not in printed.replace("1 - cosine", "")
 
 
-def test_the_command_wants_force_for_an_existing_folder(source, saved, capsys):
+def test_the_command_needs_force_for_an_existing_folder(source, saved, capsys):
     arguments = ["quantize", str(source), "-o", str(saved)]
     assert main(arguments) == 1
     assert "exists; --force replaces a quantized model" in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_every_parameter_is_loaded_as_it_was_quantized(tmp_path, architecture):
 
 
 @gated
-def test_gate_and_up_lie_in_one_matrix_with_one_set_of_outliers(tmp_path, model_type):
+def test_gate_and_up_are_one_matrix_with_one_set_of_outliers(tmp_path, model_type):
     architecture = BY_NAME[model_type]
     weights = architecture.weights(WIDE)
     weights[architecture.first_norm][[3, 7, 11]] = 25
@@ -97,7 +97,7 @@ def test_gate_and_up_lie_in_one_matrix_with_one_set_of_outliers(tmp_path, model_
         ("qwen3", GATE_UP, ("linear_gate.weight", "linear1.weight"), "layers.1.up"),
     ],
 )
-def test_what_is_packed_as_one_is_kept_together(tmp_path, model_type, part, parameters, planted):
+def test_joined_matrices_stay_in_float32_together(tmp_path, model_type, part, parameters, planted):
     architecture = BY_NAME[model_type]
     weights = architecture.weights(WIDE)
     # Scales that reach these columns round the others to nothing.
@@ -122,7 +122,7 @@ def test_what_is_packed_as_one_is_kept_together(tmp_path, model_type, part, para
     assert_same_bits(model.encode(TEXTS[0], output_value="token_embeddings"), expected)
 
 
-def test_the_table_of_words_is_codes_of_rows(tmp_path):
+def test_word_embeddings_are_quantized_by_rows(tmp_path):
     source = BY_NAME["modernbert"].write(tmp_path / "m", WIDE)
     quantize_model(source, tmp_path / "saved")
     table = SentenceTransformer(tmp_path / "saved").encoder.embeddings.word_embeddings.weight

@@ -48,7 +48,7 @@ def test_its_vectors_are_as_near_to_float32_as_it_declares(active_isa):  # noqa:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
-def test_each_architectures_has_the_bits_of_the_same_codes_today(tmp_path, architecture):
+def test_the_old_format_has_the_bits_of_the_new_one_for_each_architecture(tmp_path, architecture):
     source = architecture.write(tmp_path / "m", WIDE)
     quantize_model(source, tmp_path / "saved", min_cosine=0)
     old = write_version_1(tmp_path / "old", tmp_path / "saved", source)
@@ -66,7 +66,7 @@ def test_each_architectures_has_the_bits_of_the_same_codes_today(tmp_path, archi
         (GTE, "encoder.layer.1.mlp.up_gate_proj", "gate", "linear_gate.weight"),
     ],
 )
-def test_it_may_keep_a_part_alone(tmp_path, architecture, tensor, part, own):
+def test_a_single_projection_may_stay_in_float32(tmp_path, architecture, tensor, part, own):
     source = architecture.write(tmp_path / "m", WIDE)
     quantize_model(source, tmp_path / "saved", min_cosine=0)
     before = SentenceTransformer(tmp_path / "saved").encode(TEXTS)

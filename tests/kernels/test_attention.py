@@ -77,7 +77,7 @@ def test_attention_with_one_key_is_its_value(table, rng):
     assert_same_bits(table.attention(q, k, v, softmax_scale=1.0), v.repeat(9, axis=0))
 
 
-def test_attention_with_scores_far_apart_picks_one_value(table, rng):
+def test_attention_with_very_different_scores_selects_one_value(table, rng):
     # exp of a score difference of 1e4 is 0: what is left is one row of v, without overflow.
     q, k, v = np.eye(8, dtype=np.float32) * 1e4, np.eye(8, dtype=np.float32), normal(rng, 8, 8)
     assert_same_bits(table.attention(q, k, v, softmax_scale=1.0), v)
@@ -90,7 +90,7 @@ def test_attention_with_no_difference_between_keys_is_the_mean(table, rng):
     assert_within(out, expected[None].repeat(3, 0), 2 * gamma(112) * np.abs(v).mean(axis=0))
 
 
-def test_attention_row_does_not_depend_on_the_queries_beside_it(table, rng):
+def test_attention_row_does_not_depend_on_other_queries(table, rng):
     mr, _ = table.gemm_tile
     q, k, v = random_qkv(rng, 3 * mr + 1, 77, 32)
     whole = table.attention(q, k, v, softmax_scale=0.2)
@@ -110,7 +110,7 @@ def test_attention_keeps_a_bad_query_in_its_row(table, rng, poison):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_attention_takes_any_memory_layout(table, rng, layout):
+def test_attention_accepts_any_memory_layout(table, rng, layout):
     q, k, v = random_qkv(rng, 11, 37, 20)
     out = table.attention(layout(q), layout(k), layout(v), softmax_scale=0.2)
     assert_same_bits(out, table.attention(q, k, v, softmax_scale=0.2))

@@ -134,7 +134,7 @@ def test_without_keys_is_zero(table, rng):
     np.testing.assert_array_equal(table.attention_s16(q, k, v, softmax_scale=1.0), np.zeros((3, 8)))
 
 
-def test_scores_far_apart_pick_one_value(table, rng):
+def test_very_different_scores_select_one_value(table, rng):
     q, k, v = np.eye(8, dtype=np.float32) * 1e4, np.eye(8, dtype=np.float32), normal(rng, 8, 8)
     out = table.attention_s16(q, k, v, softmax_scale=1.0)
     np.testing.assert_allclose(out, v, atol=0.51 * np.abs(v).max() / STEPS)
@@ -150,7 +150,7 @@ def test_a_row_does_not_depend_on_its_place(table, rng):
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", [0, 1, 2])
-def test_what_is_not_finite_is_left_to_float32(table, rng, poison, where):
+def test_numbers_that_are_not_finite_are_computed_in_float32(table, rng, poison, where):
     qkv = random_qkv(rng, 17, 40, 12)
     qkv[where][5, 3] = poison
     out = table.attention_s16(*qkv, softmax_scale=0.2)
@@ -158,7 +158,7 @@ def test_what_is_not_finite_is_left_to_float32(table, rng, poison, where):
 
 
 @pytest.mark.parametrize("size", [1e25, 3e38])
-def test_scores_beyond_float32_are_left_to_float32(table, rng, size):
+def test_scores_out_of_range_are_computed_in_float32(table, rng, size):
     q, k, v = random_qkv(rng, 5, 9, 12)
     q, k = (np.clip(x, -1, 1) * np.float32(size) for x in (q, k))
     out = table.attention_s16(q, k, v, softmax_scale=1.0)
@@ -166,14 +166,14 @@ def test_scores_beyond_float32_are_left_to_float32(table, rng, size):
 
 
 @pytest.mark.parametrize("head_dim", [257, 400])
-def test_a_wide_head_is_left_to_float32(table, rng, head_dim):
+def test_a_wide_head_is_computed_in_float32(table, rng, head_dim):
     qkv = random_qkv(rng, 5, 9, head_dim)
     out = table.attention_s16(*qkv, softmax_scale=0.05)
     assert_same_bits(out, table.attention(*qkv, softmax_scale=0.05))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_takes_any_memory_layout(table, rng, layout):
+def test_accepts_any_memory_layout(table, rng, layout):
     q, k, v = random_qkv(rng, 11, 37, 20)
     out = table.attention_s16(layout(q), layout(k), layout(v), softmax_scale=0.2)
     assert_same_bits(out, table.attention_s16(q, k, v, softmax_scale=0.2))
@@ -215,7 +215,7 @@ def test_weights_change_no_bit_of_the_output(table, rng, biased):
 
 
 @pytest.mark.parametrize("keys", [1, 2, 17, 64, 129])
-def test_unbiased_weights_are_what_multiplies_v(table, rng, keys):
+def test_unbiased_weights_are_those_applied_to_v(table, rng, keys):
     q, k, _ = random_qkv(rng, 21, keys, 20)
     weights = np.empty((21, keys), np.float32)
     out = table.attention_s16(
@@ -259,7 +259,7 @@ def test_a_larger_magnitude_makes_coarser_steps(table, rng):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_magnitude_that_is_not_finite_leaves_all_to_float32(table, rng, poison):
+def test_with_a_magnitude_that_is_not_finite_all_is_computed_in_float32(table, rng, poison):
     q, k, v = random_qkv(rng, 19, 30, 16)
     out = table.attention_s16(q, k, v, softmax_scale=0.2, q_magnitude=poison)
     assert_same_bits(out, table.attention(q, k, v, softmax_scale=0.2))
@@ -302,7 +302,7 @@ def assert_numbers_as_in_float32(table, q, k, v, scale, bias):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_bias_that_is_no_number_spoils_its_rows_alone(table, rng, poison):
+def test_a_nan_bias_affects_its_own_rows_only(table, rng, poison):
     bias = normal(rng, 48)
     bias[20] = poison  # at (i, i - 19)
     spoilt = assert_numbers_as_in_float32(table, *random_qkv(rng, 40, 9, 16), 0.2, bias)
@@ -317,7 +317,7 @@ def test_a_row_whose_biases_are_all_minus_infinity_has_no_key(table, rng):
     assert spoilt == (4, 8)
 
 
-def test_a_biased_score_beyond_float32_spoils_its_row_alone(table, rng):
+def test_a_biased_score_out_of_range_affects_its_own_row_only(table, rng):
     q, k, v = random_qkv(rng, 40, 9, 16)
     q[30] = k[0] = 40.0
     bias = np.full(48, 3.4e38, np.float32)

@@ -108,7 +108,7 @@ def test_weights_are_rounded_to_nearest_and_ties_to_even(table):
     assert np.isnan(table.gemm_bf16(np.ones((1, 1), np.float32), np.float32([[np.nan]])))
 
 
-def test_gemm_bf16_row_does_not_depend_on_the_rows_beside_it(table, rng):
+def test_gemm_bf16_row_does_not_depend_on_other_rows(table, rng):
     mr, nr = table.gemm_tile
     a, weight, bias = normal(rng, 6 * mr + 1, 700), normal(rng, nr + 5, 700), normal(rng, nr + 5)
     whole = table.gemm_bf16(a, weight, bias)
@@ -131,7 +131,7 @@ def test_gemm_bf16_epilogues_have_the_bits_of_the_separate_steps(table, rng, act
         assert_same_bits(fused, table.layer_norm(summed, bias))
 
 
-def test_bfloat16_vectors_are_near_to_float32s_and_the_same_in_any_company():
+def test_bfloat16_vectors_are_close_to_float32s_and_the_same_in_any_batch():
     try:
         folder = resolve_model("all-MiniLM-L6-v2", local_files_only=True)
     except FileNotFoundError:

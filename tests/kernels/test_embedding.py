@@ -94,7 +94,7 @@ def test_pooling_passes_nan_on_in_its_column_only(table, rng, mode):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_pooling_takes_any_memory_layout(table, rng, layout):
+def test_pooling_accepts_any_memory_layout(table, rng, layout):
     x = normal(rng, 7, 37)
     assert_same_bits(table.pool("mean", layout(x)), table.pool("mean", x))
 

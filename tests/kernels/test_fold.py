@@ -11,19 +11,19 @@ from tests.support import EPS, assert_same_bits, assert_within, normal, sizes_ar
 FOLDS = ["max", "sum_log1p", "sum_log1p_twice"]
 
 
-def test_log1p_is_near_over_its_whole_range(table):
+def test_log1p_is_accurate_over_its_whole_range(table):
     x = np.concatenate(
         [np.geomspace(1e-38, 3e38, 200_000), np.linspace(0, 40, 100_000), [0.5, 1, 2**24]]
     ).astype(np.float32)
     assert ulp_error(table.log1p(x), np.log1p(x.astype(np.float64))).max() <= 2
 
 
-def test_log1p_of_nothing_infinity_and_nan(table):
+def test_log1p_of_zero_infinity_and_nan(table):
     x = np.array([0, np.inf, np.nan], np.float32)
     np.testing.assert_array_equal(table.log1p(x), x)
 
 
-def test_log1p_never_falls(table):
+def test_log1p_is_monotonic(table):
     x = np.geomspace(1e-3, 100, 100_001).astype(np.float32)
     y = table.log1p(x)
     # Between two neighbours the error of a few ulp may show.
@@ -51,7 +51,7 @@ def test_a_fold_without_bias_adds_none(table, rng, kind):
 
 
 @pytest.mark.parametrize("kind", FOLDS)
-def test_a_fold_goes_on_where_it_ended(table, rng, kind):
+def test_a_fold_continues_from_its_previous_result(table, rng, kind):
     x, whole, parts = normal(rng, 11, 37), np.zeros(37, np.float32), np.zeros(37, np.float32)
     table.fold_rows_into(kind, x, None, whole)
     for part in (x[:4], x[4:5], x[5:]):

@@ -75,13 +75,13 @@ def test_gemm_keeps_denormal_numbers(table):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gemm_takes_any_memory_layout(table, rng, layout):
+def test_gemm_accepts_any_memory_layout(table, rng, layout):
     a, weight, bias = normal(rng, 11, 37), normal(rng, 53, 37), normal(rng, 53)
     y = table.gemm(layout(a), layout(weight), layout(bias))
     assert_same_bits(y, table.gemm(a, weight, bias))
 
 
-def test_gemm_leaves_its_operands_alone(table, rng):
+def test_gemm_does_not_change_its_operands(table, rng):
     operands = a, weight, bias, residual = [
         normal(rng, *s) for s in [(7, 20), (20, 20), (20,), (7, 20)]
     ]
@@ -94,7 +94,7 @@ def test_gemm_leaves_its_operands_alone(table, rng):
 # What batch invariance stands on
 
 
-def test_gemm_row_does_not_depend_on_the_rows_beside_it(table, rng):
+def test_gemm_row_does_not_depend_on_other_rows(table, rng):
     mr, nr = table.gemm_tile
     a, weight, bias = normal(rng, 3 * mr + 1, 384), normal(rng, nr + 5, 384), normal(rng, nr + 5)
     whole = table.gemm(a, weight, bias)
@@ -103,7 +103,7 @@ def test_gemm_row_does_not_depend_on_the_rows_beside_it(table, rng):
         assert_same_bits(table.gemm(a[m:], weight, bias), whole[m:])
 
 
-def test_gemm_column_does_not_depend_on_the_columns_beside_it(table, rng):
+def test_gemm_column_does_not_depend_on_other_columns(table, rng):
     mr, nr = table.gemm_tile
     a, weight, bias = normal(rng, mr, 384), normal(rng, 2 * nr + 1, 384), normal(rng, 2 * nr + 1)
     whole = table.gemm(a, weight, bias)

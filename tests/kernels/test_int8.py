@@ -139,7 +139,7 @@ def test_values_of_one_sign_use_all_codes(table, rng):
     assert (q.max(1) == 255).all()
 
 
-def test_a_large_value_coarsens_its_own_group_alone(table, rng):
+def test_a_large_value_affects_only_its_own_group(table, rng):
     x = normal(rng, 4, 3 * GROUP)
     _, before, _ = table.quantize_rows(x)
     x[:, GROUP + 5] = 1000
@@ -178,7 +178,7 @@ def test_zero_and_subnormal_weights_are_quantized(rng):
     assert_within(values * per_column(scale, 40), weight, TINY)
 
 
-def test_outlier_columns_take_no_part_in_the_scales(rng):
+def test_outlier_columns_do_not_affect_the_scales(rng):
     weight = normal(rng, 20, 500)
     spoilt = weight.copy()
     outliers = np.array([0, 7, GROUP, 499], np.int32)
@@ -209,7 +209,7 @@ def test_weights_that_are_not_finite_are_refused_by_place(bad):
         (range(65), "outliers has 65 columns, at most 64 are allowed"),
     ],
 )
-def test_outliers_that_are_no_columns_are_refused(outliers, message):
+def test_outliers_that_are_not_columns_are_refused(outliers, message):
     with pytest.raises(ValueError, match=message):
         _core.quantize_weight(np.ones((3, 4), np.float32), np.array(outliers))
 
@@ -235,7 +235,7 @@ def product_of_codes(table, a, values, scale):
     return oracle.linear(rows, weight), bound
 
 
-def test_gemm_s8_is_the_product_of_what_the_codes_stand_for(table, rng):
+def test_gemm_s8_is_the_product_of_the_dequantized_operands(table, rng):
     for k in [1, 20, GROUP + 1, 576, 577, 1536]:
         a = normal(rng, 37, k)
         _, values, scale = quantized(rng, 53, k)
@@ -269,7 +269,7 @@ def test_gemm_s8_multiplies_outliers_as_they_are(table, rng, columns):
     assert_within(y, expected + exact_part, bound)
 
 
-def test_gemm_s8_row_does_not_depend_on_the_rows_beside_it(table, rng):
+def test_gemm_s8_row_does_not_depend_on_other_rows(table, rng):
     a = normal(rng, 70, 700)
     weight, values, scale = quantized(rng, table.gemm_tile[1] + 5, 700)
     outliers = np.array([5, 650], np.int32)

@@ -135,7 +135,7 @@ def test_exp_of_zero_is_one_and_of_infinity_infinity(table):
     assert_same_bits(table.exp(SPECIALS), expected)
 
 
-def test_exp_of_an_element_does_not_depend_on_its_place(table, rng):
+def test_exp_of_an_element_does_not_depend_on_its_position(table, rng):
     x = normal(rng, 4 * table.lanes + 3, scale=20)
     whole = table.exp(x)
     for start in range(len(x)):
@@ -202,7 +202,7 @@ def test_activation_is_odd_to_the_bit(table, name, rng):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_activation_takes_any_memory_layout(table, rng, layout):
+def test_activation_accepts_any_memory_layout(table, rng, layout):
     x = normal(rng, 37)
     assert_same_bits(table.activation("gelu", layout(x)), table.activation("gelu", x))
 
@@ -246,7 +246,7 @@ def test_softmax_rows_sum_to_one(table, rng):
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_softmax_is_not_moved_by_a_shift(table):
+def test_softmax_is_invariant_to_a_shift(table):
     x = np.arange(37, dtype=np.float32)[None]  # whole numbers: x + 2^20 is exact
     assert_same_bits(table.softmax(x + np.float32(2**20)), table.softmax(x))
 
@@ -275,14 +275,14 @@ def test_softmax_keeps_a_bad_value_in_its_row(table, rng, poison):
     assert_same_bits(np.delete(y, 2, 0), np.delete(clean, 2, 0))
 
 
-def test_softmax_row_does_not_depend_on_the_rows_beside_it(table, rng):
+def test_softmax_row_does_not_depend_on_other_rows(table, rng):
     x = normal(rng, 9, 101)
     whole = table.softmax(x)
     for m in range(1, len(x)):
         assert_same_bits(table.softmax(x[m:]), whole[m:])
 
 
-def test_kernels_leave_denormals_to_the_process(table, rng):
+def test_kernels_do_not_change_the_handling_of_denormals(table, rng):
     table.gemm(normal(rng, 9, 40), normal(rng, 40, 40))
     table.softmax(normal(rng, 9, 40))
     assert sys.float_info.min / 2 > 0

@@ -68,7 +68,7 @@ def test_layer_norm_is_within_its_bound_at_extreme_magnitudes(table, rng, scale)
     check(table, normal(rng, 4, 100, scale=scale), normal(rng, 100), normal(rng, 100))
 
 
-def test_layer_norm_row_does_not_depend_on_the_rows_beside_it(table, rng):
+def test_layer_norm_row_does_not_depend_on_other_rows(table, rng):
     x, weight, bias = normal(rng, 19, 101), normal(rng, 101), normal(rng, 101)
     whole = table.layer_norm(x, weight, bias)
     for m in range(1, len(x)):
@@ -87,7 +87,7 @@ def test_layer_norm_keeps_a_bad_value_in_its_row(table, rng, poison):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layer_norm_takes_any_memory_layout(table, rng, layout):
+def test_layer_norm_accepts_any_memory_layout(table, rng, layout):
     x, weight, bias = normal(rng, 11, 37), normal(rng, 37), normal(rng, 37)
     y = table.layer_norm(layout(x), layout(weight), layout(bias))
     assert_same_bits(y, table.layer_norm(x, weight, bias))
@@ -122,7 +122,7 @@ def test_l2_normalize_divides_by_no_less_than_its_eps(table):
     np.testing.assert_allclose(table.l2_normalize(x), x / np.float32(1e-12), rtol=4 * EPS)
 
 
-def test_l2_normalize_row_does_not_depend_on_the_rows_beside_it(table, rng):
+def test_l2_normalize_row_does_not_depend_on_other_rows(table, rng):
     x = normal(rng, 9, 101)
     whole = table.l2_normalize(x)
     for m in range(1, len(x)):

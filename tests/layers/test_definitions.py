@@ -80,7 +80,7 @@ def test_encoder_uses_token_type_ids(active_isa):  # noqa: ARG001
     assert_within(out, expected_of(Config(), w, ids, cu_seqlens, types), TOLERANCE)
 
 
-def test_embeddings_count_positions_from_behind_the_padding_idx(active_isa):  # noqa: ARG001
+def test_positions_start_after_the_padding_idx(active_isa):  # noqa: ARG001
     # RoBERTa's first token stands at padding_idx + 1 = 2; padding tokens are not counted.
     w = random_weights()
     name = "embeddings.{}_embeddings.weight".format
@@ -127,17 +127,17 @@ def test_embeddings_without_norm_are_plain_sums(active_isa):  # noqa: ARG001
     assert_same_bits(encoder.encode(ids, cu_seqlens), word[ids])
 
 
-def test_encoder_tells_its_sizes():
+def test_the_encoder_has_its_sizes_as_attributes():
     encoder = native_encoder()
     assert (encoder.hidden_size, encoder.vocab_size, encoder.max_positions) == (20, 61, 130)
 
 
-def test_linear_tells_its_sizes():
+def test_linear_has_its_sizes_as_attributes():
     linear = _core.Linear(zeros(3, 7))
     assert (linear.in_features, linear.out_features) == (7, 3)
 
 
-def test_layers_copy_the_weights_they_are_given(active_isa):  # noqa: ARG001
+def test_layers_copy_their_weights(active_isa):  # noqa: ARG001
     w = random_weights()
     encoder = native_encoder(w=w)
     ids, cu_seqlens = random_batch(LENGTHS)

@@ -89,7 +89,7 @@ def test_ids_may_be_a_list():
     )
 
 
-def test_an_id_beyond_32_bits_is_not_cut_down():
+def test_an_id_beyond_32_bits_is_not_truncated():
     with pytest.raises((IndexError, ValueError), match=rf"input_ids\[1\].*{2**32 + 5}"):
         native_encoder().encode(np.array([5, 2**32 + 5]), [0, 2])
 
@@ -282,7 +282,7 @@ CONSTRUCTORS = {
 
 
 @pytest.mark.parametrize(("build", "words"), CONSTRUCTORS.values(), ids=CONSTRUCTORS)
-def test_constructor_says_what_does_not_fit(build, words):
+def test_the_constructor_names_what_does_not_match(build, words):
     with pytest.raises(ValueError, match=r"\w") as error:
         build()
     missing = [word for word in words.split() if word not in str(error.value)]
@@ -291,7 +291,7 @@ def test_constructor_says_what_does_not_fit(build, words):
 
 @pytest.mark.parametrize("make", [biased_layer, rotary_layer])
 @pytest.mark.parametrize("positions", [None, 9])
-def test_a_sequence_longer_than_a_layer_serves_is_refused(make, positions):
+def test_a_sequence_longer_than_a_layers_positions_is_refused(make, positions):
     table = None if positions is None else zeros(positions, 4)
     encoder = stack([layer(), make()], _core.Embeddings(zeros(5, 4), table))
     assert encoder.max_positions == 3
@@ -300,7 +300,7 @@ def test_a_sequence_longer_than_a_layer_serves_is_refused(make, positions):
         encoder.encode(zeros(6, dtype=np.int32), [0, 2, 6])
 
 
-def test_embeddings_that_serve_less_than_a_layer_are_the_limit():
+def test_embeddings_with_fewer_positions_than_a_layer_set_the_limit():
     encoder = stack([rotary_layer()], _core.Embeddings(zeros(5, 4), zeros(2, 4)))
     assert encoder.max_positions == 2
 
@@ -315,7 +315,7 @@ def test_weights_of_the_other_byte_order_are_a_type_error():
         _core.Linear(zeros(4, 3, dtype=">f4"))
 
 
-def test_weights_that_were_pickled_are_taken():
+def test_pickled_weights_are_accepted():
     # Their dtype equals float32 but is not the same object.
     w = pickle.loads(pickle.dumps(random_weights()))
     ids, cu_seqlens = random_batch([6])

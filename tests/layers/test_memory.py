@@ -34,7 +34,7 @@ print(gone / (24 * weight.nbytes), exact)
 @pytest.mark.skipif(
     "libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed"
 )
-def test_weights_between_others_that_stay():
+def test_weights_between_others_are_returned_to_the_system():
     share, exact = output_of(DROPPED).split()
     # 9 MB lie together. Of huge pages at both ends, of 2 MB, others hold a part.
     assert float(share) > 0.6

@@ -91,7 +91,7 @@ def test_the_bits_are_the_same_at_every_call(encoder):
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_bad_value_in_one_sequence_never_reaches_a_neighbour(active_isa, poison):  # noqa: ARG001
+def test_a_bad_value_in_one_sequence_never_reaches_another(active_isa, poison):  # noqa: ARG001
     w = random_weights()
     ids, cu_seqlens = random_batch(LENGTHS, vocab_size=60)
     clean = native_encoder(w=w).encode(ids, cu_seqlens)

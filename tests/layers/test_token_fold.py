@@ -40,7 +40,7 @@ class Case:
 @pytest.mark.parametrize("logarithms", [1, 2])
 @pytest.mark.parametrize("sums", [False, True])
 @pytest.mark.parametrize("vocabulary", [1, 15, 16, 17, 127, 128, 129, 300])
-def test_rows_of_the_vocabulary_are_those_of_the_logits(
+def test_rows_over_the_vocabulary_are_folded_logits(
     active_isa,  # noqa: ARG001
     rng,
     sums,
@@ -58,7 +58,7 @@ def test_a_sequence_without_tokens_has_no_weights(rng):
     assert not case.stack().encode(case.ids, case.cu)[LENGTHS.index(0)].any()
 
 
-def test_a_transform_stands_before_the_product(rng):
+def test_a_transform_is_applied_before_the_product(rng):
     case = Case(rng)
     weight, bias, scale = normal(rng, WIDTH, WIDTH), normal(rng, WIDTH), normal(rng, WIDTH)
     norm = _core.LayerNorm(scale, bias, eps=1e-5)
@@ -72,7 +72,7 @@ def test_a_transform_stands_before_the_product(rng):
 
 @pytest.mark.parametrize("sums", [False, True])
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
-def test_a_rows_bits_depend_on_its_text_alone(active_isa, rng, compute_type, sums):  # noqa: ARG001
+def test_the_bits_of_a_row_depend_only_on_its_text(active_isa, rng, compute_type, sums):  # noqa: ARG001
     case = Case(rng)
     linear = {
         "float32": lambda: _core.Linear(case.weight),
@@ -94,7 +94,7 @@ def _quantized(weight):
     return values, scale, None
 
 
-def test_the_table_of_words_may_be_the_vocabulary(rng):
+def test_the_word_embeddings_may_be_the_vocabulary(rng):
     case = Case(rng)
     head = _core.Linear(case.table)
     tied = _core.TransformerStack([], None, _core.Embeddings(head))
@@ -140,7 +140,7 @@ def test_max_sim_is_that_of_all_products(active_isa, rng, mean, width):  # noqa:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_score_depends_on_its_texts_alone(active_isa, rng):  # noqa: ARG001
+def test_a_score_depends_only_on_its_texts(active_isa, rng):  # noqa: ARG001
     queries, documents = texts(rng, QUERIES), texts(rng, DOCUMENTS)
     whole = scores(queries, documents, num_threads=1)
     for threads in (2, 16):
@@ -150,7 +150,7 @@ def test_a_score_depends_on_its_texts_alone(active_isa, rng):  # noqa: ARG001
             assert_same_bits(scores([query], [document])[0, 0], whole[i, j])
 
 
-def test_max_sim_refuses_what_has_no_tokens(rng):
+def test_max_sim_refuses_empty_texts(rng):
     one, none = texts(rng, [3]), [np.empty((0, 24), np.float32)]
     with pytest.raises(ValueError, match=r"documents\[0\] has no tokens"):
         scores(one, none)
@@ -159,6 +159,6 @@ def test_max_sim_refuses_what_has_no_tokens(rng):
     assert_same_bits(scores(none, one), np.zeros((1, 1), np.float32))
 
 
-def test_max_sim_refuses_vectors_of_two_lengths(rng):
+def test_max_sim_refuses_vectors_of_different_lengths(rng):
     with pytest.raises(ValueError, match="queries have 24 features, documents 25"):
         scores(texts(rng, [3]), texts(rng, [3], 25))

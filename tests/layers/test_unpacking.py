@@ -62,7 +62,7 @@ def test_int8_without_outliers(rng):
     assert found[3].shape == (20, 0)
 
 
-def test_each_reads_its_own_kind_alone(rng):
+def test_each_method_is_for_one_type_only(rng):
     weight = normal(rng, 3, 5)
     with pytest.raises(ValueError, match="no float32 weight"):
         _core.Linear.from_int8(*_core.quantize_weight(weight)).weight()

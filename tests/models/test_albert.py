@@ -16,14 +16,14 @@ ALBERT = BY_NAME["albert"]
 
 
 @pytest.mark.parametrize("kind", ALBERT_KINDS)
-def test_its_kinds_follow_the_oracle(tmp_path, kind):
+def test_its_variants_follow_the_oracle(tmp_path, kind):
     architecture = ALBERT_KINDS[kind]
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     np.testing.assert_allclose(model.encode(TEXTS), architecture.pooled(TEXTS), **CLOSE)
 
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
-def test_a_layer_that_runs_again_is_one_module(tmp_path, compute_type):
+def test_a_repeated_layer_is_one_module(tmp_path, compute_type):
     model = SentenceTransformer(ALBERT.write(tmp_path / "m"), compute_type=compute_type)
     first, second = model.encoder.layers
     assert first is second
@@ -47,7 +47,7 @@ def test_a_shared_layer_is_saved_once_in_int8(tmp_path, kind, texts):
         assert_same_bits(saved.encode(TEXTS), at_load.encode(TEXTS))
 
 
-def test_parts_of_a_shared_layer_can_be_kept(tmp_path):
+def test_parts_of_a_shared_layer_can_stay_in_float32(tmp_path):
     folder = ALBERT.write(tmp_path / "m", WIDE)
     quantize_model(folder, tmp_path / "saved", min_cosine=0.99999)
     saved = SentenceTransformer(tmp_path / "saved")
@@ -64,7 +64,7 @@ def test_parts_of_a_shared_layer_can_be_kept(tmp_path):
         ("embedding_size", 20, r"word_embeddings.weight' .*embedding_size=20\) needs"),
     ],
 )
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, field, value, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, field, value, match):
     files = {"config.json": ALBERT.fields(**{field: value})}
     with pytest.raises(ValueError, match=match):
         SentenceTransformer(ALBERT.write(tmp_path / "m", files=files))

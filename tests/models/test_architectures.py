@@ -83,7 +83,7 @@ def test_without_modules_json_it_is_the_same(tmp_path, architecture):
 
 
 @each
-def test_a_task_models_prefix_and_heads_are_passed_over(tmp_path, architecture):
+def test_a_task_models_prefix_and_heads_are_ignored(tmp_path, architecture):
     weights = architecture.renamed(architecture.weights())
     task = {architecture.prefix + name: tensor for name, tensor in weights.items()}
     task |= {name: np.ones((3, 20), np.float32) for name in architecture.heads}
@@ -117,14 +117,14 @@ def test_eps_is_that_of_the_config_if_it_has_one(tmp_path, architecture):
     assert (np.abs(vectors[0] - vectors[1]).max() < 1e-6) == (field is None)
 
 
-def test_a_padding_token_that_a_text_spells_is_not_counted(tmp_path):
+def test_a_padding_token_in_a_text_is_not_counted(tmp_path):
     model = SentenceTransformer(BY_NAME["roberta"].write(tmp_path / "m"))
     assert model.tokenize(["a<pad>b"])["input_ids"].tolist() == [[0, 69, 1, 70, 2]]
     states = model.encode("a<pad>b", output_value="token_embeddings")
     np.testing.assert_allclose(states, BY_NAME["roberta"].states("a<pad>b"), **CLOSE)
 
 
-def test_mpnets_bias_matters(tmp_path):
+def test_changing_mpnets_bias_changes_the_result(tmp_path):
     weights = MPNET.weights()
     weights[RELATIVE_BIAS][:] = 0
     without = SentenceTransformer(MPNET.write(tmp_path / "without", weights=MPNET.renamed(weights)))
@@ -149,7 +149,7 @@ def test_tokenize_gives_its_tokenizers_ids(tmp_path, architecture):
 
 
 @each
-def test_a_prompt_can_be_left_out_of_the_pooling(tmp_path, architecture):
+def test_a_prompt_can_be_excluded_from_pooling(tmp_path, architecture):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     model.set_pooling_include_prompt(False)
     prompt_tokens = len(architecture.ids("query: ")) - 1  # the last one is special
@@ -166,7 +166,7 @@ def test_a_byte_level_tokenizers_first_space_follows_the_tokenizer_config(tmp_pa
     assert np.array_equal(model.tokenize(["the cab"])["input_ids"], spaced) == add
 
 
-def test_the_padding_token_is_tokenizer_jsons_if_no_config_names_one(tmp_path):
+def test_the_padding_token_comes_from_tokenizer_json_if_no_config_names_one(tmp_path):
     files = {"tokenizer_config.json": {}}
     model = SentenceTransformer(BY_NAME["roberta"].write(tmp_path / "m", files=files))
     assert model.pipeline.tokenizer.files.pad_id == 1
@@ -177,7 +177,7 @@ def test_the_padding_token_is_tokenizer_jsons_if_no_config_names_one(tmp_path):
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
 @each
-def test_a_vector_has_the_same_bits_in_any_company(tmp_path, architecture, compute_type):
+def test_a_vector_has_the_same_bits_in_any_batch(tmp_path, architecture, compute_type):
     folder = architecture.write(tmp_path / "m", WIDE)
     alone = SentenceTransformer(folder, compute_type=compute_type, num_threads=1)
     model = SentenceTransformer(folder, compute_type=compute_type, num_threads=2)
@@ -189,7 +189,7 @@ def test_a_vector_has_the_same_bits_in_any_company(tmp_path, architecture, compu
 
 @pytest.mark.parametrize(("compute_type", "least"), [("bfloat16", 0.9995), ("int8", 0.999)])
 @each
-def test_rounded_weights_are_as_near_as_berts(tmp_path, architecture, compute_type, least):
+def test_rounded_weights_are_as_close_as_berts(tmp_path, architecture, compute_type, least):
     folder = architecture.write(tmp_path / "m", WIDE)
     exact = SentenceTransformer(folder).encode(TEXTS)
     model = SentenceTransformer(folder, compute_type=compute_type)
@@ -223,7 +223,7 @@ def test_min_cosine_1_keeps_every_part_of_it(tmp_path, architecture):
 
 
 @each
-def test_info_tells_its_make(tmp_path, architecture, capsys):
+def test_info_shows_its_architecture(tmp_path, architecture, capsys):
     folder = architecture.write(tmp_path / "m")
     assert main(["info", str(folder), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["model"]
@@ -259,7 +259,7 @@ def refused(folder, match):
     ids=lambda value: str(value)[:30],
 )
 @each_relative
-def test_a_config_of_another_computation_is_refused(tmp_path, architecture, field, value, match):
+def test_a_config_for_another_computation_is_refused(tmp_path, architecture, field, value, match):
     files = {"config.json": architecture.fields(**{field: value})}
     refused(architecture.write(tmp_path / "m", files=files), match)
 
@@ -275,7 +275,9 @@ def test_a_config_of_another_computation_is_refused(tmp_path, architecture, fiel
     ids=lambda value: str(value)[:30],
 )
 @each
-def test_a_size_of_another_model_is_refused(tmp_path, architecture, field, value, match):
+def test_a_size_that_differs_from_the_tensors_is_refused(
+    tmp_path, architecture, field, value, match
+):
     if field not in architecture.fields():
         pytest.skip("T5 has no end of positions")
     files = {"config.json": architecture.fields(**{field: value})}
@@ -283,7 +285,7 @@ def test_a_size_of_another_model_is_refused(tmp_path, architecture, field, value
 
 
 @each
-def test_fields_that_say_nothing_are_passed_over(tmp_path, architecture):
+def test_empty_fields_are_ignored(tmp_path, architecture):
     nothing = {
         "adapters": {"adapters": {}, "config_map": {}},
         "pruned_heads": {},
@@ -322,7 +324,7 @@ def test_fields_that_say_nothing_are_passed_over(tmp_path, architecture):
     ],
     ids=lambda value: str(value)[:30],
 )  # fmt: skip
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, model_type, field, value, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, model_type, field, value, match):
     architecture = BY_NAME[model_type]
     files = {"config.json": architecture.fields(**{field: value})}
     refused(architecture.write(tmp_path / "m", files=files), match)

@@ -147,7 +147,7 @@ def test_token_ids_are_the_same(theirs, saved, texts, kind):
 
 
 @each
-def test_a_prompt_means_the_same(theirs, saved, texts, kind):
+def test_a_prompt_has_the_same_meaning(theirs, saved, texts, kind):
     ours = SentenceTransformer(saved(kind)[1])
     reference = theirs.SentenceTransformer(str(saved(kind)[1]), device="cpu")
     for include in (True, False):
@@ -159,7 +159,7 @@ def test_a_prompt_means_the_same(theirs, saved, texts, kind):
 
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
 @each
-def test_a_vector_has_the_same_bits_in_any_company(saved, texts, kind, compute_type):
+def test_a_vector_has_the_same_bits_in_any_batch(saved, texts, kind, compute_type):
     model = SentenceTransformer(saved(kind)[1], compute_type=compute_type, num_threads=2)
     alone = SentenceTransformer(saved(kind)[1], compute_type=compute_type, num_threads=1)
     whole = model.encode(texts)
@@ -170,7 +170,7 @@ def test_a_vector_has_the_same_bits_in_any_company(saved, texts, kind, compute_t
 
 @pytest.mark.parametrize(("compute_type", "least"), [("bfloat16", 0.999), ("int8", 0.998)])
 @each
-def test_rounded_weights_stay_near(saved, expected, texts, kind, compute_type, least):
+def test_rounded_weights_stay_close(saved, expected, texts, kind, compute_type, least):
     model = SentenceTransformer(saved(kind)[1], compute_type=compute_type)
     cosines = (model.encode(texts) * expected(kind)).sum(axis=1)
     print(f"{kind}, {compute_type}: mean {cosines.mean():.6f}, least {cosines.min():.6f}")
@@ -178,7 +178,7 @@ def test_rounded_weights_stay_near(saved, expected, texts, kind, compute_type, l
 
 
 @each
-def test_a_quantized_folder_goes_round(saved, texts, tmp_path, kind):
+def test_a_quantized_folder_can_be_saved_and_loaded(saved, texts, tmp_path, kind):
     quantize_model(saved(kind)[1], tmp_path / "saved")
     expected = SentenceTransformer(saved(kind)[1], compute_type="int8").encode(texts[:50])
     assert_same_bits(SentenceTransformer(tmp_path / "saved").encode(texts[:50]), expected)
@@ -233,7 +233,7 @@ def test_a_classification_head_gives_the_same_logits(
 
 
 @each
-def test_fields_that_are_missing_mean_the_same(saved, texts, tmp_path, kind):
+def test_missing_fields_have_the_same_meaning(saved, texts, tmp_path, kind):
     """Those that neither library needs: the defaults are transformers'. Embeddings are so small here
     that the norms' epsilon shows."""
     import transformers

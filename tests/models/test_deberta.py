@@ -14,14 +14,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:texts longer than max_seq_length
 
 
 @pytest.mark.parametrize("kind", DEBERTA_KINDS)
-def test_its_kinds_follow_the_oracle(tmp_path, kind):
+def test_its_variants_follow_the_oracle(tmp_path, kind):
     architecture = DEBERTA_KINDS[kind]
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     np.testing.assert_allclose(model.encode(TEXTS), architecture.pooled(TEXTS), **CLOSE)
 
 
 @pytest.mark.parametrize("kind", DEBERTA_KINDS)
-def test_int8_of_its_kinds_is_near(tmp_path, kind):
+def test_int8_of_its_variants_is_close(tmp_path, kind):
     folder = DEBERTA_KINDS[kind].write(tmp_path / "m")
     exact = SentenceTransformer(folder).encode(TEXTS, normalize_embeddings=True)
     int8 = SentenceTransformer(folder, compute_type="int8")
@@ -29,7 +29,7 @@ def test_int8_of_its_kinds_is_near(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["encoder.rel_embeddings.weight", "encoder.LayerNorm.weight"])
-def test_distances_matter(tmp_path, name):
+def test_changing_distances_changes_the_result(tmp_path, name):
     weights = DEBERTA_V2.weights()
     weights[name] = weights[name][::-1].copy()
     a, b = (
@@ -62,7 +62,7 @@ def test_terms_may_be_named_in_any_form(tmp_path, terms):
         ("norm_rel_ebd", "none", "2 tensors do not belong to the model"),
     ],
 )
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, field, value, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, field, value, match):
     files = {"config.json": DEBERTA_V2.fields(**{field: value})}
     folder = DEBERTA_V2.write(tmp_path / "m", files=files)
     with pytest.raises((ValueError, UserWarning), match=match):

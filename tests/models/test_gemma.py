@@ -26,7 +26,7 @@ def test_without_the_flag_it_is_causal(tmp_path):
     np.testing.assert_allclose(found, causal.pooled(TEXTS), **CLOSE)
 
 
-def test_fields_from_before_transformers_5_mean_the_same(tmp_path):
+def test_fields_from_before_transformers_5_have_the_same_meaning(tmp_path):
     older = without(GEMMA.fields(), "layer_types", "rope_parameters")
     older |= {"sliding_window_pattern": 2, "rope_theta": 5000.0, "rope_local_base_freq": 300.0}
     types = (LOCAL, ALL, LOCAL, ALL)
@@ -38,7 +38,7 @@ def test_fields_from_before_transformers_5_mean_the_same(tmp_path):
 @pytest.mark.parametrize(
     "name", ["query_pre_attn_scalar", "sliding_window", "use_bidirectional_attention"]
 )
-def test_its_fields_matter(tmp_path, name):
+def test_changing_a_field_changes_the_result(tmp_path, name):
     changed = {
         "query_pre_attn_scalar": 30,
         "sliding_window": 6,
@@ -58,7 +58,7 @@ def test_its_fields_matter(tmp_path, name):
         ("use_bidirectional_attention", 1, "use_bidirectional_attention must be true or false"),
     ],
 )
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, field, value, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, field, value, match):
     with pytest.raises(ValueError, match=match):
         vectors(tmp_path / "m", GEMMA.fields(**{field: value}))
 

@@ -41,7 +41,7 @@ def test_all_positions_are_used_and_no_more(tmp_path, kind):
 
 @pytest.mark.parametrize(("compute_type", "least"), [("bfloat16", 0.9995), ("int8", 0.999)])
 @each
-def test_rounded_weights_are_near(tmp_path, kind, compute_type, least):
+def test_rounded_weights_are_close(tmp_path, kind, compute_type, least):
     folder = JINA[kind].write(tmp_path / "m", WIDE)
     exact = SentenceTransformer(folder).encode(TEXTS, normalize_embeddings=True)
     model = SentenceTransformer(folder, compute_type=compute_type)
@@ -59,7 +59,7 @@ def test_a_saved_int8_model_is_that_of_loading_as_int8(tmp_path, kind):
 
 
 @each
-def test_positions_and_gates_matter(tmp_path, kind):
+def test_changing_positions_or_gates_changes_the_result(tmp_path, kind):
     """Another order of tokens, and halves of the gate's matrix that change places."""
     architecture = JINA[kind]
     weights = architecture.renamed(architecture.weights())
@@ -148,7 +148,7 @@ def test_flash_with_learned_positions_is_a_roberta(tmp_path):
         ("flash", "rotary_emb_interleaved", True, "unknown rotary_emb_interleaved True"),
     ],
 )
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, kind, field, value, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, kind, field, value, match):
     files = {"config.json": JINA[kind].fields(**{field: value})}
     folder = JINA[kind].write(tmp_path / "m", files=files)
     with pytest.raises(ValueError, match=match):

@@ -83,7 +83,7 @@ def tensors():
 
 
 @pytest.mark.parametrize("task", [None, *TASKS])
-def test_a_tasks_adapter_is_merged_at_load(tmp_path, tensors, task):
+def test_the_adapter_of_a_task_is_merged_when_loading(tmp_path, tensors, task):
     folder = write(tmp_path / "m", tensors)
     model = SentenceTransformer(folder, model_kwargs={"default_task": task})
     expected = merged_vectors(tensors, task)

@@ -137,7 +137,7 @@ def test_an_option_follows_the_oracle(tmp_path, architecture):
     assert np.abs(found - plain).max() > 1e-3  # the option matters
 
 
-def test_a_text_within_the_window_is_that_of_layers_that_see_all(tmp_path):
+def test_a_text_within_the_window_is_unaffected_by_it(tmp_path):
     narrow = loaded(tmp_path / "narrow", MODERNBERT)
     wide = loaded(tmp_path / "wide", MODERNBERT, MODERNBERT.fields(local_attention=260))
     assert len(MODERNBERT.ids("abc")) == 1 + MODERNBERT.window[0]
@@ -186,7 +186,7 @@ def test_a_plain_folder_of_a_causal_model_gives_the_last_tokens_vector(tmp_path)
     np.testing.assert_allclose(model.encode(TEXTS[:2]), expected, **CLOSE)
 
 
-def test_a_model_that_is_made_of_a_causal_one_and_is_none_averages_its_tokens(tmp_path):
+def test_a_bidirectional_model_derived_from_a_causal_one_averages_its_tokens(tmp_path):
     config = EUROBERT.fields(architectures=["EuroBertForCausalLM"], is_causal=False)
     bare = {"modules.json": None, "1_Pooling/config.json": None, "sentence_bert_config.json": None}
     model = SentenceTransformer(
@@ -269,13 +269,13 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize(("architecture", "left_out", "said"), SPELLINGS.values(), ids=SPELLINGS)
-def test_another_spelling_means_the_same(tmp_path, architecture, left_out, said):
+def test_another_spelling_has_the_same_meaning(tmp_path, architecture, left_out, said):
     config = without(architecture.fields(), *left_out) | said
     expected = loaded(tmp_path / "new", architecture).encode(TEXTS)
     assert_same_bits(loaded(tmp_path / "old", architecture, config).encode(TEXTS), expected)
 
 
-def test_info_shows_sizes_in_nomic_embed_texts_own_words(tmp_path, capsys):
+def test_info_shows_sizes_by_nomic_embed_texts_names(tmp_path, capsys):
     _, left_out, said = SPELLINGS["nomic_bert"]
     files = {"config.json": without(NOMIC_BERT.fields(), *left_out) | said}
     assert main(["info", str(NOMIC_BERT.write(tmp_path / "m", files=files)), "--json"]) == 0
@@ -284,7 +284,7 @@ def test_info_shows_sizes_in_nomic_embed_texts_own_words(tmp_path, capsys):
 
 
 @each
-def test_rope_scaling_means_the_same_as_rope_parameters(tmp_path, architecture):
+def test_rope_scaling_has_the_same_meaning_as_rope_parameters(tmp_path, architecture):
     config = without(architecture.fields(), "rope_parameters")
     thetas = {kind: {**HALF, "rope_theta": theta} for kind, theta in architecture.thetas.items()}
     if architecture is GEMMA3:  # its old form scales the layers that see all

@@ -51,7 +51,7 @@ def refused(folder, architecture, config, match):
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 @each
-def test_a_field_that_cannot_be_is_refused_by_name(tmp_path, architecture, changes, match):
+def test_invalid_values_of_a_field_are_refused_by_name(tmp_path, architecture, changes, match):
     # null: as many as num_attention_heads, also where the default is another number.
     config = without(architecture.fields(), "head_dim") | {"num_key_value_heads": None} | changes
     refused(tmp_path / "m", architecture, config, f"config.json: {match}")
@@ -74,7 +74,7 @@ def test_a_field_that_cannot_be_is_refused_by_name(tmp_path, architecture, chang
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 @each
-def test_rotations_that_cannot_be_are_refused_by_name(tmp_path, architecture, parameters, match):
+def test_invalid_rotations_are_refused_by_name(tmp_path, architecture, parameters, match):
     given = {"rope_theta": 1000.0} | parameters
     if architecture in BY_LAYER_TYPE:
         given = {ALL: given}
@@ -130,7 +130,7 @@ def test_rotations_that_cannot_be_are_refused_by_name(tmp_path, architecture, pa
     ],
     ids=lambda value: getattr(value, "model_type", None) or str(value)[:40],
 )  # fmt: skip
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, architecture, changes, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, architecture, changes, match):
     refused(tmp_path / "m", architecture, architecture.fields(**changes), match)
 
 
@@ -171,7 +171,7 @@ def test_each_tensor_of_another_shape_is_named_with_both(tmp_path, architecture)
     ],
     ids=lambda value: getattr(value, "model_type", value),
 )
-def test_a_tensor_that_config_json_leaves_no_place_for_is_named(tmp_path, architecture, name):
+def test_a_tensor_that_contradicts_config_json_is_named(tmp_path, architecture, name):
     weights = architecture.renamed(architecture.weights())
     extra = {name: np.ones(20, np.float32)}
     match = f"1 tensors do not belong .* are ignored: '{re.escape(name)}'"

@@ -112,7 +112,7 @@ def test_modernberts_head_follows_the_oracle(tmp_path, pooling, activation, bias
     np.testing.assert_allclose(CrossEncoder(folder).predict(PAIRS), expected, **CLOSE)
 
 
-def test_modernberts_head_says_nothing_and_means_cls_and_gelu(tmp_path):
+def test_modernberts_head_has_cls_and_gelu_by_default(tmp_path):
     head = modernbert_head(np.random.default_rng(3))
     said = {"classifier_pooling": "cls", "classifier_activation": "gelu", "classifier_bias": False}
     folders = [
@@ -131,7 +131,7 @@ def test_a_decoders_head_reads_the_last_token(tmp_path):
     np.testing.assert_allclose(CrossEncoder(folder).predict(PAIRS), expected, **CLOSE)
 
 
-def test_a_decoders_head_passes_over_the_padding_at_the_end(tmp_path):
+def test_a_decoders_head_skips_padding_at_the_end(tmp_path):
     """As transformers does: the last token is the last that is not pad_token_id."""
     head = {"score.weight": normal(np.random.default_rng(3), LABELS, D, scale=D**-0.5)}
     classes, end = "Qwen3ForSequenceClassification", QWEN3.ids("")[-1]
@@ -153,7 +153,7 @@ def test_a_decoders_head_passes_over_the_padding_at_the_end(tmp_path):
     ],
     ids=str,
 )
-def test_a_head_that_cannot_be_is_refused_by_field(tmp_path, field, value, match):
+def test_an_invalid_head_is_refused_by_field(tmp_path, field, value, match):
     head = modernbert_head(np.random.default_rng(3))
     config = {field: value}
     folder = write(tmp_path, MODERNBERT, "ModernBertForSequenceClassification", head, **config)

@@ -114,7 +114,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize(("kind", "fields"), OPTIONS.values(), ids=OPTIONS)
-def test_an_option_means_the_same(transformers, texts, tmp_path, kind, fields):
+def test_an_option_has_the_same_meaning(transformers, texts, tmp_path, kind, fields):
     changed = kind._replace(fields=kind.fields | fields)
     assert_near_transformers(
         transformers, save_plain(transformers, changed, texts, tmp_path), texts[::19]
@@ -125,7 +125,7 @@ def test_an_option_means_the_same(transformers, texts, tmp_path, kind, fields):
 @pytest.mark.parametrize(
     "kind", [MODERNBERT, NOMIC_BERT, GTE, QWEN3, EUROBERT], ids=lambda kind: kind.stem
 )
-def test_scaled_positions_mean_the_same(transformers, texts, tmp_path, kind, scaling):
+def test_scaled_positions_have_the_same_meaning(transformers, texts, tmp_path, kind, scaling):
     parameters = {**SCALINGS[scaling], "rope_theta": 5000.0}
     if kind is MODERNBERT:
         kinds = ("full_attention", "sliding_attention")
@@ -155,7 +155,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize(("kind", "said"), SPELLINGS.values(), ids=SPELLINGS)
-def test_an_old_spelling_means_the_same(transformers, texts, tmp_path, kind, said):
+def test_an_old_spelling_has_the_same_meaning(transformers, texts, tmp_path, kind, said):
     old, new = tmp_path / "old", tmp_path / "new"
     save_plain(transformers, kind, texts, old)
     config = json.loads((old / "config.json").read_text())
@@ -182,7 +182,7 @@ def test_an_old_spelling_means_the_same(transformers, texts, tmp_path, kind, sai
     ],
     ids=str,
 )
-def test_modernberts_head_means_the_same(transformers, texts, tmp_path, fields):
+def test_modernberts_head_has_the_same_meaning(transformers, texts, tmp_path, fields):
     kind = MODERNBERT._replace(fields=MODERNBERT.fields | fields)
     difference, size = classified(transformers, kind, texts, tmp_path)
     assert difference <= 2 * LARGEST_DIFFERENCE * max(size, 1)

@@ -18,14 +18,14 @@ def test_a_gated_feed_forward_follows_the_oracle(tmp_path):
     np.testing.assert_allclose(model.encode(TEXTS), GATED_T5.pooled(TEXTS), **CLOSE)
 
 
-def test_int8_of_a_gated_feed_forward_is_near(tmp_path):
+def test_int8_of_a_gated_feed_forward_is_close(tmp_path):
     folder = GATED_T5.write(tmp_path / "m")
     exact = SentenceTransformer(folder).encode(TEXTS, normalize_embeddings=True)
     int8 = SentenceTransformer(folder, compute_type="int8")
     assert (int8.encode(TEXTS, normalize_embeddings=True) * exact).sum(axis=1).min() > 0.998
 
 
-def test_the_bias_matters(tmp_path):
+def test_changing_the_bias_changes_the_result(tmp_path):
     weights = T5_ENCODER.weights()
     weights[BIAS][:] = 0
     without = T5_ENCODER.write(tmp_path / "without", weights=T5_ENCODER.renamed(weights))
@@ -47,7 +47,7 @@ def test_the_bias_matters(tmp_path):
         ("is_decoder", True, "unknown is_decoder True; known: False"),
     ],
 )
-def test_a_field_of_its_own_is_refused_by_name(tmp_path, field, value, match):
+def test_an_invalid_field_is_refused_by_name(tmp_path, field, value, match):
     files = {"config.json": T5_ENCODER.fields(**{field: value})}
     folder = T5_ENCODER.write(tmp_path / "m", files=files)
     with pytest.raises(ValueError, match=match):

@@ -108,7 +108,7 @@ def test_another_dtype_is_refused_by_name(name, argument, dtype):
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
 @pytest.mark.parametrize("value", ["text", {"a": 1}, object()], ids=["text", "dict", "object"])
-def test_what_is_no_array_is_refused_by_name(name, argument, value):
+def test_an_argument_that_is_not_an_array_is_refused_by_name(name, argument, value):
     if name in ("Identity", "Dropout"):
         pytest.skip("takes anything")
     with pytest.raises(TypeError, match=rf"^{argument} must be"):
@@ -136,5 +136,5 @@ def test_empty_batches_are_empty(name, shape):
     "name", ["TransformerEncoderLayer", "TransformerEncoder", "sequence first TransformerEncoder"]
 )
 @pytest.mark.parametrize("shape", [(0, 4, 8), (3, 0, 8), (0, 0, 8), (0, 8)], ids=str)
-def test_a_stack_of_nothing_gives_nothing(name, shape):
+def test_a_stack_for_empty_input_returns_empty_output(name, shape):
     assert CALLS[name].function(np.zeros(shape, np.float32)).shape == shape

@@ -88,7 +88,7 @@ def test_pruned_heads_are_masked_heads(rng, score):
     assert_close(module(x, x, x)[0], masked)
 
 
-def test_head_outputs_are_what_out_proj_mixes(rng):
+def test_out_proj_of_head_outputs_is_the_output(rng):
     module, w = attention(rng, 24, 4)
     x = normal(rng, 2, 6, 24)
     heads = module.head_outputs(x, x, x)
@@ -119,7 +119,7 @@ def test_a_query_without_keys_gives_nan_if_asked(rng):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_nan_behind_a_padding_mask_stays_there(rng, score):
+def test_nan_at_a_masked_key_does_not_spread(rng, score):
     module, _ = attention(rng, 24, 4, score=score)
     q, k = normal(rng, 2, 5, 24), normal(rng, 2, 6, 24)
     padding = np.zeros((2, 6), bool)

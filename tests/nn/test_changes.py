@@ -222,7 +222,7 @@ def outcome(module, call, path, name, number):
 
 
 @pytest.mark.parametrize(("kind", "path"), list(parts()))
-def test_what_is_set_after_a_call_counts_as_if_set_before(kind, path):
+def test_setting_an_attribute_after_a_call_has_the_same_effect_as_before(kind, path):
     make, call = MODULES[kind]
     unused = make()
     names = attributes_of(at(unused, path))
@@ -304,7 +304,7 @@ def test_the_first_call_of_sixteen_threads_packs_once(packs):
         assert_same_bits(result, results[0])
 
 
-def test_a_thread_that_sets_while_others_call_is_heeded_at_last():
+def test_settings_made_during_other_threads_calls_take_effect():
     module = encoder()
     stop = threading.Event()
 
@@ -329,7 +329,7 @@ def test_a_thread_that_sets_while_others_call_is_heeded_at_last():
     assert_same_bits(on_rows(module), on_rows(fresh))
 
 
-def test_a_copy_goes_its_own_way():
+def test_a_copy_is_independent():
     module = encoder()
     before = on_rows(module)
     other = copy.deepcopy(module)

@@ -121,7 +121,7 @@ def test_bfloat16_parameters_read_as_rounded_ones(module_and_call):
             assert_same_bits(rounded(np.array(value)), value)
 
 
-def test_int8_is_near_float32(module_and_call):
+def test_int8_is_close_to_float32(module_and_call):
     module, call = module_and_call
     exact = call(module)
     in_int8 = copy.deepcopy(module).to_compute_type("int8")
@@ -131,7 +131,7 @@ def test_int8_is_near_float32(module_and_call):
     assert np.abs(found - exact).max() > 0
 
 
-def test_int8_parameters_are_codes_that_stand_for_the_weights(module_and_call):
+def test_int8_parameters_dequantize_to_the_weights(module_and_call):
     module, call = module_and_call
     in_int8 = copy.deepcopy(module).to_compute_type("int8")
     call(in_int8)
@@ -145,7 +145,7 @@ def test_int8_parameters_are_codes_that_stand_for_the_weights(module_and_call):
 
 
 @pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
-def test_the_state_of_one_makes_the_other_compute_the_same_bits(module_and_call, compute_type):
+def test_loading_the_state_gives_the_same_bits(module_and_call, compute_type):
     module, call = module_and_call
     converted = copy.deepcopy(module).to_compute_type(compute_type)
     state = converted.state_dict()
@@ -188,7 +188,7 @@ def test_packed_padded_and_alone_are_the_same_bits(compute_type):
 
 
 @pytest.mark.parametrize("kind", ["language model", "own head"])
-def test_generation_in_int8_steps_as_a_whole_pass(kind):
+def test_generation_in_int8_has_the_logits_of_whole_passes(kind):
     model = MODULES[kind][0]().to_compute_type("int8")
     (tokens,) = generate(model, [[1, 2, 3]], max_new_tokens=6)
     sequence = [1, 2, 3, *tokens] if len(tokens) == 6 else list(tokens)
@@ -218,7 +218,7 @@ def test_a_sample_shows_the_outliers():
     assert loss < 0.5 * loss_without
 
 
-def test_a_sample_may_be_what_the_call_takes():
+def test_a_sample_may_have_any_form_of_the_calls_arguments():
     x = rows_with_a_large_feature()
     options = {"src": x, "cu_seqlens": [0, 9, 18]}
     by_name = encoder(norm_first=True, norm="rms").to_compute_type("int8", sample=options)
@@ -244,7 +244,7 @@ def test_an_unknown_type_is_refused():
         encoder().to_compute_type("float16")
 
 
-def test_codes_are_not_turned_back():
+def test_int8_cannot_be_converted_back():
     module = encoder().to_compute_type("int8")
     assert module.to_compute_type("int8") is module
     for compute_type in ("float32", "bfloat16"):
@@ -277,7 +277,7 @@ def test_codes_are_loaded_into_a_module_in_float32():
     assert_same_bits(on_rows(module), on_rows(in_int8))
 
 
-def test_codes_for_what_is_no_matrix_are_refused():
+def test_codes_for_a_vector_are_refused():
     norm = nn.LayerNorm(2)
     codes = nn.Linear(2, 2).to_compute_type("int8").weight
     with pytest.raises(TypeError, match="weight must be an array of floats, got an Int8Matrix"):
@@ -332,7 +332,7 @@ def test_a_type_may_be_chosen_before_the_numbers_are_loaded():
     assert expected.compute_type == "bfloat16"
 
 
-def test_float32_weights_are_let_go():
+def test_float32_weights_are_freed():
     import gc
     import weakref
 

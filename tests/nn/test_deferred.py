@@ -68,7 +68,7 @@ def numbers_of(module):
 
 
 @pytest.mark.parametrize("kind", MODULES)
-def test_what_is_stored_gives_the_bits_of_arrays(kind):
+def test_stored_parameters_give_the_bits_of_arrays(kind):
     make, call = MODULES[kind]
     empty, expected, file = deferred(make)
     assert_same_bits(call(load(empty, file)), call(expected))
@@ -137,21 +137,21 @@ def packed_encoder():
     return empty, expected
 
 
-def test_packed_weights_are_there_once():
+def test_packed_weights_are_in_memory_once():
     module, _ = packed_encoder()
     for name, owner, key in module._owners():
         if key in owner.matrix_names:
             assert owner._parameters[key].is_packed, name
 
 
-def test_arrays_that_a_user_set_stay_arrays():
+def test_arrays_set_by_the_user_stay_arrays():
     module = MODULES["encoder"][0]()
     weight = module.layers[0].linear1.weight
     MODULES["encoder"][1](module)
     assert module.layers[0].linear1.weight is weight
 
 
-def test_a_copy_of_packed_weights_goes_its_own_way():
+def test_a_copy_of_packed_weights_is_independent():
     call = MODULES["encoder"][1]
     module, expected = packed_encoder()
     before = call(module)
@@ -179,7 +179,7 @@ def test_heads_of_packed_weights_are_pruned():
     assert_same_bits(call(module), call(expected))
 
 
-def test_what_needs_packing_anew_is_unpacked_first():
+def test_weights_are_unpacked_before_they_are_packed_again():
     call = MODULES["encoder"][1]
     module, expected = packed_encoder()
     for each in (module, expected):

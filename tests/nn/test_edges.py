@@ -55,7 +55,7 @@ def test_no_keys_give_out_projs_bias(rng, score):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_no_queries_give_nothing(rng, score):
+def test_no_queries_give_an_empty_output(rng, score):
     module, _ = attention(rng, score=score)
     k = normal(rng, 2, 5, 24)
     out, weights = module(np.zeros((2, 0, 24), np.float32), k, k)
@@ -134,7 +134,7 @@ def test_packed_padded_and_alone_are_the_same_bits(rng, score):
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_order_of_keys_does_not_matter(rng, score):
+def test_the_order_of_keys_has_no_effect(rng, score):
     module, _ = attention(rng, score=score)
     q, k = normal(rng, 1, 5, 24), normal(rng, 1, 30, 24)
     order = rng.permutation(30)
@@ -173,7 +173,7 @@ def test_a_bilinear_head_is_a_head_with_other_queries(rng):
     np.testing.assert_allclose(dot(x, x, x)[0], module(x, x, x)[0], rtol=1e-5, atol=1e-6)
 
 
-def test_scores_of_rotated_heads_depend_on_distance_alone(rng):
+def test_scores_of_rotated_heads_depend_only_on_distance(rng):
     """RoPE's shift invariance: tokens in front that nobody sees change no weight but by rounding."""
     module, _ = attention(rng, position=nn.RotaryEmbedding(6))
     x = normal(rng, 1, 12, 24)
@@ -185,7 +185,7 @@ def test_scores_of_rotated_heads_depend_on_distance_alone(rng):
 
 
 @pytest.mark.parametrize("length", [1, 50, 3000])
-def test_added_positions_are_free_of_a_longest_length(length):
+def test_added_positions_have_no_maximum_length(length):
     encoding = nn.SinusoidalPositionalEncoding(24, batch_first=True)
     x = np.zeros((1, length, 24), np.float32)
     whole = encoding(x)

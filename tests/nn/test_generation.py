@@ -66,7 +66,7 @@ def test_logits_of_the_cache_are_those_of_the_whole(model):
     [{}, {"do_sample": True, "seed": 5}, {"num_beams": 3}, {"repetition_penalty": 1.5}],
     ids=str,
 )
-def test_company_changes_nothing(model, options):
+def test_other_prompts_change_nothing(model, options):
     together = generate(model, PROMPTS, max_new_tokens=9, eos_token_id=4, **options)
     assert (
         together[0] == generate(model, PROMPTS[:1], max_new_tokens=9, eos_token_id=4, **options)[0]
@@ -128,7 +128,7 @@ def test_beam_search_finds_the_best_of_all():
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 3.0])
-def test_beam_search_weighs_length(length_penalty):
+def test_beam_search_applies_the_length_penalty(length_penalty):
     model = language_model(vocab=4)
     eos = 2
     ended = [
@@ -169,7 +169,7 @@ def test_sequences_end_with_eos_or_a_stop_sequence(model):
     assert cut == free[0][: len(cut)]
 
 
-def test_min_new_tokens_put_the_end_off(model):
+def test_min_new_tokens_delay_the_end(model):
     eos = generate(model, PROMPTS[:1], max_new_tokens=1)[0][0]
     [new] = generate(model, PROMPTS[:1], max_new_tokens=9, eos_token_id=eos, min_new_tokens=5)
     assert eos not in new[:5]

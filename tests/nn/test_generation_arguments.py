@@ -31,7 +31,7 @@ def broken():
     ids=repr,
 )  # fmt: skip
 @pytest.mark.parametrize("run", [generate, lambda *a: list(stream(*a))], ids=["generate", "stream"])
-def test_prompts_that_are_no_ids_are_refused(model, run, prompts):
+def test_prompts_that_are_not_ids_are_refused(model, run, prompts):
     with pytest.raises((TypeError, ValueError), match="input_ids"):
         run(model, prompts)
 
@@ -48,7 +48,7 @@ def test_prompts_of_every_form_are_ids(model, prompts):
 
 @pytest.mark.parametrize("eos", [-1, VOCAB, VOCAB + 5, [-1, 99], np.int64(-1), np.array([-1])])
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 1}], ids=str)
-def test_an_end_that_is_no_token_changes_nothing(model, eos, options):
+def test_an_end_token_outside_the_vocabulary_changes_nothing(model, eos, options):
     options = {**options, "max_new_tokens": 5}
     expected = generate(model, PROMPTS, **options)
     for least in (0, 3):
@@ -57,20 +57,20 @@ def test_an_end_that_is_no_token_changes_nothing(model, eos, options):
         )
 
 
-def test_penalties_leave_scores_alone_where_there_is_nothing_to_do():
+def test_penalties_without_effect_do_not_change_scores():
     scores = np.array([0.0, 1.0, 2.0, 9.0])
     config = GenerationConfig(eos_token_id=-1, min_new_tokens=1, repetition_penalty=2.0)
     np.testing.assert_array_equal(penalized(scores, [], [], config), scores)
 
 
 @pytest.mark.parametrize("eos", [1.0, "4", True, [True], [1.5], ["4"], [[4]]])
-def test_ends_that_are_no_ids_are_refused(model, eos):
+def test_end_tokens_that_are_not_ids_are_refused(model, eos):
     with pytest.raises((TypeError, ValueError), match="eos_token_id"):
         generate(model, PROMPTS, eos_token_id=eos)
 
 
 @pytest.mark.parametrize("stops", [["ab"], [[1.5]], [[True]], [1], 3])
-def test_stop_sequences_that_are_no_ids_are_refused(model, stops):
+def test_stop_sequences_that_are_not_ids_are_refused(model, stops):
     with pytest.raises((TypeError, ValueError)):
         generate(model, PROMPTS, stop_sequences=stops)
 
@@ -86,7 +86,7 @@ def test_nan_logits_are_an_error_that_names_the_prompt(options):
 
 
 @pytest.mark.parametrize("options", SEARCHES, ids=str)
-def test_no_token_that_is_left_is_an_error(model, options):
+def test_excluding_all_tokens_is_an_error(model, options):
     with pytest.raises(ValueError, match=r"input_ids\[0\]: no token is left"):
         generate(model, [[1]], min_new_tokens=1, eos_token_id=EVERY, **options)
 
@@ -125,7 +125,7 @@ def test_none_is_the_default(model):
 
 
 @pytest.mark.parametrize("value", [1, np.True_, np.int64(1)])
-def test_truth_is_what_python_takes_for_it(model, value):
+def test_flags_are_evaluated_as_in_python(model, value):
     options = {"num_beams": 3, "max_new_tokens": 8, "eos_token_id": 4}
     assert generate(model, PROMPTS, early_stopping=value, **options) == generate(
         model, PROMPTS, early_stopping=True, **options
@@ -139,7 +139,7 @@ def test_truth_is_what_python_takes_for_it(model, value):
     "name", ["max_new_tokens", "top_k", "temperature", "top_p", "seed", "num_beams", "pad_token_id"]
 )
 @pytest.mark.parametrize("value", ["1", [1], True, 1j], ids=repr)
-def test_what_is_no_number_is_refused_by_name(model, name, value):
+def test_an_option_that_is_not_a_number_is_refused_by_name(model, name, value):
     with pytest.raises(TypeError, match=f"{name} must be"):
         generate(model, PROMPTS, **{name: value})
 
@@ -182,7 +182,7 @@ def test_more_sequences_than_there_are_beams_are_refused(model):
         generate(model, [[1]], max_new_tokens=1, num_beams=20, num_return_sequences=12)
 
 
-def test_a_padding_token_is_no_part_of_a_prompt_and_fills_the_results(model):
+def test_a_padding_token_is_removed_from_prompts_and_pads_the_results(model):
     plain = generate(model, [[3, 1, 4], [2]], eos_token_id=4, max_new_tokens=9)
     padded = np.array([[3, 1, 4], [0, 0, 2]])
     got = generate(model, padded, eos_token_id=4, max_new_tokens=9, pad_token_id=0)

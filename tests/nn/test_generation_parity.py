@@ -43,7 +43,7 @@ PROCESSORS = [
 
 
 @pytest.mark.parametrize(("options", "processors"), PROCESSORS, ids=lambda x: str(x)[:60])
-def test_the_same_tokens_are_left_with_the_same_probabilities(rng, options, processors):
+def test_the_same_tokens_remain_with_the_same_probabilities(rng, options, processors):
     logits = random_logits(rng)
     theirs = torch.tensor(logits)
     for name, arguments in processors:
@@ -56,7 +56,7 @@ def test_the_same_tokens_are_left_with_the_same_probabilities(rng, options, proc
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3])
-def test_the_same_scores_are_left_by_a_repetition_penalty(rng, penalty):
+def test_a_repetition_penalty_gives_the_same_scores(rng, penalty):
     logits = random_logits(rng)
     prompt, new = [3, 1, 4, 1], [5, 9, 2]
     processor = transformers.RepetitionPenaltyLogitsProcessor(penalty)
@@ -68,7 +68,7 @@ def test_the_same_scores_are_left_by_a_repetition_penalty(rng, penalty):
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])
-def test_the_same_scores_are_left_before_the_least_length(rng, count):
+def test_scores_before_the_minimum_length_are_the_same(rng, count):
     logits = random_logits(rng)
     prompt, new = [3, 1, 4], [5] * count
     processor = transformers.MinNewTokensLengthLogitsProcessor(len(prompt), 3, EOS)

@@ -48,7 +48,7 @@ def test_a_window_is_a_mask_by_distance(rng, size):
     assert_close(weights[0], exact_weights)
 
 
-def test_a_window_and_a_causal_mask_both_count(rng):
+def test_a_window_and_a_causal_mask_are_both_applied(rng):
     module, w = attention(rng, window_size=(3, 3))
     x = normal(rng, 1, 20, E)
     keep = window(20, 20, 3, 0)
@@ -57,7 +57,7 @@ def test_a_window_and_a_causal_mask_both_count(rng):
 
 
 @pytest.mark.parametrize("position", [None, nn.RotaryEmbedding(6), nn.ShawRelativePosition(6, 4)])
-def test_a_window_in_a_cache_is_that_of_the_whole(rng, position):
+def test_a_window_with_a_cache_has_the_bits_of_a_whole_pass(rng, position):
     layer = nn.TransformerEncoderLayer(
         E, H, 37, batch_first=True, window_size=(5, 2), position=position
     )
@@ -72,7 +72,7 @@ def test_a_window_in_a_cache_is_that_of_the_whole(rng, position):
 
 
 @pytest.mark.parametrize("size", [(1,), (-2, 0), (1.5, 2), (1, 2, 3)])
-def test_a_window_that_cannot_be_is_refused(size):
+def test_an_invalid_window_is_refused(size):
     with pytest.raises(ValueError, match="window_size must be"):
         nn.MultiheadAttention(E, H, window_size=size)
 
@@ -167,7 +167,7 @@ def test_qk_norm_comes_before_rotation(rng):
     ],
     ids=lambda x: str(x)[:40],
 )
-def test_options_that_do_not_go_together(options, error, message):
+def test_conflicting_options_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         nn.MultiheadAttention(E, H, **options)
 
@@ -201,7 +201,7 @@ def test_logit_scale_is_the_logarithm_of_each_heads_scale(rng, score):
     assert np.abs(module(x, x, x)[0][0] - exact).max() <= 2e-4 * np.abs(exact).max()
 
 
-def test_logit_scale_begins_at_ten():
+def test_logit_scale_is_initially_ten():
     weights = nn.MultiheadAttention(E, H, logit_scale=True, score="cosine").logit_scale
     np.testing.assert_allclose(np.exp(weights), np.full(H, 10.0), rtol=1e-6)
 
@@ -258,7 +258,7 @@ def test_a_layer_without_its_norm_passes_its_input_on(rng):
     ],
     ids=lambda x: str(x)[:30],
 )
-def test_layers_that_cannot_take_turns(layers, message):
+def test_layers_that_cannot_be_used_in_turn_are_refused(layers, message):
     with pytest.raises(ValueError, match=message):
         nn.TransformerEncoder(layers, 2)
 
@@ -276,7 +276,7 @@ def test_unknown_options_of_a_layer_are_refused():
 @pytest.mark.parametrize(
     "score", ["scaled_dot", "dot", "bilinear", "cosine", "additive", "euclidean"]
 )
-def test_a_scale_takes_the_place_of_the_scores_own(rng, score):
+def test_a_scale_replaces_that_of_the_score(rng, score):
     module, w = attention(rng, score=score, scale=0.37)
     x = normal(rng, 1, 9, E)
     own = D**-0.5 if score in ("scaled_dot", "euclidean") else 1.0
@@ -388,7 +388,7 @@ def test_heads_may_have_any_size(rng, head_dim, kv_heads):
     assert shape == (7, H, head_dim)
 
 
-def test_positions_that_share_out_embed_dim_refuse_other_heads():
+def test_positions_with_heads_of_embed_dim_refuse_other_sizes():
     for position in (nn.TransformerXLRelativePosition(E, H), nn.DisentangledRelativePosition(E, H)):
         with pytest.raises(ValueError, match="needs heads of embed_dim / num_heads features"):
             nn.MultiheadAttention(E, H, head_dim=10, position=position)

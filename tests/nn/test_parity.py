@@ -150,7 +150,7 @@ def test_encoder(rng, kind, batch_first, bias, activation, norm_first):
 
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_encoder_leaves_out_padding(rng, batch_first, norm_first):
+def test_the_encoder_ignores_padding(rng, batch_first, norm_first):
     ours, theirs = twins(
         "TransformerEncoderLayer", E, HEADS, 50, batch_first=batch_first, norm_first=norm_first
     )

@@ -79,7 +79,7 @@ def test_learned_positions_are_rows_of_a_table(rng, offset):
     assert_same_bits(positions(x), x + positions.weight[offset : offset + 9])
 
 
-def test_learned_positions_end_with_the_table():
+def test_positions_beyond_the_table_are_refused():
     positions = nn.LearnedPositionalEmbedding(5, E)
     with pytest.raises(IndexError, match=r"positions must be in \[0, 5\), got values from 0 to 5"):
         positions(np.zeros((6, E), np.float32))
@@ -135,7 +135,7 @@ def test_frequencies_follow_the_longest_sequence_of_each_call(rng, kind):
         assert_same_bits(attention(x, x, x)[0], alone[length])
 
 
-def test_frequencies_that_follow_a_call_have_no_longest_length(rng):
+def test_frequencies_that_depend_on_a_call_have_no_maximum_length(rng):
     scaling = {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 16}
     position = nn.RotaryEmbedding(8, scaling=scaling, max_positions=32)
     x = normal(rng, 1, 4, 16)

@@ -117,7 +117,7 @@ def test_it_is_the_papers_formula(rng, kind, length):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_masks_and_biases_count(rng, kind):
+def test_masks_and_biases_are_applied(rng, kind):
     module, w = randomized(nn.MultiheadAttention(E, H, batch_first=True, position=make(kind)), rng)
     x = normal(rng, 1, 20, E)
     keep = np.tri(20, dtype=bool) & (np.arange(20) < 17)
@@ -130,7 +130,7 @@ def test_masks_and_biases_count(rng, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("polarity", ["bool", "float"])
-def test_nan_at_a_masked_key_stays_there(rng, kind, polarity):
+def test_nan_at_a_masked_key_does_not_spread(rng, kind, polarity):
     module, _ = randomized(nn.MultiheadAttention(E, H, batch_first=True, position=make(kind)), rng)
     x = normal(rng, 1, 9, E)
     poisoned = x.copy()
@@ -189,7 +189,7 @@ def test_cached_is_uncached_to_the_bit(rng, kind):
     assert_same_bits(np.concatenate([first, *steps, rest], axis=1), whole)
 
 
-def test_a_cache_does_not_serve_position_to_content(rng):
+def test_a_cache_refuses_position_to_content(rng):
     layer = nn.TransformerEncoderLayer(E, H, 37, batch_first=True, position=make("deberta"))
     with pytest.raises(ValueError, match="cannot be used with a cache"):
         layer(normal(rng, 1, 5, E), cache=nn.DecoderCache(1))
@@ -242,7 +242,7 @@ def test_unshared_projections_have_parameters_of_their_own(rng):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_go_their_own_ways(rng, kind, clone):
+def test_copies_are_independent(rng, kind, clone):
     module, w = randomized(nn.MultiheadAttention(E, H, batch_first=True, position=make(kind)), rng)
     x = normal(rng, 1, 13, E)
     before = module(x, x, x)[0]
@@ -254,7 +254,7 @@ def test_copies_go_their_own_ways(rng, kind, clone):
 
 
 @pytest.mark.parametrize("name", ["keys", "values"])
-def test_a_new_table_counts(rng, name):
+def test_a_new_table_is_used(rng, name):
     module, w = randomized(
         nn.MultiheadAttention(E, H, batch_first=True, position=make("shaw")), rng
     )
@@ -264,7 +264,7 @@ def test_a_new_table_counts(rng, name):
     assert (module(x, x, x)[0] != before).any()
 
 
-def test_distances_beyond_the_table_share_its_ends(rng):
+def test_distances_beyond_the_table_use_its_last_rows(rng):
     """Two keys that are both far away weigh the same if they hold the same."""
     module, _ = randomized(
         nn.MultiheadAttention(E, H, batch_first=True, position=make("shaw")), rng
@@ -293,7 +293,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=lambda x: str(x)[:40])
-def test_positions_that_do_not_fit(arguments, message):
+def test_positions_of_other_sizes_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         nn.MultiheadAttention(E, H, **arguments)
 
@@ -305,7 +305,7 @@ def test_unknown_terms_are_refused(terms):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_debertas_table_may_pass_through_a_norm(rng, shared):
+def test_debertas_table_may_be_normalized(rng, shared):
     """As if the table had been loaded normalised."""
     normed, state = randomized(
         nn.MultiheadAttention(
@@ -323,7 +323,7 @@ def test_debertas_table_may_pass_through_a_norm(rng, shared):
     assert np.abs(normed(x, x, x)[0] - plain(x, x, x)[0]).max() > 1e-3
 
 
-def test_a_longest_length_of_debertas_positions_is_refused_beyond(rng):
+def test_sequences_beyond_max_positions_are_refused(rng):
     position = make("deberta", max_positions=8)
     layer = nn.TransformerEncoderLayer(E, H, 37, batch_first=True, position=position)
     x = normal(rng, 1, 9, E)

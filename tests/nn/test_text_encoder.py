@@ -32,7 +32,7 @@ def bert(padding_idx=None):
     return nn.TextEncoder(embeddings, [layer() for _ in range(3)], nn.LayerNorm(E))
 
 
-def test_it_is_its_parts_one_after_another(ids):
+def test_it_equals_its_parts_applied_in_order(ids):
     model, types = bert(), np.arange(CU[-1]) % 2
     positions = np.concatenate([np.arange(5), np.arange(7)])
     parts = model.embeddings
@@ -43,7 +43,7 @@ def test_it_is_its_parts_one_after_another(ids):
     np.testing.assert_allclose(model(ids, CU, types), model.norm(x), rtol=1e-5, atol=1e-5)
 
 
-def test_rows_of_tables_bound_a_sequence():
+def test_the_table_of_positions_limits_a_sequence():
     assert bert().max_positions == LONGEST
     assert bert(padding_idx=1).max_positions == LONGEST - 2
     with pytest.raises(ValueError, match="sequence 0 has 21 tokens, the model serves 20 positions"):
@@ -97,7 +97,7 @@ def test_repr_shows_the_structure():
     assert "(out_proj): Linear(weight=(16, 16), bias=(16,))" in text
 
 
-def test_layers_of_another_make_are_refused():
+def test_layers_of_another_class_are_refused():
     embeddings = nn.TextEmbeddings(VOCAB, E)
     with pytest.raises(TypeError, match="takes TransformerEncoderLayers, got Linear"):
         nn.TextEncoder(embeddings, [nn.Linear(E, E)])
@@ -175,7 +175,7 @@ def test_a_tied_head_of_another_type_leaves_the_table_as_it_is(ids, compute_type
     assert_same_bits(model.stack.embeddings.native().word(), table)
 
 
-def test_what_stands_for_words_is_in_float32():
+def test_word_embeddings_must_be_in_float32():
     head = _core.Linear.in_bfloat16(np.ones((3, 4), np.float32))
     with pytest.raises(ValueError, match="must be in float32"):
         _core.Embeddings(head)
@@ -194,13 +194,13 @@ def test_generation_with_a_text_encoder_takes_the_tokens_of_whole_passes(compute
     assert len(tokens) == 8
 
 
-def test_a_longer_sequence_than_the_positions_serve_is_refused():
+def test_a_sequence_longer_than_the_positions_is_refused():
     model = nn.LanguageModel(causal())
     with pytest.raises(ValueError, match="has 21 tokens, the model serves 20 positions"):
         model(np.zeros(21, np.int32), [0, 21])
 
 
-def test_a_text_encoder_stands_for_embedding_and_stack_alone():
+def test_a_text_encoder_replaces_only_embedding_and_stack():
     with pytest.raises(ValueError, match="cannot be combined with a TextEncoder"):
         nn.LanguageModel(causal(), scale=2.0)
     with pytest.raises(ValueError, match="stack is required"):

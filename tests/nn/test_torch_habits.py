@@ -35,7 +35,7 @@ class Classifier(nn.Module):
         return F.log_softmax(self.head(x.mean(axis=1)), dim=-1)
 
 
-def test_a_module_of_ones_own_runs_and_loads_its_state():
+def test_a_users_own_module_runs_and_loads_its_state():
     nn.manual_seed(1)
     a, b = Classifier().eval(), Classifier()
     ids = np.array([[1, 2, 3], [4, 5, 0]])
@@ -60,14 +60,14 @@ def test_a_module_of_ones_own_runs_and_loads_its_state():
         lambda m: m.requires_grad_(False),
     ],
 )
-def test_calls_that_have_nothing_to_do_give_the_module(call):
+def test_methods_without_effect_return_the_module(call):
     module = layer()
     assert call(module) is module
     assert not module.training
 
 
 @pytest.mark.parametrize("place", ["cuda", "cuda:0", "float16", np.float64, "bfloat16"], ids=str)
-def test_other_places_are_refused_by_name(place):
+def test_other_devices_and_dtypes_are_refused_by_name(place):
     with pytest.raises(ValueError, match="cannot be moved to"):
         layer().to(place)
     with pytest.raises(ValueError, match="must be None or"):
@@ -83,7 +83,7 @@ def test_modules_and_parameters_have_names():
     assert [p.shape for p in model.parameters()] == [p.shape for _, p in model.named_parameters()]
 
 
-def test_a_list_grows():
+def test_a_module_list_can_be_extended():
     modules = nn.ModuleList()
     assert len(modules) == 0
     a, b, c, d = (nn.Linear(2, 2) for _ in range(4))
@@ -148,7 +148,7 @@ def test_other_activations_are_refused(activation):
         layer(activation=activation)
 
 
-def test_repr_tells_modules_apart_that_compute_otherwise():
+def test_repr_distinguishes_modules_that_compute_differently():
     assert repr(nn.Sequential(nn.GELU("tanh"), nn.Dropout(0.1), nn.ReLU())) == (
         "Sequential(\n  (0): GELU(approximate='tanh')\n  (1): Dropout(p=0.1)\n  (2): ReLU()\n)"
     )
@@ -244,7 +244,7 @@ def test_a_source_mask_that_ignores_nothing_needs_no_other(rng):
     assert_same_bits(model(src, tgt, src_key_padding_mask=none), model(src, tgt))
 
 
-def test_dictionaries_inside_a_state_dict_are_told_apart():
+def test_the_error_for_nested_dictionaries_names_the_one_to_use():
     model = layer()
     checkpoint = {"epoch": 3, "optimizer": {"state": {}}, "model": model.state_dict()}
     message = r"contains dictionaries, 'optimizer', 'model'.*pass state_dict\['model'\]"
@@ -254,7 +254,7 @@ def test_dictionaries_inside_a_state_dict_are_told_apart():
 
 @pytest.mark.parametrize("name", ["batch_first", "norm_first", "bias"])
 @pytest.mark.parametrize("value", [1, 0, np.True_, np.False_], ids=repr)
-def test_truth_is_what_python_takes_for_it(rng, name, value):
+def test_flags_are_evaluated_as_in_python(rng, name, value):
     x = normal(rng, 2, 3, 8)
     options = {"batch_first": True, name: value}
     nn.manual_seed(0)

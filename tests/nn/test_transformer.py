@@ -120,7 +120,7 @@ def test_options_combine(rng, norm, norm_first, activation, alpha, residual):
 @pytest.mark.parametrize(
     "options", [{"norm_first": True}, {"alpha": 1.7}, {"residual": False}], ids=str
 )
-def test_what_sublayers_put_out_may_be_normalised(rng, output_norm, norm, options):
+def test_outputs_of_sublayers_may_be_normalized(rng, output_norm, norm, options):
     layer, w = encoder(rng, norm=norm, output_norm=output_norm, activation="geglu", **options)
     x = normal(rng, 2, 7, 24)
     for i, out in enumerate(layer(x)):
@@ -196,7 +196,7 @@ def test_padded_packed_and_alone_are_the_same_bits(rng, norm_first):
             assert_same_bits(stack(x[i, :length]), out[i, :length])
 
 
-def test_what_padding_holds_does_not_matter(rng):
+def test_values_at_padding_have_no_effect(rng):
     layer, _ = encoder(rng)
     x, padding, _ = ragged(rng)
     out = layer(x, src_key_padding_mask=padding)
@@ -205,20 +205,20 @@ def test_what_padding_holds_does_not_matter(rng):
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 24), (2, 0, 24)])
-def test_nothing_gives_nothing(rng, shape):
+def test_empty_input_gives_empty_output(rng, shape):
     layer, _ = encoder(rng)
     assert layer(np.zeros(shape, np.float32)).shape == shape
     assert layer(np.zeros((0, 24), np.float32), cu_seqlens=[0, 0]).shape == (0, 24)
 
 
-def test_an_empty_memory_is_a_memory_all_masked(rng):
+def test_an_empty_memory_equals_a_fully_masked_one(rng):
     layer, _ = randomize(nn.TransformerDecoderLayer(24, 4, 37, batch_first=True), rng)
     x, memory = normal(rng, 2, 5, 24), normal(rng, 2, 3, 24)
     masked = layer(x, memory, memory_key_padding_mask=np.ones((2, 3), bool))
     assert_same_bits(layer(x, memory[:, :0]), masked)
 
 
-def test_left_padding_is_right_padding_elsewhere(rng):
+def test_left_padding_gives_the_result_of_right_padding(rng):
     layer, _ = encoder(rng)
     x, padding, _ = ragged(rng, (5, 3, 9))
     out = layer(x, src_key_padding_mask=padding)
@@ -230,7 +230,7 @@ def test_left_padding_is_right_padding_elsewhere(rng):
     np.testing.assert_allclose(got[~left], out[~padding], rtol=1e-5, atol=1e-6)
 
 
-def test_batch_first_is_a_layout(rng):
+def test_batch_first_changes_the_layout_only(rng):
     layer, w = encoder(rng)
     x = normal(rng, 3, 7, 24)
     other = nn.TransformerEncoderLayer(24, 4, 37)
@@ -249,7 +249,7 @@ def test_threads_do_not_change_bits(rng, lengths):
         assert_same_bits(stack(x[~padding], cu_seqlens=cu, num_threads=threads), one)
 
 
-def test_transformer_is_its_parts(rng):
+def test_the_transformer_equals_encoder_and_decoder(rng):
     model, _ = randomize(nn.Transformer(24, 4, 2, 2, 37, batch_first=True), rng)
     src, padding, cu = ragged(rng, (5, 9))
     tgt = normal(rng, 2, 4, 24)
@@ -273,7 +273,7 @@ def test_weights_of_every_layer(rng):
     assert not weights[0][0, :, :, 5:].any()
 
 
-def test_head_masks_are_one_a_layer(rng):
+def test_there_is_one_head_mask_per_layer(rng):
     layer, _ = encoder(rng)
     x = normal(rng, 2, 5, 24)
     stack = nn.TransformerEncoder(layer, 2)
@@ -317,7 +317,7 @@ def test_cached_is_uncached_to_the_bit(rng, options):
     assert_same_bits(np.concatenate([first, *steps, rest], axis=1), whole)
 
 
-def test_a_ragged_cache_is_each_sequence_alone(rng):
+def test_a_ragged_cache_has_the_bits_of_each_sequence_alone(rng):
     layer, _ = encoder(rng, position=nn.RotaryEmbedding(6))
     stack = nn.TransformerEncoder(layer, 2)
     prompts, padding, cu = ragged(rng, (5, 9, 1))
@@ -333,7 +333,7 @@ def test_a_ragged_cache_is_each_sequence_alone(rng):
         assert_same_bits(stack(step[i : i + 1], cache=alone)[0], after[i])
 
 
-def test_selected_sequences_go_their_own_ways(rng):
+def test_selected_sequences_are_independent(rng):
     layer, _ = encoder(rng)
     x, a, b = normal(rng, 2, 5, 24), normal(rng, 3, 1, 24), normal(rng, 3, 1, 24)
     cache = nn.DecoderCache(2)
@@ -392,7 +392,7 @@ def test_bias_false_leaves_out_every_bias():
     assert not [name for name in layer.state_dict() if "bias" in name]
 
 
-def test_state_dict_goes_round_by_safetensors(rng, tmp_path):
+def test_a_state_dict_can_be_saved_and_loaded_by_safetensors(rng, tmp_path):
     layer, state = encoder(rng, norm="batch")
     save_file(state, tmp_path / "layer.safetensors")
     other = nn.TransformerEncoderLayer(24, 4, 37, batch_first=True, norm="batch")
@@ -460,7 +460,7 @@ def test_weights_that_are_not_floats_are_refused(rng):
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_go_their_own_ways(rng, clone):
+def test_copies_are_independent(rng, clone):
     layer, state = encoder(rng)
     x = normal(rng, 2, 5, 24)
     before = layer(x)
@@ -514,6 +514,6 @@ def test_wrong_offsets_are_refused(rng, cu):
         layer(normal(rng, 5, 24), cu_seqlens=cu)
 
 
-def test_a_stack_takes_its_kind_of_layer():
+def test_a_stack_accepts_only_its_kind_of_layer():
     with pytest.raises(TypeError, match="TransformerDecoder takes a TransformerDecoderLayer"):
         nn.TransformerDecoder(nn.TransformerEncoderLayer(24, 4), 2)

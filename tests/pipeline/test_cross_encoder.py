@@ -54,7 +54,7 @@ def several(folders):
 # What predict takes and gives
 
 
-def test_one_label_gives_a_sigmoid_a_pair(single):
+def test_one_label_gives_one_sigmoid_per_pair(single):
     scores = single.predict(PAIRS)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, sigmoid(expected_logits(PAIRS)[:, 0]), **CLOSE)
@@ -85,7 +85,7 @@ def test_a_single_pair_is_a_scalar_or_a_row(single, several, kind):
         lambda pairs: [np.array(pair) for pair in pairs],
     ],
 )
-def test_other_sequences_of_pairs_are_lists_too(single, kind):
+def test_other_sequences_of_pairs_are_accepted(single, kind):
     assert_same_bits(single.predict(kind(PAIRS)), single.predict(PAIRS))
 
 
@@ -118,7 +118,7 @@ def test_softmax_makes_the_scores_of_a_pair_sum_to_one(single, several):
     assert_same_bits(single.predict(PAIRS, apply_softmax=True), single.predict(PAIRS))
 
 
-def test_the_second_text_is_told_from_the_first(single):
+def test_the_texts_of_a_pair_are_distinguished(single):
     assert single.predict(("abc", "de")) != single.predict(("de", "abc"))
 
 
@@ -188,7 +188,7 @@ def test_many_python_threads_share_one_model(single):
         ),
     ],
 )
-def test_the_activation_is_what_the_config_says(tmp_path, config, activation):
+def test_the_activation_is_that_of_the_config(tmp_path, config, activation):
     model = CrossEncoder(write_cross_encoder(tmp_path / "m", **config))
     expected = activation(expected_logits(PAIRS)[:, 0])
     np.testing.assert_allclose(model.predict(PAIRS), expected, **CLOSE)
@@ -212,7 +212,7 @@ def test_an_activation_may_be_given_as_a_name_a_module_or_a_function(folders, si
     np.testing.assert_allclose(model.predict(PAIRS), expected, **CLOSE)
 
 
-def test_the_attribute_is_what_applies(folders):
+def test_the_attribute_is_used(folders):
     model = CrossEncoder(folders[1])
     model.activation_fn = "torch.nn.Identity"
     np.testing.assert_allclose(model.predict(PAIRS), expected_logits(PAIRS)[:, 0], **CLOSE)
@@ -228,7 +228,7 @@ def test_a_given_activation_overrides_an_unknown_saved_one(tmp_path):
 # Ranking
 
 
-def test_ranking_is_by_falling_score_and_of_equals_the_earlier_first(single):
+def test_ranking_is_by_descending_score_and_equal_scores_keep_their_order(single):
     ranked = single.rank(QUERY, DOCUMENTS)
     scores = single.predict([(QUERY, document) for document in DOCUMENTS])
     expected = np.argsort(-scores, kind="stable")
@@ -239,7 +239,7 @@ def test_ranking_is_by_falling_score_and_of_equals_the_earlier_first(single):
     assert places.index(0) + 1 == places.index(4), "the same text twice"
 
 
-def test_ranking_returns_as_many_as_asked_for_and_their_texts(single):
+def test_ranking_returns_the_requested_number_of_documents_and_texts(single):
     whole = single.rank(QUERY, DOCUMENTS)
     best = single.rank(QUERY, np.array(DOCUMENTS), top_k=2, return_documents=True)
     assert best == [hit | {"text": DOCUMENTS[hit["corpus_id"]]} for hit in whole[:2]]
@@ -247,7 +247,7 @@ def test_ranking_returns_as_many_as_asked_for_and_their_texts(single):
     assert single.rank(QUERY, []) == []
 
 
-def test_ranking_takes_what_older_releases_took(single):
+def test_ranking_accepts_arguments_of_older_releases(single):
     old = {"apply_softmax": False, "convert_to_numpy": True, "convert_to_tensor": False}
     assert single.rank(QUERY, DOCUMENTS, num_workers=0, **old) == single.rank(QUERY, DOCUMENTS)
 
@@ -255,7 +255,7 @@ def test_ranking_takes_what_older_releases_took(single):
 # Length
 
 
-def test_a_longer_pair_is_truncated_counted_and_warned_of_once(folders):
+def test_a_longer_pair_is_truncated_and_counted_with_one_warning(folders):
     model = CrossEncoder(folders[1], max_length=9)
     assert model.max_seq_length == model.max_length == 9
     with pytest.warns(UserWarning, match="max_seq_length=9 tokens are truncated") as seen:
@@ -315,7 +315,7 @@ def test_its_prompts_and_its_activation_apply(tmp_path, single):
     assert_same_bits(overridden.predict(PAIRS), expected)
 
 
-def test_two_labels_are_what_a_config_without_labels_means(tmp_path):
+def test_a_config_without_labels_means_two_labels(tmp_path):
     folder = write_cross_encoder(tmp_path / "m", 2, id2label=None)
     assert CrossEncoder(folder).num_labels == 2
 
@@ -374,7 +374,7 @@ def test_a_checkpoint_of_pytorchs_gives_the_same_scores(tmp_path):
 # Precision
 
 
-def test_bfloat16_and_int8_scores_are_near_those_of_float32(folders):
+def test_bfloat16_and_int8_scores_are_close_to_float32(folders):
     pairs = many_pairs(100)
     exact = CrossEncoder(folders[3]).predict(pairs)
     for compute_type, bound in (("bfloat16", 0.05), ("int8", 0.2)):

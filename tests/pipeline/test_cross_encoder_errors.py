@@ -38,7 +38,7 @@ def refused(tmp_path, match, error=ValueError, **options):
 
 
 @pytest.mark.parametrize("inputs", ["ab", b"ab", 3, None, {"a": "b"}, {"a", "b"}, np.array("a")])
-def test_inputs_that_are_no_sequence_are_refused(single, inputs):
+def test_inputs_that_are_not_a_sequence_are_refused(single, inputs):
     with pytest.raises(TypeError, match="inputs must be a pair of str or a sequence of pairs, got"):
         single.predict(inputs)
 
@@ -55,7 +55,7 @@ def test_inputs_that_are_no_sequence_are_refused(single, inputs):
         ([*PAIRS, ("a", "x\ud800")], ValueError, r"inputs\[5\]\[1\] holds the lone surrogate"),
     ],
 )
-def test_what_is_not_a_pair_of_str_is_named_by_its_index(single, inputs, error, match):
+def test_an_input_that_is_not_a_pair_of_str_is_named_by_its_index(single, inputs, error, match):
     with pytest.raises(error, match=match):
         single.predict(inputs)
 
@@ -102,7 +102,7 @@ def test_a_bad_argument_is_named(single, arguments, match):
         single.rank("a", ["b"], **arguments)
 
 
-def test_an_activation_that_is_no_function_is_refused(single):
+def test_an_activation_that_is_not_a_function_is_refused(single):
     with pytest.raises(TypeError, match=r"must be a name of torch\.nn or a function"):
         single.predict(PAIRS, activation_fn=3)
 
@@ -146,12 +146,12 @@ def test_a_bad_argument_of_the_constructor_is_named(tmp_path, arguments, match):
     "architectures",
     [["BertModel"], ["DebertaForSequenceClassification"], None, [], "BertForSequenceClass", [3]],
 )
-def test_a_model_without_a_known_head_is_sent_elsewhere(tmp_path, architectures):
+def test_the_error_for_an_unknown_head_suggests_another_class(tmp_path, architectures):
     match = "known: AlbertForSequenceClassification, .*; for embeddings .* use SentenceTransformer"
     refused(tmp_path, match, architectures=architectures)
 
 
-def test_a_sentence_embedding_model_is_sent_to_sentence_transformer(tmp_path):
+def test_the_error_for_an_embedding_model_suggests_sentence_transformer(tmp_path):
     with pytest.raises(ValueError, match=r"Transformer -> Pooling; .* use SentenceTransformer"):
         CrossEncoder(write_model(tmp_path / "m"))
 
@@ -196,7 +196,9 @@ def test_an_unknown_saved_activation_is_refused(tmp_path, config):
     ],
     ids=str,
 )
-def test_a_saved_activation_from_elsewhere_is_the_default_with_a_warning(tmp_path, config):
+def test_an_activation_of_another_package_is_replaced_by_the_default_with_a_warning(
+    tmp_path, config
+):
     folder = write_cross_encoder(tmp_path / "m", **config)
     with pytest.warns(UserWarning, match="is not a class of torch and is not run; Sigmoid instead"):
         model = CrossEncoder(folder)
@@ -211,14 +213,14 @@ def test_a_missing_tensor_of_the_head_is_named(tmp_path, name):
     refused(tmp_path, f"tensor '{name}' is missing from the checkpoint", weights=weights)
 
 
-def test_labels_that_disagree_with_the_head_are_told_apart(tmp_path):
+def test_an_error_names_labels_that_differ_from_the_head(tmp_path):
     match = "tensor 'classifier.weight' in model.safetensors has shape (3, 20); config.json"
     match += " (num_labels=1, hidden_size=20) needs (1, 20)"
     refused(tmp_path, re.escape(match), weights=classifier_weights(3))
 
 
 @pytest.mark.parametrize("labels", [{}, ["a"], 3])
-def test_labels_of_another_form_are_refused(tmp_path, labels):
+def test_labels_of_another_format_are_refused(tmp_path, labels):
     refused(tmp_path, "id2label must map indices to names", id2label=labels)
 
 

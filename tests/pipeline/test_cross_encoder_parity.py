@@ -166,7 +166,7 @@ def test_a_folder_saved_by_sentence_transformers_is_the_same(folder, pairs, tmp_
     ],
     ids=str,
 )
-def test_activations_in_the_config_mean_the_same(folder, pairs, tmp_path, config):
+def test_activations_in_the_config_have_the_same_meaning(folder, pairs, tmp_path, config):
     model = transformers.BertForSequenceClassification.from_pretrained(folder)
     model.config.update(config)
     model.save_pretrained(tmp_path)

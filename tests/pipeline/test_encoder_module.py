@@ -19,7 +19,7 @@ each = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.mo
 
 
 @each
-def test_called_it_gives_what_pooling_sees(tmp_path, architecture):
+def test_a_call_returns_the_input_of_pooling(tmp_path, architecture):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     ids = architecture.ids("a cab")
     states = model.encode("a cab", output_value="token_embeddings")
@@ -27,7 +27,7 @@ def test_called_it_gives_what_pooling_sees(tmp_path, architecture):
 
 
 @each
-def test_its_parameters_are_the_files_numbers(tmp_path, architecture):
+def test_its_parameters_are_those_of_the_file(tmp_path, architecture):
     weights = architecture.weights()
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     if architecture.model_type == "gemma3_text":  # which has what it does at each call in them
@@ -50,7 +50,7 @@ def test_repr_shows_the_structure(tmp_path):
     assert "x TransformerEncoderLayer(" in text
 
 
-def test_in_int8_a_matrix_is_codes_scales_and_outliers(tmp_path):
+def test_in_int8_a_matrix_consists_of_codes_scales_and_outliers(tmp_path):
     model = SentenceTransformer(BY_NAME["qwen3"].write(tmp_path / "m", WIDE), compute_type="int8")
     matrix = model.encoder.layers[1].self_attn.in_proj_weight
     assert isinstance(matrix, Int8Matrix)
@@ -59,7 +59,7 @@ def test_in_int8_a_matrix_is_codes_scales_and_outliers(tmp_path):
     assert np.abs(matrix.float32() - rows).max() < np.abs(rows).max() / 127
 
 
-def test_a_change_of_the_module_is_a_change_of_the_model(tmp_path):
+def test_changing_the_module_changes_the_model(tmp_path):
     model = SentenceTransformer(BY_NAME["bert"].write(tmp_path / "m"))
     before = model.encode(TEXTS[0])
     kept = copy.deepcopy(model.encoder)

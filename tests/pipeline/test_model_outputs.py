@@ -76,7 +76,7 @@ def test_all_layers_follow_the_oracle(model, text):
             np.testing.assert_allclose(a, b, **CLOSE)
 
 
-def test_a_head_of_factor_zero_adds_nothing(model, tmp_path):
+def test_a_head_with_factor_zero_adds_nothing(model, tmp_path):
     """As a model whose output projection does not read that head."""
     weights = random_weights()
     name = "encoder.layer.1.attention.output.dense.weight"
@@ -92,7 +92,7 @@ def test_a_head_of_factor_zero_adds_nothing(model, tmp_path):
     np.testing.assert_allclose(output.sentence_embedding, pruned.encode(TEXT), **CLOSE)
 
 
-def test_one_row_of_factors_is_for_all_layers(model):
+def test_one_row_of_factors_applies_to_all_layers(model):
     row = np.linspace(0.5, 2, TINY.num_heads)
     rows = np.broadcast_to(row, (TINY.num_layers, TINY.num_heads))
     found, expected = (model.outputs(TEXT, head_mask=mask) for mask in (row, rows))
@@ -114,7 +114,7 @@ def test_tokens_and_ids_are_the_texts(model):
 
 @each_type
 @each
-def test_what_is_asked_for_changes_no_bit(tmp_path, architecture, compute_type):
+def test_requested_outputs_change_no_bit(tmp_path, architecture, compute_type):
     folder = architecture.write(tmp_path / "m")
     model = SentenceTransformer(folder, compute_type=compute_type, num_threads=2)
     vectors = model.encode(TEXTS)
@@ -155,7 +155,7 @@ def test_a_causal_models_weights_are_zero_behind_the_query(tmp_path, compute_typ
 
 
 @each_type
-def test_threads_and_company_change_no_bit(tmp_path, compute_type):
+def test_threads_and_batches_change_no_bit(tmp_path, compute_type):
     folder = write_model(tmp_path / "m")
     one = SentenceTransformer(folder, compute_type=compute_type, num_threads=1)
     two = SentenceTransformer(folder, compute_type=compute_type, num_threads=2)
@@ -169,13 +169,13 @@ def test_threads_and_company_change_no_bit(tmp_path, compute_type):
 # What is asked for, and what is not
 
 
-def test_nothing_is_given_that_was_not_asked_for(model):
+def test_only_requested_outputs_are_returned(model):
     output = model.outputs("a")
     assert output.attentions is output.hidden_states is output.head_outputs is None
     assert output.logits is None
 
 
-def test_layers_and_heads_are_chosen_by_number(model):
+def test_layers_and_heads_are_selected_by_number(model):
     everything = model.outputs(TEXT, **EVERYTHING)
     chosen = model.outputs(TEXT, output_attentions={-1: [1, 0]}, output_head_outputs=[0])
     assert chosen.attentions[0] is chosen.head_outputs[1] is None
@@ -205,7 +205,7 @@ def test_prompts_and_truncation_are_those_of_encode(tmp_path):
         assert found.shape == (7,)
 
 
-def test_tokens_count_as_those_of_encode(tmp_path):
+def test_tokens_are_counted_as_in_encode(tmp_path):
     model = SentenceTransformer(write_model(tmp_path / "m"))
     model.outputs(["a cab", "z"], output_attentions=True)
     assert model.num_tokens == len(letter_ids("a cab")) + len(letter_ids("z"))
@@ -215,7 +215,7 @@ def test_tokens_count_as_those_of_encode(tmp_path):
 
 
 @each_type
-def test_a_dict_a_text_holds_what_encode_gives(tmp_path, compute_type):
+def test_the_dict_of_each_text_contains_the_results_of_encode(tmp_path, compute_type):
     model = SentenceTransformer(write_model(tmp_path / "m"), compute_type=compute_type)
     found = model.encode(TEXTS, output_value=None, output_hidden_states=True)
     vectors = model.encode(TEXTS)

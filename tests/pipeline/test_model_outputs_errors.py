@@ -50,13 +50,13 @@ LAYERS, HEADS = TINY.num_layers, TINY.num_heads
         ({"max_bytes": 0}, ValueError, "max_bytes"),
     ],
 )
-def test_what_the_model_does_not_have_is_refused_by_name(model, arguments, error, message):
+def test_nonexistent_layers_and_heads_are_refused_by_name(model, arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         model.outputs("a", **arguments)
 
 
 @pytest.mark.parametrize("inputs", [3, None, b"a", ["a", 3]])
-def test_what_is_no_text_is_refused(model, inputs):
+def test_an_input_that_is_not_a_text_is_refused(model, inputs):
     with pytest.raises(TypeError):
         model.outputs(inputs)
 
@@ -92,7 +92,7 @@ def test_exactly_max_bytes_is_enough(model):
         model.outputs("a cab", **wanted, max_bytes=needed - 1)
 
 
-def test_hidden_states_need_a_dict_to_be_in(model):
+def test_hidden_states_need_dicts_as_output(model):
     with pytest.raises(ValueError, match="output_hidden_states=True needs output_value=None"):
         model.encode("a", output_hidden_states=True)
 

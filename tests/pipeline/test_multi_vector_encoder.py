@@ -102,7 +102,7 @@ def write_dense_weight():
     return rng.standard_normal((8, TINY.hidden_size)).astype(np.float32), None
 
 
-def test_a_documents_vectors_are_those_of_its_tokens_but_the_skipped(model):
+def test_a_documents_vectors_are_those_of_its_tokens_without_skipped_ones(model):
     skipped = {VOCABULARY.index("e"), VOCABULARY.index("##e")}
     texts = TEXTS[:3]
     for text, vectors in zip(texts, model.encode_document(texts), strict=True):
@@ -112,7 +112,7 @@ def test_a_documents_vectors_are_those_of_its_tokens_but_the_skipped(model):
 
 
 @pytest.mark.parametrize("attends", [False, True])
-def test_a_query_is_filled_up_with_masks(tmp_path, attends):
+def test_a_query_is_extended_with_mask_tokens(tmp_path, attends):
     expansion = {"strategy": "fixed", "length": LENGTH, "attend": attends}
     model = MultiVectorEncoder(write_colbert(tmp_path, expansion))
     for text in ("a", "deed", "a cab"):
@@ -123,7 +123,7 @@ def test_a_query_is_filled_up_with_masks(tmp_path, attends):
 
 
 @pytest.mark.parametrize(("strategy", "count"), [("fixed", LENGTH), ("min", 20)])
-def test_a_longer_query_is_cut_or_left(tmp_path, strategy, count):
+def test_a_longer_query_is_truncated_or_kept(tmp_path, strategy, count):
     expansion = {"strategy": strategy, "length": LENGTH}
     model = MultiVectorEncoder(write_colbert(tmp_path, expansion))
     text = "a " * 17  # the marker, [CLS] and [SEP] beside it
@@ -136,7 +136,7 @@ def _warned(model, text):
         return model.encode_query([text])
 
 
-def test_vectors_have_the_same_bits_in_any_company(folder, model):
+def test_vectors_have_the_same_bits_in_any_batch(folder, model):
     texts = [*TEXTS[:3], *TEXTS[:2]]
     for method in ("encode_query", "encode_document"):
         whole = getattr(model, method)(texts)
@@ -147,7 +147,7 @@ def test_vectors_have_the_same_bits_in_any_company(folder, model):
 
 
 @pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
-def test_other_compute_types_are_near(folder, model, compute_type):
+def test_other_compute_types_are_close(folder, model, compute_type):
     other = MultiVectorEncoder(folder, compute_type=compute_type)
     for a, b in zip(other.encode_query(TEXTS[:3]), model.encode_query(TEXTS[:3]), strict=True):
         assert (a * b).sum(1).min() > 0.97
@@ -172,7 +172,7 @@ def test_mean_maxsim_divides_by_a_querys_vectors(folder, model):
     np.testing.assert_allclose(other.similarity(queries, documents), expected, rtol=1e-5)
 
 
-def test_token_pooling_leaves_fewer_vectors(model):
+def test_token_pooling_reduces_the_number_of_vectors(model):
     pytest.importorskip("scipy")
     pooling = HierarchicalTokenPooling(2)
     (whole,) = model.encode_document(["a cab in a bag"])
@@ -216,24 +216,24 @@ def test_wrong_arguments_are_refused(model):
         ("fixed", "must be an object or null"),
     ],
 )
-def test_an_expansion_that_cannot_be_is_refused(tmp_path, expansion, message):
+def test_an_invalid_expansion_is_refused(tmp_path, expansion, message):
     with pytest.raises(ValueError, match=message):
         MultiVectorEncoder(write_colbert(tmp_path, expansion))
 
 
-def test_what_is_no_model_of_several_vectors_is_refused(tmp_path):
+def test_a_model_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a MultiVectorEncoder"):
         MultiVectorEncoder(write_model(tmp_path / "dense"))
 
 
-def test_an_embedding_model_expands_no_query(tmp_path):
+def test_an_embedding_model_does_not_expand_queries(tmp_path):
     settings = {"query_expansion": {"strategy": "fixed", "length": 12}}
     folder = write_model(tmp_path, files={"sentence_bert_config.json": settings})
     with pytest.raises(ValueError, match="query_expansion"):
         SentenceTransformer(folder)
 
 
-def test_a_folder_of_colberts_authors_is_read(tmp_path):
+def test_a_folder_in_the_original_colbert_format_is_read(tmp_path):
     weights = {f"bert.{name}": tensor for name, tensor in random_weights().items()}
     weights["linear.weight"] = write_dense_weight()[0]
     write_model(tmp_path, files={"modules.json": None, "sentence_bert_config.json": None})

@@ -154,7 +154,9 @@ def test_similarities_are_the_same(saved, st, texts, name):
 @pytest.mark.parametrize(
     "settings", [{}, {"attend_to_mask_tokens": True, "query_maxlen": 20, "doc_maxlen": 60}]
 )
-def test_a_folder_of_colberts_authors_is_the_same(encoder, st, texts, tmp_path, settings):
+def test_a_folder_in_the_original_colbert_format_is_the_same(
+    encoder, st, texts, tmp_path, settings
+):
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(encoder("bert"), tmp_path, dirs_exist_ok=True)

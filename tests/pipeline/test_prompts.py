@@ -26,7 +26,7 @@ def test_a_prompt_may_be_given_by_name(prompted):
     assert_same_bits(prompted.encode("a", prompt_name="passage"), prompted.encode("p a"))
 
 
-def test_a_prompt_wins_over_a_prompt_name_with_a_warning(prompted):
+def test_a_prompt_has_precedence_over_a_prompt_name_with_a_warning(prompted):
     with pytest.warns(UserWarning, match="prompt_name='query' are both given; prompt is used"):
         vector = prompted.encode("a", prompt="x ", prompt_name="query")
     assert_same_bits(vector, prompted.encode("x a"))
@@ -48,7 +48,7 @@ def test_saved_prompts_without_text_are_empty(prompted):
     assert prompted.prompts == {"query": "q ", "document": "", "passage": "p ", "none": ""}
 
 
-def test_given_prompts_win_over_saved_ones(tmp_path):
+def test_given_prompts_have_precedence_over_saved_ones(tmp_path):
     files = {"config_sentence_transformers.json": PROMPTS}
     folder = write_model(tmp_path / "m", files=files)
     model = SentenceTransformer(folder, prompts={"query": "", "passage": None, "own": "o "})
@@ -57,7 +57,7 @@ def test_given_prompts_win_over_saved_ones(tmp_path):
     assert model.prompts["own"] == "o "
 
 
-def test_the_default_prompt_applies_where_none_is_named(tmp_path):
+def test_the_default_prompt_is_used_without_a_prompt_name(tmp_path):
     config = PROMPTS | {"default_prompt_name": "passage"}
     files = {"config_sentence_transformers.json": config}
     model = SentenceTransformer(write_model(tmp_path / "m", files=files))
@@ -71,7 +71,7 @@ def test_an_unknown_default_prompt_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["mean", "weightedmean", "cls", "max"])
-def test_pooling_can_leave_out_the_prompt(tmp_path, mode):
+def test_pooling_can_exclude_the_prompt(tmp_path, mode):
     config = {"embedding_dimension": 20, "pooling_mode": mode, "include_prompt": False}
     model = SentenceTransformer(
         write_model(tmp_path / "m", files={"1_Pooling/config.json": config})

@@ -39,7 +39,7 @@ def test_a_str_gives_a_vector_with_the_bits_of_its_row(model):
 
 
 @pytest.mark.parametrize("kind", [tuple, np.array, lambda texts: np.array(texts, dtype=object)])
-def test_other_sequences_are_lists_too(model, kind):
+def test_other_sequences_are_accepted(model, kind):
     assert_same_bits(model.encode(kind(TEXTS)), model.encode(TEXTS))
 
 
@@ -57,7 +57,7 @@ def test_the_old_name_of_inputs_still_works(model):
     assert_same_bits(model.encode(sentences=TEXTS), model.encode(TEXTS))
 
 
-def test_token_embeddings_are_a_matrix_a_text_without_padding(model):
+def test_token_embeddings_are_one_matrix_per_text_without_padding(model):
     matrices = model.encode(TEXTS, output_value="token_embeddings")
     for text, matrix in zip(TEXTS, matrices, strict=True):
         assert matrix.dtype == np.float32
@@ -99,7 +99,7 @@ def test_tokens_are_counted(tmp_path):
     assert model.num_tokens == sum(len(letter_ids(text)) for text in TEXTS)
 
 
-def test_the_nan_of_one_sequence_never_reaches_another():
+def test_nan_in_one_sequence_never_reaches_another():
     # Loading refuses a NaN, so the layers are put together by hand; token 5 is the poisoned one.
     weights = random_weights()
     weights["embeddings.word_embeddings.weight"][5] = np.nan
@@ -111,7 +111,7 @@ def test_the_nan_of_one_sequence_never_reaches_another():
     assert_same_bits(embeddings[[1, 3]], clean)
 
 
-def test_no_thread_is_left_behind(model):
+def test_no_thread_is_left_running(model):
     model.encode(TEXTS * 1000)
     list(model.encode_stream(TEXTS * 1000))
     names = [thread.name for thread in threading.enumerate()]
@@ -192,7 +192,7 @@ def short(tmp_path):
     return SentenceTransformer(write_model(tmp_path / "m", files=files))
 
 
-def test_a_longer_text_is_truncated_counted_and_warned_of_once(short):
+def test_a_longer_text_is_truncated_and_counted_with_one_warning(short):
     with pytest.warns(
         UserWarning, match="longer than max_seq_length=6 tokens are truncated"
     ) as seen:
@@ -225,7 +225,7 @@ def test_an_impossible_max_seq_length_is_refused(short, value):
     assert short.max_seq_length == 6
 
 
-def test_the_side_that_is_cut_follows_the_tokenizer_config(tmp_path):
+def test_the_truncation_side_is_that_of_the_tokenizer_config(tmp_path):
     files = {
         "sentence_bert_config.json": {"max_seq_length": 4},
         "tokenizer_config.json": {"truncation_side": "left"},
@@ -297,7 +297,7 @@ def test_quantized_token_embeddings_share_their_ranges(model):
 # Similarity
 
 
-def test_similarity_is_cosine_unless_the_model_says_otherwise(tmp_path, model):
+def test_similarity_is_cosine_by_default(tmp_path, model):
     assert model.similarity_fn_name == "cosine"
     files = {"config_sentence_transformers.json": {"similarity_fn_name": "dot"}}
     folder = write_model(tmp_path / "m", files=files)

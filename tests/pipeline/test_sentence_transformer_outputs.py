@@ -40,7 +40,7 @@ def test_pairwise_similarity_compares_row_with_row(name):
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_vectors_are_matrices_of_one_row(name):
+def test_a_vector_is_a_matrix_of_one_row(name):
     matrix, pairwise = SIMILARITIES[name]
     assert matrix(A[0], B).shape == (1, 9)
     assert matrix(A[0], B[0]).shape == (1, 1)
@@ -48,7 +48,7 @@ def test_vectors_are_matrices_of_one_row(name):
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_lists_and_small_integers_are_embeddings_too(name):
+def test_lists_and_small_integers_are_accepted_as_embeddings(name):
     codes = rng.integers(-128, 128, (5, 40)).astype(np.int8)
     expected = SIMILARITIES[name][0](codes.astype(np.float32), codes.astype(np.float32))
     np.testing.assert_array_equal(SIMILARITIES[name][0](list(codes), codes), expected)
@@ -58,13 +58,13 @@ def test_float64_stays_float64():
     assert SIMILARITIES["dot"][0](A.astype(np.float64), B).dtype == np.float64
 
 
-def test_a_zero_vector_is_unlike_everything_and_stays_zero():
+def test_a_zero_vector_has_similarity_zero_and_stays_zero():
     zero = np.zeros((1, 33), np.float32)
     assert (SIMILARITIES["cosine"][0](zero, B) == 0).all()
     assert (normalize_embeddings(zero) == 0).all()
 
 
-def test_near_neighbours_keep_their_distance():
+def test_the_distance_of_close_vectors_is_accurate():
     a = np.full((1, 384), 100, np.float32)
     b = a + np.float32(2**-10)
     expected = -(2**-10) * np.sqrt(384)
@@ -114,7 +114,7 @@ def test_calibration_embeddings_give_the_ranges():
     )
 
 
-def test_ranges_of_few_embeddings_are_warned_of():
+def test_ranges_of_few_embeddings_cause_a_warning():
     with pytest.warns(UserWarning, match="int8 ranges are computed from 7 embeddings"):
         quantize_embeddings(A, "int8")
 
@@ -131,7 +131,7 @@ def test_bits_are_the_signs():
     assert quantize_embeddings(embeddings, "binary").tolist() == [[0b10010101 - 128, 0]]
 
 
-def test_float32_is_left_alone():
+def test_float32_is_not_changed():
     np.testing.assert_array_equal(quantize_embeddings(A, "float32"), A)
 
 
@@ -144,6 +144,6 @@ def test_float32_is_left_alone():
         (A[:1], "int8", "needs the range of each dimension"),
     ],
 )
-def test_what_cannot_be_quantized_is_refused(embeddings, precision, match):
+def test_invalid_embeddings_are_refused(embeddings, precision, match):
     with pytest.raises(ValueError, match=match):
         quantize_embeddings(embeddings, precision)

@@ -57,7 +57,7 @@ def texts():
     return [*chosen, *beginnings, *rows]
 
 
-def test_the_texts_are_as_many_and_as_long_as_promised(pair, texts):
+def test_the_texts_have_the_promised_number_and_lengths(pair, texts):
     counts = []
     for text in texts:
         counts.append(len(pair[1].tokenizer(text, truncation=False)["input_ids"]) - 2)
@@ -105,7 +105,7 @@ def test_token_ids_are_the_same(pair, texts):
     ],
     ids=str,
 )
-def test_arguments_of_encode_mean_the_same(pair, texts, arguments):
+def test_arguments_of_encode_have_the_same_meaning(pair, texts, arguments):
     a, b = (model.encode(texts[:60], **arguments) for model in pair)
     assert len(a) == len(b)
     for row_a, row_b in zip(a, b, strict=True):
@@ -205,6 +205,6 @@ def test_dense_and_normalize_are_the_same(theirs, tmp_path, types):
     ],
     ids="+".join,
 )
-def test_configs_mean_the_same(theirs, tmp_path, files):
+def test_configs_have_the_same_meaning(theirs, tmp_path, files):
     write_files(write_model(tmp_path), files)
     assert_same_model(theirs, tmp_path)

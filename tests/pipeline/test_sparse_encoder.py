@@ -97,13 +97,13 @@ def test_weights_are_those_of_the_definition(model):
     assert 0 < found.nnz < found.shape[0] * found.shape[1]
 
 
-def test_tokens_may_add_up(tmp_path):
+def test_token_values_may_be_summed(tmp_path):
     model = SparseEncoder(write_sparse(tmp_path, pooling_strategy="sum"))
     found = model.encode(TEXTS).toarray()
     np.testing.assert_allclose(found, expected(model, TEXTS, sums=True), rtol=0, atol=1e-4)
 
 
-def test_a_text_has_the_same_bits_in_any_company(folder, model):
+def test_a_text_has_the_same_bits_in_any_batch(folder, model):
     texts = [text * n for text in TEXTS[:4] for n in (1, 2)]
     whole = model.encode(texts).toarray()
     for threads in (1, 3):
@@ -114,7 +114,7 @@ def test_a_text_has_the_same_bits_in_any_company(folder, model):
 
 
 @pytest.mark.parametrize("compute_type", ["bfloat16", "int8"])
-def test_other_compute_types_are_near(folder, model, compute_type):
+def test_other_compute_types_are_close(folder, model, compute_type):
     other = SparseEncoder(folder, compute_type=compute_type)
     a, b = other.encode(TEXTS).toarray(), model.encode(TEXTS).toarray()
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -132,7 +132,7 @@ def test_max_active_dims_keeps_the_largest(model):
         assert (least[least > 0] == row[least > 0]).all()
 
 
-def test_max_active_dims_may_be_the_models(tmp_path):
+def test_max_active_dims_may_come_from_the_model(tmp_path):
     config = {"model_type": "SparseEncoder", "max_active_dims": 3}
     files = {"config_sentence_transformers.json": config}
     model = SparseEncoder(write_sparse(tmp_path, files))
@@ -140,7 +140,7 @@ def test_max_active_dims_may_be_the_models(tmp_path):
     assert np.diff(model.encode(TEXTS, max_active_dims=5).indptr).max() == 5
 
 
-def test_the_forms_that_embeddings_have(model):
+def test_embeddings_are_returned_in_the_requested_form(model):
     whole = model.encode(TEXTS)
     row = model.encode(TEXTS[0])
     assert isinstance(row, SparseEmbeddings)
@@ -219,7 +219,7 @@ def test_copies_give_the_same_weights(model, tmp_path):
     assert_same_bits(SparseEncoder(tmp_path / "copy").encode(TEXTS).toarray(), whole)
 
 
-def test_a_masked_language_model_alone_is_run_and_saved(model, tmp_path):
+def test_a_plain_masked_language_model_is_run_and_saved(model, tmp_path):
     plain = write_sparse(tmp_path / "plain", {"modules.json": None})
     (plain / "config_sentence_transformers.json").unlink()
     other = SparseEncoder(plain)
@@ -233,7 +233,7 @@ def test_a_masked_language_model_alone_is_run_and_saved(model, tmp_path):
     )
 
 
-def test_queries_may_be_weights_alone(tmp_path, model):
+def test_queries_may_use_a_static_embedding(tmp_path, model):
     """A Router's query side: each of a text's tokens has its weight, once."""
     write_sparse(tmp_path / "document_0_Transformer")
     weight = np.arange(len(VOCABULARY), dtype=np.float32)
@@ -267,7 +267,7 @@ def test_queries_may_be_weights_alone(tmp_path, model):
     assert_same_bits(other.encode_document(TEXTS).toarray(), model.encode(TEXTS).toarray())
 
 
-def test_what_is_no_sparse_encoder_is_refused(tmp_path):
+def test_other_models_are_refused(tmp_path):
     write_model(tmp_path / "dense")
     with pytest.raises(ValueError, match="is not a SparseEncoder"):
         SparseEncoder(tmp_path / "dense")
@@ -288,12 +288,12 @@ def test_a_head_that_is_missing_is_named(tmp_path):
         SparseEncoder(folder)
 
 
-def test_a_sparse_encoders_folder_is_none_of_sentence_transformers_kind(folder):
+def test_sentence_transformer_refuses_a_sparse_encoders_folder(folder):
     with pytest.warns(UserWarning, match="is a SparseEncoder: its modules are not taken"):
         SentenceTransformer(folder)
 
 
-def test_what_makes_no_pooled_vectors_is_not_quantized_or_described(tmp_path, capsys):
+def test_models_without_pooled_vectors_are_not_quantized_or_described(tmp_path, capsys):
     folder = write_sparse(tmp_path / "m")
     with pytest.raises(ValueError, match="is a SparseEncoder, which is loaded, but not"):
         quantize_model(folder, tmp_path / "int8")

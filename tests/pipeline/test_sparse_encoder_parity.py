@@ -72,7 +72,7 @@ def test_a_masked_language_model_gives_the_same_weights(masked_model, st, texts,
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert", "modernbert"])
-def test_a_decoder_of_its_own_counts(masked_model, st, texts, name):
+def test_a_decoder_with_its_own_weight_is_used(masked_model, st, texts, name):
     folder = masked_model(name, tie_word_embeddings=False)
     theirs = st.SparseEncoder(str(folder), device="cpu")
     assert_same(SparseEncoder(folder), theirs, texts)
@@ -104,7 +104,7 @@ def test_every_pooling_is_the_same(saved, st, texts, strategy, activation):
     assert np.abs(a - b).max() <= BOUND * max(1, np.abs(b).max())
 
 
-def test_arguments_mean_the_same(saved, st, texts):
+def test_arguments_have_the_same_meaning(saved, st, texts):
     folder = saved()
     ours, theirs = SparseEncoder(folder), st.SparseEncoder(str(folder), device="cpu")
     for arguments in ({"max_active_dims": 17}, {"prompt": "a: "}, {"prompt_name": "query"}):
@@ -119,7 +119,7 @@ def test_arguments_mean_the_same(saved, st, texts):
 
 
 @pytest.mark.parametrize("name", ["dot", "cosine", "euclidean", "manhattan"])
-def test_what_is_done_with_embeddings_is_the_same(saved, st, texts, name):
+def test_functions_of_embeddings_are_the_same(saved, st, texts, name):
     folder = saved()
     ours = SparseEncoder(folder, similarity_fn_name=name)
     theirs = st.SparseEncoder(str(folder), device="cpu", similarity_fn_name=name)
@@ -139,7 +139,7 @@ def test_what_is_done_with_embeddings_is_the_same(saved, st, texts, name):
         np.testing.assert_allclose([x for _, x in row], [x for _, x in wanted], atol=BOUND)
 
 
-def test_a_router_sends_queries_to_static_weights(masked_model, st, texts, tmp_path):
+def test_a_router_selects_the_static_embedding_for_queries(masked_model, st, texts, tmp_path):
     import torch
     from sentence_transformers.sparse_encoder.modules import (
         Router,

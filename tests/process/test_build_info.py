@@ -11,7 +11,7 @@ from simdformer import _core, show_config
 from tests.support import output_of
 
 
-def test_the_dict_holds_what_the_native_module_says():
+def test_the_dict_contains_the_values_of_the_native_module():
     config = show_config("dicts")
     assert config["version"] == simdformer.__version__
     assert config["isa"]["active"] == _core.active_isa()

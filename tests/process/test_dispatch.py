@@ -77,7 +77,7 @@ def test_an_unknown_level_is_an_import_error_that_lists_both(name):
     assert ", ".join(_core.available_isas()) in error
 
 
-def test_a_chosen_level_is_used_from_then_on(active_isa):
+def test_a_selected_level_is_used_from_then_on(active_isa):
     assert _core.active_isa() == active_isa
 
 
@@ -103,7 +103,7 @@ def test_tiles_grow_with_the_level():
 @pytest.mark.slow
 @pytest.mark.skipif(ARM64, reason="valgrind's CPU is asked for AVX-512")
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind")
-def test_a_level_the_cpu_lacks_is_an_import_error():
+def test_an_unsupported_level_is_an_import_error():
     # Valgrind's CPU has AVX2 and no AVX-512: here the baseline and the refusal run for real.
     import_core = "from simdformer import _core; print(_core.available_isas())"
     command = ["valgrind", "--tool=none", "-q", sys.executable, "-c", import_core]

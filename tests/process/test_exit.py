@@ -40,12 +40,12 @@ def test_a_process_ends_while_threads_are_in_native_code(folder, work, seconds):
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-def test_what_runs_at_the_end_may_compute(folder):
+def test_atexit_functions_may_compute(folder):
     code = FOREVER + "atexit.register(lambda: print(model.encode(texts[0]).shape))"
     assert output_of(code, folder, "0.05", "compute", "tokenize") == "(20,)"
 
 
-def test_a_forked_child_ends_without_the_threads_that_it_does_not_have(folder):
+def test_a_forked_child_exits_although_it_lacks_the_parents_threads(folder):
     code = """
 pid = os.fork()
 if pid == 0:

@@ -40,25 +40,25 @@ def test_import_starts_no_thread():
     "module",
     ["torch", "transformers", "sentence_transformers", "huggingface_hub", "onnxruntime", "scipy"],
 )
-def test_import_does_not_pull_in(module):
+def test_import_does_not_import(module):
     code = "import sys, simdformer, simdformer.functional, simdformer.nn, simdformer.generation\n"
     assert output_of(f"{code}print({module!r} in sys.modules)") == "False"
 
 
 @pytest.mark.parametrize("module", ["argparse", "simdformer.explain"])
-def test_import_does_not_pull_in_what_few_need(module):
+def test_import_does_not_import_rarely_needed_modules(module):
     assert output_of(f"import sys, simdformer\nprint({module!r} in sys.modules)") == "False"
 
 
 @pytest.mark.parametrize("work", ["import simdformer", COMPUTE], ids=["import", "compute"])
-def test_denormals_stay_on_after(work):
+def test_denormals_stay_enabled_after(work):
     # A shared object built with -ffast-math would switch them off for the whole process.
     code = PROLOGUE + work + "\nprint(sys.float_info.min / 2 > 0)"
     assert output_of(code) == "True"
 
 
 @pytest.mark.parametrize("work", ["import simdformer", COMPUTE], ids=["import", "compute"])
-def test_signal_handlers_stay_as_they_were_after(work):
+def test_signal_handlers_are_unchanged_after(work):
     # SigCgt and the others are the kernel's bit masks: handlers set by C code show there too.
     keys = "'SigBlk', 'SigIgn', 'SigCgt'"
     code = (
@@ -68,7 +68,7 @@ def test_signal_handlers_stay_as_they_were_after(work):
 
 
 @pytest.mark.parametrize("work", ["import simdformer", COMPUTE], ids=["import", "compute"])
-def test_affinity_and_directory_stay_as_they_were_after(work):
+def test_affinity_and_directory_are_unchanged_after(work):
     state = "(os.sched_getaffinity(0), os.getcwd(), dict(os.environ))"
     code = PROLOGUE + f"before = {state}\n{work}\nprint(before == {state})"
     assert output_of(code) == "True"

@@ -61,13 +61,13 @@ def limit_threads():
     _core.limit_threads(1024)
 
 
-def test_a_limit_is_the_number_of_threads_and_says_so(limit_threads):
+def test_a_limit_is_the_number_of_threads_and_is_reported(limit_threads):
     limit_threads(1)
     assert _core.num_threads() == 1
     assert _core.num_threads_source() == "a limit of 1 set in this process"
 
 
-def test_a_limit_of_the_default_number_or_more_is_none(limit_threads):
+def test_a_limit_of_the_default_number_or_more_has_no_effect(limit_threads):
     default = _core.num_threads(), _core.num_threads_source()
     for limit in (default[0], default[0] + 1, 2**31 - 1):
         limit_threads(1)
@@ -81,11 +81,11 @@ def test_a_limit_below_one_is_refused(limit):
         _core.limit_threads(limit)
 
 
-def test_calls_under_a_limit_of_one_start_no_worker_whatever_they_ask_for():
+def test_calls_under_a_limit_of_one_start_no_worker():
     assert output_of(LIMITED_CALLS) == "[0, 0, 0]"
 
 
-def test_bits_stay_while_another_thread_moves_the_limit(limit_threads):
+def test_bits_do_not_change_while_another_thread_changes_the_limit(limit_threads):
     encoder, batch = native_encoder(), random_batch([30, 7, 100] * 5)
     expected = encoder.encode(*batch)
     done = threading.Event()
@@ -128,7 +128,7 @@ def test_registering_twice_lists_the_extension_once():
     assert len(json.loads(output_of(code))) == 1
 
 
-def test_another_packages_core_is_not_taken_for_ours(tmp_path):
+def test_another_packages_core_is_not_mistaken_for_ours(tmp_path):
     other = str(shutil.copy(np.random.mtrand.__file__, tmp_path / "_core.so"))
     code = f"import ctypes\nctypes.CDLL({other!r}, os.RTLD_NOW)\n{IMPORTED_FIRST}{LISTED}"
     (info,) = json.loads(output_of(f"import os\n{code}"))

@@ -51,7 +51,7 @@ def test_the_environment_lowers_the_number(name):
     assert count(**{name: "1"}) == (1, f"{name}=1")
 
 
-def test_the_librarys_own_variable_comes_before_openmps():
+def test_the_librarys_own_variable_has_precedence_over_openmps():
     available, _ = count()
     number, _ = count(SIMDFORMER_NUM_THREADS=str(available), OMP_NUM_THREADS="1")
     assert number == available
@@ -63,7 +63,7 @@ def test_the_environment_does_not_raise_the_number_above_the_cpus():
     assert "affinity" in source
 
 
-def test_openmps_list_of_numbers_counts_by_its_first():
+def test_the_first_of_openmps_list_of_numbers_is_used():
     assert count(OMP_NUM_THREADS="1,4")[0] == 1
 
 
@@ -161,7 +161,7 @@ def test_other_python_threads_run_during_a_forward_pass():
     assert turns >= 10
 
 
-def test_a_thread_may_end_and_another_go_on():
+def test_a_thread_may_end_while_another_continues():
     # Scratch that belongs to a thread must not be freed under the next one.
     encoder, batch = native_encoder(), random_batch([30, 7])
     expected = encoder.encode(*batch)
@@ -304,5 +304,5 @@ thread.join()
 
 
 @pytest.mark.parametrize("kernel", ["gemm", "gemm_bf16", "gemm_s8", "attention", "attention_s16"])
-def test_a_kernel_is_content_with_a_stack_of_256_kb(isa, kernel):
+def test_kernels_need_at_most_256_kb_of_stack(isa, kernel):
     assert output_of(SMALL_STACK, isa, kernel).startswith("(200, ")

@@ -90,7 +90,7 @@ def test_a_worker_blocks_every_signal_and_its_caller_none():
 
 
 @pytest.mark.parametrize("size", ["64k", "16M"])
-def test_a_stack_that_openmp_users_ask_for_changes_no_bit(size):
+def test_a_small_openmp_stack_changes_no_bit(size):
     # Kernels need 256 KB: a worker that has less must not run them.
     assert output_of(COMMON + SAME_BITS, OMP_STACKSIZE=size) == "True"
 
@@ -100,7 +100,7 @@ def test_fewer_threads_than_asked_for_compute_the_same_bits(limit):
     assert output_of(COMMON + SAME_BITS, OMP_THREAD_LIMIT=limit) == "True"
 
 
-def test_workers_do_not_pile_up_when_callers_come_and_go():
+def test_workers_do_not_accumulate_when_callers_start_and_end():
     assert int(output_of(COMMON + CALLERS_COME_AND_GO)) <= 1
 
 

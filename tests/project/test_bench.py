@@ -87,7 +87,7 @@ def test_stream_is_mixed_in_another_order_and_small_calls(make_sets):
     assert sets["mixed"].call_size is None
 
 
-def test_too_few_texts_is_an_error_with_both_numbers():
+def test_too_few_texts_are_an_error_with_both_numbers():
     import texts
 
     with pytest.raises(ValueError, match="at least 512 texts to draw from, got 0"):
@@ -115,7 +115,7 @@ def test_encoder_flops_count_each_product_of_a_layer():
     assert encode.encoder_flops(config, [length, length]) == 2 * 3 * layer
 
 
-def test_fidelity_sees_one_wrong_vector():
+def test_one_wrong_vector_lowers_fidelity():
     import encode
 
     reference = np.eye(3, 8, dtype=np.float32)
@@ -158,14 +158,14 @@ def test_verdict(after, verdict):
     assert verdict_of([0.50, 0.51, 0.52], after) == verdict
 
 
-def test_a_row_that_disappeared_is_missing_and_an_added_one_new():
+def test_a_removed_row_is_missing_and_an_added_one_is_new():
     import compare_results
 
     found = compare_results.compare({"a": [1.0]}, {"b": [1.0]}, 0.1)
     assert [(c.name, c.verdict) for c in found] == [("a", "missing"), ("b", "new")]
 
 
-def test_a_slower_machine_is_not_a_loss():
+def test_a_slower_machine_is_not_reported_as_a_loss():
     import compare_results
 
     before = compare_results.relative_rates(result_with([50.0, 51.0], peak=100.0), "peak")
@@ -226,7 +226,7 @@ def test_padding_puts_each_row_at_the_left():
     assert mean_pool(hidden_states.astype(np.float32), mask).tolist() == [[6.0], [8.0]]
 
 
-def test_a_failing_engine_says_so_with_its_name(tmp_path):
+def test_the_error_of_a_failing_engine_has_its_name(tmp_path):
     from engines.process import EngineProcess
     from worker_process import WorkerError
 
@@ -274,7 +274,7 @@ def test_few_neighbours_of_other_vectors_are_kept():
     assert similarity.neighbours_kept(unit_rows(200), unit_rows(200, seed=1)) < 0.2
 
 
-def test_peers_are_shown_beside_us_in_their_own_precision():
+def test_peers_are_shown_with_our_results_of_the_same_precision():
     import report
 
     ours, int8 = ["simdformer", "simdformer-int8", "simdformer-bfloat16"], "simdformer-int8"

@@ -17,7 +17,7 @@ def check(root):
     )
 
 
-def test_this_tree_keeps_the_directions():
+def test_this_tree_has_no_violations():
     done = check(ROOT)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
@@ -116,7 +116,7 @@ def test_comments_and_permitted_directions_pass(tmp_path):
 
 
 @pytest.mark.parametrize("guard", ["", "if TYPE_CHECKING:\n    "])
-def test_a_circle_of_modules_is_caught(tmp_path, guard):
+def test_a_cycle_of_modules_is_caught(tmp_path, guard):
     nn = tmp_path / "python" / "simdformer" / "nn"
     nn.mkdir(parents=True)
     (nn / "a.py").write_text("from simdformer.nn import b\n")

@@ -94,7 +94,7 @@ def test_bits_that_depend_on_threads_are_named(write):
     ]
 
 
-def test_an_error_in_a_copy_is_said_with_its_message(write):
+def test_an_error_in_a_copy_is_reported_with_its_message(write):
     old, new = (write(name, {"a/b": rows()}) for name in ("old", "new"))
     new.cases["a/b"]["1"] = {"error": "Traceback\nValueError: no such thing\n"}
     (found,) = differences(old, new)
@@ -112,7 +112,7 @@ def compared(write, allow, new_rows):
     return result
 
 
-def test_only_a_pattern_makes_a_difference_pass(write, tmp_path):
+def test_a_difference_is_accepted_only_by_a_pattern(write, tmp_path):
     from builds import bits
 
     for number, (allow, fails) in enumerate([((), True), (("*/int8/*",), False), (("x*",), True)]):
@@ -125,7 +125,7 @@ def test_only_a_pattern_makes_a_difference_pass(write, tmp_path):
         assert bits.failed(result) == fails
 
 
-def test_a_pattern_does_not_let_an_error_pass(write):
+def test_a_pattern_does_not_accept_an_error(write):
     from builds import bits
 
     old, new = (write(name, {"m/int8/v": rows()}) for name in ("old", "new"))
@@ -144,7 +144,7 @@ def test_fidelity_is_each_copys_int8_to_its_own_float32(write):
     assert found["old_mean_cosine"] > found["new_mean_cosine"]
 
 
-def test_bits_without_a_case_fail(folder):
+def test_a_run_without_cases_fails(folder):
     import compare_builds
 
     arguments = ["bits", str(folder), str(folder), "--isa", "generic", "--texts", "64"]
@@ -226,7 +226,7 @@ def rounds_of(ratios):
         ([0.9, 1.06] * 10, True),  # the rounds disagree: nothing is shown
     ],
 )
-def test_speed_is_reached_if_the_interval_of_the_median_does(ratios, reached):
+def test_the_speed_is_reached_if_the_interval_of_the_median_reaches_it(ratios, reached):
     from builds import speed
 
     row = speed.summary(rounds_of(ratios), 0.98, "wall")

@@ -48,7 +48,7 @@ def test_code_runs_in_order_and_prints_what_is_shown(name, path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_block_runs_or_says_why_not(name):
+def test_every_block_runs_or_has_a_reason_not_to(name):
     for block in blocks(ROOT / name):
         shown = block.language in SHOWN or block.language.startswith("{")
         assert block.runs or shown or block.comment, f"{name}:{block.line}: {block.language!r}"
@@ -62,7 +62,7 @@ def test_a_block_that_another_test_runs_names_it(name):
 
 
 @pytest.mark.parametrize("name", [*NAMES, "CONTRIBUTING.md"])
-def test_links_lead_somewhere(name):
+def test_links_have_targets(name):
     text = re.sub(
         r"^```.*?^```", "", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
     )

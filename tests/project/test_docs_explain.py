@@ -15,7 +15,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 GALLERY = TEXT.partition("<!-- gallery -->\n")[2].partition("<!-- end of the gallery -->")[0]
 
 
-def test_every_picture_is_there_and_shown():
+def test_every_picture_exists_and_is_shown():
     shown = re.findall(r"!\[.*?\]\((.*?)\)", TEXT)
     assert {PAGE.parent / name for name in shown} == set((PAGE.parent / "gallery").iterdir())
 

@@ -36,7 +36,7 @@ def test_oracle_never_imports_the_library(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_oracle_can_be_read_in_one_sitting(file):
+def test_the_oracles_files_are_short(file):
     assert len(file.read_text().splitlines()) <= 300
 
 
@@ -47,7 +47,7 @@ def test_pooling_of_equal_rows_is_that_row(mode):
 
 
 @pytest.mark.parity
-def test_bert_is_that_of_transformers():
+def test_the_oracles_bert_is_that_of_transformers():
     import torch
     import transformers
 

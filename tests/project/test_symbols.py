@@ -100,7 +100,7 @@ def test_isa_object_calls_nothing_but_memory_functions(objects, level):
     assert names <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"}
 
 
-def test_no_avx_stands_outside_the_isa_objects(objects):
+def test_there_is_no_avx_outside_the_isa_objects(objects):
     wide = {f"isa/{level}" for level in LEVELS} - {"isa/generic"}
     for name in sorted(set(objects) - wide):
         if is_bitcode(objects[name]):

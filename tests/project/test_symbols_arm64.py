@@ -76,7 +76,7 @@ def test_isa_object_calls_nothing_but_memory_functions(objects, level):
     assert {line.split()[-1] for line in symbols.splitlines()} <= {"memcpy", "memset", "memmove"}
 
 
-def test_dot_and_matrix_products_stand_in_their_levels_alone(objects):
+def test_dot_and_matrix_products_are_only_in_their_levels(objects):
     allowed = {
         "isa/neon_dot": {"udot"},
         "isa/neon_i8mm": {"ummla"},

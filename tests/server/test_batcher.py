@@ -49,7 +49,7 @@ def run(script, max_queue=100):
     return asyncio.run(main()), model
 
 
-def test_what_waits_together_is_one_pass():
+def test_waiting_requests_are_computed_in_one_pass():
     async def script(queue, model):
         futures = [queue.submit(model, ["a", "bb"]), queue.submit(model, ["ccc"])]
         model.go_on.set()
@@ -77,7 +77,7 @@ def test_groups_and_models_do_not_mix():
     assert other.passes == [("x", ["c"])]
 
 
-def test_the_first_comes_first_and_a_long_request_takes_turns(monkeypatch):
+def test_requests_are_served_in_order_and_a_long_one_takes_turns(monkeypatch):
     monkeypatch.setattr(passes, "PASS_CHARACTERS", 2 * (1 + passes.ITEM_CHARACTERS))
 
     async def script(queue, model):
@@ -96,7 +96,7 @@ def test_the_first_comes_first_and_a_long_request_takes_turns(monkeypatch):
     assert long.num_tokens == 5
 
 
-def test_what_is_longer_than_a_pass_is_a_pass():
+def test_an_item_longer_than_a_pass_gets_its_own_pass():
     async def script(queue, model):
         model.go_on.set()
         return await queue.submit(model, ["a" * 100_000, "b"])
@@ -106,7 +106,7 @@ def test_what_is_longer_than_a_pass_is_a_pass():
     assert len(model.passes) == 3
 
 
-def test_the_queue_is_bounded_by_what_waits():
+def test_the_queue_is_bounded_by_the_number_of_waiting_items():
     async def script(queue, model):
         queue.submit(model, ["a"] * 3).add_done_callback(lambda future: future.exception())
         with pytest.raises(QueueFullError):
@@ -120,7 +120,7 @@ def test_the_queue_is_bounded_by_what_waits():
     assert model.passes[1:] == [(None, ["a", "a", "a", "c"])]
 
 
-def test_a_cancelled_request_makes_room():
+def test_a_cancelled_request_frees_its_place():
     async def script(queue, model):
         waiting = queue.submit(model, ["a"] * 3)
         waiting.cancel()
@@ -149,7 +149,7 @@ def test_the_rest_of_a_cancelled_request_is_not_computed(monkeypatch):
     assert len(model.passes) < 5
 
 
-def test_what_the_model_raises_reaches_the_request_to_blame_alone():
+def test_an_exception_of_the_model_reaches_only_the_request_that_caused_it():
     """The others of its pass are computed again without it."""
 
     async def script(queue, model):
@@ -186,7 +186,7 @@ def test_a_request_that_fails_is_computed_no_further(monkeypatch):
     assert [items for _, items in model.passes][1:] in ([["fail"]], [["fail"], ["a"]])
 
 
-def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
+def test_the_queue_is_bounded_by_the_expected_time(monkeypatch):
     """After a pass of 2 s for 9 characters, two full ones are 4 s of waiting."""
     monkeypatch.setattr(passes, "PASS_CHARACTERS", 1 + passes.ITEM_CHARACTERS)
     clock = iter(range(0, 1000, 2))
@@ -214,7 +214,7 @@ def test_the_queue_is_bounded_by_the_time_that_is_expected(monkeypatch):
     assert asyncio.run(main()) > 0
 
 
-def test_a_slow_first_request_does_not_make_the_server_refuse():
+def test_a_slow_first_request_does_not_cause_refusals():
     async def main():
         model, queue = Lengths(), Batcher(100, max_wait=10)
         queue._measure(model, 20, 20)
@@ -228,7 +228,7 @@ def test_a_slow_first_request_does_not_make_the_server_refuse():
 
 
 @pytest.mark.parametrize("sizes", [[1000] * 20, [1000, 10, 10, 10] * 10])
-def test_what_is_expected_follows_the_passes_and_full_ones_more(monkeypatch, sizes):
+def test_the_expected_time_follows_the_passes_and_full_ones_have_more_weight(monkeypatch, sizes):
     """Full ones take a millisecond a character, small ones three."""
     monkeypatch.setattr(passes, "PASS_CHARACTERS", 1000)
 
@@ -241,7 +241,7 @@ def test_what_is_expected_follows_the_passes_and_full_ones_more(monkeypatch, siz
     assert 0.001 <= asyncio.run(main()) < 0.0018
 
 
-def test_what_waits_twice_as_long_as_expected_is_refused():
+def test_a_request_that_waits_twice_as_long_as_expected_is_refused():
     async def script(queue, model):
         queue._max_wait = 0.01
         waiting = queue.submit(model, ["a"])

@@ -88,7 +88,7 @@ def asked(port, data):
 GOOD = request(b'{"input": "deed"}')
 
 
-def test_who_says_nothing_is_closed(app):
+def test_a_silent_connection_is_closed(app):
     with serving(app()) as (_, port), connect(port) as client:
         assert read_all(client) == b""
 
@@ -96,7 +96,7 @@ def test_who_says_nothing_is_closed(app):
 @pytest.mark.parametrize(
     "beginning", [b"POST /embed HTTP/1.1\r\nHost: x\r\nX: ", request(b"{", length=999)]
 )
-def test_what_comes_too_slowly_is_answered_408_and_closed(app, beginning):
+def test_a_slow_request_is_answered_with_408_and_closed(app, beginning):
     """The rest comes byte by byte: that is no reason to wait longer."""
     with serving(app()) as (_, port), connect(port) as client:
         client.sendall(beginning)
@@ -118,7 +118,7 @@ def test_what_comes_too_slowly_is_answered_408_and_closed(app, beginning):
     assert b"was not received in" in answer
 
 
-def test_a_connection_is_kept_for_the_next_request_and_not_for_ever(app):
+def test_a_connection_is_kept_for_the_next_request_for_a_limited_time(app):
     with serving(app()) as (_, port), connect(port) as client:
         for _ in range(2):
             client.sendall(request(b'{"input": "deed"}', headers=b""))
@@ -129,7 +129,7 @@ def test_a_connection_is_kept_for_the_next_request_and_not_for_ever(app):
         assert read_all(client) == b""
 
 
-def test_who_does_not_read_the_answer_is_closed(app):
+def test_a_client_that_does_not_read_the_response_is_closed(app):
     big = request(json.dumps({"input": ["a"] * 2048}).encode())
     with serving(app()) as (server, port), connect(port) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -154,14 +154,14 @@ def wait_until(condition):
     ],
     ids=["one without end", "many without end", "complete"],
 )
-def test_headers_over_64_kb_are_431(app, parts):
+def test_headers_over_64_kb_are_answered_with_431(app, parts):
     with serving(app()) as (_, port):
         answer = asked(port, b"POST /embed HTTP/1.1\r\nHost: x\r\n" + b"".join(parts))
         assert status(answer) == 431
         assert status(asked(port, GOOD)) == 200
 
 
-def test_a_header_without_end_is_not_kept(app):
+def test_a_header_without_end_is_not_stored(app):
     """431 comes though the client goes on; what it sends then is thrown away."""
     with serving(app()) as (server, port), connect(port) as client:
         client.sendall(b"GET / HTTP/1.1\r\n" + b"X: " + b"a" * 100_000)
@@ -173,7 +173,7 @@ def test_a_header_without_end_is_not_kept(app):
         assert status(client.recv(100)) == 431
 
 
-def test_a_client_that_resets_its_connection_harms_nobody(app):
+def test_a_client_that_resets_its_connection_does_not_affect_others(app):
     """The refusal cannot be sent any more."""
     with serving(app()) as (server, port):
         for beginning in (b"POST /embed HTTP/1.1\r\nX: ", request(b"a" * 50_000, length=60_000)):
@@ -187,7 +187,7 @@ def test_a_client_that_resets_its_connection_harms_nobody(app):
 
 
 @pytest.mark.parametrize("tail", [b"0\r\n", b""], ids=["trailers", "tiny chunks"])
-def test_what_surrounds_a_chunked_body_is_bounded(app, tail):
+def test_the_overhead_of_a_chunked_body_is_bounded(app, tail):
     head = b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     rest = b"X: " + b"a" * 80000 if tail else b"1\r\na\r\n" * 30000
     with serving(app()) as (_, port):
@@ -203,14 +203,14 @@ def test_a_chunked_body_is_read(app):
         assert status(asked(port, head + data)) == 200
 
 
-def test_what_is_no_http_is_400_in_the_form_of_all_errors(app):
+def test_invalid_http_is_answered_with_400_in_the_format_of_all_errors(app):
     with serving(app()) as (_, port):
         answer = asked(port, b"hello\r\n\r\n")
     assert status(answer) == 400
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
 
 
-def test_one_connection_more_closes_the_one_that_waits_longest(app):
+def test_beyond_the_limit_the_longest_waiting_connection_is_closed(app):
     limits = Limits(connections=5)
     with serving(app(), limits) as (server, port):
         clients = [connect(port) for _ in range(5)]
@@ -221,7 +221,7 @@ def test_one_connection_more_closes_the_one_that_waits_longest(app):
             client.close()
 
 
-def test_idle_connections_lock_nobody_out(app):
+def test_idle_connections_do_not_exclude_new_clients(app):
     limits = Limits(connections=20)
     with serving(app(), limits) as (server, port):
         clients = [connect(port) for _ in range(200)]
@@ -231,7 +231,7 @@ def test_idle_connections_lock_nobody_out(app):
             client.close()
 
 
-def test_a_connection_that_is_computed_is_not_closed_for_another(app, monkeypatch):
+def test_a_connection_waiting_for_the_model_is_not_closed_for_another(app, monkeypatch):
     go_on = threading.Event()
     run = Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: go_on.wait(WATCHDOG) and run(*args))
@@ -260,14 +260,14 @@ def test_no_connection_is_closed_whose_bytes_are_unread(app):
         assert status(read_all(first)) == 200
 
 
-def test_a_pass_that_takes_longer_than_any_deadline_is_waited_for(app, monkeypatch):
+def test_the_server_waits_for_a_pass_longer_than_any_deadline(app, monkeypatch):
     run = Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: (time.sleep(0.4), run(*args))[1])
     with serving(app()) as (_, port):
         assert status(asked(port, GOOD)) == 200
 
 
-def test_stopping_answers_what_is_computed_however_long_it_takes(app, monkeypatch):
+def test_stopping_waits_for_the_running_pass(app, monkeypatch):
     started, run = threading.Event(), Embedder.run
 
     def slow(*args):
@@ -307,7 +307,7 @@ def test_stopping_does_not_wait_longer_than_the_grace(app, monkeypatch):
     go_on.set()
 
 
-def test_large_bodies_share_a_bounded_memory(app):
+def test_large_bodies_share_bounded_memory(app):
     """Two unfinished ones fill it; small ones go on, and what is closed gives it back."""
     options = {"max_body_bytes": 200_000, "max_bytes_in_flight": 300_000}
     beginning = request(b"a" * 140_000, length=150_000)
@@ -327,7 +327,7 @@ def test_large_bodies_share_a_bounded_memory(app):
             assert time.monotonic() < end
 
 
-def test_an_answer_that_is_large_takes_of_that_memory(app):
+def test_a_large_response_uses_the_same_memory(app):
     options = {"max_body_bytes": 100_000, "max_bytes_in_flight": 100_000}
     many = request(json.dumps({"input": ["a"] * 2048}).encode())  # an answer of 500 KB
     with serving(app(**options), Limits()) as (_, port):
@@ -335,7 +335,7 @@ def test_an_answer_that_is_large_takes_of_that_memory(app):
         assert status(asked(port, GOOD)) == 200
 
 
-def test_a_long_body_does_not_hold_up_the_others(app):
+def test_a_long_body_does_not_delay_other_requests(app):
     """Some tenths of a second of JSON, read beside the event loop."""
     body = b'{"input": [[' + b"5," * 150_000 + b"5]]}"
     with serving(app(), Limits()) as (_, port):
@@ -352,7 +352,7 @@ def test_a_long_body_does_not_hold_up_the_others(app):
         assert meanwhile > 1
 
 
-def test_a_slash_at_the_end_redirects_nobody(app):
+def test_a_trailing_slash_does_not_redirect(app):
     with serving(app()) as (_, port):
         head = b"POST /v1/embeddings/ HTTP/1.1\r\nHost: evil\r\nContent-Length: 0\r\n"
         answer = asked(port, head + b"Connection: close\r\n\r\n")
@@ -360,7 +360,7 @@ def test_a_slash_at_the_end_redirects_nobody(app):
     assert b"evil" not in answer
 
 
-def test_metrics_count_what_was_done(app, model):
+def test_metrics_count_requests_and_texts(app, model):
     with serving(app()) as (_, port):
         asked(port, GOOD)
         asked(port, request(b"{"))

@@ -36,7 +36,7 @@ def test_vectors_have_the_bits_of_encode(model, app, form):
     assert_same_bits(vectors(answer), model.encode(WORDS))
 
 
-def test_the_answer_has_openais_form(model, app):
+def test_the_response_has_openais_format(model, app):
     answer = ask(app, PATH, {"input": WORDS, "model": "org/tiny", "user": "me"}).json()
     tokens = sum(map(len, model.pipeline.tokenizer(WORDS).input_ids))
     assert set(answer) == {"object", "data", "model", "usage"}
@@ -47,7 +47,7 @@ def test_the_answer_has_openais_form(model, app):
     assert {row["object"] for row in answer["data"]} == {"embedding"}
 
 
-def test_the_official_clients_request_is_answered(model, app):
+def test_a_request_of_the_official_client_is_answered(model, app):
     """Byte for byte what openai's package sends for embeddings.create(input=..., model=...)."""
     content = b'{"input":["a cab","deed"],"model":"tiny","encoding_format":"base64"}'
     headers = {"authorization": "Bearer none", "content-type": "application/json"}
@@ -72,12 +72,12 @@ def test_dimensions_truncate_and_renormalize(model, app):
     assert_same_bits(vectors(ask(app, PATH, {"input": WORDS, "dimensions": 7})), expected)
 
 
-def test_all_dimensions_are_the_vectors_as_they_are(model, app):
+def test_requesting_all_dimensions_returns_the_unchanged_vectors(model, app):
     answer = ask(app, PATH, {"input": WORDS, "dimensions": 20})
     assert_same_bits(vectors(answer), model.encode(WORDS))
 
 
-def test_a_model_that_truncates_is_asked_for_no_more(tmp_path):
+def test_more_dimensions_than_the_model_truncates_to_are_refused(tmp_path):
     model = SentenceTransformer(write_model(tmp_path / "m"), truncate_dim=6)
     app = create_app(model)
     assert_same_bits(vectors(ask(app, PATH, {"input": WORDS})), model.encode(WORDS))
@@ -90,7 +90,7 @@ def test_an_empty_text_is_a_text(model, app):
         assert_same_bits(vectors(ask(app, PATH, {"input": texts})), expected)
 
 
-def test_members_without_effect_are_taken(model, app):
+def test_fields_without_effect_are_accepted(model, app):
     body = {"input": WORDS, "truncate_prompt_tokens": -1, "truncate": "END", "input_type": "query"}
     assert_same_bits(vectors(ask(app, PATH, body)), model.encode(WORDS))
     rows = ask(app, "/embed", {"inputs": WORDS, "truncate": False, "truncation_direction": "Left"})
@@ -99,7 +99,7 @@ def test_members_without_effect_are_taken(model, app):
 
 
 @pytest.mark.parametrize("unit", [True, False])
-def test_embed_cuts_dimensions(model, app, unit):
+def test_embed_truncates_dimensions(model, app, unit):
     answer = ask(app, "/embed", {"inputs": WORDS, "normalize": unit, "dimensions": 7})
     expected = model.encode(WORDS, truncate_dim=7, normalize_embeddings=unit)
     assert_same_bits(np.array(answer.json(), np.float32), expected)
@@ -115,7 +115,7 @@ def test_embed_cuts_dimensions(model, app, unit):
     ],
 )
 @pytest.mark.parametrize("prompts", [{"query": "q ", "document": "d "}, {"cluster": "c "}])
-def test_input_type_chooses_the_prompt_of_encode_query_or_document(
+def test_input_type_selects_the_prompt_of_encode_query_or_document(
     tmp_path, prompts, input_type, method
 ):
     files = {"config_sentence_transformers.json": {"prompts": prompts}}
@@ -124,7 +124,7 @@ def test_input_type_chooses_the_prompt_of_encode_query_or_document(
     assert_same_bits(vectors(answer), getattr(model, method)(WORDS))
 
 
-def test_ids_cannot_be_checked_where_there_are_no_special_tokens(tmp_path):
+def test_ids_cannot_be_checked_without_special_tokens(tmp_path):
     files = {
         "tokenizer.json": tokenizer_json() | {"post_processor": None},
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
@@ -146,7 +146,7 @@ def test_prompts_are_those_of_encode(tmp_path, include_prompt):
         assert_same_bits(vectors(answer), model.encode(WORDS, prompt_name=name))
 
 
-def test_requests_at_the_same_time_get_the_bits_of_encode_alone(model, app, monkeypatch):
+def test_concurrent_requests_get_the_bits_of_encode(model, app, monkeypatch):
     passes = []
     run = Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: passes.append(1) or run(*args))
@@ -172,7 +172,7 @@ def test_a_long_answer_is_complete(model, app):
     assert_same_bits(answer, np.tile(model.encode("deed"), (2048, 1)))
 
 
-def test_a_text_that_is_too_long_is_cut_as_by_encode(model, app):
+def test_a_text_that_is_too_long_is_truncated_as_by_encode(model, app):
     long = "a " * 300
     answer = ask(app, PATH, {"input": [long, "deed"]})
     assert answer.json()["usage"]["total_tokens"] == 100 + len(
@@ -185,7 +185,7 @@ def test_a_text_that_is_too_long_is_cut_as_by_encode(model, app):
 
 
 @pytest.mark.parametrize("unit", [True, False])
-def test_embed_is_teis_form(model, app, unit):
+def test_embed_has_teis_format(model, app, unit):
     answer = ask(app, "/embed", {"inputs": WORDS, "normalize": unit, "truncate": True})
     rows = np.array(answer.json(), np.float32)
     assert_same_bits(rows, model.encode(WORDS, normalize_embeddings=unit))
@@ -203,7 +203,7 @@ def test_models_are_listed(app):
 
 
 @pytest.mark.parametrize("asked", ["org/tiny", "tiny", None])
-def test_a_model_goes_by_its_name_and_the_last_part_of_it(app, asked):
+def test_a_model_is_found_by_its_name_and_the_last_part_of_it(app, asked):
     assert ask(app, PATH, {"input": "a", "model": asked}).status_code == 200
 
 
@@ -214,7 +214,7 @@ def test_a_model_goes_by_its_name_and_the_last_part_of_it(app, asked):
         ("BAAI/bge-small-en", "BAAI/bge-small-en", ["bge-small-en"]),
     ],
 )
-def test_a_model_goes_by_the_hubs_full_name(model, name, served, others):
+def test_a_model_is_found_by_its_full_name_on_the_hub(model, name, served, others):
     app = create_app(model, name=name)
     assert ask(app, "/v1/models").json()["data"][0]["id"] == served
     for asked in (served, *others):
@@ -231,16 +231,16 @@ def test_a_folder_of_the_hubs_cache_has_the_hubs_name(model, tmp_path):
         assert ask(app, PATH, {"input": "a", "model": asked}).status_code == 200
 
 
-def test_where_a_folder_lies_is_not_told(model):
+def test_the_path_of_a_folder_is_not_disclosed(model):
     assert ask(create_app(model), "/v1/models").json()["data"][0]["id"] == "tiny"
 
 
-def test_name_version_and_health_are_told(app):
+def test_name_version_and_health_are_reported(app):
     assert set(ask(app, "/").json()) == {"name", "version"}
     assert ask(app, "/health").json() == {"status": "ok"}
 
 
-def test_the_end_of_the_application_is_the_end_of_its_health(model):
+def test_health_fails_after_the_application_ends(model):
     app = create_app(model)
 
     async def live():
@@ -252,5 +252,5 @@ def test_the_end_of_the_application_is_the_end_of_its_health(model):
     assert_error(ask(app, PATH, {"input": "a"}), 503, "stopping", type="server_error")
 
 
-def test_unknown_members_that_are_null_do_not_matter(app):
+def test_unknown_fields_that_are_null_are_accepted(app):
     assert ask(app, PATH, json.loads('{"input": "a", "dimensions": null, "x": null}')).is_success

@@ -40,7 +40,7 @@ def app(model):
         (b'"x"', "must be a JSON object, got a string"),
     ],
 )
-def test_what_is_no_json_object_is_said(app, content, message):
+def test_a_body_that_is_not_a_json_object_is_reported(app, content, message):
     answer = ask(app, PATH, method="POST", content=content)
     assert_error(answer, 400, message, type="invalid_request_error")
 
@@ -87,7 +87,7 @@ def test_what_is_no_json_object_is_said(app, content, message):
         ({"model": ["tiny"]}, "model", "must be a string, got an array"),
     ],
 )
-def test_a_wrong_member_is_named(app, members, param, message):
+def test_an_invalid_field_is_named(app, members, param, message):
     content = json.dumps({"input": "a", **members})
     assert_error(ask(app, PATH, method="POST", content=content), 400, message, param=param)
 
@@ -106,7 +106,7 @@ def test_a_wrong_member_is_named(app, members, param, message):
         ({"normalize": 1}, "true or false"),
     ],
 )
-def test_embed_refuses_what_it_would_ignore(app, members, message):
+def test_embed_refuses_fields_that_it_would_ignore(app, members, message):
     assert_error(ask(app, "/embed", {"inputs": "a", **members}), 400, message)
 
 
@@ -115,7 +115,7 @@ def test_an_unknown_model_is_not_found(app):
     assert_error(answer, 404, "unknown model 'gpt'; served here: tiny", code="model_not_found")
 
 
-def test_unknown_routes_and_methods_have_the_same_form(app):
+def test_errors_for_unknown_routes_and_methods_have_the_same_format(app):
     assert_error(ask(app, "/v2/nothing"), 404, "Not Found: GET /v2/nothing")
     assert_error(ask(app, PATH), 405, "Method Not Allowed: GET")
     assert ask(app, PATH).headers["allow"] == "POST"
@@ -138,13 +138,13 @@ def test_a_body_that_grows_too_long_is_refused(app):
     assert_error(ask(app, PATH, method="POST", content=parts()), 413, "longer than 4000 bytes")
 
 
-def test_a_long_value_is_not_sent_back(app):
+def test_a_long_value_is_shortened_in_the_error(app):
     answer = ask(app, PATH, {"input": "a", "model": "m" * 3000})
     assert len(answer.content) < 500
 
 
 @pytest.mark.parametrize("header", [None, "secret", "Bearer", "Bearer wrong", "Basic secret"])
-def test_without_the_key_there_is_no_answer(model, header):
+def test_without_the_key_a_request_is_refused(model, header):
     app = create_app(model, api_key="secret")
     headers = {} if header is None else {"authorization": header}
     for path, method in ((PATH, "POST"), ("/v1/models", "GET"), ("/rerank", "POST")):
@@ -154,7 +154,7 @@ def test_without_the_key_there_is_no_answer(model, header):
 
 
 @pytest.mark.parametrize("key", ["secret", "gehëim"])
-def test_with_the_key_there_is_an_answer(model, key):
+def test_with_the_key_a_request_is_answered(model, key):
     app = create_app(model, api_key=key)
     headers = {"authorization": f"Bearer {key}".encode()}
     assert ask(app, PATH, {"input": "a"}, headers=headers).is_success
@@ -164,7 +164,7 @@ def test_health_needs_no_key(model):
     assert ask(create_app(model, api_key="secret"), "/health").is_success
 
 
-def test_what_fails_in_the_model_is_not_told_to_the_client(app, monkeypatch, caplog):
+def test_an_error_of_the_model_is_not_disclosed_to_the_client(app, monkeypatch, caplog):
     def fail(*_):
         raise MemoryError("at 0x1234")
 
@@ -175,13 +175,13 @@ def test_what_fails_in_the_model_is_not_told_to_the_client(app, monkeypatch, cap
     assert "0x1234" not in answer.text
 
 
-def test_what_is_not_finite_is_not_sent(app, monkeypatch):
+def test_results_that_are_not_finite_are_not_sent(app, monkeypatch):
     rows = np.full((1, 20), np.nan, np.float32)
     monkeypatch.setattr(Embedder, "run", lambda *_: (rows, [1]))
     assert_error(ask(app, PATH, {"input": "a"}), 500, "not finite", code="not_finite")
 
 
-def test_what_would_overfill_the_queue_is_told_to_try_again(model, monkeypatch):
+def test_a_request_that_would_overfill_the_queue_is_told_to_retry(model, monkeypatch):
     """The first request is computed, the second waits, the third has no room."""
     release = threading.Event()
     run = Embedder.run
@@ -200,7 +200,7 @@ def test_what_would_overfill_the_queue_is_told_to_try_again(model, monkeypatch):
     assert int(refused.headers["retry-after"]) > 0
 
 
-def test_a_client_that_goes_takes_its_texts_out_of_the_queue(model, monkeypatch):
+def test_a_client_that_disconnects_removes_its_texts_from_the_queue(model, monkeypatch):
     release, computed = threading.Event(), []
 
     def run(_, items, *__):
@@ -244,7 +244,7 @@ async def status(app, text, *, goes):
     return sent[0]["status"]
 
 
-def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, model):
+def test_an_unsuitable_model_is_refused_at_the_start(tmp_path, model):
     several = CrossEncoder(write_cross_encoder(tmp_path / "several", 3))
     with pytest.raises(ValueError, match="gives 3 scores per pair; rerank needs a model with one"):
         create_app(model, several)

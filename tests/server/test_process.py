@@ -71,7 +71,7 @@ def post(url, body, **headers):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_answers_and_a_signal_ends_it(folder, number):
+def test_it_answers_until_a_signal_ends_it(folder, number):
     with serving(folder) as (process, url):
         (row,) = post(f"{url}/v1/embeddings", {"input": "deed", "model": "tiny"})["data"]
         process.send_signal(number)
@@ -81,7 +81,7 @@ def test_it_answers_and_a_signal_ends_it(folder, number):
     np.testing.assert_array_equal(np.array(row["embedding"], np.float32), expected)
 
 
-def test_a_reranker_is_served_beside_it(folder, tmp_path):
+def test_a_reranker_is_served_too(folder, tmp_path):
     ranks = str(write_cross_encoder(tmp_path / "ranks"))
     documents = ["a cab", "deed", "z"]
     with serving(folder, "--reranker", ranks) as (_, url):
@@ -93,7 +93,7 @@ def test_a_reranker_is_served_beside_it(folder, tmp_path):
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_the_key_is_asked_for(folder, by):
+def test_the_key_is_required(folder, by):
     arguments = ["--api-key", "secret"] if by == "argument" else []
     environment = {"SIMDFORMER_API_KEY": "secret"} if by == "environment" else {}
     with serving(folder, *arguments, **environment) as (_, url):
@@ -102,7 +102,7 @@ def test_the_key_is_asked_for(folder, by):
         assert "data" in post(f"{url}/v1/embeddings", body, Authorization="Bearer secret")
 
 
-def test_a_signal_in_the_middle_of_work_is_answered_soon(folder):
+def test_a_signal_during_work_ends_the_server_soon(folder):
     """What waits is refused, what is computed may be answered; nobody is left without an answer."""
     answers = []
     with serving(folder) as (process, url):
@@ -166,7 +166,7 @@ def ask_and_forget(url):
         post(f"{url}/v1/embeddings", {"input": "deed"})
 
 
-def test_a_public_address_without_a_key_is_warned_of(folder):
+def test_a_public_address_without_a_key_causes_a_warning(folder):
     process = subprocess.Popen(
         [sys.executable, "-m", "simdformer.cli", "serve", folder, "--port=0", "--host=0.0.0.0"],
         env=ENVIRONMENT,
@@ -183,7 +183,7 @@ def test_a_public_address_without_a_key_is_warned_of(folder):
     )
 
 
-def test_a_server_that_listens_a_moment_earlier_is_said(folder, capsys, monkeypatch):
+def test_another_server_that_listened_earlier_is_reported(folder, capsys, monkeypatch):
     """Both have bound the port before one listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -197,7 +197,7 @@ def test_a_server_that_listens_a_moment_earlier_is_said(folder, capsys, monkeypa
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
 
 
-def test_a_client_in_the_middle_of_its_body_keeps_nobody_up(folder):
+def test_a_client_in_the_middle_of_its_body_does_not_delay_the_end(folder):
     with serving(folder) as (process, url):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), WATCHDOG) as client:
@@ -209,7 +209,7 @@ def test_a_client_in_the_middle_of_its_body_keeps_nobody_up(folder):
         assert "Traceback" not in process.stderr.read()
 
 
-def test_an_address_that_is_taken_is_said(folder, capsys):
+def test_an_address_in_use_is_reported(folder, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", folder, "--port", str(port)]) == 1
@@ -219,17 +219,17 @@ def test_an_address_that_is_taken_is_said(folder, capsys):
     )
 
 
-def test_a_host_that_is_unknown_is_said(folder, capsys):
+def test_an_unknown_host_is_reported(folder, capsys):
     assert main(["serve", folder, "--host", "no such host"]) == 1
     assert "cannot listen on no such host:8080" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_said(tmp_path, capsys):
+def test_a_missing_model_is_reported(tmp_path, capsys):
     assert main(["serve", str(tmp_path / "none"), "--port", "0"]) == 1
     assert "no model" in capsys.readouterr().err
 
 
-def test_a_reranker_of_several_scores_is_said(folder, tmp_path, capsys):
+def test_a_reranker_with_several_scores_is_reported(folder, tmp_path, capsys):
     several = str(write_cross_encoder(tmp_path / "several", 3))
     assert main(["serve", folder, "--port", "0", "--reranker", several]) == 1
     assert f"{several}: the model gives 3 scores per pair" in capsys.readouterr().err
@@ -251,7 +251,7 @@ def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing)
         (["--port", "70000"], "expected a port, 0 to 65535"),
     ],
 )
-def test_wrong_usage_is_said(arguments, message, capsys):
+def test_wrong_usage_is_reported(arguments, message, capsys):
     with pytest.raises(SystemExit) as leaving:
         main(["serve", *arguments])
     assert leaving.value.code == 2

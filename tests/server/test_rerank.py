@@ -56,7 +56,7 @@ def test_top_n_keeps_the_best(reranker, app, top_n):
     assert answer["results"] == expected(reranker, TEXTS, top_n=top_n)
 
 
-def test_documents_may_be_objects_and_come_back_if_asked_for(reranker, app):
+def test_documents_may_be_objects_and_are_returned_on_request(reranker, app):
     documents = [{"text": "a cab"}, "deed"]
     body = {"query": QUERY, "documents": documents, "return_documents": True}
     results = ask(app, PATH, body).json()["results"]
@@ -71,7 +71,7 @@ def test_equal_scores_stay_in_order(app):
     assert [result["index"] for result in results] == [0, 1, 2, 3, 4]
 
 
-def test_a_saved_prompt_stands_before_the_query(tmp_path, model):
+def test_a_saved_prompt_is_put_before_the_query(tmp_path, model):
     config = {"prompts": {"query": "ask "}, "default_prompt_name": "query"}
     files = {"config_sentence_transformers.json": config}
     prompted = CrossEncoder(write_cross_encoder(tmp_path / "m", files=files))
@@ -80,7 +80,7 @@ def test_a_saved_prompt_stands_before_the_query(tmp_path, model):
     assert answer["results"] != expected(prompted, TEXTS, query="x")
 
 
-def test_rankings_and_embeddings_at_the_same_time_are_those_alone(reranker, model, app):
+def test_concurrent_rankings_and_embeddings_have_the_same_results(reranker, model, app):
     requests = []
     for i in range(10):
         documents = [f"{text} {i}" for text in TEXTS]
@@ -97,14 +97,14 @@ def test_both_models_are_listed(app):
     assert [m["id"] for m in ask(app, "/v1/models").json()["data"]] == ["tiny", "ranks"]
 
 
-def test_each_model_does_its_own_work(app):
+def test_each_route_uses_its_own_model(app):
     body = {"query": "a", "documents": ["b"], "model": "tiny"}
     assert_error(ask(app, PATH, body), 404, "served here: ranks", code="model_not_found")
     body = {"input": "a", "model": "ranks"}
     assert_error(ask(app, "/v1/embeddings", body), 404, "served here: tiny")
 
 
-def test_members_without_effect_are_taken(app):
+def test_fields_without_effect_are_accepted(app):
     body = {"query": "a", "documents": ["b", "deed"]}
     more = {"max_tokens_per_doc": 4096, "max_chunks_per_doc": 10, "rank_fields": ["text"]}
     more |= {"return_embeddings": False, "priority": 5}
@@ -113,7 +113,7 @@ def test_members_without_effect_are_taken(app):
 
 
 @pytest.mark.parametrize(("raw", "activation"), [(True, "Identity"), (False, "Sigmoid")])
-def test_raw_scores_chooses_logits_or_their_sigmoid(app, reranker, raw, activation):
+def test_raw_scores_selects_logits_or_their_sigmoid(app, reranker, raw, activation):
     documents = ["b", "deed", "a cab"]
     answer = ask(app, PATH, {"query": "a", "documents": documents, "raw_scores": raw}).json()
     scores = {row["index"]: row["relevance_score"] for row in answer["results"]}
@@ -122,7 +122,7 @@ def test_raw_scores_chooses_logits_or_their_sigmoid(app, reranker, raw, activati
     assert [scores[i] for i in range(3)] == expected.tolist()
 
 
-def test_without_a_reranker_there_is_nothing_to_ask(model):
+def test_without_a_reranker_rankings_are_refused(model):
     answer = ask(create_app(model), PATH, {"query": "a", "documents": ["b"]})
     assert_error(answer, 404, "no reranker is served", code="model_not_found")
 
@@ -151,7 +151,7 @@ def test_without_a_reranker_there_is_nothing_to_ask(model):
         ({"texts": ["x"]}, "texts", "unknown field"),
     ],
 )
-def test_a_wrong_member_is_named(app, members, param, message):
+def test_an_invalid_field_is_named(app, members, param, message):
     body = {"query": "a", "documents": ["b"], **members}
     answer = ask(app, PATH, method="POST", content=json.dumps(body))
     assert_error(answer, 400, message, param=param)

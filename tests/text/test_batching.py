@@ -37,7 +37,7 @@ def test_a_batch_ends_only_where_the_next_sequence_would_not_fit(lengths, budget
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=9), max_size=9))
-def test_packed_sequences_lie_end_to_end(sequences):
+def test_packed_sequences_are_concatenated(sequences):
     batch = pack(sequences)
     assert batch.input_ids.dtype == batch.cu_seqlens.dtype == np.int32
     assert batch.token_type_ids is None
@@ -53,7 +53,7 @@ def test_token_types_are_packed_like_ids():
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=9))
-def test_padding_is_dropped_at_the_end_of_a_sequence_only(sequences):
+def test_padding_is_removed_only_at_the_end_of_a_sequence(sequences):
     expected = []
     for ids in sequences:
         kept = list(ids)
@@ -80,7 +80,7 @@ def test_chunks_cover_all_texts_within_their_bounds(texts, max_texts, max_charac
         assert sum(map(len, part)) <= max_characters or len(part) == 1
 
 
-def test_chunks_read_no_further_than_they_must():
+def test_chunks_read_only_as_far_as_needed():
     read = []
     endless = (read.append(i) or "x" for i in count())
     next(chunks(endless, max_texts=3))
@@ -100,18 +100,18 @@ def workers():
     return [t for t in threading.enumerate() if t.name.startswith("simdformer-tokenizer")]
 
 
-def test_a_single_item_is_worked_on_without_a_thread():
+def test_a_single_item_is_processed_without_a_thread():
     threads = list(map_ahead(lambda _: threading.current_thread(), [1]))
     assert threads == [threading.current_thread()]
 
 
-def test_several_items_are_worked_on_in_another_thread():
+def test_several_items_are_processed_in_another_thread():
     threads = set(map_ahead(lambda _: threading.current_thread(), range(5)))
     assert len(threads) == 1
     assert threading.current_thread() not in threads
 
 
-def test_the_next_item_is_worked_on_while_the_caller_is_busy():
+def test_the_next_item_is_processed_while_the_caller_is_busy():
     done = [threading.Event() for _ in range(3)]
     results = map_ahead(lambda i: done[i].set(), range(3))
     next(results)
@@ -119,7 +119,7 @@ def test_the_next_item_is_worked_on_while_the_caller_is_busy():
     list(results)
 
 
-def test_items_are_taken_only_one_ahead():
+def test_at_most_one_item_is_read_ahead():
     taken = []
     results = map_ahead(square, (taken.append(i) or i for i in count()))
     assert list(islice(results, 5)) == [0, 1, 4, 9, 16]
@@ -151,7 +151,7 @@ def test_an_exception_of_the_caller_leaves_no_thread(error):
     assert workers() == []
 
 
-def test_an_exception_of_the_function_is_raised_in_its_place():
+def test_an_exception_of_the_function_is_raised_at_its_position():
     results = map_ahead(lambda x: 1 // x, [1, 1, 0, 1])
     assert list(islice(results, 2)) == [1, 1]
     with pytest.raises(ZeroDivisionError):

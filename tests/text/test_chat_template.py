@@ -89,7 +89,7 @@ def test_a_prompt_becomes_a_system_message(tmp_path, bare):
     assert_same_bits(model.encode_query("a cab"), expected)
 
 
-def test_a_saved_folder_says_whether_texts_become_messages(tmp_path, bare):
+def test_a_saved_folder_decides_whether_texts_become_messages(tmp_path, bare):
     folder = write_model(tmp_path / "m", files={"chat_template.jinja": FLAT})
     plain = SentenceTransformer(write_model(tmp_path / "plain"))
     assert_same_bits(SentenceTransformer(folder).encode(TEXTS), plain.encode(TEXTS))
@@ -98,7 +98,7 @@ def test_a_saved_folder_says_whether_texts_become_messages(tmp_path, bare):
     assert_same_bits(SentenceTransformer(folder).encode(TEXTS), expected)
 
 
-def test_what_the_template_puts_behind_the_content_is_not_cut(tmp_path, bare):
+def test_template_text_after_the_content_is_not_truncated(tmp_path, bare):
     config = message_config(format="flat") | {"max_seq_length": 6}
     files = {"chat_template.jinja": FLAT, "sentence_bert_config.json": config}
     model = SentenceTransformer(write_model(tmp_path / "m", files=files))
@@ -112,21 +112,21 @@ def test_what_the_template_puts_behind_the_content_is_not_cut(tmp_path, bare):
     assert_same_bits(got, bare.encode("[SEP]u a b c d"))
 
 
-def test_a_pair_becomes_a_message_for_each_of_its_parts(tmp_path):
+def test_each_part_of_a_pair_becomes_a_message(tmp_path):
     folder = write_cross_encoder(tmp_path / "m", files={"chat_template.jinja": FLAT})
     bare = CrossEncoder(write_cross_encoder(tmp_path / "b", files=BARE))
     expected = bare.predict([(f"[SEP]q {a}[SEP]d {b}[MASK]", "") for a, b in PAIRS])
     assert_same_bits(CrossEncoder(folder).predict(PAIRS), expected)
 
 
-def test_a_template_that_leaves_out_a_part_of_a_pair_is_refused(tmp_path):
+def test_a_template_that_drops_a_part_of_a_pair_is_refused(tmp_path):
     source = "{% for m in messages if m.role == 'query' %}{{ m.content }}{% endfor %}"
     folder = write_cross_encoder(tmp_path / "m", files={"chat_template.jinja": source})
-    with pytest.raises(ValueError, match=r"chat_template\.jinja: the chat template leaves out"):
+    with pytest.raises(ValueError, match=r"chat_template\.jinja: the chat template drops"):
         CrossEncoder(folder)
 
 
-def test_the_form_of_the_content_is_what_the_template_shows(tmp_path):
+def test_the_form_of_the_content_is_detected_from_the_template(tmp_path):
     assert rendered(tmp_path, PARTS) == "[SEP]x"
     assert rendered(tmp_path, FLAT) == "[SEP]u x[MASK]"
     assert rendered(tmp_path, "{{ messages[0].content }}", form="structured").startswith("[{")
@@ -160,7 +160,7 @@ def test_tags_and_filters_of_transformers_are_known(tmp_path):
         ("{{ range(1000000) | list }}", "[Rr]ange too big"),
     ],
 )
-def test_a_template_that_fails_or_reaches_out_is_an_error_that_names_its_file(
+def test_a_template_that_fails_or_accesses_internals_is_an_error_naming_its_file(
     tmp_path, source, match
 ):
     with pytest.raises(ValueError, match=rf"chat_template\.jinja: chat template: .*({match})"):

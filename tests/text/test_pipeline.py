@@ -21,25 +21,25 @@ def model(tmp_path):
     return SentenceTransformer(write_model(tmp_path / "m"), max_batch_tokens=64)
 
 
-def test_tokens_have_the_rows_of_their_texts(model):
+def test_tokenized_texts_have_the_rows_of_their_texts(model):
     tokens = model.pipeline.tokenizer(LETTERS)
     assert_same_bits(model.pipeline.rows_of_tokens(tokens), model.encode(LETTERS))
 
 
-def test_tokens_given_ready_are_counted(model):
+def test_tokens_of_tokenized_texts_are_counted(model):
     tokens = model.pipeline.tokenizer(LETTERS[:4])
     model.pipeline.rows_of_tokens(tokens)
     assert model.num_tokens == sum(map(len, tokens.input_ids))
 
 
-def test_every_pass_keeps_to_the_budget(model):
+def test_every_pass_is_within_the_budget(model):
     sizes = list(model.pipeline.passes(LETTERS, lambda batch: len(batch.input_ids)))
     assert max(sizes) <= 64
     assert sum(sizes) == sum(map(len, model.pipeline.tokenizer(LETTERS).input_ids))
     assert all(a + b > 64 for a, b in pairwise(sizes[:100]))  # and uses it
 
 
-def test_a_new_limit_does_not_change_a_call_that_runs(model):
+def test_a_new_limit_does_not_change_a_running_call(model):
     expected = model.encode(LETTERS)
     stream = model.encode_stream(iter(LETTERS))
     parts = [next(stream)]
@@ -49,7 +49,7 @@ def test_a_new_limit_does_not_change_a_call_that_runs(model):
     assert model.truncated_texts == 0
 
 
-def test_a_warning_from_within_a_stream_points_at_the_caller(model):
+def test_a_warning_in_a_stream_points_at_the_caller(model):
     model.max_seq_length = 4
     with pytest.warns(UserWarning, match="max_seq_length=4 tokens") as seen:
         list(model.encode_stream(iter(LETTERS)))
@@ -77,6 +77,6 @@ def test_the_server_computes_prompts_of_one_length_together(model):
         assert_same_bits(row, model.encode(text, prompt=prompt))
 
 
-def test_a_longer_limit_than_the_models_positions_names_the_argument(model):
+def test_the_error_for_a_limit_beyond_the_positions_names_the_argument(model):
     with pytest.raises(ValueError, match=f"limit must be at most {TINY.max_positions}"):
         model.pipeline.limit_length("limit", TINY.max_positions + 1)

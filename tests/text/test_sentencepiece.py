@@ -34,11 +34,11 @@ def pieces(folder, text, **options):
         ("Llama", "▁the ▁cat ▁ <0xEF> <0xAC> <0x81>"),
     ],
 )
-def test_a_text_is_cut_into_pieces_with_the_classes_tokens_around_it(kind, expected, tmp_path):
+def test_a_text_is_split_into_pieces_with_the_special_tokens_of_the_class(kind, expected, tmp_path):
     assert pieces(write_folder(tmp_path, kind, "as it is", old=True), "the cat ﬁ") == expected
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
+def test_a_file_of_another_format_is_refused(tmp_path):
     folder = write_folder(tmp_path, "T5", "as it is", old=True)
     (folder / "spiece.model").write_bytes(b"\xff" * 50)
     with pytest.raises(ValueError, match=r"spiece\.model: not a SentencePiece model"):

@@ -44,7 +44,7 @@ def ours(template="bert", *, limit, side="right", pairs=True, **options):
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [4, 5, 6, 11, 12])
-def test_pairs_of_any_lengths_are_cut_as_the_library_cuts_them(template, side, limit):
+def test_pairs_are_truncated_as_by_the_library(template, side, limit):
     theirs = library_tokenizer(template)
     theirs.enable_truncation(limit, strategy="longest_first", direction=side)
     pairs = [("abcdefghijklmnopqrstuvwxyzabcd"[:n], "z" * m) for n in LENGTHS for m in LENGTHS]
@@ -58,7 +58,7 @@ def test_pairs_of_any_lengths_are_cut_as_the_library_cuts_them(template, side, l
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("limit", [2, 3, 6])
-def test_single_texts_are_cut_as_the_library_cuts_them(side, limit):
+def test_single_texts_are_truncated_as_by_the_library(side, limit):
     theirs = library_tokenizer()
     theirs.enable_truncation(limit, direction=side)
     texts = ["abcdefgh"[:n] for n in range(9)]
@@ -68,7 +68,7 @@ def test_single_texts_are_cut_as_the_library_cuts_them(side, limit):
     assert tokens.num_truncated == sum(bool(encoding.overflowing) for encoding in expected)
 
 
-def test_special_tokens_in_the_text_are_cut_like_any_other():
+def test_special_tokens_in_the_text_are_truncated_like_others():
     theirs = library_tokenizer()
     theirs.enable_truncation(8)
     pair = ("a [SEP] b [CLS] c", "d [SEP] [SEP] e f")
@@ -91,7 +91,7 @@ def test_the_second_text_has_token_type_1_unless_the_model_has_no_types():
     assert ours("roberta", limit=9)([("ab", "c")]).type_ids is None
 
 
-def test_another_limit_keeps_the_rest_and_leaves_the_first_as_it_is():
+def test_another_limit_changes_only_the_copy():
     tokenizer = ours(limit=9, side="left")
     shorter = tokenizer.with_max_seq_length(6)
     assert shorter([("abc", "def")]).input_ids == ours(limit=6, side="left")([("abc", "def")])[0]
@@ -103,7 +103,7 @@ def test_a_pair_needs_room_for_its_special_tokens():
         ours("roberta", limit=3)
 
 
-def test_two_texts_of_many_pieces_are_cut_at_once():
+def test_two_long_texts_are_truncated_quickly():
     # The library's truncation makes each combination of their 200 pieces: minutes, and all memory.
     pair = ("a " * 20_000, "b " * 20_000)
     tokens = ours(limit=103)([pair])

@@ -54,7 +54,7 @@ def test_a_token_for_unknown_words_must_be_in_the_vocabulary(kind, variant, tmp_
         load(folder)
 
 
-def test_a_class_that_is_not_written_down_is_refused(tmp_path):
+def test_an_unsupported_class_is_refused(tmp_path):
     folder = write_folder(tmp_path, "BERT", "as it is")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
     match = (
@@ -64,7 +64,7 @@ def test_a_class_that_is_not_written_down_is_refused(tmp_path):
         load(folder)
 
 
-def test_a_class_that_nobody_knows_takes_tokenizer_json_as_it_is(tmp_path):
+def test_an_unknown_class_uses_tokenizer_json_unchanged(tmp_path):
     folder = write_folder(tmp_path, "BERT", "pre-tokenizer of its own")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "MyTokenizer"}')
     assert read_tokenizer(folder, {}).tokenizer.pre_tokenizer.__class__.__name__ == "Whitespace"
@@ -88,7 +88,7 @@ def test_a_class_that_nobody_knows_takes_tokenizer_json_as_it_is(tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_field_that_cannot_be_is_named(fields, match, tmp_path):
+def test_an_invalid_field_is_named(fields, match, tmp_path):
     folder = write_folder(tmp_path, "BERT", "as it is")
     (folder / "tokenizer_config.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match=match) as error:
@@ -123,14 +123,14 @@ def test_a_unigram_class_refuses_another_model(tmp_path):
         load(folder)
 
 
-def test_overrides_count_more_than_every_file(tmp_path):
+def test_overrides_have_precedence_over_every_file(tmp_path):
     folder = write_folder(tmp_path, "BERT", "a map")  # which puts <q> and [r] around a text
     overrides = {"sep_token": "x", "cls_token": "y", "do_lower_case": False}
     tokenizer = load(folder, overrides=overrides)
     assert tokenizer.spell(tokenizer(["The"]).input_ids[0]) == ("y", "T", "##h", "##e", "x")
 
 
-def test_the_newest_of_several_definitions_is_taken(tmp_path):
+def test_the_newest_of_several_definitions_is_used(tmp_path):
     folder = write_folder(tmp_path, "BERT, generic", "as it is")
     parsed = json.loads((folder / "tokenizer.json").read_text())
     parsed["normalizer"] = {"type": "Replace", "pattern": {"String": "a"}, "content": "the"}
@@ -144,7 +144,7 @@ def test_the_newest_of_several_definitions_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_texts_are_cut_at_the_side_that_the_files_name(side, tmp_path):
+def test_texts_are_truncated_on_the_declared_side(side, tmp_path):
     folder = write_folder(tmp_path, "BERT", "as it is")
     (folder / "tokenizer_config.json").write_text(json.dumps({"truncation_side": side}))
     tokenizer = load_tokenizer(folder, **{**OPTIONS, "max_seq_length": 3})
@@ -157,19 +157,19 @@ def test_special_tokens_of_a_text_can_be_split(tmp_path):
     assert load(folder)(["[SEP]"]).input_ids[0].count(3) == 1
 
 
-def test_a_class_with_left_padding_says_so(tmp_path):
+def test_a_class_with_left_padding_pads_on_the_left(tmp_path):
     assert load(write_folder(tmp_path / "a", "Gemma", "as it is")).files.padding_side == "left"
     assert load(write_folder(tmp_path / "b", "BERT", "as it is")).files.padding_side == "right"
 
 
-def test_a_model_pads_at_the_side_that_the_files_name(tmp_path):
+def test_a_model_pads_on_the_declared_side(tmp_path):
     files = {"tokenizer_config.json": {"padding_side": "left"}}
     tokens = SentenceTransformer(write_model(tmp_path, files=files)).tokenize(["a", "a b c"])
     assert tokens["attention_mask"].tolist() == [[0, 0, 1, 1, 1], [1] * 5]
     assert tokens["input_ids"][0].tolist() == [0, 0, 2, 5, 3]
 
 
-def test_special_tokens_that_no_file_names_are_the_classes(tmp_path):
+def test_undeclared_special_tokens_are_those_of_the_class(tmp_path):
     model = SentenceTransformer(write_model(tmp_path, files={"tokenizer_config.json": None}))
     assert model.tokenizer.cls_token == "[CLS]"
     assert model.tokenizer.mask_token_id == 4

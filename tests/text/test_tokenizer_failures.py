@@ -92,12 +92,12 @@ def test_without_threads_texts_are_tokenized_one_by_one(failing, tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), MemoryError()])
-def test_what_is_not_the_librarys_is_raised_as_it_is(failing, error):
+def test_exceptions_of_other_origin_are_raised_unchanged(failing, error):
     with pytest.raises(type(error)):
         failing(error)(["a", "b"])
 
 
-def test_without_threads_work_ahead_is_done_in_the_callers(monkeypatch):
+def test_without_threads_work_is_done_in_the_callers_thread(monkeypatch):
     def start(_):
         raise RuntimeError("can't start new thread")
 

@@ -86,7 +86,7 @@ def test_robertas_words_are_joined_by_merges(tmp_path):
     assert tokens.type_ids is None
 
 
-def test_a_blank_before_robertas_first_word_is_a_setting(tmp_path):
+def test_a_space_before_robertas_first_word_is_a_setting(tmp_path):
     write_tokenizer(tmp_path, "roberta", settings={"add_prefix_space": True})
     assert ids(tmp_path, "a") == numbers("<s>", "Ġa", "</s>", of=BYTES)
 
@@ -100,7 +100,7 @@ def test_a_blank_before_robertas_first_word_is_a_setting(tmp_path):
         ({"strip_accents": False}, ["a", "[UNK]"]),
     ],
 )
-def test_the_settings_of_the_normalizer_count(tmp_path, settings, tokens):
+def test_the_settings_of_the_normalizer_are_applied(tmp_path, settings, tokens):
     write_tokenizer(tmp_path, settings=settings)
     assert ids(tmp_path, "A é") == numbers("[CLS]", *tokens, "[SEP]")
 
@@ -124,7 +124,7 @@ def test_special_tokens_may_be_named_in_either_file(tmp_path, name, token):
     assert load(tmp_path).files.pad_id == VOCABULARY.index("0")
 
 
-def test_the_map_is_not_read_where_the_settings_have_all_tokens(tmp_path):
+def test_the_map_is_not_read_if_the_settings_have_all_tokens(tmp_path):
     added = {"57": {"content": "0", "special": True}}
     files = {"special_tokens_map.json": {"cls_token": "1"}}
     write_tokenizer(
@@ -153,18 +153,18 @@ def test_added_tokens_are_numbered_behind_the_vocabulary(tmp_path, files):
     assert ids(tmp_path, "a<x> <y>") == [*numbers("[CLS]", "a"), 61, 62, *numbers("[SEP]")]
 
 
-def test_the_mask_of_mpnet_takes_the_blank_before_it_along(tmp_path):
+def test_the_mask_of_mpnet_includes_the_space_before_it(tmp_path):
     tokenizer = load(write_tokenizer(tmp_path, "mpnet"))._tokenizer
     (mask,) = (t for t in tokenizer.get_added_tokens_decoder().values() if t.content == "<mask>")
     assert mask.lstrip
 
 
 @pytest.mark.parametrize("model_type", ["bert", "mpnet", "roberta"])
-def test_the_pad_token_is_the_classes_own(tmp_path, model_type):
+def test_the_pad_token_is_that_of_the_class(tmp_path, model_type):
     assert load(write_tokenizer(tmp_path, model_type)).files.pad_id == int(model_type != "bert")
 
 
-def test_a_tokenizers_class_counts_more_than_the_models_type(tmp_path):
+def test_a_tokenizers_class_has_precedence_over_the_model_type(tmp_path):
     settings = {"tokenizer_class": "MPNetTokenizerFast"}
     write_tokenizer(tmp_path, settings=settings, files={"vocab.txt": MPNET_TXT})
     assert ids(tmp_path, "a") == numbers("<s>", "a", "</s>", of=MPNET_TXT.split("\n"))
@@ -179,7 +179,7 @@ def test_tokenizer_json_comes_first(tmp_path):
     assert ids(tmp_path, "a") == [7]
 
 
-def test_old_settings_have_the_limit_under_another_name(tmp_path):
+def test_old_settings_name_the_limit_differently(tmp_path):
     write_tokenizer(tmp_path, settings={"max_len": 9})
     assert load(tmp_path).max_seq_length == 9
 
@@ -187,11 +187,11 @@ def test_old_settings_have_the_limit_under_another_name(tmp_path):
 # What is refused
 
 
-def test_a_vocabulary_that_no_class_reads_is_named_with_what_to_do(tmp_path):
+def test_the_error_for_an_unusable_vocabulary_says_what_to_do(tmp_path):
     pieces = {"sentencepiece.bpe.model": b"x"}
     write_tokenizer(tmp_path, "modernbert", files=pieces)
     match = (
-        r"no tokenizer\.json in .*; a tokenizer of the generic class needs this file,"
+        r"no tokenizer\.json in .*; a tokenizer of the generic class needs this file;"
         r" sentencepiece\.bpe\.model cannot be used instead; .* save_pretrained"
     )
     refused(tmp_path, match, FileNotFoundError)
@@ -243,6 +243,6 @@ def test_a_damaged_vocabulary_is_named(tmp_path, model_type, files, match):
     ],
     ids=lambda settings: str(settings)[:50],
 )
-def test_tokens_that_are_none_are_refused(tmp_path, settings):
+def test_invalid_tokens_are_refused(tmp_path, settings):
     write_tokenizer(tmp_path, settings=settings)
     refused(tmp_path, r"tokenizer_config\.json: ")

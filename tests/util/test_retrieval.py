@@ -39,7 +39,7 @@ def test_a_search_finds_the_best_of_all_in_order(score_function, chunks, top_k):
         assert all(type(v) in (int, float) for hit in hits for v in hit.values())
 
 
-def test_one_query_a_list_and_integers_are_embeddings_too():
+def test_one_query_lists_and_integers_are_accepted():
     (hits,) = semantic_search([1, 0], [[0, 3], [2, 0], [2, 0]], top_k=2)
     assert hits == [{"corpus_id": 1, "score": 1.0}, {"corpus_id": 2, "score": 1.0}]
 
@@ -51,7 +51,7 @@ def test_an_empty_corpus_gives_empty_rows():
 
 @pytest.mark.parametrize("max_pairs", [3, 20, 5000])
 @pytest.mark.parametrize("chunks", [(5000, 100000), (7, 11)])
-def test_mining_finds_each_pair_once_by_falling_score(max_pairs, chunks):
+def test_mining_finds_each_pair_once_by_descending_score(max_pairs, chunks):
     found = paraphrase_mining_embeddings(CORPUS, *chunks, max_pairs=max_pairs)
     scores = cos_sim(CORPUS, CORPUS)
     pairs = sorted(combinations(range(len(CORPUS)), 2), key=lambda pair: -scores[pair])
@@ -64,7 +64,7 @@ def test_mining_finds_each_pair_once_by_falling_score(max_pairs, chunks):
     )
 
 
-def test_mining_looks_at_top_k_others_of_each():
+def test_mining_considers_top_k_others_of_each():
     found = paraphrase_mining_embeddings(CORPUS, top_k=1)
     scores = cos_sim(CORPUS, CORPUS)
     np.fill_diagonal(scores, -2)
@@ -72,7 +72,7 @@ def test_mining_looks_at_top_k_others_of_each():
     assert {(i, j) for _, i, j in found} == nearest
 
 
-def test_mining_among_equal_embeddings_passes_over_itself():
+def test_mining_among_equal_embeddings_excludes_itself():
     found = paraphrase_mining_embeddings(np.ones((4, 3)), top_k=5)
     assert [(i, j) for _, i, j in found] == list(combinations(range(4), 2))
 
@@ -82,7 +82,7 @@ def test_mining_of_texts_encodes_them(model):
     assert paraphrase_mining(model, TEXTS, prompt="ab ") == expected
 
 
-def test_communities_are_the_near_ones_largest_first():
+def test_communities_contain_close_embeddings_and_the_largest_comes_first():
     centres = np.eye(3, 8)
     noise = 0.01 * rng.standard_normal((30, 8))
     rows = np.repeat(centres, [15, 5, 10], axis=0) + noise
@@ -98,7 +98,7 @@ def test_communities_are_the_near_ones_largest_first():
         assert (scores[group[0], group] >= 0.9).all()
 
 
-def test_small_communities_are_left_out():
+def test_small_communities_are_not_returned():
     rows = np.eye(4)
     assert community_detection(rows, min_community_size=2) == []
     assert sorted(map(tuple, community_detection(rows, min_community_size=1))) == [
@@ -132,7 +132,7 @@ def test_a_member_is_in_one_community():
         (lambda: community_detection(CORPUS, batch_size=0), "batch_size must be a positive"),
     ],
 )
-def test_what_cannot_be_searched_is_refused(call, match):
+def test_invalid_arguments_are_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
 
@@ -158,7 +158,7 @@ def test_matrices_are_quantized_with_the_same_ranges():
 
 
 @pytest.mark.parametrize(("precision", "width"), [("int8", 12), ("uint8", 12), ("binary", 2)])
-def test_no_embeddings_have_their_width(precision, width):
+def test_an_empty_matrix_of_embeddings_keeps_its_width(precision, width):
     assert quantize_embeddings(CORPUS[:0], precision).shape == (0, width)
 
 
