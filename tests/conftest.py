@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: every test that asks for `isa` runs once a level this CPU has."""
+"""Fixtures of the whole suite. A test with the fixture `isa` runs once per level that this CPU supports."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# The quick suite tries the same examples each time, so that a failure is never luck;
-# HYPOTHESIS_PROFILE=thorough searches further, differently each time.
+# The quick suite always tests the same examples, so that failures are reproducible.
+# HYPOTHESIS_PROFILE=thorough tests more examples, different ones each time.
 settings.register_profile("quick", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-# A shell starts what it runs in the background with SIGINT ignored, and the children that tests
-# interrupt would inherit that.
+# A shell starts background processes with SIGINT ignored. The child processes that tests interrupt would
+# inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# What they look at is Linux's: /proc, CPU masks, forks, /dev/full, pipes with names.
+# These test features of Linux: /proc, CPU masks, forks, /dev/full, named pipes.
 if sys.platform != "linux":
     collect_ignore_glob = [
         "checkpoint/test_regular_files.py",
@@ -34,14 +34,14 @@ if sys.platform != "linux":
     ]
 
 
-# Folders whose tests compute at the active level. Those that ask for `isa` visit every level anyway.
+# Folders whose tests compute at the active level. Tests with the fixture `isa` run at every level anyway.
 LEVEL_FOLDERS = {"functional", "int8", "layers", "models", "nn", "pipeline"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        # What is refused, and how arguments are read, is the same at every level.
+        # Errors and the handling of arguments are the same at every level.
         checks = item.path.stem.endswith(("errors", "arguments"))
         if item.path.parent.name in LEVEL_FOLDERS and "isa" not in item.fixturenames and not checks:
             item.add_marker("level")
@@ -64,7 +64,7 @@ def table(isa):
 
 @pytest.fixture
 def active_isa(isa):
-    """What is built and run inside the test uses this level; afterwards the old one is back."""
+    """Layers that are built and run in the test use this level. The old level is restored afterwards."""
     from simdformer import _core
 
     before = _core.active_isa()
@@ -75,7 +75,7 @@ def active_isa(isa):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A tiny BERT with mean pooling; files about another model have a fixture of their own."""
+    """A tiny BERT with mean pooling. Files that test other models override this fixture."""
     from simdformer import SentenceTransformer
     from tests.support.model_fixtures import write_model
 

@@ -1,5 +1,5 @@
-"""Weights are read as they were written, in every layout of the field, and damage is named. PyTorch's files
-have tests of their own, test_torch.py."""
+"""Reading weights: tensors are read as they were written, in every layout in use, and errors name what is
+damaged. PyTorch's files are tested in test_torch.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TENSORS = {
 
 
 def write_raw(path, header, body=b""):
-    """A safetensors file with any header at all."""
+    """A safetensors file with an arbitrary header."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + body)
 
@@ -53,7 +53,7 @@ def test_other_floats_become_float32(tmp_path, dtype):
 
 
 def test_bfloat16_becomes_float32(tmp_path):
-    bits = np.array([0x3F80, 0xC000, 0x0001, 0x7F7F], np.uint16)  # 1, -2, a denormal, the greatest
+    bits = np.array([0x3F80, 0xC000, 0x0001, 0x7F7F], np.uint16)  # 1, -2, a denormal, the largest
     header = {"x": {"dtype": "BF16", "shape": [2, 2], "data_offsets": [0, 8]}}
     write_raw(tmp_path / "model.safetensors", header, bits.tobytes())
     with Checkpoint(tmp_path) as checkpoint:
@@ -166,7 +166,7 @@ def test_a_header_length_beyond_the_file_is_refused_without_allocating_it(tmp_pa
 
 
 def test_a_file_that_shrinks_while_it_is_open_is_an_exception(tmp_path):
-    # Under a memory map this would be SIGBUS.
+    # With a memory map this would be SIGBUS.
     path = tmp_path / "model.safetensors"
     save_file({"x": np.ones(100_000, np.float32)}, path)
     with Checkpoint(tmp_path) as checkpoint:

@@ -1,4 +1,4 @@
-"""Weights in files of PyTorch before 1.6, which lie behind pickles that are not unpickled."""
+"""Weights in files of PyTorch before 1.6. The pickles in them are not unpickled."""
 
 from __future__ import annotations
 

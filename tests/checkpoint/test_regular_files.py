@@ -1,4 +1,4 @@
-"""A loader reads regular files of bounded size: neither pipes nor devices, which have no end."""
+"""Loaders read regular files of bounded size. Pipes and devices, which have no end, are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_json_that_is_not_a_regular_file_is_refused_by_its_path(tmp_path, make):
 def test_json_beyond_the_bound_is_not_read(tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(b"{}")
-    os.truncate(path, 1 << 40)  # without a byte on the disk
+    os.truncate(path, 1 << 40)  # a sparse file, which uses no disk space
     with pytest.raises(ValueError, match=r"x\.json: more than \d+ bytes"):
         read_json(path)
 

@@ -1,5 +1,5 @@
-"""Weights in PyTorch's files are read as they were written, and whatever else such a file may hold or do is
-refused: nothing in it runs."""
+"""PyTorch's files: weights are read as they were written. All other contents are refused, and nothing in a
+file is executed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def assert_holds(path, tensors):
 
 
 def refused(path, match):
-    """The error names the file, and the reason."""
+    """Check that the error names the file and the reason."""
     with pytest.raises(ValueError, match=match) as error:
         Checkpoint(path)
     assert str(error.value).startswith(f"{path}: ")
@@ -67,7 +67,7 @@ def path(tmp_path):
     return tmp_path / "pytorch_model.bin"
 
 
-# What is read
+# Files that are read
 
 
 def test_tensors_are_read_as_they_were_written(path):
@@ -95,7 +95,7 @@ def test_other_floats_become_float32(path, dtype):
 
 
 def test_bfloat16_becomes_float32(path):
-    bits = np.array([0x3F80, 0xC000, 0x0001, 0x7F7F], np.uint16)  # 1, -2, a denormal, the greatest
+    bits = np.array([0x3F80, 0xC000, 0x0001, 0x7F7F], np.uint16)  # 1, -2, a denormal, the largest
     stored = storage("BFloat16", size=4)
     write_archive(path, state_dict({"x": tensor((4,), (1,), stored=stored)}), [bits.tobytes()])
     expected = np.array([1, -2, 2.0**-133, (2 - 2**-7) * 2.0**127], np.float32)
@@ -133,7 +133,7 @@ def test_views_of_a_storage_are_read_in_c_order(path, view, expected):
 
 
 def test_tied_weights_share_a_storage(path):
-    # The second time torch.save takes the storage from its memo.
+    # torch.save takes the storage from its memo the second time.
     first, second = storage() + b"q\x05", b"h\x05"
     items = {"a": tensor(stored=first), "b": tensor((6,), (1,), stored=second)}
     write_archive(path, state_dict(items), [SIX.tobytes()])
@@ -192,7 +192,7 @@ def test_a_shard_elsewhere_or_of_another_kind_is_refused(tmp_path, shard):
     refused(tmp_path / "pytorch_model.bin.index.json", "shard")
 
 
-# Pickles that do anything else
+# Pickles with other contents
 
 ODD_CALLS = {
     "a tensor of nothing": call("torch._utils", "_rebuild_tensor_v2"),
@@ -225,7 +225,7 @@ def test_what_torch_save_does_not_write_is_refused(path, value):
 
 
 class Trap:
-    """Pickled, it runs whatever it is given."""
+    """When unpickled, it executes its argument."""
 
     def __init__(self, function, *arguments):
         self.reduced = function, arguments
@@ -241,7 +241,7 @@ def test_no_pickle_is_executed(path, tmp_path, protocol):
         write_archive(path, pickle.dumps({"x": trap}, protocol))
         refused(path, "neither imported nor run|it is not run|a pickle of protocol")
     pickle.loads(pickle.dumps(Trap(open, file, "w"), protocol)).close()
-    assert (tmp_path / "executed").exists()  # the trap is a trap
+    assert (tmp_path / "executed").exists()  # the trap works
 
 
 @pytest.mark.parametrize(
@@ -300,12 +300,12 @@ def test_every_instruction_that_is_run_is_one_of_pickles():
         (b"cos\nsystem", "a name without an end"),
         (b"c" + b"x" * 2000 + b"\nx\n.", "a name without an end"),
         (b"\x8a\xff\x01.", "cut short"),
-        # Deep nesting would end the process if it were hashed, compared or shown.
+        # Deep nesting would end the process if the value were hashed, compared or printed.
         (b")" + b"\x85" * 300_000 + b".", "it contains a tuple"),
         (b"})" + b"\x85" * 300_000 + b"Ns.", "a tuple as its key"),
         (b")" + b"\x85" * 300_000 + b"Q", "describes a storage"),
         (b"(" * 300_000, "cut short"),
-        (b"}q\x00" + text("x") + b"h\x00s.", "'x' is a dict"),  # it holds itself
+        (b"}q\x00" + text("x") + b"h\x00s.", "'x' is a dict"),  # the dict contains itself
     ],
     ids=lambda value: str(value)[:24],
 )
@@ -330,7 +330,7 @@ def test_a_pickle_of_many_megabytes_is_not_read(path):
     refused(path, "data.pkl has 5242880 bytes")
 
 
-# Shapes and storages that lie
+# False shapes and storages
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_storage_that_more_tensors_share_than_any_model_has_is_refused(path):
     refused(path, "10001 tensors of 400040000 bytes share the few in the file")
 
 
-# Archives that lie
+# Damaged archives
 
 
 @pytest.mark.parametrize(
@@ -452,7 +452,7 @@ def test_a_false_zip_directory_is_refused(path, size, offset, match):
 def test_an_entry_beyond_the_file_is_refused(path):
     write_torch(path, TENSORS)
     whole = bytearray(path.read_bytes())
-    at = whole.rindex(b"PK\1\2")  # the last entry's header in the directory: of "empty"
+    at = whole.rindex(b"PK\1\2")  # the last entry in the directory, "empty"
     whole[at + 20 : at + 28] = struct.pack("<LL", 2**31, 2**31)
     path.write_bytes(whole)
     refused(path, "the entry 'pytorch_model/data/3' ends beyond the file")
@@ -500,7 +500,8 @@ def test_entries_are_where_zipfile_finds_them(path, monkeypatch, zip64):
 
 
 def test_a_training_checkpoint_error_names_the_dict_to_save(path):
-    """A model's dict, an optimizer's with numbers for keys, lists and floats, and an epoch."""
+    """It contains a model's dict, an optimizer's dict with numbers as keys, lists and floats, and an
+    epoch."""
     model = state_dict({"weight": tensor(), "bias": tensor()})[2:-1]
     state = b"}(K\x00" + state_dict({"step": tensor()})[2:-1] + b"u"
     groups = b"](}" + text("lr") + b"G" + struct.pack(">d", 0.1) + b"s" + b"}e"

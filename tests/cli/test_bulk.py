@@ -1,4 +1,4 @@
-"""simdformer embed of many inputs: files, folders, patterns, compressions, fields, records skipped."""
+"""simdformer embed with many inputs: files, folders, patterns, compression, fields, skipped records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arrow_table():
 
 
 def write(path, texts=TEXTS):
-    """Texts in the format that the path's suffix names."""
+    """Write texts in the format of the path's suffix."""
     name = path.name
     if name.endswith(".parquet"):
         pq.write_table(arrow_table(), path)

@@ -1,4 +1,4 @@
-"""simdformer embed --chunk: long texts cut between words, with their places."""
+"""simdformer embed --chunk: long texts are split between words, and the output has the limits of chunks."""
 
 from __future__ import annotations
 

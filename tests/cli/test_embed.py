@@ -1,4 +1,4 @@
-"""simdformer embed, with the default model: the vectors are encode's, and failures leave no trace."""
+"""simdformer embed with the default model: the vectors are those of encode, and failures leave no files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def model():
     model = SentenceTransformer("all-MiniLM-L6-v2")
-    with pytest.warns(UserWarning, match="truncated"):  # once a model; not what is tested here
+    with pytest.warns(UserWarning, match="truncated"):  # once per model; not tested here
         model.encode(TEXTS)
     return model
 
@@ -39,7 +39,7 @@ def vectors(model):
 
 @pytest.fixture
 def corpus(tmp_path):
-    """The path of TEXTS in the format asked for, under the field "body" where there are fields."""
+    """The path of TEXTS in the given format. Formats with fields have them in the field "body"."""
 
     def write(format_):
         path = tmp_path / f"corpus.{format_}"

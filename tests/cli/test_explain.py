@@ -1,4 +1,4 @@
-"""simdformer explain: its files, whole or not at all."""
+"""simdformer explain: its files are written completely or not at all."""
 
 from __future__ import annotations
 

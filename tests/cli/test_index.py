@@ -1,4 +1,4 @@
-"""simdformer search --embeddings: the vectors that embed saved, in each format, and those that do not fit."""
+"""simdformer search --embeddings: vectors saved by embed, in each format, and vectors that do not match."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def embed(corpus, out, *arguments):
 
 
 def search(capsys, *arguments):
-    """The answer to one query."""
+    """The result for one query."""
     capsys.readouterr()
     assert main(["search", "pets", "--json", *arguments]) == 0
     return json.loads(capsys.readouterr().out)

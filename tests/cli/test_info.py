@@ -1,4 +1,4 @@
-"""simdformer info and the command as a whole: what it says of itself and of a model."""
+"""simdformer info, and the command as a whole: the information about itself and about a model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_info_of_a_model_shows_its_architecture(capsys):
     assert (shown["num_hidden_layers"], shown["hidden_size"]) == (6, 384)
     assert shown["pooling"] == ["mean"]
     assert shown["normalize"] is True
-    # Its files: 22,713,216 float32 weights are stored, 4 bytes each, behind a short header.
+    # The files contain 22,713,216 float32 weights of 4 bytes each, and a short header.
     assert shown["parameters"] == 22_713_216
     assert 0 < shown["files"]["model.safetensors"] - 4 * shown["parameters"] < 100_000
 
@@ -63,7 +63,7 @@ def test_info_lists_the_files_with_their_sizes(capsys):
 
 
 def test_info_counts_and_lists_the_weights_that_are_read(tmp_path, capsys):
-    """Not another format's of the same numbers."""
+    """Weights of the same model in another format are not counted."""
     folder = write_model(tmp_path / "m", kinds=("Transformer", "Pooling", "Dense"))
     weight, bias = write_dense(folder / "2_Dense", TINY.hidden_size, 7)
     (folder / "2_Dense" / "model.safetensors").unlink()
@@ -174,7 +174,7 @@ def test_wrong_usage_exits_with_2(arguments):
 
 
 def test_warnings_for_developers_are_not_shown(monkeypatch, capsys):
-    """As an import that Ctrl-C interrupts gives one, of the file it left open."""
+    """An import interrupted by Ctrl-C causes such a warning, about the file that it left open."""
 
     def run(args):  # noqa: ARG001
         for category in (ResourceWarning, DeprecationWarning, ImportWarning, UserWarning):

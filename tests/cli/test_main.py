@@ -94,7 +94,8 @@ def test_lines_of_a_message_are_joined(message, expected):
     assert one_line(message) == expected
 
 
-# A shell asks by these variables (argcomplete's protocol): the answer goes to descriptor 8.
+# A shell sets these variables to ask for completions (protocol of argcomplete). The answer goes to descriptor
+# 8.
 ASK = """
 import os, sys
 os.dup2(1, 8)
@@ -159,7 +160,7 @@ def test_a_shell_completes_a_command_by_the_documented_setup(tmp_path, shell):
     }, done.stderr
 
 
-# What a person types into the shell's start file, and then a key press by hand.
+# The line that users add to the start file of their shell, and then a press of the Tab key.
 SHELLS = {
     "bash": """
         eval "$(register-python-argcomplete simdformer)"

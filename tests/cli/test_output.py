@@ -1,4 +1,4 @@
-"""Writing: a file appears whole or not at all, and what is in it reads back bit by bit."""
+"""Writing files: a file appears complete or not at all, and reading it returns the same bits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_file_removed_as_an_orphan_before_it_is_locked_is_created_again(tmp_pa
 
 
 def test_npy_can_be_memory_mapped(tmp_path, rng):
-    """What follows the header is aligned and of the length that the header says."""
+    """The data after the header is aligned and has the length given in the header."""
     chunk = rng.standard_normal((5, 4)).astype(np.float32)
     write_npy(tmp_path / "out.npy", [chunk], 4)
     assert_same_bits(np.asarray(np.load(tmp_path / "out.npy", mmap_mode="r")), chunk)

@@ -1,4 +1,4 @@
-"""The command as a process: signals, closed pipes, full disks. Watchdogs bound every wait."""
+"""The command as a process: signals, closed pipes, full disks. Every wait has a timeout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import ROOT
 
-# Far more work than any of these tests lets it finish.
+# Much more work than can be finished during these tests.
 ENDLESS = "the quick brown fox jumps over the lazy dog and runs on\n" * 400_000
 WATCHDOG = 60
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -29,7 +29,7 @@ def endless(tmp_path_factory):
 
 @contextmanager
 def simdformer(*arguments, stdout=subprocess.DEVNULL, **options):
-    """The running command; killed if it outlives the block."""
+    """The running command. It is killed if it outlives the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "simdformer.cli", *arguments],
         env=ENVIRONMENT,
@@ -46,7 +46,7 @@ def simdformer(*arguments, stdout=subprocess.DEVNULL, **options):
 
 
 def wait_for_temporary(folder):
-    """Until vectors are being written: the temporary file is there and has more than a header."""
+    """Wait until vectors are written: the temporary file exists and is larger than a header."""
     deadline = time.monotonic() + WATCHDOG
     while not any(f.stat().st_size > 1000 for f in folder.glob(".out.npy.*.tmp")):
         assert time.monotonic() < deadline, "no vector was written"
@@ -167,7 +167,7 @@ def test_a_full_standard_output_is_reported(command):
 
 
 def test_a_file_at_its_size_limit_is_reported_and_removed(tmp_path, endless):
-    """RLIMIT_FSIZE: write fails in the middle, as on a full disk."""
+    """RLIMIT_FSIZE makes a write fail in the middle, as on a full disk."""
     (tmp_path / "out.npy").write_bytes(b"old")
     with simdformer(
         "embed",
@@ -185,13 +185,13 @@ def test_a_file_at_its_size_limit_is_reported_and_removed(tmp_path, endless):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_input(tmp_path):
-    """100,000 texts, whole batches of long ones among them: the weights and at most 300 MB, the
-    interpreter included."""
+    """100,000 texts, including whole batches of long ones, need the weights and at most 300 MB, including the
+    interpreter."""
     long = "some words that fill a whole batch up to its limit of tokens " * 30
     lines = [long] * 200 + [f"line {i}" for i in range(99_800)]
     (tmp_path / "in.txt").write_text("\n".join(lines))
-    # By a small process in between: a child's peak begins with its parent's size, and this one may
-    # have grown by all tests before.
+    # Started by a small intermediate process, because the peak of a child starts with the size of its parent,
+    # and this process may have grown in earlier tests.
     code = (
         "import resource, subprocess, sys\n"
         "subprocess.run([sys.executable, '-m', 'simdformer.cli', *sys.argv[1:]], check=True)\n"

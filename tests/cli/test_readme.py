@@ -1,4 +1,4 @@
-"""README's commands: its search finds the answer, its targets of make exist."""
+"""The commands in README: the search finds the answer, and the targets of make exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""simdformer embed --resume: what is done is kept, and the output is that of an undisturbed run."""
+"""simdformer embed --resume: finished work is kept, and the output is that of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def folder_of(out):
 
 
 def stop_after(monkeypatch, count, error=KeyboardInterrupt):
-    """Let the model embed `count` texts and then fail."""
+    """Make the model embed `count` texts and then fail."""
     whole = embedding.embed_records
 
     def part(model, records, **options):
@@ -156,7 +156,7 @@ def test_after_thirty_kills_the_output_is_that_of_an_uninterrupted_run(tmp_path)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        if process.returncode == 0 or out.exists():  # a kill may come after the end of the work
+        if process.returncode == 0 or out.exists():  # it may be killed after it has finished
             assert out.read_bytes() == whole.read_bytes()
             out.unlink()
     subprocess.run(arguments, check=True)

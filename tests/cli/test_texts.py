@@ -1,4 +1,4 @@
-"""Reading .txt, .jsonl and .csv: every text with its line, and errors that name the line."""
+"""Reading .txt, .jsonl and .csv: each text has its line number, and errors name the line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_txt_may_lack_the_last_line_end(tmp_path):
 
 
 def test_txt_lines_end_with_newline_only(tmp_path):
-    """Not at U+2028, form feed or a lone carriage return, where str.splitlines would cut."""
+    """They do not end at U+2028, form feed or a single carriage return, unlike with str.splitlines."""
     line = "a\u2028b\x0cc\rd\x85e"
     assert read(tmp_path, "txt", f"{line}\r\nnext\n") == [(line, 1), ("next", 2)]
 

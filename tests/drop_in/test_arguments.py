@@ -1,4 +1,5 @@
-"""The constructors' arguments of sentence-transformers 6: without effect, applied, or refused by name."""
+"""The constructor arguments of sentence-transformers 6 have no effect, are applied, or are refused by
+name."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from simdformer import CrossEncoder, SentenceTransformer
 from tests.support import assert_same_bits
 from tests.support.model_fixtures import TEXTS, write_cross_encoder, write_model
 
-# Some limits here are short.
+# Some tests set a low limit.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:texts longer than"),
     pytest.mark.filterwarnings("ignore:use_auth_token"),

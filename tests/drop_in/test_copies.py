@@ -1,4 +1,4 @@
-"""Copies of a model: deepcopy, pickle, folders. All give the same bits."""
+"""Copies of a model by deepcopy, pickle and folders give the same bits."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tests.support.model_fixtures import (
 
 PAIRS = [("abc", "de"), ("f", "ghi")]
 
-# Some limits here are short.
+# Some tests set a low limit.
 pytestmark = pytest.mark.filterwarnings("ignore:texts longer than")
 
 
 @pytest.fixture
 def own(tmp_path):
-    """A model of the test's own."""
+    """A model that the test may change."""
     return SentenceTransformer(write_model(tmp_path / "own"))
 
 
 def saved_again(model):
-    """The model, through a folder beside its own."""
+    """The model, saved to a folder and loaded again."""
     target = model.folder.parent / "saved"
     model.save_pretrained(target)
     return type(model)(target)
@@ -150,7 +150,7 @@ def test_a_copy_of_a_subclass_has_the_same_class(tmp_path):
 
 
 class Sub(SentenceTransformer):
-    """At the top of the module, as pickle wants it."""
+    """A class at the top of the module, as pickle requires."""
 
 
 # Cross-encoders

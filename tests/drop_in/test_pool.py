@@ -1,4 +1,4 @@
-"""Pools of processes: real ones, whose results have the bits of one process's."""
+"""Pools of processes: the results have the bits of a single process. Real processes are started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""as_sentence_transformers, each time in a process of its own: it changes what an import gives."""
+"""as_sentence_transformers. Each test runs in a new process, because the call changes imports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.support import output_of
 from tests.support.model_fixtures import write_cross_encoder, write_model
 
-# Neither of the two can be imported, whatever is installed.
+# Makes both packages impossible to import, even if they are installed.
 WITHOUT = """
 import sys
 from importlib.abc import MetaPathFinder

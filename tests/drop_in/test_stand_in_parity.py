@@ -1,4 +1,4 @@
-"""as_sentence_transformers beside the installed package: its other names are there, and tensors."""
+"""as_sentence_transformers with the installed package: other names come from it, and results are tensors."""
 
 from __future__ import annotations
 

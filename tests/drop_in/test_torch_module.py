@@ -1,4 +1,4 @@
-"""What programs written for sentence-transformers do to a model besides running it."""
+"""Methods and attributes that programs written for sentence-transformers expect of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.model_fixtures import NEW_TYPES, TEXTS, TINY, write_cross_enc
 
 
 class TorchDevice:
-    """What torch.device("cpu") shows of itself."""
+    """The relevant part of torch.device("cpu")."""
 
     def __str__(self):
         return "cpu"
@@ -168,7 +168,7 @@ def test_the_model_card_keeps_what_evaluators_measure(model, tmp_path):
 
 
 class Table:
-    """What pandas, polars, pyarrow and datasets tables have in common here."""
+    """The common part of tables of pandas, polars, pyarrow and datasets."""
 
     def __init__(self, name):
         setattr(self, name, ["id", "text"])
@@ -192,7 +192,7 @@ def test_a_table_is_refused_with_its_columns(model, name):
 
 
 class ArrowArray:
-    """pyarrow's arrays: their items are no str, and they are no Collection."""
+    """Like pyarrow's arrays: items are not str, and the class is not a Collection."""
 
     def __init__(self, texts):
         self.texts = texts

@@ -1,4 +1,4 @@
-"""`model.tokenizer`: transformers' methods, on a tokenizer whose ids are known."""
+"""`model.tokenizer`: the methods of transformers, on a tokenizer with known ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`model.tokenizer` beside transformers' of the same folder."""
+"""`model.tokenizer` compared with transformers' tokenizer of the same folder."""
 
 from __future__ import annotations
 

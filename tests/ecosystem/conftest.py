@@ -1,4 +1,4 @@
-"""Libraries that use sentence-transformers, each as it is installed, with our classes in its place."""
+"""Libraries that use sentence-transformers, as installed, with our classes instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stand_in():
 
 @pytest.fixture(scope="session")
 def folder():
-    """The default model's, which each library loads by its path."""
+    """The folder of the default model. Each library loads it by its path."""
     from simdformer.folder.resolve import resolve_model
 
     return str(resolve_model("all-MiniLM-L6-v2"))
@@ -36,7 +36,7 @@ def folder():
 
 @pytest.fixture(scope="session")
 def ours(folder):
-    """What vectors are compared with."""
+    """The model whose vectors are the expected ones."""
     from simdformer import SentenceTransformer
 
     return SentenceTransformer(folder)
@@ -44,7 +44,7 @@ def ours(folder):
 
 @pytest.fixture(scope="session")
 def model(folder, stand_in):
-    """What a library is given."""
+    """The model that is passed to a library."""
     return stand_in.SentenceTransformer(folder)
 
 

@@ -1,4 +1,4 @@
-"""Libraries that embed: their vectors have the bits of `encode`'s."""
+"""Libraries that embed: their vectors have the bits of `encode`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.ecosystem.conftest import TEXTS
 
 
 def same(vectors, expected):
-    """float32 numbers survive a list of Python floats."""
+    """float32 numbers are unchanged as a list of Python floats."""
     assert (
         np.asarray(vectors, dtype=np.float32).tobytes() == np.ascontiguousarray(expected).tobytes()
     )

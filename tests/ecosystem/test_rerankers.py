@@ -1,4 +1,4 @@
-"""Libraries that rerank: their scores have the bits of `predict`'s."""
+"""Libraries that rerank: their scores have the bits of `predict`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of tokens, tokens left out, and weights times the length of what they weigh."""
+"""Similarity of token pairs, leave-one-out, and norm-weighted attention."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_leave_one_out_includes_tokens_of_a_prompt(tmp_path, include):
 @each
 @pytest.mark.parametrize(("compute_type", "error"), [("float32", 2e-5), ("int8", 0.1)])
 def test_the_weighted_vectors_sum_to_the_heads_outputs(tmp_path, architecture, compute_type, error):
-    """Of every architecture, with norms before or after, shared keys and values, or no biases."""
+    """For every architecture: norms before or after, shared keys and values, with or without biases."""
     model = SentenceTransformer(architecture.write(tmp_path / "m"), compute_type=compute_type)
     output = model.outputs(
         TEXT, output_attentions=True, output_hidden_states=True, output_head_outputs=True
@@ -120,7 +120,7 @@ def test_the_weighted_vectors_sum_to_the_heads_outputs(tmp_path, architecture, c
         weight = float32_of(layer.self_attn.out_proj.weight)
         projection = np.split(weight, len(heads), axis=1)
         expected = np.stack([head @ w.T for head, w in zip(heads, projection, strict=True)])
-        # Sums of some 20 products of order one.
+        # Sums of about 20 products of order one.
         np.testing.assert_allclose(terms.sum(axis=2), expected, rtol=0, atol=error)
         np.testing.assert_allclose(
             weighted[i], np.linalg.norm(terms, axis=-1), rtol=1e-5, atol=1e-6

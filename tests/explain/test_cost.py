@@ -1,4 +1,4 @@
-"""cost_table: the counts, and the conditions under which attention is the cheaper."""
+"""cost_table: the counts, and the conditions under which attention is cheaper."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_attention_is_never_cheaper_than_a_convolution_of_width_3(n):
 def test_steps_and_paths():
     table = costs(10, 8, kernel_size=5)
     assert [cost.sequential_steps for cost in table.values()] == [1, 1, 10, 10, 10]
-    # Five vectors wide, a convolution passes on to two neighbors on either side.
+    # With a width of five, a convolution reaches two neighbors on either side.
     assert [cost.path_length for cost in table.values()] == [1, 5, 9, 9, 9]
 
 

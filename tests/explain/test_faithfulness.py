@@ -47,7 +47,7 @@ def test_special_tokens_do_not_count(model):
 
 
 def test_erasure_removes_and_keeps_the_highest(model):
-    """Of four tokens, one, one, one, one and two are removed, or alone kept."""
+    """Of four tokens, one, one, one, one and two are removed, or are the only ones kept."""
     text = "a b c d"
     found = faithfulness(model, text, [0, 1, 4, 3, 2, 0])
     full = model.encode(text).astype(float)

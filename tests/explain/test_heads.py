@@ -1,4 +1,4 @@
-"""Heads that were planted are found; what switching heads off changes."""
+"""Planted heads are found, and the effect of switching heads off."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS, HEADS = TINY.num_layers, TINY.num_heads
 WIDTH = TINY.hidden_size // HEADS
 TEXT, OTHER = "the quick brown fox", "a lazy dog"
 
-# Vectors of order one: cosines from float32 embeddings.
+# Cosines of float32 embeddings, which are of order one.
 CLOSE = {"rtol": 0, "atol": 1e-6}
 
 
@@ -33,8 +33,8 @@ def head_rows(head):
 
 
 def planted_weights(previous, uniform):
-    """Positions alone, as sinusoids and their negatives, which LayerNorm only scales. One head of
-    layer 0 turns its queries back by one position, one has no queries."""
+    """Weights of a model that uses positions only: sinusoids and their negatives, which LayerNorm only
+    scales. One head of layer 0 rotates its queries back by one position, another one has zero queries."""
     weights = {name: array.copy() for name, array in random_weights().items()}
     half = sinusoidal_position_encoding(TINY.max_positions, TINY.hidden_size // 2, base=50.0)
     for name in ("word", "token_type"):
@@ -110,7 +110,8 @@ def test_a_head_that_nothing_reads_has_no_importance(tmp_path):
 
 
 def test_mean_ablation_puts_the_heads_mean_in_its_place(model, tmp_path):
-    """As a model whose projection does not read the head and has the mean's share in its bias."""
+    """The result is that of a model whose projection does not read the head, with the contribution of the
+    mean in its bias."""
     found = head_importance(model, [TEXT, OTHER], ablation="mean")
     full = model.encode([TEXT, OTHER])
     outputs = model.outputs([TEXT, OTHER], output_head_outputs=True)

@@ -1,5 +1,5 @@
-"""What is known of all-MiniLM-L6-v2, measured in float64 with another implementation; and the examples
-in docstrings, which are about it."""
+"""Known properties of all-MiniLM-L6-v2, measured in float64 with another implementation, and the examples in
+docstrings, which use this model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages in headless Chromium with the network off: no request, no console error, pictures as stored."""
+"""Pages in headless Chromium without network: no requests, no console errors, and pictures as stored."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def color(byte, theme):
 
 
 def choose_head(browser, figure, layer, head):
-    """By a click. Returns the canvas of its map."""
+    """Select a head by a click. Returns the canvas of its map."""
     grid, weights = figure.find_elements("css selector", ".panes canvas[tabindex]")
     browser.execute_script(CLICK, grid, layer, head)
     return weights

@@ -1,4 +1,4 @@
-"""The eight points on models: anchors on all-MiniLM-L6-v2, and that every model gets a report."""
+"""The eight points: known values for all-MiniLM-L6-v2, and a report for every architecture."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def figure(section, title):
     [("bert", set()), ("mpnet", {2, 3, 5}), ("modernbert", {2, 3, 5, 7}), ("qwen3", {2, 3, 5, 7})],
 )
 def test_every_architecture_has_a_report(tmp_path, name, missing):
-    """What its layers do not have is said, not left out."""
+    """Points that do not apply to its layers are reported as such."""
     model = SentenceTransformer(BY_NAME[name].write(tmp_path / "m"))
     before = model.encode("a cab")
     report = measure_points(model)
@@ -176,7 +176,7 @@ def test_five_scores_of_one_head(study):
     }
     for name, entropy in expected.items():
         np.testing.assert_allclose(rows[name][0], entropy, rtol=0, atol=1e-3)
-    assert rows["bilinear"][1] < 1e-6  # the head itself
+    assert rows["bilinear"][1] < 1e-6  # the head's own score
 
 
 def test_without_residual_connections_all_tokens_become_equal(study):

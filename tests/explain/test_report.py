@@ -1,4 +1,5 @@
-"""Reports: what they hold, and that a page holds it safely. test_pages.py opens them in a browser."""
+"""Reports: their contents, and that a page contains any text safely. test_pages.py opens them in a
+browser."""
 
 from __future__ import annotations
 
@@ -175,5 +176,5 @@ def test_a_page_of_230_tokens_is_below_one_and_a_half_megabytes():
     text = " ".join(rng.choice(words, 228))
     output = model.outputs(text, output_attentions=True)
     assert len(output.tokens) == 230
-    # What else stands in a page is some kilobytes per hundred tokens.
+    # The rest of a page is some kilobytes per hundred tokens.
     assert len(packed_maps(output.attentions)) < 1.4e6

@@ -1,4 +1,4 @@
-"""Bad input ends in an exception of the right type that says what was given and what was expected."""
+"""Bad input raises the right type of exception. Its message says what was given and what was expected."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_megabyte_of_text_is_truncated(tmp_path, text):
             vector = model.encode(text)
         assert model.truncated_texts == 1
     else:
-        vector = model.encode(text)  # WordPiece calls so long a word [UNK]
+        vector = model.encode(text)  # WordPiece replaces such a long word by [UNK]
     assert np.isfinite(vector).all()
 
 
@@ -283,7 +283,7 @@ def test_a_broken_tokenizer_is_named(tmp_path, content):
     [
         "sentence_transformers.models.LSTM",
         "sentence_transformers.sentence_transformer.modules.bow.BoW",
-        "custom_code.Transformer",  # code in the model's folder, under a known name
+        "custom_code.Transformer",  # code in the model's folder with a known name
         "Transformer",
         None,
         7,

@@ -1,5 +1,5 @@
-"""What a model's folder may hold, on tiny models: modules, checkpoints, tokenizers, each against the
-oracle."""
+"""The possible contents of a model's folder, on tiny models: modules, checkpoints and tokenizers, each
+compared with the oracle."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_without_modules_json_the_tokens_are_averaged(tmp_path):
     files = {
         "modules.json": None,
         "1_Pooling/config.json": None,
-        # Not read then, as in sentence-transformers:
+        # Not read in this case, as in sentence-transformers:
         "sentence_bert_config.json": {"max_seq_length": 3},
         "config_sentence_transformers.json": {"truncate_dim": 4},
     }
@@ -226,7 +226,7 @@ def test_tokenize_pads_as_transformers_does(model):
 
 
 def cased(tmp_path, name, **files):
-    """A model whose tokenizer keeps the case unless `files` say otherwise, so that "A" is unknown to it."""
+    """A model whose tokenizer keeps the case unless `files` change that, so that "A" is unknown."""
     given = {"tokenizer_config.json": {"do_lower_case": False}} | files
     folder = write_model(tmp_path / name, files=given)
     definition = (folder / "tokenizer.json").read_text()

@@ -1,4 +1,4 @@
-"""modules.json is a list: any order of modules gives what its modules say, one after another."""
+"""modules.json: modules in any order are applied one after another."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_static_embedding_is_not_packed_in_int8(folder):
 
 
 def write_router(folder, structure, parameters, behind=()):
-    """Of routes over a static embedding (s) and a Transformer with pooling (t, p)."""
+    """A Router with routes to a static embedding (s) and to a Transformer with pooling (t, p)."""
     types = {"s": "StaticEmbedding", "t": "Transformer", "p": "Pooling"}
     write_files(
         folder,
@@ -307,7 +307,7 @@ def test_a_router_may_come_after_pooling(folder):
     structure = {"query": ["d"], "doc": ["n"]}
     types = {"d": TYPES["Dense"], "n": TYPES["Normalize"]}
     config = {"types": types, "structure": structure, "parameters": {"allow_empty_key": True}}
-    write_files(folder, {"2_Router/config.json": config})  # as Asym was saved
+    write_files(folder, {"2_Router/config.json": config})  # the form in which Asym was saved
     layer = dense(folder / "2_Router" / "d", 20, 4)
     model = SentenceTransformer(folder)
     np.testing.assert_allclose(model.encode_query("ab"), np.tanh(layer(pooled(["ab"])))[0], **CLOSE)
@@ -357,7 +357,7 @@ def test_a_cross_encoder_may_be_modules_that_end_in_scores(folder):
     assert model.num_labels == 1
 
 
-# Leftovers, and numbers that overflow
+# Unused tensors, and numbers that overflow
 
 
 def test_unused_tensors_are_ignored_with_a_warning(folder):

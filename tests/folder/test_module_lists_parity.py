@@ -30,12 +30,12 @@ from tests.support.model_fixtures import (
 
 pytestmark = [
     pytest.mark.parity,
-    # Deprecations inside torch and transformers are not ours to fix.
+    # Deprecations inside torch and transformers cannot be fixed here.
     pytest.mark.filterwarnings("ignore"),
 ]
 
 CLOSE = {"rtol": 0, "atol": 5e-6}
-# transformers reads the class's settings beside the fixture's tokenizer.
+# transformers reads the settings of the class in addition to the fixture's tokenizer.
 TOKENIZER = {
     "tokenizer_config.json": {
         "tokenizer_class": "BertTokenizer",
@@ -63,7 +63,7 @@ def compare(reference, folder, **call):
     )
 
 
-# Softmax2d and GLU of a width that the reference does not know are left out.
+# Softmax2d, and GLU with a width that the reference does not support, are not compared.
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"GLU", "PReLU"}))
 def test_each_activation_of_a_dense_module_is_torchs(reference, folder, name):
     torch_nn = pytest.importorskip("torch.nn")

@@ -1,5 +1,5 @@
-"""Files of models from before safetensors and tokenizer.json, as PyTorch and transformers write and read
-them. Needs the group parity."""
+"""Older files, without safetensors and tokenizer.json, as written by PyTorch and transformers. Needs the
+group parity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.parity_texts import docstrings
 
 pytestmark = [
     pytest.mark.parity,
-    # Deprecations inside torch and transformers are not ours to fix.
+    # Deprecations inside torch and transformers cannot be fixed here.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -36,7 +36,7 @@ def transformers():
 
 @pytest.fixture
 def state(torch):
-    """Every kind of float and of view, as modules and conversions leave them."""
+    """Every dtype of floats and every kind of view that modules and conversions produce."""
     torch.manual_seed(0)
     table = torch.randn(5, 3)
     return {

@@ -1,4 +1,4 @@
-"""A model's name leads to a folder: local, in a package, in the cache, then on the hub."""
+"""From a model's name to its folder: a local folder, an installed package, the cache, then the hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch, tmp_path):
-    """No cache and no network of the machine the tests run on."""
+    """The cache and the network of this machine are not used."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf_home"))
@@ -24,7 +24,7 @@ def empty_environment(monkeypatch, tmp_path):
 
 
 def write_cached(cache, name, commit=COMMIT, ref="main"):
-    """A plain model as huggingface_hub lays it out: the hub has said that there is no modules.json."""
+    """A plain model in the layout of huggingface_hub, with the mark that the hub has no modules.json."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit
     files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -171,8 +171,7 @@ FILES = ["config.json", "model.safetensors", "modeling.py", "pytorch_model.bin",
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """Stands in for huggingface_hub: records what it is asked, and gives out a folder. The repository
-    holds FILES."""
+    """Replaces huggingface_hub: records requests and returns a folder. The repository contains FILES."""
     asked = []
     module = types.ModuleType("huggingface_hub")
 
@@ -209,7 +208,7 @@ def test_the_hub_is_accessed_last_and_only_for_data(hub, tmp_path):
         (["model-1-of-2.safetensors", "model.safetensors.index.json"], ["pytorch_model-1-of-9.bin"]),
         (["pytorch_model.bin"], ["tf_model.h5", "flax_model.msgpack", "rust_model.ot"]),
         (["pytorch_model-1-of-2.bin", "pytorch_model.bin.index.json"], []),
-        # A folder may have safetensors where another has none.
+        # One folder may have safetensors although another has none.
         (["model.safetensors", "2_Dense/pytorch_model.bin"], ["pytorch_model.bin"]),
         (["pytorch_model.bin", "2_Dense/model.safetensors"], ["2_Dense/pytorch_model.bin"]),
         (["pytorch_model.bin", "adapter_model.safetensors"], ["adapter_model.bin"]),
@@ -266,7 +265,7 @@ def test_without_huggingface_hub_the_error_says_how_to_install_it(monkeypatch):
         resolve_model("org/name")
 
 
-# What other libraries left in the cache
+# Files that other libraries left in the cache
 
 WHOLE = {
     "modules.json": [
@@ -287,7 +286,7 @@ WHOLE = {
 
 
 def write_part(tmp_path, *missing):
-    """A snapshot of a model of sentence-transformers without some of its files."""
+    """A snapshot of a sentence-transformers model without some of its files."""
     repository = tmp_path / "hf_home" / "hub" / "models--org--name"
     write_files(repository, {"refs/main": COMMIT})
     snapshot = repository / "snapshots" / COMMIT

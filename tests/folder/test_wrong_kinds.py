@@ -1,4 +1,4 @@
-"""Whatever the JSON of a folder holds, what comes out is a model, or a ValueError or OSError that names the
+"""For any values in a folder's JSON, the result is a model, or a ValueError or OSError that names the
 file."""
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def folder(tmp_path_factory):
 
 
 def changed(content):
-    """The content with one of its values, of any depth, replaced or left out."""
+    """The content with one value, at any depth, replaced or removed."""
     yield from VALUES
     places = [()]
     while places:

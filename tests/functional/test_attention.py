@@ -108,7 +108,7 @@ def test_mask_that_is_causal_equals_is_causal(rng):
     check(F.scaled_dot_product_attention(q, k, v, is_causal=True), masked, 1e-6)
 
 
-# Rows and keys that are masked
+# Masked rows and keys
 
 
 @pytest.mark.parametrize("kind", ["bool", "float", "key"])
@@ -229,7 +229,7 @@ def test_grouped_queries_share_key_heads(rng, kv_heads):
 
 @pytest.mark.parametrize("score", SCORES)
 def test_heads_inside_rows_are_read_in_place(rng, score):
-    # (batch, rows, heads, dim), as a projection leaves them.
+    # The layout after a projection: (batch, rows, heads, dim).
     q, k, v = qkv(rng, lead=(2, 3))
     arguments = score_arguments(rng, score)
     views = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (q, k, v)]
@@ -274,7 +274,7 @@ def test_a_row_does_not_depend_on_other_rows(rng):
 
 
 def test_splitting_queries_of_few_heads_changes_no_bit(rng):
-    # Large enough for several threads, with one head: rows are shared out.
+    # One head, large enough for several threads, which share its rows.
     q, k, v = qkv(rng, 300, 311, 32, lead=(1, 1))
     bias = normal(rng, 1, 610)
     for kwargs in [{}, {"is_causal": True}, {"relative_bias": bias, "window_size": (70, 9)}]:
@@ -340,7 +340,7 @@ def test_read_only_out_is_refused(rng):
 
 
 class Exporter:
-    """A foreign array that speaks DLPack alone."""
+    """A foreign array that supports only DLPack."""
 
     def __init__(self, array):
         self.array = array

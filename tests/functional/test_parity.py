@@ -1,4 +1,4 @@
-"""simdformer.functional beside PyTorch and transformers, live."""
+"""simdformer.functional compared with PyTorch and transformers."""
 
 from __future__ import annotations
 

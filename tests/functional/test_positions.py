@@ -14,7 +14,7 @@ from tests.oracle import positions as oracle
 from tests.oracle import scores as oracle_scores
 from tests.support import TESTS, assert_same_bits, assert_within, normal
 
-HALF_ULP = 2.0**-25 + 1e-9  # of numbers in [0.5, 1], and what float64 leaves
+HALF_ULP = 2.0**-25 + 1e-9  # for numbers in [0.5, 1], plus the error of float64
 FORMS = [(freq, layout) for freq in ("paper", "t2t") for layout in ("interleaved", "concat")]
 
 
@@ -27,7 +27,7 @@ def test_sinusoids_are_correctly_rounded(freq, layout, dim):
     positions = np.concatenate([np.arange(70), [1000, 12345, 10**6]])
     expected = oracle.sinusoidal(positions, dim, freq=freq, layout=layout)
     actual = F.sinusoidal_position_encoding(positions, dim, freq=freq, layout=layout)
-    # Near 1e6 an angle of float64 itself is uncertain by 1e-10.
+    # Near 1e6, an angle in float64 has an error of 1e-10.
     assert_within(actual, expected, HALF_ULP + 1e-9)
 
 
@@ -307,7 +307,7 @@ def test_transformer_xl_attention_with_memory(rng, queries, keys):
 
 
 def test_debertas_buckets_end_where_float32_rounds_them():
-    """As transformers' make_log_bucket_position, also where an exact step would end just before."""
+    """As transformers' make_log_bucket_position, also where an exact logarithm would give another bucket."""
     found = deberta_bucket(np.array([-1643, -256, 0, 257, 1642, 1643, 1644]), 512, 4096)
     np.testing.assert_array_equal(found, [-427, -256, 0, 257, 427, 427, 428])
 
@@ -342,14 +342,14 @@ def test_relative_attention_names_the_argument(call, words):
         call(np.zeros((2, 3, 5, 8), np.float32))
 
 
-# Literals of other projects: tests/data/score_literals.json says whose.
+# Numbers from the tests of other projects; tests/data/score_literals.json names the sources.
 
 
 LITERALS = json.loads((TESTS / "data" / "score_literals.json").read_text())["cases"]
 
 
 def scores_of(case):
-    """Scores without softmax, as the projects' tests state them."""
+    """Scores without softmax, as given in these tests."""
     q, k = (np.array(case[name], np.float32) for name in ("query", "key"))
     options = {n: np.array(x, np.float32) for n, x in case.get("options", {}).items()}
     _, scores = F.attention(q, k, k, score=case["score"], return_weights="scores", **options)

@@ -78,7 +78,7 @@ def test_batch_norm_by_running_statistics(rng, shape, affine):
     )
     if affine:
         expected = expected * weight.reshape(column) + bias.reshape(column)
-    # 1 / sqrt(var) of a small variance magnifies the rounding of x - mean.
+    # 1 / sqrt(var) of a small variance magnifies the rounding error of x - mean.
     bound = 3e-6 * (1 + np.abs(expected)).max()
     assert_within(F.batch_norm(x, mean, var, weight, bias), expected, bound)
 
@@ -164,7 +164,7 @@ def test_embedding_looks_rows_up(rng):
     assert F.embedding(np.zeros((0, 2), np.int32), table).shape == (0, 2, 5)
 
 
-# Layouts and out, for all
+# Layouts and out, for all functions
 
 
 CALLS = {

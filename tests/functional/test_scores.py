@@ -1,4 +1,4 @@
-"""The scores of simdformer.functional's attention at every level, and what they have in common."""
+"""The scores of simdformer.functional's attention at every level, and their common properties."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_additive_of_tiny_and_huge_magnitudes(rng, scale):
 
 @pytest.mark.parametrize("units", [1, 2, 3])
 def test_each_tanh_of_the_additive_score_is_within_2_ulp_of_one(rng, units):
-    # One unit has a weight, the others none; ulp is float32's spacing at 1, above which no tanh is.
+    # Only one unit has a nonzero weight. ulp: the spacing of float32 at 1, the largest value of tanh.
     q, k = normal(rng, 300, units, scale=3), normal(rng, 200, units, scale=3)
     q[0], k[0] = 50, -50.25
     weight = np.zeros(units, np.float32)
@@ -209,7 +209,7 @@ def test_the_order_of_keys_has_no_effect(rng, score):
 
 
 def test_concatenated_queries_and_keys_are_an_additive_score(rng):
-    """w2 . tanh(W1 [q; k]): W1's columns are those of the query and those of the key."""
+    """w2 . tanh(W1 [q; k]): the columns of W1 are those for the query and those for the key."""
     q, k, v = qkv(rng)
     w1, w2 = normal(rng, 11, 16, scale=0.3), normal(rng, 11)
     pairs = np.concatenate(
@@ -280,7 +280,7 @@ def test_tiny_magnitudes_weigh_all_keys_alike(rng, score):
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("scale", [1e4, 1e9, 1e17])
 def test_huge_magnitudes_give_the_largest_score_all_the_weight(rng, score, scale):
-    """Where it is the largest by more than rounding; no weight overflows or vanishes elsewhere."""
+    """Only if it is the largest by more than rounding. No weight overflows or vanishes elsewhere."""
     q, k, v = qkv(rng, 30, 13, scale=scale)
     arguments = score_arguments(rng, score)
     out, weights = F.attention(q, k, v, score=score, return_weights=True, **arguments)
@@ -306,7 +306,7 @@ def test_odd_sizes_of_everything(rng, score, dim):
 @pytest.mark.parametrize("mask", ["none", "causal", "bool", "float", "softcap"])
 @pytest.mark.parametrize("size", [1e18, 5e18])
 def test_products_beyond_float32_are_finite_where_scaled_ones_are(rng, mask, size):
-    """q.k up to 1e39, q.k / sqrt(E) up to 1e38: the scale comes first where the product overflows."""
+    """q.k is up to 1e39, q.k / sqrt(E) up to 1e38. The scale is applied first if the product overflows."""
     q, k = normal(rng, 2, 3, 40, 64, scale=size)
     v = normal(rng, 3, 40, 64)
     scores, keep, arguments = oracle.scaled_dot(q, k), None, {}

@@ -1,4 +1,4 @@
-"""Functions that torch users look for: log_softmax, normalize, embedding's arguments."""
+"""Functions of torch: log_softmax, normalize, and the arguments of embedding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_log_softmax_is_the_logarithm(rng, dim, scale):
     wide = x.astype(np.float64)
     shifted = wide - wide.max(axis=dim, keepdims=True)
     exact = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
-    # The difference is rounded, and so is the sum with the logarithm, which is off by 2^-22 itself.
+    # Rounding of the difference and of the sum with the logarithm, which has an error of 2^-22.
     bound = EPS * (np.abs(shifted) + np.abs(exact)) + 2 * EPS
     assert_within(F.log_softmax(x, dim), exact, bound)
 

@@ -103,7 +103,7 @@ def scoring(rng, score, dim=8):
 
 
 def each_sequence(q, k, v, cu_q, cu_k, **kwargs):
-    """What `attention` gives for each sequence alone, out and weights."""
+    """The results of `attention` for each sequence separately: outputs and weights."""
     for (a, b), (c, d) in zip(itertools.pairwise(cu_q), itertools.pairwise(cu_k), strict=True):
         own = (x.swapaxes(0, 1) for x in (q[a:b], k[c:d], v[c:d]))
         out, weights = F.attention(*own, enable_gqa=True, return_weights=True, **kwargs)

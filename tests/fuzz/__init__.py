@@ -1,1 +1,1 @@
-"""Random damage, with seeds: what a run finds can be run again. `make fuzz`."""
+"""Random damage with seeds, so that findings are reproducible. `make fuzz`."""

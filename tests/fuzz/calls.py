@@ -1,11 +1,11 @@
-"""Random calls of functional and nn: each gives a result, or a TypeError, ValueError, IndexError or
+"""Random calls of functional and nn. Each returns a result or raises TypeError, ValueError, IndexError or
 MemoryError.
 
     python -m tests.fuzz.calls --count 2000 --seed 1        # all; exit status 1 for a finding
     python -m tests.fuzz.calls --seed 1 --only 1234         # one of them, with its traceback
 
-Shapes, strides, dtypes, values and options are odd, and beside one call in four another thread writes into
-its arrays. Batches run in processes of their own, with a limit on memory and a watchdog for each call.
+Shapes, strides, dtypes, values and options are unusual. During one call in four, another thread writes into
+its arrays. Batches of calls run in separate processes, with a memory limit and a timeout per call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.support import backwards, every_other, misaligned, read_only
 from tests.support.calls import CALLS
 
 ALLOWED = (TypeError, ValueError, IndexError, MemoryError)
-SECONDS = 10  # for one call
+SECONDS = 10  # per call
 MEMORY = 4 * 2**30
 BATCH = 500
 _ODD = [
@@ -51,7 +51,7 @@ _DTYPES = [
 
 
 def _shape(rng, array):
-    """The same numbers, or some of them, in another shape."""
+    """The same numbers, or some of them, with another shape."""
     kind = rng.integers(5)
     if kind == 0:
         return array[:0] if array.ndim else array
@@ -93,7 +93,7 @@ def _odd(rng, array):  # noqa: ARG001
 
 
 def arguments(rng, call):
-    """The call's arrays, some changed in one way or two, and up to two options."""
+    """The arrays of a call, some changed in one or two ways, and up to two options."""
     given = {}
     for name, array in call.arrays.items():
         given[name] = array.copy()
@@ -145,10 +145,10 @@ def chosen(seed, number):
 
 
 def run_batch(seed, numbers):
-    """In this process. On stdout what should not be, on stderr which call is running."""
+    """Run in this process. Writes findings to stdout, and the name of the running call to stderr."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # SIGALRM ends the process
     disturber = Disturber()
     for number in numbers:
         name, given = chosen(seed, number)
@@ -167,7 +167,7 @@ def run_batch(seed, numbers):
 
 
 def fuzz(count, seed):
-    """What should not be, a line each."""
+    """The findings, one per line."""
     findings = []
     for begin in range(0, count, BATCH):
         span = (str(begin), str(min(begin + BATCH, count)))
@@ -181,7 +181,7 @@ def fuzz(count, seed):
 
 
 def main():
-    """The command line of this module's docstring."""
+    """The command described in the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)

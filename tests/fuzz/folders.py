@@ -1,10 +1,11 @@
-"""Damaged model folders: each gives vectors or an exception that names a file, within seconds.
+"""Damaged model folders. Each gives vectors, or an exception that names a file, within seconds.
 
-    python -m tests.fuzz.folders --count 2000 --seed 1        # all; prints a table, exit status 1 for a finding
+    python -m tests.fuzz.folders --count 2000 --seed 1        # all; prints a table, exit status 1 for a
+    finding
     python -m tests.fuzz.folders --seed 1 --only 1234         # one of them, with its traceback
 
-Batches run in processes of their own, with a limit on memory and a watchdog for each folder, so that
-what ends a process ends one batch. A folder depends on the seed and its number alone.
+Batches of folders run in separate processes, with a memory limit and a timeout per folder, so a crash ends
+only one batch. A folder depends only on the seed and its number.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from tests.fuzz.mutations import mutated
 
-SECONDS = 10  # for one folder
+SECONDS = 10  # per folder
 MEMORY = 4 * 2**30
 BATCH = 250
 ACCEPTED = (ValueError, OSError)
@@ -33,8 +34,8 @@ TEXTS = ["a cab", "", "the quick brown fox jumps over the lazy dog"]
 
 
 def write_samples(root):
-    """The folders that are damaged: every architecture, and each way that weights and vocabularies are
-    stored. Returns their names."""
+    """Write the folders to damage: every architecture, and every format of weights and vocabularies. Returns
+    their names."""
     from safetensors.numpy import load_file, save_file
 
     from tests.support.model_fixtures import (
@@ -72,8 +73,8 @@ def write_samples(root):
 
 
 def damage(samples, names, seed, number, target):
-    """Folder `number` of a seed: a sample of which one file, seldom two, is damaged. Its name and the
-    files'."""
+    """Folder `number` of a seed: a sample in which one file, rarely two, is damaged. Returns its name and the
+    files."""
     rng = random.Random(f"{seed}/{number}")
     name = rng.choice(names)
     shutil.copytree(samples / name, target)
@@ -96,7 +97,7 @@ def damage(samples, names, seed, number, target):
 
 
 def outcome(folder, name):
-    """What becomes of a folder: "vectors", "exception", or a finding and what there is to say."""
+    """The outcome for a folder: "vectors", "exception", or a finding with a description."""
     import numpy as np
 
     from simdformer import CrossEncoder, SentenceTransformer
@@ -107,7 +108,7 @@ def outcome(folder, name):
         else:
             rows = SentenceTransformer(folder, num_threads=1).encode(TEXTS)
     except ACCEPTED as error:
-        # Also the name of a folder in it, as for a module that is not there.
+        # It may also name a subfolder, for example of a missing module.
         known = {path.name for path in Path(folder).rglob("*")} | {Path(folder).name}
         known |= {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "modules.json"}
         if not any(part in str(error) for part in known):
@@ -116,7 +117,7 @@ def outcome(folder, name):
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        # A vocabulary with more tokens than the model has embeddings: the call meets one of them.
+        # A vocabulary with more tokens than the model has embeddings, one of which occurs in the texts.
         if isinstance(error, IndexError) and "expected an id in" in str(error):
             return "exception", ""
         return "other kind", f"{type(error).__name__}: {error}"
@@ -124,7 +125,7 @@ def outcome(folder, name):
 
 
 def run_batch(samples, seed, numbers):
-    """In a process of its own: a line of JSON for the beginning and the end of each."""
+    """Run in a separate process. Prints a line of JSON at the start and the end of each folder."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     names = sorted(path.name for path in samples.iterdir())
@@ -133,14 +134,14 @@ def run_batch(samples, seed, numbers):
             folder = Path(root) / "model"
             sample, files = damage(samples, names, seed, number, folder)
             print(json.dumps([number, sample, files]), flush=True)
-            signal.alarm(SECONDS)  # ends the process
+            signal.alarm(SECONDS)  # SIGALRM ends the process
             result = outcome(str(folder), sample)
             signal.alarm(0)
             print(json.dumps([number, *result]), flush=True)
 
 
 def fuzz(count, seed):
-    """Run all. Returns how often each outcome was seen, and a line for each finding."""
+    """Run all folders. Returns the number of each outcome, and a line for each finding."""
     seen, findings = Counter(), []
     with tempfile.TemporaryDirectory() as root:
         samples = Path(root)
@@ -168,7 +169,7 @@ def fuzz(count, seed):
 
 
 def main():
-    """The command line of this module's docstring."""
+    """The command described in the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
@@ -189,7 +190,7 @@ def main():
 
 
 def show(seed, number):
-    """One folder, kept, with its traceback."""
+    """Run one folder, keep it, and show its traceback."""
     from simdformer import CrossEncoder, SentenceTransformer
 
     root = Path(tempfile.mkdtemp())

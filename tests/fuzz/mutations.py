@@ -1,11 +1,11 @@
-"""Mutations of the files of a model's folder that know their structure."""
+"""Mutations of the files of a model folder that follow the structure of the files."""
 
 from __future__ import annotations
 
 import json
 import struct
 
-# What JSON can say where something else is expected.
+# JSON values of unexpected types.
 VALUES = [
     *(None, True, False, 0, -1, 1, 2, 3, 7, 64, 2**31 - 1, 2**31, 2**63, -(2**63), 10**30),
     *(0.0, -0.5, 1.5, 1e-30, 1e308, -1e308, float("nan"), float("inf")),
@@ -15,7 +15,7 @@ VALUES = [
 
 
 def mutated(rng, name, data):
-    """The bytes of a file, damaged in one to three places."""
+    """The bytes of a file with damage in one to three places."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         data = _once(rng, name, data)
     return data
@@ -48,7 +48,7 @@ def _bytes(rng, data):
     if kind == 4:
         end = min(len(data), place + rng.randrange(1, 200))
         return data[:end] + data[place:end] + data[end:]
-    # Flips: the beginning, where headers stand, more often.
+    # Flipped bits, more often at the beginning, where headers are.
     limit = len(data) if kind == 5 else min(len(data), 200)
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 9) if limit else 0):
@@ -70,7 +70,7 @@ def _changed(rng, value):
     places = list(_places(value))
     if not places or rng.random() < 0.03:
         return rng.choice(VALUES)
-    # Few of the thousands of a vocabulary, and all of the settings.
+    # Few of the thousands of entries of a vocabulary, and all settings.
     shallow = [place for place in places if len(place[2]) < 4] or places
     holder, key, _ = rng.choice(shallow if rng.random() < 0.8 else places)
     kind = rng.randrange(6)
@@ -98,7 +98,7 @@ def _text(rng, text):
 
 
 def _places(value, path=()):
-    """(holder, key, path) of everything in a JSON value."""
+    """(holder, key, path) for every place in a JSON value."""
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list):
@@ -111,7 +111,7 @@ def _places(value, path=()):
 
 
 def _safetensors(rng, data):
-    """Its header is changed as JSON, or its length lies."""
+    """Changes the JSON in the header, or the length of the header."""
     if len(data) < 8:
         return _bytes(rng, data)
     (length,) = struct.unpack("<Q", data[:8])
@@ -122,7 +122,7 @@ def _safetensors(rng, data):
         return struct.pack("<Q", min(max(0, lie), 2**64 - 1)) + header + tensors
     if kind == 1:
         return data[: 8 + length] + _bytes(rng, tensors)
-    if kind == 2:  # numbers that are none
+    if kind == 2:  # not a number, or infinite
         changed = bytearray(tensors)
         for _ in range(rng.randrange(1, 5)):
             if len(changed) >= 4:

@@ -1,5 +1,5 @@
-"""quantize_model of a cross-encoder: the head stays in float32, and CrossEncoder has the bits of
-quantizing at load."""
+"""quantize_model for cross-encoders: the head stays in float32, and CrossEncoder gives the bits of quantizing
+when loading."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def saved(source, tmp_path):
 
 
 def write_wide(folder, architecture):
-    """A wide model of three labels, with outliers in its first layer, as transformers saves it."""
+    """A wide model with three labels and outliers in its first layer, as saved by transformers."""
     classes = class_of(architecture)
     weights = architecture.weights(WIDE)
     weights[architecture.first_norm][[3, 7, 11]] = 25
@@ -65,7 +65,7 @@ def write_wide(folder, architecture):
 
 
 def head_weights(head, d, labels):
-    """What a head needs, where config.json says nothing of its biases."""
+    """The tensors of a head if config.json has no fields for its biases."""
     rng = np.random.default_rng(3)
     layers = [(head.dense, d, head.bias is True)] if head.dense else []
     layers.append((head.classifier, labels, head.classifier_bias))
@@ -80,7 +80,7 @@ def head_weights(head, d, labels):
 
 
 def class_of(architecture):
-    """The head's name, which spells the architecture's without a hyphen; None if there is none."""
+    """The name of the head's class, which writes the architecture without a hyphen; None if there is none."""
     stem = re.sub("[-_]", "", architecture.model_type)
     return next((name for name in HEADS if name.lower().startswith(f"{stem}for")), None)
 
@@ -88,7 +88,7 @@ def class_of(architecture):
 WITH_A_HEAD = [architecture for architecture in ARCHITECTURES if class_of(architecture)]
 
 
-# What is saved
+# Saved files
 
 
 def test_every_known_head_is_tested():
@@ -140,7 +140,7 @@ def test_min_cosine_1_keeps_every_part(source, tmp_path):
 
 
 def test_the_loss_is_measured_on_the_input_of_the_classifier(tmp_path):
-    """A head that sees the same of every text: nothing is lost, whatever the encoder loses."""
+    """A head with the same input for all texts: no loss, although the encoder has one."""
     weights = classifier_weights()
     weights["bert.pooler.dense.weight"][:] = 0
     source = write_cross_encoder(tmp_path / "source", weights=weights)
@@ -156,7 +156,7 @@ def test_texts_calibrate(source, saved, tmp_path):
 
 
 def test_pairs_calibrate_and_measure_as_the_model_reads_them(source, tmp_path):
-    """With the token types of its own tokenizer."""
+    """With the token types of the model's own tokenizer."""
     report = quantize_model(source, tmp_path / "pairs", texts=PAIRS)
     exact, found = load_cross_encoder(source), load_cross_encoder(tmp_path / "pairs")
     model = CrossEncoderFolder(source)
@@ -200,7 +200,7 @@ def test_an_embedding_model_made_of_a_classifier_is_saved_without_the_head(tmp_p
 
 
 def test_a_saved_model_without_a_head_says_what_to_do(saved):
-    """As quantize_model once wrote them."""
+    """As older versions of quantize_model saved it."""
     tensors = load_file(saved / WEIGHTS)
     save_file({name: tensors[name] for name in tensors if name not in HEAD}, saved / WEIGHTS)
     match = r"saved is quantized and has no classification head: quantize .* again"

@@ -1,4 +1,4 @@
-"""Weights rounded for the inputs of a sample."""
+"""Rounding of weights that is fitted to the inputs of a sample."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def dequantized(codes, scales):
 
 
 def related_inputs(rng, rows, cols):
-    """A few directions and a little of everything."""
+    """Inputs with a few main directions and a little noise."""
     return normal(rng, rows, 8) @ normal(rng, 8, cols) + 0.1 * normal(rng, rows, cols)
 
 
@@ -42,7 +42,7 @@ def test_unrelated_inputs_leave_plain_rounding(rng, cols):
     codes, scales = quantize_weight_for(np.eye(cols), weight, NONE)
     plain, plain_scales = _core.quantize_weight(weight)
     np.testing.assert_allclose(scales, plain_scales, rtol=1e-6)
-    # float32 may see a tie where float64 sees none.
+    # float32 may have a tie where float64 has none.
     assert np.abs(codes.astype(int) - plain).max() <= 1
     assert (codes != plain).mean() < 1e-2
 
@@ -67,7 +67,7 @@ def test_outliers_have_no_codes_and_take_no_error(rng):
     weight, x = normal(rng, 9, cols), related_inputs(rng, 200, cols)
     codes, scales = quantize_weight_for(moments_of(x), weight, outliers)
     assert not codes[:, outliers].any()
-    # The same as if those columns were not there.
+    # The result is the same without these columns.
     rest = np.setdiff1d(np.arange(cols), outliers)
     x[:, outliers] = 0
     weight[:, outliers] = 0
@@ -88,7 +88,7 @@ def test_moments_of_few_inputs_are_enough(rng, moments):
     weight = normal(rng, 6, 20)
     codes, scales = quantize_weight_for(moments_of(rows), weight, NONE)
     assert np.isfinite(scales).all()
-    # Each weight stays near what it was, beyond what its group had to take up.
+    # Each weight changes little, apart from the errors of its group that it compensates.
     assert np.abs(dequantized(codes, scales) - weight).max() < 0.5
 
 

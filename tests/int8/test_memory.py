@@ -1,4 +1,4 @@
-"""What loading takes at its peak, and what it leaves, follows from the model that was asked for."""
+"""The peak memory of loading, and the memory afterwards, follow from the requested model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.skipif(
     "libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed"
 )
 
-# 170 MB of layers in float32, which must never be there at once with what is made of them.
+# 170 MB of layers in float32, which must never be in memory together with their quantized form.
 LARGE = Config(hidden_size=768, num_heads=12, intermediate_size=3072, num_layers=6)
 MB = 2**20
-# Bytes a weight: s8 has scales for groups of 128.
+# Bytes per weight: s8 with a scale per group of 128.
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1 + 4 / 128}
 
 LOADED = """
@@ -40,7 +40,7 @@ print(peak - before, status("VmRSS") - before)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A large model, and a small one for imports and threads."""
+    """A large model, and a small one that loads imports and threads first."""
     root = tmp_path_factory.mktemp("memory")
     files = {
         "config.json": config_json(LARGE),
@@ -61,5 +61,5 @@ def test_loading_needs_little_more_memory_than_the_model(folders, compute_type):
     matrices = 12 * LARGE.hidden_size**2 * LARGE.num_layers
     largest = 4 * LARGE.hidden_size * LARGE.intermediate_size
     assert peak <= resident + 2 * largest + 64 * MB
-    # Huge pages, of 2 MB, come and go with what else the machine does.
+    # Huge pages of 2 MB depend on what else the machine does.
     assert resident <= BYTES[compute_type] * matrices + 52 * MB

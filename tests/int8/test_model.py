@@ -1,4 +1,4 @@
-"""compute_type="int8": as near to float32 as promised, and as independent of batch and threads."""
+"""compute_type="int8": as close to float32 as promised, and independent of batch and threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import assert_same_bits
 from tests.support.model_fixtures import config_json, write_model
 from tests.support.tiny_bert import Config, native_encoder, random_batch, random_weights
 
-# What docs/quantization.md promises of all-MiniLM-L6-v2, on thousands of texts; here on a few.
+# The promises of docs/quantization.md for all-MiniLM-L6-v2 on thousands of texts; tested here on a few.
 MEAN, FIRST_PERCENTILE, SMALLEST = 0.9998, 0.9995, 0.999
 NUM_TEXTS = 150
 
@@ -43,7 +43,7 @@ def folder():
 
 
 def docstrings(*modules):
-    """Of the standard library, long and short."""
+    """Docstrings of the standard library, long and short."""
     found = set()
     for name in modules:
         tree = ast.parse(Path(sysconfig.get_paths()["stdlib"], f"{name}.py").read_bytes())
@@ -147,7 +147,7 @@ def test_the_compute_type_is_an_attribute(model, tmp_path):
 
 
 def int8_encoder(config, weights):
-    """BERT in int8, by the way a model file goes."""
+    """BERT in int8, made as when loading a model folder."""
     with initialization.deferred():
         encoder = bert.build(config_json(config))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""quantize_model: a folder that gives the bits of quantizing at load, and refuses to be damaged."""
+"""quantize_model: the folder gives the bits of quantizing when loading, and damaged folders are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WIDE_FILES = {
 @pytest.fixture
 def source(tmp_path):
     weights = random_weights(WIDE)
-    # Outliers of the first layer's query, key and value.
+    # Outliers in the first layer's query, key and value.
     weights["embeddings.LayerNorm.weight"][[3, 40, 77]] = 25
     return write_model(tmp_path / "source", weights=weights, files=WIDE_FILES)
 
@@ -50,7 +50,7 @@ def encode(folder, **options):
     return SentenceTransformer(folder, **options).encode(TEXTS)
 
 
-# What is saved
+# Saved files
 
 
 def test_a_saved_model_has_the_bits_of_quantizing_at_load(source, saved):
@@ -163,8 +163,8 @@ def test_the_worst_parts_are_kept_until_the_fidelity_holds(source, tmp_path):
 
 
 def planted(num_channels):
-    """Weights in which so many channels of the residual stream are huge, but weigh little in what
-    reads it, the embeddings included."""
+    """Weights with this number of huge channels in the residual stream. The parts that read them, including
+    embeddings, give them small weights."""
     weights = random_weights(WIDE)
     channels = np.arange(num_channels) * 5
     readers = (".query.weight", ".key.weight", ".value.weight", "intermediate.dense.weight")

@@ -1,4 +1,5 @@
-"""What a saved folder holds: tensors by the loaded encoder's names, what reads the same rows as one."""
+"""The contents of a saved folder: tensors with the loaded encoder's names; matrices with the same inputs are
+joined."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def test_tensors_have_the_names_of_the_encoders_parameters(tmp_path, architectur
     source = architecture.write(tmp_path / "m", WIDE)
     quantize_model(source, tmp_path / "saved", min_cosine=0)
     encoder = SentenceTransformer(source).encoder
-    names = set(encoder.places())  # of shared ones the first
+    names = set(encoder.places())  # shared parameters have their first name
     for i, layer in enumerate(encoder.layers):
         if hasattr(layer, "linear_gate"):
             names -= {f"layers.{i}.linear_gate.weight", f"layers.{i}.linear1.weight"}
@@ -78,7 +79,7 @@ def test_gate_and_up_are_one_matrix_with_one_set_of_outliers(tmp_path, model_typ
     assert_same_matrix(layer.linear1.weight, joined.rows(slice(inner, None)))
     for name, matrix in (("gate", layer.linear_gate.weight), ("up", layer.linear1.weight)):
         exact = weights[f"layers.0.{name}.weight"]
-        # Half a step of 127 to either side of 0.
+        # Half a step of 1/127, in both directions.
         assert_within(matrix.float32(), exact, np.abs(exact).max() / 127 / 2 * 1.01)
 
 
@@ -100,11 +101,11 @@ def test_gate_and_up_are_one_matrix_with_one_set_of_outliers(tmp_path, model_typ
 def test_joined_matrices_stay_in_float32_together(tmp_path, model_type, part, parameters, planted):
     architecture = BY_NAME[model_type]
     weights = architecture.weights(WIDE)
-    # Scales that reach these columns round the others to nothing.
+    # Scales that include these columns round the others to zero.
     weights[f"{planted}.weight"][:, ::7] *= 60
     source = architecture.write(tmp_path / "m", WIDE, weights=architecture.renamed(weights))
     worst = quantize_model(source, tmp_path / "all", min_cosine=0).min_cosine
-    # So near that it takes one part, and not a second.
+    # A threshold that keeps exactly one part in float32.
     least = 1 - (1 - worst) * 0.9
     quantize_model(source, tmp_path / "saved", min_cosine=least)
     model = SentenceTransformer(tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""A folder of the format's version 1, as the first release wrote it: each projection is a part."""
+"""A folder in version 1 of the format, as written by the first release: each projection is a part."""
 
 from __future__ import annotations
 

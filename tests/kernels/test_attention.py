@@ -1,4 +1,4 @@
-"""attention of one head of one sequence at every level."""
+"""attention for one head of one sequence, at every level."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.support import (
 
 
 def attention_bound(q, k, v, scale):
-    """A score's rounding is a relative error of its exponential, and so of its weight and, through
-    the sum, of every weight of the row; softmax and the product with v add their own roundings."""
+    """The rounding error of a score is a relative error of its exponential, and so of its weight and, through
+    the sum, of all weights of the row. Softmax and the product with v add their own rounding errors."""
     head_dim, keys = q.shape[1], k.shape[0]
     size = np.abs(q).astype(np.float64) @ np.abs(k).T.astype(np.float64) * scale
     scores = oracle.linear(q, k) * scale
@@ -78,7 +78,7 @@ def test_attention_with_one_key_is_its_value(table, rng):
 
 
 def test_attention_with_very_different_scores_selects_one_value(table, rng):
-    # exp of a score difference of 1e4 is 0: what is left is one row of v, without overflow.
+    # exp of a score difference of 1e4 is 0, so one row of v remains, without overflow.
     q, k, v = np.eye(8, dtype=np.float32) * 1e4, np.eye(8, dtype=np.float32), normal(rng, 8, 8)
     assert_same_bits(table.attention(q, k, v, softmax_scale=1.0), v)
 

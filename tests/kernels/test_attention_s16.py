@@ -1,4 +1,4 @@
-"""attention beside int8 layers: both products in s16, at every level."""
+"""attention for int8 layers, with both products in s16, at every level."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def spread(bias, queries, keys):
 
 
 def weights_bound(q, k, scale, bias=0.0):
-    """Exact weights, and how far from them each may be, apart from what rounding its exponential to
-    half a step adds: a relative error of each row, and how much of 1 a row loses by that rounding.
+    """Exact weights and the bounds of their errors, without the error of half a step of an exponential: a
+    relative error per row, and the part of 1 that a row loses by that rounding.
 
-    Half a step of each number; a score's error is a relative error of its exponential and, through
-    the sum, of every weight of the row. Beside a bias, scores go through eight roundings of float32.
+    Each number is off by at most half a step. The error of a score is a relative error of its exponential
+    and, through the sum, of all weights of the row. With a bias, scores have eight more rounding errors of
+    float32.
     """
     head_dim, keys = q.shape[1], k.shape[0]
     step_q, step_k = (max(np.abs(x).max() / STEPS, TINY) for x in (q, k))
@@ -45,7 +46,8 @@ def weights_bound(q, k, scale, bias=0.0):
         largest_bias = np.abs(np.where(np.isneginf(bias), 0.0, bias)).max(axis=1)
         in_exponent += gamma(8) * (np.abs(scores).max(axis=1) + largest_bias)
     weights = oracle.softmax(scores + bias)
-    # A weight of 1 / sum at most: the largest exponential is 1, of which 0.5 + 0.03 steps are lost.
+    # The error of a weight is at most 1 / sum: the largest exponential is 1, and the rounding error is 0.5 +
+    # 0.03 steps.
     lost = 0.53 * keys / ONE * weights.max(axis=1)
     return weights, 2 * np.expm1(in_exponent), lost
 
@@ -69,7 +71,7 @@ def check_bias_and_weights(table, q, k, v, scale, bias):
     added = spread(bias, len(q), len(k))
     assert_within(out, oracle.attention(q, k, v, scale, added), bound(q, k, v, scale, added))
     exact, relative, lost = weights_bound(q, k, scale, added)
-    own = 2.1 * (lost / len(k))[:, None]  # half a step of this exponential alone
+    own = 2.1 * (lost / len(k))[:, None]  # half a step of this exponential only
     assert_within(weights, exact, relative[:, None] * exact + 2.1 * lost[:, None] * exact + own)
 
 
@@ -107,7 +109,7 @@ def test_the_largest_sums_of_scores_do_not_overflow(table, head_dim):
     q = np.full((3, head_dim), STEPS, np.float32)
     k = np.concatenate([q[:1], -q[:1], q[:1]])
     v = np.eye(3, dtype=np.float32)
-    # Scores of 2047^2 head_dim and minus that: two equal keys share what there is.
+    # Scores of +-2047^2 head_dim: two equal keys have the same weight.
     out = table.attention_s16(q, k, v, softmax_scale=1e-3)
     np.testing.assert_allclose(out, [[0.5, 0, 0.5]] * 3, atol=1e-3)
 
@@ -221,7 +223,7 @@ def test_unbiased_weights_are_those_applied_to_v(table, rng, keys):
     out = table.attention_s16(
         q, k, np.eye(keys, dtype=np.float32), softmax_scale=0.2, weights=weights
     )
-    # 1 is 2047 steps of 1 / 2047; dividing and multiplying by them rounds a few times.
+    # 1 is 2047 steps of 1 / 2047. Dividing and multiplying by steps adds a few rounding errors.
     np.testing.assert_allclose(weights, out, rtol=gamma(5))
 
 
@@ -230,7 +232,7 @@ def test_unbiased_weights_are_those_applied_to_v(table, rng, keys):
 def test_queries_in_two_calls_have_the_bits_of_one(table, rng, biased, cut):
     queries, keys = 64, 75
     q, k, v = random_qkv(rng, queries, keys, 20)
-    q[5] *= 3  # the largest query is in one of the calls alone
+    q[5] *= 3  # only one of the calls contains the largest query
     bias = normal(rng, queries + keys - 1) if biased else None
     step = {"softmax_scale": 0.2, "q_magnitude": table.largest_magnitude(q)}
 
@@ -288,7 +290,7 @@ def test_a_bias_of_minus_infinity_masks(table, rng):
 
 
 def assert_numbers_as_in_float32(table, q, k, v, scale, bias):
-    """NaN in the same places, and rows without a key with the same bits."""
+    """NaN is in the same places, and rows without a key have the same bits."""
     weights, expected_weights = np.empty((2, len(q), len(k)), np.float32)
     options = {"softmax_scale": scale, "relative_bias": bias}
     out = table.attention_s16(q, k, v, weights=weights, **options)
@@ -312,7 +314,7 @@ def test_a_nan_bias_affects_its_own_rows_only(table, rng, poison):
 def test_a_row_whose_biases_are_all_minus_infinity_has_no_key(table, rng):
     bias = normal(rng, 48)
     bias[:20] = -np.inf
-    bias[3] = np.nan  # nor is a row with a NaN among them one without keys
+    bias[3] = np.nan  # a row with a NaN among them still has keys
     spoilt = assert_numbers_as_in_float32(table, *random_qkv(rng, 40, 9, 16), 0.2, bias)
     assert spoilt == (4, 8)
 

@@ -1,4 +1,4 @@
-"""gemm_bf16: weights rounded to bfloat16, then float32's own arithmetic and bound, at every level."""
+"""gemm_bf16: weights rounded to bfloat16, then the arithmetic and error bound of float32, at every level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import TINY, assert_same_bits, assert_within, gamma, normal, 
 
 
 def rounded(x):
-    """To the nearest bfloat16, ties to even, as float32."""
+    """Rounded to the nearest bfloat16, ties to even, as float32."""
     bits = x.view(np.uint32).astype(np.uint64)
     bits += 0x7FFF + ((bits >> 16) & 1)
     return (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
@@ -141,7 +141,7 @@ def test_bfloat16_vectors_are_close_to_float32s_and_the_same_in_any_batch():
     assert model.compute_type == "bfloat16"
     whole, exact = model.encode(texts), SentenceTransformer(folder).encode(texts)
     cosines = (whole.astype(np.float64) * exact).sum(1)
-    # Of 2,000 docstrings the farthest is at 0.99998 (docs/quantization.md); these are odder.
+    # The minimum over 2,000 docstrings is 0.99998 (docs/quantization.md); these texts are less usual.
     assert 0.99995 <= cosines.min() < 1 - 1e-9
     for text, vector in zip(texts, whole, strict=True):
         assert_same_bits(model.encode(text), vector)

@@ -52,7 +52,7 @@ def test_embedding_sum_refuses_an_id_out_of_range(rng, which, bad):
 
 # Pooling
 
-# Roundings on the way: the sum (or none), the weights, the division.
+# The number of rounding errors: of the sum (if any), the weights, and the division.
 POOLING_ROUNDINGS = {
     "cls": lambda n: 0,  # noqa: ARG005
     "lasttoken": lambda n: 0,  # noqa: ARG005

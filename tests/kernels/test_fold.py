@@ -26,7 +26,7 @@ def test_log1p_of_zero_infinity_and_nan(table):
 def test_log1p_is_monotonic(table):
     x = np.geomspace(1e-3, 100, 100_001).astype(np.float32)
     y = table.log1p(x)
-    # Between two neighbours the error of a few ulp may show.
+    # Adjacent values may be in the wrong order by an error of a few ulp.
     assert (np.diff(y) >= -4 * EPS * y[1:]).all()
 
 

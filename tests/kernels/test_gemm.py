@@ -22,7 +22,7 @@ from tests.support import (
 
 
 def bound_of(a, weight, bias=None):
-    """gamma_(K+1) sum |a||b|: what any order of K products and sums, fused or not, stays within."""
+    """gamma_(K+1) sum |a||b|: the error bound for any order of K products and sums, fused or not."""
     size = oracle.linear(np.abs(a), np.abs(weight), None if bias is None else np.abs(bias))
     return gamma(a.shape[1] + 1) * size + a.shape[1] * TINY
 
@@ -91,7 +91,7 @@ def test_gemm_does_not_change_its_operands(table, rng):
         assert_same_bits(x, old)
 
 
-# What batch invariance stands on
+# Properties that batch invariance depends on
 
 
 def test_gemm_row_does_not_depend_on_other_rows(table, rng):

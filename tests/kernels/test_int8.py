@@ -39,7 +39,7 @@ def quantized(rng, n, k):
 
 
 def exact(table, codes, values):
-    """The kernel against int64: scales of 1, and 0 and 255 in every group, make a range of 255."""
+    """The kernel compared with int64: with scales of 1, and 0 and 255 in every group, the range is 255."""
     k = codes.shape[1]
     for begin in range(0, k, GROUP):
         codes[:, begin] = 0
@@ -68,17 +68,17 @@ def test_integer_sums_are_exact_for_any_depth(table, rng):
         )
 
 
-@pytest.mark.parametrize("rows", [1, 3, 9])  # few rows may go another way
+@pytest.mark.parametrize("rows", [1, 3, 9])  # few rows may use another code path
 @pytest.mark.parametrize("code", [0, 255])
 @pytest.mark.parametrize("values", [(127, 127), (-127, -127), (-128, -128), (127, -128)])
 def test_integer_sums_do_not_saturate(table, rows, code, values):
-    # 255 * 127 + 255 * 127 is beyond int16, where vpmaddubsw would stop.
+    # 255 * 127 + 255 * 127 is out of range for int16; vpmaddubsw would saturate.
     codes = np.full((rows, GROUP), code)
     exact(table, codes, np.tile(np.array(values, np.int8), (50, GROUP // 2)))
 
 
 def test_integer_sums_cancel_exactly(table):
-    # Partial sums are large, the result small: a lost bit anywhere would show.
+    # The partial sums are large and the result small, so any lost bit shows.
     codes = np.full((9, 4 * GROUP), 255)
     values = np.full((50, 4 * GROUP), 127, np.int8)
     values[:, 1::2] = -127
@@ -109,7 +109,7 @@ def test_quantized_rows_are_within_half_a_step(table, rng, scale):
     for cols in sizes_around(1, table.lanes, GROUP, 2 * GROUP)[1:]:
         x = normal(rng, 9, cols, scale=scale)
         step = per_column(table.quantize_rows(x)[1], cols)
-        # Beside half a step: the roundings of the difference, its quotient and the step itself.
+        # In addition to half a step: the rounding errors of the difference, its quotient and the step.
         bound = 0.5 * step + 8 * 2.0**-24 * (255 * step)
         assert_within(dequantized_rows(table, x), x.astype(np.float64), bound)
 
@@ -218,12 +218,12 @@ def test_outliers_that_are_not_columns_are_refused(outliers, message):
 
 
 def factor_error(table):
-    """Of products of minima and outliers, whose factors have 16 bits on tiles, relative to each."""
+    """The relative error of products of minima and outliers, whose factors have 16 bits on tiles."""
     return 2.0**-15 if table.isa == "avx512_amx" else 0.0
 
 
 def product_of_codes(table, a, values, scale):
-    """What the codes stand for, multiplied in float64, and the bound of float32's roundings."""
+    """The product of the dequantized operands in float64, and the bound of float32's rounding errors."""
     weight = values * per_column(scale, values.shape[1])
     _, scale_a, minimum = table.quantize_rows(a)
     rows = dequantized_rows(table, a)

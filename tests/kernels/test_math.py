@@ -26,23 +26,23 @@ from tests.support import (
     ulp_error,
 )
 
-# exp(x) is a normal float32 between these; beyond, it underflows gradually, or overflows.
+# exp(x) is a normal float32 between these. Beyond them it underflows gradually, or overflows.
 LOWEST, HIGHEST = np.float32(-87.33654), np.float32(88.72283)
 
 EXP_BOUND = 1.05  # ulp; the largest error over all floats is 1.03
-EXP2_BOUND = 1.25  # likewise: 0.94, and 1.23 at the generic level, which rounds products
+EXP2_BOUND = 1.25  # the same: 0.94, and 1.23 at the generic level, which rounds products
 
 SPECIALS = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0], np.float32)
 
 
 def floats(begin=0, end=2**32, stride=1):
-    """The float32 of every stride-th bit pattern: denormals, infinities and NaNs among them."""
+    """The float32 of every stride-th bit pattern, including denormals, infinities and NaNs."""
     return np.arange(begin, end, stride, dtype=np.uint64).astype(np.uint32).view(np.float32)
 
 
 def check_every_float(ranges, check):
-    """check(x) for all floats between each begin and end, as bit patterns. In pieces whose temporaries
-    stay in the cache, on all cores: NumPy and the kernels do without the GIL."""
+    """Call check(x) for all floats between each begin and end, given as bit patterns. This is done in pieces
+    whose temporaries stay in the cache, on all cores, because NumPy and the kernels release the GIL."""
 
     def run(begin, end):
         with np.errstate(all="ignore"):
@@ -57,7 +57,7 @@ def check_every_float(ranges, check):
 
 
 def tables_with_own_float_code():
-    """Levels that add int8 products have the float32 code of the one before."""
+    """Levels that only add int8 products share the float32 code of the previous level."""
     isas = [isa for isa in _core.available_isas() if not isa.endswith(("_vnni", "_amx"))]
     return [_core.KernelTable(isa) for isa in isas]
 
@@ -90,7 +90,7 @@ def test_exp_is_within_its_bound_for_every_float_that_has_a_finite_one():
         for table in tables:
             check_exp(x, table.exp(x), exact)
 
-    # Magnitudes above 105 are the dense sweep's.
+    # Magnitudes above 105 are tested by the dense sweep.
     largest = int(np.float32(105).view(np.uint32))
     check_every_float([(0, largest), (2**31, 2**31 + largest)], check)
 
@@ -142,9 +142,9 @@ def test_exp_of_an_element_does_not_depend_on_its_position(table, rng):
         assert_same_bits(table.exp(x[start:]), whole[start:])
 
 
-# |error| <= relative * |y| + absolute * min(|x|, 8), both in EPS. erf and 1 + tanh have an absolute
-# error, which GELU multiplies by x / 2; 1.702 x is rounded before it is exponentiated. Below -88.7
-# the exponential overflows and the gated ones are 0 a little early: UNDERFLOW.
+# |error| <= relative * |y| + absolute * min(|x|, 8), both in EPS. erf and 1 + tanh have an absolute error,
+# which GELU multiplies by x / 2; 1.702 x is rounded before exp. Below -88.7 the exponential overflows, and
+# gated activations become 0 slightly too early: UNDERFLOW.
 ACTIVATION_BOUNDS = {
     "identity": (0, 0),
     "relu": (0, 0),
@@ -191,7 +191,7 @@ def test_activation_at_infinity_and_nan(table, name):
     y = table.activation(name, SPECIALS)
     assert np.isnan(y[0])
     assert y[1] == LIMITS.get(name, (None, np.inf))[1]
-    if name in LIMITS:  # the gated ones are -inf * 0: NaN, as in torch
+    if name in LIMITS:  # gated activations are -inf * 0: NaN, as in torch
         assert y[2] == LIMITS[name][0]
 
 
@@ -211,7 +211,8 @@ def test_activation_accepts_any_memory_layout(table, rng, layout):
 
 
 def softmax_bound(x):
-    """exp: 1 ulp and the rounding of x - max, which is absolute in the exponent; sum and quotient."""
+    """exp: 1 ulp and the rounding error of x - max, which is absolute in the exponent; plus those of sum and
+    quotient."""
     x = np.asarray(x, np.float64)
     spread = np.abs(x - x.max(axis=-1, keepdims=True))
     rounding = np.minimum(spread, 110) * U
@@ -261,7 +262,7 @@ def test_softmax_gives_minus_infinity_no_weight(table, rng):
 
 
 def test_softmax_of_a_row_of_minus_infinity_is_nan(table):
-    # As in torch: nothing is left that could have a weight. Masks are decided on before.
+    # As in torch: no element can have a weight. Masks are handled before softmax.
     assert np.isnan(table.softmax(np.full((1, 37), -np.inf, np.float32))).all()
 
 

@@ -15,9 +15,9 @@ from tests.support import EPS, LAYOUTS, assert_same_bits, assert_within, normal,
 
 
 def layer_norm_bound(x, weight, bias, eps):
-    """Rounding of the mean is a shift of every centered value, so it counts in units of the largest
-    |x|; the sum of n values errs like a random walk, sqrt(n) roundings. The rest is a few roundings
-    of the result and of the bias."""
+    """The rounding error of the mean shifts all centered values, so it is counted in units of the largest
+    |x|. The error of a sum of n values grows like a random walk, sqrt(n) rounding errors. The rest is a few
+    rounding errors of the result and of the bias."""
     x = np.asarray(x, np.float64)
     reach = np.abs(x).max(axis=-1, keepdims=True) / np.sqrt(x.var(axis=-1, keepdims=True) + eps)
     y = oracle.layer_norm(x, weight, None, eps)
@@ -52,7 +52,7 @@ def test_layer_norm_without_bias_adds_nothing(table, rng):
 
 @pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
 def test_layer_norm_survives_a_mean_far_from_zero(table, rng, mean):
-    # E[x^2] - mean^2 in float32 has lost everything at 1e4 (its root is NaN as often as not).
+    # E[x^2] - mean^2 in float32 has no correct digits at 1e4, and its root is often NaN.
     x = normal(rng, 8, 384) + np.float32(mean)
     check(table, x, np.ones(384, np.float32), np.zeros(384, np.float32))
 
@@ -94,7 +94,7 @@ def test_layer_norm_accepts_any_memory_layout(table, rng, layout):
 
 
 def l2_bound(x):
-    """The sum of squares errs by n/2 roundings at worst once its root is taken."""
+    """The sum of squares has a relative error of at most n roundings, its root of n/2."""
     return (x.shape[-1] / 2 + 4) * EPS * np.abs(oracle.l2_normalize(x))
 
 

@@ -1,4 +1,4 @@
-"""Native layers against the oracle at every level. test_errors.py has bad input."""
+"""Native layers compared with the oracle at every level. Bad input is tested in test_errors.py."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.support.tiny_bert import (
 
 LENGTHS = [1, 2, 17, 5, 64, 3]
 
-# The hidden states of a post-norm encoder are of size 1; each layer rounds a few dozen times in a
-# row and the norms after it keep the error from growing. Measured: below 40 EPS for these sizes.
+# The hidden states of a post-norm encoder are of order 1. Each layer adds a few dozen rounding errors, and
+# norms keep the error from growing. Measured: below 40 EPS for these sizes.
 TOLERANCE = 100 * EPS
 
 
@@ -81,7 +81,7 @@ def test_encoder_uses_token_type_ids(active_isa):  # noqa: ARG001
 
 
 def test_positions_start_after_the_padding_idx(active_isa):  # noqa: ARG001
-    # RoBERTa's first token stands at padding_idx + 1 = 2; padding tokens are not counted.
+    # RoBERTa's first token has position padding_idx + 1 = 2; padding tokens do not count.
     w = random_weights()
     name = "embeddings.{}_embeddings.weight".format
     norm = _core.LayerNorm(
@@ -201,7 +201,7 @@ def test_sentence_encoder_of_one_text_has_unit_length():
     assert abs(np.linalg.norm(vector) - 1) < 4 * EPS
 
 
-# What a batch may look like
+# Forms of batches
 
 
 def test_empty_batch_gives_no_rows():

@@ -1,4 +1,4 @@
-"""What native layers say of bad input: what was given, what was expected."""
+"""The errors of native layers for bad input: what was given, and what was expected."""
 
 from __future__ import annotations
 
@@ -138,12 +138,12 @@ def layer(d=4, **options):
 
 
 def biased_layer():
-    """Of at most 3 tokens."""
+    """A layer for at most 3 tokens."""
     return layer(position=_core.Positions(relative=zeros(2, 5), relative_center=2))
 
 
 def rotary_layer(pairs=1, d=4):
-    """Of at most 3 tokens."""
+    """A layer for at most 3 tokens."""
     return layer(d, position=_core.Positions(cos=zeros(3, pairs), sin=zeros(3, pairs)))
 
 
@@ -151,7 +151,7 @@ def stack(layers=(), embeddings=None, norm=None):
     return _core.TransformerStack(list(layers), norm, embeddings or _core.Embeddings(zeros(5, 4)))
 
 
-# What is wrong: how it is built, and the words that its message has to hold.
+# Wrong arguments: how to build the layer, and the words that the message must contain.
 CONSTRUCTORS = {
     "Linear: weight of one dimension": (lambda: _core.Linear(zeros(4)), "weight 2 (4,)"),
     "Linear: bias too long": (lambda: _core.Linear(zeros(4, 3), zeros(5)), "bias 5 4"),

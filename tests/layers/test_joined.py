@@ -1,4 +1,4 @@
-"""Matrices that read the same rows, joined: the bits of the same matrices apart."""
+"""Joined matrices with the same inputs give the bits of separate matrices."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def attention(projections, output):
 
 
 def rows_of(order, matrix):
-    """The rows in this order, a row of zeros for -1."""
+    """The rows in this order; -1 is a row of zeros."""
     order = np.array(order)
     return np.where(order[:, None] < 0, np.float32(0), matrix[order])
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("compute_type", _MAKERS)
-# Below, at and beyond a panel and a chunk of 768 columns.
+# Below, at and above the size of a panel and of a chunk of 768 columns.
 @pytest.mark.parametrize("inner", [1, 37, 768, 800, 1600])
 def test_gate_and_up_in_one_matrix_have_the_bits_of_two(
     active_isa,  # noqa: ARG001
@@ -67,7 +67,7 @@ def test_gate_and_up_in_one_matrix_have_the_bits_of_two(
     )
     qkv = _core.Linear(normal(rng, 3 * _HIDDEN, _HIDDEN))
     attends = attention([[qkv]], _core.Linear(normal(rng, _HIDDEN, _HIDDEN)))
-    # A single text of few rows, and a batch of many.
+    # A single text with few rows, and a batch with many.
     for lengths in ([5], [90, 100, 77]):
         x = normal(rng, sum(lengths), _HIDDEN)
         cu_seqlens = np.cumsum([0, *lengths])

@@ -1,4 +1,4 @@
-"""What weights took goes back to the system when they are let go, though others lie beside them."""
+"""The memory of freed weights is returned to the system, even if other weights lie beside them."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ print(gone / (24 * weight.nbytes), exact)
 )
 def test_weights_between_others_are_returned_to_the_system():
     share, exact = output_of(DROPPED).split()
-    # 9 MB lie together. Of huge pages at both ends, of 2 MB, others hold a part.
+    # A contiguous 9 MB; other weights use a part of the huge pages (2 MB) at both ends.
     assert float(share) > 0.6
     assert exact == "True"

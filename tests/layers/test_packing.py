@@ -1,5 +1,5 @@
-"""The promise of batch invariance: a text's vectors have the same bits alone, in any batch, in any
-order, with any number of threads; and nothing of one sequence ever reaches another."""
+"""Batch invariance: a text's vectors have the same bits alone, in any batch, in any order, and with any
+number of threads; and no value of one sequence affects another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tiny_bert import Config, native_encoder, random_batch, random
 
 LENGTHS = [1, 2, 17, 5, 64, 3, 130, 7, 8, 9]
 
-# Wide enough that a few sequences are split over columns and heads rather than over sequences.
+# Wide enough that for a few sequences columns and heads are split, not sequences.
 WIDE = Config(hidden_size=192, num_heads=6, intermediate_size=400)
 
 
@@ -30,7 +30,7 @@ def split(cu_seqlens):
 
 
 def alone(encoder, ids, **options):
-    """The states of one sequence in a batch of its own."""
+    """The states of one sequence in its own batch."""
     return encoder.encode(np.ascontiguousarray(ids), np.array([0, len(ids)], np.int32), **options)
 
 
@@ -82,7 +82,7 @@ def native_encoder_once():
 
 
 def test_the_bits_are_the_same_at_every_call(encoder):
-    # Scratch that is reused, or read beyond what was written, would show here.
+    # Reused scratch, or reads of uninitialized memory, would cause differences here.
     ids, cu_seqlens = random_batch(LENGTHS)
     first = encoder.encode(ids, cu_seqlens)
     alone(encoder, ids[:130])

@@ -1,5 +1,5 @@
-"""How a single text's work is shared out over more threads than it has heads: every phase of a layer
-has a share for each thread, and none is much larger than the mean."""
+"""The work for a single text is split for more threads than it has heads: in every phase of a layer each
+thread has a share, and no share is much larger than the mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from simdformer import _core
 
-# Largest share over the mean of all threads.
+# The largest share divided by the mean of all threads.
 _EVEN = 1.25
 # Hidden size, inner size, heads: MiniLM's, BERT-base's and BERT-large's.
 _SIZES = [(384, 1536, 12), (768, 3072, 12), (1024, 4096, 16)]

@@ -1,4 +1,4 @@
-"""Products of which only a fold over a sequence's tokens is kept: rows of the vocabulary, and MaxSim."""
+"""Products that are folded over a sequence's tokens: rows over the vocabulary, and MaxSim."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests import oracle
 from tests.support import assert_same_bits, normal
 
 WIDTH, WORDS = 40, 300
-# Lengths around a block of 128 rows, and sequences that share one.
+# Lengths near a block of 128 rows, and sequences that share a block.
 LENGTHS = [1, 5, 127, 128, 129, 3, 0, 300, 2]
 CLOSE = {"rtol": 2e-6, "atol": 2e-5}
 
@@ -20,7 +20,7 @@ def offsets(lengths):
 
 
 class Case:
-    """A table that is looked up, without layers, and a head behind it."""
+    """A table without layers, and a head after it."""
 
     def __init__(self, rng, vocabulary=WORDS, lengths=LENGTHS):
         self.table = normal(rng, 50, WIDTH)

@@ -1,4 +1,4 @@
-"""What a native Linear was made of can be read back from its panels, to the bit, at every level."""
+"""The weights of a native Linear can be read back from its panels without change, at every level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPES = [(1, 1), (3, 5), (16, 32), (17, 33), (47, 64), (48, 65), (49, 31), (100
 
 def with_odd_numbers(weight):
     weight.reshape(-1)[0] = -0.0
-    weight.reshape(-1)[-1] = 1e-42  # below the least normal number
+    weight.reshape(-1)[-1] = 1e-42  # below the smallest normal number
     return weight
 
 

@@ -1,4 +1,4 @@
-"""ALBERT's shared layers, beside what every architecture is asked."""
+"""ALBERT's shared layers, in addition to the tests of all architectures."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Every architecture, on tiny models of it: against the oracle, in every compute type, and what of its
-config.json and tensors is refused. test_architectures_parity.py holds them against transformers."""
+"""Every architecture on tiny models: compared with the oracle, in every compute type, and which config.json
+and tensors are refused. test_architectures_parity.py compares them with transformers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_without_modules_json_it_is_the_same(tmp_path, architecture):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     bare = {"modules.json": None, "1_Pooling/config.json": None, "sentence_bert_config.json": None}
     plain = SentenceTransformer(architecture.write(tmp_path / "plain", files=bare))
-    # The tokenizer's limit, if it is smaller.
+    # The tokenizer's limit, if that is lower.
     assert plain.max_seq_length == min(architecture.max_positions, 512)
     assert_same_bits(plain.encode(TEXTS[:2]), model.encode(TEXTS[:2]))
 
@@ -96,7 +96,7 @@ def test_a_task_models_prefix_and_heads_are_ignored(tmp_path, architecture):
 @pytest.mark.parametrize("inner", [False, True])
 @each
 def test_a_model_that_is_a_part_of_another_is_read(tmp_path, architecture, inner):
-    """As lightning and others save it: every name behind "model."."""
+    """As saved by lightning and others: all names start with "model."."""
     weights = architecture.renamed(architecture.weights())
     prefix = "model." + (architecture.prefix if inner else "")
     whole = {prefix + name: tensor for name, tensor in weights.items()}
@@ -113,7 +113,7 @@ def test_eps_is_that_of_the_config_if_it_has_one(tmp_path, architecture):
         files = {"config.json": architecture.fields(**{field or "layer_norm_eps": eps})}
         folder = architecture.write(tmp_path / str(eps), files=files)
         vectors.append(SentenceTransformer(folder).encode(TEXTS))
-    # DistilBERT's is no field of its config.
+    # DistilBERT's epsilon is not a field of its config.
     assert (np.abs(vectors[0] - vectors[1]).max() < 1e-6) == (field is None)
 
 
@@ -152,7 +152,7 @@ def test_tokenize_gives_its_tokenizers_ids(tmp_path, architecture):
 def test_a_prompt_can_be_excluded_from_pooling(tmp_path, architecture):
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
     model.set_pooling_include_prompt(False)
-    prompt_tokens = len(architecture.ids("query: ")) - 1  # the last one is special
+    prompt_tokens = len(architecture.ids("query: ")) - 1  # the last token is a special one
     states = architecture.states("query: a cab")
     expected = states[prompt_tokens:].mean(axis=0)
     np.testing.assert_allclose(model.encode("a cab", prompt="query: "), expected, **CLOSE)

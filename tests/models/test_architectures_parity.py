@@ -1,5 +1,5 @@
-"""Every architecture beside transformers and sentence-transformers: small models of random weights and
-trained tokenizers, as these libraries save them. Needs the group parity."""
+"""Every architecture compared with transformers and sentence-transformers: small models with random weights
+and trained tokenizers, as saved by these libraries. Needs the group parity."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.support.parity_texts import LARGEST_DIFFERENCE, parity_texts
 
 pytestmark = [
     pytest.mark.parity,
-    # Deprecations inside torch and transformers are not ours to fix, and truncation is meant.
+    # Deprecations inside torch and transformers cannot be fixed here, and truncation is intended.
     pytest.mark.filterwarnings("ignore"),
 ]
 
-# What config.json may leave out in every architecture, or does not have.
+# Fields that config.json may omit for every architecture, or does not have.
 OPTIONAL = (
     "activation",
     "hidden_act",
@@ -57,7 +57,7 @@ def texts():
 
 @pytest.fixture(scope="module")
 def saved(theirs, texts, tmp_path_factory):
-    """A function from a kind to its folders: transformers' own, and sentence-transformers'."""
+    """A function from a kind to its folders, as saved by transformers and by sentence-transformers."""
     import transformers
 
     @cache
@@ -102,10 +102,10 @@ def test_unit_vectors_are_the_same(saved, expected, texts, kind):
 
 @each
 def test_unit_vectors_are_the_same_at_the_full_length(theirs, saved, texts, kind):
-    """As many tokens as there are positions: more would be an error of transformers."""
+    """As many tokens as there are positions; more would be an error in transformers."""
     ours = SentenceTransformer(saved(kind)[1])
     ours.max_seq_length = None
-    if kind == "t5":  # which has no end of positions
+    if kind == "t5":  # its positions have no end
         ours.max_seq_length = KINDS[kind].longest
     assert ours.max_seq_length == KINDS[kind].longest
     reference = theirs.SentenceTransformer(str(saved(kind)[1]), device="cpu")
@@ -132,7 +132,7 @@ def test_a_plain_folder_gives_the_same_token_vectors(saved, texts, kind):
             expected = model(**ids).last_hidden_state[0].numpy()
         found = ours.encode(text, output_value="token_embeddings")
         assert found.shape == expected.shape
-        # Token vectors are of length 10, not 1.
+        # Token vectors have a length of about 10, not 1.
         assert np.abs(found - expected).max() <= 10 * LARGEST_DIFFERENCE
 
 
@@ -186,7 +186,7 @@ def test_a_quantized_folder_can_be_saved_and_loaded(saved, texts, tmp_path, kind
 
 @each
 def test_a_task_models_checkpoint_is_read(saved, texts, tmp_path, kind):
-    """Its encoder's names have a prefix, and its head is passed over."""
+    """The names of its encoder have a prefix, and its head is ignored."""
     import transformers
 
     name, plain = KINDS[kind].task, saved(kind)[0]
@@ -228,14 +228,14 @@ def test_a_classification_head_gives_the_same_logits(
     difference = np.abs(ours.predict(pairs) - expected).max()
     print(f"{kind}, {num_labels}: {difference:.2g} of {np.abs(expected).max():.2g}")
     assert difference <= 2 * LARGEST_DIFFERENCE
-    assert np.ptp(expected) > 0.01  # texts do differ
+    assert np.ptp(expected) > 0.01  # the texts have different scores
     assert ours.truncated_texts > 10
 
 
 @each
 def test_missing_fields_have_the_same_meaning(saved, texts, tmp_path, kind):
-    """Those that neither library needs: the defaults are transformers'. Embeddings are so small here
-    that the norms' epsilon shows."""
+    """Fields that neither library needs have transformers' defaults. The embeddings are small enough for the
+    epsilon of norms to matter."""
     import transformers
 
     plain = saved(kind)[0]
@@ -247,7 +247,7 @@ def test_missing_fields_have_the_same_meaning(saved, texts, tmp_path, kind):
     config = json.loads((plain / "config.json").read_text())
     for field in OPTIONAL:
         config.pop(field, None)
-    if config.get("pad_token_id") != 0:  # else its default is beyond so small a vocabulary
+    if config.get("pad_token_id") != 0:  # its default would be outside this small vocabulary
         config.pop("pad_token_id", None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = reference_model(transformers, tmp_path)

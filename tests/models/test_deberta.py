@@ -1,4 +1,4 @@
-"""DeBERTa v2's options, beside what every architecture is asked."""
+"""The options of DeBERTa v2, in addition to the tests of all architectures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gemma's options, beside what every architecture is asked."""
+"""Gemma's options, in addition to the tests of all architectures."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Jina's models as published with code of their own, against float64 definitions of what that code computes. None of
-it is run."""
+"""Jina's models, published with their own code, compared with definitions of that code in float64. The code
+itself is never run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_saved_int8_model_is_that_of_loading_as_int8(tmp_path, kind):
 
 @each
 def test_changing_positions_or_gates_changes_the_result(tmp_path, kind):
-    """Another order of tokens, and halves of the gate's matrix that change places."""
+    """Changes the order of tokens, and swaps the halves of the gate's matrix."""
     architecture = JINA[kind]
     weights = architecture.renamed(architecture.weights())
     model = SentenceTransformer(architecture.write(tmp_path / "m"))
@@ -94,7 +94,7 @@ def test_its_classification_head_follows_the_definition(tmp_path, architecture):
     expected = []
     for pair in PAIRS:
         encoding = tokenizer.encode(*pair)
-        # The oracle's tokens are all of type 0: what type 1 adds goes into words of their own.
+        # All tokens of the oracle have type 0, so the embedding of type 1 is added to extra words.
         typed = dict(encoder)
         words, types = encoder["words.weight"], encoder["token_types.weight"]
         typed["words.weight"] = np.concatenate([words, words + types[1] - types[0]])
@@ -110,7 +110,7 @@ def test_its_classification_head_follows_the_definition(tmp_path, architecture):
 
 
 def test_flash_with_learned_positions_is_a_roberta(tmp_path):
-    """jina-reranker-v2's: the tensors of one in the other's order."""
+    """As in jina-reranker-v2: the tensors of one model with the names of the other."""
     roberta = BY_NAME["xlm-roberta"]
     ours = {}
     for name, tensor in roberta.weights().items():

@@ -1,4 +1,4 @@
-"""The adapters of jina-embeddings-v3, of which one is merged when the model is loaded."""
+"""The adapters of jina-embeddings-v3. One of them is merged when the model is loaded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_adapted(name):
 
 
 def adapted_tensors(rng):
-    """As the published code stores them: of tables A and B change roles."""
+    """As stored by the published code: for tables, A and B are exchanged."""
     tensors = {}
     for name, weight in FLASH.renamed(FLASH.weights()).items():
         stem = f"roberta.{name.removesuffix('.weight')}"
@@ -58,7 +58,7 @@ def write(folder, tensors, **fields):
 
 
 def merged_vectors(tensors, task):
-    """The definition's, of weights that are added up in float64."""
+    """The expected vectors, with weights added in float64."""
     own = FLASH.weights()
     together = FLASH.renamed({name: np.full(w.shape, i) for i, (name, w) in enumerate(own.items())})
     merged = {}

@@ -1,5 +1,5 @@
-"""What a model of every architecture computes on its way, beside transformers' eager attention in float64 with
-exact angles. Needs the group parity."""
+"""Intermediate results of a model of every architecture, compared with transformers' eager attention in
+float64 with exact angles. Needs the group parity."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.parity_texts import parity_texts
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
-# The largest difference, of the largest number in an array; of attention weights, of the 1 that a query's
-# add up to.
+# The largest difference, relative to the largest number of an array; for attention weights, relative to 1,
+# their sum.
 BOUND = 2e-6
-# The linear layer that mixes the heads' outputs, by the end of its name.
+# The linear layer after the heads' outputs, by the end of its name.
 MIXERS = (
     "attention.output.dense",
     "attention.dense",
@@ -39,7 +39,7 @@ def test_every_architecture_is_compared():
 
 @pytest.fixture(scope="module")
 def texts():
-    """Of all lengths; the last have as many tokens as there are positions."""
+    """Texts of all lengths. The last ones have as many tokens as there are positions."""
     ordered = sorted(parity_texts(), key=len)
     return [*ordered[:: len(ordered) // 12], *ordered[-2:]]
 
@@ -62,13 +62,13 @@ class Reference:
     def _mixed(self, _module, inputs):
         (x,) = inputs
         if self.mask is not None:
-            factors = x.new_tensor(self.mask[len(self.head_outputs)])  # ALBERT's layers run again
+            factors = x.new_tensor(self.mask[len(self.head_outputs)])  # ALBERT's layers repeat
             x = x * factors.repeat_interleave(x.shape[-1] // len(factors))
         self.head_outputs.append(x[0].numpy())
         return (x,)
 
     def __call__(self, input_ids, mask=None):
-        """Hidden states, attentions and heads' outputs of one text, a list of arrays each."""
+        """Hidden states, attentions and heads' outputs of one text, as lists of arrays."""
         import torch
 
         self.mask, self.head_outputs = mask, []
@@ -83,7 +83,7 @@ class Reference:
 
 
 def exact_angles(rotary):
-    """A forward of rotary positions that multiplies in float64; transformers' does so in float32."""
+    """The forward method of rotary positions, multiplying in float64 instead of float32."""
     import torch
 
     def forward(_x, position_ids, layer_type=None):
@@ -117,7 +117,7 @@ def pair_of(tmp_path_factory):
 
 
 def differences(output, expected):
-    """The largest difference of each sort of array, of its scale."""
+    """The largest difference of each kind of array, relative to its scale."""
     found = output.hidden_states, output.attentions, output.head_outputs
     for ours, theirs in zip(found, expected, strict=True):
         worst = 0.0

@@ -1,5 +1,5 @@
-"""Encoders with rotary positions beside what every architecture is asked: their options against the
-oracle, and the spellings of their fields. test_rotary_errors.py has what is refused."""
+"""Encoders with rotary positions, in addition to the tests of all architectures: their options compared with
+the oracle, and other names of their fields. Errors are tested in test_rotary_errors.py."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_option_follows_the_oracle(tmp_path, architecture):
     found = loaded(tmp_path / "m", architecture).encode(TEXTS)
     np.testing.assert_allclose(found, architecture.pooled(TEXTS), **CLOSE)
     plain = BY_NAME[architecture.model_type].pooled(TEXTS)
-    assert np.abs(found - plain).max() > 1e-3  # the option matters
+    assert np.abs(found - plain).max() > 1e-3  # the option changes the result
 
 
 def test_a_text_within_the_window_is_unaffected_by_it(tmp_path):
@@ -150,7 +150,7 @@ def scaled(definition, divisor, factor=1.0):
     return replace(definition, layers=layers, factor=factor)
 
 
-# A factor of 1 leaves yarn's frequencies as they are.
+# A factor of 1 does not change yarn's frequencies.
 YARN = {
     "rope_type": "yarn",
     "factor": 1.0,
@@ -207,7 +207,7 @@ GPT2 = {
 }
 HALF = {"rope_type": "linear", "factor": 2.0}
 OLD_THETA = {"rope_theta": 250000.0}
-# The architecture, what its config.json says in other words, and these.
+# The architecture, the other names in its config.json, and these.
 SPELLINGS = {
     "modernbert": (
         MODERNBERT,
@@ -287,10 +287,10 @@ def test_info_shows_sizes_by_nomic_embed_texts_names(tmp_path, capsys):
 def test_rope_scaling_has_the_same_meaning_as_rope_parameters(tmp_path, architecture):
     config = without(architecture.fields(), "rope_parameters")
     thetas = {kind: {**HALF, "rope_theta": theta} for kind, theta in architecture.thetas.items()}
-    if architecture is GEMMA3:  # its old form scales the layers that see all
+    if architecture is GEMMA3:  # the old form applies to the layers that see all tokens
         del thetas[LOCAL]["rope_type"], thetas[LOCAL]["factor"]
     new = {"rope_parameters": thetas if architecture in BY_LAYER_TYPE else thetas[ALL]}
-    # ModernBERT came when "type" had become "rope_type".
+    # ModernBERT was released after "type" was renamed to "rope_type".
     kind = "rope_type" if architecture is MODERNBERT else "type"
     old = {
         "rope_scaling": {kind: "linear", "factor": 2.0},

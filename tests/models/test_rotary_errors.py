@@ -1,5 +1,4 @@
-"""What of the config.json and the tensors of encoders with rotary positions is refused, and how it is
-named."""
+"""Errors for config.json and tensors of encoders with rotary positions, and the names in them."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def refused(folder, architecture, config, match):
 )  # fmt: skip
 @each
 def test_invalid_values_of_a_field_are_refused_by_name(tmp_path, architecture, changes, match):
-    # null: as many as num_attention_heads, also where the default is another number.
+    # null means the value of num_attention_heads, even if the default is another number.
     config = without(architecture.fields(), "head_dim") | {"num_key_value_heads": None} | changes
     refused(tmp_path / "m", architecture, config, f"config.json: {match}")
 

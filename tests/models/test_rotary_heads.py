@@ -1,5 +1,5 @@
-"""Classification heads that not every architecture has: ModernBERT's norm, poolings and biases, and the
-last token of a decoder."""
+"""Classification heads of some architectures only: ModernBERT's norm, poolings and biases, and the last token
+of a decoder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write(folder, architecture, classes, head, **config):
 
 
 def states_of_pairs(architecture):
-    """The oracle's, with the ids that the tokenizers library gives."""
+    """The oracle's states, for the ids of the tokenizers library."""
     tokenizer = Tokenizer.from_str(json.dumps(architecture.tokenizer()))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -132,12 +132,12 @@ def test_a_decoders_head_reads_the_last_token(tmp_path):
 
 
 def test_a_decoders_head_skips_padding_at_the_end(tmp_path):
-    """As transformers does: the last token is the last that is not pad_token_id."""
+    """As in transformers: the last token is the last one that is not pad_token_id."""
     head = {"score.weight": normal(np.random.default_rng(3), LABELS, D, scale=D**-0.5)}
     classes, end = "Qwen3ForSequenceClassification", QWEN3.ids("")[-1]
     folder = write(tmp_path, QWEN3, classes, head, pad_token_id=int(end))
     last = np.array([states[-2] for states in states_of_pairs(QWEN3)])
-    pairs = [pair for pair in PAIRS if pair[1]]  # else two such tokens stand at the end
+    pairs = [pair for pair in PAIRS if pair[1]]  # otherwise two such tokens are at the end
     expected = oracle.linear(last, head["score.weight"])[[bool(pair[1]) for pair in PAIRS]]
     np.testing.assert_allclose(CrossEncoder(folder).predict(pairs), expected, **CLOSE)
 

@@ -1,5 +1,5 @@
-"""Encoders with rotary positions beside transformers: their options, old spellings of config.json, and what
-a decoder needs. test_architectures_parity.py has the rest. Needs the group parity."""
+"""Encoders with rotary positions compared with transformers: their options, old names in config.json, and
+decoders. Other tests are in test_architectures_parity.py. Needs the group parity."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def texts():
 
 
 def angles_in_float64(rotary):
-    """A forward of rotary positions. transformers' own multiplies positions and frequencies in float32, whose
-    rounding of the largest angles moves a token's vector by as much as the bound."""
+    """A forward method of rotary positions in float64. transformers' own multiplies positions and frequencies
+    in float32; for large angles, that rounding error changes token vectors by as much as the bound."""
     import torch
 
     def forward(_x, position_ids, layer_type=None):
@@ -63,7 +63,7 @@ def angles_in_float64(rotary):
 
 
 def token_vectors(transformers, folder, texts):
-    """transformers' own in float64, one text at a time."""
+    """The token vectors of transformers in float64, one text at a time."""
     import torch
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -83,7 +83,7 @@ def assert_near_transformers(transformers, folder, texts):
     found = SentenceTransformer(folder).encode(texts, output_value="token_embeddings")
     expected = token_vectors(transformers, folder, texts)
     for a, b in zip(found, expected, strict=True):
-        # Token vectors are of length 10, not 1.
+        # Token vectors have a length of about 10, not 1.
         assert np.abs(a - b).max() <= 10 * LARGEST_DIFFERENCE
 
 
@@ -137,7 +137,7 @@ def test_scaled_positions_have_the_same_meaning(transformers, texts, tmp_path, k
 # Spellings before transformers 5
 
 HALF = {"rope_scaling": {"type": "linear", "factor": 2.0}}
-# ModernBERT came later than that name of the field.
+# ModernBERT was released after this field was renamed.
 RENAMED = {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}
 SPELLINGS = {
     "modernbert": (
@@ -189,7 +189,7 @@ def test_modernberts_head_has_the_same_meaning(transformers, texts, tmp_path, fi
 
 
 def test_a_decoders_head_reads_the_last_token_that_is_no_padding(transformers, texts, tmp_path):
-    """Where a text ends with the padding token, as those of Qwen3-Embedding do, the one before it."""
+    """If a text ends with the padding token, as in Qwen3-Embedding, the token before it counts."""
     padded = {"pad_token_id": QWEN3.special.index("<|endoftext|>")}
     kind = QWEN3._replace(fields=QWEN3.fields | padded, named={"pad_token": "<|endoftext|>"})
     difference, size = classified(transformers, kind, texts, tmp_path)
@@ -197,7 +197,7 @@ def test_a_decoders_head_reads_the_last_token_that_is_no_padding(transformers, t
 
 
 def classified(transformers, kind, texts, folder):
-    """The largest difference of logits of pairs, and the largest logit."""
+    """The largest difference between logits of pairs, and the largest logit."""
     import torch
     from sentence_transformers import CrossEncoder as Theirs
 
@@ -219,7 +219,7 @@ def classified(transformers, kind, texts, folder):
 
 
 def test_a_folder_of_a_causal_model_gives_the_last_tokens_vector(transformers, texts, tmp_path):
-    """Both without modules.json and with Qwen3-Embedding's, whose tokenizer pads on the left."""
+    """Without modules.json, and with that of Qwen3-Embedding, whose tokenizer pads on the left."""
     import sentence_transformers
 
     kind = QWEN3._replace(named={**QWEN3.named, "padding_side": "left"})
@@ -240,7 +240,7 @@ def test_a_folder_of_a_causal_model_gives_the_last_tokens_vector(transformers, t
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_qwen3_folder_generates_transformers_tokens(transformers, texts, tmp_path, tied):
-    """Greedily, token for token, of prompts of several lengths in one call."""
+    """Greedy generation gives the same tokens, for prompts of different lengths in one call."""
     import torch
 
     fields = QWEN3.fields | {"tie_word_embeddings": tied}

@@ -1,4 +1,4 @@
-"""T5's encoder beside what every architecture is asked."""
+"""T5's encoder, in addition to the tests of all architectures."""
 
 from __future__ import annotations
 

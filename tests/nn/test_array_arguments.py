@@ -1,4 +1,4 @@
-"""Every array argument of functional and nn: any strides give the same bits, any other dtype is refused."""
+"""Every array argument of functional and nn: strides do not change bits, and other dtypes are refused."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.calls import ARGUMENTS, CALLS, WITHOUT_ARRAYS
 
 
 def in_records(x):
-    """A field of records whose size is no multiple of the item's."""
+    """A field of records whose size is not a multiple of the item's size."""
     records = np.zeros(x.shape[:-1], [("flag", "u1"), ("field", x.dtype, x.shape[-1:])])
     records["field"] = x
     return records["field"]
 
 
 def unaligned(x):
-    """One byte past an item."""
+    """One byte after the start of an item."""
     raw = np.zeros(x.nbytes + 1, np.uint8)
     out = raw[1:].view(x.dtype).reshape(x.shape)
     out[...] = x
@@ -34,7 +34,7 @@ def repeated(x):
 
 
 def turned(x):
-    """The last two axes changed in memory."""
+    """The last two axes are swapped in memory."""
     return x.swapaxes(-1, -2).copy().swapaxes(-1, -2) if x.ndim > 1 else x[::-1].copy()[::-1]
 
 

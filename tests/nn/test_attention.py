@@ -1,4 +1,4 @@
-"""nn.MultiheadAttention against the float64 definitions, at every level."""
+"""nn.MultiheadAttention compared with definitions in float64, at every level."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from simdformer import nn
 from tests.oracle import nn as oracle_nn
 from tests.support import assert_same_bits, normal
 
-TOLERANCE = 2e-6  # of the output's largest element
+TOLERANCE = 2e-6  # relative to the output's largest element
 SCORES = ["scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive"]
 
 
 def attention(rng, embed_dim, heads, **options):
-    """An attention with random numbers in every parameter, small enough for scores of a few units:
-    an error of a score is a relative error of its weight."""
+    """An attention with random parameters, small enough for scores of a few units, because an error of a
+    score is a relative error of its weight."""
     module = nn.MultiheadAttention(embed_dim, heads, batch_first=True, **options)
     state = {
         k: normal(rng, *v.shape, scale=0.7 * embed_dim**-0.5)

@@ -1,5 +1,5 @@
-"""A module follows what is set on it after its first call, whatever the attribute: nothing that was
-packed outlives what shaped it."""
+"""Setting an attribute of a module after its first call takes effect, for every attribute: no packed form
+outlives the values from which it was made."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def on_target(module):
 
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 4}
 
-# name: (how to build it, how to call it)
+# name: (function that builds it, function that calls it)
 MODULES = {
     "encoder": (encoder, on_rows),
     "gated encoder": (lambda: encoder("rms", activation="swiglu", norm_first=True), on_rows),
@@ -132,7 +132,7 @@ MODULES = {
     "embedding": (lambda: nn.Embedding(9, 4, padding_idx=2), lambda m: m([1, 2])),
 }
 
-# What an attribute may be instead, by its name, where its value alone does not say.
+# Other values for an attribute by its name, if its present value does not determine them.
 OTHERS = {
     "activation": ["gelu", "tanh", "swiglu", "geglu", "?"],
     "score": ["dot", "cosine", "euclidean", "bilinear", "additive", "?"],
@@ -163,7 +163,7 @@ OTHERS = {
 
 
 def modules_of(module, path=()):
-    """Paths to a module and all those below it."""
+    """Paths to a module and its descendants."""
     yield path
     for name, child in module.named_children():
         yield from modules_of(child, (*path, name))
@@ -176,7 +176,7 @@ def at(module, path):
 
 
 def attributes_of(module):
-    """The names of all that can be set on it, parameters and modules too."""
+    """The names of everything that can be set on it, including parameters and modules."""
     names = {name for name in vars(module) if not name.startswith("_")}
     for kind in type(module).__mro__:
         names |= {k for k, v in vars(kind).items() if isinstance(v, property) and v.fset}
@@ -184,7 +184,7 @@ def attributes_of(module):
     return sorted(names)
 
 
-# Or by its type, of which a bool comes before an int.
+# Or by its type; bool comes before int, of which it is a subclass.
 OTHERS_OF = {
     bool: lambda value: [not value],
     int: lambda value: [value + 1, max(value - 1, 1)],
@@ -196,7 +196,7 @@ OTHERS_OF = {
 
 
 def others(name, value):
-    """Other values of an attribute."""
+    """Other values for an attribute."""
     if name in OTHERS:
         return [copy.deepcopy(other) for other in OTHERS[name]]
     for kind, make in OTHERS_OF.items():
@@ -212,7 +212,7 @@ def parts():
 
 
 def outcome(module, call, path, name, number):
-    """What a call gives after the change: the output, or the error that refuses it."""
+    """The result of a call after the change: the output, or the error."""
     target = at(module, path)
     try:
         setattr(target, name, others(name, getattr(target, name))[number])
@@ -249,7 +249,7 @@ def test_no_attribute_can_change_without_being_set(kind):
 
 
 class Packs:
-    """Counts the matrices that are packed."""
+    """Counts packed matrices."""
 
     def __init__(self, monkeypatch):
         self.count = 0

@@ -1,4 +1,4 @@
-"""Any module in bfloat16 and int8: each of its matrices, within what rounding them costs."""
+"""Modules in bfloat16 and int8: errors are within those of rounding their matrices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import assert_same_bits, normal
 
 SIZE, HEADS = 32, 4
 SCORES = ["scaled_dot", "dot", "bilinear", "euclidean", "cosine", "additive"]
-# An error of an int8 product is some 1% of the size of its terms.
+# The error of an int8 product is about 1% of the size of its terms.
 INT8 = 0.05
 
 
@@ -197,7 +197,7 @@ def test_generation_in_int8_has_the_logits_of_whole_passes(kind):
 
 
 def rows_with_a_large_feature():
-    """Rows of which one feature is far beyond the others."""
+    """Rows in which one feature is much larger than the others."""
     x = rows().reshape(-1, SIZE)
     x[:, 5] *= 60
     return x

@@ -1,4 +1,4 @@
-"""Parameters that are no arrays yet, or no more: built empty, read when asked for, let go once packed."""
+"""Parameters that are not arrays: built empty, read on demand, and freed after packing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 16
 
 
 class File:
-    """A checkpoint of tensors, which counts what is read and may be closed."""
+    """A checkpoint that counts reads and can be closed."""
 
     def __init__(self, tensors):
         self.tensors = tensors
@@ -43,7 +43,7 @@ def counters(state):
 
 
 def deferred(make):
-    """The module without numbers, one with them, and a file of these."""
+    """A module without numbers, one with numbers, and a file of these."""
     with_numbers = make()
     with initialization.deferred():
         empty = make()
@@ -59,7 +59,7 @@ def load(module, file):
 
 
 def numbers_of(module):
-    """What a module without numbers has all the same."""
+    """The numbers that a module built without numbers has."""
     return {
         n: o._parameters[k]
         for n, o, k in module._owners()
@@ -82,7 +82,7 @@ def test_each_tensor_is_read_once_and_the_file_may_be_closed(kind):
     file.close()
     matrices = [
         n for n in file.reads if "position." not in n
-    ]  # tables are made of them when needed
+    ]  # tables are computed from them on demand
     assert len(matrices) == len(set(matrices))
     assert_same_bits(call(empty), call(expected))
 

@@ -1,4 +1,5 @@
-"""Edges of nn.MultiheadAttention with each score: nothing to see, one of each, odd sizes, magnitudes."""
+"""Edge cases of nn.MultiheadAttention with each score: no keys, a single query or key, odd sizes,
+magnitudes."""
 
 from __future__ import annotations
 
@@ -98,7 +99,7 @@ def test_odd_d_model(rng, d_model):
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e4, 1e9, 1e15])
 def test_magnitudes_of_the_input(rng, score, scale):
-    """Weights stay weights: finite, with sum 1, the largest at the best key if it is clearly best."""
+    """Weights are finite and sum to 1, and the largest is at the best key if it is clearly the best."""
     module, w = attention(rng, score=score)
     x = normal(rng, 1, 40, 24, scale=scale)
     out, weights = module(x, x, x, average_attn_weights=False)
@@ -107,17 +108,17 @@ def test_magnitudes_of_the_input(rng, score, scale):
     exact = oracle_nn.multihead_attention(x[0], x[0], x[0], w, 4, kind=score)[1]
     best = np.sort(exact, axis=-1)
     clear = best[..., -1] > 0.999
-    if scale < 1 or score in ("cosine", "additive"):  # bounded, whatever the input
+    if scale < 1 or score in ("cosine", "additive"):  # bounded for any input
         assert np.abs(weights[0] - exact).max() <= (1e-3 if scale > 1 else 1e-5)
     else:
         assert clear.any()
         got = weights[0].argmax(axis=-1) == exact.argmax(axis=-1)
-        assert got[clear].mean() > 0.98  # the rest is nearer than rounding
+        assert got[clear].mean() > 0.98  # the differences are below rounding errors
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_packed_padded_and_alone_are_the_same_bits(rng, score):
-    """Sequences without a token among them, and memories without one."""
+    """Including sequences without tokens, and empty memories."""
     module, _ = attention(rng, score=score)
     lengths, key_lengths = np.array([5, 0, 17, 1, 3]), np.array([7, 4, 20, 0, 1])
     q, k = normal(rng, 5, 17, 24), normal(rng, 5, 20, 24)
@@ -158,7 +159,7 @@ def test_euclidean_is_dot_with_a_bias_of_each_key(rng):
 
 
 def test_a_bilinear_head_is_a_head_with_other_queries(rng):
-    """q^T W k = (W^T q)^T k: with W the identity, dot."""
+    """q^T W k = (W^T q)^T k; with W the identity it is a dot product."""
     module, w = attention(rng, score="bilinear")
     weight = w.pop("bilinear_weight")
     x = normal(rng, 1, 9, 24)
@@ -174,7 +175,7 @@ def test_a_bilinear_head_is_a_head_with_other_queries(rng):
 
 
 def test_scores_of_rotated_heads_depend_only_on_distance(rng):
-    """RoPE's shift invariance: tokens in front that nobody sees change no weight but by rounding."""
+    """Tokens in front that nobody attends to change weights by rounding only."""
     module, _ = attention(rng, position=nn.RotaryEmbedding(6))
     x = normal(rng, 1, 12, 24)
     shifted = np.concatenate([normal(rng, 1, 100, 24), x], axis=1)

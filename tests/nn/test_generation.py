@@ -1,4 +1,4 @@
-"""Generation: against a pass over the whole sequence for each token, exhaustive search, transformers."""
+"""Generation, compared with a pass over the whole sequence per token, exhaustive search, and transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def language_model(vocab=VOCAB, **options):
 
 
 def next_logits(model, ids):
-    """What the model says behind these ids, without a cache."""
+    """The logits after these ids, without a cache."""
     return model(np.array(ids), [0, len(ids)], num_threads=1)[-1]
 
 
@@ -91,7 +91,8 @@ def test_sampling_follows_the_distribution(model):
     draws = [t for [t] in generate(model, [[3, 1]] * 3000, max_new_tokens=1, seed=0, **options)]
     p = distribution(next_logits(model, [3, 1]).astype(np.float64), GenerationConfig(**options))
     counts = np.bincount(draws, minlength=VOCAB)
-    # Five standard deviations of a binomial: once in a million for a right sampler; the seed is fixed.
+    # Five standard deviations of a binomial distribution: a correct sampler fails once in a million; the seed
+    # is fixed.
     assert (np.abs(counts - 3000 * p) <= 5 * np.sqrt(3000 * p * (1 - p)) + 1e-9).all()
 
 
@@ -254,12 +255,12 @@ def test_beams_are_not_streamed(model):
         stream(model, PROMPTS, num_beams=2)
 
 
-# Beside transformers
+# Comparison with transformers
 
 
 @pytest.fixture(scope="module")
 def gpt2():
-    """transformers' GPT-2 of random weights, and the same built from our parts."""
+    """transformers' GPT-2 with random weights, and the same model built from our modules."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What generation takes for prompts and options, what it makes of them, and what it refuses."""
+"""Arguments of generation: accepted prompts and options, their meaning, and errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def model():
 
 
 def broken():
-    """A model one of whose tokens is damaged."""
+    """A model with NaN for one of its tokens."""
     model = language_model()
     weight = model.embedding.weight.copy()
     weight[3] = np.nan
@@ -191,7 +191,7 @@ def test_a_padding_token_is_removed_from_prompts_and_pads_the_results(model):
 
 
 def test_a_padding_token_that_is_an_end_stays_in_the_prompts(model):
-    """As transformers: it can't tell the two apart."""
+    """As in transformers, which cannot distinguish them."""
     got = generate(model, [[4, 3, 1]], eos_token_id=4, pad_token_id=4, max_new_tokens=5)
     assert got == generate(model, [[4, 3, 1]], eos_token_id=4, max_new_tokens=5)
 

@@ -1,4 +1,4 @@
-"""simdformer.generation beside transformers', live: what processors leave, and an encoder-decoder."""
+"""simdformer.generation compared with transformers: logits processors, and an encoder-decoder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 EOS, START, VOCAB = 9, 1, 50
 
 
-# Processors of logits
+# Logits processors
 
 
 def random_logits(rng, rows=50):
@@ -83,7 +83,7 @@ def test_scores_before_the_minimum_length_are_the_same(rng, count):
 
 @pytest.fixture(scope="module")
 def marian():
-    """transformers' Marian of random weights, and its encoder and decoder from our parts."""
+    """transformers' Marian with random weights, and its encoder and decoder from our modules."""
     torch.manual_seed(3)
     config = transformers.MarianConfig(
         vocab_size=VOCAB, d_model=24, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=40,
@@ -116,7 +116,7 @@ def marian():
 
 
 def stack_state(w, name, norms, last_norm):
-    """Marian's names of a stack's parameters as ours."""
+    """A stack's parameters with Marian's names, renamed to ours."""
     norms = {**norms, "final_layer_norm": last_norm, "fc1": "linear1", "fc2": "linear2"}
     attentions = {"self_attn": "self_attn", "encoder_attn": "multihead_attn"}
     state = {}

@@ -1,6 +1,5 @@
-"""simdformer.nn beside transformers' models, live, of random weights: relative positions, windows,
-QK-norm, learned scales. Each is built from nn's parts and loads the other's state_dict.
-"""
+"""simdformer.nn compared with transformers' models with random weights: relative positions, windows, QK-norm,
+learned scales. Each is built from modules of nn and loads the other's state_dict."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 E, H, D, F = 24, 4, 6, 40
-TOLERANCE = 2e-5  # theirs is float32 too, and sums in another order
+TOLERANCE = 2e-5  # theirs is float32 too, with another order of sums
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +23,7 @@ def seed():
 
 
 def random_state(module):
-    """The module's weights, all random, as arrays."""
+    """A module's parameters as arrays, all random."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4)
@@ -48,7 +47,7 @@ def joined(w, *names):
 
 
 def bert_layer(w, prefix):
-    """What DeBERTa's layers share with BERT's, but for queries, keys and values."""
+    """The common part of DeBERTa's and BERT's layers: all but queries, keys and values."""
     state = {}
     for ours, theirs in (
         ("self_attn.out_proj", "attention.output.dense"),
@@ -132,7 +131,7 @@ def test_deberta(rng, terms):
     for i in range(2):
         own = f"layer.{i}.attention.self"
         layer = bert_layer(w, f"layer.{i}")
-        qkv = w[f"{own}.in_proj.weight"].reshape(H, 3, D, E)  # each head's together
+        qkv = w[f"{own}.in_proj.weight"].reshape(H, 3, D, E)  # joined for each head
         layer["self_attn.in_proj_weight"] = qkv.swapaxes(0, 1).reshape(3 * E, E)
         zeros = np.zeros(E, np.float32)
         layer["self_attn.in_proj_bias"] = np.concatenate(
@@ -220,7 +219,7 @@ def test_wav2vec2_bert_has_shaws_keys(rng, length):
 
 
 class PassOn(torch.nn.Module):
-    """In place of a model's embeddings: what would come out of them is given."""
+    """Replaces a model's embeddings: the input is their output."""
 
     def forward(self, input_ids=None, inputs_embeds=None):  # noqa: ARG002
         return inputs_embeds

@@ -128,7 +128,7 @@ def test_qk_norm_may_be_of_all_heads_features(rng, position):
 
 
 def test_qk_norm_comes_before_rotation(rng):
-    """A norm with a weight does not commute with a rotation of pairs."""
+    """A norm with weights does not commute with a rotation of pairs."""
     plain, w = attention(rng, position=nn.RotaryEmbedding(D))
     normed = nn.MultiheadAttention(
         E, H, batch_first=True, position=nn.RotaryEmbedding(D), qk_norm=nn.RMSNorm(D)
@@ -137,7 +137,7 @@ def test_qk_norm_comes_before_rotation(rng):
     normed.load_state_dict({**w, "q_norm.weight": weight, "k_norm.weight": weight})
     x = normal(rng, 1, 1, E)
     y = normal(rng, 1, 7, E)
-    # A single query at position 0 is not rotated, so only the keys tell the order.
+    # A single query at position 0 is not rotated, so only the keys show the order.
     rows = oracle.linear(y[0], w["in_proj_weight"][E : 2 * E], w["in_proj_bias"][E : 2 * E])
     keys = oracle_nn.norm(rows.reshape(7, H, D), {"weight": weight}, "rms", 2.0**-23)
     rotated = np.stack([oracle_nn.rotate(keys[:, h]) for h in range(H)])
@@ -179,7 +179,7 @@ def test_conflicting_options_are_refused(options, error, message):
 @pytest.mark.parametrize("score", ["scaled_dot", "bilinear", "euclidean", "cosine", "additive"])
 def test_logit_scale_is_the_logarithm_of_each_heads_scale(rng, score):
     module, w = attention(rng, logit_scale=True, score=score)
-    w["logit_scale"] = np.array([-1.0, 0.0, 2.5, 9.0], np.float32)  # the last one beyond log(100)
+    w["logit_scale"] = np.array([-1.0, 0.0, 2.5, 9.0], np.float32)  # the last one is above log(100)
     module.load_state_dict(w)
     x = normal(rng, 1, 9, E)
     q, k, v = (
@@ -194,7 +194,7 @@ def test_logit_scale_is_the_logarithm_of_each_heads_scale(rng, score):
         oracle.softmax(scales[h] * oracle_nn.score(score, q[h], k[h], w, h)) for h in range(H)
     ]
     got = module(x, x, x, average_attn_weights=False)[1][0]
-    # A scale of 100 makes of a score's rounding error a hundredfold one.
+    # A scale of 100 multiplies the rounding error of a score by 100.
     assert np.abs(got - np.array(weights)).max() <= 2e-4
     context = np.concatenate([p @ v[h] for h, p in enumerate(weights)], 1)
     exact = oracle.linear(context, w["out_proj.weight"], w["out_proj.bias"])
@@ -210,7 +210,7 @@ def test_logit_scale_is_initially_ten():
 
 
 def test_a_stack_takes_several_layers_in_turn(rng):
-    """ModernBERT's scheme: global attention in every third layer, a window in the others."""
+    """As in ModernBERT: global attention in every third layer, a window in the others."""
     options = {"batch_first": True, "norm_first": True, "activation": "geglu", "bias": False}
     everywhere = nn.TransformerEncoderLayer(
         E, H, 37, position=nn.RotaryEmbedding(D, base=160000.0), **options
@@ -293,7 +293,7 @@ def test_a_softcap_bounds_the_scores(rng, score):
 
 
 def attention_with(x, w, score, change):
-    """Self-attention whose scores are changed before softmax."""
+    """Self-attention with modified scores before softmax."""
     q, k, v = (
         oracle.linear(x, w["in_proj_weight"][i * E :][:E], w["in_proj_bias"][i * E :][:E])
         .reshape(-1, H, D)

@@ -1,4 +1,4 @@
-"""simdformer.nn beside torch.nn, over the options that torch has: same arguments, same weights."""
+"""simdformer.nn compared with torch.nn, for torch's options: same arguments, same weights."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.parity
 
-TOLERANCE = 2e-6  # of the output's largest element
+TOLERANCE = 2e-6  # relative to the output's largest element
 N, L, S, E, HEADS = 2, 5, 7, 24, 3
 
 
 @pytest.fixture(autouse=True)
 def quiet():
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch warns of nested tensors and of mixed mask types
+        warnings.simplefilter("ignore")  # torch warns about nested tensors and mixed mask types
         yield
 
 
@@ -37,7 +37,7 @@ def assert_close(actual, expected):
 
 
 def twins(name, *args, **kwargs):
-    """torch's module with random weights everywhere, and ours with the same."""
+    """torch's module with random weights everywhere, and ours with the same weights."""
     torch.manual_seed(1)
     theirs = getattr(torch.nn, name)(*args, **kwargs).eval()
     for p in theirs.parameters():
@@ -67,9 +67,9 @@ def pair_mask(kind, rng, rows, keys, dims):
     if kind == "float":
         return normal(rng, *shape)
     mask = rng.random(shape) < 0.3
-    mask[..., 0] = False  # torch gives NaN where every key is masked
+    mask[..., 0] = False  # torch returns NaN if all keys are masked
     mask[..., -1, :] = False
-    mask[..., 4] &= False  # the key that padding on either side leaves
+    mask[..., 4] &= False  # a key that remains with padding on either side
     return None if kind is None else mask
 
 
@@ -237,7 +237,7 @@ def test_activations_of_torch(rng, activation):
 
 
 def test_tensors_in_bfloat16_load_as_from_a_file(tmp_path):
-    """Those of a dict, those of a file, and parameters with gradients."""
+    """Tensors of a dict, of a file, and parameters with gradients."""
     theirs = torch.nn.Linear(5, 3).bfloat16()
     from_dict, from_file = nn.Linear(5, 3), nn.Linear(5, 3)
     from_dict.load_state_dict(dict(theirs.named_parameters()))

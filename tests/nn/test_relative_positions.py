@@ -1,4 +1,4 @@
-"""Positions inside an attention whose scores depend on content: Shaw, Transformer-XL, DeBERTa."""
+"""Positions inside attention with scores that depend on content: Shaw, Transformer-XL, DeBERTa."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_a_new_table_is_used(rng, name):
 
 
 def test_distances_beyond_the_table_use_its_last_rows(rng):
-    """Two keys that are both far away weigh the same if they hold the same."""
+    """Two distant keys with the same content have the same weight."""
     module, _ = randomized(
         nn.MultiheadAttention(E, H, batch_first=True, position=make("shaw")), rng
     )
@@ -306,7 +306,7 @@ def test_unknown_terms_are_refused(terms):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_debertas_table_may_be_normalized(rng, shared):
-    """As if the table had been loaded normalised."""
+    """The result is the same as with a table that was normalized before loading."""
     normed, state = randomized(
         nn.MultiheadAttention(
             E, H, position=make("deberta", share_att_key=shared, norm=nn.LayerNorm(E))

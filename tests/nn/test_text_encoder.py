@@ -1,4 +1,4 @@
-"""nn.TextEncoder: token ids through embeddings, layers and a last norm."""
+"""nn.TextEncoder: token ids through embeddings, layers and a final norm."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_language_model_of_a_text_encoder_is_that_of_its_parts(ids, lm_head):
 @pytest.mark.parametrize("padding_idx", [None, 1])
 @pytest.mark.usefixtures("active_isa")
 def test_rows_looked_up_in_a_heads_panels_have_the_tables_bits(rng, padding_idx):
-    """For every id, so at every place in whole panels and in the last one."""
+    """For all ids, so in whole panels and in the last one."""
     for vocab in (3, 50, 97):
         tables = [normal(rng, rows, E) for rows in (vocab, vocab + 3, 2)]
         ids, types = np.arange(vocab, dtype=np.int32), np.arange(vocab, dtype=np.int32) % 2

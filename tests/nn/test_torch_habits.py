@@ -1,4 +1,4 @@
-"""What a torch user types in the first hour."""
+"""Typical first steps of a torch user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def layer(**options):
 
 
 class Classifier(nn.Module):
-    """A module of the user's own."""
+    """A module defined by the user."""
 
     def __init__(self):
         super().__init__()

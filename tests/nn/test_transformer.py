@@ -1,4 +1,5 @@
-"""Transformer layers and stacks: torch's literal results, the float64 definitions, bit-identities."""
+"""Transformer layers and stacks, compared with torch's stored results and definitions in float64, and bit
+identities."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from tests.oracle import nn as oracle_nn
 from tests.support import TESTS, assert_same_bits, normal
 from tests.support.torch_files import write_torch
 
-TOLERANCE = 2e-6  # of the output's largest element
+TOLERANCE = 2e-6  # relative to the output's largest element
 GOLDEN = json.loads((TESTS / "data" / "torch_transformer.json").read_text())
 
 
@@ -42,7 +43,7 @@ def assert_close(actual, expected):
     assert np.abs(actual - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-# torch's own numbers
+# Stored results of torch
 
 
 def cosine_weights(module):
@@ -61,7 +62,7 @@ def mask(numbers):
 
 
 def golden_error(out, expected, padding):
-    """The largest error where there is a token; where there is none we give 0."""
+    """The largest error at tokens. At padding our result is 0."""
     real = np.ones(out.shape[:2], bool) if padding is None else ~np.array(padding, bool).T
     assert not out[~real].any()
     return np.abs(out - array(expected))[real].max()
@@ -92,7 +93,7 @@ def test_decoder_gives_torchs_numbers(case):
     assert golden_error(out, case["output"], case["tgt_key_padding_mask"]) <= 1e-5
 
 
-# Options that torch lacks, against the definitions
+# Options that torch lacks, compared with the definitions
 
 
 @pytest.mark.usefixtures("active_isa")
@@ -173,7 +174,7 @@ def test_relative_biases(rng, position):
     assert_close(layer(x)[0], oracle_nn.layer(x[0], w, 4, bias=bias))
 
 
-# Padding, packing, company, threads
+# Padding, packing, batches, threads
 
 
 def ragged(rng, lengths=(5, 0, 9, 1), features=24):

@@ -1,12 +1,11 @@
 """The reference: every formula of the library in float64 NumPy, one short function each.
 
-It is written to be read beside the papers, not to be fast, and never imports simdformer: what both of
-them get right has been worked out twice. Shapes stand behind `#`; a trailing arrow gives the result's.
+It is written to be compared with the papers, not to be fast. It never imports simdformer, so that both are
+independent. Shapes are given in comments; an arrow precedes the shape of the result.
 
     n  tokens      d  hidden_size     h  num_heads     e  head_dim = d / h     f  intermediate size
 
-Nothing is padded: a batch is its sequences laid end to end, and `cu_seqlens` (batch + 1,) says where
-each begins and ends.
+Nothing is padded: a batch is its concatenated sequences, and `cu_seqlens` (batch + 1,) gives their limits.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def f64(x):
 
 
 def linear(x, weight, bias=None):
-    """y = x W^T + b, the weight stored (out, in) as torch.nn.Linear stores it."""
+    """y = x W^T + b. The weight is stored as (out, in), as in torch.nn.Linear."""
     y = f64(x) @ f64(weight).T  # (n, in) @ (in, out) -> (n, out)
     return y if bias is None else y + f64(bias)
 
@@ -59,21 +58,22 @@ def relu(x):
 
 
 def gelu(x):
-    """x Phi(x), Hendrycks and Gimpel 2016; by erfc, because 1 + erf cancels for negative x."""
+    """x Phi(x), Hendrycks and Gimpel 2016. Computed with erfc, because 1 + erf cancels for negative x."""
     x = f64(x)
     return 0.5 * x * _erfc(-x / math.sqrt(2.0))
 
 
 def gelu_tanh(x):
-    """The tanh form of GELU: "gelu_new", "gelu_pytorch_tanh". Up to 4.7e-4 from the erf form."""
+    """The tanh form of GELU: "gelu_new", "gelu_pytorch_tanh". It differs from the erf form by up to
+    4.7e-4."""
     x = f64(x)
     inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)
-    return x * sigmoid(2.0 * inner)  # 0.5 (1 + tanh u) = sigmoid(2u), without the cancellation
+    return x * sigmoid(2.0 * inner)  # 0.5 (1 + tanh u) = sigmoid(2u), without cancellation
 
 
 def sigmoid(x):
     x = f64(x)
-    e = np.exp(-np.abs(x))  # in [0, 1]: no overflow on either side
+    e = np.exp(-np.abs(x))  # in [0, 1], so it cannot overflow
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
@@ -122,8 +122,8 @@ def attention(q, k, v, softmax_scale=None, bias=0.0):
 
 
 def multi_head_attention(q, k, v, cu_seqlens, num_heads, softmax_scale=None, bias=None):
-    """Each head of each sequence by itself: tokens see their own sequence only.
-    bias(length) is added to a sequence's scores, (num_heads, length, length)."""
+    """Each head of each sequence separately: tokens see only their own sequence. bias(length), (num_heads,
+    length, length), is added to a sequence's scores."""
     q, k, v = f64(q), f64(k), f64(v)  # (n, d) each
     out = np.zeros_like(q)
     for tokens in sequences(cu_seqlens):
@@ -143,7 +143,7 @@ def sequences(cu_seqlens):
 
 
 def embedding_sum(word, position, token_type, input_ids, position_ids, token_type_ids):
-    """word[i] + position[p] + token_type[t]; a table that is None adds nothing."""
+    """word[i] + position[p] + token_type[t]; tables that are None are left out."""
     x = f64(word)[input_ids]  # (vocab, d)[n] -> (n, d)
     if position is not None:
         x = x + f64(position)[position_ids]
@@ -158,13 +158,13 @@ def embedding_sum(word, position, token_type, input_ids, position_ids, token_typ
 
 
 def position_ids(cu_seqlens):
-    """0, 1, 2, ... afresh in each sequence."""
+    """0, 1, 2, ... in each sequence."""
     starts = np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))  # (n,)
     return np.arange(cu_seqlens[-1]) - starts
 
 
-# Pooling: (tokens, d) of one sequence -> (d,). `start` leaves a prompt's tokens out of the pooling,
-# but as in sentence-transformers a token's weight in "weightedmean" counts from the true beginning.
+# Pooling: (tokens, d) of one sequence -> (d,). `start` excludes a prompt's tokens. As in
+# sentence-transformers, the weights of "weightedmean" are still counted from the first token.
 
 
 def pool(mode, x, start=0):
@@ -187,7 +187,7 @@ def pool(mode, x, start=0):
 
 
 def fold(kind, x, bias=0.0, start=None):
-    """What is kept of rows, column by column: the largest, or a sum of logarithms, from start on."""
+    """A fold over rows, column by column: the largest, or a sum of logarithms, from start on."""
     x = f64(x) + f64(bias)
     if kind == "max":
         return x.max(axis=0, initial=-np.inf) if start is None else np.maximum(x.max(axis=0), start)
@@ -197,7 +197,7 @@ def fold(kind, x, bias=0.0, start=None):
 
 
 def splade(logits, cu_seqlens, sums=False, logarithms=1):
-    """A row of the vocabulary a sequence (Formal et al. 2021)."""
+    """One row over the vocabulary per sequence (Formal et al. 2021)."""
     x = np.maximum(f64(logits), 0)
     for _ in range(logarithms):
         x = np.log1p(x)
@@ -216,7 +216,7 @@ def max_sim(queries, documents, mean=False):
 
 
 def pool_sequences(modes, x, cu_seqlens, start=0):
-    """Each sequence pooled in every mode, the modes side by side: -> (batch, len(modes) * d)."""
+    """Each sequence pooled in every mode, with concatenated results: -> (batch, len(modes) * d)."""
     rows = [[pool(mode, x[tokens], start) for mode in modes] for tokens in sequences(cu_seqlens)]
     return np.array([np.concatenate(row) for row in rows])
 
@@ -269,9 +269,9 @@ def bert(
     positions=None,
     bias=None,
 ):
-    """Ids in, the last layer's hidden states out: (n,) -> (n, d). positions (n,): if not 0, 1, ..."""
+    """From ids to the last layer's hidden states: (n,) -> (n, d). positions (n,): if not 0, 1, ..."""
     x = bert_embeddings(input_ids, w, cu_seqlens, token_type_ids, eps, positions)
-    if "embeddings_project.weight" in w:  # ELECTRA's
+    if "embeddings_project.weight" in w:  # for ELECTRA
         x = linear(x, w["embeddings_project.weight"], w["embeddings_project.bias"])
     for i in range(num_layers):
         x = bert_layer(x, w, f"encoder.layer.{i}", cu_seqlens, num_heads, activation, eps, bias)

@@ -1,5 +1,5 @@
-"""The reference of DeBERTa v2 and v3's encoder: float64 NumPy, one sequence at a time. `w` has the names of
-transformers' DebertaV2Model; what it lacks (tables, the table's norm, projections of its own) is not there."""
+"""The reference of the encoder of DeBERTa v2 and v3: float64 NumPy, one sequence at a time. `w` has the names
+of transformers' DebertaV2Model. Tables, norms and projections that are missing in it are not used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tests.oracle.scores import attend, disentangled
 
 
 class Definition(NamedTuple):
-    """buckets: of distances up to reach, a side; 0 for single distances. terms: of the scores beside content
-    to content. shared: whether the table is projected as queries and keys are."""
+    """buckets: the number of buckets per side for distances up to reach; 0: each distance has its own. terms:
+    of the scores in addition to content-to-content. shared: whether the table uses the projections of queries
+    and keys."""
 
     num_layers: int
     num_heads: int
@@ -27,7 +28,7 @@ class Definition(NamedTuple):
 
 
 def encoder(input_ids, w, definition):
-    """Ids in, hidden states out: (n,) -> (n, d). Every token is of type 0."""
+    """From ids to hidden states: (n,) -> (n, d). All tokens have type 0."""
     x = f64(w["embeddings.word_embeddings.weight"])[input_ids]
     position = w.get("embeddings.position_embeddings.weight")
     if position is not None:

@@ -1,6 +1,5 @@
-"""Multi-head attention and Transformer layers in float64: the definitions that simdformer.nn is held
-against. `w` is a module's state_dict; one sequence at a time, no padding. L queries, S keys, h heads.
-"""
+"""Multi-head attention and Transformer layers in float64: the definitions for the tests of simdformer.nn. `w`
+is a module's state_dict; one sequence at a time, no padding. L queries, S keys, h heads."""
 
 from __future__ import annotations
 
@@ -95,7 +94,8 @@ def layer(
     activation="relu", gate=None, bias=0.0, memory_bias=0.0, output_norm=False, only=None,
     **attention,
 ):  # fmt: skip
-    """An encoder layer, or with a memory a decoder layer, or one sublayer by its norm: (L, E) -> (L, E)."""
+    """An encoder layer; with a memory a decoder layer; or one sublayer, selected by its norm: (L, E) -> (L,
+    E)."""
 
     def sublayer(x, norm_name, f):
         if only not in (None, norm_name):

@@ -10,7 +10,7 @@ from tests.oracle import f64, sequences
 
 
 def sinusoidal(positions, dim, base=10000.0, freq="paper", layout="interleaved"):
-    """Vaswani et al. 2017, section 3.5; "t2t" is the form of its first implementation."""
+    """Vaswani et al. 2017, section 3.5. "t2t" is the form in the first implementation."""
     positions = f64(positions)[..., None]
     rate = {
         "paper": lambda i: base ** (-2 * i / dim),
@@ -29,7 +29,7 @@ def sinusoidal(positions, dim, base=10000.0, freq="paper", layout="interleaved")
 
 
 def roberta_position_ids(input_ids, cu_seqlens, padding_idx):
-    """padding_idx + 1, + 2, ...; a padding token stands at padding_idx and is not counted."""
+    """padding_idx + 1, + 2, ...; a padding token has position padding_idx and does not count."""
     positions = np.full(len(input_ids), padding_idx)
     for tokens in sequences(cu_seqlens):
         counted = tokens[input_ids[tokens] != padding_idx]
@@ -77,8 +77,8 @@ def t5_bias(table, length):
 
 
 def deberta_bucket(distance, buckets, reach):
-    """He et al. 2021's published code, one distance at a time: half the buckets single distances, the other
-    half in logarithmic steps to reach."""
+    """The published code of He et al. 2021, one distance at a time: single distances up to half the buckets,
+    then logarithmic steps up to reach."""
     middle = buckets // 2
     if abs(distance) <= middle:
         return distance
@@ -87,8 +87,8 @@ def deberta_bucket(distance, buckets, reach):
 
 
 def alibi_bias(num_heads, length):
-    """Press et al. 2022 in both directions, (h, n, n): slopes 2^(-8 i / h) of a power of two of heads, and of
-    twice as many every other one for the rest."""
+    """Press et al. 2022 in both directions, (h, n, n). For h a power of two the slopes are 2^(-8 i / h);
+    otherwise those of the largest power of two below h, then every other slope of twice that number."""
 
     def slopes(h):
         power = 2 ** int(math.log2(h))

@@ -1,8 +1,9 @@
-"""The reference of encoders with rotary positions, and of T5's; float64 NumPy, one sequence at a time.
+"""The reference of encoders with rotary positions, and of T5's encoder; float64 NumPy, one sequence at a
+time.
 
     n  tokens    d  hidden_size    h  query heads    g  key heads    e  head_dim    f  intermediate size
 
-`w` maps names to arrays; what it lacks (a bias, a norm, token types) is not there in the model.
+`w` maps names to arrays. Parts that are missing in it (a bias, a norm, token types) are not used.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from tests.oracle.scores import attend, repeat_heads, scaled_dot, window
 
 @dataclass(frozen=True)
 class Layer:
-    """inv_freq (e / 2,): radians a position; None for none. window: keys before and behind a query;
-    -1: all. bias: from n to what is added to the scores, (h, n, n). scale: of them; None for e^-1/2."""
+    """inv_freq (e / 2,): radians per position; None for no rotation. window: keys before and after a query;
+    -1: all. bias: from n to a bias of the scores, (h, n, n). scale: of the scores; None for e^-1/2."""
 
     inv_freq: np.ndarray | None
     window: tuple[int, int] = (-1, -1)
@@ -30,9 +31,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Definition:
-    """rms: RMSNorm in place of LayerNorm, whose weights lack norm_offset. factor: of cos and sin, 1 but for
-    some scalings. word_scale: of the embeddings. output_residual: whether a norm of what a sublayer puts out
-    takes the residual term in."""
+    """rms: RMSNorm instead of LayerNorm; norm_offset is added to its weights. factor: of cos and sin, 1
+    except for some scalings. word_scale: of the embeddings. output_residual: whether output norms are applied
+    after the residual term is added."""
 
     layers: tuple[Layer, ...]
     num_heads: int
@@ -66,7 +67,7 @@ def dense(x, w, name):
 
 
 def attention(x, w, stem, layer, definition):
-    """Queries and keys are normed, head by head or all together, then turned by their positions."""
+    """Queries and keys are normalized, head by head or all together, then rotated by their positions."""
     n, h = len(x), definition.num_heads
     head_dim = len(w[f"{stem}.query.weight"]) // h
 
@@ -93,7 +94,8 @@ def attention(x, w, stem, layer, definition):
 
 
 def feed_forward(x, w, stem, definition):
-    """down(activation(gate(x)) up(x)), Shazeer 2020's GLU variants; without a gate down(activation(up(x)))."""
+    """down(activation(gate(x)) up(x)), as in Shazeer 2020's GLU variants; without a gate
+    down(activation(up(x)))."""
     if f"{stem}.gate.weight" not in w:
         return dense(
             ACTIVATIONS[definition.activation](dense(x, w, f"{stem}.up")), w, f"{stem}.down"
@@ -122,7 +124,7 @@ def encoder_layer(x, w, stem, layer, definition):
 
 
 def encoder(input_ids, w, definition):
-    """Ids in, hidden states out: (n,) -> (n, d). Every token is of type 0."""
+    """From ids to hidden states: (n,) -> (n, d). All tokens have type 0."""
     x = f64(w["words.weight"])[input_ids] * definition.word_scale
     if "token_types.weight" in w:
         x = x + f64(w["token_types.weight"])[0]

@@ -31,7 +31,7 @@ def bilinear(q, k, weight, scale=1.0):
 
 
 def euclidean(q, k, scale=None):
-    """-scale |q - k|^2, from the differences themselves."""
+    """-scale |q - k|^2, computed from the differences."""
     q, k = f64(q), f64(k)
     scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     difference = q[..., :, None, :] - k[..., None, :, :]  # -> (.., L, S, E)
@@ -64,7 +64,7 @@ def softcap(scores, cap):
 
 
 def window(num_queries, num_keys, left=-1, right=-1, lower_right=False):
-    """True where left and right let query i see key j; -1 is no limit."""
+    """True where query i sees key j because of left and right; -1 is no limit."""
     i, j = np.arange(num_queries)[:, None], np.arange(num_keys)[None]
     distance = j - i - (num_keys - num_queries if lower_right else 0)
     return (distance >= (-np.inf if left < 0 else -left)) & (
@@ -83,7 +83,7 @@ def relative_matrix(bias, num_queries, num_keys):
 
 
 def masked_softmax(scores, keep=None, masked_value=0.0):
-    """Softmax over the kept keys; a row without one is masked_value. Returns weights (.., L, S)."""
+    """Softmax over the kept keys; a row without keys is masked_value. Returns weights (.., L, S)."""
     keep = np.broadcast_to(True if keep is None else keep, scores.shape)
     keep = keep & ~np.isneginf(scores)
     safe = np.where(keep, scores, -np.inf)
@@ -105,7 +105,7 @@ def repeat_heads(x, num_heads):
     return np.repeat(x, num_heads // x.shape[-3], axis=-3)
 
 
-# Content-dependent relative positions. `index` (L, S) picks a row of the table (R, E).
+# Relative positions that depend on content. `index` (L, S) selects rows of the table (R, E).
 
 
 def relative_scores(q, table, index):
@@ -134,7 +134,7 @@ def shaw_attention(q, k, v, keys, values=None, scale=None, keep=None):
 
 
 def transformer_xl(q, k, u, v, positions):
-    """(q + u).k + (q + v).R_(i-j), Dai et al. 2019; positions[h, d + S - 1] stands for i - j = d."""
+    """(q + u).k + (q + v).R_(i-j), Dai et al. 2019; positions[h, d + S - 1] is for i - j = d."""
     num_queries, num_keys = q.shape[-2], k.shape[-2]
     i, j = np.arange(num_queries)[:, None] + num_keys - num_queries, np.arange(num_keys)[None]
     qu, qv = f64(q) + f64(u)[:, None, :], f64(q) + f64(v)[:, None, :]

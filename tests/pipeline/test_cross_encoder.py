@@ -1,5 +1,5 @@
-"""CrossEncoder on tiny models: scores are the oracle's, with sentence-transformers' meanings of every
-argument."""
+"""CrossEncoder on tiny models: scores are those of the oracle, and arguments have sentence-transformers'
+meanings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sigmoid(x):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Models of one and of three labels."""
+    """Models with one and with three labels."""
     root = tmp_path_factory.mktemp("cross-encoders")
     return {n: write_cross_encoder(root / str(n), n) for n in (1, 3)}
 
@@ -51,7 +51,7 @@ def several(folders):
     return CrossEncoder(folders[3])
 
 
-# What predict takes and gives
+# Inputs and results of predict
 
 
 def test_one_label_gives_one_sigmoid_per_pair(single):
@@ -136,7 +136,7 @@ def test_tokenize_pads_and_types_as_transformers_does(single):
     assert tokens["attention_mask"].tolist() == [[1] * 6, [1] * 4 + [0, 0]]
 
 
-# Company and threads
+# Batches and threads
 
 
 def many_pairs(count=200):
@@ -195,7 +195,7 @@ def test_the_activation_is_that_of_the_config(tmp_path, config, activation):
 
 
 class Tanh:
-    """Stands for torch.nn.Tanh(), which this suite does not install."""
+    """Replaces torch.nn.Tanh(), because this suite does not install torch."""
 
     def __repr__(self):
         return "Tanh()"
@@ -262,7 +262,7 @@ def test_a_longer_pair_is_truncated_and_counted_with_one_warning(folders):
         score = model.predict(("abcd", "efghijkl"))
     assert seen[0].filename == __file__
     assert score == model.predict(("abc", "efg"))
-    model.rank("abcd", ["a", "bcdef", "b"])  # no second warning: the suite turns them into errors
+    model.rank("abcd", ["a", "bcdef", "b"])  # no second warning, which would be an error
     assert model.truncated_texts == 2
 
 
@@ -381,7 +381,7 @@ def test_bfloat16_and_int8_scores_are_close_to_float32(folders):
         model = CrossEncoder(folders[3], compute_type=compute_type)
         assert model.compute_type == compute_type
         scores = model.predict(pairs)
-        # Logits of a few units; a bit of bfloat16 is 2^-9 of a weight, two layers deep.
+        # Logits are a few units; rounding to bfloat16 changes weights by 2^-9, in two layers.
         assert 0 < np.abs(scores - exact).max() < bound
         alone = np.stack([model.predict(pair) for pair in pairs[:20]])
         assert_same_bits(alone, scores[:20])

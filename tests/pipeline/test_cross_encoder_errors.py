@@ -1,4 +1,4 @@
-"""What CrossEncoder refuses, and how it says so; Ctrl-C in the middle."""
+"""Errors of CrossEncoder, and Ctrl-C during a call."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_ctrl_c_interrupts_a_long_call(tmp_path):
     ) as child:
         try:
             assert child.stdout.readline() == "ready\n"
-            threading.Event().wait(1.0)  # well into the work, which takes minutes
+            threading.Event().wait(1.0)  # during the work, which takes minutes
             child.send_signal(signal.SIGINT)
             output, _ = child.communicate(timeout=20)
         finally:

@@ -1,4 +1,4 @@
-"""CrossEncoder beside sentence-transformers' own, on random models that transformers saved. Needs the
+"""CrossEncoder compared with sentence-transformers' class, on random models saved by transformers. Needs the
 group parity."""
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from tests.support.model_fixtures import LETTERS, TINY, tokenizer_json, write_fi
 
 pytestmark = [
     pytest.mark.parity,
-    # Deprecations inside torch and transformers are not ours to fix.
+    # Deprecations inside torch and transformers cannot be fixed here.
     pytest.mark.filterwarnings("ignore"),
 ]
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 theirs = pytest.importorskip("sentence_transformers")
 
-# Logits of a few units, float32 against float32.
+# Logits are a few units, in float32 on both sides.
 CLOSE = {"rtol": 0, "atol": 1e-5}
 MAX_LENGTH = 40
 
 
 def save_model(folder, num_labels):
-    """Random weights large enough that logits differ, and the tokenizer as transformers writes it."""
+    """A model with random weights large enough to give different logits, and its tokenizer, as saved by
+    transformers."""
     torch.manual_seed(num_labels)
     config = transformers.BertConfig(
         vocab_size=TINY.vocab_size,
@@ -55,7 +56,7 @@ def both(folder):
 
 @pytest.fixture(scope="module")
 def pairs():
-    """Short ones, empty ones, and ones of which the first, the second or both are too long."""
+    """Short and empty pairs, and pairs in which the first, the second or both texts are too long."""
     rng = np.random.default_rng(1)
 
     def text(length):
@@ -127,7 +128,7 @@ def test_ranking_is_the_same(both, pairs):
         assert [hit.keys() for hit in ours] == [hit.keys() for hit in reference]
         assert all(type(hit["score"]) is float for hit in ours)
         a, b = ({hit["corpus_id"]: hit["score"] for hit in hits} for hits in (ours, reference))
-        # Scores that differ by less than the bound may stand in either order.
+        # Scores that differ by less than the bound may be in either order.
         np.testing.assert_allclose([*a.values()], [*b.values()], **CLOSE)
         for hit in ours:
             assert hit.get("text", documents[hit["corpus_id"]]) == documents[hit["corpus_id"]]

@@ -1,5 +1,5 @@
-"""`outputs` and `encode(output_value=None)`: what a model computes on its way, against the oracle, and
-without a trace in the result. test_outputs_parity.py holds every architecture against transformers."""
+"""`outputs` and `encode(output_value=None)`: intermediate results compared with the oracle; they do not
+change other results. test_outputs_parity.py compares every architecture with transformers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_all_layers_follow_the_oracle(model, text):
 
 
 def test_a_head_with_factor_zero_adds_nothing(model, tmp_path):
-    """As a model whose output projection does not read that head."""
+    """The result is that of a model whose output projection does not read that head."""
     weights = random_weights()
     name = "encoder.layer.1.attention.output.dense.weight"
     weights[name] = weights[name].copy()
@@ -109,7 +109,7 @@ def test_tokens_and_ids_are_the_texts(model):
     assert not output.token_type_ids.any()
 
 
-# No trace in the result
+# Other results do not change
 
 
 @each_type
@@ -166,7 +166,7 @@ def test_threads_and_batches_change_no_bit(tmp_path, compute_type):
                 assert_same_bits(a, b)
 
 
-# What is asked for, and what is not
+# Requested and other outputs
 
 
 def test_only_requested_outputs_are_returned(model):

@@ -1,4 +1,4 @@
-"""What `outputs` and `encode(output_value=None)` refuse, by name."""
+"""Errors of `outputs` and `encode(output_value=None)`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_size_is_named_before_anything_is_allocated(model):
     n = 92
     a_text = 4 * (n * TINY.hidden_size + n * n * LAYERS * HEADS)
     assert f"take {500 * a_text} bytes" in str(error.value)
-    assert peak < 250 * a_text  # what tokenizing may need is reserved
+    assert peak < 250 * a_text  # the memory that tokenizing may need is reserved
 
 
 def test_exactly_max_bytes_is_enough(model):

@@ -1,4 +1,4 @@
-"""MultiVectorEncoder on a tiny BERT, beside its definition in float64."""
+"""MultiVectorEncoder on a tiny BERT, compared with its definition in float64."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def model(folder):
 
 
 def expected(model, text, length=None, seen=None):
-    """float64 (tokens, 8). length: filled up with masks. seen: how many tokens the others see."""
+    """float64 (tokens, 8). length: extend with mask tokens up to this. seen: how many tokens the others
+    see."""
     ids = model.pipeline.tokenizer([text]).input_ids[0]
     kept = len(ids)
     ids = [*ids, *[VOCABULARY.index("[MASK]")] * ((length or kept) - kept)]
@@ -126,7 +127,7 @@ def test_a_query_is_extended_with_mask_tokens(tmp_path, attends):
 def test_a_longer_query_is_truncated_or_kept(tmp_path, strategy, count):
     expansion = {"strategy": strategy, "length": LENGTH}
     model = MultiVectorEncoder(write_colbert(tmp_path, expansion))
-    text = "a " * 17  # the marker, [CLS] and [SEP] beside it
+    text = "a " * 17  # the marker, [CLS] and [SEP] in addition
     (vectors,) = model.encode_query([text.strip()]) if strategy == "min" else _warned(model, text)
     assert len(vectors) == count
 
@@ -161,7 +162,7 @@ def test_similarity_is_the_sum_of_the_largest_products(model):
     pairs = model.similarity_pairwise(queries[:2], documents)
     np.testing.assert_allclose(pairs, np.diag(found[:2]), rtol=1e-6)
     assert_same_bits(model.similarity(queries[0], documents[0]), found[:1, :1])
-    other = np.stack([queries[0], queries[1]])  # of one length
+    other = np.stack([queries[0], queries[1]])  # length one
     assert_same_bits(model.similarity(other, documents), found[:2])
 
 

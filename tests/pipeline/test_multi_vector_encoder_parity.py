@@ -1,5 +1,5 @@
-"""MultiVectorEncoder beside sentence-transformers' own, on models with random weights in every form of folder.
-Needs the extra [parity]."""
+"""MultiVectorEncoder compared with sentence-transformers' class, on models with random weights in every
+folder format. Needs the extra [parity]."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def st():
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory, st, texts):  # noqa: ARG001
-    """A function from a kind to the folder of its encoder, as transformers saves it."""
+    """A function from a kind to the folder of its encoder, as saved by transformers."""
     transformers = pytest.importorskip("transformers")
     made = {}
 
@@ -63,7 +63,7 @@ def encoder(tmp_path_factory, st, texts):  # noqa: ARG001
 
 @pytest.fixture(scope="module")
 def saved(encoder, st, tmp_path_factory):
-    """A function from a kind and options to a folder as sentence-transformers saves it."""
+    """A function from a kind and options to a folder saved by sentence-transformers."""
     import torch
     from sentence_transformers.base.modules import Dense, Transformer
     from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask

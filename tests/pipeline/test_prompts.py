@@ -1,4 +1,4 @@
-"""Prompts: given, named, saved with the model, in and out of pooling."""
+"""Prompts: given as text or name, saved with the model, included in or excluded from pooling."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_encode_query_uses_the_query_prompt(prompted):
 
 
 def test_encode_document_uses_the_document_prompt_even_an_empty_one(prompted):
-    # As in sentence-transformers, "document" always exists, and comes before "passage".
+    # As in sentence-transformers, "document" always exists and has precedence over "passage".
     assert_same_bits(prompted.encode_document("a"), prompted.encode("a"))
     del prompted.prompts["document"]
     assert_same_bits(prompted.encode_document("a"), prompted.encode("p a"))
@@ -76,7 +76,7 @@ def test_pooling_can_exclude_the_prompt(tmp_path, mode):
     model = SentenceTransformer(
         write_model(tmp_path / "m", files={"1_Pooling/config.json": config})
     )
-    # [CLS] and the three letters of the prompt; its own [SEP] does not count.
+    # [CLS] and the three letters of the prompt; the prompt's own [SEP] does not count.
     expected = pooled(["abc deed"], [mode], start=4)[0]
     np.testing.assert_allclose(model.encode("deed", prompt="abc "), expected, **CLOSE)
 

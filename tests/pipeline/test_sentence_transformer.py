@@ -1,5 +1,5 @@
-"""SentenceTransformer on tiny models: what comes out is what the oracle says, with
-sentence-transformers' meanings of every argument."""
+"""SentenceTransformer on tiny models: results are those of the oracle, and arguments have
+sentence-transformers' meanings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.model_fixtures import (
 )
 from tests.support.tiny_bert import native_encoder, random_weights
 
-# What encode takes and gives
+# Inputs and results of encode
 
 
 def test_a_list_gives_a_float32_matrix(model):
@@ -100,7 +100,7 @@ def test_tokens_are_counted(tmp_path):
 
 
 def test_nan_in_one_sequence_never_reaches_another():
-    # Loading refuses a NaN, so the layers are put together by hand; token 5 is the poisoned one.
+    # Loading refuses NaN, so the layers are built by hand; token 5 has NaN.
     weights = random_weights()
     weights["embeddings.word_embeddings.weight"][5] = np.nan
     encoder = _core.PooledStack(native_encoder(w=weights), MODES, normalize=True)
@@ -155,7 +155,7 @@ def test_an_empty_stream_gives_nothing(model):
     ("max_seq_length", "model_max_length", "limit"),
     [
         (100, 512, 100),
-        (100, 64, 100),  # sentence-transformers lets its own setting overrule the tokenizer's
+        (100, 64, 100),  # in sentence-transformers its own setting overrides the tokenizer's
         (None, 64, 64),
         (None, int(1e30), 130),
         (None, None, 130),
@@ -187,7 +187,7 @@ def test_the_newer_transformer_settings_have_no_length(tmp_path):
 
 @pytest.fixture
 def short(tmp_path):
-    """A model of at most 6 tokens a text."""
+    """A model for at most 6 tokens per text."""
     files = {"sentence_bert_config.json": {"max_seq_length": 6}}
     return SentenceTransformer(write_model(tmp_path / "m", files=files))
 
@@ -200,7 +200,7 @@ def test_a_longer_text_is_truncated_and_counted_with_one_warning(short):
     assert len(seen) == 1
     assert short.truncated_texts == 2
     np.testing.assert_allclose(embeddings[2], pooled(["abcdefgh"], limit=6)[0], **CLOSE)
-    short.encode("abcdefgh")  # no second warning: the suite turns warnings into errors
+    short.encode("abcdefgh")  # no second warning, which would be an error in this suite
     assert short.truncated_texts == 3
 
 
@@ -236,7 +236,7 @@ def test_the_truncation_side_is_that_of_the_tokenizer_config(tmp_path):
     assert_same_bits(vector, model.encode("c d"))
 
 
-# What comes after the model
+# Processing after the model
 
 
 def test_truncate_dim_keeps_the_leading_dimensions_as_they_are(model):

@@ -1,5 +1,5 @@
-"""all-MiniLM-L6-v2: golden vectors of sentence-transformers, the same bits in any company, and many
-threads at once on one model."""
+"""all-MiniLM-L6-v2: stored vectors of sentence-transformers, the same bits in any batch, and many threads
+using one model at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GOLDEN_TEXTS = json.loads((DATA / "golden_texts.json").read_text(encoding="utf-8
 TEXTS = GOLDEN_TEXTS["texts"]
 GOLDEN = np.load(DATA / "golden.npy")
 
-# Unit vectors: the bound that is promised against sentence-transformers in float32.
+# The promised bound for unit vectors, compared with sentence-transformers in float32.
 LARGEST_DIFFERENCE = 2e-6
 
 
@@ -37,7 +37,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def models(folder):
-    """By number of threads; the warning of the long texts is had out beforehand."""
+    """By number of threads. The warning about long texts is triggered first."""
     models = {n: SentenceTransformer(folder, num_threads=n) for n in (1, 2, 3)}
     for model in models.values():
         with pytest.warns(UserWarning, match="truncated"):
@@ -47,7 +47,7 @@ def models(folder):
 
 @pytest.fixture(scope="module")
 def alone(models):
-    """Each text's vector on its own."""
+    """The vector of each text in its own batch."""
     return np.stack([models[1].encode(text) for text in TEXTS])
 
 
@@ -141,12 +141,12 @@ def test_the_length_may_be_set_while_other_threads_encode(folder, alone):
 
 
 def test_the_generic_level_has_the_same_bits_on_every_platform_and_of_every_compiler(folder):
-    # Of a build by gcc for x86-64 Linux. A change of the kernels' sums changes it, and nothing else may.
+    # From a build by gcc for x86-64 Linux. Only a change of the order of sums in kernels may change it.
     before = _core.active_isa()
     _core.set_active_isa("generic")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of texts that are cut
+            warnings.simplefilter("ignore")  # for texts that are truncated
             vectors = SentenceTransformer(folder).encode(TEXTS)
     finally:
         _core.set_active_isa(before)

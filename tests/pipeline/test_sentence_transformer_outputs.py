@@ -1,4 +1,4 @@
-"""Similarity and quantization of embeddings, against their definitions."""
+"""Similarity and quantization of embeddings, compared with their definitions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ rng = np.random.default_rng(11)
 A = rng.standard_normal((7, 33)).astype(np.float32)
 B = rng.standard_normal((9, 33)).astype(np.float32)
 
-# One pair of vectors in float64, larger meaning more alike.
+# One pair of vectors in float64; larger means more similar.
 DEFINITIONS = {
     "cosine": lambda a, b: a @ b / np.sqrt((a @ a) * (b @ b)),
     "dot": lambda a, b: a @ b,

@@ -1,5 +1,5 @@
-"""Vectors beside those of sentence-transformers itself, over real text and every kind of model that
-is supported. Needs the group parity."""
+"""Vectors compared with those of sentence-transformers, for real texts and every supported kind of model.
+Needs the group parity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.parity_texts import LARGEST_DIFFERENCE, docstrings
 
 pytestmark = [
     pytest.mark.parity,
-    # Deprecations inside torch and transformers are not ours to fix.
+    # Deprecations inside torch and transformers cannot be fixed here.
     pytest.mark.filterwarnings("ignore"),
 ]
 
@@ -42,7 +42,7 @@ def pair(theirs, folder):
 
 @pytest.fixture(scope="module")
 def texts():
-    """2,100 texts: docstrings, their beginnings from one word on, and many of them in a row."""
+    """2,100 texts: docstrings, their beginnings of one word and more, and several docstrings joined."""
     whole = list(dict.fromkeys(islice(docstrings(), 8000)))
     rng = np.random.default_rng(7)
     chosen = [whole[i] for i in rng.choice(len(whole), 1500, replace=False)]
@@ -110,7 +110,7 @@ def test_arguments_of_encode_have_the_same_meaning(pair, texts, arguments):
     assert len(a) == len(b)
     for row_a, row_b in zip(a, b, strict=True):
         assert row_a.shape == row_b.shape
-        # Token embeddings are not of unit length: some ten times that.
+        # Token embeddings have a length of about ten, not one.
         bound = 3e-5 if "output_value" in arguments else LARGEST_DIFFERENCE
         assert np.abs(np.asarray(row_a) - np.asarray(row_b)).max() <= bound
 

@@ -1,4 +1,4 @@
-"""SparseEncoder on a tiny masked language model, beside its definition in float64."""
+"""SparseEncoder on a tiny masked language model, compared with its definition in float64."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATIC = (
 
 
 def masked_weights():
-    """BERT's, and its head's."""
+    """The weights of BERT and of its head."""
     rng, size = np.random.default_rng(3), TINY.hidden_size
     stem = "cls.predictions"
     head = {
@@ -74,7 +74,7 @@ def model(folder):
 
 
 def expected(model, texts, **options):
-    """The definition, in float64."""
+    """The expected weights by the definition, in float64."""
     w = masked_weights()
     ids = model.pipeline.tokenizer(texts).input_ids
     cu = np.cumsum([0, *map(len, ids)])
@@ -234,7 +234,7 @@ def test_a_plain_masked_language_model_is_run_and_saved(model, tmp_path):
 
 
 def test_queries_may_use_a_static_embedding(tmp_path, model):
-    """A Router's query side: each of a text's tokens has its weight, once."""
+    """With a Router, queries have the weight of each of their tokens, once per text."""
     write_sparse(tmp_path / "document_0_Transformer")
     weight = np.arange(len(VOCABULARY), dtype=np.float32)
     side = tmp_path / "query_0_SparseStaticEmbedding"

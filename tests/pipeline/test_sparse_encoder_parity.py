@@ -1,5 +1,5 @@
-"""SparseEncoder beside sentence-transformers' own, on masked language models with random weights. Needs the
-extra [parity]."""
+"""SparseEncoder compared with sentence-transformers' class, on masked language models with random weights.
+Needs the extra [parity]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.parity_texts import parity_texts
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 BOUND = 1e-5
-# ernie is bert's code.
+# ernie has the code of bert.
 COMPARED = sorted(set(HEADS) & set(KINDS))
 
 
@@ -32,7 +32,7 @@ def st():
 
 @pytest.fixture(scope="module")
 def masked_model(tmp_path_factory, st, texts):  # noqa: ARG001
-    """A function from a kind to the folder of its masked language model, as transformers saves it."""
+    """A function from a kind to the folder of its masked language model, as saved by transformers."""
     transformers = pytest.importorskip("transformers")
     made = {}
 

@@ -1,4 +1,4 @@
-"""show_config says what is in use, and the package's face loads nothing before it is needed."""
+"""show_config reports what is in use, and the package imports nothing before it is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ISA level runs: the widest this CPU has, or the one asked for, or a clear error."""
+"""The ISA level that runs: the widest that this CPU supports, or the requested one, or a clear error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALL = (
     if ARM64
     else ["generic", "avx2", "avx2_vnni", "avx512", "avx512_vnni", "avx512_amx"]
 )
-# What a level needs, by Linux's names.
+# The features that a level needs, by Linux's names.
 NEEDS = {
     "generic": set(),
     "avx2": {"avx2", "fma", "f16c", "bmi2"},
@@ -31,13 +31,13 @@ NEEDS = {
     "neon_dot": {"asimd", "asimddp"},
     "neon_i8mm": {"asimd", "asimddp", "i8mm"},
 }
-# Entries of the auxiliary vector, and bits in them (asm/hwcap.h).
+# Entries of the auxiliary vector, and their bits (asm/hwcap.h).
 HWCAPS = {"asimd": (16, 1), "asimddp": (16, 20), "i8mm": (26, 13)}
 
 
 def cpu_flags():
     if ARM64:
-        # /proc/cpuinfo is the host's under emulation.
+        # Under emulation, /proc/cpuinfo is that of the host.
         with open("/proc/self/auxv", "rb") as file:  # noqa: PTH123
             words = dict(struct.iter_unpack("=QQ", file.read()))
         return {name for name, (entry, bit) in HWCAPS.items() if words.get(entry, 0) >> bit & 1}
@@ -104,7 +104,7 @@ def test_tiles_grow_with_the_level():
 @pytest.mark.skipif(ARM64, reason="valgrind's CPU is asked for AVX-512")
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind")
 def test_an_unsupported_level_is_an_import_error():
-    # Valgrind's CPU has AVX2 and no AVX-512: here the baseline and the refusal run for real.
+    # Valgrind's CPU has AVX2 but not AVX-512, so the baseline and the error can be tested.
     import_core = "from simdformer import _core; print(_core.available_isas())"
     command = ["valgrind", "--tool=none", "-q", sys.executable, "-c", import_core]
     path = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}

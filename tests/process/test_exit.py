@@ -1,4 +1,4 @@
-"""The end of the interpreter while threads are in native code, ours or that of tokenizers."""
+"""The interpreter exits while threads are in native code, ours or that of tokenizers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A process that has used the library may fork, and the child may use it: worker threads do not
-survive a fork, so without care the child would wait for them for ever."""
+"""Forks of a process that has used the library. Worker threads do not survive a fork; a child that waited for
+them would hang."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_a_childs_child_computes_the_same_bits():
     assert output_of(GRANDCHILD, timeout=60) == "0"
 
 
-# libasan holds its allocator's locks over a fork only since LLVM 17: a child of a program that allocates in
-# another thread may wait for one for ever.
+# Only since LLVM 17 does libasan hold its allocator's locks during a fork. Before, a child may wait forever
+# for a lock that another thread held.
 @pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="libasan's own locks")
 def test_a_fork_during_another_threads_call_leaves_a_child_that_computes():
     assert output_of(FORK_DURING_A_CALL, timeout=120) == "done"
@@ -109,7 +109,7 @@ def test_a_fork_during_another_threads_call_leaves_a_child_that_computes():
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_multiprocessing_computes_the_same_bits(tmp_path, method):
-    # forkserver and spawn import the program again, so it has to be a file.
+    # forkserver and spawn import the program again, so it must be a file.
     program = tmp_path / "program.py"
     program.write_text(POOL)
     assert output_of(program, method, timeout=120) == "done"

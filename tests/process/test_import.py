@@ -1,4 +1,4 @@
-"""Importing and computing leave the process as it was: threads, modules, signals, rounding."""
+"""Importing and computing do not change the process: threads, modules, signals, rounding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import output_of
 
-# What the library itself needs is imported first, so that only its own doing shows.
+# Dependencies are imported first, so that only the library's own effects are tested.
 PROLOGUE = """
 import os, sys, threading
 from pathlib import Path
@@ -52,14 +52,14 @@ def test_import_does_not_import_rarely_needed_modules(module):
 
 @pytest.mark.parametrize("work", ["import simdformer", COMPUTE], ids=["import", "compute"])
 def test_denormals_stay_enabled_after(work):
-    # A shared object built with -ffast-math would switch them off for the whole process.
+    # A shared object built with -ffast-math would disable them for the whole process.
     code = PROLOGUE + work + "\nprint(sys.float_info.min / 2 > 0)"
     assert output_of(code) == "True"
 
 
 @pytest.mark.parametrize("work", ["import simdformer", COMPUTE], ids=["import", "compute"])
 def test_signal_handlers_are_unchanged_after(work):
-    # SigCgt and the others are the kernel's bit masks: handlers set by C code show there too.
+    # SigCgt and the others are the kernel's bit masks, which include handlers set by C code.
     keys = "'SigBlk', 'SigIgn', 'SigCgt'"
     code = (
         PROLOGUE + f"before = status({keys})\n{work}\nprint(before == status({keys}), len(before))"

@@ -1,4 +1,4 @@
-"""Address space that runs out, while tokenizing and while computing."""
+"""The address space is exhausted, during tokenizing and during computing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process may limit the threads of all calls, and threadpoolctl sees and does so."""
+"""Limits for the threads of all calls of a process, also set by threadpoolctl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads: how many, why, many callers at once, and Ctrl-C in the middle."""
+"""Threads: their number and its source, many callers at once, and Ctrl-C during a call."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_first_of_openmps_list_of_numbers_is_used():
 
 V1, V2 = "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup"
 GROUPS = "proc/self/cgroup"
-CGROUPS = {  # files of a /proc and /sys of our own -> CPUs, 0 for no limit
+CGROUPS = {  # files in an artificial /proc and /sys -> CPUs, 0 for no limit
     "v2 quota": ({GROUPS: "0::/", f"{V2}/cpu.max": "150000 100000"}, 1.5),
     "v2 without a limit": ({GROUPS: "0::/", f"{V2}/cpu.max": "max 100000"}, 0),
     "v2 tightest of the ancestors": (
@@ -157,12 +157,12 @@ def test_other_python_threads_run_during_a_forward_pass():
         threading.Event().wait(0.001)
         turns += 1
     thread.join()
-    # With the GIL held throughout, this loop would get one turn before and one after.
+    # If the GIL were held throughout, this loop would run once before and once after.
     assert turns >= 10
 
 
 def test_a_thread_may_end_while_another_continues():
-    # Scratch that belongs to a thread must not be freed under the next one.
+    # Scratch that belongs to a thread must not be freed while the next one uses it.
     encoder, batch = native_encoder(), random_batch([30, 7])
     expected = encoder.encode(*batch)
     results = []
@@ -175,7 +175,7 @@ def test_a_thread_may_end_while_another_continues():
         assert_same_bits(result, expected)
 
 
-# Threads that come late, or never
+# Threads that start late, or never
 
 MANY_ON_ONE_CPU = """
 import os
@@ -205,7 +205,7 @@ print(len(os.listdir("/proc/self/task")))
 
 
 def test_sixteen_threads_on_one_cpu_compute_the_same_bits():
-    # Most members come when others have done their shares, and have to find their way to the end.
+    # Most members start after others have taken all shares, and must find the end correctly.
     assert output_of(MANY_ON_ONE_CPU) == "done"
 
 
@@ -265,14 +265,14 @@ else:
 
 
 def test_ctrl_c_interrupts_a_long_forward_pass():
-    # The pass takes minutes; only an interruption ends it before the time limit.
+    # The pass takes minutes; only an interruption can end it before the time limit.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     with subprocess.Popen(
         [sys.executable, "-c", LONG_FORWARD], env=environment, stdout=subprocess.PIPE, text=True
     ) as child:
         try:
             assert child.stdout.readline() == "ready\n"
-            threading.Event().wait(0.3)  # well into the pass
+            threading.Event().wait(0.3)  # during the pass
             child.send_signal(signal.SIGINT)
             output, _ = child.communicate(timeout=20)
         finally:

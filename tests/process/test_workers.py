@@ -1,4 +1,4 @@
-"""The threads that work beside a caller, the pool's or OpenMP's: what they leave a process to do."""
+"""The worker threads, of the pool or of OpenMP: their effects on a process."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_call_on_two_threads_starts_one_worker_and_the_next_call_none():
 
 
 def test_a_worker_blocks_every_signal_and_its_caller_none():
-    # What can't be blocked: SIGKILL and SIGSTOP.
+    # Signals that cannot be blocked: SIGKILL and SIGSTOP.
     unblocked, callers = output_of(COMMON + BLOCKED_SIGNALS).splitlines()
     assert unblocked == "SIGKILL SIGSTOP"
     assert callers == "set()"
@@ -91,7 +91,7 @@ def test_a_worker_blocks_every_signal_and_its_caller_none():
 
 @pytest.mark.parametrize("size", ["64k", "16M"])
 def test_a_small_openmp_stack_changes_no_bit(size):
-    # Kernels need 256 KB: a worker that has less must not run them.
+    # Kernels need 256 KB, so a worker with a smaller stack must not run them.
     assert output_of(COMMON + SAME_BITS, OMP_STACKSIZE=size) == "True"
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic: texts, flop counts, statistics and verdicts. Nothing is timed."""
+"""The calculations of the benchmarks: texts, numbers of flops, statistics and verdicts. Nothing is timed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Encoding:
 
 
 class WordTokenizer:
-    """A token a word and two special ones."""
+    """One token per word and two special tokens."""
 
     def encode_batch(self, texts):
         return [Encoding(list(range(len(text.split()) + 2))) for text in texts]
@@ -32,7 +32,7 @@ class WordTokenizer:
 
 @pytest.fixture
 def docstrings():
-    """Enough of each kind: 1,200 short ones, 700 with a body, 200 too long for the limit of 64."""
+    """Enough texts of each kind: 1,200 short ones, 700 with a body, 200 too long for the limit of 64."""
     short = [f"Return item {i} " + "word " * (i % 11) for i in range(1200)]
     mixed = [f"Summary {i}.\n\n" + "body " * (i % 50) for i in range(700)]
     long = [f"Summary {i}.\n\n" + "body " * (100 + i) for i in range(200)]

@@ -1,4 +1,4 @@
-"""tools/check_includes.py passes over this tree and catches each kind of violation."""
+"""tools/check_includes.py accepts this tree and detects each kind of violation."""
 
 from __future__ import annotations
 

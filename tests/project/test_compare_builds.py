@@ -1,4 +1,4 @@
-"""compare_builds.py: what it calls a difference, a loss and a failure, on copies made for it."""
+"""compare_builds.py: what counts as a difference, a loss and a failure, on artificial copies."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def bench_on_path(monkeypatch):
 
 @pytest.fixture
 def folder():
-    """The folder that this simdformer stands in."""
+    """The folder that contains this simdformer."""
     return Path(simdformer.__file__).parent.parent
 
 
 @pytest.fixture
 def write(tmp_path):
-    """A copy's results: arrays by case, the same with every number of threads unless given apart."""
+    """The results of a copy: arrays by case, the same for every number of threads unless given separately."""
     from builds.bits import Computed
     from builds.bits_worker import Record
     from builds.case import Case
@@ -184,7 +184,7 @@ def test_every_architecture_is_among_the_models():
     from tests.support.tiny_models import BY_NAME
 
     assert set(BY_NAME) == set(REGISTRY)
-    assert set(fixtures.HEADS) == set(REGISTRY) - {"t5"}  # without a head that is known
+    assert set(fixtures.HEADS) == set(REGISTRY) - {"t5"}  # without a known head
 
 
 def test_a_folder_without_a_copy_is_refused(tmp_path, capsys):
@@ -212,7 +212,7 @@ def test_a_copys_process_imports_it_whatever_else_is_installed(tmp_path):
 
 
 def rounds_of(ratios):
-    """The old copy takes a second, by both clocks."""
+    """Rounds in which the old copy takes a second, by both clocks."""
     return [{"old": [1.0, 1.0], "new": [1 / ratio, 1 / ratio]} for ratio in ratios]
 
 
@@ -222,8 +222,8 @@ def rounds_of(ratios):
         ([1.0] * 20, True),
         ([0.99, 1.01] * 10, True),
         ([0.9] * 20, False),
-        ([0.96] * 19 + [1.5], False),  # one lucky round
-        ([0.9, 1.06] * 10, True),  # the rounds disagree: nothing is shown
+        ([0.96] * 19 + [1.5], False),  # a single fast round
+        ([0.9, 1.06] * 10, True),  # the rounds disagree, so nothing is proved
     ],
 )
 def test_the_speed_is_reached_if_the_interval_of_the_median_reaches_it(ratios, reached):

@@ -1,4 +1,4 @@
-"""README and the pages of docs/: their code runs as it stands, their links lead somewhere."""
+"""README and the pages of docs/: their code runs unchanged, and their links have targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNNING = [name for name in NAMES if any(block.runs for block in blocks(ROOT / n
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """PATH with this `python`; a tiny cross-encoder stands for the named reranker."""
+    """PATH with this `python`. A tiny cross-encoder replaces the named reranker."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -34,7 +34,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The current folder, with what pages read: README and examples/."""
+    """The current folder with the files that pages read: README and examples/."""
     place = tmp_path / "work"
     place.mkdir()
     shutil.copy(ROOT / "README.md", place)

@@ -1,4 +1,4 @@
-"""docs/development/capabilities.md: every line of code runs, every test it names exists."""
+"""docs/development/capabilities.md: all lines of code run, and the named tests exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMED = sorted({name for row in ROWS for name in row[-1].split(", ")})
 
 @pytest.fixture(scope="module")
 def names():
-    """What the page's first block defines."""
+    """The names defined by the page's first block."""
     defined = {}
     exec(SETUP, defined)  # noqa: S102  (our own page)
     return defined

@@ -1,4 +1,4 @@
-"""The gallery of docs/explain.md is what is measured."""
+"""The gallery of docs/explain.md contains what is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation site in headless Chromium with the network off: `make pages` builds it first."""
+"""The documentation site in headless Chromium without network. `make pages` builds it first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGES = [
     "reference/cli.html",
 ]
 WIDTHS = {"desktop": 1280, "phone": 390}
-# Of pictures further down, which load when they are scrolled to, the address is what can be tested.
+# Pictures further down load when they are scrolled to, so only their addresses can be tested.
 BROKEN = """
 return Array.from(document.images).filter((i) => i.complete && !i.naturalWidth).map((i) => i.src);
 """

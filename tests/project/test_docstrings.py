@@ -11,15 +11,15 @@ import pytest
 from tests.support.model_fixtures import write_cross_encoder
 from tools.check_docstrings import MODULES, public_objects
 
-# Those of simdformer.explain: tests/explain/test_minilm.py.
+# Those of simdformer.explain are tested in tests/explain/test_minilm.py.
 QUICK = [name for name in MODULES if name != "simdformer.explain"]
 
 
 @pytest.mark.parametrize("module", QUICK)
 def test_examples_run(module, monkeypatch, tmp_path):
     for other in [each for each in sys.modules if each.startswith("sentence_transformers")]:
-        monkeypatch.delitem(sys.modules, other)  # as_sentence_transformers comes before its import
-    monkeypatch.chdir(tmp_path)  # a folder of this name comes before the hub
+        monkeypatch.delitem(sys.modules, other)  # as_sentence_transformers must come first
+    monkeypatch.chdir(tmp_path)  # a folder with this name has precedence over the hub
     write_cross_encoder(tmp_path / "cross-encoder" / "ms-marco-MiniLM-L6-v2")
     finder = doctest.DocTestFinder(recurse=False)
     runner = doctest.DocTestRunner()

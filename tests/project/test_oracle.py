@@ -1,4 +1,4 @@
-"""The oracle itself: independent of the library, short, and in float64 what PyTorch says."""
+"""The oracle: it is independent of the library, short, and agrees with PyTorch in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/release_notes.py takes a version's part of the changelog."""
+"""tools/release_notes.py returns a version's section of the changelog."""
 
 from __future__ import annotations
 

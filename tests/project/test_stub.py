@@ -1,4 +1,4 @@
-"""_core.pyi and the extension have the same names: what type checkers see is what there is."""
+"""_core.pyi and the extension have the same names, so type checkers see what exists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_arguments_are_those_of_the_stub(name):
     for method, node in functions(CLASSES[name].body).items():
         if node.decorator_list:
             continue
-        # pybind11 begins a docstring with the signature: name(self: ..., weight: ..., ...)
+        # pybind11 starts docstrings with the signature: name(self: ..., weight: ..., ...)
         signature = getattr(_core, name).__dict__[method].__doc__
         arguments = [*node.args.args, *node.args.kwonlyargs]
         for argument in arguments[1:]:

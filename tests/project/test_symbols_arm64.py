@@ -1,6 +1,7 @@
-"""What the compiler made for AArch64: no level has instructions of a wider one, and tiles stay in registers.
+"""The compiled objects for AArch64: no level contains instructions of a wider one, and tiles stay in
+registers.
 
-The objects are those of `tools/arm64.sh build`, or on such a machine those of the build that made the extension.
+The objects are those of `tools/arm64.sh build` or, on AArch64, those of the build that made the extension.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ NATIVE = platform.machine().lower() in ("aarch64", "arm64")
 PREFIX = "" if NATIVE else "aarch64-linux-gnu-"
 LEVELS = ("generic", "neon", "neon_dot", "neon_i8mm")
 ROWS, VECTORS = 6, 3  # of the float32 tile
-# Products of the loop of the largest int8 tile, its rows, and how much else a product may bring along.
+# In the loop of the largest int8 tile: the products, the rows, and the allowed number of other instructions
+# per product.
 INT8 = {
     "neon": (r"umull2?", 16, 2, 1.6),
     "neon_dot": (r"udot", 48, 4, 0.4),
@@ -53,7 +55,7 @@ def function_of(text, name):
 
 
 def loops_with(text, name, products):
-    """The loops of a function that have so many products, as (how many, body)."""
+    """The loops of a function with this number of products, as (number, body)."""
     loops = innermost_loops(function_of(text, name))
     counted = [
         (sum(bool(re.fullmatch(products, code[0])) for code in loop), loop) for loop in loops
@@ -94,7 +96,7 @@ def test_dot_and_matrix_products_are_only_in_their_levels(objects):
 def test_gemm_loop_keeps_its_tile_in_registers(listings, level, rows, vectors):
     kernel = f"micro_kernel<{rows}ul, {vectors}ul, float>"
     loops = loops_with(listings[level], kernel, "fmla")
-    # Four steps of k at a time, and single ones.
+    # Four steps of k at a time, and single steps.
     assert 4 * rows * vectors in [count for count, _ in loops]
     assert [code for _, loop in loops for code in loop if ON_STACK.search(code[1])] == []
 

@@ -1,4 +1,4 @@
-"""The queue before the model: who is computed with whom, in which order, and what ends it."""
+"""The queue before the model: which requests are computed together, in which order, and how they end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simdformer.server.batcher import Batcher, QueueFullError, StoppedError
 
 
 class Lengths:
-    """A model that counts characters; it waits at its first pass until it is told to go on."""
+    """A model that counts characters. Its first pass waits until it is released."""
 
     def __init__(self):
         self.passes = []
@@ -34,7 +34,7 @@ class Lengths:
 
 
 def run(script, max_queue=100):
-    """What script(queue, model) makes of a queue whose model is busy with the item "first"."""
+    """The result of script(queue, model) for a queue whose model is busy with the item "first"."""
     model = Lengths()
 
     async def main():
@@ -150,7 +150,7 @@ def test_the_rest_of_a_cancelled_request_is_not_computed(monkeypatch):
 
 
 def test_an_exception_of_the_model_reaches_only_the_request_that_caused_it():
-    """The others of its pass are computed again without it."""
+    """The other requests of its pass are computed again without it."""
 
     async def script(queue, model):
         texts = ["a", "bb", "fail", "ccc", "fail", "d"]
@@ -187,7 +187,7 @@ def test_a_request_that_fails_is_computed_no_further(monkeypatch):
 
 
 def test_the_queue_is_bounded_by_the_expected_time(monkeypatch):
-    """After a pass of 2 s for 9 characters, two full ones are 4 s of waiting."""
+    """After a pass of 2 s for 9 characters, two full passes mean 4 s of waiting."""
     monkeypatch.setattr(passes, "PASS_CHARACTERS", 1 + passes.ITEM_CHARACTERS)
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr(passes.time, "perf_counter", lambda: next(clock))
@@ -201,7 +201,7 @@ def test_the_queue_is_bounded_by_the_expected_time(monkeypatch):
         assert queue.expected_wait() == 0
         accepted = [queue.submit(model, ["b"])]
         assert queue.expected_wait() == 2
-        accepted.append(queue.submit(model, ["c" * 50]))  # it is one pass, then others get theirs
+        accepted.append(queue.submit(model, ["c" * 50]))  # it gets one pass, then others get theirs
         with pytest.raises(QueueFullError) as refused:
             queue.submit(model, ["d"])
         accepted[1].cancel()
@@ -229,7 +229,7 @@ def test_a_slow_first_request_does_not_cause_refusals():
 
 @pytest.mark.parametrize("sizes", [[1000] * 20, [1000, 10, 10, 10] * 10])
 def test_the_expected_time_follows_the_passes_and_full_ones_have_more_weight(monkeypatch, sizes):
-    """Full ones take a millisecond a character, small ones three."""
+    """Full passes take a millisecond per character, small ones three."""
     monkeypatch.setattr(passes, "PASS_CHARACTERS", 1000)
 
     async def main():

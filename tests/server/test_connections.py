@@ -1,4 +1,4 @@
-"""What clients may take of the server: connections, headers, bodies, time. Sockets, in one process."""
+"""Limits for clients of the server: connections, headers, bodies, time. Uses sockets in one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHORT = Limits(header_seconds=0.1, body_seconds=0.1, answer_seconds=0.1, idle_se
 
 @contextmanager
 def serving(app, limits=SHORT, grace_seconds=10):
-    """The server and its port, until the block ends."""
+    """The server and its port, during the block."""
     started = threading.Event()
     server = running.Server(app, limits, grace_seconds=grace_seconds, on_start=started.set)
     listener = socket.socket()
@@ -57,7 +57,7 @@ def connect(port):
 
 
 def read_all(client):
-    """What comes until the server closes the connection."""
+    """Everything that the server sends until it closes the connection."""
     parts = []
     try:
         while part := client.recv(65536):
@@ -72,14 +72,14 @@ def status(answer):
 
 
 def request(body=b"", path="/v1/embeddings", length=None, headers=b"Connection: close\r\n"):
-    """A POST's bytes."""
+    """The bytes of a POST request."""
     length = len(body) if length is None else length
     head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % (path.encode(), length)
     return head + headers + b"\r\n" + body
 
 
 def asked(port, data):
-    """The answer to bytes."""
+    """The response to these bytes."""
     with connect(port) as client:
         client.sendall(data)
         return read_all(client)
@@ -97,7 +97,7 @@ def test_a_silent_connection_is_closed(app):
     "beginning", [b"POST /embed HTTP/1.1\r\nHost: x\r\nX: ", request(b"{", length=999)]
 )
 def test_a_slow_request_is_answered_with_408_and_closed(app, beginning):
-    """The rest comes byte by byte: that is no reason to wait longer."""
+    """The rest is sent byte by byte, which does not extend the time."""
     with serving(app()) as (_, port), connect(port) as client:
         client.sendall(beginning)
         stop = threading.Event()
@@ -133,7 +133,7 @@ def test_a_client_that_does_not_read_the_response_is_closed(app):
     big = request(json.dumps({"input": ["a"] * 2048}).encode())
     with serving(app()) as (server, port), connect(port) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        for _ in range(20):  # more than what the kernel takes
+        for _ in range(20):  # more than the kernel buffers
             client.sendall(big.replace(b"Connection: close\r\n", b""))
         wait_until(lambda: not server.server_state.connections)
 
@@ -162,7 +162,7 @@ def test_headers_over_64_kb_are_answered_with_431(app, parts):
 
 
 def test_a_header_without_end_is_not_stored(app):
-    """431 comes though the client goes on; what it sends then is thrown away."""
+    """431 is sent although the client continues; further data is discarded."""
     with serving(app()) as (server, port), connect(port) as client:
         client.sendall(b"GET / HTTP/1.1\r\n" + b"X: " + b"a" * 100_000)
         wait_until(lambda: [c.state for c in server.server_state.connections] == ["closing"])
@@ -174,7 +174,7 @@ def test_a_header_without_end_is_not_stored(app):
 
 
 def test_a_client_that_resets_its_connection_does_not_affect_others(app):
-    """The refusal cannot be sent any more."""
+    """The refusal cannot be sent."""
     with serving(app()) as (server, port):
         for beginning in (b"POST /embed HTTP/1.1\r\nX: ", request(b"a" * 50_000, length=60_000)):
             for _ in range(20):
@@ -249,7 +249,7 @@ def test_no_connection_is_closed_whose_bytes_are_unread(app):
     with serving(app(), limits) as (server, port), connect(port) as first:
         wait_until(lambda: len(server.server_state.connections) == 1)
         (waiting,) = server.server_state.connections
-        # As in a loop that is busy: the bytes are there, but not yet read.
+        # As in a busy event loop: the bytes have arrived, but are not read yet.
         waiting.loop.call_soon_threadsafe(waiting.transport.pause_reading)
         first.sendall(GOOD)
         wait_until(waiting._has_unread_bytes)
@@ -308,7 +308,7 @@ def test_stopping_does_not_wait_longer_than_the_grace(app, monkeypatch):
 
 
 def test_large_bodies_share_bounded_memory(app):
-    """Two unfinished ones fill it; small ones go on, and what is closed gives it back."""
+    """Two unfinished bodies fill it. Small requests continue, and closed connections free their part."""
     options = {"max_body_bytes": 200_000, "max_bytes_in_flight": 300_000}
     beginning = request(b"a" * 140_000, length=150_000)
     with serving(app(**options), Limits()) as (_, port):
@@ -329,14 +329,14 @@ def test_large_bodies_share_bounded_memory(app):
 
 def test_a_large_response_uses_the_same_memory(app):
     options = {"max_body_bytes": 100_000, "max_bytes_in_flight": 100_000}
-    many = request(json.dumps({"input": ["a"] * 2048}).encode())  # an answer of 500 KB
+    many = request(json.dumps({"input": ["a"] * 2048}).encode())  # a response of 500 KB
     with serving(app(**options), Limits()) as (_, port):
         assert status(asked(port, many)) == 429
         assert status(asked(port, GOOD)) == 200
 
 
 def test_a_long_body_does_not_delay_other_requests(app):
-    """Some tenths of a second of JSON, read beside the event loop."""
+    """Some tenths of a second of JSON, which is read outside the event loop."""
     body = b'{"input": [[' + b"5," * 150_000 + b"5]]}"
     with serving(app(), Limits()) as (_, port):
         answers = []

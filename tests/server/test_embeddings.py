@@ -1,4 +1,4 @@
-"""POST /v1/embeddings and /embed: OpenAI's and TEI's forms around the vectors of encode."""
+"""POST /v1/embeddings and /embed: the formats of OpenAI and TEI, with the vectors of encode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simdformer.server.served import Embedder
 from tests.support.server_client import ask, ask_all, assert_error, vectors
 
 PATH = "/v1/embeddings"
-WORDS = TEXTS  # a blank one is a text
+WORDS = TEXTS  # a blank text is a text
 PROMPTS = {"prompts": {"query": "ask ", "cluster": "c "}, "default_prompt_name": "cluster"}
 
 
@@ -48,7 +48,7 @@ def test_the_response_has_openais_format(model, app):
 
 
 def test_a_request_of_the_official_client_is_answered(model, app):
-    """Byte for byte what openai's package sends for embeddings.create(input=..., model=...)."""
+    """The exact bytes that openai's package sends for embeddings.create(input=..., model=...)."""
     content = b'{"input":["a cab","deed"],"model":"tiny","encoding_format":"base64"}'
     headers = {"authorization": "Bearer none", "content-type": "application/json"}
     answer = ask(app, PATH, method="POST", content=content, headers=headers).json()

@@ -1,4 +1,4 @@
-"""Requests that are refused: the status, OpenAI's envelope, and never a traceback."""
+"""Refused requests: the status, OpenAI's format, and never a traceback."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_results_that_are_not_finite_are_not_sent(app, monkeypatch):
 
 
 def test_a_request_that_would_overfill_the_queue_is_told_to_retry(model, monkeypatch):
-    """The first request is computed, the second waits, the third has no room."""
+    """The first request is computed, the second waits, and the third does not fit."""
     release = threading.Event()
     run = Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: release.wait(60) and run(*args))
@@ -190,7 +190,7 @@ def test_a_request_that_would_overfill_the_queue_is_told_to_retry(model, monkeyp
 
     async def check(scope, receive, send):
         await app(scope, receive, send)
-        release.set()  # whoever is answered first was refused
+        release.set()  # the request that is answered first was refused
 
     body = {"json": {"input": ["a", "b"]}}
     answers = ask_all(check, *[("POST", PATH, body)] * 3)
@@ -225,7 +225,7 @@ def test_a_client_that_disconnects_removes_its_texts_from_the_queue(model, monke
 
 
 async def status(app, text, *, goes):
-    """The status of an answer to a client that stays or goes as soon as it has asked."""
+    """The status of the response to a client that stays, or disconnects after sending."""
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": [], "query_string": b""}
     messages = [{"type": "http.request", "body": json.dumps({"input": text}).encode()}]
     sent = []

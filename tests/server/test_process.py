@@ -1,4 +1,4 @@
-"""`simdformer serve` as a process: started, asked, stopped by signals. Watchdogs bound every wait."""
+"""`simdformer serve` as a process: start, requests, signals. Every wait has a timeout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def folder(tmp_path_factory):
 
 @contextmanager
 def serving(*arguments, program=("-m", "simdformer.cli"), **environment):
-    """The process and its address, once it says that it listens; killed if it outlives the block."""
+    """The process and its address, after it reports that it listens. It is killed if it outlives the
+    block."""
     process = subprocess.Popen(
         [sys.executable, *program, "serve", *arguments, "--port", "0"],
         env={**ENVIRONMENT, **environment},
@@ -60,7 +61,7 @@ def serving(*arguments, program=("-m", "simdformer.cli"), **environment):
 
 
 def post(url, body, **headers):
-    """The answer's JSON, of an error too."""
+    """The JSON of the response, also for errors."""
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=WATCHDOG) as response:
@@ -103,7 +104,7 @@ def test_the_key_is_required(folder, by):
 
 
 def test_a_signal_during_work_ends_the_server_soon(folder):
-    """What waits is refused, what is computed may be answered; nobody is left without an answer."""
+    """Waiting requests are refused, running ones may be answered, and every client gets a response."""
     answers = []
     with serving(folder) as (process, url):
         body = {"input": ["the quick brown fox jumps over the lazy dog"] * 2048}
@@ -184,7 +185,7 @@ def test_a_public_address_without_a_key_causes_a_warning(folder):
 
 
 def test_another_server_that_listened_earlier_is_reported(folder, capsys, monkeypatch):
-    """Both have bound the port before one listens."""
+    """Both have bound the port before one of them listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     other = socket.socket()
@@ -202,7 +203,7 @@ def test_a_client_in_the_middle_of_its_body_does_not_delay_the_end(folder):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), WATCHDOG) as client:
             client.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
-            assert "data" in post(f"{url}/v1/embeddings", {"input": "deed"})  # it has come by now
+            assert "data" in post(f"{url}/v1/embeddings", {"input": "deed"})  # it has arrived now
             process.send_signal(signal.SIGTERM)
             assert client.recv(100).startswith(b"HTTP/1.1 503 ")
             assert process.wait(WATCHDOG) == 0
@@ -259,7 +260,7 @@ def test_wrong_usage_is_reported(arguments, message, capsys):
 
 
 def shown(language):
-    """The block of docs/howto/server.md that leaves its run to this file."""
+    """The block of docs/howto/server.md that is run by this file."""
     mark = ("run by", "tests/server/test_process.py")
     (code,) = (
         block.code
@@ -273,7 +274,7 @@ def test_the_commands_of_the_how_to_work():
     program, curl = map(shlex.split, shown("sh").splitlines())
     assert program[:2] == ["simdformer", "serve"]
     assert curl[0] == "curl"
-    assert curl[1].startswith("http://127.0.0.1:8080/")  # where it listens by default
+    assert curl[1].startswith("http://127.0.0.1:8080/")  # its default address
     with serving(*program[2:]) as (_, url):
         answer = post(curl[1].replace("http://127.0.0.1:8080", url), json.loads(curl[3]))
     assert len(answer["data"][0]["embedding"]) == 384

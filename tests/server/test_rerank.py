@@ -1,4 +1,4 @@
-"""POST /v1/rerank: Cohere's and Jina's form around the scores of CrossEncoder."""
+"""POST /v1/rerank: the format of Cohere and Jina, with the scores of CrossEncoder."""
 
 from __future__ import annotations
 

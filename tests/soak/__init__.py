@@ -1,1 +1,1 @@
-"""Load, hostile clients and killed processes for ten minutes. `make soak`."""
+"""Ten minutes of load, hostile clients and killed processes. `make soak`."""

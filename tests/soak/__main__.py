@@ -1,9 +1,9 @@
-"""Load, hostile clients and killed processes, and a table of what was seen.
+"""Load, hostile clients and killed processes, and a table of the results.
 
     python -m tests.soak                # ten minutes
-    python -m tests.soak --scale 0.1    # one, with fewer of everything
+    python -m tests.soak --scale 0.1    # one minute, with smaller numbers
 
-Exit status 1 if a promise of docs/reliability.md was not kept.
+Exit status 1 if a promise of docs/reliability.md was broken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.soak import client, processes
 
 
 class Report:
-    """Rows of the table, and whether each promise was kept."""
+    """The rows of the table, and whether each promise was kept."""
 
     def __init__(self):
         self.failed = []
@@ -29,14 +29,14 @@ class Report:
             self.failed.append(what)
 
 
-# Connections on which nothing has arrived are closed for others without an answer. Where the client is as
-# busy as the server, a few requests are among them.
+# Silent connections are closed without a response to make room for others. If the client is as busy as the
+# server, a few requests are among them.
 CLOSED = ("ConnectionResetError", "IncompleteReadError")
 MOST_CLOSED = 0.05
 
 
 def under_load(port, data, share, rate, seconds, refusals):
-    """Requests at a share of the capacity: all are answered, with 200 or with one of `refusals`."""
+    """Requests at a fraction of the capacity: all are answered, with 200 or one of `refusals`."""
     times = asyncio.run(client.load(port, share * rate, seconds, data))
     good = times.get(200, [])
     refused = [took for status in refusals for took in times.get(status, [])]
@@ -50,7 +50,7 @@ def under_load(port, data, share, rate, seconds, refusals):
 
 
 def server_under_load(report, model, scale):
-    """Capacity, then 100% and 300% of it, then recovery."""
+    """The capacity, then 100% and 300% of it, then recovery."""
     with client.Served(model) as served:
         port = served.port
         texts = client.request([client.TEXT] * 32)
@@ -80,7 +80,7 @@ def server_under_load(report, model, scale):
 
 
 def hostile_clients(report, model, scale):
-    """Healthy clients beside those that send nothing, little, or bodies without an end."""
+    """Normal clients beside clients that send nothing, too little, or endless bodies."""
     with client.Served(model) as served:
         for kind in client.HOSTILE:
             answers = asyncio.run(client.beside(served.port, kind, 30 * scale))
@@ -97,7 +97,7 @@ def hostile_clients(report, model, scale):
 
 
 def stopping(report, model, scale):
-    """SIGTERM while clients ask."""
+    """SIGTERM during requests."""
 
     async def once(served):
         tasks = [
@@ -120,7 +120,7 @@ def stopping(report, model, scale):
 
 
 def main():
-    """The command line of this module's docstring."""
+    """The command described in the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--scale", type=float, default=1)

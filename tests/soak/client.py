@@ -1,4 +1,4 @@
-"""A server in a process of its own, and clients for it: one event loop, HTTP by hand."""
+"""A server in a separate process, and clients for it: one event loop, with HTTP written by hand."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class Served:
         self.process.communicate()
 
     def memory(self):
-        """Resident megabytes."""
+        """Resident memory in megabytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) // 1024
 
     def stop(self, seconds=60):
-        """The exit status after SIGTERM, and how long that took."""
+        """The exit status after SIGTERM, and the time until it."""
         start = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds), time.monotonic() - start
 
 
 def request(texts, path="/v1/embeddings"):
-    """A POST's bytes."""
+    """The bytes of a POST request."""
     body = json.dumps({"input": texts, "encoding_format": "base64"}).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     return head.encode() + body
@@ -62,7 +62,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 async def ask(port, data, seconds=120):
-    """The status of an answer, or the name of what came in its place, and after how long."""
+    """The status of the response, or the name of the error instead, and the time."""
     start = time.monotonic()
     try:
         status = await asyncio.wait_for(_whole_answer(port, data), seconds)
@@ -83,7 +83,7 @@ async def _whole_answer(port, data):
 
 
 async def capacity(port, seconds, data, clients=32):
-    """Requests a second that many clients get who ask without a pause."""
+    """Requests per second for many clients that send requests without a pause."""
     end, answered = time.monotonic() + seconds, 0
 
     async def client():
@@ -97,7 +97,7 @@ async def capacity(port, seconds, data, clients=32):
 
 
 async def load(port, rate, seconds, data):
-    """Requests that come at a rate whatever becomes of them. Times of answers, by status."""
+    """Requests at a fixed rate, whatever their results are. Returns the times of responses by status."""
     times: dict[int | str, list[float]] = {}
     tasks = []
     rng = random.Random(1)
@@ -117,7 +117,7 @@ async def load(port, rate, seconds, data):
 
 
 async def disconnects(port, count):
-    """Clients that ask and go."""
+    """Clients that disconnect after sending a request."""
 
     async def one(i):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -131,7 +131,7 @@ async def disconnects(port, count):
 
 
 async def beside(port, kind, seconds):
-    """How long /health takes beside clients of a kind, which are a process of their own."""
+    """Response times of /health while hostile clients of a kind run in another process."""
     command = [sys.executable, "-m", "tests.soak.client", str(port), kind]
     others = subprocess.Popen(command)  # noqa: ASYNC220  (it does not wait)
     try:
@@ -148,7 +148,8 @@ async def beside(port, kind, seconds):
 
 
 async def stay(port, beginning, each):
-    """Sends a beginning, then piece after piece or nothing, until the server closes; and comes again."""
+    """Sends a beginning and then pieces, or nothing, until the server closes the connection; then connects
+    again."""
     while True:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -168,7 +169,7 @@ async def stay(port, beginning, each):
 
 _HEAD = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
 _BODY = _HEAD + b"Content-Length: 16777000\r\n\r\n" + b"a" * 16_000_000
-# How many, what they send at first, and what each half second.
+# The number of clients, what they send first, and what they send every half second.
 HOSTILE = {
     "nobody else": (0, b"", b""),
     "1,150 silent connections": (1150, b"", b""),
@@ -178,7 +179,7 @@ HOSTILE = {
 
 
 async def hostile(port, kind):
-    """Clients of a kind, for ever."""
+    """Hostile clients of a kind, without end."""
     count, beginning, each = HOSTILE[kind]
     await asyncio.gather(*(stay(port, beginning, each) for _ in range(count)))
 
@@ -192,7 +193,7 @@ def percentile(times, share):
 
 
 def shares(times):
-    """How many answers each status has."""
+    """The number of responses for each status."""
     return {status: len(times[status]) for status in sorted(times, key=str)}
 
 

@@ -1,4 +1,4 @@
-"""Processes that end, are killed, run out of memory and fork while they compute."""
+"""Processes that exit, are killed, run out of memory, or fork while they compute."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ print(wrong)
 
 
 def _run(code, *arguments, seconds=120):
-    """The process's end: exit status, -signal, or "hang"."""
+    """How the process ends: exit status, -signal, or "hang"."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
@@ -73,7 +73,7 @@ def _run(code, *arguments, seconds=120):
 
 
 def exits(report, model, scale, _):
-    """The interpreter ends while daemon threads compute and tokenize."""
+    """The interpreter exits while daemon threads compute and tokenize."""
     rng = random.Random(1)
     count = max(4, int(200 * scale))
     seen = Counter(_run(EXITS, model, rng.uniform(0, 0.2), 2 + i % 2)[0] for i in range(count))
@@ -81,7 +81,7 @@ def exits(report, model, scale, _):
 
 
 def kills(report, model, scale, root):
-    """kill -9 of embed: the output is the old one or the new one."""
+    """kill -9 of embed: the output is either the old or the new one."""
     texts, out = root / "texts.txt", root / "out.npy"
     texts.write_text("the quick brown fox jumps over the lazy dog\n" * 3000)
     command = [sys.executable, "-m", "simdformer.cli", "embed", str(texts), "-o", str(out)]
@@ -105,7 +105,7 @@ def kills(report, model, scale, root):
 
 
 def memory(report, model, scale, _):
-    """Less and less address space, while loading and while computing."""
+    """Less and less address space, during loading and during computing."""
     for phase in ("load", "encode"):
         seen = Counter()
         steps = np.unique(np.geomspace(2, 400, max(4, int(30 * scale))).astype(int))
@@ -113,13 +113,13 @@ def memory(report, model, scale, _):
             status, _ = _run(MEMORY, model, phase, megabytes)
             names = {0: "done", 3: "MemoryError", 4: "OSError"}
             seen[names.get(status, f"exit status {status}")] += 1
-        # What ends by SIGABRT is the tokenizers library, whose allocations cannot fail otherwise.
+        # SIGABRT comes from the tokenizers library, which cannot report failed allocations.
         kept = set(seen) <= {"done", "MemoryError", "OSError", "exit status -6"}
         report(f"{len(steps)} limits of memory, 2 to 400 MB, at {phase}", dict(seen), kept)
 
 
 def forks(report, model, scale, _):
-    """Children of a process that computes."""
+    """Child processes of a process that computes."""
     count = max(5, int(200 * scale))
     status, output = _run(FORKS, model, count)
     report(

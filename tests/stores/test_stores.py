@@ -1,4 +1,4 @@
-"""Vector stores, each as it is installed: what they find is what exact search finds (`make stores`)."""
+"""Vector stores, as installed: their results are those of exact search (`make stores`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):
-    """Docstrings of Python's standard library, with the names of what they describe."""
+    """Docstrings of Python's standard library, with the names of the objects."""
     path = tmp_path_factory.mktemp("corpus") / "docstrings.jsonl"
     docstrings.main(str(path))
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -49,14 +49,14 @@ def queries(model):
 
 @pytest.fixture(scope="module")
 def exact(queries, vectors):
-    """The ids and the scores of the best documents of each query, (queries, TOP)."""
+    """The ids and scores of the best documents for each query, (queries, TOP)."""
     found = util.semantic_search(queries, vectors, top_k=TOP, score_function=util.dot_score)
     ids = [[hit["corpus_id"] for hit in hits] for hits in found]
     return np.array(ids), np.array([[hit["score"] for hit in hits] for hits in found])
 
 
 def assert_found(ids, scores, exact):
-    """The same documents in the same order, but for those whose scores are equal up to rounding."""
+    """The same documents in the same order, except for scores that are equal up to rounding."""
     expected_ids, expected_scores = exact
     np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-5)
     for row, expected, score in zip(ids, expected_ids, expected_scores, strict=True):
@@ -78,7 +78,7 @@ def test_faiss(queries, vectors, exact, kind):
     index = faiss.index_factory(vectors.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     index.add(vectors)
     if kind != "Flat":
-        index.hnsw.efSearch = len(vectors)  # so wide a search is exact
+        index.hnsw.efSearch = len(vectors)  # with this width the search is exact
     scores, ids = index.search(queries, TOP)
     assert_found(ids, scores, exact)
 
@@ -96,7 +96,7 @@ def test_faiss_reads_binary_vectors(queries, vectors):
 
 @pytest.fixture
 def qdrant(tmp_path, vectors, documents):
-    """A collection on disk, of vectors with the documents beside them."""
+    """A collection on disk with vectors and their documents."""
     client_module = pytest.importorskip("qdrant_client")
     models = client_module.models
     client = client_module.QdrantClient(path=str(tmp_path / "qdrant"))

@@ -1,4 +1,4 @@
-"""What several test files need: error bounds, awkward memory layouts, code run in a fresh process."""
+"""Helpers for several test files: error bounds, unusual memory layouts, code in a new process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 TESTS = Path(__file__).resolve().parents[1]
 ROOT = TESTS.parent
 
-U = 2.0**-24  # unit roundoff of float32: the relative error of one rounding
+U = 2.0**-24  # unit roundoff of float32: the relative error of one operation
 EPS = 2.0**-23  # distance from 1 to the next float32
 TINY = 2.0**-126  # smallest normal float32
 DENORMAL = 2.0**-149  # smallest float32 above zero
 
 
 def gamma(n):
-    """Relative error of n roundings in a row (Higham, Accuracy and Stability, lemma 3.1)."""
+    """The relative error of n operations (Higham, Accuracy and Stability, lemma 3.1)."""
     return n * U / (1 - n * U)
 
 
 def assert_within(actual, expected, bound):
-    """|actual - expected| <= bound everywhere, said with the worst place."""
+    """Check |actual - expected| <= bound everywhere. The error names the worst place."""
     actual = np.asarray(actual, np.float64)
     expected, bound = np.broadcast_arrays(expected, bound)
     assert actual.shape == expected.shape
-    # Written as "not <=", so that a NaN on one side only is an error too.
+    # Written as "not <=", so that a NaN on only one side is an error too.
     wrong = ~(np.abs(actual - expected) <= bound) & ~(np.isnan(actual) & np.isnan(expected))
     wrong &= actual != expected  # equal infinities
     if wrong.any():
@@ -42,7 +42,7 @@ def assert_within(actual, expected, bound):
 
 
 def assert_same_bits(actual, expected):
-    """Equal to the last bit: 0.0 is not -0.0, and NaNs stand at the same places."""
+    """Equal bits: 0.0 is not -0.0, and NaNs are in the same places."""
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype == np.float32
     nan = np.isnan(expected)
@@ -63,12 +63,12 @@ def normal(rng, *shape, scale=1.0):
 
 
 def integers(rng, low, high, *shape):
-    """Whole numbers as float32: sums of their products below 2^24 are exact."""
+    """Whole numbers as float32; sums of their products below 2^24 are exact."""
     return rng.integers(low, high + 1, shape).astype(np.float32)
 
 
 def misaligned(x):
-    """The same values at an address that is 4 past a multiple of 64."""
+    """The same values at an address that is 4 bytes after a multiple of 64."""
     raw = np.empty(x.nbytes + 128, np.uint8)
     start = (-raw.ctypes.data) % 64 + 4
     out = raw[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
@@ -81,7 +81,7 @@ def column_major(x):
 
 
 def every_other(x):
-    """The same values as a strided view into an array twice as wide, NaN or 99 between them."""
+    """The same values as a strided view of an array that is twice as wide, with NaN or 99 between them."""
     between = np.nan if x.dtype.kind == "f" else 99
     wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), between, x.dtype)
     wide[..., ::2] = x
@@ -103,15 +103,15 @@ LAYOUTS = [misaligned, column_major, every_other, backwards, read_only]
 
 
 def sizes_around(*marks):
-    """0, 1 and each mark with its neighbors."""
+    """0, 1 and each given size with its neighbors."""
     return sorted({0, 1} | {n for mark in marks for n in (mark - 1, mark, mark + 1) if n >= 0})
 
 
 def run_python(code, *arguments, timeout=120, **environment):
-    """Run code, text or a Path, in a new interpreter that finds these tests' modules; kill it after
-    `timeout` seconds.
+    """Run code (text or a Path) in a new interpreter that can import the modules of the tests. It is killed
+    after `timeout` seconds.
 
-    The library's own environment variables are those given here, whatever the suite runs under.
+    The library's environment variables are those given here, not those of the suite.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SIMDFORMER_", "OMP_"))}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path])

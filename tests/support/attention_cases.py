@@ -1,4 +1,4 @@
-"""What the tests of simdformer.functional's attention share: inputs, weights of each score, a bound."""
+"""Common parts of the tests of simdformer.functional's attention: inputs, weights of each score, a bound."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def qkv(rng, queries=9, keys=13, dim=8, lead=(2, 3), scale=1.0):
 
 
 def check(actual, expected, tolerance=3e-6):
-    """Within tolerance of the largest expected element: a weighted mean of values."""
+    """Check with a tolerance relative to the largest expected element, because outputs are weighted means of
+    values."""
     assert_within(actual, expected, tolerance * (1 + np.abs(expected).max(initial=0)))
 
 

@@ -1,6 +1,5 @@
-"""BERT models of random weights: sizes, and a checkpoint's dict of arrays. Never imports simdformer, so that
-models can be written that several builds of it read.
-"""
+"""BERT models with random weights: sizes, and a checkpoint's dict of arrays. It never imports simdformer, so
+that several builds can read the models."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes that no vector width divides."""
+    """Sizes that are not multiples of any vector width."""
 
     vocab_size: int = 61
     max_positions: int = 130
@@ -27,7 +26,7 @@ MINILM = Config(30522, 512, 384, 12, 6, 1536)
 
 
 def random_weights(config=Config(), seed=0):
-    """Every tensor of a Hugging Face BERT checkpoint, by its name there."""
+    """All tensors of a Hugging Face BERT checkpoint, by name."""
     rng = np.random.default_rng(seed)
     d, f = config.hidden_size, config.intermediate_size
 

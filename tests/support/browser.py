@@ -1,4 +1,4 @@
-"""A page of `simdformer explain` in headless Chromium, with the network off."""
+"""A page of `simdformer explain` in headless Chromium without network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # a container's root cannot make another
+    "--no-sandbox",  # root in a container cannot create another namespace
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -22,7 +22,7 @@ FLAGS = (
 
 @contextmanager
 def chromium(profile):
-    """A driver whose browser keeps its profile in this empty folder. Fails if there is no browser."""
+    """A driver whose browser stores its profile in this empty folder. Fails without a browser."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -45,7 +45,7 @@ def chromium(profile):
 
 
 def open_page(browser, path):
-    """Open a page and wait until all is drawn. It may print nothing and ask for nothing but itself."""
+    """Open a page and wait until it is drawn. It must not print anything, nor request anything but itself."""
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(path.as_uri())
@@ -54,7 +54,8 @@ def open_page(browser, path):
 
 
 def wait_for(browser, script, *arguments):
-    """Wait until the script returns something true, for a minute at most. Events come after the click."""
+    """Wait until the script returns true, for at most a minute, because events are handled after the
+    click."""
     end = time.monotonic() + 60
     while not (found := browser.execute_script(script, *arguments)):
         assert time.monotonic() < end, (script, browser.get_log("browser"))
@@ -63,7 +64,8 @@ def wait_for(browser, script, *arguments):
 
 
 def check_silence(browser, path):
-    """No error or warning in the console, and no request since the last look but for the page."""
+    """Check that there were no errors or warnings in the console since the last check, and no request but for
+    the page."""
     assert browser.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [

@@ -1,5 +1,5 @@
-"""A call of every public function of functional and every module of nn that takes arrays: what the
-tests of arguments go through. A new function or module must join (tests/nn/test_array_arguments.py)."""
+"""A call of every public function of functional and every module of nn that takes arrays, for the tests of
+arguments. New functions and modules must be added (tests/nn/test_array_arguments.py)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support import normal
 
 
 class Call(NamedTuple):
-    """function(**arrays) gives an array or a tuple of them."""
+    """function(**arrays) returns an array or a tuple of arrays."""
 
     function: Callable[..., Any]
     arrays: dict[str, np.ndarray]
 
 
-# What takes no array, or is not called.
+# Objects that take no arrays or are not called.
 WITHOUT_ARRAYS = {
     "alibi_bias", "alibi_slopes", "relative_position_matrix", "rotary_frequencies",
     "ALiBi", "DecoderCache", "IncompatibleKeys", "Module", "ModuleList", "RelativePositionBias",

@@ -1,4 +1,4 @@
-"""What the compiler made, read from object files."""
+"""Information about compiled object files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(*command):
 
 
 def objects_in(folder):
-    """Each object file of a build, by its source's path under cpp/ without the ending."""
+    """The object files of a build, by the path of their source under cpp/ without its suffix."""
     found = {}
     for path in folder.rglob("*.cpp.o"):
         name = path.relative_to(folder).as_posix().split(".dir/", 1)[1].removesuffix(".cpp.o")
@@ -26,7 +26,7 @@ def objects_in(folder):
 
 
 def innermost_loops(listing):
-    """The bodies of loops that contain no other loop, as lists of (mnemonic, operands)."""
+    """The bodies of innermost loops, as lists of (mnemonic, operands)."""
     code = []  # (address, mnemonic, operands)
     for text in listing.splitlines():
         match = re.match(r"^\s+([0-9a-f]+):\t(\S+)(?:\s+(.*))?$", text)

@@ -1,4 +1,4 @@
-"""Nodes of the ONNX operator set run by simdformer.functional: arrays in, the node's outputs out."""
+"""Runs nodes of ONNX operators with simdformer.functional: arrays in, the node's outputs out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STAGES = ("scores", "capped", "biased", "softmax")
 
 
 def run(node, attributes, inputs):
-    """Outputs by name of one node; inputs by name, float32."""
+    """The outputs of one node by name. inputs: by name, float32."""
     return OPERATORS[node.op_type](attributes, inputs)
 
 
@@ -20,7 +20,8 @@ def split_heads(x, heads):
 
 
 def visible(attributes, queries, keys, offset):
-    """The keys that causality and windows leave; offset (1 or batch,) is the first query's place."""
+    """The keys that remain visible by causality and windows. offset (1 or batch,): the first query's
+    position."""
     place = np.arange(queries)[:, None] + np.reshape(offset, (-1, 1, 1, 1))
     distance = np.arange(keys) - place  # (1 or batch, 1, queries, keys)
     left, right = (attributes.get(f"{side}_window_size", -1) for side in ("left", "right"))
@@ -52,7 +53,7 @@ def attention(attributes, inputs):
         lengths = inputs["nonpad_kv_seqlen"].reshape(-1, 1, 1, 1)
         keep = np.arange(keys) < lengths
         offset = lengths - queries
-    if mask is not None and mask.shape[-1] < keys:  # a mask may leave out the last keys: masked
+    if mask is not None and mask.shape[-1] < keys:  # a mask may be shorter; missing keys are masked
         missing = [(0, 0)] * (mask.ndim - 1) + [(0, keys - mask.shape[-1])]
         fill = False if mask.dtype == bool else -np.inf
         mask = np.pad(mask, missing, constant_values=fill)

@@ -1,4 +1,4 @@
-"""Models of every architecture as transformers makes them: random weights, trained tokenizers. Needs the
+"""Models of every architecture made by transformers, with random weights and trained tokenizers. Needs the
 group parity."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DEBERTA = {
     "norm_rel_ebd": "layer_norm",
     "position_biased_input": False,
 }
-# Token ids below the vocabulary's size, where the defaults are those of the published models.
+# Token ids inside the small vocabulary; the defaults are those of the published models.
 IDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BRACKETS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
@@ -52,10 +52,10 @@ ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 
 class Kind(NamedTuple):
-    """stem: of transformers' classes. fields: of config.json. tokenizer: what kind, and its class where
-    it has another stem. named, frame: the roles of special tokens, and what stands around a text or a
-    pair, if the class does not say. task: what else transformers makes of the encoder. longest: text in
-    tokens. has_head: whether a classification head is known."""
+    """stem: of transformers' class names. fields: of config.json. tokenizer: its kind, and its class if that
+    has another stem. named, frame: the roles of special tokens, and the tokens around a text or a pair, if
+    the class does not define them. task: the task class of transformers. longest: maximum length in tokens.
+    has_head: whether a classification head is known."""
 
     stem: str
     fields: dict
@@ -189,18 +189,18 @@ KINDS = {
     ),
 }
 
-# Architectures that are compared. ernie is bert's code and new is gte's, each under another name.
+# Architectures that are compared. ernie has the code of bert, and new that of gte.
 COMPARED = {name.partition(",")[0] for name in KINDS} | {"ernie", "new"}
 
 
 def reference_model(transformers, folder, **options):
-    """transformers' model of a folder; of an encoder and a decoder, the encoder."""
+    """transformers' model of a folder; for an encoder-decoder, its encoder."""
     model = transformers.AutoModel.from_pretrained(folder, **options)
     return (model.encoder if model.config.model_type == "t5" else model).eval()
 
 
 def trained(kind, texts):
-    """A vocabulary of one kind: what transformers' tokenizer classes are made of."""
+    """A vocabulary of one kind, for transformers' tokenizer classes."""
     special = list(kind.special)
     if kind.tokenizer == "byte level":
         tokenizer = tokenizers.Tokenizer(models.BPE())
@@ -234,7 +234,7 @@ def tokenizer_of(transformers, kind, texts):
     if name == "PreTrainedTokenizerFast":
         content = {"tokenizer_object": tokenizer}
     elif kind.tokenizer == "unigram":
-        # So short that every reader gets the same number: else a tie may be broken in two ways.
+        # Short enough that all readers get the same number; otherwise ties may be broken differently.
         content = {"vocab": [(piece, round(score, 6)) for piece, score in parsed["vocab"]]}
     else:
         content = {"vocab": tokenizer.get_vocab()}
@@ -251,7 +251,7 @@ def tokenizer_of(transformers, kind, texts):
 
 
 def randomize(model):
-    """Weights with which every part matters: transformers' own begin near 0."""
+    """Weights for which every part has an effect; transformers' initial weights are near 0."""
     import torch
 
     torch.manual_seed(0)
@@ -265,12 +265,12 @@ def randomize(model):
                     parameter.mul_(model.config.d_kv**-0.5)
             else:
                 is_norm = "norm.weight" in name.lower()
-                start = parameter[0].item() if is_norm else 0.0  # Gemma's norms lack 1
+                start = parameter[0].item() if is_norm else 0.0  # Gemma's norms add 1 to weights
                 parameter.normal_(0, 0.1).add_(start)
 
 
 def save_plain(transformers, kind, texts, folder, **fields):
-    """A model of one kind as transformers saves it. fields: beside the kind's, in config.json."""
+    """Save a model of one kind with transformers. fields: additional fields of config.json."""
     config = getattr(transformers, f"{kind.stem}Config")(**kind.fields, **fields)
     name = f"{kind.stem}Model" if kind.stem != "T5" else "T5EncoderModel"
     model = getattr(transformers, name)(config)

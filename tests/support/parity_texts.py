@@ -1,4 +1,4 @@
-"""Real texts for the comparisons with other libraries, and the bound of all of them."""
+"""Real texts for comparisons with other libraries, and their common error bound."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ast
 import sysconfig
 from pathlib import Path
 
-# The bound that is promised for unit vectors.
+# The promised bound for unit vectors.
 LARGEST_DIFFERENCE = 2e-6
 
 
 def docstrings():
-    """The docstrings of the standard library, in a fixed order. Sources are parsed, never run."""
+    """The docstrings of the standard library in a fixed order. Sources are parsed and never run."""
     root = Path(sysconfig.get_path("stdlib"))
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for path in sorted(root.rglob("*.py")):
@@ -27,7 +27,7 @@ def docstrings():
 
 
 def parity_texts():
-    """Docstrings, single words, many docstrings in a row, and texts that spell special tokens."""
+    """Docstrings, single words, several docstrings joined, and texts that contain special tokens."""
     whole = [text for _, text in zip(range(600), docstrings(), strict=False)]
     words = [text.split()[0] for text in whole[:60]]
     rows = [" ".join(whole[i : i + 8]) for i in range(0, 160, 8)]

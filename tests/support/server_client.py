@@ -1,4 +1,4 @@
-"""Requests to the server's application without a socket, all at the same time, in one event loop."""
+"""Concurrent requests to the server's application without a socket, in one event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 
 def ask_all(app, *requests):
-    """The responses to requests that are sent together; each (method, path, keywords of httpx)."""
+    """The responses to requests sent at the same time; each is (method, path, keyword arguments for
+    httpx)."""
 
     async def run():
         transport = httpx.ASGITransport(app=app)
@@ -23,7 +24,7 @@ def ask_all(app, *requests):
 
 
 def ask(app, path, body=None, method=None, **options):
-    """The response to one request: POST with a body, GET without."""
+    """The response to one request: POST with a body, else GET."""
     if body is not None:
         options["json"] = body
     method = method or ("GET" if body is None else "POST")
@@ -31,7 +32,7 @@ def ask(app, path, body=None, method=None, **options):
 
 
 def vectors(response):
-    """The vectors of an answer to /v1/embeddings: float32 (n, dim)."""
+    """The vectors in a response of /v1/embeddings: float32 (n, dim)."""
     assert response.status_code == 200, response.text
     rows = [row["embedding"] for row in response.json()["data"]]
     if isinstance(rows[0], str):
@@ -40,7 +41,7 @@ def vectors(response):
 
 
 def assert_error(response, status, message, **members):
-    """OpenAI's envelope, with a message that holds the given text and these other members."""
+    """Check OpenAI's error format, a message that contains the given text, and other fields."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     error = response.json()["error"]

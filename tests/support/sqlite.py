@@ -1,4 +1,4 @@
-"""SQLite that loads extensions: Python's own, or pysqlite3 where Python was built without them."""
+"""An SQLite that can load extensions: Python's own, or pysqlite3 if Python was built without this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tiny models of all architectures have in common: sizes, texts, and folders of them."""
+"""The common parts of the tiny models of all architectures: sizes, texts, and folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.model_fixtures import write_model
 
 TINY = Config()
 WIDE = Config(hidden_size=160, num_heads=5, intermediate_size=320)
-# The third is cut by a limit, the fifth one token without the special ones, the last spells <pad>.
+# The third is truncated, the fifth has one token without special ones, the last contains <pad>.
 TEXTS = [
     "a cab",
     "deed",
@@ -30,12 +30,13 @@ TEXTS = [
 class Architecture(ABC):
     """One architecture with random weights.
 
-    Weights have the oracle's names; `names` are replacements that make them the architecture's own.
-    prefix, heads: of its task models' tensors, and of those that are passed over. buffers: names of
-    tensors that are no weights. first_norm: the oracle's name of the weight that the first norm
-    multiplies by. eps_field, size_fields: what config.json calls the norms' epsilon, if it has a
-    field for it, and the numbers of layers, heads and features. tokenizer_class: if it is not that of the
-    model's type.
+    Weights have the oracle's names; `names` replaces them by the architecture's own.
+    prefix, heads: of tensors of its task models, and of tensors that are ignored.
+    buffers: names of tensors that are not weights.
+    first_norm: the oracle's name of the first norm's weight.
+    eps_field, size_fields: the fields of config.json for the norms' epsilon, if there is one, and for the
+    numbers of layers, heads and features.
+    tokenizer_class: if it differs from that of the model type.
     """
 
     model_type: str
@@ -54,7 +55,7 @@ class Architecture(ABC):
     @property
     @abstractmethod
     def max_positions(self):
-        """The longest text that a tiny model has positions for."""
+        """The maximum length of a text for the tiny model."""
 
     @abstractmethod
     def fields(self, config=TINY, **changes):
@@ -69,12 +70,12 @@ class Architecture(ABC):
         """The oracle's token vectors of one text: float64 (tokens, hidden_size)."""
 
     def sized(self, config):
-        """The config with the vocabulary of the tokenizer, and the norms' epsilon."""
+        """The config with the tokenizer's vocabulary size and the norms' epsilon."""
         return replace(config, vocab_size=self._tokenizer().get_vocab_size(), eps=self.eps)
 
     def num_parts(self, config):
-        """How many parts int8 tells apart: the words, and of each layer the joined projections, their
-        output, what the feed-forward reads with and its output."""
+        """The number of parts in int8: the word embeddings and, for each layer, the joined projections, their
+        output, the input and the output of the feed-forward."""
         return 1 + 4 * self.sized(config).num_layers
 
     @property
@@ -83,7 +84,7 @@ class Architecture(ABC):
         return self._tokenizer().token_to_id(self.pad_token)
 
     def renamed(self, weights):
-        """By the architecture's own names; tensors of one name stand below one another."""
+        """With the architecture's own names; tensors of the same name are stacked."""
         renamed = {}
         for name, tensor in weights.items():
             own = name
@@ -94,7 +95,7 @@ class Architecture(ABC):
         return renamed
 
     def write(self, folder, config=TINY, *, weights=None, files=None, **options):
-        """A folder of at most 100 tokens a text, with mean pooling."""
+        """Write a folder with mean pooling and at most 100 tokens per text."""
         pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
         definition = self.tokenizer()
         settings = {
@@ -114,7 +115,7 @@ class Architecture(ABC):
         return write_model(folder, weights=weights, files=contents | (files or {}), **options)
 
     def ids(self, text, limit=100):
-        """As the tokenizers library itself gives them."""
+        """The ids given by the tokenizers library itself."""
         tokenizer = self._tokenizer()
         tokenizer.no_padding()
         tokenizer.enable_truncation(limit)

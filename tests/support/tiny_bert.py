@@ -22,7 +22,7 @@ __all__ = [
 
 
 def self_attention(qkv, output, num_heads, position=None):
-    """As BERT's: queries, keys and values in one matrix."""
+    """BERT's attention, with queries, keys and values in one matrix."""
     head_dim = np.float32(output.in_features // max(num_heads, 1))
     return _core.MultiheadAttention(
         [[qkv]],

@@ -1,4 +1,4 @@
-"""A small DeBERTa v2: as tiny_models.py, which lists it."""
+"""A small DeBERTa v2, listed in tiny_models.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN = {"c2p": "pos_key_proj", "p2c": "pos_query_proj"}
 
 @dataclass(frozen=True, kw_only=True)
 class Deberta(Architecture):
-    """buckets, reach, terms, shared: as the oracle's. norm: whether the table of distances is normalised.
+    """buckets, reach, terms, shared: as in the oracle. norm: whether the table of distances is normalized.
     positions, num_token_types: tables of the embeddings."""
 
     buckets: int = 8
@@ -48,7 +48,7 @@ class Deberta(Architecture):
         return {**fields, **changes}
 
     def weights(self, config=TINY):
-        """By transformers' names."""
+        """The weights by transformers' names."""
         rng, config = np.random.default_rng(4), self.sized(config)
         d = config.hidden_size
         given = random_weights(config)
@@ -108,7 +108,7 @@ DEBERTA_V2 = Deberta(
     tokenizer_class="PreTrainedTokenizerFast",
     eps=1e-7,
 )
-# What v2 and its relatives may have besides.
+# Options of v2 and its relatives.
 DEBERTA_KINDS = {
     "distances apart": replace(DEBERTA_V2, buckets=0, reach=12),
     "projections of their own": replace(DEBERTA_V2, shared=False),

@@ -1,5 +1,5 @@
-"""Small models of Jina's: as tiny_rotary.py, which lists the one that transformers has. The others are published with
-code of their own under another's model_type."""
+"""Small models of Jina's architectures, like tiny_rotary.py, which lists the one that transformers has. The
+others are published with their own code, under the model_type of another architecture."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NORMED_NAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class JinaBert(Rotary):
-    """ALiBi in place of rotations. normed: the kind whose queries, keys and attention have norms."""
+    """ALiBi instead of rotations. normed: the variant with norms of queries, keys and attention."""
 
     normed: bool = False
 

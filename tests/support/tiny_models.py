@@ -1,5 +1,5 @@
-"""Small models of every architecture with random weights: folders as transformers saves them, each with
-a tokenizer of its family, and the oracle's vectors of texts. Here are BERT's relatives."""
+"""Small models of every architecture with random weights: folders as saved by transformers, each with a
+tokenizer of its family, and the oracle's vectors of texts. This file has BERT's relatives."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
     "WIDE",
 ]
 
-# From the tensors of BERT to those of the architecture.
+# From the names of BERT's tensors to those of the architecture.
 DISTILBERT_NAMES = (
     ("encoder.layer", "transformer.layer"),
     ("attention.self.query", "attention.q_lin"),
@@ -93,7 +93,7 @@ def distilbert_config(config):
 class Relative(Architecture):
     """BERT or one of its relatives: a table of positions, and post-norm layers.
 
-    padding_idx: positions are counted from behind it. embedding_size: if the tables are narrower.
+    padding_idx: positions start after it. embedding_size: if the tables are narrower.
     """
 
     config: Callable = config_json
@@ -134,11 +134,11 @@ class Relative(Architecture):
         return weights
 
     def oracle_weights(self, config):
-        """The number of layers, and the weights as they run."""
+        """The number of layers, and the weights in the order in which layers run."""
         return config.num_layers, self.weights(config)
 
     def _narrow(self, weights, hidden_size):
-        """Tables of embedding_size columns, and what projects their sums."""
+        """Tables with embedding_size columns, and the projection of their sums."""
         rng, size = np.random.default_rng(3), self.embedding_size
         tables = {name: w[..., :size] for name, w in weights.items() if name.startswith("embed")}
         project = rng.standard_normal((hidden_size, size)) * size**-0.5
@@ -171,7 +171,7 @@ class Relative(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class Albert(Relative):
-    """Layers that run several times: each of the `groups` holds `inner` of them."""
+    """Repeated layers: each of the `groups` contains `inner` layers."""
 
     groups: int = 1
     inner: int = 1
@@ -184,11 +184,11 @@ class Albert(Relative):
         return super().fields(config, **groups | changes)
 
     def weights(self, config=TINY):
-        """By BERT's names, the layers' by their numbers in the checkpoint."""
+        """By BERT's names, with the layers' numbers in the checkpoint."""
         return super().weights(replace(config, num_layers=self.groups * self.inner))
 
     def oracle_weights(self, config):
-        """The layers as they run."""
+        """The layers in the order in which they run."""
         weights, turn = self.weights(config), "encoder.layer.{}.".format
         order = [
             i * self.groups // config.num_layers * self.inner + j

@@ -1,4 +1,4 @@
-"""Small models with rotary positions: as tiny_models.py, which lists them."""
+"""Small models with rotary positions, listed in tiny_models.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tiny_tokenizers import byte_level_json, unigram_json
 
 ALL, LOCAL = "full_attention", "sliding_attention"
 
-# From the oracle's names to those of the architecture; equal ones are one tensor.
+# From the oracle's names to those of the architecture. Equal names are one tensor.
 FUSED = ((".query.", ".attn.Wqkv."), (".key.", ".attn.Wqkv."), (".value.", ".attn.Wqkv."))
 MODERNBERT_NAMES = (
     ("words.", "embeddings.tok_embeddings."),
@@ -96,11 +96,13 @@ UNGATED = tuple(name for name in MATRICES if name != "gate")
 class Rotary(Architecture):
     """An encoder with rotary positions. Its oracle reads `weights`.
 
-    num_layers, num_heads: in place of the config's. num_kv_heads, head_dim: if they do not follow from
-    it. thetas, inv_freq, window: by what a layer sees, and the keys that LOCAL ones do. matrices: in the order
-    in which those of one tensor stand below one another. biased: of them. output_norms: of what sublayers
-    put out. norm_offset, scale, word_scale: as the oracle's; the last one is the root of the features if
-    True.
+    num_layers, num_heads: instead of those of the config. num_kv_heads, head_dim: if they differ from the
+    defaults.
+    thetas, inv_freq, window: by type of layer; window is the number of keys that LOCAL layers see.
+    matrices: in the order in which those of one tensor are stacked. biased: the matrices with a bias.
+    output_norms: of the outputs of sublayers.
+    norm_offset, scale, word_scale: as in the oracle; word_scale=True is the square root of the number of
+    features.
     """
 
     config: dict = field(default_factory=dict)
@@ -191,7 +193,7 @@ class Rotary(Architecture):
             if self.head_norms:
                 norm(f"layers.{i}.query_norm", queries if self.norms_together else head_dim)
                 norm(f"layers.{i}.key_norm", keys if self.norms_together else head_dim)
-            # The norm of the words is that of the first layer's attention, if norms come first.
+            # With pre-norm, the norm of the embeddings is that of the first layer's attention.
             if i or not (self.norm_first and self.words_norm):
                 norm(f"layers.{i}.attention_norm")
             norm(f"layers.{i}.feed_forward_norm")
@@ -203,7 +205,7 @@ class Rotary(Architecture):
         return w
 
     def definition(self, config=TINY):
-        """What the oracle is to compute."""
+        """The definition that the oracle computes."""
         config = self.sized(config)
         head_dim = self.head_dim or config.hidden_size // config.num_heads
         windows = {ALL: self.everywhere, LOCAL: self.window}
@@ -232,7 +234,7 @@ class Rotary(Architecture):
         return self.num_kv_heads or config.num_heads
 
 
-# Windows of 4 keys on either side cut every text but the shortest.
+# Windows of 4 keys on either side affect all texts but the shortest.
 MODERNBERT = Rotary(
     model_type="modernbert",
     prefix="model.",
@@ -295,7 +297,7 @@ NEW = replace(
     inv_freq=lambda dim, theta: rotary_inv_freq(dim, 2 * theta) / 2 ** (2 / dim),
     config={"rope_parameters": {"rope_type": "ntk", "factor": 2.0, "rope_theta": 20000.0}},
 )
-# 6 heads of 12 features, of which every 3 share a key.
+# 6 heads with 12 features; 3 query heads share a key head.
 QWEN3 = Rotary(
     model_type="qwen3",
     prefix="model.",
@@ -340,7 +342,7 @@ EUROBERT = replace(
 )
 LLAMA = replace(EUROBERT, model_type="llama", heads=QWEN3.heads, eps=1e-6, everywhere=(-1, 0))
 QWEN2 = replace(LLAMA, model_type="qwen2", biased=MATRICES[:3])
-# A window of 5 keys cuts every text but the shortest.
+# A window of 5 keys affects all texts but the shortest.
 MISTRAL = replace(
     LLAMA,
     model_type="mistral",
@@ -378,7 +380,7 @@ GEMMA3 = replace(
         },
     },
 )
-# Whose rope_parameters are by type of layer.
+# With rope_parameters by type of layer.
 BY_LAYER_TYPE = (MODERNBERT, GEMMA3)
 JINA_V3 = Rotary(
     model_type="jina_embeddings_v3",
@@ -415,5 +417,5 @@ ROTARY = [
 
 
 def without(fields, *names):
-    """config.json that lacks some fields."""
+    """config.json without some fields."""
     return {name: value for name, value in fields.items() if name not in names}

@@ -1,4 +1,4 @@
-"""A small T5 encoder: as tiny_models.py, which lists it."""
+"""A small T5 encoder, listed in tiny_models.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GATED = ((".up.", ".layer.1.DenseReluDense.wi_1."),)
 
 @dataclass(frozen=True, kw_only=True)
 class T5(Rotary):
-    """Scores are not scaled, but have the bias of a table."""
+    """Scores are not scaled; a table of biases is added."""
 
     @property
     def max_positions(self):
@@ -81,7 +81,7 @@ T5_ENCODER = T5(
     thetas={"full_attention": 1.0},
     matrices=tuple(name for name in MATRICES if name != "gate"),
 )
-# T5 v1.1's.
+# for T5 v1.1
 GATED_T5 = replace(
     T5_ENCODER,
     names=NAMES + GATED,

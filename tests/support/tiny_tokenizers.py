@@ -1,4 +1,4 @@
-"""Tiny tokenizers, one of each family: tokenizer.json as transformers saves it."""
+"""Tiny tokenizers, one of each family: tokenizer.json as saved by transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.model_fixtures import LETTERS, tokenizer_json
 
 
 def wordpiece_json():
-    """MPNet's: BERT's letters, RoBERTa's special tokens."""
+    """MPNet's tokenizer: BERT's letters, RoBERTa's special tokens."""
     definition = tokenizer_json()
     special = {"[CLS]": "<s>", "[PAD]": "<pad>", "[SEP]": "</s>", "[MASK]": "<mask>"}
     # <s>, <pad> and </s> are 0, 1 and 2, as in every model of this family.
@@ -23,7 +23,7 @@ def wordpiece_json():
 
 
 def byte_level_json():
-    """RoBERTa's: bytes, and a few merges of them."""
+    """RoBERTa's tokenizer: bytes, and a few merges of them."""
     merges = [("t", "h"), ("th", "e"), ("\u0120", "the"), ("e", "d")]
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokens += sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in merges]
@@ -33,7 +33,7 @@ def byte_level_json():
 
 
 def unigram(special):
-    """SentencePiece's pieces."""
+    """A SentencePiece model's pieces."""
     pieces = [*LETTERS, *(f"\u2581{letter}" for letter in LETTERS), "\u2581", "\u2581the", "ed"]
     vocabulary = [(token, 0.0) for token in special]
     vocabulary += [(piece, -3.0 / len(piece)) for piece in pieces]
@@ -46,7 +46,7 @@ def unigram(special):
 
 
 def unigram_json(special=("<s>", "<pad>", "</s>", "<unk>", "<mask>")):
-    """XLM-RoBERTa's and CamemBERT's."""
+    """The tokenizer of XLM-RoBERTa and CamemBERT."""
     return roberta_special(unigram(special), list(special))
 
 
@@ -55,7 +55,7 @@ def camembert_json():
 
 
 def t5_json():
-    """T5's: </s> alone behind a text."""
+    """T5's tokenizer: only </s> after a text."""
     special = ["<pad>", "</s>", "<unk>"]
     tokenizer = unigram(special)
     tokenizer.add_special_tokens(special)
@@ -66,7 +66,7 @@ def t5_json():
 
 
 def roberta_special(tokenizer, special):
-    """<s> and </s> around a text; a truncation and a padding that are not ours."""
+    """<s> and </s> around a text, with a truncation and a padding that must be ignored."""
     tokenizer.add_special_tokens(special)
     first, last = (tokenizer.token_to_id(token) for token in ("<s>", "</s>"))
     tokenizer.post_processor = processors.TemplateProcessing(

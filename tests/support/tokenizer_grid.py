@@ -1,5 +1,5 @@
-"""Tiny tokenizers of every class, and the settings that a folder's files may have: the grid on which token
-ids are compared with transformers'."""
+"""Tiny tokenizers of every class, and the possible settings of a folder's files. Token ids are compared with
+transformers' for all combinations."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ SAMPLE_PAIR = ("the<q> cat", "[r]sat ")
 
 
 class Kind(NamedTuple):
-    """model_type, tokenizer_class: as the files declare them. make: tokenizer.json. old: what holds the
-    vocabulary where there is none; first: a SentencePiece model's pieces before the others."""
+    """model_type, tokenizer_class: as in the files. make: tokenizer.json. old: the files with the vocabulary
+    if there is none. first: a SentencePiece model's pieces before the others."""
 
     model_type: str
     tokenizer_class: str | None
@@ -198,7 +198,7 @@ CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_
 
 
 def variants():
-    """Files by name: fields of tokenizer_config.json, contents of the older files; a function changes
+    """Files by name: fields of tokenizer_config.json, or contents of the older files. A function changes
     tokenizer.json."""
     found = {"as it is": {}, "no tokenizer_config.json": {CONFIG: None}}
     for flag in FLAGS:
@@ -269,7 +269,7 @@ def with_truncation(parsed):
 
 
 VARIANTS = variants()
-# Kinds that differ from others in which class they have, not in what it does.
+# Kinds that differ from others only by their class.
 BY_CLASS = {
     "BERT, no class",
     "DistilBERT",
@@ -289,7 +289,7 @@ OLD_CASES = [
     if KINDS[kind].old
     and "tokenizer.json" not in VARIANTS[variant]
     and (variant in FEW or kind not in ("GPT-2", "Qwen3"))
-    # The generic class reads no SentencePiece model here, and by its model's type Llama has that.
+    # The generic class does not read SentencePiece models; Llama has that class by its model type.
     and (kind, variant) != ("Llama", "no tokenizer_config.json")
 ]
 
@@ -300,7 +300,7 @@ def _made(kind):
 
 
 def write_folder(folder, kind, variant, *, old=False):
-    """A folder with the files of a tokenizer and config.json. old: without tokenizer.json."""
+    """Write a folder with the files of a tokenizer and config.json. old: without tokenizer.json."""
     model_type, name, *_ = KINDS[kind]
     changes = dict(VARIANTS[variant])
     parsed = changes.pop("tokenizer.json", lambda d: d)(_made(kind))
@@ -315,7 +315,7 @@ def write_folder(folder, kind, variant, *, old=False):
 
 
 def older_files(kind, parsed):
-    """The vocabulary as models had it before tokenizer.json."""
+    """The vocabulary in the files from before tokenizer.json."""
     model = parsed["model"]
     if kind.old == "vocab.txt":
         return {kind.old: "\n".join(model["vocab"]) + "\n"}
@@ -327,7 +327,7 @@ def older_files(kind, parsed):
 
 
 def piece_model(first, model, special):
-    """A SentencePiece model: these special pieces, then those of tokenizer.json's model that are none."""
+    """A SentencePiece model: these special pieces, then the normal ones of tokenizer.json's model."""
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()

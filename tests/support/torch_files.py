@@ -1,5 +1,5 @@
-"""Writes what torch.save writes, without torch: the pickle instruction by instruction, so that any other
-can be put in its place, and the zip archive around it."""
+"""Writes files like torch.save, without torch: pickles from single instructions, any of which can be
+replaced, and the zip archive around them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tensor(shape=(2, 3), strides=(3, 1), offset=0, stored=None):
 
 
 def state_dict(items, end=b"."):
-    """A pickle of names to values, which are instructions already."""
+    """A pickle of names and values; the values are already instructions."""
     pairs = b"".join(text(key) + value for key, value in items.items())
     return b"\x80\x02" + ordered_dict() + b"(" + pairs + b"u" + end
 
@@ -64,7 +64,7 @@ def state_dict(items, end=b"."):
 def write_archive(
     path, pickled, storages=(), *, folder="pytorch_model", order=b"little", **options
 ):
-    """The archive around a pickle; storages: the bytes of 0, 1, ..."""
+    """The archive with a pickle. storages: the bytes of 0, 1, ..."""
     with zipfile.ZipFile(path, "w", **options) as archive:
         archive.writestr(f"{folder}/data.pkl", pickled)
         if order is not None:
@@ -75,7 +75,7 @@ def write_archive(
 
 
 def write_torch(path, tensors, *, end=b".", **options):
-    """The arrays by name, each of them in a storage of its own."""
+    """Write arrays by name, each in its own storage."""
     items, storages = {}, []
     for i, (key, array) in enumerate(tensors.items()):
         stored = storage(STORAGES[array.dtype.name], str(i), array.size)
@@ -90,7 +90,7 @@ VERSION = b"\x80\x02M\xe9\x03."
 
 
 def machine(little=True):
-    """What stands in a file of before 1.6 of the machine that wrote it."""
+    """The description of the writing machine in a file from before 1.6."""
     order = b"\x88" if little else b"\x89"
     return (
         b"\x80\x02}("
@@ -108,14 +108,14 @@ def listed(keys):
 
 
 def old_file(pickled, storages, *, keys=None, version=VERSION, machine=machine()):  # noqa: B008
-    """A file as torch.save wrote it before 1.6. storages: of each key the numbers."""
+    """A file in the format before 1.6. storages: the numbers of each key."""
     parts = [MAGIC, version, machine, pickled, listed(storages if keys is None else keys)]
     parts += [array.size.to_bytes(8, "little") + array.tobytes() for array in storages.values()]
     return b"".join(parts)
 
 
 def old_torch(tensors):
-    """The arrays by name, each of them in a storage of its own."""
+    """Write arrays by name in this format, each in its own storage."""
     items, storages = {}, {}
     for i, (key, array) in enumerate(tensors.items()):
         stored = storage(STORAGES[array.dtype.name], str(94000 + i), array.size, more=(b"N",))

@@ -1,5 +1,5 @@
-"""Texts are cut into chunks and batches in order, none lost, none too large; the thread that works
-ahead never outlives its use."""
+"""Texts are split into chunks and batches in order, without loss and within their limits. The thread that
+works ahead ends with its use."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_next_item_is_processed_while_the_caller_is_busy():
     done = [threading.Event() for _ in range(3)]
     results = map_ahead(lambda i: done[i].set(), range(3))
     next(results)
-    assert done[1].wait(timeout=30)  # nobody has asked for it yet
+    assert done[1].wait(timeout=30)  # it has not been requested yet
     list(results)
 
 

@@ -1,4 +1,4 @@
-"""Texts of a model with a chat template go through it as messages, in jinja2's sandbox."""
+"""Texts of a model with a chat template are rendered as messages, in jinja2's sandbox."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("jinja2")
 FLAT = "{% for m in messages %}[SEP]{{ m['role'][0] }} {{ m['content'] }}{% endfor %}[MASK]"
 PARTS = "{% for m in messages %}{% for p in m.content if p['type'] == 'text' %}[SEP]{{ p.text }}{% endfor %}{% endfor %}"
 TEXTS = ["a cab", "deed", ""]
-# A tokenizer that adds no special tokens: BERT's class would.
+# A tokenizer without special tokens; BERT's class would add them.
 BARE = {
     "tokenizer.json": tokenizer_json() | {"post_processor": None},
     "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
@@ -36,14 +36,14 @@ def message_config(**message):
 
 
 def write_plain(folder, **files):
-    """As transformers saves it, with a template."""
+    """A folder as saved by transformers, with a template."""
     given = {"modules.json": None, "chat_template.jinja": FLAT} | files
     return write_model(folder, files=given)
 
 
 @pytest.fixture
 def bare(tmp_path):
-    """The same model, whose tokenizer adds no special tokens."""
+    """The same model with a tokenizer that adds no special tokens."""
     files = {"modules.json": None} | BARE
     return SentenceTransformer(write_model(tmp_path / "bare", files=files))
 

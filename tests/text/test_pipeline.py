@@ -1,5 +1,5 @@
-"""TextPipeline: what is tokenized elsewhere has the same rows, settings do not change a call that runs,
-every pass keeps to the budget."""
+"""TextPipeline: tokenized texts have the same rows, settings do not change running calls, and every pass is
+within the budget."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_pass_is_within_the_budget(model):
     sizes = list(model.pipeline.passes(LETTERS, lambda batch: len(batch.input_ids)))
     assert max(sizes) <= 64
     assert sum(sizes) == sum(map(len, model.pipeline.tokenizer(LETTERS).input_ids))
-    assert all(a + b > 64 for a, b in pairwise(sizes[:100]))  # and uses it
+    assert all(a + b > 64 for a, b in pairwise(sizes[:100]))  # and the budget is used
 
 
 def test_a_new_limit_does_not_change_a_running_call(model):

@@ -1,4 +1,4 @@
-"""Tokenizers of SentencePiece models. That their ids are transformers' is in test_tokenizer_parity.py."""
+"""Tokenizers of SentencePiece models. test_tokenizer_parity.py compares their ids with transformers'."""
 
 from __future__ import annotations
 

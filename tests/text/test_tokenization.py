@@ -1,4 +1,4 @@
-"""Cutting texts and pairs to a length: the ids are those of the tokenizers library's own truncation."""
+"""Truncation of texts and pairs: the ids are those of the tokenizers library's own truncation."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ def test_a_pair_needs_room_for_its_special_tokens():
 
 
 def test_two_long_texts_are_truncated_quickly():
-    # The library's truncation makes each combination of their 200 pieces: minutes, and all memory.
+    # The library's truncation creates every combination of their 200 pieces, which takes minutes and all
+    # memory.
     pair = ("a " * 20_000, "b " * 20_000)
     tokens = ours(limit=103)([pair])
     assert tokens.input_ids[0].count(5) == tokens.input_ids[0].count(6) == 50

@@ -1,5 +1,5 @@
-"""Tokenizers are those that transformers 5 builds. The ids are stored ones: tools/make_tokenizer_ids.py wrote
-them. That they still are transformers' is in test_tokenizer_parity.py."""
+"""Tokenizers give the ids of transformers 5, as stored by tools/make_tokenizer_ids.py.
+test_tokenizer_parity.py checks that these are still transformers'."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tokenizer_grid import KINDS, SAMPLE, SAMPLE_PAIR, write_folde
 
 STORED = json.loads((Path(__file__).parent / "tokenizer_ids.json").read_text(encoding="utf-8"))
 OPTIONS = {"max_seq_length": None, "max_positions": 1000, "do_lower_case": False}
-# The class's token for unknown words is not in the vocabulary: transformers fails at the first such word.
+# The class's unknown token is not in the vocabulary: transformers fails at the first unknown word.
 REFUSED = {
     ("BERT", "all older files"),
     ("MPNet", "all older files"),
@@ -124,7 +124,7 @@ def test_a_unigram_class_refuses_another_model(tmp_path):
 
 
 def test_overrides_have_precedence_over_every_file(tmp_path):
-    folder = write_folder(tmp_path, "BERT", "a map")  # which puts <q> and [r] around a text
+    folder = write_folder(tmp_path, "BERT", "a map")  # it adds <q> and [r] around a text
     overrides = {"sep_token": "x", "cls_token": "y", "do_lower_case": False}
     tokenizer = load(folder, overrides=overrides)
     assert tokenizer.spell(tokenizer(["The"]).input_ids[0]) == ("y", "T", "##h", "##e", "x")
@@ -136,7 +136,7 @@ def test_the_newest_of_several_definitions_is_used(tmp_path):
     parsed["normalizer"] = {"type": "Replace", "pattern": {"String": "a"}, "content": "the"}
     (folder / "tokenizer.4.0.0.json").write_text(json.dumps(parsed))
     names = ["tokenizer.4.0.0.json", "tokenizer.json", "tokenizer.99.0.0.json"]
-    names.append("tokenizer.5/../../tokenizer.json")  # which leads out of the folder
+    names.append("tokenizer.5/../../tokenizer.json")  # a path outside the folder
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "fast_tokenizer_files": names}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = load(folder)

@@ -1,4 +1,4 @@
-"""What the tokenizers library cannot do: its panics are no Exception and must not get out."""
+"""Failures of the tokenizers library. Its panics are not subclasses of Exception and must be converted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from simdformer.text.tokenizer import Tokenizer, load_tokenizer
 from tests.support.tokenizer_grid import write_folder
 
 OPTIONS = {"max_seq_length": None, "max_positions": 1000, "do_lower_case": False}
-# Tries every way to cut a run of x: the library gives up with a panic.
+# A regular expression with exponentially many matches for a run of x, at which the library panics.
 ENDLESS = {"type": "Replace", "pattern": {"Regex": "(x+x+)+y"}, "content": ""}
 
 
 class PanicException(BaseException):
-    """As the library's, which cannot be imported."""
+    """Like the library's exception, which cannot be imported."""
 
 
 class Library:
@@ -40,7 +40,7 @@ def _pool(monkeypatch):
 
 
 def generic(folder, **changes):
-    """A folder whose tokenizer.json counts as it is."""
+    """A folder whose tokenizer.json is used unchanged."""
     write_folder(folder, "BERT, generic", "as it is")
     parsed = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps(parsed | changes))
@@ -88,7 +88,7 @@ def test_without_threads_texts_are_tokenized_one_by_one(failing, tmp_path):
     tokenizer = failing(PanicException("The global thread pool has not been initialized"))
     assert tokenizer(texts) == expected
     assert tokenizer(texts) == expected
-    assert tokenizer._tokenizer.batches == 1  # the library starts its threads once or never
+    assert tokenizer._tokenizer.batches == 1  # the library tries to start its threads only once
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), MemoryError()])

@@ -1,5 +1,5 @@
-"""Tokenizers of models from before tokenizer.json: made of a vocabulary and a class's rules. That they are
-transformers' is in test_tokenizer_parity.py."""
+"""Tokenizers of models from before tokenizer.json, made from a vocabulary and the rules of a class.
+test_tokenizer_parity.py compares them with transformers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import assert_same_bits
 from tests.support.model_fixtures import LETTERS, PAIRS, TEXTS, VOCABULARY, write_files, write_model
 
 VOCAB_TXT = "\n".join(VOCABULARY) + "\n"
-# The same letters with RoBERTa's special tokens; "Ġ" is its blank.
+# The same letters with RoBERTa's special tokens; "Ġ" is its space.
 ANGLES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BYTES = {token: i for i, token in enumerate([*ANGLES, *LETTERS, "Ġ", "Ġa", "ab"])}
 MPNET_TXT = "\n".join([*ANGLES, "[UNK]", *LETTERS, *(f"##{letter}" for letter in LETTERS)])
@@ -52,7 +52,7 @@ def refused(folder, match, error=ValueError):
         load(folder)
 
 
-# What is read
+# Files that are read
 
 
 def test_a_model_with_a_vocabulary_gives_the_vectors_of_one_with_tokenizer_json(tmp_path):
@@ -184,7 +184,7 @@ def test_old_settings_name_the_limit_differently(tmp_path):
     assert load(tmp_path).max_seq_length == 9
 
 
-# What is refused
+# Files that are refused
 
 
 def test_the_error_for_an_unusable_vocabulary_says_what_to_do(tmp_path):

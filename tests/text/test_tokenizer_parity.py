@@ -1,4 +1,5 @@
-"""Token ids, types and settings are AutoTokenizer's, whatever a folder's files say. Needs the group parity."""
+"""Token ids, types and settings are those of AutoTokenizer, for all combinations of files. Needs the group
+parity."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from tests.support.tokenizer_grid import (
 
 pytestmark = [
     pytest.mark.parity,
-    # Deprecations inside transformers are not ours to fix.
+    # Deprecations inside transformers cannot be fixed here.
     pytest.mark.filterwarnings("ignore"),
 ]
 GRID = {(kind, old) for cases, old in ((CASES, False), (OLD_CASES, True)) for kind, _ in cases}
@@ -33,7 +34,7 @@ def transformers():
 
 
 def reference(transformers, folder):
-    """transformers' tokenizer and its ids; None where it refuses the files or a text."""
+    """transformers' tokenizer and its ids; None if it refuses the files or a text."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         return tokenizer, tokenizer(TEXTS)["input_ids"]
@@ -47,7 +48,7 @@ def ours(folder, limit=None, pairs=False):
 
 
 def differences(folder, tokenizer, ids):
-    """What of a folder's tokenizer is not transformers'."""
+    """The differences between a folder's tokenizer and transformers'."""
     mine, cut = ours(folder), {"truncation": "longest_first", "max_length": 6}
     if mine(TEXTS).input_ids != ids:
         yield "ids"
@@ -116,7 +117,7 @@ def test_every_class_of_transformers_is_known_or_refused_by_name(transformers):
     named = {name for name in [*dir(transformers), *auto.TOKENIZER_MAPPING_NAMES.values()] if name}
     stems = {tokenizer_classes._stem(name) for name in named}
     known = {*tokenizer_classes._CLASSES, *tokenizer_classes._ALIASES, *tokenizer_classes._OTHERS}
-    # Not tokenizers of folders: parts of others, and the generic class.
+    # These are not tokenizers of folders: parts of others, and the generic class.
     assert stems - known == {"", "Auto", "Basic", "Character", "Mecab", "PreTrained", "Wordpiece"}
 
 

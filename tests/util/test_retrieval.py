@@ -1,4 +1,4 @@
-"""Search among embeddings, against exhaustive definitions."""
+"""Search in embeddings, compared with exhaustive search."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_communities_contain_close_embeddings_and_the_largest_comes_first():
     centres = np.eye(3, 8)
     noise = 0.01 * rng.standard_normal((30, 8))
     rows = np.repeat(centres, [15, 5, 10], axis=0) + noise
-    rows *= rng.uniform(0.1, 10, (30, 1))  # a cosine does not see lengths
+    rows *= rng.uniform(0.1, 10, (30, 1))  # the cosine does not depend on lengths
     groups = community_detection(rows, threshold=0.9, min_community_size=5, batch_size=4)
     assert [sorted(group) for group in groups] == [
         list(range(15)),

@@ -1,4 +1,4 @@
-"""simdformer.util beside sentence_transformers.util, and its evaluators on our model."""
+"""simdformer.util compared with sentence_transformers.util, and its evaluators with our model."""
 
 from __future__ import annotations
 
