@@ -25,7 +25,7 @@ SANITIZE_TESTS ?= tests
 TSAN_TESTS ?= tests/process/test_threads.py tests/process/test_thread_limits.py tests/process/test_fork.py \
               tests/layers/test_packing.py
 ARM64_SYMBOLS = SIMDFORMER_ARM64_BUILD_DIR=build/arm64/cmake $(BIN)/python -m pytest tests/project/test_symbols_arm64.py
-# What starts no process of its own.
+# Tests that start no other process.
 ARM64_DISPATCH := tests/process/test_dispatch.py --deselect tests/process/test_dispatch.py::test_the_widest_level_is_the_default \
   --deselect tests/process/test_dispatch.py::test_environment_variable_chooses_the_level \
   --deselect tests/process/test_dispatch.py::test_an_unknown_level_is_an_import_error_that_lists_both
@@ -195,7 +195,7 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types, docstrings, spelling a
 	$(BIN)/python tools/check_docstrings.py
 	$(BIN)/codespell
 
-# A rehearsal of .github/workflows/wheels.yml, where releases are built. Without isolation: one cmake for all.
+# A rehearsal of .github/workflows/wheels.yml, which builds releases. Without isolation: one cmake for all.
 WHEELS := build/wheelhouse
 PLATFORMS ?= manylinux_x86_64 musllinux_x86_64
 wheels: VENV := .venv-wheels
@@ -220,7 +220,7 @@ test-wheels:  ## Install the manylinux wheel of `make wheels` in an empty enviro
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --group test
 	$(WHEEL_VENV)/bin/python -m pytest $(QUICK) $(WHEEL_TESTS)
 
-# An editable install, so that Python files and objects are where they are measured.
+# An editable install, so that Python files and objects are in the folders that are measured.
 COVERAGE := build/coverage
 coverage: VENV := .venv-coverage
 coverage:  ## Measure the coverage of the quick suite: reports in build/coverage/report
@@ -238,7 +238,7 @@ $(STAMPS)/coverage: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 # Python itself is not instrumented, so the sanitizer's library must be loaded first. Leaks are not checked,
-# because the interpreter has many. The report of a sanitizer on stderr must not be captured.
+# because the interpreter has many. pytest must not capture the sanitizer's report on stderr.
 sanitize: VENV := .venv-sanitize
 sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv-sanitize)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-address,undefined $(STAMPS)/model
@@ -246,7 +246,7 @@ sanitize:  ## Run SANITIZE_TESTS, all by default, under ASan and UBSan (in .venv
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  $(PYTEST) --capture=sys $(QUICK) $(SANITIZE_TESTS)
 
-# setarch: with random addresses, newer kernels map memory where the sanitizer has its shadow.
+# setarch: with randomized addresses, newer kernels map memory into the sanitizer's shadow.
 tsan: VENV := .venv-tsan
 tsan:  ## Run TSAN_TESTS (worker threads) under TSan (in .venv-tsan)
 	$(MAKE) VENV=$(VENV) $(STAMPS)/sanitizer-thread

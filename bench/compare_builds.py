@@ -1,27 +1,27 @@
-"""Hold two installed copies of simdformer against each other: bits, speed, memory, kernels.
+"""Compare two installed copies of simdformer: bits, speed, memory, kernels.
 
     python bench/compare_builds.py bits    OLD NEW [--allow PATTERN] [--only PATTERN] [--isa LEVEL]
     python bench/compare_builds.py speed   OLD NEW [--rounds 20] [--threads 2] [--only PATTERN] [--neighbour]
     python bench/compare_builds.py memory  OLD NEW
     python bench/compare_builds.py kernels OLD NEW [--rounds 15] [--threshold 0.1]
 
-OLD and NEW are folders that hold an installed `simdformer`, as `pip install --no-deps --target FOLDER .`
-makes them; what it depends on comes from the interpreter that runs this. Each copy has processes of
-its own and is asked through its public face (`kernels` alone looks inside). The models
-are written by the tests' helpers, once for both.
+OLD and NEW are folders with an installed `simdformer`, made by `pip install --no-deps --target FOLDER .`.
+Dependencies come from the interpreter that runs this. Each copy runs in its own processes and is called
+through its public functions; only `kernels` uses internal ones. Models are written once by the helpers of the
+tests.
 
-bits     Every case at every level that NEW and the machine have, with 1, 2 and 16 threads: vectors of
+bits     Every case at every level that NEW and the machine support, with 1, 2 and 16 threads: vectors of
          all-MiniLM-L6-v2 and of tiny models of all architectures, logits, layers, generation and
-         functions. Fails on a difference that no --allow pattern names ("LEVEL/CASE/ARRAY"), on an
-         error, and on bits that depend on the number of threads. int8 that is allowed to differ is
-         held against float32 in both copies.
-speed    The ratio of both copies' times in each of many rounds; its median's 95% interval has to reach
-         --reach. Also by CPU seconds, which other work on the machine moves less.
+         functions. Fails for a difference that no --allow pattern ("LEVEL/CASE/ARRAY") matches, for an
+         error, and for bits that depend on the number of threads. int8 arrays that may differ are
+         compared with float32 in both copies.
+speed    The ratio of both copies' times in each of many rounds. The 95% interval of its median must reach
+         --reach. Also measured in CPU seconds, on which other load has less effect.
 memory   Peak and resident memory of loading. Fails if NEW's peak exceeds its resident model plus twice
          its largest tensor plus 64 MB.
-kernels  The kernels one by one, single-threaded, by the thread's own clock.
+kernels  Each kernel on one thread, timed by the thread's clock.
 
-Prints a table, writes --output OUTPUT.json, and exits with 1 if something failed.
+Prints a table, writes --output OUTPUT.json, and exits with 1 after a failure.
 """
 
 from __future__ import annotations

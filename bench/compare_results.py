@@ -1,12 +1,12 @@
-"""Hold two result files of the same benchmark against each other.
+"""Compare two result files of the same benchmark.
 
     python bench/compare_results.py BEFORE.json AFTER.json [--threshold 0.1] [--reference peak]
 
-Every row becomes a rate relative to a reference of its own round, so that a slower hour or a slower
-machine cancels: "peak", the machine's limit measured just before the row, or in encode's files a
-peer such as "onnxruntime" on the same set. A row is lost when its relative rate fell by more than
-the threshold and its quartiles no longer overlap those of before; if they do overlap, it is unsure.
-Exit code 1 if a row was lost or is missing, 0 otherwise.
+Each row is converted to a rate relative to a reference of its own round, so that differences between machines
+and times cancel. The reference is "peak", the machine's limit measured just before the row, or, in files of
+encode, a peer such as "onnxruntime" on the same set. A row is lost if its relative rate fell by more than the
+threshold and its quartiles do not overlap those of before. If they overlap, it is unsure. Exit code 1 if a
+row is lost or missing, else 0.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Comparison:
     name: str
     verdict: str  # lost, won, same, unsure, missing or new
     ratio: float | None = None  # after / before
-    spread: float | None = None  # of both files together, as a share of the ratio
+    spread: float | None = None  # of both files together, as a fraction of the ratio
 
 
 def relative_rates(result: Mapping[str, Any], reference: str) -> dict[str, list[float]]:
-    """Each row's rate over its reference's, round by round; the reference itself is left out."""
+    """Each row's rate divided by its reference's, for each round. The reference itself is left out."""
     rows = result["rows"]
     if reference == "peak":
         return {row["name"]: _divide(row["rates"], row["peak_rates"]) for row in rows}

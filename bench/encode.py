@@ -1,17 +1,17 @@
-"""Sentence embeddings, text in and unit vectors out: simdformer beside its peers.
+"""Sentence embeddings, from text to unit vectors: simdformer compared with its peers.
 
     python bench/encode.py
 
-Every engine has a process of its own and its best fair setting: texts sorted by length, batches
-padded to their longest text or not at all, all threads on one batch or a batch a thread, whichever
-was faster. In a round every set is encoded by every engine in turn, one at a time, the others
-suspended; before each turn the machine's FMA peak is measured. Figures are medians of the rounds.
+Each engine runs in its own process with its best fair setting: texts sorted by length, batches padded to
+their longest text or not at all, and all threads on one batch or one batch per thread, whichever is faster.
+In a round, every engine encodes every set in turn; one computes at a time, and the others are suspended.
+Before each turn the machine's FMA peak is measured. Figures are medians of the rounds.
 
-Useful work, the same for every engine whatever padding it computes, for a text of L tokens:
+Useful work is the same for all engines, whatever padding they compute. For a text of L tokens:
 
     flops = layers * (L * 2 * (4 * hidden^2 + 2 * hidden * intermediate) + L * 4 * L * hidden)
 
-that is QKV and output projections, the two feed-forward GEMMs, and attention's two products.
+These are the QKV and output projections, the two feed-forward GEMMs, and the two products of attention.
 Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
 """
 
@@ -42,7 +42,7 @@ from similarity import cosines
 from texts import SET_NAMES, TextSet, make_sets, standard_library_docstrings
 
 _CLOCK_HELP = "'cpu' counts CPU seconds: one thread's speed on a machine that others use too"
-_LATENCY_SECONDS = 1.0  # of repeated calls on the single text in a round
+_LATENCY_SECONDS = 1.0  # of repeated calls with the single text in a round
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Turn:
     seconds: float
     peak_gflops: float
     slowest_seconds: float
-    other_load: float  # share of the CPUs that other processes took meanwhile
+    other_load: float  # fraction of the CPUs that other processes used meanwhile
 
 
 def encoder_flops(config: dict[str, Any], token_counts: Sequence[int]) -> int:
-    """The formula at the head of this file, summed over texts."""
+    """The formula in this module's docstring, summed over texts."""
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     per_token = 2 * (4 * hidden**2 + 2 * hidden * intermediate)
     total = sum(length * per_token + 4 * length**2 * hidden for length in token_counts)
@@ -64,7 +64,7 @@ def encoder_flops(config: dict[str, Any], token_counts: Sequence[int]) -> int:
 
 
 def fidelity(vectors: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Cosines and the largest absolute difference to the reference's unit vectors."""
+    """Cosines and the largest absolute difference, compared with the reference's unit vectors."""
     found = cosines(vectors, reference)
     return {
         "min_cosine": float(found.min()),
@@ -125,7 +125,7 @@ class Benchmark:
         return vectors
 
     def best_variants(self, name: str, reference: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """Warm up every set in every variant, check the vectors, and keep the faster variant."""
+        """Run every set once in every variant, check the vectors, and keep the faster variant."""
         rows = []
         for set_name in self.sets:
             tried, errors = {}, []
@@ -162,7 +162,7 @@ class Benchmark:
         return Turn(statistics.median(passes), peak, max(passes), load.share())
 
     def rounds(self, rows: list[dict[str, Any]]) -> list[list[Turn]]:
-        """Every row once a round, set by set; engines change places from round to round."""
+        """Every row once per round, set by set. The order of engines rotates between rounds."""
         turns: list[list[Turn]] = [[] for _ in rows]
         for number in range(self.arguments.rounds):
             for set_name in self.sets:
@@ -245,7 +245,7 @@ class Benchmark:
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """Speed with its spread, share of the peak, then fidelity and memory; one line an engine."""
+    """Speed with its spread, fraction of the peak, fidelity and memory; one line per engine."""
     rows = {(row["set"], row["engine"]): row for row in result["rows"]}
     sets, engines = result["sets"], result["engines"]
     header = ["engine"]
@@ -310,7 +310,7 @@ def _names(allowed: Sequence[str]) -> Any:
 
 
 def _stem(options: argparse.Namespace) -> str:
-    """The name of a run's files: what it differs in from a plain one."""
+    """The name of a run's files, which contains its options."""
     parts = ["int8"] * options.int8 + [options.isa] * (options.isa is not None)
     return "-".join(["encode", *parts, *["bert-base"] * options.random_bert_base])
 

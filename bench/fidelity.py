@@ -1,11 +1,11 @@
-"""How near int8 comes to float32 over thousands of texts: simdformer beside its peers.
+"""How close int8 is to float32 on thousands of texts: simdformer compared with its peers.
 
     python bench/fidelity.py
 
-Texts are docstrings of 4 tokens and more, cut at the model's 512 positions. Every engine embeds all of
-them; its vectors are compared with those of sentence-transformers in float32: the cosine of each pair,
-and how many of a text's ten nearest other texts stay among the ten nearest. With --speeds, a result of
-`encode.py --int8`, speed is plotted against fidelity. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
+Texts are docstrings of at least 4 tokens, truncated at the model's 512 positions. Each engine embeds all of
+them, and its vectors are compared with those of sentence-transformers in float32: the cosine of each pair,
+and how many of a text's ten nearest other texts are the same. With --speeds, a result of `encode.py --int8`,
+speed is plotted against fidelity. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def draw_texts(model: Path, count: int) -> TextSet:
 
 
 def vectors_of(name: str, text_set: TextSet, arguments: argparse.Namespace) -> np.ndarray:
-    """All texts through one engine in a process of its own."""
+    """The vectors of all texts by one engine in its own process."""
     print(f"embedding with {name}", file=sys.stderr, flush=True)
     folder = converted_for(name, arguments.model, arguments.cache)
     process = EngineProcess(name, arguments.threads)

@@ -1,9 +1,9 @@
-"""simdformer.functional: each score beside scaled dot product, and every function beside PyTorch's.
+"""simdformer.functional: each score compared with the scaled dot product, and each function with PyTorch's.
 
     python bench/functional.py [--threads N] [--slices N] [--output STEM]
 
-A time is the best of several short slices, ours and torch's taken in turn: on a shared machine some
-are lengthened by others, not all. Writes OUTPUT.json and OUTPUT.md.
+A time is the best of several short slices, alternating between both libraries: on a shared machine, other
+processes lengthen some slices, but not all. Writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def slice_time(call: Call, count: int) -> float:
 
 
 def best_times(calls: dict[str, Call], slices: int) -> dict[str, float]:
-    """Seconds a call, the slices of the calls interleaved."""
+    """Seconds per call, with alternating slices of the calls."""
     counts = {}
     for name, call in calls.items():
         call()
@@ -51,7 +51,7 @@ def normal(*shape: int) -> Any:
 
 
 def scores(slices: int) -> Rows:
-    """Each score at 8 heads, 512 queries and keys, 64 columns, in multiples of scaled dot product."""
+    """Each score with 8 heads, 512 queries and keys, 64 columns, in multiples of the scaled dot product."""
     import simdformer.functional as F
 
     q, k, v = normal(3, 8, 512, 64)
@@ -99,7 +99,7 @@ def beside_torch(slices: int) -> Rows:
         lambda: F.attention(q, k, v, score="additive"),
         torch_additive(torch, *tensors),
     )
-    # At a batch of one, 16 tokens take less time than the call around them.
+    # With a batch of one, 16 tokens take less time than the rest of the call.
     for batch, length in ((1, 16), (128, 16), (1, 64), (1, 128), (1, 512), (1, 2048)):
         add(
             f"attention {batch} x 8 x {length} x 64",
@@ -140,7 +140,7 @@ def beside_torch(slices: int) -> Rows:
 
 
 def torch_rotary(torch: Any) -> Callable[[Any], object]:
-    """As models write it: tables made each call, as ours are, in float32."""
+    """As models implement it: tables computed in each call, as in ours, in float32."""
 
     def call(x: Any) -> object:
         inv_freq = 10000.0 ** (-torch.arange(0, 64, 2) / 64)
@@ -153,7 +153,7 @@ def torch_rotary(torch: Any) -> Callable[[Any], object]:
 
 
 def torch_sinusoids(torch: Any, rows: int, dim: int) -> object:
-    """As the tutorials write it, in float32."""
+    """As in tutorials, in float32."""
     rates = torch.exp(torch.arange(0, dim, 2) * (-np.log(10000.0) / dim))
     angles = torch.arange(rows)[:, None] * rates
     table = torch.empty(rows, dim)

@@ -1,7 +1,7 @@
-"""The same operations in other libraries, one thread each, for bench/kernels.py --peers.
+"""The same operations in other libraries, on one thread, for bench/kernels.py --peers.
 
-Every method returns a callable that does the operation once on arrays made beforehand, so a
-figure contains that library's call overhead, as its users pay it.
+Each method returns a function that runs the operation once on arrays made in advance. So the figures include
+the overhead of the library's call, as its users get it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 Operation = Callable[[], object]
 
-# Attention is timed over this many heads at once, as a layer calls it, and divided.
+# Attention is timed for this many heads in one call, as layers do, and divided.
 HEADS = 12
 
 
@@ -125,7 +125,7 @@ class OnnxRuntimePeer:
 
 
 class NumpyPeer:
-    """Only what a line of NumPy does; its BLAS is held to one thread by the caller."""
+    """Operations that are a single line of NumPy. The caller limits BLAS to one thread."""
 
     name = "numpy"
 

@@ -1,20 +1,19 @@
-"""Every kernel of the table, at every ISA level, one thread, as a share of a measured limit.
+"""Every kernel of the table at every ISA level, on one thread, as a fraction of a measured limit.
 
     python bench/kernels.py [--peers] [--roofline]
 
-Arithmetic kernels are held against the level's FMA peak, int8 against that of its dot products, s16
-against half of that, the others against the read bandwidth of an array as large as what they touch;
-all are measured in the same run, next to the kernel. Rates count compulsory work only: 2 m n k flops
-for GEMM, 4 q k d for attention, and each input read and each output written once. Figures are medians
-of the rounds; the limits are the best seen.
-Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and with --roofline OUTPUT-roofline.png.
+Arithmetic kernels are compared with the level's FMA peak, int8 with that of its dot products, s16 with half
+of that, and others with the read bandwidth for an array of the same size. All limits are measured in the same
+run, next to the kernel. Rates count only the necessary work: 2 m n k flops for GEMM, 4 q k d for attention,
+and one read of each input and one write of each output. Figures are medians of the rounds; limits are the
+best values. Writes OUTPUT.json, OUTPUT.md, OUTPUT.png and with --roofline OUTPUT-roofline.png.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads: its BLAS is a peer here
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # set before NumPy loads; its BLAS is a peer
 
 import argparse
 import statistics
@@ -32,8 +31,8 @@ import report
 from simdformer import _core
 
 FMA, DOT, DOT_S16, READ = "fma", "dot", "dot_s16", "read"  # the limits
-# Short slices, the best of which counts: another process on the same core lengthens some of them,
-# not all. How far rounds differ is reported.
+# The best of several short slices counts: another process on the same core lengthens some of them, but not
+# all. The difference between rounds is reported.
 _SLICE_SECONDS = 0.002
 _SLICES = 5
 _FLOAT_BYTES = 4
@@ -44,7 +43,7 @@ _GEMM_ROWS = (1, 4, 8, 16, 32, 64, 128, 512)
 _GEMM_WEIGHTS = ((1152, 384), (384, 384), (1536, 384), (384, 1536), (3072, 768), (768, 3072))
 _ATTENTION_LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _HEAD_DIMS = (32, 64, 128)
-# A block that stays in L2, and one that does not.
+# Sizes that fit into L2, and one that does not.
 _ROW_SHAPES = ((128, 384), (8192, 384))
 
 
@@ -58,14 +57,14 @@ class Case:
     seconds: Callable[[Any, int], float]  # (kernel table, repeats) -> seconds of one call
     operation: str = ""  # the same in kernel_peers
     sizes: tuple[int, ...] = ()
-    divisor: int = 1  # a peer's operation does this many of the kernel's calls
+    divisor: int = 1  # a peer's operation does the work of this many calls of the kernel
 
     @property
     def bytes(self) -> float:
         return self.floats * _FLOAT_BYTES
 
 
-# Bytes of a weight. int8's input, of float32, is quantized in the kernel.
+# Bytes per weight. int8's float32 input is quantized in the kernel.
 _GEMM_KERNELS = {"gemm": 4, "gemm_bf16": 2, "gemm_s8": 1}
 
 
@@ -106,10 +105,10 @@ def attention_cases(kernel: str, bound: str) -> Iterator[Case]:
 
 @dataclass(frozen=True)
 class RowWork:
-    """What a row kernel does to each element of a (rows, cols) array."""
+    """The work of a row kernel per element of a (rows, cols) array."""
 
-    flops: float  # nominal, for the roofline; an exp or erf counts as its polynomial
-    floats: float  # compulsory reads and writes
+    flops: float  # nominal, for the roofline; exp and erf count as their polynomials
+    floats: float  # necessary reads and writes
     operation: str = ""
 
 
@@ -122,7 +121,7 @@ _ROW_KERNELS = {
     "gelu": RowWork(flops=24, floats=2, operation="gelu"),
     "gelu_tanh": RowWork(flops=24, floats=2, operation="gelu_tanh"),
     "silu": RowWork(flops=16, floats=2, operation="silu"),
-    # Timed with one table for words and positions, so each row is fetched once.
+    # Timed with one table for words and positions, so each row is read once.
     "embedding_sum": RowWork(flops=2, floats=2),
     "pool_mean": RowWork(flops=1, floats=1, operation="mean"),
     "l2_normalize": RowWork(flops=3, floats=2, operation="l2_normalize"),
@@ -146,7 +145,7 @@ def row_cases(kernel: str) -> Iterator[Case]:
 
 
 def cases_of(kernel: str) -> list[Case]:
-    """A kernel without a line here is an error, so that none goes unmeasured."""
+    """The cases of a kernel. A kernel without a line here is an error, so that all are measured."""
     if kernel in _GEMM_KERNELS:
         return list(gemm_cases(kernel))
     if kernel == "attention":
@@ -159,14 +158,14 @@ def cases_of(kernel: str) -> list[Case]:
 
 
 def time_kernel(case: Case, table: Any) -> float:
-    """Seconds of one call: as many calls as fill a slice, the best of several slices."""
+    """Seconds per call: a slice has many calls, and the best of several slices counts."""
     once = case.seconds(table, 1)
     repeats = max(1, int(_SLICE_SECONDS / max(once, 1e-8)))
     return min(case.seconds(table, repeats) for _ in range(_SLICES))
 
 
 def time_peer(operation: kernel_peers.Operation) -> float:
-    """Seconds of one call, measured as the kernels are (this thread's own time), but by Python."""
+    """Seconds per call, measured like the kernels by this thread's clock, but from Python."""
     operation()
 
     def call(repeats: int) -> float:
@@ -180,7 +179,7 @@ def time_peer(operation: kernel_peers.Operation) -> float:
 
 
 class ReadMeter:
-    """GB/s of reading an array of a given size again and again, from whatever cache holds it."""
+    """GB/s of repeatedly reading an array of a given size, from whatever cache it fits into."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -200,7 +199,7 @@ def dot_peak(table: Any) -> float:
 
 def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     table = _core.KernelTable(isa)
-    # AMX has no products of s16: they are VNNI's, two a lane where it takes four of bytes.
+    # AMX has no products of s16. VNNI's are used: two per lane instead of four of bytes.
     vectors = _core.KernelTable("avx512_vnni") if isa == "avx512_amx" else table
     fma, read = machine.PeakMeter(isa, 1), ReadMeter(table)
     cases = [case for name in kernels for case in cases_of(name)]
@@ -215,7 +214,7 @@ def measure(isa: str, kernels: Sequence[str], rounds: int) -> list[dict[str, Any
             elif case.bound == DOT_S16:
                 limits[case].append(dot_peak(vectors) / 2)
             else:
-                # The clock drifts slowly: a fresh peak for every eighth case is enough.
+                # The clock rate changes slowly, so a new peak for every eighth case is enough.
                 if number % 8 == 0 or not fma.fma_rates:
                     fma.fma()
                 limits[case].append(fma.fma_rates[-1])
@@ -253,7 +252,7 @@ def _row(
 
 
 def measure_peers(rows: list[dict[str, Any]], kernels: Sequence[str]) -> None:
-    """Add to each row the microseconds that each installed library takes for the same."""
+    """Add to each row the microseconds that each installed library needs."""
     for case in (case for name in kernels for case in cases_of(name)):
         found = [r for r in rows if (r["kernel"], r["shape"]) == (case.kernel, case.shape)]
         microseconds = {}
@@ -287,7 +286,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """A table a kernel: rate and share of the limit, a column an ISA level, then the peers."""
+    """One table per kernel: rate and fraction of the limit, with a column per ISA level, then the peers."""
     parts = []
     for isa, peak in result["peaks"].items():
         parts.append(

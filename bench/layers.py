@@ -1,10 +1,9 @@
-"""simdformer.nn beside torch.nn: encoder layers, padded and ragged, and a decoder's step.
+"""simdformer.nn compared with torch.nn: encoder layers, padded and ragged, and a decoder's step.
 
     python bench/layers.py [--threads N] [--slices N] [--output STEM]
 
-torch runs its fast path: eval mode, no gradients, nested tensors for ragged batches. A time is the
-median of slices, ours and torch's taken in turn, so that what others do to the machine meets both.
-Writes OUTPUT.json and OUTPUT.md.
+torch uses its fast path: eval mode, no gradients, nested tensors for ragged batches. A time is the median of
+slices, alternating between both libraries, so that other load affects both. Writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import machine
 import report
 
 D_MODEL, HEADS, FEED_FORWARD = 512, 8, 2048
-TOKENS = 2048  # of a batch: 128 x 16, 16 x 128, 4 x 512
+TOKENS = 2048  # per batch: 128 x 16, 16 x 128, 4 x 512
 CACHED = 256  # tokens before a decoder's step
 MEMORY = 64  # tokens of the encoder's output
 
@@ -35,7 +34,7 @@ Rows = list[dict[str, Any]]
 def interleaved(
     calls: dict[str, Call], slices: int, of: Callable[[list[float]], float] = statistics.median
 ) -> dict[str, float]:
-    """Seconds a call, one call of each in turn."""
+    """Seconds per call, one call of each in turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -52,14 +51,14 @@ def normal(*shape: int) -> Any:
 
 
 def encoder_layers(slices: int, threads: int) -> Rows:
-    """A post-norm layer on full batches, and on ragged ones of lengths L / 4 to L."""
+    """A post-norm layer on full batches, and on ragged ones with lengths from L / 4 to L."""
     import torch
 
     from simdformer import nn
 
     options = {"dim_feedforward": FEED_FORWARD, "batch_first": True, "activation": "relu"}
     theirs = torch.nn.TransformerEncoderLayer(D_MODEL, HEADS, **options).eval()
-    # A stack of one: torch makes nested tensors of ragged batches there.
+    # A stack of one layer, because only stacks make nested tensors of ragged batches in torch.
     stack = torch.nn.TransformerEncoder(theirs, 1).eval()
     ours = nn.TransformerEncoderLayer(D_MODEL, HEADS, **options)
     ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
@@ -92,7 +91,7 @@ def encoder_layers(slices: int, threads: int) -> Rows:
 
 
 def reader(threads: int) -> tuple[Call, int]:
-    """Reads memory with all threads at once, and how many bytes."""
+    """A function that reads memory with all threads at once, and the number of bytes."""
     from concurrent.futures import ThreadPoolExecutor
 
     from simdformer import _core
@@ -104,7 +103,7 @@ def reader(threads: int) -> tuple[Call, int]:
 
 
 def decoder_step(slices: int, threads: int) -> Rows:
-    """One token of one sequence through 6 decoder layers, beside the time to read what it needs."""
+    """One token of one sequence in 6 decoder layers, and the time to read the data that it needs."""
     from simdformer import nn
 
     layer = nn.TransformerDecoderLayer(D_MODEL, HEADS, FEED_FORWARD, batch_first=True)
@@ -114,10 +113,10 @@ def decoder_step(slices: int, threads: int) -> Rows:
     stack(prompt, memory, cache=cache, num_threads=threads)
     step = prompt[:, :1]
     read, size = reader(threads)
-    # The best of many: what is asked is how near a step can come to the memory's limit.
+    # The best of many, because the question is how close a step can be to the memory's limit.
     calls = {"step": lambda: stack(step, None, cache=cache, num_threads=threads), "read": read}
     seconds = interleaved(calls, slices, min)
-    # A step projects no memory: keys and values of cross-attention come from the cache.
+    # A step does not project the memory: keys and values of cross-attention are in the cache.
     unread = 6 * 2 * D_MODEL * D_MODEL
     weights = sum(p.size for _, p in stack.named_parameters()) - unread
     both = weights + 6 * 2 * D_MODEL * (CACHED + MEMORY)

@@ -1,4 +1,4 @@
-"""The machine under test: what it is, and its measured peaks, the yardstick of every figure."""
+"""The machine: its description, and its measured peaks, to which figures are compared."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import numpy as np
 
 from simdformer import _core
 
-# A peak is the best rate of several slices: short ones, since another process on the same core
-# lengthens some of them, not all.
+# A peak is the best rate of several short slices: another process on the same core lengthens some of them,
+# but not all.
 _SLICE_SECONDS = 0.004
 _SLICES = 6
-_READ_BYTES = 256 * 2**20  # beyond the caches that one tenant may expect to keep
+_READ_BYTES = 256 * 2**20  # larger than the caches that one tenant can expect to have
 
-# By vendor, family and model, as the makers' manuals and Linux's arch/x86/include/asm list them.
+# By vendor, family and model, as in the manufacturers' manuals and Linux's arch/x86/include/asm.
 _AMD, _INTEL = "AuthenticAMD", "GenuineIntel"
 _CPU_CLASSES = (
     ("zen", _AMD, 0x17, range(0x30)),
@@ -41,7 +41,7 @@ _CPU_CLASSES = (
 
 
 def limit_to(threads: int) -> list[int]:
-    """Bind this process, and those it starts, to `threads` of the CPUs it may use."""
+    """Limit this process and its children to `threads` of the CPUs that it may use."""
     allowed = sorted(os.sched_getaffinity(0))
     if threads > len(allowed):
         raise SystemExit(f"--threads must be at most {len(allowed)} on this machine, got {threads}")
@@ -50,12 +50,12 @@ def limit_to(threads: int) -> list[int]:
 
 
 def results(name: str) -> Path:
-    """Where a benchmark's results belong: a folder for each class of CPUs."""
+    """The folder for a benchmark's results: one per class of CPUs."""
     return Path(__file__).parent / "results" / cpu_class() / name
 
 
 def cpu_class() -> str:
-    """Such as "zen3"; vendor, family and model in numbers if it is none of the known ones."""
+    """For example "zen3"; vendor, family and model as numbers for unknown CPUs."""
     vendor, family, model = (
         _first_value("/proc/cpuinfo", key) for key in ("vendor_id", "cpu family", "model\t")
     )
@@ -87,7 +87,7 @@ def describe(distributions: Iterable[str] = ()) -> dict[str, Any]:
 
 
 class PeakMeter:
-    """FMA rate and read bandwidth of `threads` threads of one ISA level, measured natively."""
+    """FMA rate and read bandwidth of `threads` threads at one ISA level, measured by native code."""
 
     def __init__(self, isa: str, threads: int) -> None:
         self.isa = isa
@@ -100,7 +100,7 @@ class PeakMeter:
         self.read_rates: list[float] = []
 
     def fma(self) -> float:
-        """GFLOP/s of all threads together, fused multiply-adds on registers only."""
+        """GFLOP/s of all threads together: fused multiply-adds with operands in registers."""
         slices = [
             sum(self._together(lambda _: self._table.fma_peak(self._iterations)))
             for _ in range(_SLICES)
@@ -109,7 +109,7 @@ class PeakMeter:
         return self.fma_rates[-1]
 
     def read(self) -> float:
-        """GB/s of all threads together, each reading an array larger than its share of caches."""
+        """GB/s of all threads together. Each reads an array larger than its part of the caches."""
         if not self._buffers:
             count = _READ_BYTES // self.threads // 4
             self._buffers = [np.ones(count, np.float32) for _ in range(self.threads)]
@@ -153,9 +153,9 @@ class PeakMeter:
 
 
 class OtherLoad:
-    """How much of the CPUs other processes took, and the hypervisor kept, over a stretch of time.
+    """The fraction of the CPUs that other processes used, or the hypervisor took, during a period.
 
-    pids: the processes whose work is ours.
+    pids: our own processes.
     """
 
     def __init__(self, pids: Iterable[int]) -> None:
@@ -163,7 +163,7 @@ class OtherLoad:
         self._before = self._read()
 
     def share(self) -> float:
-        """Of all CPUs, since construction."""
+        """The fraction of all CPUs since construction."""
         busy, own, elapsed = (b - a for a, b in zip(self._before, self._read(), strict=True))
         return max(0.0, busy - own) / (elapsed * (os.cpu_count() or 1))
 
@@ -172,7 +172,7 @@ class OtherLoad:
         idle, waiting = ticks[3:5]
         own = 0
         for pid in self._pids:
-            # Field 2 is the name in parentheses; user and system time are fields 14 and 15.
+            # Field 2 is the name in parentheses. Fields 14 and 15 are user and system time.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             own += int(fields[11]) + int(fields[12])
         hertz = os.sysconf("SC_CLK_TCK")

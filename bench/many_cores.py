@@ -1,17 +1,18 @@
-"""What a text gains from many threads, predicted from how its work is shared out.
+"""A prediction of how much faster one text becomes with many threads, from the shares of its work.
 
     python bench/many_cores.py
 
-For 1 to 8,192 tokens and up to 128 threads: the shares that the native code would hand out, a layer of
-all-MiniLM-L6-v2's size, phase by phase. A phase takes as long as its largest share and a hand-over:
+For 1 to 8,192 tokens and up to 128 threads, this takes the shares that the native code would distribute for a
+layer of all-MiniLM-L6-v2's size, phase by phase. A phase takes as long as its largest share plus a hand-over:
 
     seconds(T) = sum over phases of (largest share's flops / rate + hand_over(T))
 
-rate is that of one thread here, of a GEMM of so many rows and of attention. hand_over(2) is measured: what a
-phase costs two threads beyond its work. Members claim and end their shares through a few shared cache lines,
-one after another, so it is taken to grow as T does. Efficiency is seconds(1) / (T seconds(T)). It leaves out
-what no machine here can show: clocks that fall as more cores work, memory shared by many cores, sockets.
-Writes OUTPUT.json and OUTPUT.md; `scaling.py` measures the same where there are cores.
+rate is measured on one thread of this machine, for a GEMM with that number of rows and for attention.
+hand_over(2) is measured: the time of a phase with two threads in addition to its work. Threads claim and end
+their shares one after another in a few shared cache lines, so it is assumed to grow like T. Efficiency is
+seconds(1) / (T seconds(T)). The prediction ignores effects that cannot be measured here: lower clock rates
+with more busy cores, memory shared by many cores, and several sockets. Writes OUTPUT.json and OUTPUT.md.
+`scaling.py` measures the same on machines that have the cores.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def _median_seconds(encoder: Any, tokens: int, threads: int, seconds: float) -> 
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """GFLOP/s of one thread by number of tokens, and the cost of a hand-over between two."""
+    """GFLOP/s of one thread by number of tokens, and the cost of a hand-over between two threads."""
     encoder = random_encoder()
     isa = _core.active_isa()
     rates = {}
@@ -77,7 +78,7 @@ def measure(seconds: float) -> dict[str, Any]:
 
 
 def predict(measured: dict[str, Any], isa: str) -> list[dict[str, Any]]:
-    """A record for each number of tokens and threads."""
+    """One record for each number of tokens and threads."""
     records = []
     for tokens in _TOKENS:
         rate = measured["flops_per_second"][tokens]
@@ -100,7 +101,7 @@ def predict(measured: dict[str, Any], isa: str) -> list[dict[str, Any]]:
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """Milliseconds and efficiency, a line a number of tokens."""
+    """Milliseconds and efficiency, one line per number of tokens."""
     found = {(row["tokens"], row["threads"]): row for row in result["rows"]}
 
     def cell(row: dict[str, Any]) -> str:

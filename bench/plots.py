@@ -1,4 +1,4 @@
-"""The benchmark's figures, drawn from their JSON."""
+"""The figures of benchmarks, drawn from their JSON."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import report
 _OWN_COLOR = "#1b6ca8"
 _PEER_COLOR = "#b8c4ce"
 _LIMIT_COLOR = "#c0392b"
-_LEAST_INTENSITY = 0.1  # flop per byte, where the roofline begins
+_LEAST_INTENSITY = 0.1  # flop per byte at which the roofline starts
 
 
 def plot_encode(result: dict[str, Any], path: Path) -> None:
-    """A panel a set: the engines of one precision, fastest first, bars from zero, whiskers over the
-    middle half of the rounds; a dashed line where 100% of the FMA peak would be."""
+    """One panel per set: the engines of one precision, fastest first, as bars from zero. Whiskers show the
+    middle half of the rounds, and a dashed line 100% of the FMA peak."""
     plt = _pyplot()
     sets = list(result["sets"])
     engines = report.of_one_precision(list(result["engines"]))
-    columns = min(3, len(sets)) if len(sets) != 4 else 2  # readable at a page's width
+    columns = min(3, len(sets)) if len(sets) != 4 else 2  # readable at the width of a page
     lines = -(-len(sets) // columns)
     figure, grid = plt.subplots(
         lines,
@@ -77,7 +77,7 @@ def _encode_panel(axis: Any, name: str, result: dict[str, Any], engines: list[st
 
 
 def _label(axis: Any, y: int, text: str, x: float, limit: float, right: float) -> None:
-    """A bar's figure behind it, or behind the limit's line where it would lie across that."""
+    """A bar's figure after it, or after the line of the limit if they would overlap."""
     width = right * 0.028 * len(text)
     if x - right * 0.01 < limit < x + width:
         x = limit + right * 0.015
@@ -85,7 +85,7 @@ def _label(axis: Any, y: int, text: str, x: float, limit: float, right: float) -
 
 
 def plot_fidelity(result: dict[str, Any], speeds: dict[str, Any], path: Path) -> None:
-    """Texts a second on the set 'mixed' against 1 - cosine: a line from mean to worst an engine."""
+    """Texts per second on the set 'mixed' against 1 - cosine: a line from mean to worst per engine."""
     plt = _pyplot()
     rates = {row["engine"]: row["texts_per_s"] for row in speeds["rows"] if row["set"] == "mixed"}
     figure, axis = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
@@ -147,7 +147,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def plot_kernels(result: dict[str, Any], path: Path) -> None:
-    """A line of panels an ISA level: GEMM by rows, attention by length, the rest as bars."""
+    """One row of panels per ISA level: GEMM by rows, attention by length, the others as bars."""
     plt = _pyplot()
     isas = list(result["peaks"])
     figure, axes = plt.subplots(
@@ -175,7 +175,7 @@ def plot_kernels(result: dict[str, Any], path: Path) -> None:
 
 
 def _shares(axis: Any, rows: list[dict[str, Any]], *, x: int, group: Any) -> None:
-    """Share of the limit against one of the sizes, a line a group, from 0 to 100%."""
+    """The fraction of the limit against one of the sizes, one line per group, from 0 to 100%."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(group(row["sizes"]), []).append(row)
@@ -205,7 +205,7 @@ def plot_roofline(result: dict[str, Any], path: Path) -> None:
     plt = _pyplot()
     isa = list(result["peaks"])[-1]
     peak, memory = (result["peaks"][isa][key] for key in ("fma_gflops", "read_gbs"))
-    # int8 has a roof of its own.
+    # int8 has its own roof.
     rows = [row for row in result["rows"] if row["isa"] == isa and row["unit"] != "Gop/s"]
     cache = max((row["limit"] for row in rows if row["unit"] == "GB/s"), default=memory)
     figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")

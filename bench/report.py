@@ -1,4 +1,4 @@
-"""Statistics of rounds, and files written whole or not at all."""
+"""Statistics of rounds, and writing files completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def spread(values: Sequence[float]) -> float:
-    """Half the distance between the quartiles, as a share of the median."""
+    """Half the distance between the quartiles, as a fraction of the median."""
     if len(values) < 2:
         return 0.0
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")
@@ -28,26 +28,25 @@ def middle_half(values: Sequence[float]) -> tuple[float, float]:
 
 
 def of_one_precision(engines: Sequence[str]) -> list[str]:
-    """Those of a run that compute in the precision that its peers have: int8 beside int8, float32
-    beside float32."""
+    """The engines of a run with the precision of its peers: int8 with int8, float32 with float32."""
     int8 = any(e.endswith("-int8") and not e.startswith("simdformer") for e in engines)
     smaller = ("-int8", "-bfloat16")
     return [e for e in engines if e.endswith("-int8") == int8 and (int8 or not e.endswith(smaller))]
 
 
 def figure(value: float) -> str:
-    """Three significant digits, whole numbers in full."""
+    """Three significant digits; larger whole numbers in full."""
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """First column left, the others right."""
+    """The first column is aligned left, the others right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def records_table(title: str, records: Sequence[dict[str, Any]]) -> str:
-    """A titled table of records that have the same keys: a line a record."""
+    """A table with a title, one line per record. All records have the same keys."""
     lines = [
         [figure(value) if isinstance(value, float) else str(value) for value in record.values()]
         for record in records
@@ -56,7 +55,7 @@ def records_table(title: str, records: Sequence[dict[str, Any]]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path`, then rename."""
+    """Write a temporary file beside `path`, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -74,7 +73,7 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
 
 
 def describe_machine(machine: dict[str, Any]) -> str:
-    """One line for the foot of a table."""
+    """One line for the end of a table."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_gb']} GB; "

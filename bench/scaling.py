@@ -1,11 +1,11 @@
-"""How time and memory grow: with the number of texts, with their length, and with threads.
+"""How time and memory grow with the number of texts, with their length, and with threads.
 
     python bench/scaling.py
 
-An encoder of all-MiniLM-L6-v2's size with random weights and 8,192 positions, on random ids in packed
-batches of at most 16,384 tokens, as encode makes them. Useful flops as in encode.py. What is shown is
-the share of the FMA peak that the same number of threads reaches in the same run: a flat column means
-that time grows as the flops do. Writes OUTPUT.json and OUTPUT.md.
+An encoder of all-MiniLM-L6-v2's size with random weights and 8,192 positions, on random ids in packed batches
+of at most 16,384 tokens, as in encode. Useful flops are counted as in encode.py. The figures are fractions of
+the FMA peak of the same number of threads in the same run: a constant column means that time grows in
+proportion to flops. Writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def flops(length: int) -> float:
 
 
 def seconds(encoder: Any, length: int, count: int, threads: int) -> float:
-    """Of embedding `count` texts of `length` tokens, in calls of at most TOKEN_BUDGET tokens."""
+    """Seconds to embed `count` texts of `length` tokens, in calls of at most TOKEN_BUDGET tokens."""
     ids = np.random.default_rng(1).integers(0, VOCAB, length * count).astype(np.int32)
     per_call = max(1, TOKEN_BUDGET // length)
     start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""All classes of CPUs side by side: bench/results/README.md from the files encode*.json of each.
+"""All classes of CPUs together: makes bench/results/README.md from each class's encode*.json.
 
     python bench/side_by_side.py
 
-A table a benchmark: for each class our speed, the fastest peer's of the same precision, and the share
-of the FMA peak. Figures of a class come from one run on one machine; shares and ratios carry over to
-others better than speeds do.
+One table per benchmark: for each class our speed, the fastest peer's with the same precision, and the
+fraction of the FMA peak. The figures of a class are from one run on one machine. Fractions and ratios can be
+transferred to other machines better than speeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TITLES = {
     "encode-avx2": "float32, beside the peers that can be held to AVX2",
     "encode-bert-base": "float32, BERT-base's sizes with random weights",
 }
-# What no setting holds to a level.
+# No setting limits these to a level.
 _NOT_HELD = ("onnxruntime", "openvino")
 _INTRODUCTION = """# Results by class of CPU
 
@@ -49,7 +49,7 @@ def _cell(result: dict[str, Any], set_name: str, engines: list[str]) -> str:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """A line a class, a column a set."""
+    """One line per class, one column per set."""
     sets = list(dict.fromkeys(name for result in results.values() for name in result["sets"]))
     rows = []
     for cpu_class, result in results.items():

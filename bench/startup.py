@@ -1,11 +1,12 @@
-"""What it costs to begin: import, cold start, wheel, and memory over a large file.
+"""Costs of starting: import, cold start, wheel, and memory for a large file.
 
     python bench/startup.py [--wheel DIST.whl] [--texts 100000]
 
-import       seconds of `import simdformer` in a fresh process, NumPy's share beside it
-cold start   the same, then loading the model and the first vector; and the whole process
-peak memory  of `simdformer embed` over a file of that many short lines, from the kernel's accounts
-Times are medians of 5 processes, the files in the page cache. Writes OUTPUT.json and OUTPUT.md.
+import       seconds of `import simdformer` in a new process, and NumPy's part of it
+cold start   the same, then loading the model and computing the first vector; and the whole process
+peak memory  of `simdformer embed` for a file with this number of short lines, reported by the kernel
+
+Times are medians of 5 processes, with the files in the page cache. Writes OUTPUT.json and OUTPUT.md.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def median_of_processes(code: str, *arguments: str) -> dict[str, float]:
 
 
 def write_corpus(path: Path, count: int) -> None:
-    """Numbered first lines of docstrings, so that no two texts are the same."""
+    """Numbered first lines of docstrings, so that all texts differ."""
     lines = [docstring.splitlines()[0] for docstring in standard_library_docstrings()]
     with path.open("w") as file:
         for number, line in enumerate(itertools.islice(itertools.cycle(lines), count)):
@@ -71,7 +72,7 @@ def write_corpus(path: Path, count: int) -> None:
 
 
 def embed_corpus(model: Path, count: int) -> dict[str, float]:
-    """Run the command line over `count` texts; its peak memory and the time it took."""
+    """Run the command line on `count` texts. Returns its peak memory and its time."""
     with tempfile.TemporaryDirectory() as folder:
         corpus, output = Path(folder) / "corpus.txt", Path(folder) / "vectors.npy"
         write_corpus(corpus, count)

@@ -32,19 +32,19 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True)
 class TextSet:
-    """Texts and their token counts (special tokens included, after the cut at the model's limit)."""
+    """Texts and their token counts (including special tokens, after truncation at the model's limit)."""
 
     name: str
     texts: tuple[str, ...]
     token_counts: tuple[int, ...]
-    call_size: int | None = None  # texts per encode call; None: all in one call
+    call_size: int | None = None  # texts per call of encode; None: all in one call
 
     @property
     def total_tokens(self) -> int:
         return sum(self.token_counts)
 
     def first(self, count: int) -> TextSet:
-        """The set's first texts, which are as random as all of them."""
+        """The set's first texts, which are a random selection too."""
         return replace(self, texts=self.texts[:count], token_counts=self.token_counts[:count])
 
 
@@ -65,12 +65,12 @@ def iter_docstrings(root: Path) -> Iterator[str]:
 
 
 def standard_library_docstrings() -> list[str]:
-    """Every distinct docstring of the running Python's standard library."""
+    """All distinct docstrings of the running Python's standard library."""
     return list(dict.fromkeys(iter_docstrings(Path(sysconfig.get_paths()["stdlib"]))))
 
 
 def calibration_texts(count: int = 300) -> list[str]:
-    """What peers that calibrate are given: docstrings of every length, another draw than the sets."""
+    """Texts for peers that need calibration: docstrings of all lengths, drawn separately from the sets."""
     return random.Random(SEED + 2).sample(standard_library_docstrings(), count)
 
 
@@ -86,7 +86,7 @@ def make_sets(
     short = [d for d in documents if d[1] <= SHORT_TOKENS]
     mixed = _draw([d for d in documents if "\n\n" in d[0]], 512, seed=SEED)
     long = [d for d in documents if d[1] >= max_length]
-    # 14 tokens, like a search query.
+    # 14 tokens, like a search query
     query = [d for d in short if d[1] == 14]
     drawn = {
         "short": _draw(short, 512, seed=SEED),

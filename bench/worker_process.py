@@ -1,4 +1,4 @@
-"""A process that answers requests, suspended while others compute, and its side of the pipe."""
+"""A process that answers requests and is suspended while others compute, and its side of the pipe."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BENCH = Path(__file__).resolve().parent
 
 
 class WorkerError(RuntimeError):
-    """A worker's request failed; the message is the worker's traceback."""
+    """A worker's request failed. The message is the worker's traceback."""
 
 
 class WorkerProcess:
     """`python -m MODULE ARGUMENTS... FD` in this folder, suspended except during a request.
 
-    Runtimes keep their threads spinning for a while after work; a suspended process cannot.
+    The threads of runtimes keep spinning for a while after work, which a suspended process cannot.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class WorkerProcess:
 
 
 def serve(worker: Any, connection: Connection) -> None:
-    """Call the worker's methods as requests name them, until the other side closes the pipe."""
+    """Call the worker's methods that requests name, until the other side closes the pipe."""
     while True:
         try:
             method, arguments = connection.recv()

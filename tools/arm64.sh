@@ -2,10 +2,10 @@
 # usage: tools/arm64.sh build
 #        tools/arm64.sh run CPU [ARGUMENT ...]
 #        tools/arm64.sh test CPU [ARGUMENT ...]
-# build cross-compiles the package for AArch64 on a Debian machine of another kind; run starts Debian's Python of that
-# kind with it, test its pytest, on qemu's CPU of that name, such as cortex-a72, neoverse-n1 or max. Everything is kept
-# in build/arm64; what is missing comes from Debian (a compiler and qemu are installed, the rest is only unpacked) and
-# PyPI. qemu takes about 100 times as long as the CPU would.
+# build: cross-compiles the package for AArch64 on a Debian machine of another architecture. run: starts Debian's
+# AArch64 Python with the package, on a CPU that qemu emulates, such as cortex-a72, neoverse-n1 or max. test: the same
+# with pytest. All files are kept in build/arm64. Missing files come from Debian (the compiler and qemu are installed,
+# others only unpacked) and from PyPI. qemu is about 100 times slower than the CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/build/arm64
@@ -22,7 +22,7 @@ install_tools() {
   "${sudo[@]}" apt-get install -y -qq --no-install-recommends qemu-user g++-aarch64-linux-gnu >/dev/null
 }
 
-# apt as on a machine of the other kind, without touching this one's; the archives are the same.
+# apt for the other architecture, with its own state; the archives are the same.
 fetch_python() {
   [ ! -e "$root/usr/bin/$python" ] || return 0
   local apt=$here/apt
@@ -49,7 +49,7 @@ fetch_wheels() {
   for wheel in "$here"/wheels/*.whl; do /usr/bin/python3 -m zipfile -e "$wheel" "$site"; done
 }
 
-# The kernels with the flags that they ship with, the rest as fast as it compiles.
+# The kernels have the flags of a release; everything else is compiled as fast as possible.
 compile() {
   local venv=$here/venv
   [ -e "$venv/bin/ninja" ] || "${PYTHON:-python3}" -m venv "$venv"
@@ -84,7 +84,7 @@ case ${1:-} in
     run_python "${@:2}"
     ;;
   test)
-    # numpy's matmul warns without cause under qemu.
+    # numpy's matmul gives wrong warnings under qemu.
     run_python "$2" -m pytest -p no:cacheprovider -W "ignore:.*encountered in matmul:RuntimeWarning" "${@:3}"
     ;;
   *)

@@ -23,12 +23,12 @@ MODULES = (
     "simdformer.explain",
     "simdformer.util",
 )
-# numpydoc's codes (numpydoc.validate.ERROR_MSGS) that are not applied: docstrings start on the line of
-# the quotes; summaries and descriptions may start with a formula or a dtype; parameters may be grouped
-# in another order; no extended summary, types or See Also are required.
+# Codes of numpydoc (numpydoc.validate.ERROR_MSGS) that are not applied: docstrings start on the line of the
+# quotes; summaries and descriptions may start with a formula or a dtype; parameters may be grouped in another
+# order; no extended summary, types or See Also are required.
 IGNORED = {"GL01", "GL02", "SS02", "SS05", "ES01", "PR03", "PR04", "PR06", "PR08", "RT02", "RT04"}
 IGNORED |= {"SA01", "SA04"}
-# Not required of methods, and of classes of results, which have an Attributes section instead.
+# Not required for methods, and for classes of results, which have an Attributes section instead.
 IGNORED_OF_OTHERS = {*IGNORED, "PR01", "RT01", "YD01", "EX01"}
 
 

@@ -1,12 +1,14 @@
-"""Checks who includes and imports whom; prints each violation and exits with 1 if there is one.
+"""Checks the directions of includes and imports. Prints each violation; exits with 1 if there is one.
 
     python tools/check_includes.py [ROOT]
 
-The directions: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table;
-bindings -> layers, the table. In Python: checkpoint, functional, text -> _core; nn -> those; int8 -> nn, models;
-models -> nn, checkpoint; generation -> nn, functional; folder -> models, int8, text; util -> folder; drop_in -> folder, util;
-public classes -> drop_in, folder, util;
-explain -> public classes, nn, functional, text; cli, server -> public classes, text, and of both what has no underscore. No modules import each other.
+C++: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table; bindings -> layers, the
+kernel table.
+
+Python: checkpoint, functional, text -> _core; nn -> these; int8 -> nn, models; models -> nn, checkpoint;
+generation -> nn, functional; folder -> models, int8, text; util -> folder; drop_in -> folder, util;
+public classes -> drop_in, folder, util; explain -> public classes, nn, functional, text;
+cli, server -> public classes, text, and only names without an underscore. There are no import cycles.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-# A file is ruled by the longest of these names that its path under cpp/ begins with, and may include
-# what begins with one of the names on the right.
+# The longest of these names that starts a file's path under cpp/ applies. The file may include everything
+# that starts with one of the names on the right.
 TABLE = ("kernels/kernels.h", "kernels/kernels.inc", "isa/dispatch.h")
 CPP = {
     "base/": ("base/",),
@@ -31,13 +33,13 @@ CPP = {
     "layers/": ("layers/", "base/", *TABLE),
     "bindings/": ("bindings/", "layers/", "base/", *TABLE),
 }
-# These are compiled once per ISA: an inline function of the standard library in them could be the
-# copy that the linker keeps, and so bring AVX-512 to a CPU without it. Types and intrinsics only.
+# These files are compiled once per ISA. The linker might keep the copy of a standard-library function that
+# was compiled with AVX-512, for all CPUs. So only types and intrinsics are allowed.
 ISA_OBJECTS = ("simd/", "kernels/", "isa/")
 BARE_HEADERS = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
 THREADS_FILES = ("base/workers_openmp.cpp", "base/system_posix.cpp", "base/system_windows.cpp")
 
-# Likewise under python/simdformer/, by the names below simdformer.
+# The same for python/simdformer/, by the names below simdformer.
 PUBLIC = (
     "CrossEncoder",
     "ModelOutput",
@@ -65,14 +67,14 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "text/": (*BOTTOM, "text"),
     "nn/": (*BOTTOM, "nn", "text"),
     "int8/": (*BOTTOM, "int8", "models", "nn", "text"),
-    # It reads a folder and writes one.
+    # it reads one folder and writes another
     "int8/quantize_model.py": FOLDER,
     "models/": (*BOTTOM, "models", "nn"),
     "generation/": ("generation", "nn", "functional"),
     "folder/": FOLDER,
     "util/": ("folder", "functional", "util"),
     "drop_in/": (*FOLDER, "drop_in", "util"),
-    # It puts the public classes in another package's place.
+    # it replaces another package by the public classes
     "drop_in/stand_in.py": ("cross_encoder", "drop_in", "sentence_transformer", "util"),
     "quantization.py": ("util",),
     "build_info.py": ("_core", "__version__"),
@@ -92,25 +94,25 @@ PYTHON: dict[str, tuple[str, ...]] = {
         "util",
         *PUBLIC,
     ),
-    # It reads layers and changes copies of them.
+    # it reads layers and changes copies of them
     "explain/": (*PUBLIC, "explain", "functional", "nn", "text", "util"),
     "cli/": (*PUBLIC, "cli", "explain", "server", "text", "util"),
     "server/": (*PUBLIC, "functional", "server", "text", "util"),
 }
-# What reaches deeper today; each goes when a class above offers the same.
+# Exceptions. Each can be removed when a class of a higher part offers the same.
 FURTHER = {
     "cli/identity.py": ("folder",),
     "cli/info.py": ("checkpoint", "folder", "models"),
     "cli/quantize.py": ("int8",),
 }
 
-# They stand on the public classes as any program does. The names on the right have an underscore
-# and are documented all the same.
+# These use the public classes like any other program. The names on the right have an underscore but are
+# documented.
 USES_PUBLIC_MEMBERS = ("cli/", "explain/", "server/")
 DOCUMENTED = ("_ArgumentGroup", "_SubParsersAction", "_exit", "_replace")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
-# What one architecture has stands in files that are named for it, and in simd and the levels.
+# Code for one architecture must be in files with its name, in simd, or in the levels.
 ONE_ARCHITECTURE = re.compile(
     r"<cpuid\.h>|<sys/auxv\.h>|__builtin_ia32_|\b__asm__\b|\bbase/arch_\w+\.h"
 )
@@ -143,7 +145,7 @@ def check_cpp(path: str, text: str) -> Iterator[str]:
 
 
 def imported_modules(text: str) -> Iterator[str]:
-    """Dotted names below simdformer, "from simdformer import x" counting as the module x."""
+    """Dotted names below simdformer; "from simdformer import x" counts as the module x."""
     for node in ast.walk(ast.parse(text)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -156,7 +158,7 @@ def imported_modules(text: str) -> Iterator[str]:
 
 
 def private_members(text: str) -> Iterator[str]:
-    """Attributes with an underscore that are read or set of anything but the object itself."""
+    """Attributes with an underscore that are used on objects other than self."""
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.Attribute) or node.attr in DOCUMENTED:
             continue
@@ -184,8 +186,8 @@ def check_python(path: str, text: str) -> Iterator[str]:
 
 
 def modules_used(text: str, modules: Collection[str]) -> set[str]:
-    """The modules of a tree that a file imports, for type checkers too; packages aside, which collect
-    what their files hold."""
+    """The modules of a tree that a file imports, also for type checkers only. Packages are left out, because
+    they collect the contents of their files."""
     names = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -196,7 +198,7 @@ def modules_used(text: str, modules: Collection[str]) -> set[str]:
 
 
 def circles(root: Path) -> Iterator[str]:
-    """Modules that import each other, in whatever roundabout way."""
+    """Cycles of modules that import each other, directly or indirectly."""
     top = root / "python"
     files = {
         ".".join(file.relative_to(top).with_suffix("").parts): file

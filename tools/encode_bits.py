@@ -1,6 +1,7 @@
-"""Prints a digest of vectors that a tiny model gives at the generic level: every platform has the same bits.
+"""Prints a digest of the vectors of a tiny model at the generic level, which must be equal on all platforms.
 
 python tools/encode_bits.py
+
 """
 
 from __future__ import annotations

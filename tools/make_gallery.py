@@ -1,9 +1,9 @@
-"""Draws the pictures of docs/explain.md and writes what was measured into it.
+"""Draws the pictures of docs/explain.md and writes the measured figures into the page.
 
     python tools/make_gallery.py
 
-Needs the default model and the extra "plots". What stands between the page's two markers is replaced;
-times in the pictures are those of the machine that it runs on.
+Needs the default model and the extra "plots". The text between the page's two markers is replaced. The times
+in the pictures depend on the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 BEGIN, END = "<!-- gallery -->\n", "<!-- end of the gallery -->\n"
 
 TEXTS = "The cat sat on the mat because it was tired.", "A tired kitten lay down on the rug."
-# The titles of the pictures that the page shows.
+# The titles of the pictures on the page.
 SHOWN = {
     "Share of each pair of tokens",
     "Tokens of the text",
@@ -39,7 +39,7 @@ SHOWN = {
 
 
 def section(report: Report, name: str, folder: Path) -> str:
-    """The report in Markdown; its pictures are written into the folder."""
+    """The report in Markdown. Its pictures are written into the folder."""
     lines = []
     for part in report.sections:
         lines += [f"### {part.title}", ""]

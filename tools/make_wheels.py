@@ -2,10 +2,11 @@
 
     python tools/make_wheels.py FOLDER [PLATFORM ...]
 
-A rehearsal: releases are built on native machines (.github/workflows/wheels.yml). The compiler is the clang of PyPI's
-ziglang, which brings the C libraries of all platforms. Python's headers are those of the CPython that runs this; it
-has to be one whose pyconfig.h is not Debian's, which holds for one architecture. PLATFORM: those of the table below;
-none for all that need no further files. Needs the group wheels, and what pyproject.toml's [build-system] asks for.
+This is a rehearsal: releases are built on native machines (.github/workflows/wheels.yml). The compiler is clang from
+PyPI's ziglang, which contains the C libraries of all platforms. Python's headers are those of the CPython that runs
+this. Debian's CPython cannot be used, because its pyconfig.h is for one architecture. PLATFORM: names in the table
+below; by default all that need no further files. Needs the group wheels, and the packages of pyproject.toml's
+[build-system].
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-LARGEST = 1_500_000  # bytes of a wheel
+LARGEST = 1_500_000  # size of a wheel in bytes
 VERSION = f"{sys.version_info.major}{sys.version_info.minor}"
 
 
 class Platform(NamedTuple):
-    """zig: its target. host: what distutils calls the platform. suffix: of an extension's file."""
+    """zig: its name of the target. host: distutils' name of the platform. suffix: of an extension's file."""
 
     zig: str
     system: str
@@ -96,7 +97,7 @@ PLATFORMS = {
 
 
 def defines(platform: Platform) -> dict[str, str]:
-    """What CMake and pybind11 would find out by running the target's Python."""
+    """Values that CMake and pybind11 would get by running the target's Python."""
     values = {
         "CMAKE_SYSTEM_NAME": platform.system,
         "CMAKE_SYSTEM_PROCESSOR": platform.processor,
@@ -104,13 +105,13 @@ def defines(platform: Platform) -> dict[str, str]:
         "PYTHON_MODULE_DEBUG_POSTFIX": "",
         "PYTHON_IS_DEBUG": "0",
         "SIMDFORMER_WERROR": "ON",
-        # Not every linker of zig's has it, and zig would compile its C++ library once more for it.
+        # Not all of zig's linkers support it, and zig would compile its C++ library again for it.
         "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
     }
     if platform.system == "Darwin":
-        values["CMAKE_STRIP"] = "/bin/true"  # the host's reads ELF alone
+        values["CMAKE_STRIP"] = "/bin/true"  # the host's program reads only ELF
     if platform.system == "Windows":
-        # Headers and an import library of Windows' CPython, which are its installer's.
+        # Headers and an import library of CPython for Windows, from its installer.
         values["Python_INCLUDE_DIR"] = os.environ["WINDOWS_PYTHON_INCLUDE"]
         values["Python_LIBRARY"] = os.environ["WINDOWS_PYTHON_LIBRARY"]
         values["CMAKE_RC_COMPILER"] = "/bin/true"
@@ -130,13 +131,13 @@ def zig() -> str:
 
 
 def build(name: str, folder: Path) -> Path:
-    """A wheel that is tagged for the platform, in `folder`."""
+    """Build a wheel with the platform's tag in `folder`."""
     platform = PLATFORMS[name]
     raw = folder / "raw" / name
     for old in raw.glob("*.whl"):
         old.unlink()
     settings = [f"-Ccmake.define.{key}={value}" for key, value in defines(platform).items()]
-    # --no-build-isolation: one cmake for all.
+    # --no-build-isolation: the same cmake for all.
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel"]
     command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(raw), str(ROOT)]
     run(
@@ -160,7 +161,7 @@ def build(name: str, folder: Path) -> Path:
 
 
 def name_musl(wheel: Path, library: str) -> None:
-    """zig's musl is libc.so; musllinux's has the name that Alpine gives it."""
+    """zig's musl is called libc.so; on musllinux it has the name used by Alpine."""
     unpacked = wheel.parent / "unpacked"
     run(sys.executable, "-m", "wheel", "unpack", wheel, "--dest", unpacked)
     (root,) = unpacked.iterdir()
@@ -177,7 +178,7 @@ def retag(wheel: Path, tag: str) -> list[Path]:
 
 
 def check(name: str, wheel: Path) -> None:
-    """Its size, what is in it, and that it needs nothing beyond its tag."""
+    """Check the wheel's size and contents, and that it needs nothing that its tag does not guarantee."""
     size = wheel.stat().st_size
     print(f"{wheel.name}: {size:,} bytes")
     if size > LARGEST:

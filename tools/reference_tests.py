@@ -1,10 +1,10 @@
-"""Runs sentence-transformers' own tests of inference on our classes, and counts.
+"""Runs sentence-transformers' own tests of inference with our classes, and counts the results.
 
     python tools/reference_tests.py CHECKOUT [PYTEST ARGUMENT ...]
 
-CHECKOUT: its repository, at the release that is installed or near it. Nothing is fetched: the models that
-the tests name are made here, with random weights, in a cache of their own. Needs the group ecosystem.
-What needs the real weights, training, adapters, the hub or a GPU cannot pass.
+CHECKOUT: a checkout of its repository, at or near the installed release. Nothing is downloaded: the models of the
+tests are made here, with random weights, in a separate cache. Needs the group ecosystem. Tests that need the real
+weights, training, adapters, the hub or a GPU cannot pass.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def embedding_model(cache: Path, name: str) -> None:
 
     folder = snapshot(cache, name)
     model = BertModel(BertConfig(**TINY))
-    model.embeddings.word_embeddings.weight.data *= 50  # texts with the same words are alike
+    model.embeddings.word_embeddings.weight.data *= 50  # texts with the same words are similar
     model.save_pretrained(folder)
     tokenizer_files(folder)
     write_json(
@@ -105,7 +105,7 @@ def cross_encoder(cache: Path, name: str, num_labels: int, **fields: object) -> 
 
 
 def write_models(cache: Path) -> None:
-    """The models that the tests name."""
+    """Write the models that the tests use."""
     import torch
 
     torch.manual_seed(0)

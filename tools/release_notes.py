@@ -1,8 +1,8 @@
-"""Prints a version's part of CHANGELOG.md, for the page of its release.
+"""Prints a version's section of CHANGELOG.md, for its release page.
 
     python tools/release_notes.py VERSION
 
-Exit code 1 if the version has no part, or an empty one.
+Exit code 1 if the section is missing or empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHANGELOG = Path(__file__).resolve().parents[1] / "CHANGELOG.md"
 
 
 def release_notes(changelog: str, version: str) -> str:
-    """What stands under "## [VERSION]", up to the next version; empty if nothing does."""
+    """The text under "## [VERSION]", up to the next version; empty if there is none."""
     heading = re.compile(rf"^## \[{re.escape(version)}\].*$", re.MULTILINE)
     found = heading.search(changelog)
     if not found:

@@ -1,1 +1,1 @@
-"""Two installed copies of simdformer held against each other; compare_builds.py is the way in."""
+"""Comparison of two installed copies of simdformer. The command is compare_builds.py."""

@@ -1,4 +1,5 @@
-"""Does the new copy compute the same bits as the old one, at every level, with any number of threads?"""
+"""Checks that the new copy gives the same bits as the old one, at every level and with any number of
+threads."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Cases = dict[str, dict[str, dict[str, str]]]
 
 @dataclass(frozen=True)
 class Difference:
-    """An array of which the copies do not agree: `what` says how. Figures where both have it."""
+    """An array that differs between the copies. what: a description. The figures exist if both copies have
+    the array."""
 
     name: str  # level/case/array
     what: str
@@ -37,7 +39,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near an int8 array comes to the same copy's float32 one: cosines of rows, differences."""
+    """How close an int8 array is to the float32 array of the same copy: cosines of rows, differences."""
 
     name: str
     old_mean_cosine: float
@@ -49,7 +51,7 @@ class Fidelity:
 
 
 class Computed:
-    """What one copy computed at one level."""
+    """The results of one copy at one level."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -86,7 +88,7 @@ def compute(folder: Path, isa: str, given: Path, out: Path, only: str) -> Comput
 
 
 def compare(level: str, old: Computed, new: Computed) -> Iterator[Difference]:
-    """What differs between the copies, between numbers of threads in one of them, or fails."""
+    """Compare the copies, and numbers of threads within each copy. Returns differences and failures."""
     for name in sorted({*old.cases, *new.cases}):
         full = f"{level}/{name}"
         a, b = old.digests(name), new.digests(name)
@@ -116,14 +118,14 @@ def _difference(name: str, what: str, a: np.ndarray, b: np.ndarray) -> Differenc
 
 
 def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of the rows that are finite and not all zero in both."""
+    """The cosines of rows that are finite and not all zero in both."""
     a, b = (np.atleast_2d(x).reshape(-1, x.shape[-1] if x.ndim else 1) for x in (a, b))
     kept = [np.isfinite(x).all(axis=1) & (x != 0).any(axis=1) for x in (a, b)]
     return cosines(a[kept[0] & kept[1]], b[kept[0] & kept[1]])
 
 
 def fidelity(level: str, old: Computed, new: Computed, names: Sequence[str]) -> Iterator[Fidelity]:
-    """Of those of the named arrays that are int8's."""
+    """The fidelity of the named arrays that are in int8."""
     for name in names:
         exact = name.replace("/int8/", "/float32/")
         if exact == name:
@@ -142,7 +144,7 @@ def fidelity(level: str, old: Computed, new: Computed, names: Sequence[str]) -> 
 def run(
     old: Path, new: Path, *, isas: Sequence[str], only: str, allow: Sequence[str], texts: int
 ) -> dict[str, Any]:
-    """Compute and compare every level. Returns what the JSON file holds."""
+    """Compute and compare every level. Returns the contents of the JSON file."""
     result: dict[str, Any] = {"digests": {}, "differences": [], "fidelity": [], "counts": {}}
     with tempfile.TemporaryDirectory() as temporary:
         given = Path(temporary) / "given"
@@ -164,7 +166,7 @@ def _add_level(
 ) -> None:
     found = []
     for difference in compare(isa, old, new):
-        # What may have other bits may not fail, nor depend on threads.
+        # Arrays that may have other bits must still not fail, nor depend on threads.
         allowed = difference.max_abs_difference is not None and any(
             fnmatchcase(difference.name, pattern) for pattern in allow
         )
@@ -184,7 +186,7 @@ def _add_level(
 
 
 def _group(name: str) -> str:
-    """The table's line: layers by kind, models by compute type, the large one apart."""
+    """The table's row for a case: layers by kind, models by compute type, the large model separately."""
     kind, second, *rest = name.split("/")
     if kind in ("models", "cross-encoders") and rest:
         return f"{second if second == 'minilm' else kind}, {rest[0]}"

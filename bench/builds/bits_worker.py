@@ -1,7 +1,7 @@
 """Computes every case with one copy: python -m builds.bits_worker COPY FIXTURES OUT ONLY.
 
-OUT/cases.json: by case and array, the digest with each number of threads, or the error. OUT/N.npy: the
-arrays, once for each digest. ONLY: a pattern of case names.
+OUT/cases.json: for each case and array, the digest for each number of threads, or the error. OUT/N.npy: the
+arrays, once per digest. ONLY: a pattern of case names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engines.cache import default_model
 
 
 class Record:
-    """Digests by name and number of threads; what has a new digest is saved."""
+    """Digests by name and number of threads. Arrays with a new digest are saved."""
 
     def __init__(self, out: Path) -> None:
         self._out = out

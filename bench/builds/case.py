@@ -1,4 +1,4 @@
-"""A case: something with a name that both copies compute, and inputs that depend on names alone."""
+"""A case: a named computation that both copies run. Its inputs depend only on names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-# Of every process and machine: one that takes part alone, as many as a small machine has, and more.
+# The numbers of threads on every machine: a single one, that of a small machine, and more.
 THREADS = (2, 1, 16)
 
 
 @dataclass(frozen=True)
 class Case:
-    """run: arrays by name, computed with so many threads; what is in one name's array may be less
-    with other thread counts than THREADS[0], but never differ. threaded: whether they can be chosen.
-    """
+    """run: returns arrays by name, computed with the given number of threads. With other numbers than
+    THREADS[0], an array may be shorter, but must not differ. threaded: whether the number can be set."""
 
     name: str
     run: Callable[[int], Arrays]
@@ -34,7 +33,7 @@ def normal(name: str, *shape: int) -> np.ndarray:
 
 
 def filled(module: Any) -> Any:
-    """The module, its parameters numbers that depend on their names alone."""
+    """The module with parameters that depend only on their names."""
     state = dict(module.state_dict())
     for name, array in state.items():
         if array.dtype == np.float32:

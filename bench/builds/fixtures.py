@@ -1,7 +1,7 @@
-"""What both copies are given: texts and model folders, written once and read by both.
+"""The inputs of both copies: texts and model folders, written once.
 
-A folder of them has texts.json, tiny/NAME and cross/NAME of every architecture, timed/NAME of models large
-enough to time, and bert-base/ with random weights of that size. All from fixed seeds.
+The folder contains texts.json, tiny/NAME and cross/NAME for every architecture, timed/NAME with models large
+enough to time, and bert-base/ with random weights of that size. Everything is generated from fixed seeds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TINY_TEXTS = 40
 
 
 class Head(NamedTuple):
-    """A classification head: what config.json calls it, and its tensors' names."""
+    """A classification head: its fields in config.json, and the names of its tensors."""
 
     architecture: str
     dense: str | None
@@ -69,8 +69,8 @@ HEADS = {
 
 
 def write(folder: Path, parts: tuple[str, ...], texts: int = 1024) -> None:
-    """Write the named parts, with so many of the texts "many"."""
-    # The tests' helpers, which do not import simdformer: what they write is neither copy's.
+    """Write the named parts. "many" has the given number of texts."""
+    # The helpers of the tests do not import simdformer, so the files do not depend on either copy.
     with _importable(BENCH.parent):
         write_texts(folder, texts)
         for part in parts:
@@ -87,7 +87,8 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def read_texts(folder: Path) -> dict[str, list[str]]:
-    """By name: "many" and "tiny" for bits; "short", "mixed", "long", "one" and "one of 512" to time."""
+    """Texts by name: "many" and "tiny" for bits; "short", "mixed", "long", "one" and "one of 512" for
+    timing."""
     texts: dict[str, list[str]] = json.loads((folder / "texts.json").read_text())
     return texts
 
@@ -112,7 +113,7 @@ def write_texts(folder: Path, count: int) -> None:
 
 
 def _of_all_lengths(texts: dict[str, list[str]], count: int) -> list[str]:
-    """`count` texts, half of them short ones, one in 64 a long one, none twice."""
+    """`count` different texts: half of them are short, one in 64 is long."""
     long = texts["long"][: max(1, count // 64)]
     short = texts["short"][: count // 2]
     known = {*long, *short}
@@ -124,7 +125,7 @@ def _of_all_lengths(texts: dict[str, list[str]], count: int) -> list[str]:
 
 
 def write_tiny(folder: Path) -> None:
-    """Every architecture in two widths: one that no vector divides, and one of several vectors."""
+    """Every architecture with two widths: one that is no multiple of a vector, and one of several vectors."""
     from tests.support.tiny_models import ARCHITECTURES, TINY, WIDE
 
     for architecture in ARCHITECTURES:
@@ -152,7 +153,7 @@ def _head_weights(head: Head, size: int) -> dict[str, Any]:
         weights[f"{head.dense}.weight"] = rng.standard_normal((size, size)) * size**-0.5
     if head.norm:
         weights[f"{head.norm}.weight"] = 1 + 0.1 * rng.standard_normal(size)
-    # ModernBERT's classifier has a bias in any case, its dense layer none by default.
+    # ModernBERT's classifier always has a bias, its dense layer none by default.
     if head.dense and head.biased:
         weights[f"{head.dense}.bias"] = 0.1 * rng.standard_normal(size)
     if head.biased or head.norm:
@@ -161,7 +162,7 @@ def _head_weights(head: Head, size: int) -> dict[str, Any]:
 
 
 def write_timed(folder: Path) -> None:
-    """A ModernBERT and a Qwen3 of 6 layers of 384 features, with texts of up to 100 letters."""
+    """A ModernBERT and a Qwen3 with 6 layers of 384 features, and texts of up to 100 letters."""
     from tests.support.tiny_models import BY_NAME, TINY
 
     config = replace(TINY, hidden_size=384, intermediate_size=1152)

@@ -1,4 +1,4 @@
-"""simdformer.functional, whose calls use all threads: there is no number of them to choose."""
+"""Cases of simdformer.functional. Its calls use all threads; the number cannot be set."""
 
 from __future__ import annotations
 

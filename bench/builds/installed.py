@@ -1,4 +1,4 @@
-"""An installed copy of simdformer: the folder it stands in, and the environment that imports it."""
+"""An installed copy of simdformer: its folder, and the environment variables to import it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def environment(folder: Path, isa: str | None = None) -> dict[str, str]:
-    """A process with it imports simdformer from `folder`, and all else from this interpreter."""
+    """Environment variables with which a process imports simdformer from `folder`, and everything else from
+    this interpreter."""
     own = {k: v for k, v in os.environ.items() if not k.startswith(("SIMDFORMER_", "OMP_"))}
     own["PYTHONPATH"] = str(folder.resolve())
     own["TOKENIZERS_PARALLELISM"] = "true"
@@ -16,7 +17,7 @@ def environment(folder: Path, isa: str | None = None) -> dict[str, str]:
 
 
 def check(folder: Path) -> None:
-    """Inside the process: SystemExit if another copy than the folder's was imported."""
+    """Called in the process: SystemExit if another copy was imported."""
     import simdformer
 
     found = Path(simdformer.__file__).resolve()

@@ -1,8 +1,8 @@
-"""Did a kernel lose speed between two builds?
+"""Checks that no kernel is slower in a new build.
 
-The two builds take turns many times, a kernel's figure is its best time by the thread's own clock, and
-what counts is the ratio of the two. Other load on the machine and its changing clock hit both alike,
-so that noise does not fail a build and a real loss does.
+The two builds run alternately many times. The figure of a kernel is its best time by the thread's clock, and
+the ratio of the two builds is compared. Other load on the machine and changes of its clock rate affect both
+builds, so noise does not fail a build and a real loss does.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CASES = {
     "embedding_sum 128x384": ("time_rows", "embedding_sum", 128, 384),
 }
 _SLICE_SECONDS = 0.004
-_SLICES = 5  # a turn: what else runs on the core lengthens some of them, not all
+_SLICES = 5  # per turn; other processes on the core lengthen some slices, but not all
 _ISAS = ("avx2", "avx512")
 
 
 class Worker:
-    """Inside a build's process."""
+    """Runs in a build's process."""
 
     def isas(self) -> list[str]:
         from simdformer import _core
@@ -54,13 +54,13 @@ class Worker:
 def measure(
     old: WorkerProcess, new: WorkerProcess, rounds: int, isas: list[str]
 ) -> dict[str, float]:
-    """Ratio new / old of best times, by kernel and level."""
+    """The ratio new / old of best times, by kernel and level."""
     ratios = {}
     for isa in isas:
         for case in _CASES:
             times: dict[str, list[float]] = {"old": [], "new": []}
             for number in range(rounds):
-                # Who begins alternates: what comes second may find another clock.
+                # The order alternates, because the second may run at another clock rate.
                 for build in (old, new) if number % 2 == 0 else (new, old):
                     times[build.name].append(build.request("seconds", isa=isa, case=case))
             best_old, best_new = min(times["old"]), min(times["new"])
@@ -75,12 +75,13 @@ def run(old: Path, new: Path, *, rounds: int, threshold: float) -> dict[str, Any
             environment = installed.environment(folder)
             builds.append(WorkerProcess(name, "builds.kernels", [str(folder)], environment))
             stack.callback(builds[-1].close)
-        # Both are asked the same, always: where an array lies depends on all that went before.
+        # Both get the same requests, because the addresses of arrays depend on all earlier ones.
         known = [build.request("isas") for build in builds]
         isas = [isa for isa in known[0] if isa in known[1]]
         ratios = measure(*builds, rounds, isas)
         slow = [name for name, ratio in ratios.items() if ratio > 1 + threshold]
-        # A second look at what seems slower: a burst of load may have met one side alone.
+        # Kernels that seem slower are measured again, because a burst of load may have affected one build
+        # only.
         if slow:
             again = measure(*builds, 3 * rounds, isas)
             ratios.update({name: min(ratios[name], again[name]) for name in slow})
@@ -101,6 +102,6 @@ def to_text(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    os.dup2(2, 1)  # what a build prints must not mix with the table
+    os.dup2(2, 1)  # output of a build must not mix with the table
     installed.check(Path(sys.argv[1]))
     serve(Worker(), Connection(int(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""Layers of simdformer.nn: encoders, decoders with memory and cache, attention, generation."""
+"""Cases of simdformer.nn: encoders, decoders with memory and cache, attention, generation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simdformer.generation import generate
 LENGTHS = (1, 33, 7, 70)
 CU = np.cumsum([0, *LENGTHS])
 MEMORY_CU = np.cumsum([0, 5, 1, 40, 17])
-# Heads of 12 features, which no vector divides, and of 32.
+# Heads with 12 features, no multiple of a vector, and with 32.
 SIZES = ((48, 4, 100), (128, 4, 256))
 
 POSITIONS: dict[str, Callable[[int, int], Any]] = {
@@ -72,14 +72,14 @@ def cases() -> Iterator[Case]:
 
 
 def _key_mask(length: int) -> np.ndarray:
-    """Three sequences: whole, padded behind, and padded before."""
+    """Masks for three sequences: without padding, padded after, and padded before."""
     places = np.arange(length)
     return np.stack([places < 0, places >= length - 5, places < 3])
 
 
 def _encoder(d: int, heads: int, inner: int, options: dict[str, Any]) -> Callable[[int], Arrays]:
     def run(threads: int) -> Arrays:
-        # A third layer, so that the first two are not all that runs in blocks.
+        # A third layer, so that the first two are not the only ones run in blocks.
         layer = nn.TransformerEncoderLayer(d, heads, inner, batch_first=True, **options)
         stack = filled(nn.TransformerEncoder(layer, 3, nn.LayerNorm(d)))
         x, padded = normal("src", CU[-1], d), normal("padded", 3, 21, d)
@@ -109,7 +109,7 @@ def _can_cache(options: dict[str, Any]) -> bool:
 
 
 def _steps(step: Callable[[np.ndarray, np.ndarray], Any], d: int) -> Arrays:
-    """A ragged beginning, then single tokens."""
+    """First calls of different lengths, then single tokens."""
     arrays = {"cached 0": step(normal("start", CU[-1], d), CU)}
     for i in range(1, 4):
         x = normal(f"step {i}", len(LENGTHS), d)

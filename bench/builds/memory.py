@@ -1,4 +1,4 @@
-"""What loading a model takes at its peak and leaves, above the imports and a tokenizer."""
+"""The peak memory of loading a model and the memory afterwards, without imports and tokenizer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def float32_bytes(model: Path) -> list[int]:
 
 
 def measure(folder: Path, model: Path, compute_type: str, small: Path) -> dict[str, int]:
-    """Medians of fresh processes, in bytes."""
+    """Medians over new processes, in bytes."""
     arguments = [str(folder.resolve()), str(model), compute_type, str(small)]
     runs = []
     for _ in range(_PROCESSES):

@@ -1,6 +1,6 @@
-"""Loads one model: python -m builds.memory_worker COPY MODEL COMPUTE_TYPE SMALL, prints JSON.
+"""Loads one model: python -m builds.memory_worker COPY MODEL COMPUTE_TYPE SMALL. Prints JSON.
 
-SMALL is a model that is loaded first, so that all imports are done and the threads' stacks are there.
+SMALL is a model that is loaded first, so that imports and the stacks of threads are not measured.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def main(folder: str, model: str, compute_type: str, small: str) -> None:
     tokenizer = Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     tokenizer.encode("a text")
     before = status("VmRSS")
-    # Resets VmHWM, which may be higher than what is there now.
+    # Resets VmHWM to the present memory; it may be higher from before.
     Path("/proc/self/clear_refs").write_text("5")
     loaded = SentenceTransformer(model, compute_type=compute_type)
     peak = status("VmHWM")
     gc.collect()
     after = status("VmRSS")
-    # The model has a tokenizer of its own, as large as the one that was measured.
+    # The tokenizer of the model is as large as the one that was loaded first.
     above = before + before - imported
     print(json.dumps({"peak": peak - above, "resident": after - above}))
     del first, loaded, tokenizer

@@ -1,4 +1,4 @@
-"""Model folders: sentence vectors, token vectors and logits, in every compute type."""
+"""Cases of model folders: sentence vectors, token vectors and logits, in every compute type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FEW = 64
 
 
 def cases(folder: Path, minilm: Path) -> Iterator[Case]:
-    """folder: where fixtures.py wrote. minilm: all-MiniLM-L6-v2."""
+    """folder: that of fixtures.py. minilm: all-MiniLM-L6-v2."""
     texts = json.loads((folder / "texts.json").read_text())
     for compute_type in COMPUTE_TYPES:
         yield _sentences("minilm", minilm, compute_type, texts["many"])
@@ -64,6 +64,6 @@ def _pairs(model: Path, compute_type: str, texts: list[str]) -> Case:
 
 def _quietly(function: Any, *arguments: Any, **options: Any) -> Any:
     with warnings.catch_warnings():
-        # Texts that are cut are part of it.
+        # Truncated texts are included.
         warnings.filterwarnings("ignore", message=".*longer than max_seq_length")
         return function(*arguments, show_progress_bar=False, **options)

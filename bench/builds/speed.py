@@ -1,4 +1,5 @@
-"""Is the new copy as fast as the old one? Rounds alternate, what counts is the ratio of each."""
+"""Compares the speed of the new copy with the old one. Rounds alternate, and the ratio of each round
+counts."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ CLOCKS = ("wall", "cpu")
 
 
 def median_interval(ratios: list[float], seed: int = 0) -> tuple[float, float, float]:
-    """The median, and the 95% interval of it by the bootstrap (Efron 1979)."""
+    """The median and its 95% interval by the bootstrap (Efron 1979)."""
     rng = np.random.default_rng(seed)
     draws = rng.choice(np.asarray(ratios), (_RESAMPLES, len(ratios)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
@@ -32,7 +33,7 @@ def median_interval(ratios: list[float], seed: int = 0) -> tuple[float, float, f
 
 
 def summary(rounds: list[dict[str, list[float]]], reach: float, clock: str) -> dict[str, Any]:
-    """rounds: the seconds of "old" and "new", by both clocks. A ratio above 1: new is faster."""
+    """rounds: the seconds of "old" and "new", by both clocks. A ratio above 1 means that new is faster."""
     row: dict[str, Any] = {"rounds": rounds}
     for i, name in enumerate(CLOCKS):
         ratios = [one["old"][i] / one["new"][i] for one in rounds]
@@ -44,7 +45,7 @@ def summary(rounds: list[dict[str, list[float]]], reach: float, clock: str) -> d
 
 @contextmanager
 def busy_cpu() -> Iterator[None]:
-    """Another process that never sleeps, on the last CPU of ours."""
+    """Another process that never sleeps, on our last CPU."""
     cpu = max(os.sched_getaffinity(0))
     code = f"import os\nos.sched_setaffinity(0, [{cpu}])\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
@@ -65,7 +66,7 @@ def run(
     clock: str,
     neighbour: bool,
 ) -> dict[str, Any]:
-    """Both copies stay alive, one computing at a time; who begins alternates from round to round."""
+    """Both copies stay alive, and one computes at a time. The order alternates between rounds."""
     with ExitStack() as stack:
         if neighbour:
             stack.enter_context(busy_cpu())
@@ -78,7 +79,7 @@ def run(
                 which, "builds.speed_worker", arguments, installed.environment(folder)
             )
             stack.callback(workers[which].close)
-        # Both are asked the same, always: where an array lies depends on all that went before.
+        # Both get the same requests, because the addresses of arrays depend on all earlier ones.
         known = [worker.request("names") for worker in workers.values()]
         names = [name for name in known[0] if fnmatchcase(name, only)]
         for name in names:

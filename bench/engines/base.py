@@ -1,7 +1,7 @@
-"""What the engines share: their face, and for the bare runtimes the way from texts to vectors.
+"""The common part of engines: their interface, and the steps around bare runtimes.
 
-ONNX Runtime, OpenVINO and CTranslate2 turn token ids into hidden states; tokenizing, sorting,
-batching, mean pooling and L2 norm around them are the same and live here.
+ONNX Runtime, OpenVINO and CTranslate2 compute hidden states from token ids. Tokenizing, sorting, batching,
+mean pooling and L2 normalization are the same for all three and are implemented here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-LATENCY = "latency"  # one stream with every thread
-STREAMS = "streams"  # a stream of one thread per thread
+LATENCY = "latency"  # one stream with all threads
+STREAMS = "streams"  # one stream per thread
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EngineOptions:
 
 
 class Engine(Protocol):
-    """variants: settings to try; the fastest one counts, for each set of texts on its own."""
+    """variants: the settings to try. The fastest one counts, separately for each set of texts."""
 
     variants: tuple[str, ...]
 
@@ -46,7 +46,7 @@ class Engine(Protocol):
 
 
 class BatchedEngine(ABC):
-    """Texts sorted by length, batches of `batch_size`, mean pooling, L2 norm."""
+    """Sorts texts by length, makes batches of `batch_size`, and applies mean pooling and L2 normalization."""
 
     variants: tuple[str, ...] = (LATENCY, STREAMS)
 
@@ -103,7 +103,7 @@ def mean_pool(hidden_states: Float32, mask: NDArray) -> Float32:
 
 
 def check_mean_pooling(model: Path) -> None:
-    """The runtimes' shared pooling above is the mean; refuse a model that asks for another."""
+    """Refuse a model that does not use mean pooling, which the runtimes' common part applies."""
     config = json.loads((model / "1_Pooling" / "config.json").read_text())
     if not config.get("pooling_mode_mean_tokens", config.get("pooling_mode") == "mean"):
         raise ValueError(f"{model}: expected a model with mean pooling, got {config}")

@@ -1,4 +1,4 @@
-"""Models as the runtimes want them, converted once and kept in a folder."""
+"""Models in the formats of the runtimes, converted once and kept in a folder."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def model_name(model: Path) -> str:
 
 
 def converted_for(engine: str, model: Path, cache: Path) -> Path:
-    """The folder an engine loads: the model's own if it needs no conversion."""
+    """The folder that an engine loads: the model's own if no conversion is needed."""
     kind = CONVERSION_OF.get(engine)
     return converted(kind, model, cache) if kind else model
 
 
 def converted(kind: str, model: Path, cache: Path) -> Path:
-    """The folder of one conversion; made in a process of its own if it is not in the cache."""
+    """The folder of one conversion. It is made in a separate process if it is not in the cache."""
     key = hashlib.sha256()
     for file in (model / "config.json", model / "model.safetensors"):
         key.update(file.read_bytes())

@@ -34,7 +34,7 @@ def convert_onnx(model_path: Path, out: Path) -> None:
     from onnxruntime.transformers import optimizer
     from transformers import AutoModel
 
-    # Eager attention gives the pattern that the optimizer fuses into its Attention operator.
+    # The optimizer fuses the pattern of eager attention into its Attention operator.
     model = AutoModel.from_pretrained(model_path, attn_implementation="eager").eval()
 
     class HiddenStates(torch.nn.Module):
@@ -62,7 +62,7 @@ def convert_onnx(model_path: Path, out: Path) -> None:
             output_names=["last_hidden_state"],
             dynamic_axes=dict.fromkeys([*inputs, "last_hidden_state"], axes),
             opset_version=17,
-            dynamo=False,  # the fusions know this exporter's patterns
+            dynamo=False,  # the fusions support the pattern of this exporter
         )
     config = model.config
     fused = optimizer.optimize_model(
@@ -85,14 +85,14 @@ def convert_onnx_int8(model_path: Path, out: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     convert_onnx(model_path, out)
-    # Quantized after fusing: the other way round there would be no Attention to fuse.
+    # Quantization comes after fusion; otherwise there is no Attention to fuse.
     quantize_dynamic(
         out / "fused.onnx",
         out / "int8.onnx",
         per_channel=True,
         reduce_range=False,
         weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": TensorProto.FLOAT},  # of the fused operators' outputs
+        extra_options={"DefaultTensorType": TensorProto.FLOAT},  # outputs of the fused operators
     )
 
 
@@ -119,7 +119,7 @@ def convert_openvino_int8(model_path: Path, out: Path) -> None:
     quantized = nncf.quantize(
         openvino.Core().read_model(str(out / "model.onnx")),
         nncf.Dataset(calibration_texts(), inputs),
-        model_type=nncf.ModelType.TRANSFORMER,  # SmoothQuant, and what Transformers keep in float32
+        model_type=nncf.ModelType.TRANSFORMER,  # SmoothQuant, and float32 where needed
     )
     openvino.save_model(quantized, str(out / "int8.xml"), compress_to_fp16=False)
 
@@ -128,7 +128,7 @@ def convert_ctranslate2(model_path: Path, out: Path) -> None:
     import ctranslate2
     from transformers import BertConfig
 
-    # The converter reads an attribute that transformers 5 removed from BertConfig.
+    # The converter reads an attribute of BertConfig that transformers 5 removed.
     if not hasattr(BertConfig, "position_embedding_type"):
         BertConfig.position_embedding_type = "absolute"
     converter = ctranslate2.converters.TransformersConverter(str(model_path))

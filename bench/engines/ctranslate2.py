@@ -1,4 +1,4 @@
-"""CTranslate2: takes lists of ids and removes the padding itself."""
+"""CTranslate2, which takes lists of ids and removes the padding itself."""
 
 from __future__ import annotations
 

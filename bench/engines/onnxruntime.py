@@ -25,7 +25,7 @@ class Engine(BatchedEngine):
                 str(options.converted / self.graph), settings, providers=["CPUExecutionProvider"]
             )
 
-        # One session of one thread serves all streams: run() may be called from many threads.
+        # One session with one thread serves all streams, because run() may be called from several threads.
         self._sessions = {LATENCY: session(options.threads), STREAMS: session(1)}
 
     def pooled(self, ids: list[list[int]], variant: str) -> Float32:
@@ -35,7 +35,7 @@ class Engine(BatchedEngine):
             "attention_mask": mask,
             "token_type_ids": np.zeros_like(input_ids),
         }
-        # The fusion of the embeddings narrows the graph's inputs to int32.
+        # The fusion of embeddings changes the graph's inputs to int32.
         session = self._sessions[variant]
         feeds = {
             i.name: inputs[i.name].astype(np.int32 if "int32" in i.type else np.int64, copy=False)

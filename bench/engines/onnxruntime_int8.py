@@ -1,4 +1,4 @@
-"""ONNX Runtime on the fused graph with dynamic int8: weights by channel, activations by tensor."""
+"""ONNX Runtime on the fused graph with dynamic int8: weights per channel, activations per tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenVINO, float32 by hint (its default would be bfloat16 where the CPU has it)."""
+"""OpenVINO in float32, set by a hint (its default is bfloat16 if the CPU supports it)."""
 
 from __future__ import annotations
 

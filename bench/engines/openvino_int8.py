@@ -1,4 +1,4 @@
-"""OpenVINO on NNCF's static int8 with SmoothQuant; what is not quantized stays in float32."""
+"""OpenVINO with NNCF's static int8 and SmoothQuant. Operations that are not quantized stay in float32."""
 
 from __future__ import annotations
 

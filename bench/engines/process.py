@@ -1,4 +1,4 @@
-"""The benchmark's side of an engine: starts its process and loads its model."""
+"""The benchmark's side of an engine: starts the engine's process and loads its model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from texts import TextSet
 from worker_process import WorkerProcess
 
-# How each runtime is held to an instruction set. ONNX Runtime has no such switch.
+# How to limit each runtime to an instruction set. ONNX Runtime has no such option.
 _ISA_VARIABLES = {
     "ONEDNN_MAX_CPU_ISA": str.upper,
     "CT2_FORCE_CPU_ISA": str.upper,
@@ -38,7 +38,7 @@ class EngineProcess(WorkerProcess):
         max_length: int,
         batch_size: int = 32,
     ) -> dict[str, Any]:
-        """Load the engine's model and hand over the texts. Returns its variants and the seconds."""
+        """Load the engine's model and send the texts. Returns its variants and the seconds."""
         return self.request(
             "load",
             options={
@@ -57,7 +57,7 @@ def _environment(name: str, threads: int, isa: str | None, peer_isa: str | None)
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "RAYON_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": "1",  # NumPy only pools; its threads would compete
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy only does the pooling; its threads would compete
         "TOKENIZERS_PARALLELISM": "true",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -1,4 +1,4 @@
-"""simdformer itself."""
+"""simdformer in float32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Engine:
     def __init__(self, options: EngineOptions) -> None:
         from simdformer import SentenceTransformer
 
-        # Texts that are cut are part of the sets.
+        # truncated texts are part of the sets
         warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
         self._model = SentenceTransformer(
             str(options.model), compute_type=self.compute_type, num_threads=options.threads

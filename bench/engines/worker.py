@@ -1,6 +1,6 @@
-"""The process around one engine: python -m engines.worker NAME FD, answers requests on the pipe FD.
+"""The process of an engine: python -m engines.worker NAME FD answers requests on the pipe FD.
 
-Requests and answers are dicts; an answer has "error" when the request failed.
+Requests and answers are dicts. An answer has "error" if the request failed.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Worker:
         return {"variants": self._engine.variants, "seconds": time.perf_counter() - start}
 
     def vectors(self, set_name: str, variant: str) -> Float32:
-        """One untimed pass: warms every shape of the set and gives the vectors to compare."""
+        """One untimed pass, which warms up all shapes of the set and returns the vectors to compare."""
         texts, call_size = self._sets[set_name]
         return np.concatenate([self._encode(c, variant) for c in _calls(texts, call_size)])
 
     def time(self, set_name: str, variant: str, min_seconds: float, clock: str) -> list[float]:
-        """Seconds of each pass over the set; at least one pass, at least `min_seconds` in all.
+        """Seconds of each pass over the set: at least one pass, and at least `min_seconds` in total.
 
-        clock: "wall", or "cpu" for the seconds that this process spent on a CPU.
+        clock: "wall", or "cpu" for the CPU seconds of this process.
         """
         now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
         texts, call_size = self._sets[set_name]
@@ -71,5 +71,5 @@ def _calls(texts: list[str], call_size: int | None) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    os.dup2(2, 1)  # what an engine prints must not mix with the benchmark's output
+    os.dup2(2, 1)  # output of an engine must not mix with the benchmark's
     serve(Worker(sys.argv[1]), Connection(int(sys.argv[2])))

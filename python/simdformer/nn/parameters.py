@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The values that the place of a parameter can have.
 
-None      the module was built without the parameter an array  read-only Empty     a shape without numbers, to
-be loaded (initialization.deferred)
+None      the module was built without the parameter
+an array  read-only
+Empty     a shape without numbers, to be loaded (initialization.deferred)
 Stored    numbers that are read on demand: from a checkpoint, or, after packing, from the packed form
 """
 
