@@ -102,6 +102,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
 # Exceptions. Each can be removed when a class of a higher part offers the same.
 FURTHER = {
     "cli/identity.py": ("folder",),
+    "cli/embedding.py": ("folder",),
     "cli/info.py": ("checkpoint", "folder", "models"),
     "cli/quantize.py": ("int8",),
 }

@@ -279,7 +279,7 @@ def test_a_router_without_a_default_needs_a_task(folder):
 def test_a_model_with_tasks_is_not_served(folder):
     served = pytest.importorskip("simdformer.server.served")
     write_router(folder, ROUTES, {})
-    with pytest.raises(ValueError, match=r"reads the texts of a task .* not served"):
+    with pytest.raises(ValueError, match=r"reads texts of different tasks .* cannot be served"):
         served.Embedder(SentenceTransformer(folder))
 
 

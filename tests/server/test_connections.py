@@ -327,11 +327,11 @@ def test_large_bodies_share_bounded_memory(app):
             assert time.monotonic() < end
 
 
-def test_a_large_response_uses_the_same_memory(app):
+def test_a_response_that_would_not_fit_into_that_memory_is_refused(app):
     options = {"max_body_bytes": 100_000, "max_bytes_in_flight": 100_000}
     many = request(json.dumps({"input": ["a"] * 2048}).encode())  # a response of 500 KB
     with serving(app(**options), Limits()) as (_, port):
-        assert status(asked(port, many)) == 429
+        assert status(asked(port, many)) == 413
         assert status(asked(port, GOOD)) == 200
 
 

@@ -70,8 +70,20 @@ def test_a_body_that_is_not_a_json_object_is_reported(app, content, message):
         ({"input": [2, 5, 3], "input_type": "query"}, "prompt_name", "not with token ids"),
         ({"input_type": "cluster"}, "input_type", 'must be one of "query", "passage"'),
         ({"input_type": "query", "prompt_name": "query"}, "input_type", "send one"),
-        ({"truncate": "START"}, "truncate", 'must be "END", the side on which the model truncates'),
-        ({"truncate": True}, "truncate", "must be one of"),
+        ({"truncate": "LEFT"}, "truncate", 'must be one of "END", "START", "NONE"'),
+        ({"truncate": 1}, "truncate", "must be one of"),
+        ({"truncate": False, "input": ["b", "a " * 99]}, "input[1]", "over 100 tokens"),
+        ({"task": "x"}, "task", 'must be one of "retrieval.query"'),
+        ({"task": "retrieval.query", "input_type": "query"}, "task", "send one of them"),
+        ({"task": "retrieval.query", "prompt_name": "query"}, "task", "send one of them"),
+        ({"late_chunking": True}, "late_chunking", "must be one of false"),
+        ({"embedding_type": "int8"}, "embedding_type", "must be one of"),
+        (
+            {"embedding_type": "binary", "encoding_format": "float"},
+            "embedding_type",
+            "send one of encoding_format and embedding_type",
+        ),
+        ({"input": [{"text": "a", "image": "b"}]}, "input[0]", "must be a string, got an object"),
         ({"truncate_prompt_tokens": 100}, "truncate_prompt_tokens", "must be -1 to -1"),
         ({"truncate": "NONE", "input": ["b", "a " * 99]}, "input[1]", "over 100 tokens"),
         ({"input": [2, 3], "prompt_name": "query"}, "prompt_name", "not with token ids"),
@@ -90,24 +102,6 @@ def test_a_body_that_is_not_a_json_object_is_reported(app, content, message):
 def test_an_invalid_field_is_named(app, members, param, message):
     content = json.dumps({"input": "a", **members})
     assert_error(ask(app, PATH, method="POST", content=content), 400, message, param=param)
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ({"truncate": False, "inputs": "a " * 99}, "inputs[0] has over 100 tokens"),
-        ({"truncate": 1}, "truncate must be true or false"),
-        (
-            {"truncation_direction": "Left"},
-            'must be "Right", the side on which the model truncates',
-        ),
-        ({"truncation_direction": "up"}, "must be one of"),
-        ({"dimensions": 21}, "dimensions must be 1 to 20"),
-        ({"normalize": 1}, "true or false"),
-    ],
-)
-def test_embed_refuses_fields_that_it_would_ignore(app, members, message):
-    assert_error(ask(app, "/embed", {"inputs": "a", **members}), 400, message)
 
 
 def test_an_unknown_model_is_not_found(app):

@@ -27,6 +27,7 @@ from simdformer.cli import main, serve
 from tests.support import ROOT
 from tests.support.docs import blocks
 from tests.support.model_fixtures import write_cross_encoder, write_model
+from tests.support.tiny_sparse import write_sparse
 
 WATCHDOG = 60
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -91,6 +92,27 @@ def test_a_reranker_is_served_too(folder, tmp_path):
     assert [(r["index"], r["relevance_score"]) for r in results] == [
         (hit["corpus_id"], hit["score"]) for hit in expected
     ]
+
+
+def test_several_models_are_served_by_what_their_folders_say(folder, tmp_path):
+    ranks = write_cross_encoder(tmp_path / "r")
+    sparse = write_sparse(tmp_path / "s")
+    models = {"one": folder, "rank": ranks, "sparse": sparse}
+    arguments = [part for name, path in models.items() for part in ("--model", f"{name}={path}")]
+    with serving(*arguments) as (_, url):
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=WATCHDOG) as answer:
+            assert [entry["id"] for entry in json.load(answer)["data"]] == list(models)
+        assert len(post(f"{url}/embed", {"inputs": "a"})[0]) == 20
+        assert post(f"{url}/embed_sparse", {"inputs": "a"})[0][0]["value"] > 0
+        assert post(f"{url}/predict", {"inputs": ["a", "b"]})[0]["label"] == "LABEL_0"
+
+
+def test_a_page_may_ask_if_its_origin_is_given(folder):
+    origin = "https://page.example"
+    with serving(folder, "--cors-origin", origin) as (_, url):
+        request = urllib.request.Request(f"{url}/ready", headers={"Origin": origin})
+        with urllib.request.urlopen(request, timeout=WATCHDOG) as answer:
+            assert answer.headers["access-control-allow-origin"] == origin
 
 
 @pytest.mark.parametrize("by", ["argument", "environment"])
@@ -230,6 +252,13 @@ def test_a_missing_model_is_reported(tmp_path, capsys):
     assert "no model" in capsys.readouterr().err
 
 
+def test_a_model_of_another_kind_is_said(tmp_path, capsys):
+    files = {"config_sentence_transformers.json": {"model_type": "MultiVectorEncoder"}}
+    folder = write_model(tmp_path / "m", files=files)
+    assert main(["serve", "--model", f"m={folder}", "--port", "0"]) == 1
+    assert "a MultiVectorEncoder is not served" in capsys.readouterr().err
+
+
 def test_a_reranker_with_several_scores_is_reported(folder, tmp_path, capsys):
     several = str(write_cross_encoder(tmp_path / "several", 3))
     assert main(["serve", folder, "--port", "0", "--reranker", several]) == 1
@@ -250,6 +279,8 @@ def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing)
         (["--api-key", ""], "must be printable"),
         (["--api-key", "secret\n"], "without spaces or line ends around it"),
         (["--port", "70000"], "expected a port, 0 to 65535"),
+        (["--model", "all-MiniLM-L6-v2"], "expected NAME=M, got 'all-MiniLM-L6-v2'"),
+        (["--model", "a=x", "--model", "a=y", "--port=0"], "gives the name 'a' twice"),
     ],
 )
 def test_wrong_usage_is_reported(arguments, message, capsys):
@@ -301,6 +332,10 @@ def test_openais_package_gets_the_vectors_and_its_exceptions(folder):
         rows = np.array([row.embedding for row in answer.data], np.float32)
         np.testing.assert_array_equal(rows, model.encode(texts))
         assert [entry.id for entry in client.models.list()] == ["tiny"]
+        assert client.models.retrieve("tiny").id == "tiny"
+        with openai.OpenAI(base_url=url, api_key="secret") as short:  # without /v1
+            assert short.models.retrieve("tiny").owned_by == "simdformer"
+            assert short.embeddings.create(input="deed", model="tiny", dimensions=7).usage
         with pytest.raises(openai.NotFoundError, match="unknown model"):
             client.embeddings.create(input=texts, model="gpt")
         with pytest.raises(openai.BadRequestError, match="empty"):
@@ -310,3 +345,34 @@ def test_openais_package_gets_the_vectors_and_its_exceptions(folder):
             pytest.raises(openai.AuthenticationError),
         ):
             stranger.models.list()
+
+
+@pytest.mark.parity
+def test_azures_client_sends_its_key_and_deployment(folder):
+    openai = pytest.importorskip("openai")
+    options = {"api_key": "secret", "api_version": "2024-10-21"}
+    with (
+        serving(folder, "--api-key", "secret") as (_, url),
+        openai.AzureOpenAI(azure_endpoint=url, **options) as client,
+    ):
+        answer = client.embeddings.create(input="deed", model="tiny")
+    expected = SentenceTransformer(folder).encode("deed")
+    np.testing.assert_array_equal(np.array(answer.data[0].embedding, np.float32), expected)
+
+
+def test_hugging_faces_client_asks_at_the_address_alone(folder, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    model = SentenceTransformer(folder)
+    texts = ["deed", "a cab"]
+    with serving(folder) as (_, url):
+        client = hub.InferenceClient(model=url)
+        rows = client.feature_extraction(texts, normalize=False, truncate=True, dimensions=7)
+        np.testing.assert_array_equal(rows, model.encode(texts, truncate_dim=7))
+        similar = client.sentence_similarity("deed", other_sentences=texts)
+        expected = model.similarity(model.encode("deed"), model.encode(texts))[0]
+        np.testing.assert_allclose(similar, expected, atol=1e-6)
+    several = str(write_cross_encoder(tmp_path / "classes", 3))
+    with serving("--model", f"classes={several}") as (_, url):
+        found = hub.InferenceClient(model=url).text_classification("deed", top_k=2)
+    assert len(found) == 2
+    assert found[0].score > found[1].score

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from simdformer import CrossEncoder, SentenceTransformer
+    from simdformer import CrossEncoder, SentenceTransformer, SparseEncoder
     from simdformer.cli.records import Record
 
-Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder")
+Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder", "SparseEncoder")
 
 
 class Chunk(NamedTuple):
@@ -41,6 +41,26 @@ def load_cross_encoder(args: argparse.Namespace) -> CrossEncoder:
     from simdformer import CrossEncoder
 
     return _load(CrossEncoder, args)
+
+
+def load_any(args: argparse.Namespace) -> SentenceTransformer | CrossEncoder | SparseEncoder:
+    """The same, of the class that the model's folder says."""
+    from simdformer import CrossEncoder, SentenceTransformer, SparseEncoder
+    from simdformer.folder.cross_encoder_folder import open_folder
+    from simdformer.folder.resolve import resolve_model
+    from simdformer.folder.settings import read_model_type
+
+    try:
+        folder = resolve_model(args.model)
+        saved = read_model_type(folder)
+        if saved == "SparseEncoder":
+            return _load(SparseEncoder, args)
+        if saved not in ("CrossEncoder", "SentenceTransformer"):
+            raise CliError(f"{args.model}: a {saved} is not served")
+        reads_pairs = open_folder(folder).reads_pairs
+    except (OSError, ValueError) as error:
+        raise CliError(str(error)) from error
+    return _load(CrossEncoder, args) if reads_pairs else _load(SentenceTransformer, args)
 
 
 def _load(kind: type[Model], args: argparse.Namespace) -> Model:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 API_KEY_VARIABLE = "SIMDFORMER_API_KEY"
 
 _EPILOG = f"""\
-It answers OpenAI's /v1/embeddings and /v1/models, Cohere's and Jina's /v1/rerank (with --reranker),
-/health and /metrics; see docs/server.md. After Ctrl-C or SIGTERM running requests are answered, then it exits.
+It answers the clients of OpenAI, Hugging Face's Text Embeddings Inference, Cohere, Jina, vLLM and Ollama;
+/docs lists the routes, see also docs/server.md. After Ctrl-C or SIGTERM running requests are answered, then it exits.
+
+With --model, which may be repeated, several models are served; the folder says of what kind each is.
+A request without a model's name is answered by the first model that can.
 
 Prefer to pass an API key in the variable {API_KEY_VARIABLE}: other users can see arguments.
 
@@ -30,6 +33,7 @@ examples:
   simdformer serve
   simdformer serve ./minilm-int8 --host 0.0.0.0 --port 8000
   simdformer serve --reranker cross-encoder/ms-marco-MiniLM-L6-v2
+  simdformer serve --model small=all-MiniLM-L6-v2 --model sparse=./splade --model rank=./reranker
 """
 
 
@@ -52,9 +56,17 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         nargs="?",
-        default=DEFAULT_MODEL,
         metavar="MODEL",
-        help="folder or name of the embedding model (default: %(default)s)",
+        help=f"folder or name of the embedding model (default: {DEFAULT_MODEL}; none with --model)",
+    )
+    group.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        type=_named_model,
+        default=[],
+        metavar="NAME=M",
+        help="serve the model M, a folder or a name, under NAME; may be repeated",
     )
     group.add_argument(
         "--reranker", metavar="M", help="folder or name of a cross-encoder for rankings"
@@ -116,6 +128,13 @@ def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="KEY",
         help=f"bearer token that requests must send (default: {API_KEY_VARIABLE}, else none)",
     )
+    group.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin send requests, * for all; may be repeated (default: none)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -150,24 +169,34 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
-    from simdformer.cli.embedding import load_cross_encoder, load_model
+    from simdformer.cli.embedding import load_any, load_cross_encoder, load_model
     from simdformer.server import create_app
 
-    model = load_model(args)
-    reranker = None
-    if args.reranker is not None:
-        reranker = load_cross_encoder(argparse.Namespace(**{**vars(args), "model": args.reranker}))
+    def named(model: str) -> argparse.Namespace:
+        return argparse.Namespace(**{**vars(args), "model": model})
+
+    alone = args.model or (None if args.models else DEFAULT_MODEL)
     try:
         return create_app(
-            model,
-            reranker,
+            None if alone is None else load_model(named(alone)),
+            None if args.reranker is None else load_cross_encoder(named(args.reranker)),
+            models={name: load_any(named(model)) for name, model in _unique(args.models)},
             max_queue=args.max_queue,
             max_wait=args.max_wait,
             max_client_batch=args.max_client_batch,
             api_key=api_key,
+            cors_origins=args.cors_origin,
         )
     except ValueError as error:
-        raise CliError(f"{args.reranker or args.model}: {error}") from error
+        place = args.reranker or args.model
+        raise CliError(f"{place}: {error}" if place else str(error)) from error
+
+
+def _unique(models: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    names = [name for name, _ in models]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"--model gives the name {twice[0]!r} twice")
+    return models
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -207,6 +236,14 @@ def _serve(args: argparse.Namespace, app: Starlette, listener: socket.socket) ->
             raise
         # Another server bound the same port in the meantime.
         raise CliError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _named_model(text: str) -> tuple[str, str]:
+    """An argparse type: NAME=M."""
+    name, _, model = text.partition("=")
+    if not name or not model:
+        raise argparse.ArgumentTypeError(f"expected NAME=M, got {text!r}")
+    return name, model
 
 
 def _port(text: str) -> int:

@@ -54,7 +54,7 @@ class Batcher:
         max_wait: seconds of work before a request starts, estimated from previous passes. A request that
         has waited twice as long is refused.
         """
-        self._max_queue, self._max_wait = max_queue, max_wait
+        self.max_queue, self._max_wait = max_queue, max_wait
         self._queue: deque[Job] = deque()
         self._num_waiting = 0
         self._next_sizes: dict[Runner, int] = {}  # the sum of next_size of the waiting jobs
@@ -80,6 +80,12 @@ class Batcher:
         """Whether `stop` was called."""
         return self._stopped
 
+    @property
+    def ready(self) -> bool:
+        """Whether a request of one item would be accepted now."""
+        room = self._num_waiting < self.max_queue and self.expected_wait() <= self._max_wait
+        return room and not self._stopped
+
     def expected_wait(self) -> float:
         """The expected seconds before a new request starts."""
         seconds = sum(size * self._seconds.get(r, 0) for r, size in self._next_sizes.items())
@@ -100,7 +106,7 @@ class Batcher:
         if self._stopped:
             raise StoppedError
         wait = self.expected_wait()
-        if self._num_waiting + len(items) > self._max_queue or wait > self._max_wait:
+        if self._num_waiting + len(items) > self.max_queue or wait > self._max_wait:
             raise QueueFullError(math.ceil(max(1, wait - self._max_wait)))
         job = Job(runner, items, group)
         self._enqueue(job)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from simdformer.server.batcher import Batcher
-from simdformer.server.errors import ApiError, log_sometimes
+from simdformer.server.errors import ApiError, ErrorForm, log_sometimes
 from simdformer.server.incoming import SMALL_BYTES, Held, Memory, check_key
 from simdformer.server.metrics import Metrics
 
@@ -28,19 +28,24 @@ class Call(NamedTuple):
     held: Held
 
 
+Handler = Callable[[Call], Awaitable[Response]]
+
+
 class Endpoint:
     """An ASGI application for one route."""
 
     def __init__(
         self,
         path: str,
-        handler: Callable[[Call], Awaitable[Response]],
+        handler: Handler,
+        error_form: ErrorForm,
         api_key: bytes | None,
         batcher: Batcher,
         memory: Memory,
         metrics: Metrics,
     ) -> None:
         self._path, self._handler, self._api_key = path, handler, api_key
+        self._error_form = error_form
         self._batcher, self._memory, self._metrics = batcher, memory, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,11 +65,12 @@ class Endpoint:
             check_key(request, self._api_key)
             return await self._handler(call)
         except ApiError as error:
-            return error.response()
+            return error.response(self._error_form)
         except asyncio.CancelledError:
             if not self._batcher.stopped:
                 raise
-            return stopping().response()  # the server stops waiting for this client
+            # the server stops waiting for this client
+            return stopping().response(self._error_form)
         except ClientDisconnect:  # while the client sent the body
             return Response(status_code=CLIENT_GONE)
         except Exception as error:  # noqa: BLE001  (any exception becomes a response)
@@ -73,7 +79,8 @@ class Endpoint:
                 f"{request.method} {self._path} failed: {type(error).__name__}: {error}"
                 f" ({place.filename}, line {place.lineno})"
             )
-            return ApiError(500, "internal error", code="internal_error").response()
+            failed = ApiError(500, "internal error", code="internal_error")
+            return failed.response(self._error_form)
 
 
 async def _send(response: Response, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error responses: a status, and a message in the format of OpenAI.
+"""Error responses: a status, and a message in the format of a protocol.
 
 And log messages of the server: one line per fault.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from starlette.responses import Response
 
@@ -24,7 +25,7 @@ _logged: dict[str, float] = {}
 
 
 class ApiError(Exception):
-    """The response to a failed request: {"error": {"message", "type", "param", "code"}}.
+    """The response to a failed request.
 
     param: the invalid field of the request body. code: a name for programs.
     """
@@ -42,21 +43,46 @@ class ApiError(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code
         self.headers = headers
 
-    def content(self) -> bytes:
-        """The body of the HTTP response."""
-        error = {
-            "message": self.message,
-            "type": _error_type(self.status),
-            "param": self.param,
-            "code": self.code,
-        }
-        return json.dumps({"error": error}).encode()
+    def content(self, form: ErrorForm | None = None) -> bytes:
+        """The body of the HTTP response, by default in OpenAI's form."""
+        return json.dumps((form or openai_error)(self)).encode()
 
-    def response(self) -> Response:
+    def response(self, form: ErrorForm | None = None) -> Response:
         """The HTTP response."""
-        return Response(
-            self.content(), self.status, headers=self.headers, media_type="application/json"
-        )
+        content = self.content(form)
+        return Response(content, self.status, headers=self.headers, media_type="application/json")
+
+
+# The body of an error in a protocol.
+ErrorForm = Callable[[ApiError], dict[str, Any]]
+
+
+def openai_error(error: ApiError) -> dict[str, Any]:
+    """OpenAI's form."""
+    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    members = {
+        "message": error.message,
+        "type": "rate_limit_error" if error.status == 429 else kind,
+        "param": error.param,
+        "code": error.code,
+    }
+    return {"error": members}
+
+
+def tei_error(error: ApiError) -> dict[str, Any]:
+    """TEI's form."""
+    kinds = {429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
+    return {"error": error.message, "error_type": kinds.get(error.status, "Validation")}
+
+
+def cohere_error(error: ApiError) -> dict[str, Any]:
+    """Cohere's form."""
+    return {"message": error.message}
+
+
+def ollama_error(error: ApiError) -> dict[str, Any]:
+    """Ollama's form."""
+    return {"error": error.message}
 
 
 def invalid(message: str, param: str | None = None) -> ApiError:
@@ -86,9 +112,3 @@ def log_sometimes(line: str) -> None:
         _logged.clear()
     _logged[line] = now
     logger.warning("%s", line)
-
-
-def _error_type(status: int) -> str:
-    if status == 429:
-        return "rate_limit_error"
-    return "server_error" if status >= 500 else "invalid_request_error"

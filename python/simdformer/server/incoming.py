@@ -15,13 +15,14 @@ SMALL_BYTES = 65536
 
 
 def check_key(request: Request, key: bytes | None) -> None:
-    """ApiError unless the request has the key as a bearer token; None for no check."""
+    """ApiError unless the request has the key as a bearer token, or in Azure's header; None for no check."""
     if key is None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = request.headers.get("api-key", "")
     # Starlette decodes headers as latin-1. The comparison takes constant time.
-    right = hmac.compare_digest(token.strip().encode("latin-1"), key)
-    if scheme.lower() != "bearer" or not right:
+    if not hmac.compare_digest(token.strip().encode("latin-1"), key):
         raise ApiError(
             401,
             "missing or wrong API key: send Authorization: Bearer KEY",
@@ -48,6 +49,15 @@ class Memory:
         self._most = most
         self.used = 0
 
+    def check(self, size: int) -> None:
+        """ApiError if so much would never have room."""
+        if size > self._most:
+            raise ApiError(
+                413,
+                f"the answer could take {size} bytes, at most {self._most}; send fewer texts at a time",
+                code="answer_too_large",
+            )
+
     def take(self, size: int) -> None:
         """ApiError if there is no room."""
         if self.used + size > self._most:
@@ -64,6 +74,7 @@ class Held:
 
     def take(self, size: int, before: int = 0) -> None:
         """ApiError if there is no room. size: of a body or an answer; before: the part already counted."""
+        self._memory.check(size)
         if size > SMALL_BYTES:
             more = size - (before if before > SMALL_BYTES else 0)
             self._memory.take(more)

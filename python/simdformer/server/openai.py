@@ -1,147 +1,159 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and responses for embeddings: OpenAI's format and TEI's plain one."""
+"""OpenAI's embeddings and models, with the fields that NIM, vLLM and Jina add, and Azure's path."""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
+from starlette.responses import Response
 
-from simdformer.server.errors import invalid, shown
-from simdformer.server.passes import Float32, Output
-from simdformer.server.request_fields import Fields, checked_text, is_integer
-from simdformer.server.served import Embedder, TextOrIds
-
-EMBEDDINGS_FIELDS = (
-    *("input", "model", "encoding_format", "dimensions", "user", "prompt_name"),
-    *("input_type", "truncate", "truncate_prompt_tokens"),
+from simdformer.server.embeddings import (
+    FORMATS,
+    NUMBER_BYTES,
+    Items,
+    Truncation,
+    array,
+    embedded,
+    prompt_of_task,
+    read_items,
+    rows_json,
 )
-EMBED_FIELDS = (
-    *("inputs", "normalize", "prompt_name", "dimensions", "truncate", "truncation_direction"),
-)
+from simdformer.server.endpoint import Call
+from simdformer.server.errors import invalid
+from simdformer.server.operation import BOOLEAN, INTEGER, STRING, TEXTS_OR_IDS, Operation, enum
+from simdformer.server.passes import Output
+from simdformer.server.request_fields import Fields
+from simdformer.server.served import Embedder, TextRunner
+from simdformer.server.service import Service, json_response
+from simdformer.util.similarity import normalize_embeddings
 
 # of NIM and Cohere
 _INPUT_TYPES = (None, "query", "passage", "search_query", "search_document")
+# of Jina, without what comes before "retrieval."
+_TASKS = (
+    *(None, "retrieval.query", "retrieval.passage", "code.query", "code.passage"),
+    *("text-matching", "classification", "separation", "clustering"),
+)
+_SIDES = {"END": "right", "START": "left"}
+
+FIELDS = {
+    "input": TEXTS_OR_IDS,
+    "model": STRING,
+    "encoding_format": enum("float", "base64"),
+    "dimensions": INTEGER,
+    "user": STRING,
+    "prompt_name": STRING,
+    "input_type": enum(*_INPUT_TYPES[1:]),
+    "truncate": enum("END", "START", "NONE", True, False),
+    "truncate_prompt_tokens": INTEGER,
+    "task": enum(*_TASKS[1:]),
+    "embedding_type": enum(*FORMATS),
+    "normalized": BOOLEAN,
+    "late_chunking": enum(False),
+}
 
 
-class Items(NamedTuple):
-    """A request for embeddings.
+class _Request(NamedTuple):
+    """A request for embeddings. normalized: whether vectors are divided by their norms."""
 
-    items: texts, prompt included, or token ids. group: see Batcher.submit. whole: texts that would
-    be truncated are an error.
-    """
-
-    items: list[TextOrIds]
-    group: Hashable
-    whole: bool
-
-
-def read_openai(fields: Fields, embedder: Embedder, max_items: int) -> Items:
-    """The items of /v1/embeddings, with the fields of vLLM and NIM. ApiError if the request is invalid."""
-    fields.integer("truncate_prompt_tokens", -1, -1)  # the model always truncates at its own limit
-    mode = fields.choice("truncate", (None, "END", "START", "NONE"))
-    if mode in ("END", "START"):
-        _check_side(embedder, "truncate", mode, {"right": "END", "left": "START"})
-    return read_items(fields, "input", embedder, max_items, whole=mode == "NONE")
+    embedder: Embedder
+    model: str
+    items: Items
+    form: str
+    dimensions: int | None
+    normalized: bool
 
 
-def read_tei(fields: Fields, embedder: Embedder, max_items: int) -> Items:
-    """The items of /embed. ApiError if the request is invalid."""
-    whole = not fields.flag("truncate", default=True)
-    side = fields.choice("truncation_direction", (None, "Right", "Left", "right", "left"))
-    if side is not None and not whole:
-        sides = {"right": "Right", "left": "Left"}
-        _check_side(embedder, "truncation_direction", side.capitalize(), sides)
-    return read_items(fields, "inputs", embedder, max_items, whole=whole)
+class OpenAI:
+    """The routes, with and without /v1."""
 
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
-def _check_side(embedder: Embedder, name: str, asked: str, known: dict[str, str]) -> None:
-    own = known[embedder.truncation_side]
-    if asked != own:
-        raise invalid(
-            f'{name} must be "{own}", the side on which the model truncates, got {shown(asked)}',
-            name,
+    def operations(self) -> list[Operation]:
+        """The routes of this protocol."""
+        name, required = "OpenAI", ("input",)
+        azure = "/openai/deployments/{model:path}/embeddings"
+        embeddings = ("/v1/embeddings", "/embeddings", "/openai/v1/embeddings", azure)
+        models, model = (
+            ("/v1/models", "/models"),
+            ("/v1/models/{model:path}", "/models/{model:path}"),
         )
-
-
-def read_items(
-    fields: Fields, name: str, embedder: Embedder, max_items: int, *, whole: bool
-) -> Items:
-    """A field with a text, a list of texts, token ids, or a list of lists of token ids.
-
-    Ids are used as they are, special tokens included. ApiError for invalid items.
-    """
-    value = fields.any(name)
-    prompt_name = _prompt_name(fields, embedder)
-    prompt = embedder.prompt(prompt_name)
-    if isinstance(value, list) and value and is_integer(value[0]):
-        value = [value]
-    rows = value if isinstance(value, list) else [value]
-    check_number(rows, name, max_items)
-    if isinstance(rows[0], list):
-        if prompt_name is not None:
-            raise invalid("prompt_name can be used with texts, not with token ids", "prompt_name")
-        return Items([_ids(row, f"{name}[{i}]", embedder) for i, row in enumerate(rows)], 0, whole)
-    single = not isinstance(value, list)
-    texts = [checked_text(row, name if single else f"{name}[{i}]") for i, row in enumerate(rows)]
-    return Items([embedder.prompted(text, prompt) for text in texts], embedder.group(prompt), whole)
-
-
-def _prompt_name(fields: Fields, embedder: Embedder) -> str | None:
-    name, input_type = fields.text("prompt_name"), fields.choice("input_type", _INPUT_TYPES)
-    if input_type is None:
-        return name
-    if name is not None:
-        raise invalid(
-            "prompt_name and input_type both select a prompt; send one of them", "input_type"
-        )
-    return embedder.prompt_of(input_type)
-
-
-def check_number(rows: list[Any], name: str, most: int) -> None:
-    """ApiError for no items, and for more items than allowed."""
-    if not rows:
-        raise invalid(f"{name} must not be empty", name)
-    if len(rows) > most:
-        raise invalid(f"{name} has {len(rows)} items, at most {most} are allowed", name)
-
-
-def _ids(row: object, place: str, embedder: Embedder) -> list[int]:
-    if not isinstance(row, list) or not row or not all(map(is_integer, row)):
-        raise invalid(f"{place} must be an array of token ids, like those before it", place)
-    embedder.check_ids(row, place)
-    return row
-
-
-def embeddings_json(output: Output, encoding_format: str, model: str) -> bytes:
-    """The response of /v1/embeddings. json.dumps would take longer than the model."""
-    texts = _base64_rows(output.rows) if encoding_format == "base64" else _float_rows(output.rows)
-    data = ",".join(
-        [
-            f'{{"object":"embedding","index":{index},"embedding":{text}}}'
-            for index, text in enumerate(texts)
+        return [
+            Operation(name, embeddings, self.embeddings, "Vectors of texts", FIELDS, required),
+            Operation(name, models, self.models, "The served models"),
+            Operation(name, model, self.model, "A served model"),
         ]
+
+    async def embeddings(self, call: Call) -> Response:
+        """Vectors of texts."""
+        path_model = call.request.path_params.get("model")
+        request = await self._service.read(call, lambda fields: self._read(fields, path_model))
+        embedder, model, items, form, dimensions, normalized = request
+        output = await embedded(self._service, call, embedder, items, dimensions)
+        if normalized:
+            output = output._replace(rows=normalize_embeddings(output.rows))
+        size = output.rows.size * NUMBER_BYTES
+        return await self._service.written(size, lambda: _answer(output, form, model))
+
+    def _read(self, fields: Fields, path_model: str | None) -> _Request:
+        fields.only(FIELDS)
+        # Azure's clients send the deployment's name in both places, or a model's own name in the body.
+        asked = path_model or fields.text("model")
+        embedder, model = self._service.models.find(Embedder, asked)
+        form = fields.choice("encoding_format", ("float", "base64"))
+        kind = fields.choice("embedding_type", (None, *FORMATS))
+        if kind not in (None, form) and "encoding_format" in fields:
+            raise invalid("send one of encoding_format and embedding_type", "embedding_type")
+        fields.choice("late_chunking", (False,))
+        items = _read_items(fields, embedder, self._service.limits.client_batch)
+        return _Request(
+            embedder,
+            model,
+            items,
+            kind or form,
+            fields.integer("dimensions", 1, embedder.dimension),
+            fields.flag("normalized", default=False),
+        )
+
+    async def models(self, _: Call) -> Response:
+        """The served models."""
+        models = [self._description(name) for name in self._service.models.ids()]
+        return json_response({"object": "list", "data": models})
+
+    async def model(self, call: Call) -> Response:
+        """A served model."""
+        _, name = self._service.models.any(call.request.path_params["model"])
+        return json_response(self._description(name))
+
+    def _description(self, name: str) -> dict[str, object]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._service.started,
+            "owned_by": "simdformer",
+        }
+
+
+def _read_items(fields: Fields, embedder: TextRunner, most: int) -> Items:
+    fields.integer("truncate_prompt_tokens", -1, -1)  # exactly what the model reads
+    mode = fields.choice("truncate", (None, "END", "START", "NONE", True, False))
+    truncation = Truncation(mode in ("NONE", False) and mode is not None, _SIDES.get(mode))
+    input_type = fields.choice("input_type", _INPUT_TYPES)
+    task = fields.choice("task", _TASKS)
+    if input_type is not None and task is not None:
+        raise invalid("input_type and task both select a prompt; send one of them", "task")
+    name = "input_type" if task is None else "task"
+    prompt = prompt_of_task(fields, embedder, input_type or task, name)
+    return read_items(fields, "input", embedder, most, truncation, prompt)
+
+
+def _answer(output: Output, form: str, model: str) -> bytes:
+    data = array(
+        f'{{"object":"embedding","index":{index},"embedding":{text}}}'
+        for index, text in enumerate(rows_json(output.rows, form))
     )
     usage = f'{{"prompt_tokens":{output.num_tokens},"total_tokens":{output.num_tokens}}}'
-    return (
-        f'{{"object":"list","data":[{data}],"model":{json.dumps(model)},"usage":{usage}}}'
-    ).encode()
-
-
-def plain_json(rows: Float32) -> bytes:
-    """The response of /embed: an array of arrays."""
-    return f"[{','.join(_float_rows(rows))}]".encode()
-
-
-def _float_rows(rows: Float32) -> Iterator[str]:
-    """Each row as a JSON array. Nine digits restore every float32 exactly."""
-    form = "[" + ",".join(["%.9g"] * rows.shape[1]) + "]"
-    return (form % tuple(row.tolist()) for row in rows)
-
-
-def _base64_rows(rows: Float32) -> Iterator[str]:
-    little_endian = np.ascontiguousarray(rows, "<f4")
-    return (f'"{base64.b64encode(row).decode()}"' for row in little_endian)
+    name = json.dumps(model)
+    return f'{{"object":"list","data":{data},"model":{name},"usage":{usage}}}'.encode()

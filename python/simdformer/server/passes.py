@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
+# What a runner gives for items: float32 (items, width), or a list.
+Rows = Any
 
 # The number of characters of a pass, about 4,000 tokens. This keeps all cores busy, and a short request
 # behind a long one, or Ctrl-C, waits only for some tenths of a second.
@@ -28,17 +30,14 @@ class Runner(Protocol):
     def size(self, item: Any) -> int:
         """The approximate number of characters of an item."""
 
-    def run(self, items: Sequence[Any], group: Hashable) -> tuple[Float32, list[int]]:
-        """A row for each item, float32 (len(items), width), and each one's number of tokens.
-
-        group: the group of all items.
-        """
+    def run(self, items: Sequence[Any], group: Hashable) -> tuple[Rows, list[int]]:
+        """A row for each item, and its number of tokens. group: the group of all items."""
 
 
 class Output(NamedTuple):
-    """The result of a request: rows float32 (items, width) in its order, and the number of tokens."""
+    """The result of a request: rows in its order, and the number of tokens."""
 
-    rows: Float32
+    rows: Rows
     num_tokens: int
 
 
@@ -52,7 +51,7 @@ class Job:
         self.size_left = sum(self.sizes)
         self.arrival = loop.time()
         self.taken = 0
-        self.rows: list[Float32] = []
+        self.rows: list[Rows] = []
         self.num_tokens = 0
         self.done: asyncio.Future[Output] = loop.create_future()
 
@@ -65,20 +64,27 @@ class Job:
         """Its size in the next pass. A request gets at most one pass before others get their turn."""
         return min(self.size_left, PASS_CHARACTERS)
 
-    def add(self, rows: Float32, num_tokens: int) -> None:
+    def add(self, rows: Rows, num_tokens: int) -> None:
         """Add the rows of the next items and their number of tokens. The last ones complete the request."""
         if self.done.done():
             return
         self.rows.append(rows)
         self.num_tokens += num_tokens
         if sum(map(len, self.rows)) == len(self.items):
-            whole = self.rows[0] if len(self.rows) == 1 else np.concatenate(self.rows)
-            self.done.set_result(Output(whole, self.num_tokens))
+            self.done.set_result(Output(_joined(self.rows), self.num_tokens))
 
     def fail(self, error: Exception) -> None:
         """End the request with an error, unless it has ended."""
         if not self.done.done():
             self.done.set_exception(error)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    return [row for part in parts for row in part]
 
 
 class Share(NamedTuple):
@@ -98,7 +104,7 @@ class Share(NamedTuple):
 
 
 # The rows and numbers of tokens of a share, or the exception.
-Outcome = tuple[Float32, list[int]] | Exception
+Outcome = tuple[Rows, list[int]] | Exception
 
 
 class Pass(NamedTuple):

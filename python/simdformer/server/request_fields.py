@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from json import decoder, scanner
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from simdformer.server.errors import invalid, shown
 from simdformer.server.incoming import SMALL_BYTES
 from simdformer.text.tokenizer import check_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # The model reads only the start of such a text, but the tokenizer reads all of it, which takes 1 s and 0.2
 # GB.
@@ -27,8 +30,12 @@ Scan = Callable[[str, int], Any]  # json calls it for a value at an offset in a 
 class Fields:
     """The fields of a JSON object; null means missing. Every method raises ApiError."""
 
-    def __init__(self, body: bytes, known: Sequence[str]) -> None:
-        """body: JSON. Unknown fields are rejected, so that no option is silently ignored."""
+    def __init__(self, members: Mapping[str, Any]) -> None:
+        self._members = {name: value for name, value in members.items() if value is not None}
+
+    @classmethod
+    def of_body(cls, body: bytes) -> Self:
+        """Those of a request's body, which must be JSON."""
         kind = _Interruptible if len(body) > SMALL_BYTES else json.JSONDecoder
         try:
             members = json.loads(body, cls=kind, parse_constant=_refuse_constant)
@@ -37,11 +44,25 @@ class Fields:
             raise invalid(f"the body is not JSON: {reason}") from error
         if not isinstance(members, dict):
             raise invalid(f"the body must be a JSON object, got {_kind(members)}")
-        self._members = {name: value for name, value in members.items() if value is not None}
+        return cls(members)
+
+    def only(self, known: Collection[str], place: str = "") -> Self:
+        """The same. Unknown fields are rejected, so that no option is silently ignored. place: of an object
+        in the body."""
         if unknown := [name for name in self._members if name not in known]:
-            raise invalid(
-                f"unknown field {shown(unknown[0])}; known: {', '.join(known)}", unknown[0][:80]
-            )
+            name = place + unknown[0]
+            raise invalid(f"unknown field {shown(name)}; known: {', '.join(known)}", name[:80])
+        return self
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def inner(self, name: str, known: Collection[str]) -> Fields:
+        """The fields of an object in this one; none if it is missing."""
+        value = self._members.get(name, {})
+        if not isinstance(value, dict):
+            raise invalid(f"{name} must be an object, got {_kind(value)}", name)
+        return Fields(value).only(known, f"{name}.")
 
     def any(self, name: str) -> Any:
         """A required field."""
@@ -55,6 +76,14 @@ class Fields:
         if not isinstance(value, list):
             raise invalid(f"{name} must be an array, got {_kind(value)}", name)
         return value
+
+    def texts(self, name: str, most: int) -> list[str]:
+        """A required string, or an array of at least one and at most so many strings."""
+        value = self.any(name)
+        if not isinstance(value, list):
+            return [checked_text(value, name)]
+        check_number(value, name, most)
+        return [checked_text(row, f"{name}[{i}]") for i, row in enumerate(value)]
 
     def text(self, name: str) -> str | None:
         """A string; None if it is missing."""
@@ -133,6 +162,14 @@ def checked_text(value: object, place: str, max_characters: int = _MAX_CHARACTER
         return check_text(value, None, place)
     except ValueError as error:  # a lone surrogate
         raise invalid(str(error).partition(";")[0], place) from error
+
+
+def check_number(rows: Sequence[Any], name: str, most: int) -> None:
+    """ApiError for no items, and for more items than allowed."""
+    if not rows:
+        raise invalid(f"{name} must not be empty", name)
+    if len(rows) > most:
+        raise invalid(f"{name} has {len(rows)} items, at most {most} are allowed", name)
 
 
 def is_integer(value: object) -> bool:

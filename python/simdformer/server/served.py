@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The models of the server: items in, rows and numbers of tokens out."""
+"""The embedding models of the server: items in, rows and numbers of tokens out."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from simdformer.cross_encoder import CrossEncoder
-from simdformer.functional import sigmoid
 from simdformer.sentence_transformer import SentenceTransformer
-from simdformer.server.errors import ApiError, invalid, shown
+from simdformer.server.errors import invalid, shown
 from simdformer.server.passes import Float32
+from simdformer.sparse_embeddings import SparseEmbeddings
+from simdformer.sparse_encoder import SparseEncoder
 from simdformer.text.inputs import document_prompt
-from simdformer.text.tokenizer import Pair, Tokens, num_characters
+from simdformer.text.tokenizer import Tokenizer, Tokens
 
 # A text or its token ids.
 TextOrIds = str | list[int]
@@ -24,39 +23,32 @@ TextOrIds = str | list[int]
 _CHARACTERS_PER_TOKEN = 4
 
 
-class ServedName:
-    """The names of a model in requests."""
+class Reading(NamedTuple):
+    """How texts are read. Items of one reading are computed together.
 
-    def __init__(self, name: str, organization: str) -> None:
-        """name: the folder or name with which the server was started. organization: that of a name on the hub
-        without one."""
-        base = Path(name).resolve().name
-        # the path of a folder is not disclosed
-        self.id = base if Path(name).is_dir() else name
-        repository = next(
-            (part for part in Path(name).resolve().parts if part.startswith("models--")), None
-        )
-        if repository is not None:  # in a Hugging Face cache: models--ORG--NAME/snapshots/COMMIT
-            hub_name = repository.removeprefix("models--").replace("--", "/", 1)
-            self.id = hub_name
-        else:
-            hub_name = self.id if "/" in self.id else f"{organization}/{self.id}"
-        self.all = frozenset({name, self.id, base, hub_name, hub_name.rpartition("/")[2]})
+    start: the first token that pooling includes. side: the side on which texts are truncated. limit: the
+    number of tokens to which they are truncated. None for the model's own.
+    """
+
+    start: int = 0
+    side: str | None = None
+    limit: int | None = None
 
 
-class Embedder:
-    """A SentenceTransformer behind the queue. Items are texts, prompt included, or token ids."""
+class TextRunner:
+    """A model of texts behind the queue. Items are texts, prompt included, or token ids."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
-        """ValueError for a model that reads texts of each task differently, because requests name no task."""
+    def __init__(self, model: SentenceTransformer | SparseEncoder) -> None:
+        """ValueError for a model that reads the texts of tasks differently: requests have no task."""
         if len(model.pipeline.all()) > 1:
             raise ValueError(
                 f"{model.name_or_path} reads texts of different tasks (query, document) differently, but"
                 " requests name no task; it cannot be served"
             )
         self.model = model
-        self.dimension = model.get_embedding_dimension()
-        self._pipeline = model.pipeline
+        self.pipeline = model.pipeline
+
+    # --- prompts ---
 
     def prompt(self, name: str | None) -> str:
         """The text of a prompt; None for the model's default. ApiError if it is unknown."""
@@ -65,25 +57,34 @@ class Embedder:
             raise invalid(f"unknown prompt_name {shown(name)}; known: {known}", "prompt_name")
         return self.model.resolve_prompt(None, name) or ""
 
-    def prompt_of(self, input_type: str) -> str | None:
-        """The name of the prompt that `encode_query` or `encode_document` uses; None for the default."""
+    def prompt_of(self, task: str) -> str | None:
+        """The name of the prompt for a client's task; None for the default.
+
+        A query's and a document's are those that `encode_query` and `encode_document` take. Another task has
+        the prompt of its name, if the model has one.
+        """
         prompts = self.model.prompts
-        if input_type.endswith("query"):
+        if task.endswith("query"):
             return "query" if "query" in prompts else None
-        return document_prompt(prompts)
+        if task.endswith(("passage", "document")):
+            return document_prompt(prompts)
+        return task if task in prompts else None
 
     def prompted(self, text: str, prompt: str) -> str:
         """A text as it is tokenized."""
-        return self._pipeline.prompted(text, prompt)
+        return self.pipeline.prompted(text, prompt)
 
-    def group(self, prompt: str) -> Hashable:
-        """The group of an item. Texts can be computed together if their pooling starts at the same token."""
-        return self._pipeline.pooling_start(prompt)
+    def group(self, prompt: str, side: str | None = None, limit: int | None = None) -> Reading:
+        """How a text with this prompt is read."""
+        side = None if side == self.truncation_side else side
+        return Reading(self.pipeline.pooling_start(prompt), side, limit)
+
+    # --- checks ---
 
     def check_ids(self, ids: list[int], param: str) -> None:
         """ApiError if ids cannot come from this model's tokenizer."""
-        limit = self._pipeline.encoder.vocab_size
-        first, last = self._pipeline.tokenizer.special_ids_around
+        limit = self.pipeline.encoder.vocab_size
+        first, last = self.pipeline.tokenizer.special_ids_around
         if wrong := [i for i in ids if not 0 <= i < limit]:
             problem = f"hold {shown(wrong[0])}, expected 0 to {limit - 1}"
         elif not first and not last:
@@ -104,68 +105,94 @@ class Embedder:
         )
 
     @property
-    def truncation_side(self) -> str:
-        """The side on which texts are truncated, "right" or "left"."""
-        return self._pipeline.tokenizer.truncation_side
+    def num_special_tokens(self) -> int:
+        """The number of special tokens around a text."""
+        return sum(map(len, self.pipeline.tokenizer.special_ids_around))
 
-    def check_lengths(self, items: Sequence[TextOrIds], param: str) -> None:
-        """ApiError if a text is longer than the model's limit."""
-        limit = self.model.max_seq_length
-        for index, text in enumerate(items):
-            if isinstance(text, str) and self._pipeline.tokenizer([text]).num_truncated:
-                place = f"{param}[{index}]"
-                raise invalid(f"{place} has over {limit} tokens and must not be truncated", place)
+    @property
+    def truncation_side(self) -> str:
+        """The side on which the model truncates texts, "right" or "left"."""
+        return self.pipeline.tokenizer.truncation_side
+
+    def check_lengths(self, items: Sequence[Any], reading: Reading, param: str) -> None:
+        """ApiError if a text is longer than the limit."""
+        check_lengths(self.tokenizer(reading), items, param)
+
+    # --- for the queue ---
+
+    def tokenizer(self, reading: Reading) -> Tokenizer:
+        """The tokenizer of a reading."""
+        return self.pipeline.tokenizer.truncating(reading.side, reading.limit)
 
     def size(self, item: TextOrIds) -> int:
         """The approximate number of characters of an item."""
         return len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
 
+    def tokens(self, items: Sequence[TextOrIds], reading: Reading) -> Tokens:
+        """The tokens of the items in their order."""
+        texts = [item for item in items if isinstance(item, str)]
+        tokens = self.tokenizer(reading)(texts) if texts else Tokens([], None, 0)
+        return tokens if len(texts) == len(items) else _with_ids(tokens, items)
+
+
+class Embedder(TextRunner):
+    """A SentenceTransformer behind the queue, which gives the vectors of texts."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        """ValueError: see TextRunner."""
+        super().__init__(model)
+        self.dimension = model.get_embedding_dimension()
+        self.token_vectors = TokenVectors(model)
+
     def run(self, items: Sequence[TextOrIds], group: Any) -> tuple[Float32, list[int]]:
         """The vectors of `encode`, float32 (n, dimension), and the number of tokens of each item."""
-        texts = [item for item in items if isinstance(item, str)]
-        tokens = self._pipeline.tokenizer(texts) if texts else Tokens([], None, 0)
-        if len(texts) < len(items):
-            tokens = _with_ids(tokens, items)
-        rows = self._pipeline.rows_of_tokens(tokens, group)
+        tokens = self.tokens(items, group)
+        rows = self.pipeline.rows_of_tokens(tokens, group.start)
         return rows[:, : self.dimension], [len(ids) for ids in tokens.input_ids]
 
 
-class Reranker:
-    """A CrossEncoder with one score per pair behind the queue. Items are pairs, prompt included."""
+class TokenVectors(TextRunner):
+    """The same model, which gives the vectors of tokens."""
 
-    def __init__(self, model: CrossEncoder) -> None:
-        """ValueError for a model with several scores."""
-        if model.num_labels != 1:
-            raise ValueError(
-                f"the model gives {model.num_labels} scores per pair; rerank needs a model with one"
-            )
-        self.model = model
-        self.prompt = model.resolve_prompt() or ""
+    def run(self, items: Sequence[TextOrIds], group: Any) -> tuple[list[Float32], list[int]]:
+        """The token embeddings of `encode`, float32 (tokens, hidden_size) each."""
+        tokens = self.tokens(items, group)
+        rows = self.pipeline.token_rows_of_tokens(tokens)
+        return rows, [len(ids) for ids in tokens.input_ids]
 
-    def prompted(self, query: str, document: str) -> Pair | str:
-        """A pair as it is tokenized."""
-        return self.model.pipeline.prompted_pair((query, document), self.prompt)
-
-    def size(self, item: Pair | str) -> int:
-        """The number of characters of a pair."""
-        return num_characters(item)
-
-    def run(self, items: Sequence[Any], group: Hashable) -> tuple[Float32, list[int]]:
-        """The score of each pair, float32 (n, 1), and its number of tokens.
-
-        group: None for the scores of `predict`, True for the logits, False for their sigmoid.
-        """
-        tokens = self.model.pipeline.tokenizer(items)
-        logits = self.model.pipeline.rows_of_tokens(tokens)
-        activation = self.model.activation_fn if group is None else sigmoid
-        scores = logits if group is True else np.asarray(activation(logits), np.float32)
-        return scores, [len(ids) for ids in tokens.input_ids]
+    def most_tokens(self, item: TextOrIds) -> int:
+        """A bound of the number of tokens of an item, for its memory."""
+        size = len(item.encode()) if isinstance(item, str) else len(item)
+        return min(self.model.max_seq_length, size + self.num_special_tokens)
 
 
-def check_finite(rows: Float32) -> None:
-    """ApiError for NaN and infinity, which JSON cannot represent."""
-    if not np.isfinite(rows).all():
-        raise ApiError(500, "the model's output is not finite", code="not_finite")
+class SparseEmbedder(TextRunner):
+    """A SparseEncoder behind the queue, which gives the weights of the vocabulary's tokens."""
+
+    model: SparseEncoder
+
+    def run(
+        self, items: Sequence[TextOrIds], group: Any
+    ) -> tuple[list[SparseEmbeddings], list[int]]:
+        """The weights of `encode`, a row of the vocabulary for each item."""
+        tokens = self.tokens(items, group)
+        rows: list[SparseEmbeddings] = []
+        for counts, indices, data in self.pipeline.sparse_rows_of_tokens(tokens):
+            indptr = np.concatenate([[0], counts]).cumsum().astype(np.int64)
+            shape = (len(counts), self.model.get_embedding_dimension())
+            found = SparseEmbeddings(data, indices, indptr, shape)
+            most = self.model.max_active_dims
+            rows.extend(found if most is None else found.largest(most))
+        return rows, [len(ids) for ids in tokens.input_ids]
+
+
+def check_lengths(tokenizer: Tokenizer, items: Sequence[Any], param: str) -> None:
+    """ApiError if a text or a pair is longer than the tokenizer's limit. Lists are token ids."""
+    for index, item in enumerate(items):
+        if not isinstance(item, list) and tokenizer([item]).num_truncated:
+            place = f"{param}[{index}]"
+            limit = tokenizer.max_seq_length
+            raise invalid(f"{place} has over {limit} tokens and must not be truncated", place)
 
 
 def _with_ids(tokens: Tokens, items: Sequence[TextOrIds]) -> Tokens:

@@ -248,6 +248,16 @@ class TextPipeline(TextReader):
             begin = end
         return np.concatenate(parts)
 
+    def token_rows_of_tokens(self, tokens: Tokens) -> list[Float32]:
+        """The token vectors of tokenized texts, float32 (tokens, hidden_size) each, finite or not."""
+        batches = self._cut(tokens, self._budget.max_batch_tokens)
+        return [row for b in batches for row in self._counted(self._token_rows(b), b)]
+
+    def sparse_rows_of_tokens(self, tokens: Tokens) -> list[Any]:
+        """What the model's sparse_rows gives of each batch of tokenized texts, finite or not."""
+        batches = self._cut(tokens, self._budget.max_batch_tokens)
+        return [self._counted(self._sparse_rows(batch), batch) for batch in batches]
+
     # --- one batch ---
 
     def _row(self, text: Text, pooling_start: int) -> Float32:

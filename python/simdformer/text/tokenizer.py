@@ -136,6 +136,15 @@ class Tokenizer:
         other._has_type_ids = any(other._encode(("a", "a") if pairs else "a").type_ids)
         return other
 
+    def truncating(self, side: str | None, max_seq_length: int | None) -> Tokenizer:
+        """A copy that truncates on another side, or to another length; None for no change."""
+        other = copy.copy(self)
+        if side is not None:
+            other.files = self.files._replace(truncation_side=side)
+        if max_seq_length is not None:
+            other._max_seq_length = max_seq_length
+        return other
+
     @property
     def backend(self) -> tokenizers.Tokenizer:
         """The library's tokenizer. Do not change it."""
@@ -164,15 +173,25 @@ class Tokenizer:
                     type_ids[i] = [type_ids[i][k] for k in kept]
         return Tokens(input_ids, type_ids, num_truncated)
 
-    def _encode_all(self, texts: Sequence[str] | Sequence[Pair]) -> Sequence[tokenizers.Encoding]:
+    def encodings(
+        self, texts: Sequence[str], *, add_special_tokens: bool
+    ) -> Sequence[tokenizers.Encoding]:
+        """The library's results for whole texts, with the offsets of tokens in characters."""
+        options = {"pairs": False, "add_special_tokens": add_special_tokens}
+        return self.with_options(self._max_seq_length, **options)._encode_all(texts, offsets=True)
+
+    def _encode_all(
+        self, texts: Sequence[str] | Sequence[Pair], *, offsets: bool = False
+    ) -> Sequence[tokenizers.Encoding]:
         if len(texts) == 1 and num_characters(texts[0]) <= _SHORT_CHARACTERS:
             return [self._encode(texts[0])]
         if not self._pool_works:
             return [self._encode(text) for text in texts]
         try:
-            special = self._add_special_tokens
+            special, library = self._add_special_tokens, self._tokenizer
+            encode = library.encode_batch if offsets else library.encode_batch_fast
             with outside_python(sum(map(num_characters, texts))):
-                return self._tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+                return encode(texts, add_special_tokens=special)
         except BaseException as error:
             if not is_of_library(error):
                 raise
