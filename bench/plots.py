@@ -244,3 +244,20 @@ def plot_roofline(result: dict[str, Any], path: Path) -> None:
     axis.grid(color="#eeeeee")
     figure.legend(fontsize=8, frameon=False, loc="outside right center")
     _save(figure, path)
+
+
+def plot_serve(result: dict[str, Any], path: Path) -> None:
+    """A panel for each kind of text: median and 99th percentile of the time to a response, by load."""
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    rows = result["rows"][::-1]
+    names = [f"{row['server']}: {row['load']}" for row in rows]
+    for axis, kind in zip(axes, ("short", "long"), strict=True):
+        for part, color in (("p99", _PEER_COLOR), ("p50", _OWN_COLOR)):
+            axis.barh(names, [row[f"{kind}_{part}_ms"] for row in rows], color=color, label=part)
+        axis.set_xscale("log")
+        axis.set_xlabel("ms")
+        axis.set_title(f"{kind} texts", fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].legend()
+    _save(figure, path)

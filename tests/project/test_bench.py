@@ -304,3 +304,28 @@ def test_the_table_of_all_classes_is_made_of_their_results():
 
     page = (side_by_side.RESULTS / "README.md").read_text()
     assert page == side_by_side.to_markdown(side_by_side.RESULTS)
+
+
+def test_a_load_of_the_server_is_compared_with_encode_s_cost():
+    import serve
+
+    class Server:
+        name, clock = "x", iter((10.0, 13.0))
+
+        def cpu_seconds(self):
+            return next(self.clock)
+
+        def request(self, text, model):
+            return f"{model} {text}".encode()
+
+    async def answered(load):
+        load.times = {"short": [0.01, 0.03], "long": [0.2]}
+        load.failed = 1
+
+    server = Server()
+    load = serve.Load(server, "m", {"short": ["a"], "long": ["b"]})
+    row = serve.run(load, server, "closed", answered(load), {"short": 0.5, "long": 1.0})
+    assert row["cpu_beside_encode"] == pytest.approx(1.5)  # 3 s where encode takes 2 s
+    assert row["cpu_ms_per_text"] == pytest.approx(1000)
+    assert row["short_p50_ms"] == pytest.approx(20)
+    assert (row["failed"], row["long_p99_ms"]) == (1, pytest.approx(200))
