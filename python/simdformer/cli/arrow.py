@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from simdformer.cli.output import AtomicFile
+    from simdformer.cli.records import Vectors
 
 _ROWS = 4096  # number of rows read at a time
 _ROW_GROUP = 16384
+INT8_REFUSED = "int8 codes are not searched; embed with --dtype float32 or float16"
 _MANIFEST = b"simdformer"  # in the metadata of a file's schema
 
 
@@ -146,7 +148,10 @@ def read_vectors(
             lengths = set(width(column).to_pylist())
             if len(lengths) > 1 or None in lengths:
                 raise CliError(f'{path}: column "{vector}" must hold lists of one length')
-            flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+            values = column.flatten().to_numpy(zero_copy_only=False)
+            if values.dtype == np.int8:
+                raise CliError(f"{path}: {INT8_REFUSED}")
+            flat = values.astype(np.float32)
             yield batch.select(kept).to_pylist(), flat.reshape(batch.num_rows, -1)
     except (OSError, ValueError, NotImplementedError) as error:
         raise CliError(f"cannot read {path}: {reason(error)}") from error
@@ -161,8 +166,11 @@ def _open(path: str) -> Any:
 
 class ParquetWriter:
     """A parquet file with the columns id (optional), source, line, start and end (for chunks), text and
-    embedding. An embedding is a list of fixed size of float32 or float16. The manifest is in the file's
-    metadata."""
+    embedding. An embedding is a list of fixed size of float32, float16 or int8. The manifest is in the file's
+    metadata.
+
+    Row groups have the same size whatever the chunks are, so that a resumed run writes the same bytes.
+    """
 
     def __init__(
         self, file: AtomicFile, dim: int, columns: Columns, manifest: dict[str, Any]
@@ -172,16 +180,20 @@ class ParquetWriter:
         self._metadata = {_MANIFEST: json.dumps(manifest).encode()}
         self._id_type: Any = None
         self._writer: Any = None
-        self._waiting: list[tuple[Sequence[Record], NDArray[np.float32]]] = []
+        self._waiting: list[tuple[Sequence[Record], Vectors]] = []
         self._num_waiting = 0
-        self._item = pa.float16() if columns.dtype == "float16" else pa.float32()
+        self._item = getattr(pa, columns.dtype)()
 
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+    def write(self, records: Sequence[Record], embeddings: Vectors) -> None:
         """Append the rows as row groups."""
-        self._waiting.append((records, embeddings))
-        self._num_waiting += len(records)
-        if self._num_waiting >= _ROW_GROUP:
-            self._flush()
+        begin = 0
+        while begin < len(records):
+            end = begin + _ROW_GROUP - self._num_waiting
+            self._waiting.append((records[begin:end], embeddings[begin:end]))
+            self._num_waiting += len(records[begin:end])
+            begin = end
+            if self._num_waiting == _ROW_GROUP:
+                self._flush()
 
     def finish(self) -> None:
         """Write the pending rows and the footer."""

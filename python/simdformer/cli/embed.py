@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from simdformer.cli.embedding import Chunk
     from simdformer.cli.options import SubParsers
     from simdformer.cli.records import Record
+    from simdformer.cli.writers import Format, VectorWriter
 
 _EPILOG = """\
 INPUT   .txt: one text per line. .jsonl: one object per line. .csv, .tsv: a header and rows. .md: one text.
@@ -34,7 +35,7 @@ INPUT   .txt: one text per line. .jsonl: one object per line. .csv, .tsv: a head
         compressed, .gz or .zst. A folder: the files below it. A pattern: "pages/*.txt". A URI that pyarrow
         knows: s3://bucket/pages. -: standard input.
 OUTPUT  .npy: (texts, dim). .jsonl: {"line", "text", "embedding"} per line. .parquet: the same as columns.
-        -: .jsonl on standard output. With several files "source" is added, with --id "id", with --chunk
+        -: .jsonl on standard output. With --part-rows a folder of such files. With several files "source" is added, with --id "id", with --chunk
         "start" and "end", the characters of the chunk in its text.
 
 Row i of the output is the i-th text of the input. OUTPUT is replaced only when the output is complete.
@@ -43,6 +44,7 @@ examples:
   simdformer embed docs.txt -o docs.npy
   simdformer embed reviews.csv --field body --id key --normalize -o reviews.parquet
   simdformer embed handbook/ --chunk 128 --overlap 16 --resume -o handbook.jsonl
+  simdformer embed s3://bucket/pages --dtype int8 --part-rows 100000 --resume -o vectors.parquet
   simdformer embed papers.jsonl.gz --template "{title}. {abstract}" --on-error skip -o papers.npy
 """
 
@@ -68,9 +70,10 @@ def add_parser(commands: SubParsers) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "float16"),
+        choices=("float32", "float16", "int8"),
         default="float32",
-        help="dtype of the stored vectors (default: %(default)s)",
+        help="dtype of the stored vectors (default: %(default)s); int8: as quantize_embeddings, with the ranges"
+        " of the first 10,000 texts, which are written to OUTPUT.ranges.npy",
     )
     add_input_arguments(parser)
     _add_bulk_arguments(parser)
@@ -101,6 +104,12 @@ def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens that consecutive chunks share (default: 0)",
     )
     add(
+        "--part-rows",
+        type=positive_int,
+        metavar="N",
+        help="make OUTPUT a folder of files of N texts each: part-00000, part-00001 and so on",
+    )
+    add(
         "--resume",
         action="store_true",
         help="save progress beside OUTPUT, and continue an interrupted run",
@@ -120,9 +129,10 @@ def run(args: argparse.Namespace) -> None:
     """Read, embed and write. The output is opened before the model is loaded, so a wrong path fails at
     once."""
     from simdformer.cli.embedding import load_model, warn_of_truncation
+    from simdformer.cli.int8_codes import Int8Codes
     from simdformer.cli.output import open_output
+    from simdformer.cli.parts import PartsFolder
     from simdformer.cli.progress import Progress
-    from simdformer.cli.writers import vector_writer
 
     _check(args)
     fields = Fields(args.field, id=args.id, template=args.template)
@@ -131,7 +141,9 @@ def run(args: argparse.Namespace) -> None:
         corpus = Corpus(args.input, args.format, fields, None if bad is None else bad.note)
         _refuse_same_file(corpus.files, args.output)
         source = stack.enter_context(corpus)
-        file = open_output(args.output)
+        file: Any = open_output(args.output)
+        if args.part_rows:
+            file = PartsFolder(args.output)
         stack.enter_context(file)
         model = load_model(args)
         columns = Columns(
@@ -144,13 +156,18 @@ def run(args: argparse.Namespace) -> None:
         kept = args.resume or args.output.lower().endswith(".parquet")
         manifest = _manifest(args, model) if kept else {}
         dim = model.get_embedding_dimension()
-        writer = vector_writer(args.output, file, dim, columns, manifest)
+        writer = _writer(args, file, (dim, columns, manifest))
         chunks = _chunks(args, model, source, stack, manifest)
+        codes = Int8Codes(dim)
+        if args.dtype == "int8":
+            chunks = codes(chunks)
         with Progress(source, shown=args.progress) as progress:
             for chunk in chunks:
                 writer.write(chunk.records, chunk.embeddings)
                 progress.update(chunk.records, chunk.num_tokens)
         writer.finish()
+        if args.dtype == "int8":
+            codes.save(f"{args.output}.ranges.npy")
     warn_of_truncation(model, progress.num_texts)
     if corpus.num_unknown:
         say(
@@ -158,6 +175,15 @@ def run(args: argparse.Namespace) -> None:
         )
     if bad is not None and bad.count:
         say(f"{progress.num_texts:,} texts embedded, {bad.count:,} records skipped")
+
+
+def _writer(args: argparse.Namespace, file: Any, output: Format) -> VectorWriter:
+    from simdformer.cli.parts import PartsFolder, PartsWriter
+    from simdformer.cli.writers import vector_writer
+
+    if isinstance(file, PartsFolder):
+        return PartsWriter(file, args.part_rows, output)
+    return vector_writer(args.output, file, *output)
 
 
 def _chunks(
@@ -207,6 +233,9 @@ def _check(args: argparse.Namespace) -> None:
     """UsageError for arguments that exclude each other."""
     if args.resume and (args.output == "-" or "-" in args.input):
         raise UsageError("--resume needs files: the input is read again, and the output kept")
+    if args.output == "-" and (args.part_rows or args.dtype == "int8"):
+        option = "--part-rows" if args.part_rows else "--dtype int8"
+        raise UsageError(f"{option} writes several files; OUTPUT must not be -")
     if args.input.count("-") > 1:
         raise UsageError("standard input (-) can be read only once")
     if args.overlap and args.chunk is None:

@@ -12,20 +12,18 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from simdformer import CrossEncoder, SentenceTransformer, SparseEncoder
-    from simdformer.cli.records import Record
+    from simdformer.cli.records import Record, Vectors
 
 Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder", "SparseEncoder")
 
 
 class Chunk(NamedTuple):
-    """Consecutive records, their vectors float32 (len(records), dim), and their number of tokens."""
+    """Consecutive records, their vectors (len(records), dim), float32 or int8 codes, and their number of
+    tokens."""
 
     records: list[Record]
-    embeddings: NDArray[np.float32]
+    embeddings: Vectors
     num_tokens: int
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simdformer.cli.arrow import INT8_REFUSED
 from simdformer.cli.embedding import Chunk
 from simdformer.cli.errors import CliError, UsageError
 from simdformer.cli.identity import identity
@@ -90,6 +91,8 @@ def _table_chunks(path: str, model: SentenceTransformer, name: str, field: str) 
         for records, rows in batches:
             if rows.shape[1:] != width:
                 raise CliError(f"{file}: expected vectors {width}, got {rows.shape[1:]}")
+            if kind == "jsonl" and (rows == np.rint(rows)).all():
+                raise CliError(f"{file}: {INT8_REFUSED}")
             yield Chunk(records, rows, 0)
 
 

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 from string import Formatter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simdformer.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[Any]  # float32, or int8 codes
 
 DEFAULT_FIELD = "text"
 

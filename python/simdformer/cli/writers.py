@@ -15,23 +15,25 @@ from simdformer.cli.records import Columns
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from simdformer.cli.records import Record, Vectors
 
-    from simdformer.cli.records import Record
+
+# The dimension of vectors, the columns, and the manifest.
+Format = tuple[int, Columns, dict[str, Any]]
 
 
 class VectorWriter(Protocol):
     """Writes vectors chunk by chunk."""
 
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
-        """embeddings: float32 (len(records), dim)."""
+    def write(self, records: Sequence[Record], embeddings: Vectors) -> None:
+        """embeddings: (len(records), dim)."""
 
     def finish(self) -> None:
         """Called once, after the last chunk."""
 
 
 class NpyWriter:
-    """A float32 or float16 array (texts, dim). Its number of rows is written into the header at the end.
+    """An array (texts, dim) of float32, float16 or int8. Its number of rows is written into the header at the end.
 
     The length of an .npy header does not depend on the number of rows: NumPy pads it so that the first axis
     can grow (numpy.lib.format.GROWTH_AXIS_MAX_DIGITS).
@@ -44,7 +46,7 @@ class NpyWriter:
         self._rows = 0
         self._write_header()
 
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+    def write(self, records: Sequence[Record], embeddings: Vectors) -> None:
         """Append the rows."""
         del records
         self._file.write(np.ascontiguousarray(embeddings, dtype=self._dtype).view(np.uint8).data)
@@ -73,10 +75,10 @@ class JsonlWriter:
     ) -> None:
         self._file, self._columns = file, Columns() if columns is None else columns
         # Nine significant digits restore every float32 exactly, five every float16.
-        digits = "%.9g" if self._columns.dtype == "float32" else "%.5g"
+        digits = {"float32": "%.9g", "float16": "%.5g", "int8": "%d"}[self._columns.dtype]
         self._vector = "[" + ", ".join([digits] * dim) + "]"
 
-    def write(self, records: Sequence[Record], embeddings: NDArray[np.float32]) -> None:
+    def write(self, records: Sequence[Record], embeddings: Vectors) -> None:
         """Append the lines."""
         rows = embeddings.astype(self._columns.dtype, copy=False).tolist()
         lines = (

@@ -1,0 +1,217 @@
+"""simdformer embed: a folder of parts, and int8 codes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from simdformer import SentenceTransformer
+from simdformer.cli import int8_codes, main, parts
+from simdformer.util import quantize_embeddings
+from tests.support.model_fixtures import write_model
+
+TEXTS = [f"text {'abcdefghij'[i % 10]} of {'klmnopqrst'[i // 10]}" for i in range(100)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def vectors(folder):
+    return SentenceTransformer(folder).encode(TEXTS)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "in" / "corpus.txt"
+    path.parent.mkdir()
+    path.write_text("\n".join(TEXTS))
+    return path
+
+
+def embed(corpus, folder, out, *arguments):
+    return main(["embed", str(corpus), "--model", str(folder), "-o", str(out), *arguments])
+
+
+def read(path):
+    if path.suffix == ".npy":
+        return np.load(path)
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line)["embedding"] for line in path.read_text().splitlines()]
+        return np.array(rows)
+    table = pytest.importorskip("pyarrow.parquet").read_table(path)
+    return np.array(table["embedding"].to_pylist())
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+def test_parts_hold_as_many_texts_each_in_order(tmp_path, corpus, folder, vectors, suffix):
+    out = tmp_path / f"out.{suffix}"
+    assert embed(corpus, folder, out, "--part-rows", "30") == 0
+    found = sorted(out.iterdir())
+    assert [path.name for path in found] == [f"part-0000{i}.{suffix}" for i in range(4)]
+    rows = [read(path) for path in found]
+    assert [len(part) for part in rows] == [30, 30, 30, 10]
+    np.testing.assert_array_equal(np.concatenate(rows).astype(np.float32), vectors)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", f"out.{suffix}"]
+
+
+def test_no_text_is_one_empty_part(tmp_path, folder):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    assert embed(empty, folder, tmp_path / "out.npy", "--part-rows", "5") == 0
+    assert np.load(tmp_path / "out.npy" / "part-00000.npy").shape == (0, 20)
+
+
+def test_a_folder_of_parts_is_replaced_as_a_whole(tmp_path, corpus, folder):
+    out = tmp_path / "out.npy"
+    assert embed(corpus, folder, out, "--part-rows", "10") == 0
+    assert embed(corpus, folder, out, "--part-rows", "60") == 0
+    assert sorted(path.name for path in out.iterdir()) == ["part-00000.npy", "part-00001.npy"]
+
+
+def test_after_an_error_the_folder_is_as_before(tmp_path, corpus, folder, monkeypatch):
+    out = tmp_path / "out.npy"
+    assert embed(corpus, folder, out, "--part-rows", "10") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts.PartsWriter, "finish", fail)
+    assert embed(corpus, folder, out, "--part-rows", "60") == 130
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.npy"]
+
+
+def test_what_is_no_part_is_never_removed(tmp_path, corpus, folder, capsys):
+    out = tmp_path / "out.npy"
+    out.mkdir()
+    (out / "letters.txt").write_text("dear")
+    assert embed(corpus, folder, out, "--part-rows", "10") == 1
+    assert "it holds letters.txt, which is not a part" in capsys.readouterr().err
+    assert (out / "letters.txt").read_text() == "dear"
+    file = tmp_path / "file.npy"
+    file.write_text("x")
+    assert embed(corpus, folder, file, "--part-rows", "10") == 1
+    assert "it is a file, and --part-rows makes a folder" in capsys.readouterr().err
+
+
+def test_two_runs_of_one_folder_are_refused(tmp_path, corpus, folder, capsys):
+    with parts.PartsFolder(str(tmp_path / "out.npy")):
+        assert embed(corpus, folder, tmp_path / "out.npy", "--part-rows", "10") == 1
+    assert "another run writes the same output" in capsys.readouterr().err
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path, corpus, folder):
+    left = tmp_path / ".out.npy.parts"
+    left.mkdir()
+    (left / "part-00009.npy").write_text("x")
+    assert embed(corpus, folder, tmp_path / "out.npy", "--part-rows", "60") == 0
+    assert len(list((tmp_path / "out.npy").iterdir())) == 2
+    assert not left.exists()
+
+
+def test_a_resumed_run_makes_the_same_parts(tmp_path, corpus, folder, monkeypatch):
+    pytest.importorskip("pyarrow")
+    options = ("--part-rows", "30", "--resume", "--dtype", "int8")
+    monkeypatch.setattr(int8_codes, "_CALIBRATION_TEXTS", 40)
+    assert embed(corpus, folder, tmp_path / "whole.parquet", *options) == 0
+    finish = parts.PartsWriter.finish
+
+    def fail(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts.PartsWriter, "finish", fail)
+    assert embed(corpus, folder, tmp_path / "out.parquet", *options) == 130
+    monkeypatch.setattr(parts.PartsWriter, "finish", finish)
+    assert embed(corpus, folder, tmp_path / "out.parquet", *options) == 0
+    for path in (tmp_path / "whole.parquet").iterdir():
+        assert (tmp_path / "out.parquet" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+def test_int8_codes_are_those_of_quantize_embeddings(tmp_path, corpus, folder, vectors, suffix):
+    out = tmp_path / f"out.{suffix}"
+    assert embed(corpus, folder, out, "--dtype", "int8") == 0
+    found = read(out)
+    np.testing.assert_array_equal(found, quantize_embeddings(vectors, "int8"))
+    if suffix != "jsonl":
+        assert suffix == "parquet" or found.dtype == np.int8
+    ranges = np.load(tmp_path / f"out.{suffix}.ranges.npy")
+    np.testing.assert_array_equal(ranges, [vectors.min(axis=0), vectors.max(axis=0)])
+
+
+def test_ranges_are_those_of_the_first_texts(
+    tmp_path, corpus, folder, vectors, monkeypatch, capsys
+):
+    monkeypatch.setattr(int8_codes, "_CALIBRATION_TEXTS", 20)
+    assert embed(corpus, folder, tmp_path / "out.npy", "--dtype", "int8") == 0
+    ranges = np.load(tmp_path / "out.npy.ranges.npy")
+    expected = quantize_embeddings(vectors, "int8", ranges=ranges)
+    np.testing.assert_array_equal(ranges, [vectors[:20].min(axis=0), vectors[:20].max(axis=0)])
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    assert "the ranges of int8 are those of 20 texts" in capsys.readouterr().err
+
+
+def test_int8_of_one_text_is_refused(tmp_path, folder, capsys):
+    one = tmp_path / "one.txt"
+    one.write_text("a")
+    assert embed(one, folder, tmp_path / "out.npy", "--dtype", "int8") == 1
+    assert "needs at least two texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--part-rows", "5"], ["--dtype", "int8"]])
+def test_several_files_do_not_go_to_standard_output(corpus, folder, capsys, arguments):
+    with pytest.raises(SystemExit):
+        embed(corpus, folder, "-", *arguments)
+    assert "OUTPUT must not be -" in capsys.readouterr().err
+
+
+def test_row_groups_of_parquet_do_not_depend_on_chunks(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    from simdformer.cli import arrow
+    from simdformer.cli.output import AtomicFile
+    from simdformer.cli.records import Columns, Record
+
+    monkeypatch.setattr(arrow, "_ROW_GROUP", 8)
+    rows = np.arange(60, dtype=np.float32).reshape(20, 3)
+    records = [Record(f"t{i}", i) for i in range(20)]
+    for name, size in (("one", 20), ("other", 3)):
+        with AtomicFile(str(tmp_path / name)) as file:
+            writer = arrow.ParquetWriter(file, 3, Columns(), {})
+            for begin in range(0, 20, size):
+                writer.write(records[begin : begin + size], rows[begin : begin + size])
+            writer.finish()
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
+def test_a_search_in_int8_codes_is_refused(tmp_path, corpus, folder, capsys, suffix):
+    out = tmp_path / f"out.{suffix}"
+    assert embed(corpus, folder, out, "--dtype", "int8") == 0
+    texts = ["--in", str(corpus)] if suffix == "npy" else []
+    arguments = ["search", "text", *texts, "--embeddings", str(out), "--model", str(folder)]
+    assert main(arguments) == 1
+    assert "int8" in capsys.readouterr().err
+
+
+def test_a_search_reads_a_folder_of_parts(tmp_path, corpus, folder, capsys):
+    pytest.importorskip("pyarrow")
+    out = tmp_path / "out.parquet"
+    assert embed(corpus, folder, out, "--part-rows", "30") == 0
+    arguments = [
+        "search",
+        TEXTS[77],
+        "--embeddings",
+        str(out),
+        "--model",
+        str(folder),
+        "--top",
+        "1",
+    ]
+    assert main(arguments) == 0
+    assert TEXTS[77] in capsys.readouterr().out
