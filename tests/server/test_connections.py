@@ -252,7 +252,7 @@ def test_no_connection_is_closed_whose_bytes_are_unread(app):
         # As in a busy event loop: the bytes have arrived, but are not read yet.
         waiting.loop.call_soon_threadsafe(waiting.transport.pause_reading)
         first.sendall(GOOD)
-        wait_until(waiting._has_unread_bytes)
+        wait_until(waiting.has_unread_bytes)
         refused = asked(port, GOOD)
         assert status(refused) == 503
         assert b"\r\nretry-after: 1\r\n" in refused.lower()

@@ -160,7 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         others = [c for c in connected if c.state not in ("answer", "closing") and c is not self]
         oldest = heapq.nsmallest(_MOST_LOOKED_AT, others, key=lambda c: c.since)
-        silent = next((c for c in oldest if not c._has_unread_bytes()), None)
+        silent = next((c for c in oldest if not c.has_unread_bytes()), None)
         if silent:
             silent.transport.abort()
         elif refused < self.limits.connections:  # more of them get no reason
@@ -168,7 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
-    def _has_unread_bytes(self) -> bool:
+    def has_unread_bytes(self) -> bool:
         """Whether the client waits for the server: under load bytes arrive before they are read."""
         if sys.platform == "win32":
             return False
