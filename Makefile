@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE \
 # Number of test processes: use one per core; each takes up to 2 GB.
 JOBS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
-QUICK := -m "not slow and not parity and not pages and not ecosystem and not stores"
+QUICK := -m "not slow and not parity and not pages and not ecosystem and not stores and not ray"
 # The tests of `make test`, such as tests/nn.
 TESTS ?=
 SANITIZE_TESTS ?= tests
@@ -46,7 +46,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: coverage help demo dev docs test fuzz soak test-openmp test-arm64 test-arm64-dot level slow pages parity stores bench lint sanitize tsan clean
+.PHONY: coverage help demo dev docs test fuzz soak test-openmp test-arm64 test-arm64-dot level slow pages parity stores ray image bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,10 +123,10 @@ test-arm64-dot: $(STAMPS)/group-test  ## The kernels of test-arm64 at one level,
 	wait $$first && wait $$second
 
 level: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that depend on the instruction set level, at LEVEL
-	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages and not ecosystem and not stores"
+	SIMDFORMER_ISA=$(LEVEL) $(PYTEST) -m "level and not slow and not parity and not pages and not ecosystem and not stores and not ray"
 
 slow: $(STAMPS)/group-test $(STAMPS)/model  ## Run the tests that are not in the quick suite
-	$(PYTEST) -m "slow and not parity and not pages and not ecosystem and not stores"
+	$(PYTEST) -m "slow and not parity and not pages and not ecosystem and not stores and not ray"
 
 pages: $(STAMPS)/group-test $(STAMPS)/group-pages $(STAMPS)/model docs  ## Test the documentation site and the pages of explain in headless Chromium
 	$(BIN)/python -m pytest -m pages
@@ -171,6 +171,12 @@ reference-tests:  ## Run the tests of the sentence-transformers checkout REFEREN
 
 stores: $(STAMPS)/group-test $(STAMPS)/group-stores $(STAMPS)/model  ## Test FAISS, Qdrant and sqlite-vec with our vectors (installs them)
 	$(BIN)/python -m pytest -m stores -W default tests/stores tests/project/test_docs.py
+
+ray: $(STAMPS)/group-test $(STAMPS)/group-ray $(STAMPS)/model  ## Test simdformer.ray on a cluster of two nodes on this machine (installs Ray)
+	$(BIN)/python -m pytest -m ray tests/cluster
+
+image: $(STAMPS)/package $(STAMPS)/model  ## Run the steps of deploy/Dockerfile without Docker (Linux, as root), and try the result
+	$(BIN)/python tools/rehearse_image.py build/image
 
 fuzz: $(STAMPS)/group-test  ## Load FUZZ randomly damaged model folders and make FUZZ_CALLS random calls; errors must name the cause
 	$(BIN)/python -m tests.fuzz.folders --count $(FUZZ) --seed $(FUZZ_SEED)

@@ -22,6 +22,7 @@ MODULES = (
     "simdformer.generation",
     "simdformer.explain",
     "simdformer.util",
+    "simdformer.ray",
 )
 # Codes of numpydoc (numpydoc.validate.ERROR_MSGS) that are not applied: docstrings start on the line of the
 # quotes; summaries and descriptions may start with a formula or a dtype; parameters may be grouped in another

@@ -84,6 +84,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "multi_vector_encoder.py": ("drop_in", "folder", "text", "util"),
     "sparse_embeddings.py": (),
     "sparse_encoder.py": ("drop_in", "folder", "functional", "sparse_embeddings", "text", "util"),
+    "ray/": (*FOLDER, *PUBLIC, "ray"),
     "__init__.py": (
         "_core",
         "build_info",
@@ -109,7 +110,7 @@ FURTHER = {
 
 # These use the public classes like any other program. The names on the right have an underscore but are
 # documented.
-USES_PUBLIC_MEMBERS = ("cli/", "explain/", "server/")
+USES_PUBLIC_MEMBERS = ("cli/", "explain/", "ray/", "server/")
 DOCUMENTED = ("_ArgumentGroup", "_SubParsersAction", "_exit", "_replace")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
