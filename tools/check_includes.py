@@ -2,8 +2,8 @@
 
     python tools/check_includes.py [ROOT]
 
-C++: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table; bindings -> layers, the
-kernel table.
+C++: simd -> intrinsics; kernels -> simd; isa -> kernels; layers -> base, the kernel table; model_file -> layers, the
+kernel table; c_api -> model_file; bindings -> layers, model_file, the kernel table.
 
 Python: checkpoint, functional, text -> _core; nn -> these; int8 -> nn, models; models -> nn, checkpoint;
 generation -> nn, functional; folder -> models, int8, text; util -> folder; drop_in -> folder, util;
@@ -31,7 +31,9 @@ CPP = {
     "isa/dispatch": ("isa/", "kernels/kernels.h", "base/"),
     "isa/levels": ("isa/", "kernels/kernels.h", "base/"),
     "layers/": ("layers/", "base/", *TABLE),
-    "bindings/": ("bindings/", "layers/", "base/", *TABLE),
+    "model_file/": ("model_file/", "layers/", "base/", *TABLE),
+    "c_api/": ("c_api/", "model_file/reader.h", "base/"),
+    "bindings/": ("bindings/", "model_file/writer.h", "layers/", "base/", *TABLE),
 }
 # These files are compiled once per ISA. The linker might keep the copy of a standard-library function that
 # was compiled with AVX-512, for all CPUs. So only types and intrinsics are allowed.
@@ -104,6 +106,7 @@ PYTHON: dict[str, tuple[str, ...]] = {
 FURTHER = {
     "cli/identity.py": ("folder",),
     "cli/embedding.py": ("folder",),
+    "cli/export.py": ("drop_in", "folder"),
     "cli/info.py": ("checkpoint", "folder", "models"),
     "cli/quantize.py": ("int8",),
 }

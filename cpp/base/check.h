@@ -2,17 +2,27 @@
 // Argument checks of the layers: std::invalid_argument (ValueError in Python) with the numbers.
 #pragma once
 
-#include <sstream>
+#include <concepts>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace simdformer {
 
+// Not by streams: a wheel that holds the C++ library would be a tenth larger for them.
+inline void append(std::string& text, std::string_view part) { text += part; }
+inline void append(std::string& text, char part) { text += part; }
+void append(std::string& text, double part);  // 6 digits
+template <std::integral T>
+void append(std::string& text, T part) {
+  text += std::to_string(part);
+}
+
 template <typename... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream out;
-  (out << ... << parts);
-  return out.str();
+  std::string text;
+  (append(text, parts), ...);
+  return text;
 }
 
 // The message says what was given, what was expected, and which argument it is.

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
+#include <memory>
 #include <string_view>
 
 #include "base/check.h"
@@ -23,20 +23,45 @@ double smaller_limit(double a, double b) {
   return std::min(a, b);
 }
 
+// The first bytes of a file; empty if there is none.
+std::string contents(const std::string& path) {
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  const std::unique_ptr<std::FILE, Close> file(std::fopen(path.c_str(), "rb"));
+  std::string text(file ? 65536 : 0, '\0');
+  if (file) text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  return text;
+}
+
+// What is before a separator, which is taken off the text along with it.
+std::string_view cut(std::string_view& text, char separator) {
+  const size_t end = std::min(text.find(separator), text.size());
+  const std::string_view part = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return part;
+}
+
+// Microseconds, or 0: "max" and -1 are no limit.
+double microseconds(std::string_view text) {
+  int64_t number = 0;
+  std::from_chars(text.data(), text.data() + text.size(), number);
+  return static_cast<double>(std::max<int64_t>(number, 0));
+}
+
+double ratio(double quota, double period) { return period > 0 ? quota / period : 0; }
+
 // "200000 100000" or "max 100000"
 double read_cpu_max(const std::string& file) {
-  std::ifstream in(file);
-  double quota = 0;
-  double period = 0;
-  return in >> quota >> period && quota > 0 && period > 0 ? quota / period : 0;
+  const std::string text = contents(file);
+  std::string_view rest(text);
+  const double quota = microseconds(cut(rest, ' '));
+  return ratio(quota, microseconds(rest));
 }
 
 double read_cfs_quota(const std::string& folder) {
-  std::ifstream quota_in(folder + "/cpu.cfs_quota_us");
-  std::ifstream period_in(folder + "/cpu.cfs_period_us");
-  double quota = 0;
-  double period = 0;
-  return quota_in >> quota && period_in >> period && quota > 0 && period > 0 ? quota / period : 0;
+  return ratio(microseconds(contents(folder + "/cpu.cfs_quota_us")),
+               microseconds(contents(folder + "/cpu.cfs_period_us")));
 }
 
 // The lowest limit, from the process's own group up to the root of the hierarchy.
@@ -50,10 +75,9 @@ double limit_up_the_tree(const std::string& mount, std::string group, Read read)
   return limit;
 }
 
-bool lists_cpu_controller(const std::string& controllers) {
-  std::stringstream in(controllers);
-  for (std::string name; std::getline(in, name, ',');) {
-    if (name == "cpu") return true;
+bool lists_cpu_controller(std::string_view controllers) {
+  while (!controllers.empty()) {
+    if (cut(controllers, ',') == "cpu") return true;
   }
   return false;
 }
@@ -87,15 +111,15 @@ ThreadCount read_thread_count() {
 }  // namespace
 
 double cgroup_cpu_limit(const std::string& root) {
-  std::ifstream groups(root + "/proc/self/cgroup");
+  const std::string groups = contents(root + "/proc/self/cgroup");
   double limit = 0;
   // Lines are "0::/group" (v2) or "4:cpu,cpuacct:/group" (v1).
-  for (std::string line; std::getline(groups, line);) {
-    const size_t first = line.find(':');
-    const size_t second = line.find(':', first + 1);
-    if (first == std::string::npos || second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const std::string group = line.substr(second + 1);
+  for (std::string_view rest(groups); !rest.empty();) {
+    std::string_view line = cut(rest, '\n');
+    if (std::count(line.begin(), line.end(), ':') < 2) continue;
+    cut(line, ':');
+    const std::string_view controllers = cut(line, ':');
+    const std::string group(line);
     const std::string mount = root + "/sys/fs/cgroup";
     if (controllers.empty()) {
       const auto read = [](const std::string& dir) { return read_cpu_max(dir + "/cpu.max"); };

@@ -82,19 +82,12 @@ Shared<Positions> make_positions(const py::object& relative, size_t relative_cen
                                  const py::object& cos, const py::object& sin, bool interleaved,
                                  Shared<RelativeEmbeddings> embeddings) {
   auto p = std::make_shared<Positions>();
-  p->max_length = SIZE_MAX;
-  // Distances from -center to size - center - 1 must cover positions up to both ends.
-  const auto limit = [&](size_t center, size_t size) {
-    check(center < size, "there are ", size, " distances, distance 0 cannot be number ", center);
-    p->max_length = std::min({p->max_length, center + 1, size - center});
-  };
   if (!relative.is_none()) {
     const FloatArray bias = float_array("relative", relative, 2);
     p->relative = copied(bias);
     p->relative_heads = static_cast<size_t>(bias.shape(0));
-    p->relative_size = static_cast<size_t>(bias.shape(1));
     p->relative_center = relative_center;
-    limit(relative_center, p->relative_size);
+    check(bias.size() > 0, "relative is empty");
   }
   if (!cos.is_none()) {
     const FloatArray c = float_array("cos", cos, 2);
@@ -105,20 +98,17 @@ Shared<Positions> make_positions(const py::object& relative, size_t relative_cen
     p->cos = copied(c);
     p->sin = copied(s);
     p->pairs = static_cast<size_t>(c.shape(1));
-    p->max_length = std::min(p->max_length, static_cast<size_t>(c.shape(0)));
   }
   p->interleaved = interleaved;
   p->embeddings = embeddings;
-  if (embeddings) limit(embeddings->center, embeddings->rows.size());
-  if (p->max_length == SIZE_MAX) p->max_length = 0;
+  set_lengths(*p);
   return p;
 }
 
 // A table (heads or 1, table rows, features) as one Linear per head.
-std::vector<Linear> tables(const char* name, const py::object& table, size_t& num_rows) {
+std::vector<Linear> tables(const char* name, const py::object& table) {
   if (table.is_none()) return {};
   const FloatArray array = float_array(name, table, 3);
-  num_rows = std::min(num_rows, static_cast<size_t>(array.shape(1)));
   return projections(name, table, py::none(), static_cast<size_t>(array.shape(0)),
                      static_cast<size_t>(array.shape(2)));
 }
@@ -130,14 +120,9 @@ Shared<RelativeEmbeddings> make_embeddings(const py::object& rows, size_t center
                                            const py::object& content_bias,
                                            const py::object& position_bias) {
   auto e = std::make_shared<RelativeEmbeddings>();
-  size_t num_rows = SIZE_MAX;
-  size_t value_dim = SIZE_MAX;
-  e->query_tables = tables("query_table", query_table, num_rows);
-  e->key_tables = tables("key_table", key_table, num_rows);
-  e->value_tables = tables("value_table", value_table, value_dim);
-  if (!e->value_tables.empty()) {
-    num_rows = std::min(num_rows, e->value_tables[0].in_features());
-  }
+  e->query_tables = tables("query_table", query_table);
+  e->key_tables = tables("key_table", key_table);
+  e->value_tables = tables("value_table", value_table);
   if (!content_bias.is_none()) {
     e->content_bias = copied(float_array("content_bias", content_bias, 2));
   }
@@ -146,10 +131,7 @@ Shared<RelativeEmbeddings> make_embeddings(const py::object& rows, size_t center
   }
   e->rows = id_vector("rows", rows);
   e->center = center;
-  for (const int32_t row : e->rows) {
-    check(row >= 0 && static_cast<size_t>(row) < num_rows, "rows holds ", row, ", outside [0, ",
-          num_rows, ")");
-  }
+  check_rows(*e);
   return e;
 }
 

@@ -7,6 +7,7 @@
 #include "bindings/names.h"
 #include "bindings/stack_arguments.h"
 #include "layers/parts/max_sim.h"
+#include "model_file/writer.h"
 
 namespace simdformer::bindings {
 namespace {
@@ -19,6 +20,7 @@ struct PooledStack {
   PoolingHead head;
 
   size_t embedding_dimension() const { return head.embedding_dimension(); }
+  model_file::ModelView view() const { return {.stack = *stack, .pooling = &head}; }
   PooledSink sink(const Source& source, size_t pooling_start, Matrix out) const {
     return {source.cu_seqlens, head, pooling_start, out};
   }
@@ -30,6 +32,7 @@ struct VocabularyStack {
   VocabularyHead head;
 
   size_t embedding_dimension() const { return head.out_features(); }
+  model_file::ModelView view() const { return {.stack = *stack, .vocabulary = &head}; }
   VocabularySink sink(const Source& source, size_t, Matrix out) const {
     return {source.cu_seqlens, head, out};
   }
@@ -58,6 +61,20 @@ FloatArray encode(const Stack& self, const py::object& input_ids, const py::obje
     self.stack->forward(call, num_threads, stop_check, sink);
   });
   return out;
+}
+
+// columns: that a row keeps, 0 for all.
+template <typename Stack>
+void save(const Stack& self, const py::object& write, size_t columns,
+          const std::string& activation) {
+  const size_t width = self.embedding_dimension();
+  check(columns <= width, "columns is ", columns, ", rows have ", width);
+  model_file::ModelView view = self.view();
+  view.output = {.columns = columns == 0 ? width : columns,
+                 .activation = by_name("activation", activation, kActivations)};
+  model_file::write_model(view, [&](const void* data, size_t size) {
+    write(py::memoryview::from_memory(data, static_cast<py::ssize_t>(size)));
+  });
 }
 
 std::vector<Pooling> poolings(const std::vector<std::string>& names) {
@@ -157,7 +174,9 @@ void def_encode(py::class_<Stack, Shared<Stack>>& type) {
            arg("token_type_ids") = py::none(), py::kw_only(), arg("pooling_start") = 0,
            arg("head_masks") = Arrays{}, arg("self_weights") = Arrays{},
            arg("weights_heads") = std::vector<std::vector<int32_t>>{},
-           arg("head_outputs") = Arrays{}, arg("hidden_states") = Arrays{}, arg("num_threads") = 0);
+           arg("head_outputs") = Arrays{}, arg("hidden_states") = Arrays{}, arg("num_threads") = 0)
+      .def("save", &save<Stack>, arg("write"), py::kw_only(), arg("columns") = 0,
+           arg("activation") = "identity");
 }
 
 }  // namespace

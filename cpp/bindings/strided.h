@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <array>
-#include <ostream>
+#include <string>
 
 #include "bindings/numpy.h"
 #include "layers/attention/attention_call.h"
@@ -18,9 +18,7 @@ using Extents = std::array<size_t, 4>;  // batch, heads, rows, cols
 // longer than all checks of a small call.
 struct ShapeOf {
   const py::array& array;
-  friend std::ostream& operator<<(std::ostream& out, const ShapeOf& shape) {
-    return out << shape_of(shape.array);
-  }
+  friend void append(std::string& text, const ShapeOf& shape) { text += shape_of(shape.array); }
 };
 
 // Checks rank 4, elements of T, and a contiguous last dimension. Each extent must have the expected

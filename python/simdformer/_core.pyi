@@ -4,7 +4,7 @@
 # raises TypeError and a wrong shape ValueError, with the name of the argument. num_threads=0 means
 # num_threads(). Layers copy (and pack) their weights.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -137,6 +137,15 @@ class PooledStack:
         hidden_states: Sequence[Float32 | None] = (),
         num_threads: int = 0,
     ) -> Float32: ...
+    # Calls write with the bytes of a file for the library for C. columns: that a row keeps, 0 for all.
+    # activation: of the kept columns.
+    def save(
+        self,
+        write: Callable[[memoryview], object],
+        *,
+        columns: int = 0,
+        activation: str = "identity",
+    ) -> None: ...
 
 # One row over the vocabulary per sequence. vocabulary: None for the layer that holds the word embeddings.
 class VocabularyStack:
@@ -166,6 +175,13 @@ class VocabularyStack:
         hidden_states: Sequence[Float32 | None] = (),
         num_threads: int = 0,
     ) -> Float32: ...
+    def save(
+        self,
+        write: Callable[[memoryview], object],
+        *,
+        columns: int = 0,
+        activation: str = "identity",
+    ) -> None: ...
 
 def pool_rows(
     rows: Float32,

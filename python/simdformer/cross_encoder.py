@@ -328,6 +328,13 @@ class CrossEncoder(TextModel):
             )
         return scores[:, 0] if self.num_labels == 1 else scores
 
+    def _exported_output(self) -> dict[str, Any]:
+        function = self.activation_fn
+        kernel = function.kernel if isinstance(function, TorchActivation) else None
+        if kernel is None:
+            raise ValueError(f"activation_fn {function!r} has no kernel, so it cannot be exported")
+        return {"activation": kernel}
+
     def _settings_files(self) -> dict[str, Any]:
         function = self.activation_fn
         if not isinstance(function, TorchActivation):

@@ -145,6 +145,14 @@ class SparseEncoder(TaskModel):
             f" max_seq_length={self.max_seq_length})"
         )
 
+    def _exported_output(self) -> dict[str, Any]:
+        if self.max_active_dims is not None:
+            raise ValueError(
+                f"max_active_dims={self.max_active_dims} cannot be exported: a file's rows are whole;"
+                " set it to None"
+            )
+        return {}
+
     def get_embedding_dimension(self) -> int:
         """Return the length of a row: the size of the vocabulary."""
         return self.pipeline.width

@@ -166,7 +166,7 @@ def test_help_has_examples(capsys, command):
     assert f"\nexamples:\n  {' '.join(['simdformer', *command])}" in shown
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["search", "x"], ["info", "--top", "3"]])
+@pytest.mark.parametrize("arguments", [["fly"], ["search", "x"], ["info", "--top", "3"]])
 def test_wrong_usage_exits_with_2(arguments):
     with pytest.raises(SystemExit) as leaving:
         main(arguments)

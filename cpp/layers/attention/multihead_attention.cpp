@@ -31,6 +31,13 @@ MultiheadAttention::MultiheadAttention(Parts parts, const AttentionOptions& opti
 void MultiheadAttention::check_projections() {
   check(num_inputs() >= 1 && num_inputs() <= 3, "MultiheadAttention: projections has ",
         num_inputs(), " groups, expected 1 to 3");
+  for (const LinearGroup& group : parts_.projections) {
+    check(!group.empty(), "projections contains an empty group");
+    for (const auto& linear : group) {
+      check(linear->in_features() == group[0]->in_features(), "projections: a group's maps take ",
+            group[0]->in_features(), " and ", linear->in_features(), " features");
+    }
+  }
   const size_t heads = options_.num_heads;
   const size_t kv_heads = options_.num_kv_heads;
   size_t features[3] = {};

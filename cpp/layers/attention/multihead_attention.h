@@ -87,6 +87,8 @@ class MultiheadAttention {
 
   MultiheadAttention(Parts parts, const AttentionOptions& options);
 
+  const Parts& parts() const { return parts_; }
+  const AttentionOptions& options() const { return options_; }
   size_t embed_dim() const { return parts_.output->out_features(); }
   size_t query_dim() const { return in_features(parts_.projections[0]); }
   size_t key_dim() const { return in_features(key_group()); }

@@ -30,4 +30,8 @@ struct Positions {
   bool rotary() const { return pairs > 0; }
 };
 
+// Sets relative_size and max_length by the other members. Throws std::invalid_argument unless the
+// tables have the same length and distance 0.
+void set_lengths(Positions& positions);
+
 }  // namespace simdformer

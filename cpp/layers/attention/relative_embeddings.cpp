@@ -190,6 +190,26 @@ class RelativeStrip {
 
 }  // namespace
 
+void check_rows(const RelativeEmbeddings& e) {
+  size_t num_rows = SIZE_MAX;
+  const auto limit = [&](const std::vector<Linear>& tables, size_t (Linear::*rows)() const) {
+    for (const Linear& table : tables) {
+      check(table.in_features() == tables[0].in_features() &&
+                table.out_features() == tables[0].out_features() && !table.is_int8() &&
+                !table.is_bfloat16(),
+            "the tables of relative positions must be float32 of one size");
+      num_rows = std::min(num_rows, (table.*rows)());
+    }
+  };
+  limit(e.query_tables, &Linear::out_features);
+  limit(e.key_tables, &Linear::out_features);
+  limit(e.value_tables, &Linear::in_features);
+  for (const int32_t row : e.rows) {
+    check(row >= 0 && static_cast<size_t>(row) < num_rows, "rows holds ", row, ", outside [0, ",
+          num_rows, ")");
+  }
+}
+
 void check_sizes(const RelativeEmbeddings& e, size_t num_heads, size_t head_dim) {
   const auto check_tables = [&](const char* name, const std::vector<Linear>& tables, bool values) {
     if (tables.empty()) return;

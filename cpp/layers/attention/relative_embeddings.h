@@ -26,6 +26,9 @@ struct RelativeEmbeddings {
   size_t center = 0;
 };
 
+// Throws std::invalid_argument unless the heads' tables are of one size and hold all rows.
+void check_rows(const RelativeEmbeddings& embeddings);
+
 // Throws std::invalid_argument unless the tables match an attention of these sizes.
 void check_sizes(const RelativeEmbeddings& embeddings, size_t num_heads, size_t head_dim);
 

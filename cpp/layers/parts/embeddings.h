@@ -30,6 +30,10 @@ class Embeddings {
   size_t max_positions() const { return position_ids_.size() - first_position_; }
   // The layer that replaces word; null if there is none.
   const std::shared_ptr<const Linear>& head() const { return head_; }
+  size_t width() const { return width_; }
+  const std::shared_ptr<const LayerNorm>& norm() const { return norm_; }
+  std::optional<size_t> padding_idx() const { return padding_idx_; }
+  const std::shared_ptr<const Linear>& projection() const { return projection_; }
   // (.., width); no rows if there is no table.
   ConstMatrix word() const { return table(word_); }
   ConstMatrix position() const { return table(position_); }

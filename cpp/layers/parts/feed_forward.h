@@ -27,6 +27,14 @@ class FeedForward {
   size_t hidden_size() const { return down_->out_features(); }
   size_t inner_size() const { return down_->in_features(); }
 
+  Activation activation() const { return activation_; }
+  // Null where they are joined, or there is no gate.
+  const std::shared_ptr<const Linear>& up() const { return up_; }
+  const std::shared_ptr<const Linear>& gate() const { return gate_; }
+  // Null where they are not.
+  const std::shared_ptr<const Linear>& gate_up() const { return gate_up_; }
+  const std::shared_ptr<const Linear>& down() const { return down_; }
+
   // Reserves scratch for blocks of up to this number of tokens.
   void reserve(Scratch scratch, size_t tokens) const;
 

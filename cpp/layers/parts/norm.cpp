@@ -35,6 +35,12 @@ class FusedLayerNorm final : public Norm {
  public:
   explicit FusedLayerNorm(std::shared_ptr<const LayerNorm> norm) : norm_(std::move(norm)) {}
   size_t size() const override { return norm_->size(); }
+  NormNumbers numbers() const override {
+    return {.mean = {},
+            .weight = {norm_->weight(), size()},
+            .bias = {norm_->bias(), norm_->bias() ? size() : 0},
+            .eps = norm_->eps()};
+  }
   const LayerNorm* fused() const override { return norm_.get(); }
   void forward(Team& team, ConstMatrix x, Matrix y) const override { norm_->forward(team, x, y); }
 
@@ -47,6 +53,9 @@ class RmsNorm final : public Norm {
   RmsNorm(std::span<const float> weight, float eps)
       : kernels_(active_kernels()), weight_(weight.begin(), weight.end()), eps_(eps) {}
   size_t size() const override { return weight_.size(); }
+  NormNumbers numbers() const override {
+    return {.mean = {}, .weight = weight_, .bias = {}, .eps = eps_};
+  }
   void forward(Team& team, ConstMatrix x, Matrix y) const override {
     team.for_each(x.rows, [&](size_t row) {
       kernels_.rms_norm({.rows = 1,
@@ -68,12 +77,15 @@ class RmsNorm final : public Norm {
 
 class BatchNorm final : public Norm {
  public:
-  BatchNorm(std::span<const float> mean, std::vector<float> scale, std::span<const float> shift)
+  BatchNorm(std::span<const float> mean, std::span<const float> scale, std::span<const float> shift)
       : kernels_(active_kernels()),
         mean_(mean.begin(), mean.end()),
-        scale_(std::move(scale)),
+        scale_(scale.begin(), scale.end()),
         shift_(shift.begin(), shift.end()) {}
   size_t size() const override { return mean_.size(); }
+  NormNumbers numbers() const override {
+    return {.mean = mean_, .weight = scale_, .bias = shift_, .eps = 0.0f};
+  }
   void forward(Team& team, ConstMatrix x, Matrix y) const override {
     team.for_each(x.rows, [&](size_t row) {
       kernels_.norm_columns({.rows = 1,
@@ -117,7 +129,14 @@ std::shared_ptr<Norm> make_batch_norm(std::span<const float> weight, std::span<c
   for (size_t i = 0; i < size; ++i) {
     scale[i] = static_cast<float>(weight[i] / std::sqrt(static_cast<double>(running_var[i]) + eps));
   }
-  return std::make_shared<BatchNorm>(running_mean, std::move(scale), bias);
+  return make_column_norm(running_mean, scale, bias);
+}
+
+std::shared_ptr<Norm> make_column_norm(std::span<const float> mean, std::span<const float> scale,
+                                       std::span<const float> shift) {
+  check(scale.size() == mean.size() && shift.size() == mean.size(), "a norm of columns has ",
+        mean.size(), " means, ", scale.size(), " scales and ", shift.size(), " shifts");
+  return std::make_shared<BatchNorm>(mean, scale, shift);
 }
 
 }  // namespace simdformer

@@ -31,6 +31,15 @@ class LayerNorm {
   float eps_;
 };
 
+// What a norm was made of, as make_layer_norm, make_rms_norm or make_column_norm takes it; the rest
+// is empty.
+struct NormNumbers {
+  std::span<const float> mean;
+  std::span<const float> weight;
+  std::span<const float> bias;
+  float eps = 0.0f;
+};
+
 // The normalization that a Transformer layer was built with, applied to each row:
 //   layer:  (x - mean) / sqrt(var + eps) * weight + bias
 //   rms:    x / sqrt(mean(x^2) + eps) * weight
@@ -39,6 +48,7 @@ class Norm {
  public:
   virtual ~Norm() = default;
   virtual size_t size() const = 0;
+  virtual NormNumbers numbers() const = 0;
   // For epilogues that normalize a row while it is in cache; null for other kinds.
   virtual const LayerNorm* fused() const { return nullptr; }
   // x, y: (rows, size); x == y allowed.
@@ -52,5 +62,8 @@ std::shared_ptr<Norm> make_rms_norm(std::span<const float> weight, float eps);
 std::shared_ptr<Norm> make_batch_norm(std::span<const float> weight, std::span<const float> bias,
                                       std::span<const float> running_mean,
                                       std::span<const float> running_var, float eps);
+// (x - mean) * scale + shift, all of one size.
+std::shared_ptr<Norm> make_column_norm(std::span<const float> mean, std::span<const float> scale,
+                                       std::span<const float> shift);
 
 }  // namespace simdformer

@@ -25,6 +25,9 @@ class PoolingHead {
   PoolingHead(size_t hidden_size, std::vector<Pooling> pooling, std::vector<Dense> dense,
               bool normalize);
 
+  const std::vector<Pooling>& pooling() const { return pooling_; }
+  const std::vector<Dense>& dense() const { return dense_; }
+  bool normalize() const { return normalize_; }
   size_t embedding_dimension() const;
   // The size in floats of forward's scratch.
   size_t scratch_size() const;

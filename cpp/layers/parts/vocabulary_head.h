@@ -20,6 +20,11 @@ class VocabularyHead {
   VocabularyHead(std::optional<Dense> transform, std::shared_ptr<const Linear> vocabulary,
                  Buffer<float> bias, bool sums, int logarithms);
 
+  const std::optional<Dense>& transform() const { return transform_; }
+  const std::shared_ptr<const Linear>& vocabulary() const { return vocabulary_; }
+  const Buffer<float>& bias() const { return bias_; }
+  bool sums() const { return sums_; }
+  int logarithms() const { return logarithms_; }
   size_t in_features() const;
   size_t out_features() const { return vocabulary_->out_features(); }
 

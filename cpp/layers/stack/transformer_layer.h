@@ -63,6 +63,8 @@ class TransformerLayer {
 
   TransformerLayer(Parts parts, const SublayerOptions& options);
 
+  const Parts& parts() const { return parts_; }
+  const SublayerOptions& options() const { return options_; }
   size_t hidden_size() const { return parts_.feed_forward->hidden_size(); }
   // The maximum length of a sequence for its positions; 0: no limit.
   size_t max_length() const;

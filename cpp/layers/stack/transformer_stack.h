@@ -39,6 +39,9 @@ class TransformerStack {
 
   size_t hidden_size() const { return hidden_size_; }
   size_t num_layers() const { return layers_.size(); }
+  const std::vector<std::shared_ptr<const TransformerLayer>>& layers() const { return layers_; }
+  const std::shared_ptr<const Norm>& norm() const { return norm_; }
+  const std::shared_ptr<const Embeddings>& shared_embeddings() const { return embeddings_; }
   const TransformerLayer& layer(size_t i) const { return *layers_[i]; }
   const Embeddings* embeddings() const { return embeddings_.get(); }
   bool has_cross_attention() const { return !layers_.empty() && layers_[0]->cross_attention(); }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # PYTHON_ARGCOMPLETE_OK
-"""The `simdformer` command: embed, search and rerank texts, explain vectors, inspect, quantize and serve
-models.
+"""The `simdformer` command: embed, search and rerank texts, explain vectors, inspect, quantize,
+export and serve models.
 
 Exit codes: 0 success; 1 failure (one line on standard error has the reason); 2 wrong usage; 130 stopped by
 Ctrl-C; 141 standard output was closed; 143 stopped by SIGTERM. A server that is stopped exits with 0.
@@ -16,7 +16,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, explain, info, quantize, rerank, search, serve, signals
+from simdformer.cli import embed, explain, export, info, quantize, rerank, search, serve, signals
 from simdformer.cli.errors import CliError, UsageError, one_line, say
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ examples:
   simdformer explain "A cat sleeps." "A kitten naps." -o report.html
   simdformer info all-MiniLM-L6-v2
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
+  simdformer export all-MiniLM-L6-v2 -o minilm.simdformer
   simdformer serve all-MiniLM-L6-v2
 
 See `simdformer COMMAND --help` for details.
@@ -80,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=lambda _args: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (embed, search, rerank, explain, info, quantize, serve):
+    for command in (embed, search, rerank, explain, info, quantize, export, serve):
         command.add_parser(commands)
     return parser
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -23,6 +24,7 @@ from simdformer.drop_in.saved import Saved
 from simdformer.drop_in.torch_module import TorchModule
 from simdformer.drop_in.transformers_tokenizer import TransformersTokenizer
 from simdformer.folder.loading import LoadedCrossEncoder, LoadedModel
+from simdformer.folder.new_folder import new_file
 from simdformer.text.model_output import MAX_BYTES, Layers, LayersAndHeads, OutputRequest
 from simdformer.text.pipeline import Array, TextPipeline
 from simdformer.text.warning import warn_caller
@@ -187,6 +189,38 @@ class TextModel(Saved, TorchModule):
         """The newer name of `tokenize`."""
         return self.tokenize(inputs, prompt)
 
+    def export(self, file: str | os.PathLike[str], *, task: str | None = None) -> None:
+        """Write the model to one file, which the library for C and C++ opens (see docs/howto/c.md).
+
+        The file holds what runs after the tokenizer, in the model's compute type. It runs at every instruction
+        set level, with the bits of this model on the same CPU.
+
+        Parameters
+        ----------
+        file
+            The file to write. It is replaced if it exists.
+        task
+            The task whose model is written; None for texts without a task.
+
+        Raises
+        ------
+        ValueError
+            If a part of the model runs outside the native call, such as an activation without a kernel, or
+            the model gives a vector per token. The message names it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from simdformer import SentenceTransformer
+        >>> path = Path(tempfile.mkdtemp()) / "minilm.simdformer"
+        >>> SentenceTransformer("all-MiniLM-L6-v2").export(path)
+        >>> path.stat().st_size // 1_000_000
+        90
+        """
+        pipeline, output = self.pipeline.for_task(task), self._exported_output()
+        with new_file(Path(os.path.realpath(file))) as target:
+            pipeline.save(target.write, **output)
+
     @property
     def config(self) -> SimpleNamespace:
         """config.json of the Transformer, with fields as attributes: a copy, which changes nothing."""
@@ -268,6 +302,10 @@ class TextModel(Saved, TorchModule):
             if chosen is None or not texts:
                 return [self.compute(texts, bar=bar, **arguments)]
             return run_in_pool(chosen, "compute", texts, chunk_size, bar, **arguments)
+
+    def _exported_output(self) -> dict[str, Any]:
+        """What `export` writes about the rows: arguments of _core.PooledStack.save."""
+        return {"columns": min(self.truncate_dim or 0, self.pipeline.width)}
 
     _gives_logits = False
 

@@ -125,6 +125,11 @@ class TorchActivation:
         module = {"Identity": "linear", "Dropout": "dropout", "AlphaDropout": "dropout"}
         return f"torch.nn.modules.{module.get(self.name, 'activation')}.{self.name}"
 
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that computes it, if there is one."""
+        return TORCH_CLASSES.get(self.name)
+
     def __call__(self, x: Float32) -> Any:
         chosen = kernel_or_function(self.name)
         if chosen == "identity":

@@ -136,6 +136,11 @@ class SteppedStack:
         rows: Float32 = self._run(features, batch)[self._output]
         return rows
 
+    def save(self, *_: Any, **__: Any) -> None:
+        """ValueError names the steps, which run outside the native call."""
+        names = ", ".join(step.name for step in self._steps)
+        raise ValueError(f"{names}: this runs outside the native call, so it cannot be exported")
+
     def token_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
     ) -> Float32 | None:

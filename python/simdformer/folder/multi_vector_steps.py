@@ -129,6 +129,10 @@ class MultiVectorStack:
         """Not supported: a text has several vectors, not one row."""
         raise ValueError("a text has several vectors here: encode gives all of them")
 
+    def save(self, *_: Any, **__: Any) -> None:
+        """ValueError: there is no row of a text."""
+        raise ValueError("a MultiVectorEncoder gives a vector per token, so it cannot be exported")
+
     def token_vectors(
         self, batch: tuple[Any, ...], task: str | None, num_threads: int
     ) -> list[Float32]:

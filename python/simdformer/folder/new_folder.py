@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Creates a folder atomically."""
+"""Creates folders and files atomically."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -37,6 +38,24 @@ def new_folder(target: Path) -> Iterator[Path]:
         if old.is_symlink():
             old.unlink()
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name beside `target`, which replaces it when the block ends without error.
+
+    When it does not, the file is removed, and what `target` names stays as it is.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sync(folder: Path) -> None:

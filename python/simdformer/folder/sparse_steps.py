@@ -4,6 +4,7 @@ head, and SparseStaticEmbedding."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,10 @@ class SpladeStack:
         """As PooledStack.encode."""
         return self._native.encode(*args, **kwargs)
 
+    def save(self, write: Callable[[memoryview], object], **output: Any) -> None:
+        """The arguments of _core.VocabularyStack.save."""
+        self._native.save(write, **output)
+
     def sparse_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
     ) -> SparseRows:
@@ -106,6 +111,10 @@ class StaticWeights:
     def __call__(self, stack: TransformerStack) -> StaticWeights:  # noqa: ARG002
         """Combine with an encoder, which is not run."""
         return self
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """ValueError: there is no native model."""
+        raise ValueError("SparseStaticEmbedding is a table of weights, which cannot be exported")
 
     def sparse_rows(
         self,

@@ -25,7 +25,7 @@ from simdformer.text.model_output import (
     layer_masks,
     run,
 )
-from simdformer.text.protocols import Module, PooledModel, TokenModel
+from simdformer.text.protocols import Module, PooledModel, SavableModel, TokenModel
 from simdformer.text.reader import TextReader
 from simdformer.text.tokenizer import Text, Tokenizer, Tokens
 from simdformer.text.warning import warn_caller
@@ -114,6 +114,17 @@ class TextPipeline(TextReader):
         if packed[0] is not stack:
             self._packed = packed = (stack, self._pool(stack))
         return packed[1]
+
+    def save(self, write: Callable[[memoryview], object], **output: Any) -> None:
+        """Call `write` with the bytes of the model in one file. output: arguments of _core.PooledStack.save.
+
+        ValueError if a part of the model runs outside the native call.
+        """
+        model = self._model
+        if isinstance(model, SavableModel):
+            model.save(write, **output)
+        else:
+            raise ValueError(f"{type(model).__name__} cannot be exported")  # noqa: TRY004  (of models, not arguments)
 
     # --- settings ---
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -39,3 +40,11 @@ class PooledModel(Protocol):
 
     def encode(self, *args: Any, **kwargs: Any) -> Float32:
         """The arguments and result of _core.PooledStack.encode."""
+
+
+@runtime_checkable
+class SavableModel(Protocol):
+    """A model that may be written to one file for the library for C."""
+
+    def save(self, write: Callable[[memoryview], object], **output: Any) -> None:
+        """The arguments of _core.PooledStack.save. ValueError names what runs outside the native call."""
