@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import os
 import signal
 import subprocess
@@ -172,6 +173,15 @@ def test_a_column_that_holds_no_strings_fails_the_job(ray):
     data = ray.data.from_arrow(pa.table({"key": [1], "text": [1]}))
     with pytest.raises(Exception, match='column "text" must hold strings, got int'):
         simdformer.ray.embed(data, "all-MiniLM-L6-v2", num_actors=1).materialize()
+
+
+def test_the_example_of_the_docstring_runs(ray, tmp_path, monkeypatch):
+    import simdformer.ray
+
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(simdformer.ray.embed, globs={})
+    assert doctest.DocTestRunner().run(example) == (0, 4)
+    assert pq.read_table("vectors")["text"].to_pylist() == ["A cat.", "A kitten."]
 
 
 @pytest.fixture

@@ -88,10 +88,10 @@ def embed(
 
     Examples
     --------
-    >>> import ray, simdformer.ray  # doctest: +SKIP
-    >>> texts = ray.data.read_parquet("texts.parquet")  # doctest: +SKIP
-    >>> vectors = simdformer.ray.embed(texts, "all-MiniLM-L6-v2")  # doctest: +SKIP
-    >>> vectors.write_parquet("vectors")  # doctest: +SKIP
+    >>> import ray, simdformer.ray
+    >>> texts = ray.data.from_items([{"text": "A cat."}, {"text": "A kitten."}])
+    >>> vectors = simdformer.ray.embed(texts, "all-MiniLM-L6-v2")
+    >>> vectors.write_parquet("vectors")
     """
     ray = _ray()
     if not isinstance(dataset, ray.data.Dataset):
