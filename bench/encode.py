@@ -273,7 +273,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     )
     shares_title = (
         f"Share of the FMA peak ({peak['fma_gflops']['best']:.0f} GFLOP/s, {peak['isa']}, "
-        "measured in the same run) that became useful work:\n"
+        "measured in the same run) that is used without padding:\n"
     )
     return "\n".join(
         [

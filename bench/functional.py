@@ -183,7 +183,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
         with torch.inference_mode():
             result["functions"] = beside_torch(arguments.slices)
-        parts.append(report.records_table("Functions beside torch, ms:", result["functions"]))
+        parts.append(
+            report.records_table("Functions compared with PyTorch, ms:", result["functions"])
+        )
     parts.append(report.describe_machine(result["machine"]) + "\n")
     report.write_json(arguments.output.with_suffix(".json"), result)
     markdown = "\n".join(parts)

@@ -152,7 +152,7 @@ def main() -> None:
         layers = encoder_layers(args.slices, args.threads)
     steps = [row for n in (1, args.threads) for row in decoder_step(4 * args.slices, n)]
     tables = {
-        f"An encoder layer beside torch, {args.threads} threads:": layers,
+        f"An encoder layer compared with PyTorch, {args.threads} threads:": layers,
         "A decoder's step beside reading its weights:": steps,
     }
     markdown = "\n".join(

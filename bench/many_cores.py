@@ -3,9 +3,9 @@
     python bench/many_cores.py
 
 For 1 to 8,192 tokens and up to 128 threads, this takes the shares that the native code would distribute for a
-layer of all-MiniLM-L6-v2's size, phase by phase. A phase takes as long as its largest share plus a hand-over:
+layer of all-MiniLM-L6-v2's size, phase by phase. A phase takes as long as its largest share and the synchronization of the threads:
 
-    seconds(T) = sum over phases of (largest share's flops / rate + hand_over(T))
+    seconds(T) = sum over phases of (flops of the largest share / rate + hand_over(T))
 
 rate is measured on one thread of this machine, for a GEMM with that number of rows and for attention.
 hand_over(2) is measured: the time of a phase with two threads in addition to its work. Threads claim and end
@@ -63,7 +63,7 @@ def _median_seconds(encoder: Any, tokens: int, threads: int, seconds: float) -> 
 
 
 def measure(seconds: float) -> dict[str, Any]:
-    """GFLOP/s of one thread by number of tokens, and the cost of a hand-over between two threads."""
+    """GFLOP/s of one thread by number of tokens, and the cost of a synchronization of two threads."""
     encoder = random_encoder()
     isa = _core.active_isa()
     rates = {}
@@ -110,7 +110,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     lines = [[str(n), *(cell(found[n, t]) for t in _THREADS)] for n in _TOKENS]
     title = (
         "Predicted time of one text, and its efficiency, all-MiniLM-L6-v2's size in float32 "
-        f"({result['isa']}); a hand-over between two threads takes "
+        f"({result['isa']}); synchronizing two threads takes "
         f"{result['measured']['hand_over'] * 1e6:.1f} us here:\n"
     )
     table = report.markdown_table(["tokens", *(f"{t} threads" for t in _THREADS)], lines)

@@ -2,9 +2,9 @@
 
     python bench/side_by_side.py
 
-One table per benchmark: for each class our speed, the fastest peer's with the same precision, and the
-fraction of the FMA peak. The figures of a class are from one run on one machine. Fractions and ratios can be
-transferred to other machines better than speeds.
+One table per benchmark: for each class of CPU simdformer's speed, that of the fastest other engine with the same
+precision, and the fraction of the FMA peak. The figures of a class are from one run on one machine. Fractions and
+ratios predict the results of other machines better than speeds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ RESULTS = Path(__file__).parent / "results"
 _TITLES = {
     "encode": "float32",
     "encode-int8": "int8",
-    "encode-avx2": "float32, beside the peers that can be held to AVX2",
+    "encode-avx2": "float32, compared with engines that can be restricted to AVX2",
     "encode-bert-base": "float32, BERT-base's sizes with random weights",
 }
 # No setting limits these to a level.
 _NOT_HELD = ("onnxruntime", "openvino")
 _INTRODUCTION = """# Results by class of CPU
 
-Made by `python bench/side_by_side.py` from the JSON files beside it. A cell shows our median, the fastest
-peer of the same precision, how many times as fast we are, and the share of the FMA peak of the same run that
-became useful work (int8 may exceed 100%). How it is measured: [bench/README.md](../README.md).
+`python bench/side_by_side.py` makes this page from the JSON files in the folders. A cell shows simdformer's
+median, that of the fastest other engine with the same precision, their ratio, and simdformer's share of the FMA peak
+that was measured in the same run (int8 may exceed 100%). The method is in [bench/README.md](../README.md).
 """
 
 

@@ -32,7 +32,7 @@ SHOWN = {
     "Scaled dot product",
     "Cosine",
     "Spread of the tokens",
-    "One text in two companies",
+    "One text in two batches",
     "Sinusoidal position encoding",
     "Products of sinusoidal positions",
 }

@@ -16,7 +16,7 @@ from tests.support.tiny_models import BY_NAME
 
 TITLES = [
     "1. Several heads",
-    "2. Queries and keys with weights of their own",
+    "2. Separate weights for queries and keys",
     "3. Scaled scores",
     "4. Attention, CNN, RNN",
     "5. Five scores",
@@ -187,8 +187,8 @@ def test_without_residual_connections_all_tokens_become_equal(study):
 
 
 def test_other_texts_in_the_batch_change_batch_norm_only(study):
-    companies, padding = stability.layer_and_batch_norm(study).figures
-    for lines in (companies, padding):
+    batches, padding = stability.layer_and_batch_norm(study).figures
+    for lines in (batches, padding):
         assert not lines.series["LayerNorm"].any()
         assert lines.series["BatchNorm"].max() > 0.4
 

@@ -15,7 +15,7 @@ from simdformer.explain.report import Report, Section, model_facts
 _ARTICLE = "Transformer面试要点 (what interviews ask about the Transformer), 2021"
 _POINTS: tuple[tuple[str, Callable[[Study], Section]], ...] = (
     ("1. Several heads", heads.several_heads),
-    ("2. Queries and keys with weights of their own", heads.queries_and_keys),
+    ("2. Separate weights for queries and keys", heads.queries_and_keys),
     ("3. Scaled scores", scores.scaling),
     ("4. Attention, CNN, RNN", sequence.sequence_layers),
     ("5. Five scores", scores.five_scores),

@@ -76,7 +76,7 @@ def queries_and_keys(study: Study) -> Section:
     turned = cosine(embeddings(study.outputs), embeddings(outputs)).mean()
     layers = list(range(study.num_layers))
     return Section(
-        "2. Queries and keys with weights of their own",
+        "2. Separate weights for queries and keys",
         [
             (
                 "The article: the product of queries and keys is a similarity. With separate matrices the"

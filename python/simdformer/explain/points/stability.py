@@ -25,7 +25,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": F.silu,
     "tanh": F.tanh,
 }
-_COMPANIES = (2, 4, 8, 16, 32)
+_BATCH_SIZES = (2, 4, 8, 16, 32)
 _PADDING = (8, 16, 32, 64, 128)
 
 
@@ -78,9 +78,9 @@ def layer_and_batch_norm(study: Study) -> Section:
     """Measure whether a text's vector depends on other texts: with the model's norms, and with batch
     statistics."""
     norms: dict[str, Normalize] = {"LayerNorm": _own, "BatchNorm": _batch_norm}
-    company, padding = (
-        {name: np.array([turn(study, norm, n) for n in numbers]) for name, norm in norms.items()}
-        for turn, numbers in ((_turn_by_company, _COMPANIES), (_turn_by_padding, _PADDING))
+    by_batch, padding = (
+        {name: np.array([change(study, norm, n) for n in numbers]) for name, norm in norms.items()}
+        for change, numbers in ((_change_by_batch, _BATCH_SIZES), (_change_by_padding, _PADDING))
     )
     article = (
         "The article: BatchNorm depends on the batch, LayerNorm does not. BatchNorm is unsuitable for"
@@ -88,10 +88,10 @@ def layer_and_batch_norm(study: Study) -> Section:
     )
     measured = (
         f"Measured with the model's layers and exchanged norms, for the vector of “{study.text}” in two"
-        f" batches with {_COMPANIES[-1] - 1} different other texts: the vectors differ by 1 - cosine ="
-        f" {company['LayerNorm'][-1]:.1g} with the model's norms, and by"
-        f" {company['BatchNorm'][-1]:.2f} with statistics of the batch"
-        f" ({company['BatchNorm'][0]:.2f} with only one other text). {_PADDING[-1]} positions of padding"
+        f" batches with {_BATCH_SIZES[-1] - 1} different other texts: the vectors differ by 1 - cosine ="
+        f" {by_batch['LayerNorm'][-1]:.1g} with the model's norms, and by"
+        f" {by_batch['BatchNorm'][-1]:.2f} with statistics of the batch"
+        f" ({by_batch['BatchNorm'][0]:.2f} with only one other text). {_PADDING[-1]} positions of padding"
         f" change the vector by {padding['LayerNorm'][-1]:.1g} and {padding['BatchNorm'][-1]:.2f}. The"
         " model was trained with LayerNorm. In inference, BatchNorm uses running statistics, which"
         " depend on the training data and not on the batch."
@@ -99,7 +99,12 @@ def layer_and_batch_norm(study: Study) -> Section:
     unit = "1 - cosine"
     figures = [
         Lines(
-            "One text in two companies", "texts in the batch", unit, _COMPANIES, company, log_x=True
+            "One text in two batches",
+            "texts in the batch",
+            unit,
+            _BATCH_SIZES,
+            by_batch,
+            log_x=True,
         ),
         Lines(
             "One batch with padding", "positions of padding", unit, _PADDING, padding, log_x=True
@@ -108,14 +113,14 @@ def layer_and_batch_norm(study: Study) -> Section:
     return Section("7. LayerNorm and BatchNorm", [article, measured], figures)
 
 
-def _turn_by_company(study: Study, normalize: Normalize, size: int) -> float:
+def _change_by_batch(study: Study, normalize: Normalize, size: int) -> float:
     others = study.outputs[:-1]
-    companies = (others[: size - 1], others[-(size - 1) :])
-    a, b = (_text(study, [study.output, *company], normalize) for company in companies)
+    batches = (others[: size - 1], others[-(size - 1) :])
+    a, b = (_text(study, [study.output, *texts], normalize) for texts in batches)
     return 1 - float(cosine(a, b))
 
 
-def _turn_by_padding(study: Study, normalize: Normalize, count: int) -> float:
+def _change_by_padding(study: Study, normalize: Normalize, count: int) -> float:
     batch = [study.output, *study.outputs[1:8]]
     a, b = (_text(study, batch, each) for each in (normalize, _with_padding(normalize, count)))
     return 1 - float(cosine(a, b))
