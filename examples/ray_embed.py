@@ -31,9 +31,11 @@ def main() -> None:
     parser.add_argument("--model", default="all-MiniLM-L6-v2", help="name or folder of the model")
     parser.add_argument("--column", default="text", help="column with the texts")
     parser.add_argument("--actors", type=int, help="number of actors (default: one per node)")
-    parser.add_argument("--blocks", type=int, help="number of blocks (default: Ray's choice)")
     parser.add_argument(
-        "--batch-size", type=int, default=1024, help="rows that are written together"
+        "--blocks", type=int, help="parts of the input, at most one a file (default: by size)"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=1024, help="rows that an actor gets at least"
     )
     parser.add_argument("--cpus", type=int, help="of this machine for Ray (default: all)")
     parser.add_argument(
@@ -46,9 +48,10 @@ def main() -> None:
     if "://" not in args.checkpoints:
         args.checkpoints = str(Path(args.checkpoints).resolve())
     ray.init(args.address, num_cpus=args.cpus)
-    ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
-        args.id, args.checkpoints, delete_checkpoint_on_success=True
-    )
+    context = ray.data.DataContext.get_current()
+    context.checkpoint_config = CheckpointConfig(args.id, args.checkpoints)
+    if args.blocks is not None:
+        context.target_min_block_size = 1  # else small files are read together
     texts = ray.data.read_parquet(args.input, override_num_blocks=args.blocks)
     vectors = simdformer.ray.embed(
         texts,

@@ -175,7 +175,8 @@ def test_a_column_that_holds_no_strings_fails_the_job(ray):
         simdformer.ray.embed(data, "all-MiniLM-L6-v2", num_actors=1).materialize()
 
 
-def test_the_example_of_the_docstring_runs(ray, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("ray")
+def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
     import simdformer.ray
 
     monkeypatch.chdir(tmp_path)
@@ -187,9 +188,12 @@ def test_the_example_of_the_docstring_runs(ray, tmp_path, monkeypatch):
 @pytest.fixture
 def example(tmp_path):
     """A run of examples/ray_embed.py in a cluster of its own, with two actors."""
-    keys = pa.array(range(len(MANY)), pa.int64())
-    pq.write_table(pa.table({"key": keys, "text": MANY}), tmp_path / "texts.parquet")
-    arguments = [sys.executable, ROOT / "examples" / "ray_embed.py", "texts.parquet", "vectors"]
+    (tmp_path / "texts").mkdir()
+    for start in range(0, len(MANY), 50):
+        keys = pa.array(range(start, start + 50), pa.int64())
+        table = pa.table({"key": keys, "text": MANY[start : start + 50]})
+        pq.write_table(table, tmp_path / "texts" / f"{start:04}.parquet")
+    arguments = [sys.executable, ROOT / "examples" / "ray_embed.py", "texts", "vectors"]
     arguments += ["--id", "key", "--checkpoints", str(tmp_path / "checkpoints")]
     arguments += ["--actors", "2", "--blocks", "24", "--batch-size", "50", "--cpus", "4"]
 
