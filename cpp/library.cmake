@@ -6,7 +6,7 @@ include(GNUInstallDirs)
 file(STRINGS c_api/simdformer.h abi_line REGEX "^#define SIMDFORMER_ABI_VERSION ")
 string(REGEX MATCH "[0-9]+$" abi_version "${abi_line}")
 
-add_library(simdformer SHARED c_api/simdformer.cpp model_file/reader.cpp ${simdformer_objects})
+add_library(simdformer SHARED c_api/simdformer.cpp model_file/part_reader.cpp model_file/reader.cpp ${simdformer_objects})
 target_link_libraries(simdformer PRIVATE $<BUILD_INTERFACE:simdformer_options> ${thread_libraries})
 target_include_directories(simdformer INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_definitions(simdformer PRIVATE SIMDFORMER_BUILDING
