@@ -19,6 +19,7 @@ from tests.support.model_fixtures import (
     write_files,
     write_model,
 )
+from tests.support.tiny_models import ARCHITECTURES
 
 VALUES = [None, True, 0, -1, 1.5, 10**400, "x", "\x00", "../..", [], [[]], {}, {"a": {}}]
 KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
@@ -101,6 +102,32 @@ def test_a_changed_value_gives_a_model_or_an_error_naming_the_file(folder, name)
             check(folder, name, contents[index])
     finally:
         write_files(folder, {name: json.dumps(FILES[name])})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
+def test_a_changed_config_of_each_architecture_gives_a_model_or_an_error(tmp_path, architecture):
+    folder = architecture.write(tmp_path / "m")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    rng = np.random.default_rng(len(architecture.model_type))
+    contents = list(changed(config))
+    contents = [contents[i] for i in rng.choice(len(contents), 25, replace=False)]
+    # A loop or an allocation of such a length must not begin.
+    numbers = [name for name, value in config.items() if isinstance(value, int)]
+    contents += [{**config, name: 2**31 - 1} for name in numbers]
+    for content in contents:
+        path.write_text(json.dumps(content))
+        check(folder, path.name, content)
+
+
+def test_a_name_that_no_file_can_have_is_named(folder):
+    modules = modules_json(KINDS, OLD_TYPES)
+    modules[1]["path"] = "1_\ud800"
+    try:
+        write_files(folder, {"modules.json": json.dumps(modules)})
+        check(folder, "ud800", modules)
+    finally:
+        write_files(folder, {"modules.json": json.dumps(FILES["modules.json"])})
 
 
 def check(folder, name, content):

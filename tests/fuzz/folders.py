@@ -111,7 +111,7 @@ def outcome(folder, name):
         # It may also name a subfolder, for example of a missing module.
         known = {path.name for path in Path(folder).rglob("*")} | {Path(folder).name}
         known |= {"config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "modules.json"}
-        if not any(part in str(error) for part in known):
+        if not any(part in str(error) for part in (*known, "the result for texts[")):
             return "nameless", f"{type(error).__name__}: {error}"
         return "exception", ""
     except BaseException as error:

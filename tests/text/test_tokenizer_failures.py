@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from simdformer.text.batching import map_ahead
+from simdformer.text.batching import map_ahead, pack
 from simdformer.text.tokenizer import Tokenizer, load_tokenizer
+from simdformer.text.tokenizer_files import read_tokenizer
 from tests.support.tokenizer_grid import write_folder
 
 OPTIONS = {"max_seq_length": None, "max_positions": 1000, "do_lower_case": False}
@@ -103,3 +104,23 @@ def test_without_threads_work_is_done_in_the_callers_thread(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", start)
     assert list(map_ahead(str, iter(range(5)))) == ["0", "1", "2", "3", "4"]
+
+
+def test_padding_of_a_definition_is_off_before_the_first_text(tmp_path):
+    padding = {
+        "strategy": "BatchLongest",
+        "direction": "Right",
+        "pad_to_multiple_of": 2**20,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
+    files = read_tokenizer(generic(tmp_path, padding=padding), {})
+    assert files.tokenizer.padding is None
+    assert len(files.tokenizer.encode("the").ids) < 10
+
+
+def test_an_id_beyond_int32_is_an_error_that_shows_it():
+    for sequences in ([[1, 2**31]], [[1], [2**31]]):
+        with pytest.raises(IndexError, match=r"token id 2147483648; expected an id in \[0, "):
+            pack(sequences)

@@ -27,6 +27,8 @@ def open_regular(path: Path) -> int:
         if path.is_dir():  # Windows cannot open a folder
             raise ValueError(f"{path}: not a regular file") from None
         raise
+    except UnicodeEncodeError:
+        raise ValueError(f"{str(path)!r}: not a file name") from None
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)

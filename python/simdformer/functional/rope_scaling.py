@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -41,6 +42,11 @@ def scaled_frequencies(
     dim = partial_dim(dim, options.pop("partial_rotary_factor", None))
     if not base > 0:
         raise ValueError(f"base must be positive, got {base}")
+    for name, value in {"base": base, **options}.items():
+        if isinstance(value, int) and value > sys.float_info.max:
+            raise ValueError(
+                f"{name} must be a finite number, got an integer beyond float64's range"
+            )
     if kind in ("yarn", "longrope"):
         return yarn(dim, base, options) if kind == "yarn" else longrope(dim, base, seq_len, options)
     inv_freq: dict[str, Callable[[], Float64]] = {

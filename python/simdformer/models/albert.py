@@ -12,7 +12,7 @@ from typing import Any
 
 from simdformer import nn
 from simdformer.models import bert
-from simdformer.models.config_fields import positive_int
+from simdformer.models.config_fields import number_of, positive_int
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
 from simdformer.models.post_norm import PostNormConfig
 
@@ -62,9 +62,9 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
 def _order(config: Mapping[str, Any]) -> list[int]:
     """The index of the layer that runs at each step. Groups repeat until there are num_hidden_layers
     steps."""
-    layers = positive_int(config, "num_hidden_layers")
+    layers = number_of(config, "num_hidden_layers")
     groups, inner = (
-        positive_int(config, name, 1) for name in ("num_hidden_groups", "inner_group_num")
+        number_of(config, name, 1) for name in ("num_hidden_groups", "inner_group_num")
     )
     turns = [int(i / (layers / groups)) for i in range(layers)]  # rounded as in transformers
     return [turn * inner + i for turn in turns for i in range(inner)]

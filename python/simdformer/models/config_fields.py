@@ -9,14 +9,23 @@ from typing import Any
 
 # Far above the sizes of any model and far below overflow: a false config fails here, not in malloc.
 _LARGEST = 2**31 - 1
+# Layers and heads are made before it is known whether the checkpoint has them.
+_MOST_PARTS = 10_000
 
 
-def positive_int(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """A size: an int in 1..2**31-1."""
+def positive_int(
+    config: Mapping[str, Any], name: str, default: int | None = None, *, largest: int = _LARGEST
+) -> int:
+    """A size: an int in 1..largest."""
     value = _get(config, name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
-        raise ValueError(f"config.json: {name} must be an int in 1..{_LARGEST}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= largest:
+        raise ValueError(f"config.json: {name} must be an int in 1..{largest}, got {value!r}")
     return value
+
+
+def number_of(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A number of layers or heads: an int in 1..10,000."""
+    return positive_int(config, name, default, largest=_MOST_PARTS)
 
 
 def positive_float(config: Mapping[str, Any], name: str, default: float | None = None) -> float:

@@ -57,6 +57,8 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
     """Build the encoder that config.json describes."""
     one_of(config, "conv_kernel_size", [0, None], 0)  # size of a convolution at layer 0
     one_of(config, "embedding_size", [config.get("hidden_size"), None], None)
+    # A table of all distances is made.
+    positive_int(config, "max_position_embeddings", largest=2**24)
     deberta = PostNormConfig.from_dict(
         config,
         eps=positive_float(config, "layer_norm_eps", 1e-7),
@@ -76,6 +78,10 @@ def _terms(config: Mapping[str, Any]) -> tuple[str, ...]:
     computed."""
     given = config.get("pos_att_type") or ()
     listed = given.lower().split("|") if isinstance(given, str) else given
+    if not isinstance(listed, (list, tuple)):
+        raise ValueError(  # noqa: TRY004  (the file is wrong, not the call)
+            f"config.json: pos_att_type must be a list of strings, got {given!r}"
+        )
     return tuple(term for term in _TERMS if term in [str(name).strip() for name in listed])
 
 

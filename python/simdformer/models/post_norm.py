@@ -11,7 +11,7 @@ import numpy as np
 
 from simdformer import nn
 from simdformer.models.activations import from_hidden_act
-from simdformer.models.config_fields import one_of, positive_float, positive_int
+from simdformer.models.config_fields import number_of, one_of, positive_float, positive_int
 from simdformer.models.names import FieldNames
 from simdformer.nn.position import Position
 
@@ -52,7 +52,11 @@ class PostNormConfig:
         one_of(config, "position_embedding_type", ["absolute"], "absolute")
         one_of(config, "is_decoder", [False], False)
         one_of(config, "add_cross_attention", [False], False)
-        hidden, inner, layers, heads = (positive_int(config, name) for name in fields[:4])
+        hidden, inner, heads = (
+            positive_int(config, name)
+            for name in (fields.hidden_size, fields.inner_size, fields.num_heads)
+        )
+        layers = number_of(config, fields.num_layers)
         vocab_size = positive_int(config, "vocab_size")
         max_positions = positive_int(config, "max_position_embeddings")
         if type_vocab_size is not None:

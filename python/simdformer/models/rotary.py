@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simdformer import nn
-from simdformer.models.config_fields import mapping, one_of, positive_int
+from simdformer.models.config_fields import mapping, number_of, one_of, positive_int
 from simdformer.models.names import FieldNames
 from simdformer.nn.position import Position
 
@@ -60,8 +60,9 @@ class Sizes:
         """Read and check config.json. Errors: ValueError naming the field, its value and the allowed
         values."""
         config = without_null(config)
-        needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-        vocab_size, hidden, inner, layers = (positive_int(config, name) for name in needed)
+        needed = ("vocab_size", "hidden_size", "intermediate_size")
+        vocab_size, hidden, inner = (positive_int(config, name) for name in needed)
+        layers = number_of(config, "num_hidden_layers")
         max_positions = positive_int(config, "max_position_embeddings")
         heads = positive_int(config, "num_attention_heads")
         kv_heads = positive_int(config, "num_key_value_heads", heads)

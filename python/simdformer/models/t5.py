@@ -12,7 +12,7 @@ from typing import Any
 
 from simdformer import nn
 from simdformer.models.activations import from_hidden_act
-from simdformer.models.config_fields import one_of, positive_float, positive_int
+from simdformer.models.config_fields import number_of, one_of, positive_float, positive_int
 from simdformer.models.names import FieldNames, LayerNames, Names, Part
 from simdformer.models.rotary import GATED
 
@@ -62,7 +62,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
     one_of(config, "is_decoder", [False], False)
     hidden, inner, head_dim = (positive_int(config, name) for name in ("d_model", "d_ff", "d_kv"))
     heads, eps = (
-        positive_int(config, "num_heads"),
+        number_of(config, "num_heads"),
         positive_float(config, "layer_norm_epsilon", 1e-6),
     )
     name, gated = _activation(config)
@@ -86,7 +86,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
             head_dim=head_dim,
             position=position,
         )
-        for _ in range(positive_int(config, "num_layers"))
+        for _ in range(number_of(config, "num_layers"))
     ]
     words = nn.TextEmbeddings(positive_int(config, "vocab_size"), hidden)
     return nn.TextEncoder(words, layers, nn.RMSNorm(hidden, eps=eps))

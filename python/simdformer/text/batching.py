@@ -131,6 +131,12 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def _flatten(sequences: Sequence[Sequence[int]], total: int) -> Int32:
-    if len(sequences) == 1:
-        return np.array(sequences[0], dtype=np.int32)
-    return np.fromiter(chain.from_iterable(sequences), dtype=np.int32, count=total)
+    try:
+        if len(sequences) == 1:
+            return np.array(sequences[0], dtype=np.int32)
+        return np.fromiter(chain.from_iterable(sequences), dtype=np.int32, count=total)
+    except OverflowError:
+        largest = max(chain.from_iterable(sequences))
+        raise IndexError(
+            f"the tokenizer gave the token id {largest}; expected an id in [0, 2**31)"
+        ) from None

@@ -75,8 +75,6 @@ class Tokenizer:
         add_special_tokens: add the special tokens of the post-processor.
         """
         tokenizer = files.tokenizer
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
         num_special = tokenizer.num_special_tokens_to_add(pairs) if add_special_tokens else 0
         if max_seq_length < max(num_special, 1):
             raise ValueError(

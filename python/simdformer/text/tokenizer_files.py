@@ -70,6 +70,8 @@ def read_tokenizer(folder: Path, overrides: Mapping[str, Any]) -> TokenizerFiles
     declared = read_declared(folder, config, overrides, content.added)
     with reading(path, keep=ValueError):  # the message already names the file
         files = _made(config_path, kind, content, declared)
+        files.tokenizer.no_truncation()
+        files.tokenizer.no_padding()  # first: a damaged length could ask for all of the memory
         files.tokenizer.encode("a")  # some definitions fail only with a text
         return files
 
