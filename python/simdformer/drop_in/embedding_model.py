@@ -89,8 +89,7 @@ class EmbeddingModel(TaskModel):
         task: str | None = None,
         bar: Any = None,
     ) -> Any:
-        """The computation of `encode` after its arguments were checked, in this process. Returns an array or
-        a list."""
+        """Compute what `encode` returns, in this process, without checks of the arguments."""
         pipeline = self.pipeline.for_task(task)
         if output_value == "token_embeddings":
             return joined(pipeline.token_rows(self._prompted(texts, prompt, task)), bar)

@@ -138,8 +138,10 @@ class PackedAttention(Module):
         yield from self.out_proj.packed_matrices()
 
     def set_type(self, name: str, compute_type: str, outliers: Any = None) -> None:
-        """Change the compute type of a projection. The matrices of a bilinear score are first multiplied into
-        the query projection."""
+        """Change the compute type of a projection.
+
+        The matrices of a bilinear score are first multiplied into the query projection.
+        """
         bilinear = self._value("bilinear_weight") if self.score == "bilinear" else None
         if bilinear is not None and not is_identity(bilinear):
             with packing.lock():

@@ -113,8 +113,11 @@ class RotaryEmbedding(Position):
         return size if first is None or length > first else min(size, first)
 
     def serves(self, size: int, length: int) -> bool:
-        """Whether tables are valid: with "dynamic" scaling only for their own length, with "longrope" on one
-        side of the original length."""
+        """Whether tables for `size` positions are valid for this length.
+
+        With "dynamic" scaling they are valid only for their own length, with "longrope" on one side of the
+        original length.
+        """
         if self._kind == "dynamic":
             return size == length
         first = self._short_length
