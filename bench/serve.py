@@ -1,12 +1,12 @@
-"""What serving costs: CPU time per text beside `encode`, and how long responses take under load.
+"""The cost of serving: CPU time per text compared with `encode`, and response times under load.
 
     python bench/serve.py
     python bench/serve.py --peer infinity=http://127.0.0.1:7997/embeddings=PID
 
 Texts are those of texts.py: nine short ones for each long one, in random order, one per request, vectors in base64.
-In a closed loop each client sends its next request when it has the response. In an open loop requests arrive at
-random times (Poisson), whether responses have come or not, at a share of the closed loop's rate. The clients run in
-one event loop beside the server, on the same CPUs.
+In a closed loop each client sends its next request after the response. In an open loop requests arrive at random
+times (Poisson) that do not depend on responses, at a fraction of the closed loop's rate. The clients run in one event
+loop, on the same CPUs as the server.
 
 `encode` is given all texts of a kind in one call. The server's CPU time, of all its threads, is divided by
 that of `encode` for the same numbers of short and long texts. Writes OUTPUT.json, OUTPUT.md and OUTPUT.png.
@@ -44,7 +44,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Server(NamedTuple):
-    """Where a server listens, and its process."""
+    """The address and the process of a server."""
 
     name: str
     host: str
@@ -68,7 +68,7 @@ class Server(NamedTuple):
 
 
 class Load:
-    """Requests to a server, and what became of them. times: seconds of each kind of text."""
+    """Requests to a server, and their results. times: seconds for each kind of text."""
 
     def __init__(self, server: Server, model: str, sets: dict[str, list[str]]) -> None:
         self._server = server
@@ -106,7 +106,7 @@ class Load:
         return int(head.split(b" ", 2)[1])
 
     async def closed(self, clients: int, seconds: float) -> None:
-        """Clients that ask again when they have an answer."""
+        """Clients that send the next request after a response."""
         end = time.perf_counter() + seconds
 
         async def client() -> None:
@@ -116,7 +116,7 @@ class Load:
         await asyncio.gather(*(client() for _ in range(clients)))
 
     async def open(self, rate: float, seconds: float) -> None:
-        """Requests at a rate."""
+        """Requests at a given rate."""
         due = time.perf_counter()
         end = due + seconds
         tasks = []
@@ -133,7 +133,7 @@ class Load:
 
 @contextmanager
 def own_server(model: str, compute_type: str) -> Iterator[Server]:
-    """`simdformer serve` in a process of its own."""
+    """Start `simdformer serve` in a separate process."""
     command = [sys.executable, "-m", "simdformer.cli", "serve", model, "--port", "0"]
     command += ["--compute-type", compute_type]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -154,7 +154,7 @@ def peer(text: str) -> Server:
 
 
 def encode_seconds(model: SentenceTransformer, texts_: list[str]) -> float:
-    """CPU seconds per text of `encode` with all of them; the least of several calls."""
+    """CPU seconds per text of `encode` with all texts; the minimum of several calls."""
     model.encode(texts_)
     found = []
     for _ in range(5):
@@ -165,7 +165,7 @@ def encode_seconds(model: SentenceTransformer, texts_: list[str]) -> float:
 
 
 def run(load: Load, server: Server, name: str, what: Any, cost: dict[str, float]) -> dict[str, Any]:
-    """A row of the result. what: the coroutine that sends the requests."""
+    """Measure a row of the result. what: the coroutine that sends the requests."""
 
     async def main() -> tuple[float, float]:
         cpu, start = server.cpu_seconds(), time.perf_counter()

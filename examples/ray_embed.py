@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embed parquet files on a Ray cluster, and go on where a run that did not end stopped.
+"""Embed parquet files on a Ray cluster, and continue an interrupted run.
 
     python examples/ray_embed.py texts/ vectors/ --id key --checkpoints checkpoints/
     python examples/ray_embed.py s3://bucket/texts s3://bucket/vectors --id key \\
@@ -51,7 +51,7 @@ def main() -> None:
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(args.id, args.checkpoints)
     if args.blocks is not None:
-        context.target_min_block_size = 1  # else small files are read together
+        context.target_min_block_size = 1  # without this, small files are read together
     texts = ray.data.read_parquet(args.input, override_num_blocks=args.blocks)
     vectors = simdformer.ray.embed(
         texts,

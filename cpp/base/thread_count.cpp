@@ -34,7 +34,7 @@ std::string contents(const std::string& path) {
   return text;
 }
 
-// What is before a separator, which is taken off the text along with it.
+// Removes and returns the text before a separator; the separator is removed too.
 std::string_view cut(std::string_view& text, char separator) {
   const size_t end = std::min(text.find(separator), text.size());
   const std::string_view part = text.substr(0, end);
@@ -42,7 +42,7 @@ std::string_view cut(std::string_view& text, char separator) {
   return part;
 }
 
-// Microseconds, or 0: "max" and -1 are no limit.
+// Microseconds, or 0 without a limit ("max" or -1).
 double microseconds(std::string_view text) {
   int64_t number = 0;
   std::from_chars(text.data(), text.data() + text.size(), number);

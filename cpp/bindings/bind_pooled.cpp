@@ -63,7 +63,7 @@ FloatArray encode(const Stack& self, const py::object& input_ids, const py::obje
   return out;
 }
 
-// columns: that a row keeps, 0 for all.
+// columns: the number that a row keeps, 0 for all.
 template <typename Stack>
 void save(const Stack& self, const py::object& write, size_t columns,
           const std::string& activation) {

@@ -23,7 +23,7 @@ namespace {
 
 thread_local std::string last_error;
 
-// What call returns; failed if it throws.
+// The result of call, or failed if it throws.
 template <typename Result, typename Call>
 Result guarded(Result failed, Call&& call) noexcept {
   try {
@@ -35,7 +35,7 @@ Result guarded(Result failed, Call&& call) noexcept {
       last_error = error.what();
     }
   } catch (...) {
-    last_error.clear();  // there is no memory for the message
+    last_error.clear();  // no memory for the message
   }
   return failed;
 }

@@ -20,7 +20,7 @@
 #define SIMDFORMER_API __attribute__((visibility("default")))
 #endif
 
-/* Changes when a program has to be compiled or written anew. */
+/* Changes if programs must be compiled again or changed. */
 #define SIMDFORMER_ABI_VERSION 1
 
 #ifdef __cplusplus
@@ -29,7 +29,7 @@ extern "C" {
 
 typedef struct simdformer_model simdformer_model;
 
-/* All members 0, except size, are the defaults. */
+/* The defaults are 0 for all members except size. */
 typedef struct simdformer_options {
   size_t size;          /* sizeof(simdformer_options) */
   size_t pooling_start; /* tokens at the start of each sequence that pooling leaves out */
@@ -42,7 +42,7 @@ SIMDFORMER_API int32_t simdformer_abi_version(void);
 /* The version of the library, such as "0.1.0". */
 SIMDFORMER_API const char* simdformer_version(void);
 
-/* What was wrong in the last call on this thread that failed; "" if none did. Valid until the next
+/* The error of the last call on this thread that failed; "" if none did. Valid until the next
  * call on this thread that fails. */
 SIMDFORMER_API const char* simdformer_last_error(void);
 
@@ -67,7 +67,7 @@ SIMDFORMER_API size_t simdformer_num_token_types(const simdformer_model* model);
 /* Tokens of the longest sequence; 0 for any number. */
 SIMDFORMER_API size_t simdformer_max_length(const simdformer_model* model);
 
-/* Computes the rows of sequences that lie one behind another, without padding.
+/* Computes the rows of sequences that are stored one after another, without padding.
  *
  * input_ids: of all tokens, special tokens included. token_type_ids: of all tokens, or NULL for 0.
  * offsets: num_sequences + 1 numbers, starting with 0; sequence i is tokens offsets[i] to

@@ -4,8 +4,8 @@
 //   the fields of Model (fields.h), in their order
 //   the two sums of the checksum of everything before
 // A number has 8 bytes, little-endian. An array is its number of elements, its elements and zeros
-// up to a multiple of 8 bytes. A part that others may share is 0 for none, 1 and its fields, or 2 +
-// the number of a part before it. Matrices are not packed.
+// up to a multiple of 8 bytes. A part that may be shared is 0 if absent, 1 followed by its fields, or
+// 2 + the number of an earlier part. Matrices are not packed.
 #pragma once
 
 #include <bit>
@@ -18,7 +18,7 @@ namespace simdformer::model_file {
 static_assert(std::endian::native == std::endian::little, "numbers are stored little-endian");
 
 inline constexpr char kMagic[8] = {'S', 'I', 'M', 'D', 'F', 'O', 'R', 'M'};
-// Any change of the fields needs a new one.
+// Changes with any change of the fields.
 inline constexpr size_t kVersion = 1;
 inline constexpr size_t kUnit = 8;
 

@@ -10,13 +10,13 @@
 
 namespace simdformer::model_file {
 
-// What becomes of the rows of a head.
+// How the rows of a head are processed.
 struct Output {
-  size_t columns = 0;  // that are kept
+  size_t columns = 0;  // number kept
   Activation activation = Activation::kIdentity;
 };
 
-// A model that gives each sequence a row: a stack with embeddings, one of the two heads, an output.
+// A model that returns a row for each sequence: a stack with embeddings, one of two heads, an output.
 struct Model {
   std::shared_ptr<const TransformerStack> stack;
   std::optional<PoolingHead> pooling;
@@ -24,7 +24,7 @@ struct Model {
   Output output;
 };
 
-// The same, of somebody's parts.
+// The same with parts that belong to others.
 struct ModelView {
   const TransformerStack& stack;
   const PoolingHead* pooling = nullptr;

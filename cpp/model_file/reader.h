@@ -6,8 +6,8 @@
 
 namespace simdformer::model_file {
 
-// size: of the whole file. read(data, count): its next bytes, and whether there are as many. Throws
-// std::invalid_argument that says what is wrong with the file.
+// size: bytes of the file. read(data, count) reads the next bytes; false if there are fewer. Throws
+// std::invalid_argument if the file is invalid.
 Model read_model(size_t size, FunctionRef<bool(void* data, size_t count)> read);
 
 }  // namespace simdformer::model_file

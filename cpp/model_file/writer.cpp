@@ -160,7 +160,7 @@ class Writer {
   std::map<std::pair<std::type_index, const void*>, size_t> known_;
 };
 
-// Numbers of a matrix whose rows have `cols` elements each, in the order of rows.
+// The rows of a matrix of `cols` columns, in order.
 template <typename T>
 std::vector<T> in_order(const T* numbers, size_t cols, std::span<const int32_t> rows) {
   std::vector<T> ordered;
@@ -202,8 +202,8 @@ void Writer::linear_rows(const Linear& linear, std::span<const int32_t> rows) {
   linear.is_bfloat16() ? put(upper_halves(ordered)) : put(ordered);
 }
 
-// Gate and up in one matrix stand in the order of one level: in the file gate's rows are before
-// up's.
+// The order of gate and up in a joined matrix depends on the level. In the file gate's rows come
+// first.
 void Writer::write(const FeedForward& layer) {
   write(layer.activation());
   write(layer.gate_up() != nullptr);

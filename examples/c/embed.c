@@ -1,4 +1,4 @@
-/* The vector of one sequence of token ids, a number a line:
+/* Prints the vector of one sequence of token ids, one number per line:
  *
  *     simdformer export all-MiniLM-L6-v2 -o minilm.simdformer
  *     ./embed minilm.simdformer 101 7592 2088 102

@@ -1,5 +1,5 @@
-// The rows of many sequences, computed together on two threads: token ids of a sequence a line of
-// standard input, its row a line of standard output.
+// Computes the rows of many sequences together, on two threads. Each line of standard input has the
+// token ids of a sequence, each line of standard output its row.
 //
 //     ./rows minilm.simdformer < ids.txt
 #include <simdformer.h>

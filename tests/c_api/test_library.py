@@ -1,4 +1,4 @@
-"""libsimdformer opens what `export` writes, and gives Python's bits."""
+"""libsimdformer opens files of `export` and returns the same bits as Python."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def token_ids(model, texts):
 
 
 def rows_of(library, model, path, texts, **options):
-    """What the library gives of texts, tokenized here."""
+    """The library's results for texts, which are tokenized here."""
     tokens = model.pipeline.tokenizer(texts)
     model.export(path)
     with Model(library, path) as opened:
         return opened.encode(tokens.input_ids, tokens.type_ids, **options)
 
 
-# Python's bits
+# The same bits as Python
 
 
 @each
@@ -91,7 +91,7 @@ def test_dense_layers_normalization_and_truncation_are_applied(library, tmp_path
     assert_same_bits(rows, model.encode(TEXTS))
 
 
-def test_tokens_of_a_prompt_are_left_out_of_pooling(library, tmp_path, model):
+def test_pooling_leaves_out_the_tokens_of_a_prompt(library, tmp_path, model):
     model.set_pooling_include_prompt(False)
     try:
         start = model.pipeline.pooling_start("the dog ")
@@ -111,7 +111,7 @@ def test_threads_and_batches_do_not_change_a_row(library, file, model):
     assert_same_bits(np.concatenate(alone), together)
 
 
-def test_contents_in_memory_are_the_same(library, file, model):
+def test_contents_in_memory_give_the_same_rows(library, file, model):
     with Model(library, file.read_bytes()) as opened:
         rows = opened.encode(token_ids(model, TEXTS))
     assert_same_bits(rows, model.encode(TEXTS))
@@ -131,7 +131,7 @@ def test_sizes_are_those_of_the_model(library, file, model):
 
 @pytest.mark.parametrize("name", ["bert", "nomic_bert", "gte"])
 @pytest.mark.parametrize("compute_type", ["float32", "bfloat16"])
-def test_a_file_is_the_same_from_every_level(tmp_path, name, compute_type):
+def test_every_level_writes_the_same_file(tmp_path, name, compute_type):
     folder = BY_NAME[name].write(tmp_path / "m")
     before, files = _core.active_isa(), []
     for isa in _core.available_isas():
@@ -168,7 +168,7 @@ def test_the_c_example_prints_the_vector(file, tmp_path, active_isa):
     assert_same_bits(np.array(done.stdout.split(), np.float32), model.encode("the quick brown fox"))
 
 
-def test_the_cpp_example_prints_a_row_a_line(file, model):
+def test_the_cpp_example_prints_one_row_per_line(file, model):
     lines = [" ".join(map(str, ids)) for ids in token_ids(model, TEXTS)]
     done = program("rows", file, input="\n".join(lines) + "\n")
     assert done.returncode == 0, done.stderr
@@ -177,13 +177,13 @@ def test_the_cpp_example_prints_a_row_a_line(file, model):
 
 
 @pytest.mark.parametrize("name", ["embed", "rows"])
-def test_an_example_prints_what_is_wrong(tmp_path, name):
+def test_an_example_prints_the_error(tmp_path, name):
     done = program(name, tmp_path / "missing", *([1] if name == "embed" else []), input="")
     assert done.returncode == 1
     assert "missing" in done.stderr
 
 
-def test_the_library_knows_nothing_of_python(library):
+def test_the_library_does_not_need_python(library):
     symbols = subprocess.run(
         ["nm", "-D", library.path], capture_output=True, text=True, check=True
     ).stdout
@@ -255,12 +255,12 @@ def test_a_folder_is_refused(library, tmp_path):
     ],
     ids=["negative", "large", "long", "threads"],
 )
-def test_wrong_input_is_refused(library, file, sequences, options, message):
+def test_invalid_input_is_refused(library, file, sequences, options, message):
     with Model(library, file) as model, pytest.raises(LibraryError, match=message):
         model.encode(sequences, **options)
 
 
-def test_a_token_type_that_is_not_there_is_refused(library, file):
+def test_an_unknown_token_type_is_refused(library, file):
     with (
         Model(library, file) as model,
         pytest.raises(LibraryError, match=r"token_type_ids\[1\] is 2"),
@@ -277,7 +277,7 @@ def test_null_is_refused(library, file):
     library.close(None)
 
 
-def test_nothing_is_computed_of_no_sequences(library, file):
+def test_no_sequences_give_no_rows(library, file):
     with Model(library, file) as model:
         assert model.encode([]).shape == (0, model.dimension)
 
@@ -293,7 +293,7 @@ def test_nothing_is_computed_of_no_sequences(library, file):
         ("sparse", "float32"),
     ],
 )
-def test_mutations_do_not_crash_it(tmp_path, name, compute_type):
+def test_mutated_files_do_not_crash_the_library(tmp_path, name, compute_type):
     path, folder = tmp_path / "file", tmp_path / "m"
     if name == "sparse":
         SparseEncoder(write_sparse(folder)).export(path)
@@ -312,13 +312,13 @@ def test_mutations_do_not_crash_it(tmp_path, name, compute_type):
     assert "'opened'" in done.stdout
 
 
-def test_a_changed_number_with_a_right_checksum_is_opened(library, file):
+def test_a_changed_number_with_a_correct_checksum_is_opened(library, file):
     # What the tests of mutations rely on.
     with Model(library, with_checksum(file.read_bytes())) as model:
         assert model.dimension > 0
 
 
-def test_cmake_finds_it(tmp_path):
+def test_cmake_finds_the_library(tmp_path):
     cmake = shutil.which(
         "cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     )

@@ -48,7 +48,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])
-def test_parts_hold_as_many_texts_each_in_order(tmp_path, corpus, folder, vectors, suffix):
+def test_parts_have_the_same_number_of_texts_in_order(tmp_path, corpus, folder, vectors, suffix):
     out = tmp_path / f"out.{suffix}"
     assert embed(corpus, folder, out, "--part-rows", "30") == 0
     found = sorted(out.iterdir())
@@ -59,7 +59,7 @@ def test_parts_hold_as_many_texts_each_in_order(tmp_path, corpus, folder, vector
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", f"out.{suffix}"]
 
 
-def test_no_text_is_one_empty_part(tmp_path, folder):
+def test_no_texts_give_one_empty_part(tmp_path, folder):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
     assert embed(empty, folder, tmp_path / "out.npy", "--part-rows", "5") == 0
@@ -73,7 +73,7 @@ def test_a_folder_of_parts_is_replaced_as_a_whole(tmp_path, corpus, folder):
     assert sorted(path.name for path in out.iterdir()) == ["part-00000.npy", "part-00001.npy"]
 
 
-def test_after_an_error_the_folder_is_as_before(tmp_path, corpus, folder, monkeypatch):
+def test_an_error_leaves_the_folder_unchanged(tmp_path, corpus, folder, monkeypatch):
     out = tmp_path / "out.npy"
     assert embed(corpus, folder, out, "--part-rows", "10") == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -87,7 +87,7 @@ def test_after_an_error_the_folder_is_as_before(tmp_path, corpus, folder, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.npy"]
 
 
-def test_what_is_no_part_is_never_removed(tmp_path, corpus, folder, capsys):
+def test_other_files_in_the_folder_are_never_removed(tmp_path, corpus, folder, capsys):
     out = tmp_path / "out.npy"
     out.mkdir()
     (out / "letters.txt").write_text("dear")
@@ -100,13 +100,13 @@ def test_what_is_no_part_is_never_removed(tmp_path, corpus, folder, capsys):
     assert "it is a file, and --part-rows makes a folder" in capsys.readouterr().err
 
 
-def test_two_runs_of_one_folder_are_refused(tmp_path, corpus, folder, capsys):
+def test_two_runs_into_one_folder_are_refused(tmp_path, corpus, folder, capsys):
     with parts.PartsFolder(str(tmp_path / "out.npy")):
         assert embed(corpus, folder, tmp_path / "out.npy", "--part-rows", "10") == 1
     assert "another run writes the same output" in capsys.readouterr().err
 
 
-def test_what_a_killed_run_left_is_removed(tmp_path, corpus, folder):
+def test_files_of_a_killed_run_are_removed(tmp_path, corpus, folder):
     left = tmp_path / ".out.npy.parts"
     left.mkdir()
     (left / "part-00009.npy").write_text("x")
@@ -115,7 +115,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path, corpus, folder):
     assert not left.exists()
 
 
-def test_a_resumed_run_makes_the_same_parts(tmp_path, corpus, folder, monkeypatch):
+def test_a_resumed_run_writes_the_same_parts(tmp_path, corpus, folder, monkeypatch):
     pytest.importorskip("pyarrow")
     options = ("--part-rows", "30", "--resume", "--dtype", "int8")
     monkeypatch.setattr(int8_codes, "_CALIBRATION_TEXTS", 40)
@@ -165,7 +165,7 @@ def test_int8_of_one_text_is_refused(tmp_path, folder, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--part-rows", "5"], ["--dtype", "int8"]])
-def test_several_files_do_not_go_to_standard_output(corpus, folder, capsys, arguments):
+def test_parts_cannot_be_written_to_standard_output(corpus, folder, capsys, arguments):
     with pytest.raises(SystemExit):
         embed(corpus, folder, "-", *arguments)
     assert "OUTPUT must not be -" in capsys.readouterr().err

@@ -25,7 +25,7 @@ JOB = Job(
 
 @pytest.fixture
 def ray(tmp_path):
-    """Ray, of which the settings of this process are all that is looked at."""
+    """Ray; only the settings of this process are used."""
     fs = pytest.importorskip("pyarrow.fs")
     folder = str(tmp_path / "new" / "checkpoints")
     config = SimpleNamespace(filesystem=fs.LocalFileSystem(), checkpoint_path=folder)
@@ -53,7 +53,7 @@ def note_that_rows_are_done(tmp_path):
         ),
     ],
 )
-def test_another_job_is_refused_by_what_differs(ray, tmp_path, changes, message):
+def test_the_error_for_another_job_names_the_difference(ray, tmp_path, changes, message):
     check_checkpoint(ray, JOB)
     note_that_rows_are_done(tmp_path)
     with pytest.raises(ValueError, match="of another job") as error:
@@ -62,13 +62,13 @@ def test_another_job_is_refused_by_what_differs(ray, tmp_path, changes, message)
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_threads": 8, "model": "elsewhere/m"}])
-def test_the_same_job_goes_on(ray, tmp_path, changes):
+def test_the_same_job_continues(ray, tmp_path, changes):
     check_checkpoint(ray, JOB)
     note_that_rows_are_done(tmp_path)
     check_checkpoint(ray, replace(JOB, **changes))
 
 
-def test_another_job_may_begin_when_no_row_is_done(ray, tmp_path):
+def test_another_job_may_start_if_no_row_is_stored(ray, tmp_path):
     check_checkpoint(ray, JOB)
     check_checkpoint(ray, replace(JOB, level="generic"))
     note_that_rows_are_done(tmp_path)
@@ -76,13 +76,13 @@ def test_another_job_may_begin_when_no_row_is_done(ray, tmp_path):
         check_checkpoint(ray, JOB)
 
 
-def test_rows_of_which_nothing_is_known_are_refused(ray, tmp_path):
+def test_rows_of_an_unknown_job_are_refused(ray, tmp_path):
     note_that_rows_are_done(tmp_path)
     with pytest.raises(ValueError, match=r"checkpoints\.simdformer\.json is missing"):
         check_checkpoint(ray, JOB)
 
 
-def test_without_checkpoints_nothing_is_noted(ray, tmp_path):
+def test_without_checkpoints_no_job_is_stored(ray, tmp_path):
     ray.data.DataContext.get_current().checkpoint_config = None
     check_checkpoint(ray, JOB)
     assert list(tmp_path.iterdir()) == []

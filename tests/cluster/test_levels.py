@@ -20,11 +20,11 @@ def test_the_widest_level_of_all_nodes_is_chosen():
     assert common_level(others[:2], None) == "avx512"
 
 
-def test_a_level_may_be_asked_for():
+def test_a_level_can_be_requested():
     assert common_level([machine(), machine("b", LEVELS[:2])], "generic") == "generic"
 
 
-def test_a_level_that_a_node_lacks_is_refused_by_names():
+def test_the_error_for_a_missing_level_names_the_nodes():
     with pytest.raises(ValueError, match=r"no level 'avx512' \(a: generic .* b: generic avx2\)"):
         common_level([machine(), machine("b", LEVELS[:2])], "avx512")
 
@@ -35,7 +35,7 @@ def test_nodes_without_a_common_level_are_refused():
 
 
 @pytest.mark.parametrize("name", ["version", "architecture", "model"])
-def test_nodes_that_differ_are_refused_by_what_differs(name):
+def test_the_error_for_unequal_nodes_names_the_difference(name):
     with pytest.raises(ValueError, match=f"one {name}: a has .*, b has other"):
         common_level([machine(), machine("b", **{name: "other"})], None)
 
@@ -65,6 +65,6 @@ def test_reserved_cpus_are_the_threads():
 
 
 @pytest.mark.parametrize(("num_actors", "num_cpus"), [(0, None), (-1, 2), (1, 0), (1, -1)])
-def test_numbers_that_make_no_sense_are_refused(num_actors, num_cpus):
+def test_invalid_numbers_are_refused(num_actors, num_cpus):
     with pytest.raises(ValueError, match="must be"):
         cpus_and_threads(nodes(4), num_actors, num_cpus)

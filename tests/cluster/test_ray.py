@@ -89,13 +89,13 @@ def embedded(ray, data, **options):
 
 
 @pytest.mark.parametrize("blocks", [1, 8])
-def test_vectors_have_the_bits_of_encode_by_two_actors(ray, expected, blocks):
+def test_vectors_of_two_actors_have_the_bits_of_encode(ray, expected, blocks):
     table = embedded(ray, dataset(ray, blocks=blocks))
     assert_same_bits(matrix(table), expected)
     assert table.sort_by("key")["text"].to_pylist() == TEXTS
 
 
-def test_all_actors_run_at_the_level_that_is_asked_for(ray, tmp_path):
+def test_all_actors_run_at_the_requested_level(ray, tmp_path):
     code = (
         "import numpy, sys; from simdformer import SentenceTransformer;"
         "numpy.save(sys.argv[1], SentenceTransformer('all-MiniLM-L6-v2').encode(sys.argv[2:]))"
@@ -108,7 +108,7 @@ def test_all_actors_run_at_the_level_that_is_asked_for(ray, tmp_path):
 
 
 def kill_an_actor_that_computes(killed):
-    """SIGKILL for the first process of this test's cluster that embeds."""
+    """Send SIGKILL to the first process of this test's cluster that embeds."""
     import psutil
 
     deadline = time.monotonic() + PATIENCE
@@ -126,7 +126,7 @@ def kill_an_actor_that_computes(killed):
         time.sleep(0.05)
 
 
-def test_a_killed_actor_changes_nothing(ray):
+def test_a_killed_actor_does_not_change_the_result(ray):
     killed = []
     watcher = threading.Thread(target=kill_an_actor_that_computes, args=(killed,))
     watcher.start()
@@ -146,7 +146,7 @@ def test_a_killed_actor_changes_nothing(ray):
         ({"num_actors": 0}, ValueError, "num_actors must be at least 1"),
     ],
 )
-def test_what_cannot_be_done_is_refused_before_any_work(ray, options, error, message):
+def test_invalid_arguments_are_refused_before_any_work(ray, options, error, message):
     with pytest.raises(error, match=message):
         embedded(ray, dataset(ray, TEXTS[:2], 1), **options)
 
@@ -160,14 +160,14 @@ def test_other_types_are_refused(ray):
         simdformer.ray.embed(dataset(ray, TEXTS[:2], 1), 1)
 
 
-def test_a_model_that_a_node_lacks_is_named(ray):
+def test_the_error_names_a_model_that_a_node_does_not_have(ray):
     import simdformer.ray
 
     with pytest.raises(FileNotFoundError, match="no model 'no-such-model'"):
         simdformer.ray.embed(dataset(ray, TEXTS[:2], 1), "no-such-model")
 
 
-def test_a_column_that_holds_no_strings_fails_the_job(ray):
+def test_a_column_without_strings_fails_the_job(ray):
     import simdformer.ray
 
     data = ray.data.from_arrow(pa.table({"key": [1], "text": [1]}))
@@ -187,7 +187,7 @@ def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def example(tmp_path):
-    """A run of examples/ray_embed.py in a cluster of its own, with two actors."""
+    """Run examples/ray_embed.py in a separate cluster, with two actors."""
     (tmp_path / "texts").mkdir()
     for start in range(0, len(MANY), 50):
         keys = pa.array(range(start, start + 50), pa.int64())
@@ -211,7 +211,7 @@ def example(tmp_path):
 
 
 def kill_session(number):
-    """SIGKILL for a process and all that Ray has started in its session."""
+    """Send SIGKILL to a process and to all processes that Ray started in its session."""
     import psutil
 
     for process in psutil.process_iter():
@@ -221,11 +221,11 @@ def kill_session(number):
 
 
 def committed(folder):
-    """The checkpoints of rows that are written for good."""
+    """The checkpoints of completely written rows."""
     return [path for path in folder.glob("*.parquet") if ".pending" not in path.name]
 
 
-def test_the_example_goes_on_after_a_kill(tmp_path, example):
+def test_the_example_continues_after_a_kill(tmp_path, example):
     process = example()
     deadline = time.monotonic() + PATIENCE
     while len(committed(tmp_path / "checkpoints")) < 2:

@@ -1,4 +1,4 @@
-"""The recipe for Spark in docs/howto/ray.md, without Spark: its function on pandas Series (`make ray`)."""
+"""The function for Spark in docs/howto/ray.md, called with pandas Series, without Spark (`make ray`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients of other servers, each as it is installed, with `simdformer serve` in the place of its server."""
+"""Clients of other servers, with `simdformer serve` instead of their server."""
 
 from __future__ import annotations
 

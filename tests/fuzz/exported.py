@@ -1,9 +1,9 @@
-"""Damaged exported models: the library opens each or says why not, and what it opens computes.
+"""Damaged exported models: the library opens each or reports an error, and can compute with those that it opens.
 
     python -m tests.fuzz.exported FILE --count 4000 --seed 1
 
-The checksum of a damaged file is made right again, so that the checks behind it are tried. A crash ends the
-process: the seed and the number printed last tell which file it was.
+Damaged files get a correct checksum, so that the checks after it are reached. A crash ends the process; the seed and
+the number printed last identify the file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WORDS = (
 
 
 def mutated(data, places, rng):
-    """One to three changes of whole units of 8 bytes, or of bits. places: where most of them are."""
+    """Make one to three changes of units of 8 bytes or of bits. places: where most changes are made."""
     out = bytearray(data)
     for _ in range(rng.randint(1, 3)):
         last = len(out) // 8 - 3
@@ -59,14 +59,14 @@ def mutated(data, places, rng):
 
 
 def small_numbers(data):
-    """Units that hold a number below 2^16, as sizes, counts, codes and flags are, but for magic, version and
+    """Units with a number below 2^16, such as sizes, counts, codes and flags, without magic, version and
     checksum."""
     units = np.frombuffer(data, "<u8")
     return (2 + np.flatnonzero(units[2:-2] < 2**16)).tolist()
 
 
 def outcome(library, data):
-    """What came of one file, in words."""
+    """The result for one file, in words."""
     try:
         with Model(library, data) as model:
             ids = [[i % max(1, model.vocab_size) for i in range(n)] for n in (3, 0, 9)]

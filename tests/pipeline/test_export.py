@@ -1,4 +1,4 @@
-"""`export`: what it refuses, and how it writes. tests/c_api holds what the library makes of the file."""
+"""`export`: what it refuses, and the file that it writes. tests/c_api opens such files with the library."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_command_line_writes_the_same_file(model, tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_cross_encoder, write_sparse])
-def test_the_command_line_knows_the_kind_of_a_folder(tmp_path, write):
+def test_the_command_line_recognizes_the_kind_of_a_folder(tmp_path, write):
     folder = write(tmp_path / "m")
     kind = CrossEncoder if write is write_cross_encoder else SparseEncoder
     kind(folder).export(tmp_path / "a")
@@ -48,7 +48,7 @@ def test_the_command_line_knows_the_kind_of_a_folder(tmp_path, write):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_the_command_line_says_what_cannot_be_exported(tmp_path, capsys):
+def test_the_command_line_reports_what_cannot_be_exported(tmp_path, capsys):
     assert main(["export", str(tmp_path), "-o", str(tmp_path / "file")]) == 1
     assert "config.json" in capsys.readouterr().err
 
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_exported_leaves_the_old_one(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "m"]
 
 
-def test_a_step_outside_the_native_call_is_named(tmp_path):
+def test_the_error_names_a_step_outside_the_native_call(tmp_path):
     folder = tmp_path / "m"
     model_of(folder, "Pooling", "Dropout")
     write_files(folder, {"2_Dropout/config.json": {"dropout": 0.5}})
@@ -71,14 +71,14 @@ def test_a_step_outside_the_native_call_is_named(tmp_path):
     assert not (tmp_path / "file").exists()
 
 
-def test_an_activation_without_a_kernel_is_named(tmp_path):
+def test_the_error_names_an_activation_without_a_kernel(tmp_path):
     folder = write_cross_encoder(tmp_path / "m")
     model = CrossEncoder(folder, activation_fn="torch.nn.modules.activation.Softplus")
     with pytest.raises(ValueError, match=r"activation_fn .*Softplus.* has no kernel"):
         model.export(tmp_path / "file")
 
 
-def test_an_activation_of_the_callers_is_named(tmp_path):
+def test_the_error_names_a_python_activation(tmp_path):
     model = CrossEncoder(write_cross_encoder(tmp_path / "m"), activation_fn=abs)
     with pytest.raises(ValueError, match=r"activation_fn <built-in function abs> has no kernel"):
         model.export(tmp_path / "file")

@@ -306,7 +306,7 @@ def test_the_table_of_all_classes_is_made_of_their_results():
     assert page == side_by_side.to_markdown(side_by_side.RESULTS)
 
 
-def test_a_load_of_the_server_is_compared_with_encode_s_cost():
+def test_the_load_of_the_server_is_compared_with_encode():
     import serve
 
     class Server:

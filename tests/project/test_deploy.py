@@ -1,4 +1,4 @@
-"""deploy/: what its files name exists, and systemd understands the unit."""
+"""deploy/: files that it names exist, and systemd accepts the unit."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_continued_lines_of_a_dockerfile_are_one_instruction():
     assert instructions(text) == [("RUN", "a &&  b"), ("USER", "1:2")]
 
 
-def test_systemd_understands_the_unit(tmp_path):
+def test_systemd_accepts_the_unit(tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze here")
     unit = (DEPLOY / "simdformer.service").read_text()

@@ -22,7 +22,7 @@ PATH = "/v1/embeddings"
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """An embedding model of another width of vectors."""
+    """An embedding model with another dimension."""
     folder = write_model(tmp_path_factory.mktemp("models") / "other")
     return SentenceTransformer(folder, truncate_dim=6)
 
@@ -40,7 +40,7 @@ def test_each_model_answers_for_its_name(model, other, app):
     assert small.json()["model"] == "org/small"
 
 
-def test_without_a_name_the_first_model_answers(model, app):
+def test_without_a_name_the_first_model_is_used(model, app):
     assert_same_bits(vectors(ask(app, PATH, {"input": TEXTS})), model.encode(TEXTS))
 
 
@@ -48,7 +48,7 @@ def test_all_models_are_listed(app):
     assert [entry["id"] for entry in ask(app, "/v1/models").json()["data"]] == ["big", "org/small"]
 
 
-def test_dimensions_are_those_of_the_model_that_is_named(app):
+def test_dimensions_are_those_of_the_named_model(app):
     body = {"input": "a", "dimensions": 7}
     assert ask(app, PATH, body).status_code == 200
     assert_error(ask(app, PATH, {**body, "model": "small"}), 400, "must be 1 to 6")
@@ -66,13 +66,13 @@ def test_two_models_with_one_name_are_refused(model, other):
         create_app()
 
 
-def test_a_whole_name_goes_before_the_last_part_of_another(model, other):
+def test_a_full_name_is_preferred_to_the_last_part_of_another(model, other):
     app = create_app(models={"org/small": model, "small": other})
     answer = ask(app, PATH, {"input": TEXTS, "model": "small"})
     assert_same_bits(vectors(answer), other.encode(TEXTS))
 
 
-def test_a_reranker_may_be_one_of_them(model, tmp_path):
+def test_a_reranker_can_be_one_of_the_models(model, tmp_path):
     ranks = CrossEncoder(write_cross_encoder(tmp_path / "ranks"))
     app = create_app(model, models={"r": ranks})
     answer = ask(app, "/v1/rerank", {"query": "a", "documents": ["b"], "model": "r"})
@@ -82,7 +82,7 @@ def test_a_reranker_may_be_one_of_them(model, tmp_path):
 # --- readiness ---
 
 
-def test_it_is_ready_while_texts_have_room_in_the_queue(model, monkeypatch):
+def test_the_server_is_ready_while_the_queue_has_room(model, monkeypatch):
     """The first text is computed, and the second fills the queue."""
     release, run = threading.Event(), Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: release.wait(60) and run(*args))
@@ -117,7 +117,7 @@ PREFLIGHT = {
 
 
 @pytest.mark.parametrize("origins", [["*"], ["https://page.example"]])
-def test_a_page_of_a_known_origin_may_ask(model, origins):
+def test_a_page_of_an_allowed_origin_can_send_requests(model, origins):
     app = create_app(model, cors_origins=origins, api_key="secret")
     answer = ask(app, PATH, method="OPTIONS", headers=PREFLIGHT)
     assert answer.status_code == 200
@@ -128,7 +128,7 @@ def test_a_page_of_a_known_origin_may_ask(model, origins):
     assert refused.headers["access-control-allow-origin"] in ("*", "https://page.example")
 
 
-def test_other_origins_and_a_server_without_the_option_allow_none(model):
+def test_other_origins_are_not_allowed(model):
     app = create_app(model, cors_origins=["https://other.example"])
     assert ask(app, PATH, method="OPTIONS", headers=PREFLIGHT).status_code == 400
     plain = create_app(model)
@@ -137,7 +137,7 @@ def test_other_origins_and_a_server_without_the_option_allow_none(model):
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_a_long_answer_has_the_headers_too(model):
+def test_a_long_response_also_has_the_headers(model):
     app = create_app(model, cors_origins=["*"])
     answer = ask(app, PATH, {"input": ["deed"] * 2000}, headers={"origin": "https://x.example"})
     assert len(vectors(answer)) == 2000
@@ -163,7 +163,7 @@ def test_every_route_is_described(app):
     assert described == routes
 
 
-def test_the_description_names_the_fields_that_are_known(app):
+def test_the_description_lists_the_known_fields(app):
     operation = ask(app, "/openapi.json").json()["paths"]["/v1/embed"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["texts"]
@@ -171,7 +171,7 @@ def test_the_description_names_the_fields_that_are_known(app):
     assert answer == f"unknown field 'x'; known: {', '.join(schema['properties'])}"
 
 
-def test_the_page_lists_the_routes_and_runs_nothing(app):
+def test_the_page_lists_the_routes_without_scripts(app):
     page = ask(app, "/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "<script" not in page.text

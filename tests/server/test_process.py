@@ -94,7 +94,7 @@ def test_a_reranker_is_served_too(folder, tmp_path):
     ]
 
 
-def test_several_models_are_served_by_what_their_folders_say(folder, tmp_path):
+def test_the_folder_determines_the_kind_of_a_served_model(folder, tmp_path):
     ranks = write_cross_encoder(tmp_path / "r")
     sparse = write_sparse(tmp_path / "s")
     models = {"one": folder, "rank": ranks, "sparse": sparse}
@@ -107,7 +107,7 @@ def test_several_models_are_served_by_what_their_folders_say(folder, tmp_path):
         assert post(f"{url}/predict", {"inputs": ["a", "b"]})[0]["label"] == "LABEL_0"
 
 
-def test_a_page_may_ask_if_its_origin_is_given(folder):
+def test_a_page_can_send_requests_if_its_origin_is_allowed(folder):
     origin = "https://page.example"
     with serving(folder, "--cors-origin", origin) as (_, url):
         request = urllib.request.Request(f"{url}/ready", headers={"Origin": origin})
@@ -252,7 +252,7 @@ def test_a_missing_model_is_reported(tmp_path, capsys):
     assert "no model" in capsys.readouterr().err
 
 
-def test_a_model_of_another_kind_is_said(tmp_path, capsys):
+def test_the_error_names_a_model_of_another_kind(tmp_path, capsys):
     files = {"config_sentence_transformers.json": {"model_type": "MultiVectorEncoder"}}
     folder = write_model(tmp_path / "m", files=files)
     assert main(["serve", "--model", f"m={folder}", "--port", "0"]) == 1
@@ -360,7 +360,7 @@ def test_azures_client_sends_its_key_and_deployment(folder):
     np.testing.assert_array_equal(np.array(answer.data[0].embedding, np.float32), expected)
 
 
-def test_hugging_faces_client_asks_at_the_address_alone(folder, tmp_path):
+def test_hugging_faces_client_sends_requests_without_a_path(folder, tmp_path):
     hub = pytest.importorskip("huggingface_hub")
     model = SentenceTransformer(folder)
     texts = ["deed", "a cab"]

@@ -1,4 +1,4 @@
-"""OpenAI's further paths and fields; Cohere's, Jina's, vLLM's and Ollama's forms around encode and predict."""
+"""Additional paths and fields of OpenAI; the protocols of Cohere, Jina, vLLM and Ollama, compared with encode and predict."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_openais_embeddings_have_several_paths(model, app, path):
     assert_same_bits(vectors(ask(app, path, {"input": TEXTS})), model.encode(TEXTS))
 
 
-def test_azure_s_deployment_is_a_model(app):
+def test_azures_deployment_is_a_model(app):
     path = "/openai/deployments/none/embeddings"
     assert_error(ask(app, path, {"input": "a"}), 404, "unknown model 'none'; served here: tiny")
 
@@ -126,7 +126,7 @@ def test_cohere_v1_gives_an_array(model, app):
 
 
 @pytest.mark.parametrize("path", ["/v1/embed", "/v2/embed"])
-def test_cohere_gives_the_types_that_are_asked_for(model, app, path):
+def test_cohere_gives_the_requested_types(model, app, path):
     kinds = ["float", "base64", "binary", "ubinary"]
     found = post(app, path, texts=TEXTS, embedding_types=kinds)["embeddings"]
     expected = model.encode(TEXTS)
@@ -186,7 +186,7 @@ def test_coheres_max_tokens_truncates_on_the_side_of_truncate(model, app, mode, 
         ),
     ],
 )
-def test_what_cohere_would_not_do_is_refused(app, path, body, message):
+def test_unsupported_requests_of_cohere_are_refused(app, path, body, message):
     answer = ask(app, path, body)
     assert answer.status_code == 400
     assert list(answer.json()) == ["message"]
@@ -206,7 +206,7 @@ def test_scores_are_those_of_predict(reranker, app, path, names):
     assert_same_bits(scores, expected)
 
 
-def test_as_many_first_texts_are_paired_one_by_one(reranker, app):
+def test_equally_long_lists_are_paired_one_by_one(reranker, app):
     answer = post(app, "/score", text_1=TEXTS, text_2=TEXTS[::-1], use_activation=False)
     pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
     expected = reranker.predict(pairs, activation_fn="torch.nn.Identity")
@@ -230,7 +230,7 @@ def test_an_embedding_models_scores_are_cosines(model, app):
         ({"text_1": "a", "text_2": "b", "model": "tiny", "use_activation": True}, "use_activation"),
     ],
 )
-def test_what_vllm_would_not_do_is_refused(app, body, message):
+def test_unsupported_requests_of_vllm_are_refused(app, body, message):
     assert_error(ask(app, "/score", body), 400, message)
 
 
@@ -246,7 +246,7 @@ def test_ollamas_embed_normalizes(model, app):
     assert_same_bits(np.array(answer["embeddings"], np.float32), expected)
 
 
-def test_ollamas_older_route_does_not(model, app):
+def test_ollamas_older_route_does_not_normalize(model, app):
     answer = post(app, "/api/embeddings", model="tiny", prompt="deed", keep_alive="5m")
     assert_same_bits(np.array(answer["embedding"], np.float32), model.encode("deed"))
 
@@ -267,14 +267,14 @@ def test_ollamas_models_are_listed(app):
         ("/api/embeddings", {"prompt": ["a"]}, "prompt must be a string"),
     ],
 )
-def test_what_ollama_would_not_do_is_refused(app, path, body, message):
+def test_unsupported_requests_of_ollama_are_refused(app, path, body, message):
     answer = ask(app, path, body)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
     assert message in answer.json()["error"]
 
 
-# --- of all ---
+# --- all protocols ---
 
 
 @pytest.mark.parametrize(
@@ -286,14 +286,14 @@ def test_what_ollama_would_not_do_is_refused(app, path, body, message):
         ("/score", {"text_1": "a", "text_2": "b"}, {"error"}),
     ],
 )
-def test_without_the_key_the_error_has_the_protocols_form(model, path, body, form):
+def test_the_error_without_a_key_has_the_format_of_the_protocol(model, path, body, form):
     answer = ask(create_app(model, api_key="secret"), path, body)
     assert answer.status_code == 401
     assert set(answer.json()) == form
 
 
 @pytest.mark.parametrize("header", ["api-key", "authorization"])
-def test_azure_s_header_of_the_key_is_known(model, header):
+def test_the_key_may_be_in_azures_header(model, header):
     value = "secret" if header == "api-key" else "Bearer secret"
     app = create_app(model, api_key="secret")
     assert ask(app, "/v1/models", headers={header: value}).status_code == 200

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference's routes around encode, predict and rank."""
+"""Routes of Text Embeddings Inference, compared with encode, predict and rank."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_embed_gives_normalized_vectors(model, app, path):
 
 
 @pytest.mark.parametrize("side", ["Left", "left", "Right", None])
-def test_a_long_text_is_truncated_on_the_side_that_is_asked_for(model, app, side):
+def test_a_long_text_is_truncated_on_the_requested_side(model, app, side):
     body = {"inputs": LONG, "truncation_direction": side, "normalize": False}
     other = SentenceTransformer(
         model.name_or_path, processor_kwargs={"truncation_side": (side or "right").lower()}
@@ -120,7 +120,7 @@ def test_a_rankings_scores_are_logits_or_their_sigmoid(reranker, app, raw, activ
     ]
 
 
-def test_the_route_of_rankings_has_cohere_s_form_too(app):
+def test_the_route_of_rankings_also_accepts_coheres_format(app):
     answer = ask(app, "/rerank", {"query": "fox", "documents": TEXTS}).json()
     assert set(answer) == {"id", "model", "results", "usage"}
     both = {"query": "fox", "documents": TEXTS, "texts": TEXTS}
@@ -148,7 +148,7 @@ def test_single_texts_and_pairs_may_be_mixed(app):
     assert mixed.json() == [alone.json(), pair.json()]
 
 
-def test_hugging_face_s_parameters_of_predictions(app):
+def test_parameters_of_hugging_faces_client_are_applied(app):
     body = {"inputs": "deed", "model": "classes", "parameters": {"top_k": 1}}
     ((best,),) = ask(app, "/", body).json()
     parameters = {"top_k": 1, "function_to_apply": "none"}
@@ -160,7 +160,7 @@ def test_hugging_face_s_parameters_of_predictions(app):
 # --- tokens ---
 
 
-def test_tokens_have_their_places_in_the_text(app):
+def test_tokens_have_their_positions_in_the_text(app):
     (tokens,) = ask(app, "/tokenize", {"inputs": "A cab"}).json()
     special = {"special": True, "start": None, "stop": None}
     assert tokens == [
@@ -173,13 +173,13 @@ def test_tokens_have_their_places_in_the_text(app):
     ]
 
 
-def test_tokens_without_special_ones_of_several_long_texts(app):
+def test_long_texts_are_tokenized_without_special_tokens(app):
     answer = ask(app, "/tokenize", {"inputs": [LONG, "a"], "add_special_tokens": False}).json()
     assert [len(tokens) for tokens in answer] == [99 * 4, 1]  # whole: nothing is truncated
 
 
 @pytest.mark.parametrize(("skip", "text"), [(True, "a cab"), (False, "[CLS] a cab [SEP]")])
-def test_decode_is_the_way_back(app, skip, text):
+def test_decode_restores_the_text(app, skip, text):
     ids = [[2, 5, 7, 31, 32, 3]]
     assert ask(app, "/decode", {"ids": ids, "skip_special_tokens": skip}).json() == [text]
     assert ask(app, "/decode", {"ids": ids[0], "skip_special_tokens": skip}).json() == [text]
@@ -192,7 +192,7 @@ def test_a_prompt_is_tokenized_before_the_text(tmp_path):
     assert [token["text"] for token in tokens] == ["[CLS]", "q", "a", "[SEP]"]
 
 
-# --- what it tells, and what it refuses ---
+# --- information and errors ---
 
 
 def test_info_describes_each_model(app):
@@ -239,7 +239,7 @@ def test_info_describes_each_model(app):
         ("/", {"input": "a"}, "inputs is missing"),
     ],
 )
-def test_what_would_be_ignored_or_is_wrong_is_refused(app, path, body, message):
+def test_invalid_or_unsupported_fields_are_refused(app, path, body, message):
     assert_refused(ask(app, path, method="POST", content=json.dumps(body)), message)
 
 
@@ -250,18 +250,18 @@ def test_what_would_be_ignored_or_is_wrong_is_refused(app, path, body, message):
         ("/predict", "no cross-encoder is served"),
     ],
 )
-def test_a_kind_of_model_that_is_not_served_is_said(model, path, missing):
+def test_the_error_names_a_kind_of_model_that_is_not_served(model, path, missing):
     assert_refused(ask(create_app(model), path, {"inputs": "a"}), missing, 404)
 
 
 @pytest.mark.parametrize("path", ["/embed_all", "/tokenize"])
-def test_an_answer_that_would_never_fit_is_refused_before_it_is_computed(model, path):
+def test_a_response_that_is_too_large_is_refused_before_it_is_computed(model, path):
     app = create_app(model, max_body_bytes=100_000, max_bytes_in_flight=100_000)
     answer = ask(app, path, {"inputs": ["the quick brown fox jumps"] * 100})
     assert_refused(answer, "send fewer texts at a time", 413)
 
 
-def test_all_routes_at_the_same_time_give_what_each_gives_alone(app):
+def test_concurrent_routes_give_the_same_results_as_alone(app):
     requests = [
         ("POST", path, {"json": body})
         for path, body in (

@@ -1,6 +1,6 @@
-"""libsimdformer through ctypes, and its files' checksums.
+"""libsimdformer with ctypes, and the checksums of its files.
 
-The library is the one in the folder that SIMDFORMER_LIBRARY_DIR names, where `make library` installs it.
+SIMDFORMER_LIBRARY_DIR names the folder of the library; `make library` installs it there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIGNATURES = {
 
 
 class Library:
-    """Its functions, with the prefix simdformer_ left out."""
+    """The functions of the library, without the prefix simdformer_."""
 
     def __init__(self, path=None):
         found = path or next(Path(FOLDER).glob("lib*/libsimdformer.so"))
@@ -61,7 +61,7 @@ def message_of(library):
 
 
 class LibraryError(Exception):
-    """What simdformer_last_error says."""
+    """The message of simdformer_last_error."""
 
 
 class Model:

@@ -28,10 +28,10 @@ class FeedForward {
   size_t inner_size() const { return down_->in_features(); }
 
   Activation activation() const { return activation_; }
-  // Null where they are joined, or there is no gate.
+  // Null if they are joined, or if there is no gate.
   const std::shared_ptr<const Linear>& up() const { return up_; }
   const std::shared_ptr<const Linear>& gate() const { return gate_; }
-  // Null where they are not.
+  // Null if they are not.
   const std::shared_ptr<const Linear>& gate_up() const { return gate_up_; }
   const std::shared_ptr<const Linear>& down() const { return down_; }
 

@@ -31,8 +31,8 @@ class LayerNorm {
   float eps_;
 };
 
-// What a norm was made of, as make_layer_norm, make_rms_norm or make_column_norm takes it; the rest
-// is empty.
+// The arguments of make_layer_norm, make_rms_norm or make_column_norm; members of the others are
+// empty.
 struct NormNumbers {
   std::span<const float> mean;
   std::span<const float> weight;

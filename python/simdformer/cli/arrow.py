@@ -169,7 +169,7 @@ class ParquetWriter:
     embedding. An embedding is a list of fixed size of float32, float16 or int8. The manifest is in the file's
     metadata.
 
-    Row groups have the same size whatever the chunks are, so that a resumed run writes the same bytes.
+    Row groups do not depend on the chunks, so a resumed run writes the same bytes.
     """
 
     def __init__(

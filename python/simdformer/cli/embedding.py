@@ -42,7 +42,7 @@ def load_cross_encoder(args: argparse.Namespace) -> CrossEncoder:
 
 
 def load_any(args: argparse.Namespace) -> SentenceTransformer | CrossEncoder | SparseEncoder:
-    """The same, of the class that the model's folder says."""
+    """The same for the class that fits the model's folder."""
     from simdformer import CrossEncoder, SentenceTransformer, SparseEncoder
     from simdformer.folder.cross_encoder_folder import open_folder
     from simdformer.folder.resolve import resolve_model

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Vectors as int8 codes, with the ranges that they are relative to."""
+"""Vectors as int8 codes, and the ranges of their dimensions."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
     from simdformer.cli.embedding import Chunk
 
-# Texts whose vectors give the ranges. Their vectors and texts are in memory until then.
+# The ranges come from the vectors of the first texts, which are in memory until then.
 _CALIBRATION_TEXTS = 10_000
 _FEW_TEXTS = 100
 
 
 class Int8Codes:
-    """Replaces vectors by the codes of `quantize_embeddings`.
+    """Replace vectors by the codes of `quantize_embeddings`.
 
     Attributes:
-      ranges: float32 (2, dim), the least and the greatest values of the first texts. Values beyond them are
-        clipped. Known after the first chunk.
+      ranges: float32 (2, dim), the smallest and largest values of the first texts. Values outside are
+        clipped. Available after the first chunk.
     """
 
     def __init__(self, dim: int) -> None:
         self.ranges: NDArray[np.float32] = np.zeros((2, dim), np.float32)
 
     def __call__(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-        """The same chunks with codes, int8 (len(records), dim)."""
+        """Yield the chunks with codes instead, int8 (len(records), dim)."""
         first: list[Chunk] = []
         num_texts = 0
         for chunk in chunks:

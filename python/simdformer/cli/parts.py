@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An output of several files: a folder of parts with as many texts each."""
+"""An output of several files: a folder of parts with the same number of texts."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _LOCK = "lock"
 class PartsFolder:
     """A folder written under a temporary name beside `path` and renamed when the block ends without error.
 
-    A folder of parts with that name is replaced. After an error nothing of it remains, and what a killed run
-    left is removed by the next one. CliError if it cannot be written.
+    A folder of parts with that name is replaced. After an error nothing of it remains. The next run removes
+    what a killed run left. CliError if it cannot be written.
     """
 
     def __init__(self, path: str) -> None:
@@ -60,12 +60,12 @@ class PartsFolder:
         return self
 
     def begin_part(self, name: str) -> AtomicFile:
-        """A new file in the folder."""
+        """Create a file in the folder."""
         self._part = AtomicFile(str(self.temporary / name)).__enter__()
         return self._part
 
     def end_part(self) -> None:
-        """The file is complete."""
+        """Complete the file."""
         if self._part is not None:
             part, self._part = self._part, None
             part.__exit__(None, None, None)
@@ -130,7 +130,7 @@ class PartsWriter:
         self._writer: VectorWriter | None = None
 
     def write(self, records: Sequence[Record], embeddings: Vectors) -> None:
-        """Append rows, to several parts if need be."""
+        """Append rows, if necessary to several parts."""
         begin = 0
         while begin < len(records):
             writer = self._writer or self._next()
@@ -142,7 +142,7 @@ class PartsWriter:
                 self._end()
 
     def finish(self) -> None:
-        """End the last part. Without texts there is one, which is empty."""
+        """Complete the last part. Without texts there is one empty part."""
         if self._writer is None and not self._num_parts:
             self._next()
         self._end()

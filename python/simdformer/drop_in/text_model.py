@@ -304,7 +304,7 @@ class TextModel(Saved, TorchModule):
             return run_in_pool(chosen, "compute", texts, chunk_size, bar, **arguments)
 
     def _exported_output(self) -> dict[str, Any]:
-        """What `export` writes about the rows: arguments of _core.PooledStack.save."""
+        """The description of the rows for `export`: arguments of _core.PooledStack.save."""
         return {"columns": min(self.truncate_dim or 0, self.pipeline.width)}
 
     _gives_logits = False

@@ -130,7 +130,7 @@ class MultiVectorStack:
         raise ValueError("a text has several vectors here: encode gives all of them")
 
     def save(self, *_: Any, **__: Any) -> None:
-        """ValueError: there is no row of a text."""
+        """ValueError, because a text has several rows."""
         raise ValueError("a MultiVectorEncoder gives a vector per token, so it cannot be exported")
 
     def token_vectors(

@@ -44,7 +44,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 def new_file(target: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name beside `target`, which replaces it when the block ends without error.
 
-    When it does not, the file is removed, and what `target` names stays as it is.
+    After an error the file is removed, and `target` is unchanged.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:

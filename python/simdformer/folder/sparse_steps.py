@@ -113,7 +113,7 @@ class StaticWeights:
         return self
 
     def save(self, *_: Any, **__: Any) -> None:
-        """ValueError: there is no native model."""
+        """ValueError, because there is no native model."""
         raise ValueError("SparseStaticEmbedding is a table of weights, which cannot be exported")
 
     def sparse_rows(

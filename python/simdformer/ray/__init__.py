@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Datasets of Ray Data, embedded on the machines of a cluster (`pip install "simdformer[ray]"`).
 
-Each row gets the vector that `SentenceTransformer.encode` gives its text, with the same bits for any number
-of actors, machines and blocks.
+The vectors have the same bits as those of `SentenceTransformer.encode`, for any number of actors, machines and
+blocks.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def embed(
 
     The dataset is embedded when it is consumed, as by `write_parquet`. Each actor loads the model from its
     machine's disk and embeds with several threads. An actor that dies is started again by Ray, and the blocks
-    that it had are computed again. All actors run at one instruction set level; with Ray's checkpoints, what
-    is stored has to be of the same model, version, level and settings.
+    that it had are computed again. All actors run at one instruction set level. If Ray's checkpoints are
+    used, the stored rows must come from the same model, version, level and settings.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def embed(
     num_actors
         Number of actors; default: one per node that has CPUs.
     num_cpus
-        CPUs that an actor reserves in Ray, and its number of threads. Default: a node's CPUs, divided by its
-        actors, are the threads, and three CPUs per node are left unreserved for reading and writing.
+        CPUs that an actor reserves in Ray, and its number of threads. By default, the threads of a node's actors
+        use all its CPUs, and three CPUs per node are left unreserved for reading and writing.
     level
         Instruction set level of all actors; default: the widest that all nodes have.
     batch_size
@@ -81,7 +81,7 @@ def embed(
     FileNotFoundError
         If a node does not have the model.
     TypeError
-        If dataset or model have another type.
+        If dataset or model has another type.
     ValueError
         If the nodes have different versions, models or architectures of CPUs, or no level in common; if
         the column does not exist; if checkpoints of another job are found.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes of a Ray cluster: whether they compute the same bits, and how many CPUs an actor takes."""
+"""The nodes of a Ray cluster: do they compute the same bits, and how many CPUs does an actor use?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Per node. Without them, the tasks that read, leave out what a checkpoint has, and write could not start.
+# Per node, for the tasks that read, skip rows of a checkpoint, and write; else they could not start.
 _CPUS_LEFT = 3
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A node of the cluster: what decides the bits that it computes."""
+    """A node of the cluster, with the properties that determine the bits of its results."""
 
     address: str
     version: str
@@ -42,7 +42,7 @@ def describe_machine(model: str) -> Machine:
 
 
 def common_level(machines: Sequence[Machine], level: str | None) -> str:
-    """The level that is asked for, or the widest that all machines have. ValueError as in `embed`."""
+    """The requested level, or the widest that all machines have. ValueError as in `embed`."""
     first = machines[0]
     for name in ("version", "architecture", "model"):
         for machine in machines:
@@ -92,7 +92,7 @@ def describe_machines(ray: Any, nodes: list[dict[str, Any]], model: str) -> list
 def cpus_and_threads(
     nodes: list[dict[str, Any]], num_actors: int, num_cpus: float | None
 ) -> tuple[float, int]:
-    """What an actor reserves, and its number of threads."""
+    """The CPUs that an actor reserves, and its number of threads."""
     if num_actors < 1:
         raise ValueError(f"num_actors must be at least 1, got {num_actors}")
     if num_cpus is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the actors of a job do, and what makes two jobs the same."""
+"""The work of a job's actors, and the properties that two equal jobs share."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 from simdformer.ray.cluster import active_level, describe_machine
 
-# Of a job: what changes no vector. The digest stands for the model.
+# Fields of a job that do not change vectors. The digest identifies the model.
 _WITHOUT_EFFECT = ("model", "max_batch_tokens", "num_threads")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an actor is told. `options` are arguments of encode."""
+    """The arguments of an actor. `options` are arguments of encode."""
 
     model: str
     digest: str
@@ -50,7 +50,7 @@ class Embedder:
             num_threads=job.num_threads,
             max_batch_tokens=job.max_batch_tokens,
         )
-        self._dim = self._model.encode("", **job.options).shape[-1]  # of batches without rows too
+        self._dim = self._model.encode("", **job.options).shape[-1]  # also for batches without rows
 
     def __call__(self, table: Any) -> Any:
         """A pyarrow.Table with the vectors as one more column."""
@@ -68,7 +68,7 @@ class Embedder:
 
 
 def check_checkpoint(ray: Any, job: Job) -> None:
-    """ValueError if Ray's checkpoints hold rows of another job; else note this one beside them."""
+    """ValueError if Ray's checkpoints have rows of another job. Otherwise this job is stored beside them."""
     config = getattr(ray.data.DataContext.get_current(), "checkpoint_config", None)
     if config is None:
         return

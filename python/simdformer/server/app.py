@@ -110,7 +110,7 @@ def create_app(
     if model is not None:
         served.add(name or model.name_or_path, model)
     if reranker is not None:
-        Reranker(reranker)  # which says what it cannot rank with
+        Reranker(reranker)  # raises the error for a model that cannot rank
         served.add(reranker_name or reranker.name_or_path, reranker)
     for each_name, each in (models or {}).items():
         served.add(each_name, each)
@@ -126,7 +126,7 @@ def create_app(
 
 
 def _application(service: Service, key: bytes | None, cors_origins: list[str]) -> Starlette:
-    """The routes of all protocols, and one form for all other errors."""
+    """The routes of all protocols, and one format for all other errors."""
     status, tei, rerank = Status(service), Tei(service), Rerank(service)
     protocols = (
         *(status, OpenAI(service), tei, TeiScores(service, tei, rerank), TeiTokens(service)),
@@ -146,7 +146,7 @@ def _application(service: Service, key: bytes | None, cors_origins: list[str]) -
         middleware=_cors(cors_origins),
         exception_handlers={HTTPException: _no_route},
     )
-    app.router.redirect_slashes = False  # it would redirect clients to the Host that they send
+    app.router.redirect_slashes = False  # redirects would use the Host header that the client sends
     app.state.batcher = service.batcher
     return app
 
@@ -176,7 +176,7 @@ def _cors(origins: list[str]) -> list[Middleware]:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    """Responses of starlette itself (404, 405), in the form of all errors."""
+    """Errors of starlette itself (404, 405), in the same format as other errors."""
     if not isinstance(error, HTTPException):
         raise error
     message = f"{error.detail}: {request.method} {request.url.path[:80]}"

@@ -50,7 +50,7 @@ _V2: dict[str, Schema] = {
 
 
 class _Request(NamedTuple):
-    """A request for embeddings. forms: those of the answer; None for v1's array."""
+    """A request for embeddings. forms: the types of the response; None for v1's array."""
 
     embedder: Embedder
     texts: list[str]
@@ -77,11 +77,11 @@ class Cohere:
         ]
 
     async def embed_v1(self, call: Call) -> Response:
-        """Vectors of texts, as an array, or by their types."""
+        """Vectors of texts, as an array or by type."""
         return await self._answer(call, await self._service.read(call, self._read_v1), 1)
 
     async def embed_v2(self, call: Call) -> Response:
-        """Vectors of texts, by their types."""
+        """Vectors of texts by type."""
         return await self._answer(call, await self._service.read(call, self._read_v2), 2)
 
     def _read_v1(self, fields: Fields) -> _Request:
@@ -129,7 +129,7 @@ class Cohere:
 def _forms(fields: Fields) -> list[str]:
     forms = fields.array("embedding_types")
     if wrong := [form for form in forms if form not in FORMATS]:
-        # Ranges of int8 would have to be those of a corpus.
+        # int8 needs the ranges of a corpus.
         known = ", ".join(FORMATS)
         raise invalid(
             f"embedding_types must be of {known}, got {shown(wrong[0])}", "embedding_types"

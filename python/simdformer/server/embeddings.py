@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the protocols for embeddings share: texts and their options in, rows of numbers out."""
+"""Shared by the protocols for embeddings: reads texts and options, writes rows of numbers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NUMBER_BYTES = 14
 
 
 class Truncation(NamedTuple):
-    """What happens to long texts: an error if they must stay whole; else the side on which they are
-    truncated, and to how many tokens. None for the model's own."""
+    """How long texts are treated: as an error, or truncated on a side to a number of tokens. None: as
+    the model does."""
 
     whole: bool = False
     side: str | None = None
@@ -38,8 +38,8 @@ DEFAULT_TRUNCATION = Truncation()
 class Items(NamedTuple):
     """A request for embeddings.
 
-    items: texts, prompt included, or token ids. reading: see there. whole: texts that would be truncated
-    are an error. name: the field of the request.
+    items: texts, prompt included, or token ids. reading: see Reading. whole: a text that would be truncated
+    is an error. name: the field of the request.
     """
 
     items: list[TextOrIds]
@@ -96,7 +96,7 @@ def prompt_of_task(
 async def embedded(
     service: Service, call: Call, embedder: Embedder, items: Items, dimensions: int | None = None
 ) -> Output:
-    """The vectors of the items. dimensions: how many are kept; fewer than all are normalized."""
+    """The vectors of the items. dimensions: the number to keep; shortened vectors are normalized."""
     call.held.take(len(items.items) * embedder.dimension * NUMBER_BYTES)
     await check_whole(service, embedder, items)
     output = await service.compute(call.request, embedder, items.items, items.reading)
@@ -106,7 +106,7 @@ async def embedded(
 
 
 async def check_whole(service: Service, runner: TextRunner, items: Items) -> None:
-    """ApiError if a text would be truncated that must not be."""
+    """ApiError if a text that must not be truncated is too long."""
     if items.whole:
         await service.aside(lambda: runner.check_lengths(items.items, items.reading, items.name))
 
@@ -124,7 +124,7 @@ def _ids(row: object, place: str, runner: TextRunner) -> list[int]:
     return row
 
 
-# --- rows as JSON; json.dumps would take longer than the model ---
+# --- rows as JSON; json.dumps would take more time than the model ---
 
 FORMATS = ("float", "base64", "binary", "ubinary")
 

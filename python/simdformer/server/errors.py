@@ -44,7 +44,7 @@ class ApiError(Exception):
         self.headers = headers
 
     def content(self, form: ErrorForm | None = None) -> bytes:
-        """The body of the HTTP response, by default in OpenAI's form."""
+        """The body of the HTTP response, by default in OpenAI's format."""
         return json.dumps((form or openai_error)(self)).encode()
 
     def response(self, form: ErrorForm | None = None) -> Response:
@@ -58,7 +58,7 @@ ErrorForm = Callable[[ApiError], dict[str, Any]]
 
 
 def openai_error(error: ApiError) -> dict[str, Any]:
-    """OpenAI's form."""
+    """OpenAI's format."""
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
     members = {
         "message": error.message,
@@ -70,18 +70,18 @@ def openai_error(error: ApiError) -> dict[str, Any]:
 
 
 def tei_error(error: ApiError) -> dict[str, Any]:
-    """TEI's form."""
+    """TEI's format."""
     kinds = {429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
     return {"error": error.message, "error_type": kinds.get(error.status, "Validation")}
 
 
 def cohere_error(error: ApiError) -> dict[str, Any]:
-    """Cohere's form."""
+    """Cohere's format."""
     return {"message": error.message}
 
 
 def ollama_error(error: ApiError) -> dict[str, Any]:
-    """Ollama's form."""
+    """Ollama's format."""
     return {"error": error.message}
 
 

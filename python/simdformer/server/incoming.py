@@ -15,7 +15,7 @@ SMALL_BYTES = 65536
 
 
 def check_key(request: Request, key: bytes | None) -> None:
-    """ApiError unless the request has the key as a bearer token, or in Azure's header; None for no check."""
+    """ApiError unless the request has the key as a bearer token or in Azure's header. key None: no check."""
     if key is None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -50,7 +50,7 @@ class Memory:
         self.used = 0
 
     def check(self, size: int) -> None:
-        """ApiError if so much would never have room."""
+        """ApiError if this size is larger than the whole limit."""
         if size > self._most:
             raise ApiError(
                 413,

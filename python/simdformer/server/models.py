@@ -17,7 +17,7 @@ Model = SentenceTransformer | CrossEncoder | SparseEncoder
 AnyRunner = Embedder | SparseEmbedder | Scorer
 R = TypeVar("R")
 
-# What is missing, in messages.
+# Names of the kinds in messages.
 _KINDS: dict[type[Any], str] = {
     Embedder: "no embedding model is served: start with MODEL, or --model NAME=MODEL",
     SparseEmbedder: "no sparse embedding model is served: start with --model NAME=MODEL",
@@ -30,7 +30,7 @@ class ServedName:
     """The names of a model in requests."""
 
     def __init__(self, name: str, organization: str) -> None:
-        """name: the folder or name with which the server was started. organization: of a name on the hub
+        """name: the folder or name with which the server was started. organization: used for a name on the hub
         without one."""
         base = Path(name).resolve().name
         # The path of a folder is not disclosed.
@@ -67,7 +67,7 @@ class Models:
         return [name.id for name, _ in self._entries]
 
     def find(self, kind: type[R], asked: str | None) -> tuple[R, str]:
-        """The model of this kind with the name, and its main name; without a name the first of the kind.
+        """The model of this kind with this name, and its main name. Without a name: the first of the kind.
 
         ApiError if there is none.
         """
@@ -86,7 +86,7 @@ class Models:
         raise unknown_model(asked, known)
 
     def any(self, asked: str | None) -> tuple[AnyRunner, str]:
-        """The same for all kinds."""
+        """The model of any kind with this name, and its main name."""
         for name, runner in self._entries:
             if asked is None or asked in name.all:
                 return runner, name.id
@@ -94,7 +94,7 @@ class Models:
 
 
 def unknown_model(asked: str, known: str) -> ApiError:
-    """No served model has the name."""
+    """The error if no served model has the name."""
     return ApiError(
         404,
         f"unknown model {shown(asked)}; served here: {known}",

@@ -42,7 +42,7 @@ _EMBEDDINGS: dict[str, Schema] = {
     "options": OBJECT,
     "keep_alive": {},
 }
-# Options that change how texts are generated, or how fast; not vectors.
+# Options of generation and speed, which do not change vectors.
 _NO_EFFECT = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "tfs_z", "seed", "stop"),
     *("num_predict", "num_keep", "repeat_last_n", "repeat_penalty", "penalize_newline"),
@@ -138,7 +138,7 @@ class Ollama:
         return _Request(asked or "", embedder, items, dimensions)
 
     async def tags(self, _: Call) -> Response:
-        """The served models, by the names and with the details that Ollama's clients show."""
+        """The served models, with the names and details that Ollama's clients show."""
         modified = datetime.fromtimestamp(self._service.started, timezone.utc).isoformat()
         models = []
         for name in self._service.models.ids():

@@ -137,7 +137,7 @@ class OpenAI:
 
 
 def _read_items(fields: Fields, embedder: TextRunner, most: int) -> Items:
-    fields.integer("truncate_prompt_tokens", -1, -1)  # exactly what the model reads
+    fields.integer("truncate_prompt_tokens", -1, -1)  # the model's limit
     mode = fields.choice("truncate", (None, "END", "START", "NONE", True, False))
     truncation = Truncation(mode in ("NONE", False) and mode is not None, _SIDES.get(mode))
     input_type = fields.choice("input_type", _INPUT_TYPES)

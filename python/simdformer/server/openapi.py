@@ -74,7 +74,7 @@ def _section(operation: Operation) -> str:
 
 
 def _kind(schema: Schema) -> str:
-    """A schema in words."""
+    """The description of a schema."""
     if "oneOf" in schema:
         return " or ".join(map(_kind, schema["oneOf"]))
     if "enum" in schema:

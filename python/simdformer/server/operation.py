@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A route of a protocol, with what its OpenAPI description needs."""
+"""A route of a protocol, with the data for its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Operation(NamedTuple):
     """Paths with one handler.
 
     summary: a line for the description. fields: the schemas of the body's fields; None for GET. required:
-    their names that cannot be missing. public: whether it needs no key.
+    the names of required fields. public: whether it needs no key.
     """
 
     protocol: str

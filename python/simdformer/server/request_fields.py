@@ -35,7 +35,7 @@ class Fields:
 
     @classmethod
     def of_body(cls, body: bytes) -> Self:
-        """Those of a request's body, which must be JSON."""
+        """The fields of a request's body, which must be JSON."""
         kind = _Interruptible if len(body) > SMALL_BYTES else json.JSONDecoder
         try:
             members = json.loads(body, cls=kind, parse_constant=_refuse_constant)
@@ -78,7 +78,7 @@ class Fields:
         return value
 
     def texts(self, name: str, most: int) -> list[str]:
-        """A required string, or an array of at least one and at most so many strings."""
+        """A required string, or an array with at least one and at most `limit` strings."""
         value = self.any(name)
         if not isinstance(value, list):
             return [checked_text(value, name)]

@@ -56,7 +56,7 @@ class Ranking(NamedTuple):
 
 
 class Rerank:
-    """The routes. TEI's form of /rerank is in tei_scores.py, which has that route."""
+    """The routes, except /rerank: it also accepts TEI's format, so tei_scores.py has it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -70,7 +70,7 @@ class Rerank:
         ]
 
     async def rerank(self, call: Call) -> Response:
-        """Documents by their scores."""
+        """Documents in the order of their scores."""
         return await self.answer(call, await self._service.read(call, self.read))
 
     def read(self, fields: Fields) -> Ranking:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cross-encoders of the server: pairs or single texts in, scores out."""
+"""The cross-encoders of the server: compute scores of pairs or single texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simdformer.text.tokenizer import Pair, num_characters
 
 
 class Scoring(NamedTuple):
-    """How pairs are read and scored. Pairs of one scoring are computed together.
+    """How pairs are read and scored. Pairs with equal scoring are computed together.
 
     raw: None for the scores of `predict`, True for the logits, False for their sigmoid, or softmax if there are
     several. side: the side on which texts are truncated, None for the model's own.
@@ -35,7 +35,7 @@ class Scorer:
         self.prompt = model.resolve_prompt() or ""
 
     def prompted(self, query: str, document: str) -> Pair | str:
-        """A pair as it is tokenized."""
+        """The pair that is tokenized, with the prompt."""
         return self.pipeline.prompted_pair((query, document), self.prompt)
 
     def labels(self) -> list[str]:

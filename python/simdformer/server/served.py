@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedding models of the server: items in, rows and numbers of tokens out."""
+"""The embedding models of the server: compute rows and numbers of tokens of items."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHARACTERS_PER_TOKEN = 4
 
 
 class Reading(NamedTuple):
-    """How texts are read. Items of one reading are computed together.
+    """How texts are read. Items with equal reading are computed together.
 
     start: the first token that pooling includes. side: the side on which texts are truncated. limit: the
     number of tokens to which they are truncated. None for the model's own.
@@ -39,7 +39,7 @@ class TextRunner:
     """A model of texts behind the queue. Items are texts, prompt included, or token ids."""
 
     def __init__(self, model: SentenceTransformer | SparseEncoder) -> None:
-        """ValueError for a model that reads the texts of tasks differently: requests have no task."""
+        """ValueError for a model that reads texts differently for each task, because requests have no task."""
         if len(model.pipeline.all()) > 1:
             raise ValueError(
                 f"{model.name_or_path} reads texts of different tasks (query, document) differently, but"
@@ -58,7 +58,7 @@ class TextRunner:
         return self.model.resolve_prompt(None, name) or ""
 
     def prompt_of(self, task: str) -> str | None:
-        """The name of the prompt for a client's task; None for the default.
+        """The name of the prompt for a client's task; None for the default prompt.
 
         A query's and a document's are those that `encode_query` and `encode_document` take. Another task has
         the prompt of its name, if the model has one.
@@ -161,7 +161,7 @@ class TokenVectors(TextRunner):
         return rows, [len(ids) for ids in tokens.input_ids]
 
     def most_tokens(self, item: TextOrIds) -> int:
-        """A bound of the number of tokens of an item, for its memory."""
+        """The largest number of tokens of an item, to limit memory."""
         size = len(item.encode()) if isinstance(item, str) else len(item)
         return min(self.model.max_seq_length, size + self.num_special_tokens)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the protocols share: the models, the queue before them, bodies in and answers out."""
+"""Shared by the protocols: the models, their queue, reading of bodies and writing of responses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Limits(NamedTuple):
 
 
 class Service:
-    """The models, the queue before them, and the limits of requests."""
+    """The models, their queue, and the limits of requests."""
 
     def __init__(self, models: Models, batcher: Batcher, limits: Limits, memory: Memory) -> None:
         self.models, self.batcher, self.limits, self.memory = models, batcher, limits, memory
@@ -45,12 +45,12 @@ class Service:
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="simdformer-server-json")
 
     async def read(self, call: Call, read: Callable[[Fields], T]) -> T:
-        """The result of `read` for the body, in another thread if it is long, so that others go on."""
+        """The result of `read` for the body. A long body is read in another thread, so others need not wait."""
         body = await read_body(call.request, self.limits.body_bytes, call.held)
         return await self.aside(lambda: read(Fields.of_body(body)), len(body) > SMALL_BYTES)
 
     async def aside(self, work: Callable[[], T], long: bool = True) -> T:
-        """The result of `work`, in the thread for long work if it is long."""
+        """The result of `work`, computed in another thread if it is long."""
         if not long:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
@@ -68,7 +68,7 @@ class Service:
     async def queued(
         self, request: Request, runner: Runner, items: Sequence[Any], group: Hashable
     ) -> Output:
-        """The same for work that is no model's."""
+        """The same for work without a model."""
         try:
             done = self.batcher.submit(runner, items, group)
             gone = asyncio.ensure_future(disconnected(request))
@@ -92,7 +92,7 @@ class Service:
 
 
 def json_response(content: object) -> Response:
-    """A short answer."""
+    """A short response."""
     return Response(json.dumps(content), media_type="application/json")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server tells of itself: its name, whether it lives and is ready, metrics, and its description."""
+"""Information about the server: name, health, readiness, metrics, and the description of routes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Status:
         self._described: Sequence[Operation] = ()
 
     def describe(self, operations: Sequence[Operation]) -> None:
-        """Set the operations of /openapi.json and /docs."""
+        """Set the operations that /openapi.json and /docs list."""
         self._described = operations
 
     def operations(self) -> list[Operation]:
-        """The routes that no protocol has."""
+        """The routes that belong to no protocol."""
         rows = (
             (("/",), self.root, "Name and version"),
             (("/health", "/ping"), self.health, "200 while the server runs"),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text Embeddings Inference: embeddings, also of tokens and sparse ones, similarities, and what it tells of
-itself. Its other routes are in tei_scores.py and tei_tokens.py."""
+"""Text Embeddings Inference: embeddings of texts and tokens, sparse embeddings, similarities, and its
+information. Its other routes are in tei_scores.py and tei_tokens.py."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Tei:
         embedder, items = await self._service.read(call, read)
         await check_whole(self._service, embedder, items)
         output = await self._service.compute(call.request, embedder, items.items, items.reading)
-        # How many weights a text has is not known before.
+        # The number of weights of a text is not known in advance.
         size = sum(row.nnz for row in output.rows) * _WEIGHT_BYTES
         call.held.take(size)
         return await self._service.written(

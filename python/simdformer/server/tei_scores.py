@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text Embeddings Inference: predictions and rankings, and the route / for all that its clients send there."""
+"""Text Embeddings Inference: predictions, rankings, and the route /, to which clients send several kinds of requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _RANK_FIELDS = {
 
 
 class _Prediction(NamedTuple):
-    """A request for predictions. single: the answer is one list."""
+    """A request for predictions. single: the response is one list."""
 
     scorer: Scorer
     items: list[Pair | str]
@@ -65,7 +65,7 @@ class _Ranking(NamedTuple):
 
 
 class TeiScores:
-    """The routes for scores. Both forms of rankings have the route /rerank: TEI's has `texts`, the other one
+    """The routes for scores. The route /rerank accepts two formats: TEI's has `texts`, the other one
     `documents`."""
 
     def __init__(self, service: Service, tei: Tei, rerank: Rerank) -> None:
@@ -87,7 +87,7 @@ class TeiScores:
         ]
 
     async def root(self, call: Call) -> Response:
-        """What the Hugging Face client sends to the address alone."""
+        """The requests that Hugging Face's client sends without a path."""
 
         def read(fields: Fields) -> tuple[str, Any]:
             if isinstance(fields.any("inputs"), dict):
@@ -220,7 +220,7 @@ def _item(scorer: Scorer, row: object, place: str) -> Pair | str:
 
 
 def _applied(logits: Float32, function: str | None) -> Float32:
-    """Hugging Face's function_to_apply of logits. None: they are scores already."""
+    """Apply Hugging Face's function_to_apply to logits. None: they are already scores."""
     if function in (None, "none"):
         return logits
     return np.asarray(sigmoid(logits) if function == "sigmoid" else softmax(logits))

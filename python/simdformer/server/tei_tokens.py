@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text Embeddings Inference: texts as tokens, and back."""
+"""Text Embeddings Inference: tokenizes texts, and decodes tokens."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ID_CHARACTERS = 4
 
 
 class Tokenizing:
-    """A tokenizer behind the queue: texts in, JSON of their tokens out. Two of one tokenizer are equal."""
+    """A tokenizer behind the queue: gives the tokens of texts as JSON. Two with the same tokenizer are equal."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -52,7 +52,7 @@ class Tokenizing:
 
 
 class Decoding:
-    """A tokenizer behind the queue: token ids in, JSON of their texts out."""
+    """A tokenizer behind the queue: gives the texts of token ids as JSON."""
 
     def __init__(self, decode: Any) -> None:
         self._decode = decode
@@ -68,7 +68,7 @@ class Decoding:
 
 
 class _Request(NamedTuple):
-    """Items for one of the two. size: of the answer in bytes, at most."""
+    """Items to tokenize or decode. size: the largest size of the response in bytes."""
 
     runner: Tokenizing | Decoding
     items: list[Any]

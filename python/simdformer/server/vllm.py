@@ -22,7 +22,7 @@ from simdformer.server.service import Service
 from simdformer.text.tokenizer import Pair
 from simdformer.util.similarity import pairwise_cos_sim
 
-# The names of the two fields, in vLLM's releases.
+# The names of the two fields in different releases of vLLM.
 _NAMES = (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"))
 _FIELDS: dict[str, Schema] = {
     **{name: TEXTS for names in _NAMES for name in names},
@@ -35,8 +35,8 @@ _FIELDS: dict[str, Schema] = {
 
 
 class _Request(NamedTuple):
-    """A request for scores: of a cross-encoder's pairs, or cosines of an embedder's texts, the first ones of
-    all pairs before the second ones."""
+    """A request for scores of pairs. For cosines of an embedding model, texts has the first texts of all
+    pairs, then the second ones."""
 
     model: str
     runner: Reranker | Embedder
@@ -110,7 +110,7 @@ class Vllm:
         return _Request(model, runner, [], read_items(both, "texts", runner, 2 * most), None)
 
     def _model(self, asked: str | None) -> tuple[Reranker | Embedder, str]:
-        """A cross-encoder if there is one, else an embedder."""
+        """A cross-encoder if one is served, else an embedding model."""
         try:
             return self._service.models.find(Reranker, asked)
         except ApiError:

@@ -124,7 +124,7 @@ class TextPipeline(TextReader):
         if isinstance(model, SavableModel):
             model.save(write, **output)
         else:
-            raise ValueError(f"{type(model).__name__} cannot be exported")  # noqa: TRY004  (of models, not arguments)
+            raise ValueError(f"{type(model).__name__} cannot be exported")  # noqa: TRY004  (about models, not arguments)
 
     # --- settings ---
 
@@ -265,7 +265,7 @@ class TextPipeline(TextReader):
         return [row for b in batches for row in self._counted(self._token_rows(b), b)]
 
     def sparse_rows_of_tokens(self, tokens: Tokens) -> list[Any]:
-        """What the model's sparse_rows gives of each batch of tokenized texts, finite or not."""
+        """The results of the model's sparse_rows for each batch of tokenized texts, finite or not."""
         batches = self._cut(tokens, self._budget.max_batch_tokens)
         return [self._counted(self._sparse_rows(batch), batch) for batch in batches]
 

@@ -44,7 +44,7 @@ class PooledModel(Protocol):
 
 @runtime_checkable
 class SavableModel(Protocol):
-    """A model that may be written to one file for the library for C."""
+    """A model that can be written to one file for the library for C."""
 
     def save(self, write: Callable[[memoryview], object], **output: Any) -> None:
         """The arguments of _core.PooledStack.save. ValueError names what runs outside the native call."""
