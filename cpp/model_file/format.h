@@ -4,8 +4,8 @@
 //   the fields of Model (fields.h), in their order
 //   the two sums of the checksum of everything before
 // A number has 8 bytes, little-endian. An array is its number of elements, its elements and zeros
-// up to a multiple of 8 bytes. A part that may be shared is 0 if absent, 1 followed by its fields, or
-// 2 + the number of an earlier part. Matrices are not packed.
+// up to a multiple of 8 bytes. A part that may be shared is 0 if absent, 1 followed by its fields,
+// or 2 + the number of an earlier part. Matrices are not packed.
 #pragma once
 
 #include <bit>

@@ -16,7 +16,7 @@ struct Output {
   Activation activation = Activation::kIdentity;
 };
 
-// A model that returns a row for each sequence: a stack with embeddings, one of two heads, an output.
+// A model that returns a row for each sequence: a stack with embeddings, one of two heads, Output.
 struct Model {
   std::shared_ptr<const TransformerStack> stack;
   std::optional<PoolingHead> pooling;
