@@ -3,7 +3,8 @@
     python bench/serve.py
     python bench/serve.py --peer infinity=http://127.0.0.1:7997/embeddings=PID
 
-Texts are those of texts.py: nine short ones for each long one, in random order, one per request, vectors in base64.
+Texts are those of texts.py: nine requests with short ones for each with long ones, in random order, vectors in base64.
+A request has one text, or many in the last row of the closed loop.
 In a closed loop each client sends its next request after the response. In an open loop requests arrive at random
 times (Poisson) that do not depend on responses, at a fraction of the closed loop's rate. The clients run in one event
 loop, on the same CPUs as the server.
@@ -38,6 +39,7 @@ from simdformer import SentenceTransformer
 
 _LONG_SHARE = 0.1
 _CLIENTS = (1, 4, 16, 64, 256)
+_MANY, _FEW_CLIENTS = 32, 4
 _LOADS = (0.5, 0.7, 0.9)
 _CAPACITY_CLIENTS = 64
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -57,9 +59,9 @@ class Server(NamedTuple):
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def request(self, text: str, model: str) -> bytes:
-        """A request for the vector of a text."""
-        content = {"input": text, "model": model, "encoding_format": "base64"}
+    def request(self, texts_: list[str], model: str) -> bytes:
+        """A request for the vectors of texts."""
+        content = {"input": texts_, "model": model, "encoding_format": "base64"}
         body = json.dumps(content).encode()
         head = (
             f"POST {self.path} HTTP/1.1\r\nHost: {self.host}\r\nContent-Type: application/json\r\n"
@@ -70,10 +72,16 @@ class Server(NamedTuple):
 class Load:
     """Requests to a server, and their results. times: seconds for each kind of text."""
 
-    def __init__(self, server: Server, model: str, sets: dict[str, list[str]]) -> None:
-        self._server = server
+    def __init__(
+        self, server: Server, model: str, sets: dict[str, list[str]], per_request: int = 1
+    ) -> None:
+        self._server, self.per_request = server, per_request
         self._requests = {
-            kind: [server.request(text, model) for text in texts_] for kind, texts_ in sets.items()
+            kind: [
+                server.request(texts_[begin : begin + per_request], model)
+                for begin in range(0, len(texts_) // per_request * per_request, per_request)
+            ]
+            for kind, texts_ in sets.items()
         }
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._random = random.Random(1)
@@ -175,8 +183,9 @@ def run(load: Load, server: Server, name: str, what: Any, cost: dict[str, float]
         return server.cpu_seconds() - cpu, taken
 
     cpu, taken = asyncio.run(main())
-    count = sum(map(len, load.times.values()))
-    expected = sum(cost[kind] * len(times) for kind, times in load.times.items())
+    texts_ = {kind: len(times) * load.per_request for kind, times in load.times.items()}
+    count = sum(texts_.values())
+    expected = sum(cost[kind] * number for kind, number in texts_.items())
     row: dict[str, Any] = {
         "server": server.name,
         "load": name,
@@ -208,6 +217,9 @@ def measure(
         rows.append(run(load, server, name, load.closed(clients, seconds), cost))
         if clients == _CAPACITY_CLIENTS:
             capacity = rows[-1]["texts_per_second"]
+    load = Load(server, model, sets, _MANY)
+    name = f"closed, {_FEW_CLIENTS} clients, {_MANY} texts per request"
+    rows.append(run(load, server, name, load.closed(_FEW_CLIENTS, seconds), cost))
     for share in _LOADS:
         load = new()
         name = f"open, {share:.0%} of capacity"

@@ -360,8 +360,10 @@ def test_azures_client_sends_its_key_and_deployment(folder):
     np.testing.assert_array_equal(np.array(answer.data[0].embedding, np.float32), expected)
 
 
-def test_hugging_faces_client_sends_requests_without_a_path(folder, tmp_path):
+def test_hugging_faces_client_sends_requests_without_a_path(monkeypatch, folder, tmp_path):
     hub = pytest.importorskip("huggingface_hub")
+    # Offline mode forbids local servers too.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     model = SentenceTransformer(folder)
     texts = ["deed", "a cab"]
     with serving(folder) as (_, url):
