@@ -59,6 +59,7 @@ HEADS = {
     "new": Head("NewForSequenceClassification", "new.pooler.dense", "classifier"),
     "qwen3": Head("Qwen3ForSequenceClassification", None, "score", biased=False),
     "qwen2": Head("Qwen2ForSequenceClassification", None, "score", biased=False),
+    "gemma": Head("GemmaForSequenceClassification", None, "score", biased=False),
     "gemma3_text": Head("Gemma3TextForSequenceClassification", None, "score", biased=False),
     "jina_embeddings_v3": Head(
         "JinaEmbeddingsV3ForSequenceClassification", "classifier.dense", "classifier.out_proj"

@@ -29,6 +29,8 @@ from simdformer.text.inputs import (
 from simdformer.text.pipeline import Float32
 from simdformer.text.tokenizer import Pair, check_text
 
+# What sentence-transformers calls the module of a causal language model's score.
+_LOGIT_SCORE = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
 # Arguments of older releases that newer ones ignore.
 _NO_EFFECT = frozenset({"num_workers"})
 _NO_EFFECT_ON_RANK = _NO_EFFECT | {"apply_softmax", "convert_to_numpy", "convert_to_tensor"}
@@ -45,7 +47,9 @@ class CrossEncoder(TextModel):
     ----------
     model_name_or_path : str or path
         A folder, or a name such as "cross-encoder/ms-marco-MiniLM-L6-v2", of a model with a
-        classification head (``...ForSequenceClassification`` of transformers).
+        classification head (``...ForSequenceClassification`` of transformers), or of a causal language
+        model: ``LogitScore`` names one or two tokens, whose logits after the pair give the score, else
+        they are "yes" and "no".
     compute_type, num_threads, max_batch_tokens
         See `SentenceTransformer`. The head is always float32.
     num_labels : int or None
@@ -142,8 +146,10 @@ class CrossEncoder(TextModel):
         loaded = load_cross_encoder(request.folder, request.compute_type, request.overrides)
         # Causal attention does not see padding, because it comes after the tokens.
         self._adopt(request, loaded, padding=loaded.pad_token_id)
-        self.module_names = ("Transformer",)
-        self._num_labels = loaded.num_labels
+        self.module_names = (
+            ("Transformer", "LogitScore") if loaded.score_tokens else ("Transformer",)
+        )
+        self._num_labels, self._score_tokens = loaded.num_labels, loaded.score_tokens
         return loaded
 
     def __repr__(self) -> str:
@@ -340,4 +346,12 @@ class CrossEncoder(TextModel):
         if not isinstance(function, TorchActivation):
             raise TypeError(f"only activations of torch.nn can be saved, got {function!r}")
         fields = {"model_type": "CrossEncoder", "activation_fn": function.torch_class}
-        return settings_files(self, fields)
+        files = settings_files(self, fields)
+        if self._score_tokens and "modules.json" in files:
+            causal = {"transformer_task": "text-generation", "module_output_name": "causal_logits"}
+            files["sentence_bert_config.json"] |= causal
+            files["modules.json"][1]["type"] = _LOGIT_SCORE
+            true, false = (*self._score_tokens, None)[:2]
+            score = {"true_token_id": true, "false_token_id": false}
+            files["1_LogitScore/config.json"] = score
+        return files

@@ -14,12 +14,14 @@ from simdformer.drop_in.model_card import model_card
 from simdformer.drop_in.module_list import read_module_list
 from simdformer.drop_in.text_model import progress_bar
 from simdformer.folder.loading import LoadedModel, load_model
+from simdformer.folder.token_heads import TokenHeads, collected
 from simdformer.text.inputs import (
     check_arguments,
     checked_truncate_dim,
     merge_prompts,
     old_name,
     pop_hidden_states,
+    pop_returns,
 )
 from simdformer.text.pipeline import Float32
 from simdformer.util import similarity
@@ -143,6 +145,7 @@ class SentenceTransformer(EmbeddingModel):
         self._adopt(request, loaded, include_prompt=loaded.include_prompt)
         modules = read_module_list(request.folder) or [("Transformer", ""), ("Pooling", "")]
         self.module_names = tuple(name for name, _ in modules)
+        self._token_heads = TokenHeads(request.folder)
         self.pooling_modes, self.num_dense_layers = loaded.pooling_modes, loaded.num_dense_layers
         return loaded
 
@@ -196,13 +199,16 @@ class SentenceTransformer(EmbeddingModel):
         device, pool, chunk_size
             None or "cpu". With a list of devices, or a pool, as many processes embed chunks of chunk_size.
         **kwargs
-            task: "query", "document" or another name that the model distinguishes.
+            task: "query", "document" or another name that the model distinguishes. return_dense,
+            return_sparse, return_colbert_vecs: outputs of BAAI/bge-m3, computed in one pass.
 
         Returns
         -------
         float32 (n, dim), or (dim,) for a str
             The embeddings; (0,) for no texts. With another output_value a list of n arrays (tokens,
-            hidden_size) or dicts. precision changes the dtype.
+            hidden_size) or dicts. precision changes the dtype. With the arguments return_*: a dict with
+            "dense_vecs", "lexical_weights" (for each text a dict from token id to weight) and "colbert_vecs"
+            (for each text float32 (tokens - 1, dim)), None for those that are not wanted.
 
         Raises
         ------
@@ -218,18 +224,23 @@ class SentenceTransformer(EmbeddingModel):
         """
         inputs = old_name(inputs, kwargs)
         precision = check_precision(precision, output_value)
+        returns = pop_returns(kwargs, output_value, precision, convert_to_tensor)
         arguments = {
             "output_value": output_value,
             "normalize_embeddings": normalize_embeddings,
             "truncate_dim": checked_truncate_dim(truncate_dim, self.truncate_dim),
             "hidden_states": pop_hidden_states(kwargs, output_value),
             "task": kwargs.get("task"),
+            "returns": returns,
         }
         check_arguments(batch_size, output_value, device, pool, chunk_size, kwargs)
         arguments["prompt"] = self.resolve_prompt(prompt, prompt_name)
         texts, single = self._listed(inputs)
         with progress_bar(len(texts), show_progress_bar, "text") as bar:
             found = join(self._parts(texts, (device, pool, chunk_size), bar, **arguments))
+        if returns is not None:
+            dim = self.get_embedding_dimension()
+            return self._given(collected(found, returns, dim, single=single))
         if output_value == "sentence_embedding":
             if precision != "float32" and texts:
                 found = quantize_embeddings(found, precision)

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.weights import Weights
+from tests.support import torch_files
 from tests.support.model_fixtures import write_files
 
 rng = np.random.default_rng(5)
@@ -59,6 +60,36 @@ def test_bfloat16_becomes_float32(tmp_path):
     with Checkpoint(tmp_path) as checkpoint:
         expected = np.array([[1, -2], [2.0**-133, (2 - 2**-7) * 2.0**127]], np.float32)
         np.testing.assert_array_equal(checkpoint.read("x"), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_are_those_of_the_whole_tensor(tmp_path, dtype):
+    whole = np.arange(60).reshape(5, 4, 3).astype(dtype)
+    save_file({"a": np.zeros(7, dtype), "b": whole}, tmp_path / "model.safetensors")
+    with Checkpoint(tmp_path) as checkpoint:
+        rows = checkpoint.read_rows("b", [4, 0, 4])
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, whole[[4, 0, 4]])
+
+
+def test_rows_that_are_not_next_to_each_other_in_the_file_are_read_too(tmp_path):
+    numbers = np.arange(6, dtype=np.float32)
+    pickled = torch_files.state_dict(
+        {"a": torch_files.tensor((3, 2), (1, 3))}
+    )  # of a matrix (2, 3)
+    torch_files.write_archive(tmp_path / "pytorch_model.bin", pickled, [numbers.tobytes()])
+    with Checkpoint(tmp_path) as checkpoint:
+        rows = checkpoint.read_rows("a", [2, 1])
+    np.testing.assert_array_equal(rows, numbers.reshape(2, 3).T[[2, 1]])
+
+
+def test_rows_of_integers_are_no_weights(tmp_path):
+    save_file({"a": np.zeros((3, 2), np.int32)}, tmp_path / "model.safetensors")
+    with (
+        Checkpoint(tmp_path) as checkpoint,
+        pytest.raises(ValueError, match=r"tensor 'a' in .* has dtype I32"),
+    ):
+        checkpoint.read_rows("a", [1])
 
 
 def test_the_names_of_tensorflow_layer_norms_are_understood(tmp_path):

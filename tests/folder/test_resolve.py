@@ -215,8 +215,10 @@ def test_the_hub_is_accessed_last_and_only_for_data(hub, tmp_path):
         ([], ["onnx/model.onnx", "onnx/config.json", "openvino/pytorch_model.bin"]),
         (
             ["pytorch_model.bin"],
-            ["optimizer.pt", "training_args.bin", "scheduler.pt", "rng_state.pth", "colbert_linear.pt"],
+            ["optimizer.pt", "training_args.bin", "scheduler.pt", "rng_state.pth"],
         ),
+        (["colbert_linear.pt", "sparse_linear.pt", "pytorch_model.bin"], []),
+        (["spm.model", "pytorch_model.bin", "chat_template.jinja"], []),
         (["tokenizer.json"], ["vocab.txt", "merges.txt", "sentencepiece.bpe.model"]),
         (["vocab.txt", "merges.txt", "vocab.json"], ["README.md", "run.py", "words.txt"]),
         (["0_Transformer/vocab.txt", "tokenizer.json"], ["vocab.txt"]),

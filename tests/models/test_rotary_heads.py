@@ -3,15 +3,11 @@ of a decoder."""
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
 
 from simdformer import CrossEncoder
 from tests import oracle
-from tests.oracle import rotary as oracle_rotary
 from tests.support import normal
 from tests.support.model_fixtures import CLOSE, PAIRS
 from tests.support.tiny_models import TINY
@@ -43,16 +39,6 @@ def write(folder, architecture, classes, head, **config):
     return architecture.write(folder, weights=weights | head, files=files)
 
 
-def states_of_pairs(architecture):
-    """The oracle's states, for the ids of the tokenizers library."""
-    tokenizer = Tokenizer.from_str(json.dumps(architecture.tokenizer()))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    weights, definition = architecture.weights(), architecture.definition()
-    ids = [np.array(tokenizer.encode(*pair).ids) for pair in PAIRS]
-    return [oracle_rotary.encoder(each, weights, definition) for each in ids]
-
-
 @pytest.mark.parametrize("pooling", [None, "bos", "late", "mean"])
 def test_euroberts_head_follows_the_oracle(tmp_path, pooling):
     rng = np.random.default_rng(3)
@@ -74,7 +60,7 @@ def test_euroberts_head_follows_the_oracle(tmp_path, pooling):
         "late": lambda x: dense(x).mean(axis=0),
         "mean": lambda x: dense(x.mean(axis=0)),
     }[pooling or "late"]
-    rows = np.array([behind(states) for states in states_of_pairs(EUROBERT)])
+    rows = np.array([behind(states) for states in EUROBERT.states_of_pairs(PAIRS)])
     expected = oracle.linear(rows, head["classifier.weight"], head["classifier.bias"])
     found = CrossEncoder(folder, activation_fn="torch.nn.Identity").predict(PAIRS)
     np.testing.assert_allclose(found, expected, **CLOSE)
@@ -105,7 +91,9 @@ def test_modernberts_head_follows_the_oracle(tmp_path, pooling, activation, bias
         tmp_path, MODERNBERT, "ModernBertForSequenceClassification", head,
         **options, classifier_bias=bias,
     )  # fmt: skip
-    pooled = np.array([oracle.pool(pooling, states) for states in states_of_pairs(MODERNBERT)])
+    pooled = np.array(
+        [oracle.pool(pooling, states) for states in MODERNBERT.states_of_pairs(PAIRS)]
+    )
     hidden = oracle.linear(pooled, head["head.dense.weight"], head.get("head.dense.bias"))
     normed = oracle.layer_norm(oracle.ACTIVATIONS[activation](hidden), head["head.norm.weight"])
     expected = oracle.linear(normed, head["classifier.weight"], head["classifier.bias"])
@@ -126,7 +114,7 @@ def test_modernberts_head_has_cls_and_gelu_by_default(tmp_path):
 def test_a_decoders_head_reads_the_last_token(tmp_path):
     head = {"score.weight": normal(np.random.default_rng(3), LABELS, D, scale=D**-0.5)}
     folder = write(tmp_path, QWEN3, "Qwen3ForSequenceClassification", head)
-    last = np.array([states[-1] for states in states_of_pairs(QWEN3)])
+    last = np.array([states[-1] for states in QWEN3.states_of_pairs(PAIRS)])
     expected = oracle.linear(last, head["score.weight"])
     np.testing.assert_allclose(CrossEncoder(folder).predict(PAIRS), expected, **CLOSE)
 
@@ -136,7 +124,7 @@ def test_a_decoders_head_skips_padding_at_the_end(tmp_path):
     head = {"score.weight": normal(np.random.default_rng(3), LABELS, D, scale=D**-0.5)}
     classes, end = "Qwen3ForSequenceClassification", QWEN3.ids("")[-1]
     folder = write(tmp_path, QWEN3, classes, head, pad_token_id=int(end))
-    last = np.array([states[-2] for states in states_of_pairs(QWEN3)])
+    last = np.array([states[-2] for states in QWEN3.states_of_pairs(PAIRS)])
     pairs = [pair for pair in PAIRS if pair[1]]  # otherwise two such tokens are at the end
     expected = oracle.linear(last, head["score.weight"])[[bool(pair[1]) for pair in PAIRS]]
     np.testing.assert_allclose(CrossEncoder(folder).predict(pairs), expected, **CLOSE)

@@ -21,6 +21,7 @@ from tests.support.model_fixtures import (
     write_files,
     write_model,
 )
+from tests.support.tiny_jina import FLASH
 
 TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
@@ -256,3 +257,20 @@ def test_a_folder_in_the_original_colbert_format_is_read(tmp_path):
     (vectors,) = model.encode_query(["a cab"])
     _, rows = expected(model, "0 a cab", LENGTH, seen=True)
     np.testing.assert_allclose(vectors, rows, rtol=0, atol=5e-6)
+
+
+def test_a_folder_with_code_of_its_own_in_that_format_is_read(tmp_path):
+    """The layout of jina-colbert-v2, whose code is not run."""
+    weights = {f"roberta.{name}": w for name, w in FLASH.renamed(FLASH.weights()).items()}
+    weights["linear.weight"] = write_dense_weight()[0]
+    fields = FLASH.fields(architectures=["HF_ColBERT"])
+    settings = {"query_maxlen": LENGTH, "query_token_id": "a", "doc_token_id": "b"}
+    settings["mask_punctuation"] = False  # the tokenizer has no punctuation
+    plain = {"modules.json": None, "sentence_bert_config.json": None, "1_Pooling/config.json": None}
+    files = {"config.json": fields, "artifact.metadata": settings, **plain}
+    model = MultiVectorEncoder(FLASH.write(tmp_path / "m", weights=weights, files=files))
+    (vectors,) = model.encode_document(["cab ed"])
+    rows = oracle.linear(FLASH.states("b cab ed"), weights["linear.weight"])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, rows, rtol=0, atol=5e-6)
+    assert len(model.encode_query(["cab"])[0]) == LENGTH

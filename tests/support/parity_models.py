@@ -141,6 +141,7 @@ KINDS = {
     "qwen2": QWEN3._replace(stem="Qwen2", fields=GROUPED),
     "llama, both ways": QWEN3._replace(stem="Llama", fields={**GROUPED, "is_causal": False}),
     "mistral": QWEN3._replace(stem="Mistral", fields={**GROUPED, "sliding_window": 20}),
+    "gemma": QWEN3._replace(stem="Gemma", fields={**GROUPED, "head_dim": 16}),
     "gemma3_text": QWEN3._replace(
         stem="Gemma3Text",
         fields={**GEMMA, "use_bidirectional_attention": True},

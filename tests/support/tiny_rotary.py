@@ -230,6 +230,15 @@ class Rotary(Architecture):
         definition = definition or self.definition(config)
         return oracle_rotary.encoder(self.ids(text, limit), self.weights(config), definition)
 
+    def states_of_pairs(self, pairs):
+        """Those of pairs, with the ids that the tokenizers library gives."""
+        tokenizer = self._tokenizer()
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        weights, definition = self.weights(), self.definition()
+        ids = [np.array(tokenizer.encode(*pair).ids) for pair in pairs]
+        return [oracle_rotary.encoder(each, weights, definition) for each in ids]
+
     def _kv_heads(self, config):
         return self.num_kv_heads or config.num_heads
 
@@ -349,6 +358,18 @@ MISTRAL = replace(
     everywhere=(4, 0),
     config={**LLAMA.config, "sliding_window": 5},
 )
+GEMMA = replace(
+    LLAMA,
+    model_type="gemma",
+    tokenizer_class="PreTrainedTokenizerFast",
+    activation="gelu_tanh",
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    norm_offset=1.0,
+    word_scale=True,
+    config={**LLAMA.config, "head_dim": 6, "num_key_value_heads": 2},
+)
 # Windows of 4 keys on either side.
 GEMMA3 = replace(
     QWEN3,
@@ -411,6 +432,7 @@ ROTARY = [
     LLAMA,
     QWEN2,
     MISTRAL,
+    GEMMA,
     GEMMA3,
     JINA_V3,
 ]

@@ -119,6 +119,56 @@ def test_each_part_of_a_pair_becomes_a_message(tmp_path):
     assert_same_bits(CrossEncoder(folder).predict(PAIRS), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        ("b", {"additional_chat_templates/b.jinja": "named"}, "named"),
+        (None, {"additional_chat_templates/b.jinja": "named"}, FLAT),
+        ("default", {"additional_chat_templates/b.jinja": "named"}, FLAT),
+        ("{{ 1 }}", {}, "{{ 1 }}"),
+        ("{{ 1 }}", {"additional_chat_templates/b.jinja": "named"}, "{{ 1 }}"),
+        (
+            "b",
+            {
+                "chat_template.jinja": None,
+                "tokenizer_config.json": {"chat_template": [{"name": "b", "template": "listed"}]},
+            },
+            "listed",
+        ),
+    ],
+    ids=["file", "file, default", "default by name", "text", "text beside files", "list"],
+)
+def test_a_template_may_be_chosen_by_name_or_given(tmp_path, name, files, expected):
+    write_files(tmp_path, {"chat_template.jinja": FLAT} | files)
+    variables = {} if name is None else {"chat_template": name}
+    options = {"form": "auto", "model_type": "bert", "variables": variables}
+    found = load_chat_template(tmp_path, {}, **options)
+    expected = load_chat_template(
+        write_source(tmp_path / "other", expected), {}, **options | {"variables": {}}
+    )
+    assert found.render("x", "y", list, None) == expected.render("x", "y", list, None)
+
+
+def write_source(folder, source):
+    write_files(folder, {"chat_template.jinja": source})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({"additional_chat_templates/b.jinja": "x"}, "additional_chat_templates: "),
+        ({"chat_template.jinja": "x"}, "additional_chat_templates: "),
+        ({"tokenizer_config.json": {"chat_template": "x"}}, r"tokenizer_config\.json: "),
+    ],
+)
+def test_a_name_that_no_template_has_is_refused(tmp_path, files, place):
+    write_files(tmp_path, files)
+    options = {"form": "auto", "model_type": "bert", "variables": {"chat_template": "c"}}
+    with pytest.raises(ValueError, match=rf"{place}chat_template has no template named 'c'"):
+        load_chat_template(tmp_path, {}, **options)
+
+
 def test_a_template_that_drops_a_part_of_a_pair_is_refused(tmp_path):
     source = "{% for m in messages if m.role == 'query' %}{{ m.content }}{% endfor %}"
     folder = write_cross_encoder(tmp_path / "m", files={"chat_template.jinja": source})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -159,25 +159,16 @@ class Checkpoint:
 
         ValueError if it has another dtype, or contains NaN or infinity.
         """
-        entry = self._entries[name]
-        if entry.dtype not in _DTYPES:
-            raise ValueError(
-                f"tensor {name!r} in {entry.file.path} has dtype {entry.dtype};"
-                f" weights must be one of {', '.join(_DTYPES)}"
-            )
         self.names_read.add(name)
-        raw = entry.read(_DTYPES[entry.dtype])
-        tensor = _widen_bfloat16(raw) if entry.dtype == "BF16" else raw
-        with np.errstate(over="ignore", invalid="ignore"):
-            tensor = tensor.astype(np.float32, copy=False)
-            # NaN and infinity make the sum non-finite, so one pass checks all elements.
-            if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
-                bad = entry.num_elements() - int(np.isfinite(tensor).sum())
-                raise ValueError(
-                    f"tensor {name!r} in {entry.file.path} holds {bad} values that are NaN or"
-                    " infinite; the file may be damaged: download it again"
-                )
-        return tensor
+        return _floats(name, self._entries[name])
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> Float32:
+        """Some rows of a tensor, and no others, as `read` converts them: (len(rows), ...)."""
+        entry = self._entries[name]
+        if entry.axes is not None:  # a row's numbers are not next to each other
+            return self.read(name)[list(rows)]
+        dtype = _stored_dtype(name, entry)
+        return np.stack([_floats(name, entry.row(row, dtype)) for row in rows])
 
     def read_integers(self, name: str, dtype: str) -> Array:
         """One tensor of integers: dtype "I8" or "I32". ValueError if it has another dtype."""
@@ -215,6 +206,31 @@ class Checkpoint:
         parameters."""
         floats = [entry for entry in self._entries.values() if entry.dtype in _DTYPES]
         return sum(entry.num_elements() for entry in floats)
+
+
+def _floats(name: str, entry: Entry) -> Float32:
+    """The numbers of a tensor as float32. Errors: see Checkpoint.read."""
+    raw = entry.read(_stored_dtype(name, entry))
+    tensor = _widen_bfloat16(raw) if entry.dtype == "BF16" else raw
+    with np.errstate(over="ignore", invalid="ignore"):
+        tensor = tensor.astype(np.float32, copy=False)
+        # NaN and infinity make the sum non-finite, so one pass checks all elements.
+        if not np.isfinite(tensor.sum()) and not np.isfinite(tensor).all():
+            bad = entry.num_elements() - int(np.isfinite(tensor).sum())
+            raise ValueError(
+                f"tensor {name!r} in {entry.file.path} holds {bad} values that are NaN or"
+                " infinite; the file may be damaged: download it again"
+            )
+    return tensor
+
+
+def _stored_dtype(name: str, entry: Entry) -> str:
+    if entry.dtype not in _DTYPES:
+        raise ValueError(
+            f"tensor {name!r} in {entry.file.path} has dtype {entry.dtype};"
+            f" weights must be one of {', '.join(_DTYPES)}"
+        )
+    return _DTYPES[entry.dtype]
 
 
 def _widen_bfloat16(bits: NDArray[Any]) -> Float32:

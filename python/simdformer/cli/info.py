@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from simdformer import CrossEncoder, SentenceTransformer
     from simdformer.cli.options import SubParsers
+    from simdformer.folder.cross_encoder_folder import AnyCrossEncoderFolder
     from simdformer.folder.model_folder import ModelFolder, TransformerFolder
 
 _EPILOG = """\
@@ -94,19 +95,18 @@ def run(args: argparse.Namespace) -> None:
 def describe_model(name: str) -> dict[str, Any]:
     """Load the model and describe it. Errors: see loading."""
     from simdformer import CrossEncoder, SentenceTransformer
-    from simdformer.folder.cross_encoder_folder import open_folder
-    from simdformer.folder.model_folder import ModelFolder
+    from simdformer.folder.cross_encoder_folder import AnyCrossEncoderFolder, open_folder
     from simdformer.folder.resolve import resolve_model
 
     folder = resolve_model(name)
     opened = open_folder(folder)
     model: CrossEncoder | SentenceTransformer
-    if isinstance(opened, ModelFolder) and not opened.reads_pairs:
-        model = SentenceTransformer(str(folder))
-        behind = _modules(opened, model)
-    else:
+    if isinstance(opened, AnyCrossEncoderFolder):
         model = CrossEncoder(str(folder))
         behind = _head(opened, model)
+    else:
+        model = SentenceTransformer(str(folder))
+        behind = _modules(opened, model)
     parameters, weights = _weights(opened)
     return {
         "name": name,
@@ -136,13 +136,12 @@ def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
     }
 
 
-def _head(opened: TransformerFolder, model: CrossEncoder) -> dict[str, Any]:
+def _head(opened: AnyCrossEncoderFolder, model: CrossEncoder) -> dict[str, Any]:
     """The modules after the Transformer of a cross-encoder."""
     from simdformer.folder.settings import read_activation
-    from simdformer.models.classification import named_head
 
     return {
-        "head": named_head(opened.config),
+        "head": opened.head_name,
         "num_labels": model.num_labels,
         "activation_fn": read_activation(opened.config, opened.defaults, model.num_labels).name,
     }

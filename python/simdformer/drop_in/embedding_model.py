@@ -4,7 +4,7 @@ processed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from simdformer.drop_in.settings import settings_files
 from simdformer.drop_in.task_model import TaskModel
 from simdformer.drop_in.text_model import joined
+from simdformer.folder.token_heads import TokenHeads
 from simdformer.text.inputs import checked_truncate_dim
 from simdformer.text.model_output import OutputRequest, features
 from simdformer.util import similarity
@@ -26,6 +27,7 @@ _ROWS = 4096
 class EmbeddingModel(TaskModel):
     """A model that returns one vector per text."""
 
+    _token_heads: TokenHeads
     SUPPORTED_SIMILARITY_FN_NAMES = tuple(SIMILARITIES)
     DEFAULT_SIMILARITY_FN_NAME = "cosine"
     _POSITIONAL = (
@@ -87,6 +89,7 @@ class EmbeddingModel(TaskModel):
         truncate_dim: int | None,
         hidden_states: bool,
         task: str | None = None,
+        returns: Mapping[str, bool] | None = None,
         bar: Any = None,
     ) -> Any:
         """Compute what `encode` returns, in this process, without checks of the arguments."""
@@ -94,6 +97,16 @@ class EmbeddingModel(TaskModel):
         if output_value == "token_embeddings":
             return joined(pipeline.token_rows(self._prompted(texts, prompt, task)), bar)
         start = pipeline.pooling_start(prompt)
+        if returns is not None:
+            encoder, tokenizer = pipeline.encoder, pipeline.tokenizer
+            heads = self._token_heads.bound(returns, encoder.hidden_size, tokenizer)
+            prompted = self._prompted(texts, prompt, task)
+            found = joined(pipeline.state_passes(prompted, heads, start), bar)
+            for output in found:
+                output["dense_vecs"] = output["dense_vecs"][:truncate_dim]
+                if normalize_embeddings:
+                    output["dense_vecs"] = similarity.normalize_embeddings(output["dense_vecs"])
+            return found
         if output_value is None:
             request = OutputRequest(pipeline.encoder, hidden_states=hidden_states)
             passes = pipeline.output_passes(self._prompted(texts, prompt, task), request, start)

@@ -36,6 +36,7 @@ _LOADED = (
     "_request",
     "_limit",
     "_stacks",
+    "_token_heads",
     "_tokenizer",
     "compute_type",
     "encoder",
@@ -138,7 +139,7 @@ class Saved:
         other = type(self).__new__(type(self))
         memo[id(self)] = other
         for name, value in vars(self).items():
-            shared = name in ("_request", "_stacks", "pipeline")
+            shared = name in ("_request", "_stacks", "_token_heads", "pipeline")
             other.__dict__[name] = value if shared else copy.deepcopy(value, memo)
         other.pipeline = self.pipeline.with_encoder(other.encoder)
         return other

@@ -49,6 +49,8 @@ def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, A
             }
     elif "modules.json" in files:
         limit |= {"transformer_task": "sequence-classification", "module_output_name": "scores"}
+    if "modules.json" in files and pipeline.has_template:
+        limit |= _with_messages("Pooling" in paths)
     return files | {
         str(root / transformer_config_name(folder / root)): limit,
         "config_sentence_transformers.json": {
@@ -58,4 +60,15 @@ def settings_files(model: TextModel, defaults: Mapping[str, Any]) -> dict[str, A
         },
         str(root / "config.json"): dict(overrides.config),
         str(root / "tokenizer_config.json"): dict(overrides.tokenizer),
+    }
+
+
+def _with_messages(pooled: bool) -> dict[str, Any]:
+    """Settings by which a saved folder applies its chat template, as one without modules.json does."""
+    output = "last_hidden_state" if pooled else "logits"
+    text = {"method": "forward", "method_output_name": output}
+    modalities = {"text": text, "message": {**text, "format": "auto"}}
+    return {
+        "modality_config": modalities,
+        **({"module_output_name": "token_embeddings"} if pooled else {}),
     }

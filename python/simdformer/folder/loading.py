@@ -73,6 +73,7 @@ class LoadedCrossEncoder(NamedTuple):
     """A tokenizer of pairs, the encoder alone, and its classification head, which returns logits.
 
     pad_token_id: as in BuiltHead. config: config.json. compute_type, part_types: as in LoadedModel.
+    score_tokens: of a causal language model, the tokens of LogitScore.
     """
 
     tokenizer: Tokenizer
@@ -85,6 +86,7 @@ class LoadedCrossEncoder(NamedTuple):
     compute_type: str
     part_types: Mapping[str, str]
     template: ChatTemplate | None = None
+    score_tokens: tuple[int, ...] = ()
 
 
 def load_model(
@@ -178,6 +180,7 @@ def load_cross_encoder(
         compute_type,
         part_types,
         model.chat_template(),
+        model.score_tokens,
     )
 
 

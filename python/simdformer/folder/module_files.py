@@ -67,9 +67,7 @@ def read_step(module: Module) -> Step:
     assert module.folder is not None
     path = module.folder / "config.json"
     if module.kind not in _READERS:
-        raise ValueError(
-            f"{path}: {module.kind} is supported in SparseEncoder and MultiVectorEncoder only"
-        )
+        raise ValueError(f"{path}: {module.kind} is supported in other classes of models only")
     with naming(path):
         return _READERS[module.kind](path)
 

@@ -31,6 +31,8 @@ KNOWN_MODULES = (
     "WeightedLayerPooling",
     "StaticEmbedding",
     "Router",
+    # of CrossEncoder
+    "LogitScore",
     # of SparseEncoder
     "SpladePooling",
     "SparseStaticEmbedding",

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from simdformer.folder.cache import mark_missing, missing_files
+from simdformer.folder.token_heads import FILES as HEADS
 from simdformer.text.warning import warn_caller
 
 # Model -> (distribution on PyPI, its package, the folder in it).
@@ -216,9 +217,14 @@ def wanted_files(files: list[str]) -> list[str]:
         for path in paths
         if path.suffix in (".json", ".safetensors")
         or (path.match("pytorch_model*.bin") and path.parent not in safe)
-        or (path.name in ("vocab.txt", "merges.txt") and path.parent not in tokenized)
+        or (_is_vocabulary(path) and path.parent not in tokenized)
         or path.suffix == ".jinja"
+        or path.name in HEADS.values()
     ]
+
+
+def _is_vocabulary(path: PurePosixPath) -> bool:
+    return path.name in ("vocab.txt", "merges.txt") or path.suffix == ".model"
 
 
 def _cache_folder(cache_folder: str | os.PathLike[str] | None) -> Path:

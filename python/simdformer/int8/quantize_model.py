@@ -15,23 +15,25 @@ import numpy as np
 
 from simdformer import nn
 from simdformer.checkpoint import find_weights, has_weights
-from simdformer.folder.cross_encoder_folder import open_folder
+from simdformer.folder.cross_encoder_folder import CrossEncoderFolder, open_folder
 from simdformer.folder.model_folder import ModelFolder, TransformerFolder
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
+from simdformer.folder.token_heads import FILES as HEADS
 from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, quantize_encoder
 from simdformer.int8.config import CONFIG_FILE
 from simdformer.int8.sample import Sample
 from simdformer.int8.saved import WEIGHTS_FILE, saved_tensors, write_quantized
 from simdformer.text.batching import pack
 from simdformer.text.inputs import pair_list, text_list
+from simdformer.text.reader import TextReader
 from simdformer.text.tokenizer import Pair, check_text
 
 # More texts do not improve the result, and the sample runs several times.
 MAX_TEXTS = 1000
 
-# Files copied with the weights: settings, vocabularies, the model card and its license.
-_COPIED_SUFFIXES = (".json", ".txt", ".md")
+# Files copied with the weights: settings, vocabularies, chat templates, the model card and its license.
+_COPIED_SUFFIXES = (".json", ".txt", ".md", ".jinja", ".model")
 _COPIED_NAMES = ("LICENSE", "NOTICE")
 _OTHER_FORMATS = ("onnx", "openvino")
 
@@ -175,7 +177,7 @@ def _quantize(
     inner = model.transformer.relative_to(model.folder)
     with model.checkpoint() as checkpoint:
         measure = model.measure(checkpoint)
-        head = sorted(checkpoint.names_read)
+        head = model.saved_head(checkpoint) if isinstance(model, CrossEncoderFolder) else {}
         encoder = model.encoder(checkpoint)
         quantized = quantize_encoder(
             encoder,
@@ -187,8 +189,7 @@ def _quantize(
         report = _report(target, quantized, len(texts or ()))
         with new_folder(target) as temporary:
             _copy_files(model, temporary)
-            tensors = dict(saved_tensors(encoder, quantized))
-            tensors |= {name: checkpoint.read(name) for name in head}
+            tensors = {**dict(saved_tensors(encoder, quantized)), **head}
             write_quantized(temporary / inner, tensors, _declaration(report, min_cosine))
         sizes = (checkpoint.num_bytes(), (target / inner / WEIGHTS_FILE).stat().st_size)
     return replace(report, float32_bytes=sizes[0], int8_bytes=sizes[1])
@@ -208,7 +209,10 @@ def _text_sample(
     model: TransformerFolder, texts: list[str] | list[Pair], encoder: nn.TextEncoder
 ) -> Sample:
     pairs = not isinstance(texts[0], str)
-    tokens = model.tokenizer(encoder, pairs=pairs)(texts)
+    tokenizer = model.tokenizer(encoder, pairs=pairs)
+    reader = TextReader(tokenizer, include_prompt=True, template=model.chat_template())
+    read: Any = reader.prompted_pair if pairs else reader.prompted
+    tokens = tokenizer([read(text, None) for text in texts])
     return Sample(*pack(tokens.input_ids, tokens.type_ids))
 
 
@@ -246,6 +250,8 @@ def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
         return True
     if path.name.endswith(".index.json"):
         return False
+    if path.parent == model.folder and path.name in HEADS.values():
+        return True
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
 
 

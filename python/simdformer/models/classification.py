@@ -4,13 +4,13 @@ one. The tensor names are those of transformers' *ForSequenceClassification."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from simdformer._core import Dense, LayerNorm, Linear
 from simdformer.checkpoint import Checkpoint
-from simdformer.checkpoint.weights import Weights
+from simdformer.checkpoint.weights import Float32, Weights
 from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import (
     flag,
@@ -87,6 +87,7 @@ HEADS = {
     "EuroBertForSequenceClassification": _EUROBERT,
     "ErnieForSequenceClassification": _BERT._replace(dense="ernie.pooler.dense"),
     "Gemma3TextForSequenceClassification": _DECODER,
+    "GemmaForSequenceClassification": _DECODER,
     "GteForSequenceClassification": _BERT._replace(dense="gte.pooler.dense"),
     "JinaBertForSequenceClassification": _BERT,
     "JinaEmbeddingsV3ForSequenceClassification": _ROBERTA,
@@ -101,6 +102,11 @@ HEADS = {
     "RobertaForSequenceClassification": _ROBERTA,
     "XLMRobertaForSequenceClassification": _ROBERTA,
 }
+
+
+# A causal language model's head, and the table of words that it may be.
+_LM_HEAD = "lm_head.weight"
+_WORDS = ("model.embed_tokens.weight", "embed_tokens.weight")
 
 
 def named_head(config: Mapping[str, Any]) -> str | None:
@@ -168,6 +174,37 @@ def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
     padded = pooling == "lasttoken" and config.get("pad_token_id") is not None
     pad_token_id = non_negative_int(config, "pad_token_id", 0) if padded else None
     return BuiltHead(pooling, dense, linears, pad_token_id)
+
+
+def build_token_head(
+    config: Mapping[str, Any], checkpoint: Checkpoint, tokens: Sequence[int]
+) -> BuiltHead:
+    """The head of a causal language model that is used as a reranker: the logit of a token after the last
+    one, or the difference between those of two tokens. Only their rows of the vocabulary are read.
+
+    Errors: ValueError for tensors that are missing or of another shape, token ids outside the vocabulary,
+    and logits that the model limits.
+    """
+    one_of(config, "final_logit_softcapping", [None], None)
+    sizes = {name: positive_int(config, name) for name in ("vocab_size", "hidden_size")}
+    tied = flag(config, "tie_word_embeddings", True) and _LM_HEAD not in checkpoint
+    tables = [name for name in _WORDS if tied and name in checkpoint]
+    name = Weights(checkpoint, sizes).checked(
+        (tables or [_LM_HEAD])[0], tuple(sizes), tuple(sizes.values())
+    )
+    for token in tokens:
+        if token >= sizes["vocab_size"]:
+            raise ValueError(
+                f"config.json has vocab_size={sizes['vocab_size']}, which token id {token} exceeds"
+            )
+    rows = checkpoint.read_rows(name, tokens)
+    return last_token_head(rows[:1] - rows[1:] if len(rows) > 1 else rows)
+
+
+def last_token_head(weight: Float32) -> BuiltHead:
+    """Linear scores of the last token. weight: (num_labels, hidden_size)."""
+    linear = Linear(weight)
+    return BuiltHead("lasttoken", [Dense(linear)], [(linear, "identity")])
 
 
 def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:

@@ -58,7 +58,7 @@ def mapping(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value or {}
 
 
-def non_negative_int(config: Mapping[str, Any], name: str, default: int) -> int:
+def non_negative_int(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
     """A count or an id: an int in 0..2**31-1."""
     value = _get(config, name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST:

@@ -25,6 +25,8 @@ from simdformer.text.tokenizer_files import special_tokens
 _STRUCTURED = ("content[0]", ".type", "'type'", '"type"', "message.content[")
 # Model types whose templates contain these expressions but take plain texts.
 _FLAT_MODELS = ("apertus", "deepseek_v3", "gpt_oss", "seed_oss")
+# The folder with templates besides chat_template.jinja, by name.
+_MORE_TEMPLATES = "additional_chat_templates"
 # A template with its macros has a few KB.
 _LARGEST = 1 << 20
 
@@ -148,20 +150,27 @@ def load_chat_template(
 
 
 def _source(folder: Path, config: Mapping[str, Any], name: object) -> tuple[Path, str | None]:
-    """A template's file and text: chat_template.jinja, else the one named in tokenizer_config.json."""
-    path = folder / "chat_template.jinja"
-    if os.path.lexists(path) and name is None:
-        with naming(path):
-            return path, read_regular(path, _LARGEST).decode("utf-8")
+    """A template's file and text: the default or the named one of the files with templates, else the one in
+    tokenizer_config.json."""
+    files = {file.stem: file for file in sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))}
+    if os.path.lexists(folder / "chat_template.jinja"):
+        files["default"] = folder / "chat_template.jinja"
+    chosen = "default" if name is None else str(name)
+    if chosen in files:
+        with naming(files[chosen]):
+            return files[chosen], read_regular(files[chosen], _LARGEST).decode("utf-8")
     path, given = folder / "tokenizer_config.json", config.get("chat_template")
-    if isinstance(given, list):
+    if files:
+        path, given = folder / _MORE_TEMPLATES, {}
+    elif isinstance(given, list):
         with naming(path):
             given = dict(map(_named, given))
-    if isinstance(given, dict):
-        if (given := given.get(name or "default")) is None:
-            raise ValueError(f"{path}: chat_template has no template named {name or 'default'!r}")
-    elif isinstance(name, str):
-        given = name  # a template that overrides the folder's
+    if isinstance(given, dict) and chosen in given:
+        given = given[chosen]
+    elif isinstance(given, dict) or name is not None:
+        if "{" not in chosen:  # else a template that overrides the folder's
+            raise ValueError(f"{path}: chat_template has no template named {chosen!r}")
+        given = name
     if given is not None and not isinstance(given, str):
         raise ValueError(
             f"{path}: chat_template must be a string or a list of named templates, got {given!r}"

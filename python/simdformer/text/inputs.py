@@ -156,6 +156,26 @@ def pop_hidden_states(kwargs: dict[str, Any], output_value: str | None) -> bool:
     return bool(wanted)
 
 
+def pop_returns(
+    kwargs: dict[str, Any], output_value: str | None, precision: str, convert_to_tensor: bool
+) -> dict[str, bool] | None:
+    """Remove FlagEmbedding's return_dense, return_sparse and return_colbert_vecs from encode's further
+    arguments; None if there are none of them. ValueError if another argument asks for another result."""
+    defaults = {"return_dense": True, "return_sparse": False, "return_colbert_vecs": False}
+    if not defaults.keys() & kwargs.keys():
+        return None
+    returns = {name: kwargs.pop(name, default) for name, default in defaults.items()}
+    for name, value in returns.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name} must be True or False, got {value!r}")
+    if (output_value, precision, convert_to_tensor) != ("sentence_embedding", "float32", False):
+        raise ValueError(
+            f"{', '.join(returns)} cannot be combined with output_value={output_value!r},"
+            f" precision={precision!r}, convert_to_tensor={convert_to_tensor!r}"
+        )
+    return returns
+
+
 def check_execution(batch_size: int, device: object, pool: object, chunk_size: object) -> None:
     """ValueError for invalid arguments about execution."""
     if batch_size != 32:

@@ -199,6 +199,15 @@ class TextPipeline(TextReader):
         """The results of the model's token_vectors for consecutive texts: float32 (vectors, width) each."""
         return finite(self.passes(texts, partial(self._token_vectors, task=task)))
 
+    def state_passes(
+        self, texts: Iterable[Text], compute: Callable[..., R], pooling_start: int = 0
+    ) -> Generator[R, None, None]:
+        """Call `compute` with the rows of consecutive batches of texts, the hidden states of their tokens, the
+        batch, and the number of threads."""
+        return self.passes(
+            texts, partial(self._with_states, compute=compute, pooling_start=pooling_start)
+        )
+
     def output_passes(
         self, texts: Iterable[Text], request: OutputRequest, pooling_start: int = 0
     ) -> Generator[list[ModelOutput], None, None]:
@@ -292,6 +301,17 @@ class TextPipeline(TextReader):
             head_masks=head_masks,
             num_threads=self._budget.num_threads,
         )
+
+    def _with_states(self, batch: TokenBatch, compute: Callable[..., R], pooling_start: int) -> R:
+        batch, encoder, num_threads = self._read(batch), self.encoder, self._budget.num_threads
+        states = np.empty((len(batch.input_ids), encoder.hidden_size), np.float32)
+        rows = self._model.encode(
+            *batch,
+            pooling_start=pooling_start,
+            num_threads=num_threads,
+            hidden_states=[*[None] * encoder.num_layers, states],
+        )
+        return compute(rows, states, batch, num_threads)
 
     def _token_vectors(self, batch: TokenBatch, task: str | None) -> list[Float32]:
         model: Any = self._model

@@ -71,6 +71,11 @@ class TextReader:
         """This reader and those of the tasks."""
         return [self, *self._tasks.values()]
 
+    @property
+    def has_template(self) -> bool:
+        """Whether texts go through a chat template."""
+        return self._template is not None
+
     def pooling_start(self, prompt: str | None) -> int:
         """The first token that pooling includes for a text with this prompt. For a chat template it is 0."""
         if self._template is not None:

@@ -174,6 +174,7 @@ BY_MODEL_TYPE = {
     "distilbert": "Bert",
     "electra": "Bert",
     "ernie": "Bert",
+    "gemma": "Gemma",
     "gemma3_text": "Gemma",
     "gte": "XLMRoberta",
     "jina_embeddings_v3": "XLMRoberta",
