@@ -91,6 +91,8 @@ class SparseEmbeddings:
         out[np.repeat(np.arange(len(out)), np.diff(self.indptr)), self.indices] = self.data
         return out.reshape(self.shape)
 
+    todense = toarray
+
     def to_scipy(self) -> Any:
         """Return a scipy.sparse.csr_array that shares the arrays; a single row becomes a matrix.
 

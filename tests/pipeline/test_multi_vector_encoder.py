@@ -264,13 +264,15 @@ def test_a_folder_with_code_of_its_own_in_that_format_is_read(tmp_path):
     weights = {f"roberta.{name}": w for name, w in FLASH.renamed(FLASH.weights()).items()}
     weights["linear.weight"] = write_dense_weight()[0]
     fields = FLASH.fields(architectures=["HF_ColBERT"])
-    settings = {"query_maxlen": LENGTH, "query_token_id": "a", "doc_token_id": "b"}
+    settings = {"query_maxlen": LENGTH, "query_token_id": "<s>", "doc_token_id": "<mask>"}
     settings["mask_punctuation"] = False  # the tokenizer has no punctuation
+    tokenizer = {"mask_token": "<mask>", "tokenizer_class": "PreTrainedTokenizerFast"}
     plain = {"modules.json": None, "sentence_bert_config.json": None, "1_Pooling/config.json": None}
     files = {"config.json": fields, "artifact.metadata": settings, **plain}
+    files["tokenizer_config.json"] = tokenizer | {"pad_token": "<pad>", "model_max_length": 100}
     model = MultiVectorEncoder(FLASH.write(tmp_path / "m", weights=weights, files=files))
     (vectors,) = model.encode_document(["cab ed"])
-    rows = oracle.linear(FLASH.states("b cab ed"), weights["linear.weight"])
+    rows = oracle.linear(FLASH.states("<mask> cab ed"), weights["linear.weight"])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     np.testing.assert_allclose(vectors, rows, rtol=0, atol=5e-6)
     assert len(model.encode_query(["cab"])[0]) == LENGTH

@@ -64,7 +64,7 @@ def test_weights_are_those_of_the_definition(model):
 
 def test_token_values_may_be_summed(tmp_path):
     model = SparseEncoder(write_sparse(tmp_path, pooling_strategy="sum"))
-    found = model.encode(TEXTS).toarray()
+    found = model.encode(TEXTS).todense()
     np.testing.assert_allclose(found, expected(model, TEXTS, sums=True), rtol=0, atol=1e-4)
 
 
