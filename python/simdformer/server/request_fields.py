@@ -78,7 +78,7 @@ class Fields:
         return value
 
     def texts(self, name: str, most: int) -> list[str]:
-        """A required string, or an array with at least one and at most `limit` strings."""
+        """A required string, or an array with at least one string and at most this number of strings."""
         value = self.any(name)
         if not isinstance(value, list):
             return [checked_text(value, name)]
