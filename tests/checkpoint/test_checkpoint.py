@@ -72,7 +72,7 @@ def test_rows_are_those_of_the_whole_tensor(tmp_path, dtype):
     np.testing.assert_array_equal(rows, whole[[4, 0, 4]])
 
 
-def test_rows_that_are_not_next_to_each_other_in_the_file_are_read_too(tmp_path):
+def test_rows_that_are_not_adjacent_in_the_file_are_read(tmp_path):
     numbers = np.arange(6, dtype=np.float32)
     pickled = torch_files.state_dict(
         {"a": torch_files.tensor((3, 2), (1, 3))}
@@ -83,7 +83,7 @@ def test_rows_that_are_not_next_to_each_other_in_the_file_are_read_too(tmp_path)
     np.testing.assert_array_equal(rows, numbers.reshape(2, 3).T[[2, 1]])
 
 
-def test_rows_of_integers_are_no_weights(tmp_path):
+def test_rows_of_integers_are_refused(tmp_path):
     save_file({"a": np.zeros((3, 2), np.int32)}, tmp_path / "model.safetensors")
     with (
         Checkpoint(tmp_path) as checkpoint,

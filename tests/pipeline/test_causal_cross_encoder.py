@@ -37,7 +37,7 @@ WEIGHTS = "model-int8.safetensors"
 
 
 def with_yes_and_no():
-    """A byte-level tokenizer that has the two as tokens."""
+    """A byte-level tokenizer with the tokens "yes" and "no"."""
     tokenizer = Tokenizer.from_str(json.dumps(byte_level_json()))
     tokenizer.add_tokens(["yes", "no"])
     return json.loads(tokenizer.to_str())
@@ -47,7 +47,7 @@ JUDGE = replace(QWEN3, tokenizer=with_yes_and_no)
 
 
 def head_of(architecture):
-    """The matrix that makes logits of hidden states."""
+    """The matrix that maps hidden states to logits."""
     rows = architecture.sized(TINY).vocab_size
     return normal(np.random.default_rng(5), rows, TINY.hidden_size, scale=0.5)
 
@@ -79,7 +79,7 @@ def score_of(tokens):
 
 
 def difference(head, tokens):
-    """What multiplies the last hidden state."""
+    """The vector that multiplies the last hidden state."""
     return head[tokens[0]] - (head[tokens[1]] if len(tokens) > 1 else 0)
 
 
@@ -147,7 +147,7 @@ def expected_of_texts(texts):
 
 
 def with_template(**more):
-    """Settings by which texts become messages."""
+    """Settings of a folder whose texts become messages."""
     entry = {"method": "forward", "method_output_name": "logits"}
     modalities = {"text": entry, "message": {**entry, "format": "flat"}}
     settings = {**TASK, "modality_config": modalities, **more}
@@ -166,7 +166,7 @@ def test_a_pair_goes_through_the_chat_template(tmp_path):
     np.testing.assert_allclose(found, expected_of_texts(rendered), **CLOSE)
 
 
-def test_the_end_of_the_template_is_kept_when_a_pair_is_cut(tmp_path):
+def test_the_end_of_the_template_is_kept_when_a_pair_is_truncated(tmp_path):
     pytest.importorskip("jinja2")
     options = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
     score = score_of(TOKENS)
@@ -201,18 +201,18 @@ def test_the_end_of_the_template_is_kept_when_a_pair_is_cut(tmp_path):
     ],
     ids=str,
 )
-def test_a_logit_score_that_cannot_be_is_refused(tmp_path, score, match):
+def test_an_invalid_logit_score_is_refused(tmp_path, score, match):
     with pytest.raises(ValueError, match=match):
         CrossEncoder(write(tmp_path / "m", QWEN3, score=score))
 
 
-def test_logits_that_the_model_limits_are_refused(tmp_path):
+def test_a_model_with_a_limit_of_logits_is_refused(tmp_path):
     folder = write(tmp_path / "m", JUDGE, final_logit_softcapping=30.0)
     with pytest.raises(ValueError, match=r"config\.json: unknown final_logit_softcapping 30\.0"):
         CrossEncoder(folder)
 
 
-def test_a_head_that_is_missing_is_named(tmp_path):
+def test_the_error_names_a_missing_head(tmp_path):
     folder = write(tmp_path / "m", JUDGE, tied=True)
     fields = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(fields))
@@ -246,7 +246,7 @@ def test_bfloat16_and_int8_scores_are_near_those_of_float32(tmp_path):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_a_quantized_folder_keeps_the_score_alone(tmp_path, tied):
+def test_a_quantized_folder_keeps_only_the_score(tmp_path, tied):
     source = write(tmp_path / "source", QWEN3, tied=tied, score=score_of(TOKENS))
     quantize_model(source, tmp_path / "saved")
     expected = logits(source, compute_type="int8")

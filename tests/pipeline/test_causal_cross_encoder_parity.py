@@ -1,4 +1,4 @@
-"""Rerankers that are causal language models beside sentence-transformers' CrossEncoder, with random
+"""Rerankers that are causal language models, compared with sentence-transformers' CrossEncoder, with random
 weights. Needs the group parity."""
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from simdformer import CrossEncoder
 from tests.support.parity_models import KINDS, randomize, tokenizer_of
 from tests.support.parity_texts import parity_texts
 
-# Deprecations inside torch and transformers are not ours to fix.
+# Deprecations inside torch and transformers cannot be fixed here.
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
-# Of the largest logit of the head: a score is a difference between two.
+# Relative to the largest logit of the head, because a score is a difference of two logits.
 BOUND = 2e-6
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}: {{ message['content'] }}<|im_end|>"
@@ -35,7 +35,7 @@ def st():
 
 @pytest.fixture(scope="module", params=["qwen2", "qwen3", "gemma"])
 def folder(request, st, tmp_path_factory):  # noqa: ARG001
-    """Tied without a chat template, tied with one, and with a head of its own."""
+    """Tied without a chat template, tied with one, and with a separate head."""
     transformers = pytest.importorskip("transformers")
     kind = KINDS[request.param]
     fields = {**kind.fields, "tie_word_embeddings": request.param != "qwen3"}
@@ -67,7 +67,7 @@ def assert_same(folder, st, pairs, **options):
 
 
 def largest_logit(model, pairs):
-    """The largest of any token's."""
+    """The largest logit of any token."""
     import torch
 
     with torch.inference_mode():
@@ -79,7 +79,7 @@ def test_scores_are_the_same(folder, st, pairs):
     assert_same(folder, st, pairs)
 
 
-def test_scores_of_pairs_that_are_cut_are_the_same(folder, st, pairs):
+def test_scores_of_truncated_pairs_are_the_same(folder, st, pairs):
     assert_same(folder, st, pairs, max_length=25)
 
 
@@ -99,6 +99,6 @@ def test_scores_of_other_tokens_are_the_same(folder, st, pairs, tmp_path, false)
     assert_same(tmp_path, st, pairs)
 
 
-def test_what_we_save_sentence_transformers_reads(folder, st, pairs, tmp_path):
+def test_sentence_transformers_reads_a_saved_folder(folder, st, pairs, tmp_path):
     CrossEncoder(folder).save_pretrained(tmp_path)
     assert_same(tmp_path, st, pairs)

@@ -244,7 +244,7 @@ def test_other_models_are_refused(tmp_path):
         SparseEncoder(write_sparse(tmp_path / "t5", files))
 
 
-def test_a_head_that_is_missing_is_named(tmp_path):
+def test_the_error_names_a_missing_head(tmp_path):
     folder = write_sparse(tmp_path)
     weights = masked_weights()
     del weights["cls.predictions.transform.dense.weight"]

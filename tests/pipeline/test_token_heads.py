@@ -1,4 +1,4 @@
-"""bge-m3's outputs: a vector per text, a weight per token and a vector per token, all of one pass."""
+"""bge-m3's outputs: a vector per text, a weight per token and a vector per token, from one pass."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def normalized(rows):
 
 
 def expected_of(text):
-    """The definition of the package's paper and code, in float64."""
+    """The definition in the paper and in FlagEmbedding's code, in float64."""
     ids, states, linears = ARCHITECTURE.ids(text), ARCHITECTURE.states(text), heads()
     weights = oracle.linear(states, *linears["sparse_linear.pt"].values())[:, 0]
     tokenizer = Tokenizer.from_str(json.dumps(ARCHITECTURE.tokenizer()))
@@ -107,7 +107,7 @@ def test_dense_vectors_have_the_bits_of_encode(model):
     assert_same_bits(found["dense_vecs"], cut)
 
 
-def test_a_text_gives_the_same_alone_and_in_any_batch(model):
+def test_a_text_has_the_same_outputs_alone_and_in_any_batch(model):
     found = model.encode(TEXTS, **ALL)
     small = SentenceTransformer(model.folder, num_threads=1, max_batch_tokens=30)
     for other in (small.encode(TEXTS, **ALL), model.encode(TEXTS[::-1], **ALL)):
@@ -126,13 +126,13 @@ def test_a_text_gives_the_same_alone_and_in_any_batch(model):
 
 
 @pytest.mark.parametrize("wanted", NAMES)
-def test_what_is_not_wanted_is_none(model, wanted):
+def test_outputs_that_are_not_requested_are_none(model, wanted):
     arguments = dict(zip(ALL, [name == wanted for name in NAMES], strict=True))
     found = model.encode(TEXTS, **arguments)
     assert {name for name, value in found.items() if value is not None} == {wanted}
 
 
-def test_dense_vectors_are_returned_unless_they_are_not_wanted(model):
+def test_dense_vectors_are_returned_by_default(model):
     assert model.encode(TEXTS, return_sparse=True)["dense_vecs"] is not None
     assert model.encode(TEXTS, return_dense=True).keys() == set(NAMES)
 
@@ -160,13 +160,13 @@ def test_a_prompt_stands_before_each_text(model):
     ],
     ids=str,
 )
-def test_arguments_that_do_not_go_together_are_refused(model, arguments, error, match):
+def test_contradictory_arguments_are_refused(model, arguments, error, match):
     with pytest.raises(error, match=match):
         model.encode(TEXTS, **{"return_colbert_vecs": True, **arguments})
 
 
 @pytest.mark.parametrize("name", ["sparse_linear.pt", "colbert_linear.pt"])
-def test_a_head_that_the_folder_lacks_is_named(tmp_path, name):
+def test_the_error_names_a_head_that_the_folder_does_not_have(tmp_path, name):
     given = heads()
     del given[name]
     model = SentenceTransformer(write(tmp_path / "m", given))

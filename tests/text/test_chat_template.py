@@ -162,7 +162,7 @@ def write_source(folder, source):
         ({"tokenizer_config.json": {"chat_template": "x"}}, r"tokenizer_config\.json: "),
     ],
 )
-def test_a_name_that_no_template_has_is_refused(tmp_path, files, place):
+def test_an_unknown_template_name_is_refused(tmp_path, files, place):
     write_files(tmp_path, files)
     options = {"form": "auto", "model_type": "bert", "variables": {"chat_template": "c"}}
     with pytest.raises(ValueError, match=rf"{place}chat_template has no template named 'c'"):

@@ -40,7 +40,7 @@ class TokenHeads:
     ) -> BoundHeads:
         """The heads for a call.
 
-        returns: which outputs. ValueError for a head that the folder does not have, or of another width.
+        returns: the requested outputs. ValueError if the folder does not have a head, or if its width is wrong.
         """
         linears = {name: self._linear(name, hidden_size) for name in FILES if returns[name]}
         special = tokenizer.files.special_tokens
@@ -74,7 +74,7 @@ def _read_linear(path: Path, hidden_size: int, name: str) -> _core.Linear:
 
 
 class BoundHeads:
-    """The heads of one call, which counts its texts for the messages of errors."""
+    """The heads of one call. It counts texts for error messages."""
 
     def __init__(self, linears: Mapping[str, _core.Linear], unused: Collection[int]) -> None:
         self._linears = linears
@@ -118,7 +118,7 @@ class BoundHeads:
 def collected(
     found: list[Outputs], returns: Mapping[str, bool], dim: int, *, single: bool
 ) -> Outputs:
-    """The outputs for all texts by name, None for those that are not wanted; for one text if it is single."""
+    """The outputs for all texts by name, None for outputs that were not requested; for a single text its outputs."""
     lists = {
         name: [output[name] for output in found] if returns[argument] else None
         for argument, name in RESULTS.items()

@@ -104,7 +104,7 @@ HEADS = {
 }
 
 
-# A causal language model's head, and the table of words that it may be.
+# The head of a causal language model, and the word embeddings to which it may be tied.
 _LM_HEAD = "lm_head.weight"
 _WORDS = ("model.embed_tokens.weight", "embed_tokens.weight")
 
@@ -183,7 +183,7 @@ def build_token_head(
     one, or the difference between those of two tokens. Only their rows of the vocabulary are read.
 
     Errors: ValueError for tensors that are missing or of another shape, token ids outside the vocabulary,
-    and logits that the model limits.
+    and models with a limit of logits.
     """
     one_of(config, "final_logit_softcapping", [None], None)
     sizes = {name: positive_int(config, name) for name in ("vocab_size", "hidden_size")}

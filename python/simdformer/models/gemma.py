@@ -16,7 +16,7 @@ from simdformer.models.rotary import Sizes
 
 NAMES = decoder.NAMES._replace(norm_offset=1.0)
 
-# What config.json may leave out.
+# Defaults of fields in config.json.
 _DEFAULTS = {"head_dim": 256, "num_key_value_heads": 16}
 _ACTIVATION = "gelu_pytorch_tanh"
 
@@ -27,7 +27,7 @@ def build(config: Mapping[str, Any]) -> nn.TextEncoder:
     one_of(config, "use_bidirectional_attention", [False, None], None)
     if (
         config.get("hidden_act") == "gelu"
-    ):  # as transformers: the first releases meant the other one
+    ):  # as in transformers: the first releases named the wrong one
         config["hidden_act"] = _ACTIVATION
     sizes = Sizes.from_dict(config)
     biases = flag(config, "attention_bias", False)

@@ -160,7 +160,7 @@ def pop_returns(
     kwargs: dict[str, Any], output_value: str | None, precision: str, convert_to_tensor: bool
 ) -> dict[str, bool] | None:
     """Remove FlagEmbedding's return_dense, return_sparse and return_colbert_vecs from encode's further
-    arguments; None if there are none of them. ValueError if another argument asks for another result."""
+    arguments; None if there are none. ValueError if another argument requests another kind of result."""
     defaults = {"return_dense": True, "return_sparse": False, "return_colbert_vecs": False}
     if not defaults.keys() & kwargs.keys():
         return None
