@@ -294,3 +294,20 @@ def test_info_names_the_module(tmp_path, capsys):
     assert shown["class"] == "CrossEncoder"
     assert shown["head"] == "LogitScore"
     assert shown["num_labels"] == 1
+
+
+def test_the_server_ranks_through_the_template(tmp_path):
+    for package in ("jinja2", "starlette", "httpx"):
+        pytest.importorskip(package)
+    from simdformer.server import create_app
+    from tests.support.server_client import ask
+
+    folder = write(tmp_path / "m", QWEN3, score=score_of(TOKENS), files=with_template())
+    model = CrossEncoder(folder)
+    documents = [document for _, document in PAIRS]
+    body = {"query": "a cab", "documents": documents}
+    answer = ask(create_app(reranker=model), "/v1/rerank", body).json()
+    assert answer["results"] == [
+        {"index": hit["corpus_id"], "relevance_score": hit["score"]}
+        for hit in model.rank("a cab", documents)
+    ]
