@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from simdformer.drop_in.stand_in import as_sentence_transformers
     from simdformer.int8.quantize_model import quantize_model
     from simdformer.multi_vector_encoder import MultiVectorEncoder
+    from simdformer.pipelines import pipeline
+    from simdformer.pipelines.base import Pipeline
     from simdformer.sentence_transformer import SentenceTransformer
     from simdformer.sparse_embeddings import SparseEmbeddings
     from simdformer.sparse_encoder import SparseEncoder
@@ -29,11 +31,13 @@ __all__ = [
     "CrossEncoder",
     "ModelOutput",
     "MultiVectorEncoder",
+    "Pipeline",
     "SentenceTransformer",
     "SparseEmbeddings",
     "SparseEncoder",
     "__version__",
     "as_sentence_transformers",
+    "pipeline",
     "quantize_embeddings",
     "quantize_model",
     "register_threadpoolctl",
@@ -45,10 +49,12 @@ _HOMES = {
     "CrossEncoder": "simdformer.cross_encoder",
     "ModelOutput": "simdformer.text.model_output",
     "MultiVectorEncoder": "simdformer.multi_vector_encoder",
+    "Pipeline": "simdformer.pipelines.base",
     "SentenceTransformer": "simdformer.sentence_transformer",
     "SparseEmbeddings": "simdformer.sparse_embeddings",
     "SparseEncoder": "simdformer.sparse_encoder",
     "as_sentence_transformers": "simdformer.drop_in.stand_in",
+    "pipeline": "simdformer.pipelines",
     "quantize_embeddings": "simdformer.util",
     "quantize_model": "simdformer.int8.quantize_model",
     "register_threadpoolctl": "simdformer.thread_limits",

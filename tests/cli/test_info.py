@@ -19,6 +19,7 @@ from tests.support.model_fixtures import (
     write_dense,
     write_model,
 )
+from tests.support.task_models import write_masked_model, write_tagger
 from tests.support.tiny_bert import random_weights
 from tests.support.torch_files import write_torch
 
@@ -135,6 +136,30 @@ def test_info_of_a_cross_encoder_without_its_head_names_the_tensor(tmp_path, cap
     assert "tensor 'classifier.bias' is missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (
+            write_tagger,
+            {
+                "task": "token-classification",
+                "head": "BertForTokenClassification",
+                "labels": ["O", "B-X", "I-X", "B-Y"],
+            },
+        ),
+        (
+            write_masked_model,
+            {"task": "fill-mask", "head": "BertForMaskedLM", "mask_token": "[MASK]"},
+        ),
+    ],
+)
+def test_info_knows_models_of_other_tasks(tmp_path, capsys, write, expected):
+    shown = described(capsys, str(write(tmp_path / "m")))["model"]
+    assert expected.items() <= shown.items()
+    assert (shown["max_seq_length"], shown["architecture"]) == (40, "bert")
+    assert "embedding_dimension" not in shown
+
+
 def test_info_prints_one_value_per_line(capsys):
     assert main(["info", MODEL]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -157,7 +182,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"simdformer {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["embed"], ["search"], ["rerank"], ["explain"], ["info"]])
+@pytest.mark.parametrize(
+    "command", [[], ["embed"], ["search"], ["rerank"], ["classify"], ["explain"], ["info"]]
+)
 def test_help_has_examples(capsys, command):
     with pytest.raises(SystemExit) as leaving:
         main([*command, "--help"])

@@ -359,7 +359,8 @@ def test_heads_of_other_architectures(tmp_path, architecture, names, activation)
     ids, cu_seqlens = np.array([2, 7, 8, 3], np.int32), np.array([0, 4], np.int32)
     states = encoder.encode(ids, cu_seqlens)[:1].astype(np.float64)
     expected = oracle.linear(activation(oracle.linear(states, *first)), *last)
-    logits = _core.PooledStack(encoder, [head.pooling], head.dense).encode(ids, cu_seqlens)
+    dense = [layer.native() for layer in head.layers]
+    logits = _core.PooledStack(encoder, [head.pooling], dense).encode(ids, cu_seqlens)
     np.testing.assert_allclose(logits, expected, **CLOSE)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # PYTHON_ARGCOMPLETE_OK
-"""The `simdformer` command: embed, search and rerank texts, explain vectors, inspect, quantize,
-export and serve models.
+"""The `simdformer` command: embed, search, rerank and classify texts, explain
+vectors, inspect, quantize, export and serve models.
 
 Exit codes: 0 success; 1 failure (one line on standard error has the reason); 2 wrong usage; 130 stopped by
 Ctrl-C; 141 standard output was closed; 143 stopped by SIGTERM. A server that is stopped exits with 0.
@@ -16,7 +16,18 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from simdformer.cli import embed, explain, export, info, quantize, rerank, search, serve, signals
+from simdformer.cli import (
+    classify,
+    embed,
+    explain,
+    export,
+    info,
+    quantize,
+    rerank,
+    search,
+    serve,
+    signals,
+)
 from simdformer.cli.errors import CliError, UsageError, one_line, say
 
 if TYPE_CHECKING:
@@ -41,6 +52,7 @@ examples:
   simdformer embed docs.txt -o docs.npy
   simdformer search "open a file" --in docs.txt
   simdformer rerank "open a file" --in docs.txt --model cross-encoder/ms-marco-MiniLM-L6-v2
+  simdformer classify reviews.txt --model distilbert-base-uncased-finetuned-sst-2-english
   simdformer explain "A cat sleeps." "A kitten naps." -o report.html
   simdformer info all-MiniLM-L6-v2
   simdformer quantize all-MiniLM-L6-v2 -o minilm-int8
@@ -72,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line parser; each subcommand's module adds its part."""
     parser = _Parser(
         prog="simdformer",
-        description="Sentence embeddings and reranking on CPUs.",
+        description="Sentence embeddings, reranking and classification on CPUs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -81,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(run=lambda _args: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (embed, search, rerank, explain, info, quantize, export, serve):
+    for command in (embed, search, rerank, classify, explain, info, quantize, export, serve):
         command.add_parser(commands)
     return parser
 
@@ -101,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("default")
             for category in _FOR_DEVELOPERS:
                 warnings.simplefilter("ignore", category)
-            # embed, search and rerank report these at the end; serve truncates without a warning
+            # embed, search, rerank and classify report these at the end; serve truncates without a warning
             warnings.filterwarnings("ignore", message="texts longer than max_seq_length")
             warnings.showwarning = _show_warning
             args.run(args)

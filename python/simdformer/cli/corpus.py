@@ -3,21 +3,24 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import CliError, UsageError, say
 from simdformer.cli.opening import expand, is_uri, text_format
 from simdformer.cli.texts import TextSource
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
 
     from simdformer.cli.arrow import ArrowSource
+    from simdformer.cli.bad_records import BadRecords
     from simdformer.cli.records import Fields, Record
 
 
@@ -86,3 +89,31 @@ class Corpus:
         path: str, on_bad: Callable[[CliError, int, str], None]
     ) -> Callable[[CliError, int], None]:
         return lambda error, line: on_bad(error, line, path)
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    """UsageError for arguments of inputs that do not go together."""
+    if args.input.count("-") > 1:
+        raise UsageError("standard input (-) can be read only once")
+    if args.errors is not None and args.on_error != "skip":
+        raise UsageError("--errors needs --on-error skip")
+
+
+def refuse_same_file(sources: list[str], output: str) -> None:
+    """UsageError if the output is one of the files that are read."""
+    if output == "-":
+        return
+    place = os.path.realpath(output)
+    for source in sources:
+        if source != "-" and not is_uri(source) and os.path.realpath(source) == place:
+            raise UsageError(f"INPUT and OUTPUT are the same file: {source}")
+
+
+def say_left_out(corpus: Corpus, bad: BadRecords | None, done: str) -> None:
+    """The files and the records that a run did not use, if there are any. done: what it did."""
+    if corpus.num_unknown:
+        say(
+            f"{corpus.num_unknown:,} files were skipped: the suffix of their names is no known format"
+        )
+    if bad is not None and bad.count:
+        say(f"{done}, {bad.count:,} records skipped")

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from simdformer.cli.bad_records import BadRecords
-from simdformer.cli.corpus import Corpus
-from simdformer.cli.errors import UsageError, say
-from simdformer.cli.opening import is_uri
+from simdformer.cli.corpus import Corpus, check_inputs, refuse_same_file, say_left_out
+from simdformer.cli.errors import UsageError
 from simdformer.cli.options import (
     add_input_arguments,
     add_model_arguments,
+    add_record_arguments,
     not_negative_int,
     positive_int,
 )
@@ -84,10 +83,7 @@ def add_parser(commands: SubParsers) -> None:
 def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("many and long texts")
     add = group.add_argument
-    add("--id", metavar="NAME", help="the JSON member or column with an id to copy to the output")
-    add(
-        "--template", metavar="T", help='make the text of several fields, such as "{title}: {body}"'
-    )
+    add_record_arguments(group)
     add(
         "--chunk",
         type=positive_int,
@@ -114,15 +110,6 @@ def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="save progress beside OUTPUT, and continue an interrupted run",
     )
-    add(
-        "--on-error",
-        choices=("fail", "skip"),
-        default="fail",
-        help="what to do with an invalid record (default: %(default)s)",
-    )
-    add(
-        "--errors", metavar="FILE", help="write the skipped records and reasons to this .jsonl file"
-    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -139,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         bad = stack.enter_context(BadRecords(args.errors)) if args.on_error == "skip" else None
         corpus = Corpus(args.input, args.format, fields, None if bad is None else bad.note)
-        _refuse_same_file(corpus.files, args.output)
+        refuse_same_file(corpus.files, args.output)
         source = stack.enter_context(corpus)
         file: Any = open_output(args.output)
         if args.part_rows:
@@ -169,12 +156,7 @@ def run(args: argparse.Namespace) -> None:
         if args.dtype == "int8":
             codes.save(f"{args.output}.ranges.npy")
     warn_of_truncation(model, progress.num_texts)
-    if corpus.num_unknown:
-        say(
-            f"{corpus.num_unknown:,} files were skipped: the suffix of their names is no known format"
-        )
-    if bad is not None and bad.count:
-        say(f"{progress.num_texts:,} texts embedded, {bad.count:,} records skipped")
+    say_left_out(corpus, bad, f"{progress.num_texts:,} texts embedded")
 
 
 def _writer(args: argparse.Namespace, file: Any, output: Format) -> VectorWriter:
@@ -236,18 +218,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.output == "-" and (args.part_rows or args.dtype == "int8"):
         option = "--part-rows" if args.part_rows else "--dtype int8"
         raise UsageError(f"{option} writes several files; OUTPUT must not be -")
-    if args.input.count("-") > 1:
-        raise UsageError("standard input (-) can be read only once")
     if args.overlap and args.chunk is None:
         raise UsageError("--overlap needs --chunk")
-    if args.errors is not None and args.on_error != "skip":
-        raise UsageError("--errors needs --on-error skip")
-
-
-def _refuse_same_file(sources: list[str], output: str) -> None:
-    if output == "-":
-        return
-    place = os.path.realpath(output)
-    for source in sources:
-        if source != "-" and not is_uri(source) and os.path.realpath(source) == place:
-            raise UsageError(f"INPUT and OUTPUT are the same file: {source}")
+    check_inputs(args)

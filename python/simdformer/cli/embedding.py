@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by embed, search and rerank: loading a model, embedding records."""
+"""Shared by embed, search, rerank and classify: loading a model, embedding records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
 
-    from simdformer import CrossEncoder, SentenceTransformer, SparseEncoder
+    from simdformer import CrossEncoder, Pipeline, SentenceTransformer, SparseEncoder
     from simdformer.cli.records import Record, Vectors
 
 Model = TypeVar("Model", "SentenceTransformer", "CrossEncoder", "SparseEncoder")
@@ -74,7 +74,7 @@ def _load(kind: type[Model], args: argparse.Namespace) -> Model:
 
 
 def warn_of_truncation(
-    model: SentenceTransformer | CrossEncoder, num_texts: int, unit: str = "texts"
+    model: SentenceTransformer | CrossEncoder | Pipeline, num_texts: int, unit: str = "texts"
 ) -> None:
     """One line for all texts that were too long; the library warns about the first one only."""
     if model.truncated_texts:
@@ -89,6 +89,15 @@ def texts_of(records: Iterable[Record], waiting: deque[Record]) -> Iterator[str]
     for record in records:
         waiting.append(record)
         yield record.text
+
+
+def grouped(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """Consecutive records that are computed together, at most so many."""
+    from simdformer.text.batching import chunks
+
+    waiting: deque[Record] = deque()
+    for group in chunks(texts_of(records, waiting), size):
+        yield [waiting.popleft() for _ in group]
 
 
 def embed_records(

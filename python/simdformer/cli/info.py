@@ -13,7 +13,7 @@ from simdformer.cli.errors import CliError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from simdformer import CrossEncoder, SentenceTransformer
+    from simdformer import CrossEncoder, Pipeline, SentenceTransformer
     from simdformer.cli.options import SubParsers
     from simdformer.folder.cross_encoder_folder import AnyCrossEncoderFolder
     from simdformer.folder.model_folder import ModelFolder, TransformerFolder
@@ -61,6 +61,9 @@ _SIZES = (
 _VOCABULARIES = ("vocab.txt", "merges.txt")
 
 
+_OTHER_TASKS = ("token-classification", "fill-mask")
+
+
 def add_parser(commands: SubParsers) -> None:
     """Add the subcommand and its arguments."""
     parser = commands.add_parser(
@@ -100,8 +103,11 @@ def describe_model(name: str) -> dict[str, Any]:
 
     folder = resolve_model(name)
     opened = open_folder(folder)
-    model: CrossEncoder | SentenceTransformer
-    if isinstance(opened, AnyCrossEncoderFolder):
+    model: CrossEncoder | Pipeline | SentenceTransformer
+    other = _other_task(folder)
+    if other is not None:
+        model, behind = other, _task(opened, other)
+    elif isinstance(opened, AnyCrossEncoderFolder):
         model = CrossEncoder(str(folder))
         behind = _head(opened, model)
     else:
@@ -118,8 +124,6 @@ def describe_model(name: str) -> dict[str, Any]:
         "compute_type": model.compute_type,
         "max_seq_length": model.max_seq_length,
         **behind,
-        "prompts": dict(model.prompts),
-        "default_prompt_name": model.default_prompt_name,
         "files": _file_sizes(folder, weights),
     }
 
@@ -133,6 +137,7 @@ def _modules(opened: ModelFolder, model: SentenceTransformer) -> dict[str, Any]:
         "normalize": "Normalize" in opened.kinds,
         "embedding_dimension": model.get_embedding_dimension(),
         "similarity": model.similarity_fn_name,
+        **_prompts(model),
     }
 
 
@@ -144,7 +149,39 @@ def _head(opened: AnyCrossEncoderFolder, model: CrossEncoder) -> dict[str, Any]:
         "head": opened.head_name,
         "num_labels": model.num_labels,
         "activation_fn": read_activation(opened.config, opened.defaults, model.num_labels).name,
+        **_prompts(model),
     }
+
+
+def _prompts(model: CrossEncoder | SentenceTransformer) -> dict[str, Any]:
+    return {
+        "prompts": dict(model.prompts),
+        "default_prompt_name": model.default_prompt_name,
+    }
+
+
+def _other_task(folder: Path) -> Pipeline | None:
+    """The model of a folder that transformers saved, if its head gives neither embeddings nor scores."""
+    from simdformer import pipeline
+    from simdformer.pipelines import folder_task
+
+    if (folder / "modules.json").exists():
+        return None
+    try:
+        task = folder_task(folder)
+        return pipeline(task, str(folder)) if task in _OTHER_TASKS else None
+    except ValueError:  # config.json may name a head that the folder does not have
+        return None
+
+
+def _task(opened: TransformerFolder, model: Pipeline) -> dict[str, Any]:
+    """The head of a folder for a pipeline."""
+    from simdformer.models.classification import label_names
+
+    described = {"task": model.task, "head": opened.config["architectures"][0]}
+    if model.task == "fill-mask":
+        return described | {"mask_token": model.tokenizer.mask_token}
+    return described | {"labels": label_names(opened.config)}
 
 
 def _weights(opened: TransformerFolder) -> tuple[int, set[Path]]:

@@ -67,6 +67,24 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_record_arguments(group: argparse._ArgumentGroup) -> None:
+    """Arguments for what is taken of a record, and for records that cannot be used."""
+    add = group.add_argument
+    add("--id", metavar="NAME", help="the JSON member or column with an id to copy to the output")
+    add(
+        "--template", metavar="T", help='make the text of several fields, such as "{title}: {body}"'
+    )
+    add(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="what to do with an invalid record (default: %(default)s)",
+    )
+    add(
+        "--errors", metavar="FILE", help="write the skipped records and reasons to this .jsonl file"
+    )
+
+
 def add_model_arguments(
     parser: argparse.ArgumentParser, default: str | None = DEFAULT_MODEL
 ) -> None:

@@ -18,6 +18,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -149,12 +150,12 @@ class StandardOutput:
         pass
 
 
-def open_output(path: str) -> AtomicFile | StandardOutput:
-    """The destination of the vectors; "-" is standard output. UsageError for an unknown suffix."""
+def open_output(path: str, formats: Sequence[str] = FORMATS) -> AtomicFile | StandardOutput:
+    """The destination of results; "-" is standard output. UsageError for an unknown suffix."""
     if path == "-":
         return StandardOutput()
-    if Path(path).suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: the output's name must end in {', '.join(FORMATS)}, or be -")
+    if Path(path).suffix.lower() not in formats:
+        raise UsageError(f"{path}: the output's name must end in {', '.join(formats)}, or be -")
     return AtomicFile(path)
 
 

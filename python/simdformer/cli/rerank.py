@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import deque
 from typing import TYPE_CHECKING
 
 from simdformer.cli.corpus import Corpus
@@ -18,8 +17,6 @@ from simdformer.cli.options import (
 from simdformer.cli.records import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from simdformer import CrossEncoder
     from simdformer.cli.options import SubParsers
     from simdformer.cli.records import Record
@@ -55,7 +52,7 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score each text with every query in one pass over the texts, and print."""
-    from simdformer.cli.embedding import load_cross_encoder, warn_of_truncation
+    from simdformer.cli.embedding import grouped, load_cross_encoder, warn_of_truncation
     from simdformer.cli.output import write_text
     from simdformer.cli.progress import Progress
     from simdformer.text.tokenizer import check_text
@@ -72,23 +69,13 @@ def run(args: argparse.Namespace) -> None:
             raise CliError(str(error)) from error
         tops = [TopMatches(args.top) for _ in queries]
         with Progress(source, shown=args.progress, name="rerank") as progress:
-            for records in _groups(source):
+            for records in grouped(source, _TEXTS):
                 before = model.num_tokens
                 _rank(model, queries, records, tops)
                 progress.update(records, model.num_tokens - before)
     warn_of_truncation(model, len(queries) * progress.num_texts, "pairs")
     for query, top in zip(queries, tops, strict=True):
         write_text(as_json(query, top.best) if args.json else as_text(query, top.best))
-
-
-def _groups(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Consecutive records that are scored together."""
-    from simdformer.cli.embedding import texts_of
-    from simdformer.text.batching import chunks
-
-    waiting: deque[Record] = deque()
-    for group in chunks(texts_of(records, waiting), _TEXTS):
-        yield [waiting.popleft() for _ in group]
 
 
 def _rank(

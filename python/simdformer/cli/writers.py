@@ -82,26 +82,31 @@ class JsonlWriter:
         """Append the lines."""
         rows = embeddings.astype(self._columns.dtype, copy=False).tolist()
         lines = (
-            f'{self._members(record)}, "embedding": {self._vector % tuple(row)}}}\n'
+            f'{self._begun(record)}, "embedding": {self._vector % tuple(row)}}}\n'
             for record, row in zip(records, rows, strict=True)
         )
         self._file.write("".join(lines).encode())
 
-    def _members(self, record: Record) -> str:
+    def _begun(self, record: Record) -> str:
         """The object without its closing bracket."""
-        members: dict[str, object] = {}
-        if self._columns.id:
-            members["id"] = record.id
-        if self._columns.source:
-            members["source"] = record.source
-        members["line"] = record.line
-        if self._columns.span:
-            members["start"], members["end"] = record.span or (0, len(record.text))
-        members["text"] = record.text
-        return json.dumps(members, ensure_ascii=False)[:-1]
+        return json.dumps(record_members(record, self._columns), ensure_ascii=False)[:-1]
 
     def finish(self) -> None:
         """Does nothing."""
+
+
+def record_members(record: Record, columns: Columns) -> dict[str, object]:
+    """What an output holds of a record."""
+    members: dict[str, object] = {}
+    if columns.id:
+        members["id"] = record.id
+    if columns.source:
+        members["source"] = record.source
+    members["line"] = record.line
+    if columns.span:
+        members["start"], members["end"] = record.span or (0, len(record.text))
+    members["text"] = record.text
+    return members
 
 
 def vector_writer(

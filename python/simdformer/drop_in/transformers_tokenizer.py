@@ -181,6 +181,11 @@ class TransformersTokenizer:
             return self.unk_token_id if found is None else found
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Decode tokens to a text."""
+        decoder = self._backend.decoder
+        return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
+
     # --- properties ---
 
     @property

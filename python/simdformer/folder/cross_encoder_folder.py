@@ -39,7 +39,10 @@ from simdformer.text.tokenizer_files import read_tokenizer
 
 
 class CrossEncoderFolder(TransformerFolder):
-    """A transformers folder with a classification head. It may have sentence-transformers' files."""
+    """A transformers folder with a classification head. It may have sentence-transformers' files.
+
+    plain: ignore those files and chat templates, as transformers does.
+    """
 
     reads_pairs = True
     # What modules.json lists, and what the Transformer's settings must say.
@@ -48,10 +51,13 @@ class CrossEncoderFolder(TransformerFolder):
     # The tokens whose logits are the score, if it is that.
     score_tokens: tuple[int, ...] = ()
 
-    def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
-        transformer = read_cross_encoder_module(folder, self.kinds)
-        settings, defaults = TransformerSettings(message_format="auto"), Defaults()
-        if os.path.lexists(folder / "modules.json"):
+    def __init__(
+        self, folder: Path, overrides: Overrides = NO_OVERRIDES, *, plain: bool = False
+    ) -> None:
+        transformer = folder if plain else read_cross_encoder_module(folder, self.kinds)
+        settings = TransformerSettings(message_format=None if plain else "auto")
+        defaults = Defaults()
+        if not plain and os.path.lexists(folder / "modules.json"):
             settings = read_transformer_settings(transformer, self.transformer_task, self.output)
             defaults = read_defaults(folder)
         super().__init__(folder, transformer, settings, defaults, overrides=overrides)
@@ -124,7 +130,7 @@ class CausalCrossEncoderFolder(CrossEncoderFolder):
 
     def saved_head(self, checkpoint: Checkpoint) -> Mapping[str, Float32]:
         """The weight of the score, in place of the head for the whole vocabulary."""
-        ((linear, _),) = self.head(checkpoint).linears
+        ((linear, _, _),) = self.head(checkpoint).layers
         return {_SCORE: linear.weight()}
 
     def head(self, checkpoint: Checkpoint) -> BuiltHead:
@@ -163,9 +169,9 @@ def _read_logit_score(path: Path) -> tuple[int, ...]:
 def _behind(head: BuiltHead, *, scored: bool) -> Pool:
     """A head, with or without its classifier."""
     if head.pooling != "late":
-        dense = head.dense if scored else head.dense[:-1]
+        dense = [layer.native() for layer in (head.layers if scored else head.layers[:-1])]
         return partial(PooledStack, pooling=[head.pooling], dense=dense)
-    first, last = (partial(Dense, "head", *linear) for linear in head.linears)
+    first, last = (partial(Dense, "head", *layer[:2]) for layer in head.layers)
     steps = (first(reads=TOKENS, writes=TOKENS), Pooling(), last())
     return Chain("config.json", steps if scored else steps[:-1])
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from simdformer.folder.model_folder import (
 )
 from simdformer.folder.overrides import NO_OVERRIDES, Overrides
 from simdformer.folder.settings import Defaults
+from simdformer.folder.task_folder import MaskedFolder, Vocabulary
 from simdformer.int8.calibration import quantize_encoder
 from simdformer.int8.reference import Pool
 from simdformer.models import adapter_tasks
@@ -181,6 +182,43 @@ def load_cross_encoder(
         part_types,
         model.chat_template(),
         model.score_tokens,
+    )
+
+
+class LoadedTask(NamedTuple):
+    """A model as a pipeline of transformers runs it. Its fields are LoadedCrossEncoder's.
+
+    vocabulary: the decoder of a masked language model.
+    """
+
+    tokenizer: Tokenizer
+    encoder: nn.TextEncoder
+    pool: Pool
+    pad_token_id: int | None
+    config: Mapping[str, Any]
+    compute_type: str
+    part_types: Mapping[str, str]
+    vocabulary: Vocabulary | None = None
+
+
+def load_task(
+    folder: Path, compute_type: str, overrides: Overrides, kind: Callable[..., Any]
+) -> LoadedTask:
+    """Load a folder for a pipeline. kind: what opens it. Errors: as load_cross_encoder's."""
+    model = kind(folder, overrides)
+    compute_type = model.resolve(compute_type)
+    with model.checkpoint() as checkpoint:
+        pool, pad_token_id = model.scores(checkpoint)
+        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
+    return LoadedTask(
+        model.tokenizer(encoder, pairs=True),
+        encoder,
+        pool,
+        pad_token_id,
+        model.config,
+        compute_type,
+        part_types,
+        model.vocabulary(encoder) if isinstance(model, MaskedFolder) else None,
     )
 
 

@@ -51,7 +51,8 @@ class Splade:
     def __call__(self, stack: TransformerStack) -> SpladeStack:
         """Combine with an encoder."""
         assert self.head is not None
-        bias, transform = self.head.bias, self.head.transform
+        bias, layer = self.head.bias, self.head.transform
+        transform = None if layer is None else layer.native()
         return SpladeStack(
             VocabularyStack(stack, self.vocabulary, bias, transform, **self._options)
         )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classification heads compute logits from a sequence's hidden states. config.json's architectures selects
-one. The tensor names are those of transformers' *ForSequenceClassification."""
+"""Classification heads compute the logits of a sequence or of each token from hidden states. config.json's
+architectures selects one. The tensor names are those of transformers' *ForSequenceClassification and
+*ForTokenClassification."""
 
 from __future__ import annotations
 
@@ -8,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from simdformer._core import Dense, LayerNorm, Linear
+from simdformer._core import LayerNorm, Linear
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.weights import Float32, Weights
-from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import (
     flag,
     non_negative_int,
@@ -19,6 +19,7 @@ from simdformer.models.config_fields import (
     positive_float,
     positive_int,
 )
+from simdformer.models.head_layer import HeadLayer, head_activation
 
 
 class Head(NamedTuple):
@@ -41,15 +42,13 @@ class Head(NamedTuple):
 
 
 class BuiltHead(NamedTuple):
-    """pooling: how a sequence's hidden states become one vector; "late" takes the mean after the first dense
-    layer.
-    dense: the layers from that vector to the logits. linears: the same as linear maps with activations.
-    pad_token_id: with pooling of the last token, padding tokens are skipped; None skips nothing.
+    """pooling: how a sequence's hidden states become one vector; "late" takes the mean after the first layer.
+    layers: from that vector, or from each token's, to the logits. pad_token_id: with pooling of the last token,
+    padding tokens are skipped; None skips nothing.
     """
 
     pooling: str
-    dense: list[Dense]
-    linears: list[tuple[Linear, str]]
+    layers: list[HeadLayer]
     pad_token_id: int | None = None
 
 
@@ -103,29 +102,56 @@ HEADS = {
     "XLMRobertaForSequenceClassification": _ROBERTA,
 }
 
+# Of tokens, by the names of classes without "ForTokenClassification". Their pooling is not used.
+_TOKENS = Head("classifier")
+_DECODER_TOKENS = Head("score")
+_TOKEN_STEMS = {
+    "Albert": _TOKENS,
+    "Bert": _TOKENS,
+    "Camembert": _TOKENS,
+    "DebertaV2": _TOKENS,
+    "DistilBert": _TOKENS._replace(hidden_size="dim"),
+    "Electra": _TOKENS,
+    "Ernie": _TOKENS,
+    "EuroBert": _TOKENS,
+    "Gte": _TOKENS,
+    "JinaBert": _TOKENS,
+    "JinaEmbeddingsV3": _TOKENS,
+    "Llama": _DECODER_TOKENS,
+    "MPNet": _TOKENS,
+    "Mistral": _DECODER_TOKENS,
+    "ModernBert": _MODERNBERT,
+    "New": _TOKENS,
+    "NomicBert": _TOKENS,
+    "Qwen2": _DECODER_TOKENS,
+    "Qwen3": _DECODER_TOKENS,
+    "Roberta": _TOKENS,
+    "XLMRoberta": _TOKENS,
+}
+TOKEN_HEADS = {f"{stem}ForTokenClassification": head for stem, head in _TOKEN_STEMS.items()}
 
 # The head of a causal language model, and the word embeddings to which it may be tied.
 _LM_HEAD = "lm_head.weight"
 _WORDS = ("model.embed_tokens.weight", "embed_tokens.weight")
 
 
-def named_head(config: Mapping[str, Any]) -> str | None:
+def named_head(config: Mapping[str, Any], heads: Mapping[str, Head] = HEADS) -> str | None:
     """The first entry of config.json's architectures with a known head; None if there is none."""
     architectures = config.get("architectures")
     named = architectures if isinstance(architectures, list) else []
-    return next((name for name in named if isinstance(name, str) and name in HEADS), None)
+    return next((name for name in named if isinstance(name, str) and name in heads), None)
 
 
-def find_head(config: Mapping[str, Any]) -> Head:
+def find_head(config: Mapping[str, Any], heads: Mapping[str, Head] = HEADS) -> Head:
     """The head that config.json's architectures name. Errors: ValueError listing the known ones."""
-    name = named_head(config)
+    name = named_head(config, heads)
     if name is None:
         raise ValueError(
             f"config.json has architectures={config.get('architectures')!r}, none with a"
-            f" classification head that is known: {', '.join(HEADS)}; for embeddings of a model"
+            f" classification head that is known: {', '.join(heads)}; for embeddings of a model"
             " without one use SentenceTransformer"
         )
-    return HEADS[name]
+    return heads[name]
 
 
 def count_labels(config: Mapping[str, Any]) -> int:
@@ -139,18 +165,33 @@ def count_labels(config: Mapping[str, Any]) -> int:
     return len(labels)
 
 
+def label_names(config: Mapping[str, Any]) -> list[Any]:
+    """What each logit stands for. ValueError for names that do not count up from 0."""
+    count, given = count_labels(config), config.get("id2label")
+    if given is None:
+        return [f"LABEL_{index}" for index in range(count)]
+    names = {str(index): name for index, name in given.items()}
+    if missing := [index for index in map(str, range(count)) if index not in names]:
+        raise ValueError(
+            f"config.json: id2label must have the indices 0..{count - 1}, {missing[0]} is missing"
+        )
+    return [names[str(index)] for index in range(count)]
+
+
 def head_tensors(config: Mapping[str, Any]) -> frozenset[str]:
-    """The names of the head's matrices."""
+    """The names of the matrices of a sequence's head."""
     head = find_head(config)
     return frozenset(f"{layer}.weight" for layer in (head.dense, head.classifier) if layer)
 
 
-def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
-    """Build the head. It stays in float32: it processes one vector per sequence, which takes little time.
+def build_head(
+    config: Mapping[str, Any], checkpoint: Checkpoint, heads: Mapping[str, Head] = HEADS
+) -> BuiltHead:
+    """Build the head. It stays in float32 because it takes little time. heads: HEADS or TOKEN_HEADS.
 
     Errors: ValueError for an unknown head, and for tensors that are missing or have another shape.
     """
-    head = find_head(config)
+    head = find_head(config, heads)
     hidden = head.hidden_size
     sizes = {hidden: positive_int(config, hidden), "num_labels": count_labels(config)}
     weights = Weights(checkpoint, sizes)
@@ -159,21 +200,16 @@ def build_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltHead:
         weight = weights(f"{name}.weight", out_features, hidden)
         return Linear(weight, weights(f"{name}.bias", out_features) if bias else None)
 
-    linears = [(linear(head.classifier, "num_labels", head.classifier_bias), "identity")]
-    norms: list[LayerNorm | None] = [None]
+    layers = [HeadLayer(linear(head.classifier, "num_labels", head.classifier_bias))]
     if head.dense:
         has_bias = head.bias if isinstance(head.bias, bool) else flag(config, *head.bias)
         first = linear(head.dense, hidden, has_bias)
-        linears.insert(0, (first, _activation(config, head.activation)))
-        norms.insert(0, _norm(config, weights, head.norm, hidden) if head.norm else None)
-    dense = [
-        Dense(layer, activation=activation, norm=norm)
-        for (layer, activation), norm in zip(linears, norms, strict=True)
-    ]
+        norm = _norm(config, weights, head.norm, hidden) if head.norm else None
+        layers.insert(0, HeadLayer(first, head_activation(config, head.activation), norm))
     pooling = _pooling(config, head)
     padded = pooling == "lasttoken" and config.get("pad_token_id") is not None
     pad_token_id = non_negative_int(config, "pad_token_id", 0) if padded else None
-    return BuiltHead(pooling, dense, linears, pad_token_id)
+    return BuiltHead(pooling, layers, pad_token_id)
 
 
 def build_token_head(
@@ -203,15 +239,7 @@ def build_token_head(
 
 def last_token_head(weight: Float32) -> BuiltHead:
     """Linear scores of the last token. weight: (num_labels, hidden_size)."""
-    linear = Linear(weight)
-    return BuiltHead("lasttoken", [Dense(linear)], [(linear, "identity")])
-
-
-def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
-    if isinstance(given, str):
-        return given
-    field, default = given
-    return from_hidden_act(config.get(field, default), field)
+    return BuiltHead("lasttoken", [HeadLayer(Linear(weight))])
 
 
 def _pooling(config: Mapping[str, Any], head: Head) -> str:

@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simdformer._core import Dense, LayerNorm, Linear
+from simdformer._core import LayerNorm, Linear
 from simdformer.checkpoint import Checkpoint
 from simdformer.checkpoint.weights import Float32, Weights
-from simdformer.models.activations import from_hidden_act
 from simdformer.models.config_fields import flag, positive_float, positive_int
+from simdformer.models.head_layer import HeadLayer, head_activation
 
 
 class MaskedHead(NamedTuple):
     """logits = decoder(norm(activation(dense(x)))) + bias. The fields are names of tensors.
 
-    word: the word embeddings, whose weights the decoder may share. bias: its possible names; the first that
+    dense, norm: empty if the head has none. decoder: empty if the word embeddings are always used. word: the
+    word embeddings, whose weights the decoder may share. bias: its possible names; the first that
     exists is used. activation: a name, or a pair: the field of config.json that gives it, and the default.
     eps: likewise. hidden_size, width: the fields that give the input and output sizes of dense. flags: the
     fields that say whether dense, norm and decoder have a bias, with defaults; None if they always have one.
+    not_legacy: the head if config.json has "legacy": false.
     """
 
     dense: str
@@ -37,13 +39,14 @@ class MaskedHead(NamedTuple):
     hidden_size: str = "hidden_size"
     width: str = "hidden_size"
     flags: tuple[tuple[str, bool], tuple[str, bool], tuple[str, bool]] | None = None
+    not_legacy: Any = None
 
 
 class BuiltMaskedHead(NamedTuple):
-    """transform: the steps before the decoder. vocabulary: the decoder's weight, (vocab_size, width); None if
-    it is the table of word embeddings. bias: (vocab_size,) or None."""
+    """transform: the steps before the decoder, or None. vocabulary: the decoder's weight, (vocab_size, width);
+    None if it is the table of word embeddings. bias: (vocab_size,) or None."""
 
-    transform: Dense
+    transform: HeadLayer | None
     vocabulary: Float32 | None
     bias: Float32 | None
 
@@ -59,6 +62,9 @@ def _bert(prefix: str) -> MaskedHead:
     )
 
 
+_ALWAYS = ("", True)  # a part without a field
+
+
 def _roberta(prefix: str) -> MaskedHead:
     return MaskedHead(
         dense="lm_head.dense",
@@ -72,8 +78,28 @@ def _roberta(prefix: str) -> MaskedHead:
 
 # By model_type, as in transformers' AutoModelForMaskedLM.
 HEADS: Mapping[str, MaskedHead] = {
+    "albert": MaskedHead(
+        dense="predictions.dense",
+        norm="predictions.LayerNorm",
+        decoder="predictions.decoder",
+        word="albert.embeddings.word_embeddings",
+        bias=("predictions.decoder.bias", "predictions.bias"),
+        activation=("hidden_act", "gelu_new"),
+        width="embedding_size",
+    ),
     "bert": _bert("bert"),
     "camembert": _roberta("roberta"),
+    "deberta-v2": _bert("deberta")._replace(
+        eps=("layer_norm_eps", 1e-7),
+        not_legacy=MaskedHead(
+            dense="lm_predictions.lm_head.dense",
+            norm="lm_predictions.lm_head.LayerNorm",
+            decoder="",
+            word="deberta.embeddings.word_embeddings",
+            bias=("lm_predictions.lm_head.bias",),
+            eps=("layer_norm_eps", 1e-7),
+        ),
+    ),
     "distilbert": MaskedHead(
         dense="vocab_transform",
         norm="vocab_layer_norm",
@@ -95,6 +121,16 @@ HEADS: Mapping[str, MaskedHead] = {
         width="embedding_size",
     ),
     "ernie": _bert("ernie"),
+    "eurobert": MaskedHead(
+        dense="",
+        norm="",
+        decoder="lm_head",
+        word="model.embed_tokens",
+        bias=("lm_head.bias",),
+        flags=(_ALWAYS, _ALWAYS, ("mlp_bias", False)),
+    ),
+    "gte": _roberta("gte")._replace(norm="lm_head.norm"),
+    "jina_embeddings_v3": _roberta("roberta"),
     "modernbert": MaskedHead(
         dense="head.dense",
         norm="head.norm",
@@ -106,6 +142,11 @@ HEADS: Mapping[str, MaskedHead] = {
         flags=(("classifier_bias", False), ("norm_bias", False), ("decoder_bias", True)),
     ),
     "mpnet": _roberta("mpnet"),
+    # https://huggingface.co/Alibaba-NLP/new-impl
+    "new": _roberta("new")._replace(norm="lm_head.norm", activation=("hidden_act", "gelu")),
+    "nomic_bert": _bert("nomic_bert")._replace(
+        norm="cls.predictions.transform.layer_norm", activation=("hidden_act", "silu")
+    ),
     "roberta": _roberta("roberta"),
     "xlm-roberta": _roberta("roberta"),
 }
@@ -130,6 +171,8 @@ def build_masked_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> Buil
             f"config.json has model_type={config.get('model_type')!r}, whose masked language model is"
             f" not known; known: {', '.join(HEADS)}"
         )
+    if head.not_legacy is not None and not flag(config, "legacy", True):
+        head = head.not_legacy
     hidden = positive_int(config, head.hidden_size)
     sizes = {
         head.hidden_size: hidden,
@@ -137,28 +180,31 @@ def build_masked_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> Buil
         "vocab_size": positive_int(config, "vocab_size"),
     }
     weights = Weights(checkpoint, sizes)
-    flags = head.flags or (("", True),) * 3
     dense, norm, decoder = (
-        default if not name else flag(config, name, default) for name, default in flags
+        default if not name else flag(config, name, default)
+        for name, default in head.flags or (_ALWAYS,) * 3
     )
-    weight = weights(f"{head.dense}.weight", head.width, head.hidden_size)
-    linear = Linear(weight, weights(f"{head.dense}.bias", head.width) if dense else None)
-    eps = head.eps if isinstance(head.eps, float) else positive_float(config, *head.eps)
-    layer_norm = LayerNorm(
-        weights(f"{head.norm}.weight", head.width),
-        weights(f"{head.norm}.bias", head.width) if norm else None,
-        eps=eps,
-    )
-    transform = Dense(linear, activation=_activation(config, head.activation), norm=layer_norm)
+    transform = _transform(config, weights, head, dense, norm) if head.dense else None
     bias = _first(weights, checkpoint, head.bias) if decoder else None
     return BuiltMaskedHead(transform, _own_vocabulary(config, weights, checkpoint, head), bias)
 
 
-def _activation(config: Mapping[str, Any], given: str | tuple[str, str]) -> str:
-    if isinstance(given, str):
-        return given
-    field, default = given
-    return from_hidden_act(config.get(field, default), field)
+def _transform(
+    config: Mapping[str, Any],
+    weights: Weights,
+    head: MaskedHead,
+    dense_bias: bool,
+    norm_bias: bool,
+) -> HeadLayer:
+    weight = weights(f"{head.dense}.weight", head.width, head.hidden_size)
+    linear = Linear(weight, weights(f"{head.dense}.bias", head.width) if dense_bias else None)
+    eps = head.eps if isinstance(head.eps, float) else positive_float(config, *head.eps)
+    norm = LayerNorm(
+        weights(f"{head.norm}.weight", head.width),
+        weights(f"{head.norm}.bias", head.width) if norm_bias else None,
+        eps=eps,
+    )
+    return HeadLayer(linear, head_activation(config, head.activation), norm)
 
 
 def _first(weights: Weights, checkpoint: Checkpoint, names: tuple[str, ...]) -> Float32:
@@ -173,6 +219,8 @@ def _own_vocabulary(
     """The decoder's own weight. As in transformers, a stored weight that differs from the word embeddings is
     used even if config.json says that they are tied."""
     name = f"{head.decoder}.weight"
+    if not head.decoder:
+        return None
     tied = flag(config, "tie_word_embeddings", True)
     if tied and name not in checkpoint:
         return None

@@ -231,7 +231,7 @@ class TextPipeline(TextReader):
         tokens = tokenizer(texts)
         request.check_bytes(map(len, tokens.input_ids), max_bytes)
         if tokens.num_truncated:
-            self._count_truncated(tokens.num_truncated, tokenizer)
+            self.count_truncated(tokens.num_truncated, tokenizer)
         compute = self._to_outputs(
             request, pooling_start=pooling_start, field="logits" if logits else "sentence_embedding"
         )
@@ -248,7 +248,7 @@ class TextPipeline(TextReader):
         tokenizer = self.tokenizer
         for batches, truncated in map_ahead(partial(self._batches, tokenizer), chunks(texts)):
             if truncated:
-                self._count_truncated(truncated, tokenizer)
+                self.count_truncated(truncated, tokenizer)
             for batch in batches:
                 yield self._counted(compute(batch), batch)
 
@@ -270,8 +270,12 @@ class TextPipeline(TextReader):
 
     def token_rows_of_tokens(self, tokens: Tokens) -> list[Float32]:
         """The token vectors of tokenized texts, float32 (tokens, hidden_size) each, finite or not."""
-        batches = self._cut(tokens, self._budget.max_batch_tokens)
-        return [row for b in batches for row in self._counted(self._token_rows(b), b)]
+        return [row for rows in self.token_row_passes(tokens) for row in rows]
+
+    def token_row_passes(self, tokens: Tokens) -> Generator[list[Float32], None, None]:
+        """The same for the texts of one pass at a time."""
+        for batch in self._cut(tokens, self._budget.max_batch_tokens):
+            yield self._counted(self._token_rows(batch), batch)
 
     def sparse_rows_of_tokens(self, tokens: Tokens) -> list[Any]:
         """The results of the model's sparse_rows for each batch of tokenized texts, finite or not."""
@@ -286,7 +290,7 @@ class TextPipeline(TextReader):
         tokenizer = self.tokenizer
         tokens = tokenizer([text])
         if tokens.num_truncated:
-            self._count_truncated(tokens.num_truncated, tokenizer)
+            self.count_truncated(tokens.num_truncated, tokenizer)
         batch = pack(tokens.input_ids, tokens.type_ids)
         row = self._counted(self._rows(batch, pooling_start), batch)
         check_finite(row, 0)
@@ -366,11 +370,12 @@ class TextPipeline(TextReader):
             self.num_tokens += len(batch.input_ids)
         return output
 
-    def _count_truncated(self, count: int, tokenizer: Tokenizer) -> None:
+    def count_truncated(self, count: int, tokenizer: Tokenizer | None) -> None:
+        """Count texts that were truncated, with a warning for the first ones. tokenizer: None for no warning."""
         with self._counting:
             first = self.truncated_texts == 0
             self.truncated_texts += count
-        if first:
+        if first and tokenizer is not None:
             warn_caller(
                 f"texts longer than max_seq_length={tokenizer.max_seq_length} tokens are truncated"
                 f" ({count} so far; truncated_texts of the model counts further ones without a warning)"

@@ -21,6 +21,7 @@ from tokenizers import normalizers
 from simdformer.text.chat_template import Rendered
 from simdformer.text.tokenizer_files import TokenizerFiles, read_tokenizer
 from simdformer.text.tokenizer_panic import is_of_library, outside_python
+from simdformer.text.truncation import TRUNCATIONS
 
 # transformers writes int(1e30) into model_max_length if a tokenizer has no limit.
 _NO_LIMIT = 10**9
@@ -86,6 +87,7 @@ class Tokenizer:
         self._max_seq_length = max_seq_length
         self._pairs = pairs
         self._add_special_tokens = add_special_tokens
+        self._truncation = "longest_first"
         # Token types come from the post-processor's template, so one text shows whether there are other types
         # than 0.
         probe = self._encode(("a", "a") if pairs else "a")
@@ -97,6 +99,11 @@ class Tokenizer:
     def max_seq_length(self) -> int:
         """The longest sequence in tokens, special tokens included."""
         return self._max_seq_length
+
+    @property
+    def has_type_ids(self) -> bool:
+        """Whether token types are given out."""
+        return self._has_type_ids
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -134,9 +141,13 @@ class Tokenizer:
         other._has_type_ids = any(other._encode(("a", "a") if pairs else "a").type_ids)
         return other
 
-    def truncating(self, side: str | None, max_seq_length: int | None) -> Tokenizer:
-        """A copy that truncates on another side, or to another length; None for no change."""
+    def truncating(
+        self, side: str | None, max_seq_length: int | None, truncation: str = "longest_first"
+    ) -> Tokenizer:
+        """A copy that truncates on another side, or to another length; None for no change. truncation: one of
+        TRUNCATIONS."""
         other = copy.copy(self)
+        other._truncation = truncation
         if side is not None:
             other.files = self.files._replace(truncation_side=side)
         if max_seq_length is not None:
@@ -164,8 +175,10 @@ class Tokenizer:
         num_truncated = 0
         for i, ids in enumerate(input_ids):
             if len(ids) > self._max_seq_length:
-                num_truncated += 1
                 kept = self._kept(encodings[i].sequence_ids)
+                if kept is None:
+                    continue
+                num_truncated += 1
                 input_ids[i] = _with_suffix([ids[k] for k in kept], texts[i])
                 if type_ids is not None:
                     type_ids[i] = [type_ids[i][k] for k in kept]
@@ -198,14 +211,17 @@ class Tokenizer:
         Tokenizer._pool_works = False
         return encodings
 
-    def _kept(self, sequence_ids: Sequence[int | None]) -> list[int]:
-        """The positions of a sequence that are kept. sequence_ids: which of the texts a position belongs to,
-        None for special tokens."""
+    def _kept(self, sequence_ids: Sequence[int | None]) -> list[int] | None:
+        """The positions of a sequence that are kept; None if it is not truncated. sequence_ids: which of the
+        texts a position belongs to, None for special tokens."""
         texts = [[i for i, owner in enumerate(sequence_ids) if owner == text] for text in (0, 1)]
         first, second = map(len, texts)
         room = self._max_seq_length - (len(sequence_ids) - first - second)
+        counts = TRUNCATIONS[self._truncation](first, second, room)
+        if counts is None:
+            return None
         cut: set[int] = set()
-        for positions, count in zip(texts, longest_first(first, second, room), strict=True):
+        for positions, count in zip(texts, counts, strict=True):
             from_left = self.files.truncation_side == "left"
             cut.update(positions[: len(positions) - count] if from_left else positions[count:])
         return [i for i in range(len(sequence_ids)) if i not in cut]
@@ -239,20 +255,6 @@ def _with_suffix(ids: list[int], text: object) -> list[int]:
 def num_characters(text: str | Pair) -> int:
     """The length of a text, or the total length of a pair."""
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-
-
-def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """The number of tokens that two texts keep if they do not fit into `room` together ("longest_first").
-
-    The longer one is truncated, but not below the length of the shorter one. If that is not enough, each
-    keeps half of `room`.
-    """
-    shorter, longer = sorted((first, second))
-    longer = max(shorter, room - shorter)
-    if shorter + longer > room:
-        shorter = room // 2
-        longer = room - shorter
-    return (shorter, longer) if first <= second else (longer, shorter)
 
 
 def load_tokenizer(

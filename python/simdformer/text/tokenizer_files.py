@@ -185,7 +185,7 @@ def _frame(
     given = None if content.rest is None else content.rest.post_processor
     explicit = "add_bos_token" in fields or "add_eos_token" in fields
     if kind is not None and own is not None and not (kind.keeps_frame and (given or explicit)):
-        return own(numbered)
+        return own(numbered, fields)
     if isinstance(given, processors.PostProcessor) and not explicit:
         return given
     first, last = (

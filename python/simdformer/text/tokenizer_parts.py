@@ -222,16 +222,18 @@ def _words(source: Source | None = None) -> list[Any]:
     return [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(_BLANK, scheme)]
 
 
-# --- the special tokens around a text. numbered: a token's text and id, by its role ---
+# --- the special tokens around a text. numbered: a token's text and id, by its role. fields: of
+# tokenizer_config.json ---
 
 Numbered = Callable[[str], tuple[str, int]]
+Fields = Mapping[str, Any]
 
 
-def bert_frame(numbered: Numbered) -> processors.PostProcessor:
+def bert_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
     return _template(numbered("cls_token"), numbered("sep_token"))
 
 
-def albert_frame(numbered: Numbered) -> processors.PostProcessor:
+def albert_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
     return _template(("[CLS]", numbered("cls_token")[1]), ("[SEP]", numbered("sep_token")[1]))
 
 
@@ -243,11 +245,14 @@ def _template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.PostProc
     )
 
 
-def roberta_frame(numbered: Numbered) -> processors.PostProcessor:
-    return processors.RobertaProcessing(numbered("sep_token"), numbered("cls_token"))
+def roberta_frame(numbered: Numbered, fields: Fields) -> processors.PostProcessor:
+    trims, prefixes = fields.get("trim_offsets", True), fields.get("add_prefix_space", False)
+    return processors.RobertaProcessing(
+        numbered("sep_token"), numbered("cls_token"), bool(trims), bool(prefixes)
+    )
 
 
-def xlm_roberta_frame(numbered: Numbered) -> processors.PostProcessor:
+def xlm_roberta_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
     first, last = numbered("bos_token"), numbered("eos_token")
     single = [first[0], "$A", last[0]]
     return processors.TemplateProcessing(
@@ -255,7 +260,7 @@ def xlm_roberta_frame(numbered: Numbered) -> processors.PostProcessor:
     )
 
 
-def t5_frame(numbered: Numbered) -> processors.PostProcessor:
+def t5_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
     end = "</s>"
     return processors.TemplateProcessing(
         single=["$A", end],

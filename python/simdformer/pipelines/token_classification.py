@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels of tokens, and of words and groups of words that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import tokenizers
+
+from simdformer.folder.loading import LoadedTask
+from simdformer.folder.task_folder import TokenClassificationFolder
+from simdformer.functional import softmax
+from simdformer.functional.arrays import positive_int
+from simdformer.models.classification import label_names
+from simdformer.pipelines.base import Float32, Pipeline
+from simdformer.pipelines.entities import STRATEGIES, Grouping, Token, without_overlaps
+from simdformer.text.inputs import as_list, check_known
+from simdformer.text.warning import warn_caller
+
+
+class CutText(NamedTuple):
+    """A text, what the tokenizer says of the whole of it, and the positions of the tokens of each piece that
+    the model sees."""
+
+    text: str
+    encoding: tokenizers.Encoding
+    pieces: list[list[int]]
+
+
+class CutTexts(NamedTuple):
+    """Several, and their pieces one after another as the model reads them."""
+
+    texts: list[CutText]
+    input_ids: list[list[int]]
+    type_ids: list[list[int]] | None
+    num_truncated: int
+
+
+class TokenClassificationPipeline(Pipeline):
+    """The labels of a text's tokens, or of the entities that aggregation_strategy makes of them."""
+
+    task = "token-classification"
+    ALWAYS_CUTS = True
+    OPENS = TokenClassificationFolder
+    ARGUMENTS: ClassVar[Mapping[str, Any]] = {
+        "aggregation_strategy": "none",
+        "ignore_labels": None,
+        "stride": None,
+    }
+
+    def _adopt(self, loaded: LoadedTask) -> None:
+        self._labels = label_names(loaded.config)
+        if not all(isinstance(label, str) for label in self._labels):
+            raise ValueError(f"config.json: the names in id2label must be str, got {self._labels}")
+        # Its words begin where the token has no prefix.
+        model = self.pipeline.tokenizer.backend.model
+        self._knows_words = bool(getattr(model, "continuing_subword_prefix", None))
+
+    def _check(self, settings: Any) -> None:
+        strategy = settings.aggregation_strategy
+        strategy = str(getattr(strategy, "value", strategy)).lower()
+        check_known("aggregation_strategy", strategy, STRATEGIES)
+        settings.aggregation_strategy = strategy
+        ignored = ["O"] if settings.ignore_labels is None else settings.ignore_labels
+        settings.ignore_labels = as_list(ignored) if not isinstance(ignored, str) else None
+        if settings.ignore_labels is None:
+            raise TypeError(f"ignore_labels must be a list of labels, got {ignored!r}")
+        if settings.stride is not None:
+            self._check_stride(settings)
+        if strategy in ("first", "average", "max") and not self._knows_words:
+            warn_caller(
+                f"aggregation_strategy={strategy!r}: the tokenizer does not tell where words begin;"
+                " blanks are taken for it"
+            )
+
+    def _check_stride(self, settings: Any) -> None:
+        stride, room = settings.stride, self._room()
+        if stride != 0 or isinstance(stride, bool):
+            positive_int("stride", stride)
+        if stride >= room:
+            raise ValueError(
+                f"stride must be less than {room}, the tokens of a text that the model sees at once,"
+                f" got {stride}"
+            )
+        if settings.aggregation_strategy == "none":
+            raise ValueError("stride needs an aggregation_strategy other than 'none'")
+
+    def _room(self) -> int:
+        """The tokens of a text that the model sees at once."""
+        tokenizer = self.pipeline.tokenizer
+        return tokenizer.max_seq_length - tokenizer.backend.num_special_tokens_to_add(False)
+
+    def _results(self, items: list[Any], settings: Any, first: int) -> Iterator[Any]:
+        texts = self._texts(items, first)
+        for part in self._tokenized(texts, partial(self._cut, stride=settings.stride), first):
+            owners = [i for i, cut in enumerate(part.texts, first) for _ in cut.pieces]
+            rows = self._token_rows(part, owners)
+            for cut in part.texts:
+                yield self._entities(cut, [next(rows) for _ in cut.pieces], settings)
+            first += len(part.texts)
+
+    def _cut(self, texts: list[str], stride: int | None) -> CutTexts:
+        """Tokenize. Without a stride a text that is too long is cut, with one it is read in pieces."""
+        tokenizer, room = self.pipeline.tokenizer, self._room()
+        from_left = tokenizer.truncation_side == "left"
+        cuts, num_truncated = [], 0
+        for text, encoding in zip(
+            texts, tokenizer.encodings(texts, add_special_tokens=True), strict=True
+        ):
+            length = len(encoding)
+            own = [i for i, owner in enumerate(encoding.sequence_ids) if owner is not None]
+            first, last = (own[0], own[-1]) if own else (length, length)
+            around = range(first), range(last + 1, length)
+            spans = _spans(len(own), room, stride, from_left=from_left)
+            num_truncated += stride is None and len(own) > room
+            pieces = [[*around[0], *own[a:b], *around[1]] for a, b in spans]
+            cuts.append(CutText(text, encoding, pieces))
+        ids = [[cut.encoding.ids[i] for i in piece] for cut in cuts for piece in cut.pieces]
+        types = [[cut.encoding.type_ids[i] for i in piece] for cut in cuts for piece in cut.pieces]
+        return CutTexts(cuts, ids, types if tokenizer.has_type_ids else None, num_truncated)
+
+    def _entities(self, cut: CutText, logits: list[Float32], settings: Any) -> list[dict[str, Any]]:
+        """What is found in a text. logits: of the tokens of each piece."""
+        strategy, ignored = settings.aggregation_strategy, settings.ignore_labels
+        grouping = Grouping(self._labels, self.tokenizer.convert_tokens_to_string, strategy)
+        found: list[dict[str, Any]] = []
+        for piece, rows in zip(cut.pieces, logits, strict=True):
+            entities = grouping(self._tokens(cut, piece, softmax(rows)))
+            key = "entity" if strategy == "none" else "entity_group"
+            found += [entity for entity in entities if entity[key] not in ignored]
+        return without_overlaps(found) if len(cut.pieces) > 1 else found
+
+    def _tokens(self, cut: CutText, piece: list[int], scores: Float32) -> Iterator[Token]:
+        """The tokens of a piece, without those around the text."""
+        encoding, text = cut.encoding, cut.text
+        special, offsets = encoding.special_tokens_mask, encoding.offsets
+        for index, (place, row) in enumerate(zip(piece, scores, strict=True)):
+            if special[place]:
+                continue
+            start, end = offsets[place]
+            number, word = encoding.ids[place], encoding.tokens[place]
+            if self._knows_words:
+                is_subword = len(word) != end - start
+            else:
+                is_subword = start > 0 and " " not in text[start - 1 : start + 1]
+            if number == self.tokenizer.unk_token_id:
+                word, is_subword = text[start:end], False
+            yield Token(word, row, start, end, index, is_subword)
+
+
+def _spans(count: int, room: int, stride: int | None, *, from_left: bool) -> list[tuple[int, int]]:
+    """The parts of `count` tokens that are seen at once, each with `stride` tokens of the one before."""
+    step = max(count, 1) if stride is None else room - stride
+    starts = range(0, max(count - (stride or 0), 1), step)
+    spans = [(start, min(start + room, count)) for start in starts]
+    return [(count - stop, count - start) for start, stop in spans] if from_left else spans
