@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--column", default="text", help="column with the texts")
     parser.add_argument("--actors", type=int, help="number of actors (default: one per node)")
     parser.add_argument(
-        "--blocks", type=int, help="parts of the input, at most one a file (default: by size)"
+        "--block-bytes", type=int, help="size of a block of rows (default: Ray's, 128 MiB)"
     )
     parser.add_argument(
         "--batch-size", type=int, default=1024, help="rows that an actor gets at least"
@@ -50,9 +50,9 @@ def main() -> None:
     ray.init(args.address, num_cpus=args.cpus)
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(args.id, args.checkpoints)
-    if args.blocks is not None:
-        context.target_min_block_size = 1  # without this, small files are read together
-    texts = ray.data.read_parquet(args.input, override_num_blocks=args.blocks)
+    if args.block_bytes is not None:
+        context.target_max_block_size = args.block_bytes
+    texts = ray.data.read_parquet(args.input)
     vectors = simdformer.ray.embed(
         texts,
         args.model,

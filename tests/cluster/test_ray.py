@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import doctest
 import os
 import signal
 import subprocess
@@ -175,16 +174,6 @@ def test_a_column_without_strings_fails_the_job(ray):
         simdformer.ray.embed(data, "all-MiniLM-L6-v2", num_actors=1).materialize()
 
 
-@pytest.mark.usefixtures("ray")
-def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):
-    import simdformer.ray
-
-    monkeypatch.chdir(tmp_path)
-    (example,) = doctest.DocTestFinder(recurse=False).find(simdformer.ray.embed, globs={})
-    assert doctest.DocTestRunner().run(example) == (0, 4)
-    assert pq.read_table("vectors")["text"].to_pylist() == ["A cat.", "A kitten."]
-
-
 @pytest.fixture
 def example(tmp_path):
     """Run examples/ray_embed.py in a separate cluster, with two actors."""
@@ -195,7 +184,7 @@ def example(tmp_path):
         pq.write_table(table, tmp_path / "texts" / f"{start:04}.parquet")
     arguments = [sys.executable, ROOT / "examples" / "ray_embed.py", "texts", "vectors"]
     arguments += ["--id", "key", "--checkpoints", str(tmp_path / "checkpoints")]
-    arguments += ["--actors", "2", "--blocks", "24", "--batch-size", "50", "--cpus", "4"]
+    arguments += ["--actors", "2", "--block-bytes", "16384", "--batch-size", "50", "--cpus", "4"]
 
     def start(*more):
         with (tmp_path / "log").open("w") as log:
@@ -223,6 +212,13 @@ def kill_session(number):
 def committed(folder):
     """The checkpoints of completely written rows."""
     return [path for path in folder.glob("*.parquet") if ".pending" not in path.name]
+
+
+def test_the_example_writes_the_vectors_of_encode(tmp_path, example):
+    process = example("--block-bytes", "100000")
+    assert process.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
+    expected = SentenceTransformer("all-MiniLM-L6-v2").encode(MANY)
+    assert_same_bits(matrix(pq.read_table(tmp_path / "vectors")), expected)
 
 
 def test_the_example_continues_after_a_kill(tmp_path, example):
