@@ -24,6 +24,7 @@ from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, quantize_e
 from simdformer.int8.config import CONFIG_FILE
 from simdformer.int8.sample import Sample
 from simdformer.int8.saved import WEIGHTS_FILE, saved_tensors, write_quantized
+from simdformer.models.classification import TOKEN_HEADS, named_head
 from simdformer.text.batching import pack
 from simdformer.text.inputs import pair_list, text_list
 from simdformer.text.reader import TextReader
@@ -160,6 +161,11 @@ def quantize_model(
         raise ValueError(f"{source} is quantized already: see {model.quantization.path}")
     if isinstance(model, ModelFolder) and model.listed.tasks:
         raise ValueError(f"{model.listed.source}: models with a Router cannot be quantized")
+    if named_head(model.config, TOKEN_HEADS) is not None:
+        raise ValueError(
+            f"{source} is a token classification model, whose head would be lost;"
+            ' pipeline(..., compute_type="int8") runs it in int8'
+        )
     model.resolve("int8")
     if checked and not isinstance(checked[0], str) and not model.reads_pairs:
         raise ValueError(
