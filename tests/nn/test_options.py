@@ -253,7 +253,7 @@ def test_a_layer_without_its_norm_passes_its_input_on(rng):
         ([nn.TransformerEncoderLayer(E, H)] * 3, "from 1 to num_layers=2, got 3"),
         (
             [nn.TransformerEncoderLayer(E, H), nn.TransformerEncoderLayer(E, 3)],
-            "layers must have one nhead, got 4 and 3",
+            "layers must have the same nhead, got 4 and 3",
         ),
     ],
     ids=lambda x: str(x)[:30],
