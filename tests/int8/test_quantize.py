@@ -400,7 +400,9 @@ def test_the_model_itself_is_never_the_target(source):
 
 
 def test_a_missing_parent_folder_is_named(source, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"cannot create saved: there is no folder .*nowhere"):
+    with pytest.raises(
+        FileNotFoundError, match=r"cannot create saved: there is no folder .*nowhere"
+    ):
         quantize_model(source, tmp_path / "nowhere" / "saved")
 
 
