@@ -9,6 +9,7 @@ import pytest
 
 from simdformer import SentenceTransformer
 from simdformer.cli import int8_codes, main, parts
+from simdformer.cli.parts import PartsFolder
 from simdformer.util import quantize_embeddings
 from tests.support.model_fixtures import write_model
 
@@ -187,6 +188,16 @@ def test_row_groups_of_parquet_do_not_depend_on_chunks(tmp_path, monkeypatch):
                 writer.write(records[begin : begin + size], rows[begin : begin + size])
             writer.finish()
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_a_folder_of_a_run_killed_between_two_renames_is_restored(tmp_path):
+    old = tmp_path / ".out.npy.old"
+    old.mkdir()
+    (old / "part-00000.npy").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), PartsFolder(str(tmp_path / "out.npy")):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+    assert (tmp_path / "out.npy" / "part-00000.npy").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])

@@ -193,7 +193,9 @@ def test_pieces_have_the_stride_in_common():
 def test_a_text_beyond_the_positions_is_refused_unless_it_is_cut(models):
     model = models("text-classification")
     long = "a " * 200
-    with pytest.raises(ValueError, match=r"inputs\[1\] has 202 tokens, the model takes 130"):
+    with pytest.raises(
+        ValueError, match=r"inputs\[1\] has 202 tokens, and the model has 130 positions"
+    ):
         model(["a", long])
     assert model([long], truncation=True) == model(["a " * 98])
     assert model([long], max_length=12) == model(["a " * 10])
@@ -347,7 +349,7 @@ def test_wrong_arguments_are_named(models, task, arguments, error, message):
         ("token-classification", {"text": "a"}, TypeError, "inputs must be a str or several"),
         ("token-classification", ["a", "\udcff"], ValueError, r"inputs\[1\] holds the lone"),
         ("fill-mask", ["[MASK]", "a"], ValueError, r"inputs\[1\] has no \[MASK\]"),
-        ("feature-extraction", 3, TypeError, "inputs must be a str or several, got int"),
+        ("feature-extraction", 3, TypeError, "inputs must be a str or several of them, got int"),
         ("feature-extraction", b"a", TypeError, "got bytes"),
     ],
 )

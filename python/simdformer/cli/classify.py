@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import ExitStack
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from simdformer.cli.bad_records import BadRecords
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 The model decides what is found: labels of texts (a ...ForSequenceClassification), or entities in them
-(...ForTokenClassification). With --labels, a model of entailment (NLI) tells how well each of these fits.
+(...ForTokenClassification). With --labels, a model of entailment (NLI) tells how well each of these labels fits.
 
-INPUT   as of `simdformer embed`.
+INPUT   as for `simdformer embed`.
 OUTPUT  .jsonl: {"line", "text", "label", "score"} per text; with --top-k {"line", "text", "labels": [{"label",
         "score"}]}; with entities {"line", "text", "entities": [{"entity_group", "score", "word", "start", "end"}]}.
         -: standard output. With several files "source" is added, with --id "id".
@@ -154,7 +155,7 @@ def _arguments(args: argparse.Namespace, task: str) -> dict[str, Any]:
     if task not in _ARGUMENTS:
         raise CliError(f"{args.model} is a model for {task}; classify needs one for classification")
     given: dict[str, Any] = {}
-    for name in {name for names in _ARGUMENTS.values() for name in names}:
+    for name in dict.fromkeys(chain(*_ARGUMENTS.values())):
         value = getattr(args, name)
         if value is None or value is False:
             continue

@@ -34,8 +34,8 @@ INPUT   .txt: one text per line. .jsonl: one object per line. .csv, .tsv: a head
         compressed, .gz or .zst. A folder: the files below it. A pattern: "pages/*.txt". A URI that pyarrow
         knows: s3://bucket/pages. -: standard input.
 OUTPUT  .npy: (texts, dim). .jsonl: {"line", "text", "embedding"} per line. .parquet: the same as columns.
-        -: .jsonl on standard output. With --part-rows a folder of such files. With several files "source" is added, with --id "id", with --chunk
-        "start" and "end", the characters of the chunk in its text.
+        -: .jsonl on standard output. With --part-rows: a folder of such files. With several input files "source"
+        is added, with --id "id", with --chunk "start" and "end", the characters of the chunk in its text.
 
 Row i of the output is the i-th text of the input. OUTPUT is replaced only when the output is complete.
 

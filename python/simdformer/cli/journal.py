@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -24,10 +23,7 @@ from safetensors.numpy import save
 from simdformer.cli.embedding import Chunk
 from simdformer.cli.errors import CliError
 from simdformer.cli.opening import reason
-from simdformer.cli.output import AtomicFile
-
-if sys.platform != "win32":
-    import fcntl
+from simdformer.cli.output import AtomicFile, lock_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,21 +58,13 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
             with ExitStack() as stack:
                 self._lock = stack.enter_context((self.folder / "lock").open("ab"))
-                self._take_lock()
+                lock_output(self._lock, str(self.folder))
                 self._check_manifest()
                 self._open = stack.pop_all()
         except OSError as error:
             raise CliError(f"cannot write {self.folder}: {reason(error)}") from error
         self._parts = sorted(self.folder.glob("part-*.safetensors"))
         return self
-
-    def _take_lock(self) -> None:
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CliError(f"{self.folder}: another run writes the same output") from error
 
     def _check_manifest(self) -> None:
         path = self.folder / "manifest.json"

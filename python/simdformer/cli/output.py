@@ -104,7 +104,7 @@ class AtomicFile:
             if sys.platform == "win32":  # an open file keeps its name there
                 self._file.close()
             self._temporary.replace(self._path)
-            _fsync_directory(self._path.parent)
+            fsync_directory(self._path.parent)
         except OSError as error:
             raise self._error(error) from error
 
@@ -165,6 +165,16 @@ def write_text(text: str) -> None:
         out.write(text.encode())
 
 
+def lock_output(file: BinaryIO, name: str) -> None:
+    """Lock a file until it is closed. CliError if another run has locked it. Nothing on Windows."""
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CliError(f"{name}: another run writes the same output") from error
+
+
 def _lock(file: BinaryIO) -> None:
     """Windows needs no lock, because it does not delete open files."""
     if sys.platform != "win32":
@@ -181,7 +191,7 @@ def _remove_unlocked(path: Path) -> None:
         path.unlink()
 
 
-def _fsync_directory(path: Path) -> None:
+def fsync_directory(path: Path) -> None:
     """Make the renaming durable. Windows cannot open directories."""
     if sys.platform == "win32":
         return

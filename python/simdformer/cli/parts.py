@@ -5,18 +5,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simdformer.cli.errors import CliError
 from simdformer.cli.opening import reason
-from simdformer.cli.output import FORMATS, AtomicFile
+from simdformer.cli.output import FORMATS, AtomicFile, fsync_directory, lock_output
 from simdformer.cli.writers import vector_writer
-
-if sys.platform != "win32":
-    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +29,9 @@ _LOCK = "lock"
 class PartsFolder:
     """A folder written under a temporary name beside `path` and renamed when the block ends without error.
 
-    A folder of parts with that name is replaced. After an error nothing of it remains. The next run removes
-    what a killed run left. CliError if it cannot be written.
+    A folder of parts with that name is replaced. After an error nothing of the new one remains. The next run
+    removes what a killed run left, and restores the old folder if the run was killed between the two
+    renames. CliError if it cannot be written.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,7 +47,9 @@ class PartsFolder:
             try:
                 self.temporary.mkdir(exist_ok=True)
                 self._lock = stack.enter_context((self.temporary / _LOCK).open("ab"))
-                self._take_lock()
+                lock_output(self._lock, self.name)
+                if self._old.exists() and not self._path.exists():
+                    self._old.rename(self._path)
                 for path in self.temporary.iterdir():
                     if path.name != _LOCK:
                         path.unlink()
@@ -83,14 +82,6 @@ class PartsFolder:
                     f"cannot replace {self.name}: it holds {path.name}, which is not a part"
                 )
 
-    def _take_lock(self) -> None:
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CliError(f"{self.name}: another run writes the same output") from error
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -114,6 +105,7 @@ class PartsFolder:
         if self._path.exists():
             self._path.rename(self._old)
         self.temporary.rename(self._path)
+        fsync_directory(self._path.parent)
         shutil.rmtree(self._old, ignore_errors=True)
 
     def _error(self, error: OSError) -> CliError:

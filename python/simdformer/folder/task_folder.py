@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders as the pipelines of transformers read them: files of sentence-transformers are passed over."""
+"""Folders as the pipelines of transformers read them, without the files of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from simdformer.models.masked_language_model import BuiltMaskedHead, build_maske
 
 
 class TokenLayers:
-    """Layers behind an encoder, on each token, in the place of a Chain."""
+    """Layers after an encoder, applied to each token. Used instead of a Chain."""
 
     def __init__(self, layers: Sequence[HeadLayer]) -> None:
         self.layers = tuple(layers)
 
     def __call__(self, stack: TransformerStack) -> TokenLayersStack:
-        """Behind an encoder."""
+        """The layers after this encoder."""
         return TokenLayersStack(stack, self.layers)
 
 
 class TokenLayersStack:
-    """An encoder with layers on each token."""
+    """An encoder followed by layers for each token."""
 
     def __init__(self, stack: TransformerStack, layers: tuple[HeadLayer, ...]) -> None:
         self._stack = stack
@@ -44,13 +44,13 @@ class TokenLayersStack:
         self.embedding_dimension = layers[-1].linear.out_features if layers else stack.hidden_size
 
     def encode(self, *_: Any, **__: Any) -> Float32:
-        """Refused: a text has no row."""
-        raise ValueError("this model gives a row for each token, none for a text")
+        """Refused, because there is no row for a whole text."""
+        raise ValueError("this model returns a row for each token, and none for the text")
 
     def token_rows(
         self, input_ids: Any, cu_seqlens: Any, token_type_ids: Any = None, *, num_threads: int = 0
     ) -> Float32:
-        """Those of packed texts: float32 (total_tokens, embedding_dimension)."""
+        """The rows of all tokens of packed texts: float32 (total_tokens, embedding_dimension)."""
         rows = self._stack.encode(input_ids, cu_seqlens, token_type_ids, num_threads=num_threads)
         for linear, activation, norm in self._layers:
             rows = linear_forward(linear, rows, num_threads=num_threads)
@@ -62,7 +62,7 @@ class TokenLayersStack:
 
 
 class Vocabulary:
-    """The decoder of a masked language model: from a token's row to a logit for each token that there is."""
+    """The decoder of a masked language model: it maps a token's row to the logits of all tokens of the vocabulary."""
 
     def __init__(self, linear: Callable[[], Linear], bias: Float32 | None) -> None:
         """linear: returns the packed decoder, which may be the current word embeddings."""
@@ -75,18 +75,18 @@ class Vocabulary:
 
 
 class TaskFolder(TransformerFolder):
-    """A folder for rows of tokens: those of the encoder alone."""
+    """A folder for rows of tokens. Here they are those of the encoder."""
 
     def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
         settings = TransformerSettings(message_format=None)
         super().__init__(folder, folder, settings, Defaults(), overrides=overrides)
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
-        """The mean of the tokens."""
+        """The mean of the tokens, by which the loss of int8 is measured."""
         return partial(PooledStack, pooling=["mean"])
 
     def scores(self, checkpoint: Checkpoint) -> tuple[Pool, int | None]:
-        """What gives the rows, and the padding token that they do not look at."""
+        """The layers that give the rows, and no padding token."""
         with naming(self.transformer / "config.json"):
             return TokenLayers(self._layers(checkpoint)), None
 
@@ -111,7 +111,7 @@ class MaskedFolder(TaskFolder):
         return () if self._head.transform is None else [self._head.transform]
 
     def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
-        """Its table of words is packed as the decoder, if it is that."""
+        """Build the encoder. If its word embeddings are the decoder too, they are packed as such."""
         encoder = super().encoder(checkpoint)
         encoder.embeddings.is_tied = self._head.vocabulary is None
         return encoder

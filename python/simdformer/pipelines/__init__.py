@@ -31,7 +31,7 @@ TASKS: dict[str, type[Pipeline]] = {
 }
 # Other names of tasks.
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
-# What transformers' pipeline takes and the folder says here.
+# Arguments of transformers' pipeline that come from the folder here.
 _OF_THE_FOLDER = (
     "config",
     "feature_extractor",
@@ -65,8 +65,8 @@ def pipeline(
     ----------
     task : str or None
         "text-classification" ("sentiment-analysis"), "token-classification" ("ner"), "fill-mask",
-        "zero-shot-classification" or "feature-extraction". None for the first three: what config.json's
-        architectures say.
+        "zero-shot-classification" or "feature-extraction". None: one of the first three, by the
+        architectures in config.json.
     model : str or path
         A folder, or a name.
     compute_type, num_threads, max_batch_tokens, cache_folder, revision, local_files_only, token
@@ -151,9 +151,11 @@ def folder_task(folder: Path) -> str:
 
 
 def _refuse_objects(further: dict[str, Any], model: object) -> None:
-    """ValueError for what transformers would take in place of the folder's files."""
+    """ValueError for objects that transformers would use instead of the folder's files."""
     for name in _OF_THE_FOLDER:
         given = further.pop(name, None)
         if given is None or (name == "tokenizer" and given == model):
             continue
-        raise ValueError(f"{name} must be None: the model's folder says it, got {given!r:.100}")
+        raise ValueError(
+            f"{name} must be None, because the model's folder has it, got {given!r:.100}"
+        )

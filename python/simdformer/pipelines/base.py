@@ -27,9 +27,9 @@ from simdformer.text.truncation import TRUNCATIONS
 Float32 = NDArray[np.float32]
 
 _NO_LIMIT = 2**62
-# How many inputs of an iterator are taken together, unless batch_size says it.
+# The number of inputs of an iterator that are computed together, unless batch_size is given.
 _GROUP = 64
-# What transformers takes for the way that torch computes; nothing is padded here.
+# Arguments of transformers that change how torch computes. Nothing is padded here.
 _NO_EFFECT = {"batch_size": None, "num_workers": None}
 TOKENIZING: Mapping[str, Any] = {"truncation": None, "max_length": None, "padding": None}
 
@@ -47,14 +47,14 @@ class Tokenized(Protocol):
 
     @property
     def num_truncated(self) -> int:
-        """Number of texts that were cut."""
+        """Number of truncated texts."""
 
 
 T = TypeVar("T", bound=Tokenized)
 
 
 class Pipeline(ABC):
-    """A model that does a task. `simdformer.pipeline` makes it.
+    """A model for a task. `simdformer.pipeline` creates it.
 
     An input gives the same result in any batch and with any number of threads.
 
@@ -63,7 +63,7 @@ class Pipeline(ABC):
     task : str
         The name of the task.
     name_or_path : str
-        What the model was loaded by.
+        The name or folder by which the model was loaded.
     config : dict
         The model's config.json.
     encoder : nn.TextEncoder
@@ -80,15 +80,15 @@ class Pipeline(ABC):
     """
 
     task: ClassVar[str]
-    # What opens its folder.
+    # Opens the folder of the model.
     OPENS: ClassVar[Callable[..., Any]]
-    # What a call takes besides the inputs, and its default.
+    # The arguments of a call besides the inputs, with their defaults.
     ARGUMENTS: ClassVar[Mapping[str, Any]]
-    # Whether inputs are cut without being told to, which warns.
-    ALWAYS_CUTS: ClassVar[bool] = False
+    # Whether long inputs are truncated, with a warning, even if no argument asks for it.
+    ALWAYS_TRUNCATES: ClassVar[bool] = False
 
     def __init__(self, request: FoundRequest, arguments: Mapping[str, Any]) -> None:
-        """arguments: defaults of the calls'."""
+        """arguments: defaults for the arguments of calls."""
         found = request.found()
         opens = type(self).OPENS
         loaded = load_task(found.folder, found.compute_type, found.overrides, opens)
@@ -109,8 +109,8 @@ class Pipeline(ABC):
         self._adopt(loaded)
         self._settings({})
 
-    def _adopt(self, loaded: LoadedTask) -> None:  # noqa: B027  (most tasks have something to keep)
-        """Keep what the task needs of its model besides."""
+    def _adopt(self, loaded: LoadedTask) -> None:  # noqa: B027  (not every task needs it)
+        """Keep what the task needs of the loaded model."""
 
     def __reduce__(self) -> Any:
         return type(self), (self._request, self._arguments)
@@ -125,12 +125,12 @@ class Pipeline(ABC):
 
     @property
     def truncated_texts(self) -> int:
-        """Number of inputs that were cut since loading. Only the first call with such an input warns."""
+        """Number of inputs truncated since loading. Only the first call with such an input warns."""
         return self.pipeline.truncated_texts
 
     @property
     def max_seq_length(self) -> int:
-        """Length of the longest input in tokens, where inputs are cut."""
+        """The number of tokens to which inputs are truncated, if they are."""
         return self.pipeline.tokenizer.max_seq_length
 
     def __call__(self, inputs: Any, **arguments: Any) -> Any:
@@ -141,7 +141,7 @@ class Pipeline(ABC):
         inputs
             One input, a list of inputs, or an iterable without a length, such as a generator.
         **arguments
-            Those of the task; they take precedence over those given to `simdformer.pipeline`.
+            Arguments of the task. They take precedence over those given to `simdformer.pipeline`.
 
         Returns
         -------
@@ -152,7 +152,7 @@ class Pipeline(ABC):
         Raises
         ------
         TypeError, ValueError
-            For an input or an argument that cannot be used; the message names it.
+            If an input or an argument cannot be used; the message names it.
         """
         settings = self._settings(arguments)
         if self._is_single(inputs):
@@ -162,32 +162,32 @@ class Pipeline(ABC):
         if listed is not None:
             return list(self._results(listed, settings, 0))
         if isinstance(inputs, (bytes, bytearray, dict, set, frozenset, np.ndarray)):
-            raise TypeError(f"inputs must be a str or several, got {type(inputs).__name__}")
+            raise TypeError(f"inputs must be a str or several of them, got {type(inputs).__name__}")
         try:
             iterator = iter(inputs)
         except TypeError:
             raise TypeError(
-                f"inputs must be a str or several, got {type(inputs).__name__}"
+                f"inputs must be a str or several of them, got {type(inputs).__name__}"
             ) from None
         return self._stream(iterator, settings)
 
-    # --- what a task says ---
+    # --- defined by each task ---
 
     @abstractmethod
     def _check(self, settings: Any) -> None:
-        """Raise for an argument that cannot be, and bring the others into their form."""
+        """Raise an error for an invalid argument, and convert the others."""
 
     @abstractmethod
     def _results(self, items: list[Any], settings: Any, first: int) -> Iterator[Any]:
-        """The result of each input. first: the number of the first one, for errors."""
+        """The result of each input. first: the index of the first input, for error messages."""
 
     def _is_single(self, inputs: object) -> bool:
         return isinstance(inputs, str)
 
-    # --- for the tasks ---
+    # --- used by the tasks ---
 
     def _settings(self, arguments: Mapping[str, Any]) -> Any:
-        """The arguments of a call, checked."""
+        """The checked arguments of a call."""
         known = {**_NO_EFFECT, **self.ARGUMENTS}
         given = {**self._arguments, **arguments}
         if unknown := given.keys() - known.keys():
@@ -208,7 +208,7 @@ class Pipeline(ABC):
             first += len(group)
 
     def _tokenizer(self, settings: Any) -> Tokenizer:
-        """What the tokenizer's arguments make of it: transformers cuts nothing unless it is told to."""
+        """The tokenizer with the truncation that the arguments ask for. The default is none, as in transformers."""
         truncation, length = settings.truncation, settings.max_length
         if not isinstance(truncation, (bool, str, type(None))):
             raise TypeError(f"truncation must be a bool or a str, got {truncation!r}")
@@ -231,21 +231,21 @@ class Pipeline(ABC):
         first: int,
         each: int = 1,
     ) -> Iterator[T]:
-        """The tokens of consecutive texts, the next while those before are computed.
+        """The tokens of consecutive texts. The next ones are tokenized while the model computes.
 
-        each: how many texts are made of an input. ValueError for a text that is longer than the model's
+        each: the number of texts per input. ValueError for a text that has more tokens than the model has
         positions.
         """
         most, count = self.pipeline.encoder.max_positions, first * each
         for tokens in map_ahead(tokenizer, chunks(texts)):
             if tokens.num_truncated:
-                warned_with = self.pipeline.tokenizer if self.ALWAYS_CUTS else None
+                warned_with = self.pipeline.tokenizer if self.ALWAYS_TRUNCATES else None
                 self.pipeline.count_truncated(tokens.num_truncated, warned_with)
             for index, ids in enumerate(tokens.input_ids, count):
                 if 0 < most < len(ids):
                     raise ValueError(
-                        f"inputs[{index // each}] has {len(ids)} tokens, the model takes {most}: cut"
-                        " it, or let the tokenizer cut it (truncation=True)"
+                        f"inputs[{index // each}] has {len(ids)} tokens, and the model has {most} positions:"
+                        " shorten the text, or pass truncation=True"
                     )
             yield tokens
             count += len(tokens.input_ids)
@@ -265,7 +265,7 @@ class Pipeline(ABC):
             yield from rows
 
     def _token_rows(self, tokens: Any, owners: Iterable[int]) -> Iterator[Float32]:
-        """The rows of each text's tokens: float32 (tokens, width). owners: the number of each text's input."""
+        """A row for each token of each text: float32 (tokens, width). owners: the index of each text's input."""
         parts = chain.from_iterable(self.pipeline.token_row_passes(tokens))
         for owner, rows in zip(owners, parts, strict=False):
             check_finite(rows[None], owner)

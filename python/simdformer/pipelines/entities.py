@@ -16,8 +16,8 @@ STRATEGIES = ("none", "simple", "first", "average", "max")
 
 
 class Token(NamedTuple):
-    """A token of a text. scores: float32 (labels,). start, end: in characters. position: in what the model saw.
-    is_subword: whether it continues the word of the token before."""
+    """A token of a text. scores: float32 (labels,). start, end: in characters. position: in the
+    piece that the model read. is_subword: whether it continues the word of the token before."""
 
     word: str
     scores: Float32
@@ -28,7 +28,7 @@ class Token(NamedTuple):
 
 
 class Grouping:
-    """What a strategy makes of tokens. join: the text of tokens."""
+    """Forms entities from tokens by a strategy. join: returns the text of tokens."""
 
     def __init__(
         self, labels: Sequence[str], join: Callable[[Sequence[str]], str], strategy: str
@@ -38,7 +38,7 @@ class Grouping:
         self._strategy = strategy
 
     def __call__(self, tokens: Iterable[Token]) -> list[Entity]:
-        """The entities of a text: of each token, or of groups of them."""
+        """The entities of a text: one per token, or one per group of tokens."""
         if self._strategy == "none":
             return [self._of_token(token) for token in tokens]
         if self._strategy == "simple":
@@ -57,7 +57,7 @@ class Grouping:
         }
 
     def _of_word(self, word: list[Token]) -> Entity:
-        """The tokens of a word have one label."""
+        """The entity of a word, whose tokens get one label."""
         if self._strategy == "first":
             scores = word[0].scores
         elif self._strategy == "max":
@@ -69,7 +69,7 @@ class Grouping:
         return self._of_token(whole)
 
     def _groups(self, entities: Iterable[Entity]) -> list[Entity]:
-        """Neighbours of one tag are one group, unless the second begins with "B-"."""
+        """Neighbours with the same tag form a group. A label that begins with "B-" starts a new one."""
         groups: list[list[Entity]] = []
         last = None
         for entity in entities:
@@ -104,8 +104,9 @@ def _words(tokens: Iterable[Token]) -> Iterator[list[Token]]:
 
 
 def without_overlaps(entities: list[Entity]) -> list[Entity]:
-    """Of entities that begin inside another, as pieces with tokens in common give them, the longest, then
-    the one of the best score."""
+    """Where entities overlap, keep the longest, or of equally long ones that with the best score.
+
+    Pieces with tokens in common find some entities twice."""
     kept: list[Entity] = []
     for entity in sorted(entities, key=lambda entity: entity["start"]):
         if not (kept and kept[-1]["start"] <= entity["start"] < kept[-1]["end"]):

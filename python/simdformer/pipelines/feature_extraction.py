@@ -39,7 +39,7 @@ class FeatureExtractionPipeline(Pipeline):
 
 
 def tokenizing(settings: Any, name: str) -> None:
-    """Put the tokenizer's arguments, which a dict may hold, beside the others."""
+    """Add the tokenizer's arguments, which a dict may contain, to the others."""
     given = getattr(settings, name)
     if given is None:
         return
@@ -51,7 +51,7 @@ def tokenizing(settings: Any, name: str) -> None:
                 f"{name}[{argument!r}] is not supported; known: {', '.join(TOKENIZING)}"
             )
         if argument in settings.given:
-            raise ValueError(f"{argument} is given twice, also in {name}")
+            raise ValueError(f"{argument} is given twice: as an argument, and in {name}")
         setattr(settings, argument, value)
 
 

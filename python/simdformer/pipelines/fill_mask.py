@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens in the place of masks."""
+"""Tokens that replace masks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FillMaskPipeline(Pipeline):
         settings.targets = None if targets is None else self._target_ids(targets)
 
     def _target_ids(self, targets: Any) -> Int64:
-        """The token of each target: itself, else the first one that it is made of, with a warning."""
+        """The token id of each target. A target that is not a token is replaced by its first token, with a warning."""
         listed = [targets] if isinstance(targets, str) else as_list(targets)
         if listed is None:
             raise TypeError(f"targets must be str, got {type(targets).__name__}")
@@ -63,13 +63,13 @@ class FillMaskPipeline(Pipeline):
             if number is None:
                 ids = self.tokenizer.encode(target, add_special_tokens=False)
                 made = repr(self.tokenizer.convert_ids_to_tokens(ids[0])) if ids else "nothing"
-                warn_caller(f"targets[{index}]={target!r} is no token; {made} is taken for it")
+                warn_caller(f"targets[{index}]={target!r} is not a token; {made} is used instead")
                 if not ids:
                     continue
                 number = ids[0]
             found.add(number)
         if not found:
-            raise ValueError("targets has none that is made of tokens")
+            raise ValueError("targets contains no tokens")
         return np.array(sorted(found))
 
     def _results(self, items: list[Any], settings: Any, first: int) -> Iterator[Any]:
@@ -83,11 +83,11 @@ class FillMaskPipeline(Pipeline):
             first += len(tokens.input_ids)
 
     def _filled(self, ids: Int64, places: Int64, states: Float32, settings: Any) -> Any:
-        """The proposals for each mask of a text; of its only one, not in a list of one."""
+        """The proposals for each mask of a text. A single mask gives its proposals without an outer list."""
         found = []
-        for place, state in zip(places, states, strict=True):
-            logits = self._vocabulary(state[None], self._request.budget.num_threads)[0]
-            scores, chosen = _best(softmax(logits), settings)
+        logits = self._vocabulary(states, self._request.budget.num_threads)
+        for place, row in zip(places, logits, strict=True):
+            scores, chosen = _best(softmax(row), settings)
             found.append(
                 [
                     self._proposal(ids, place, token, score, alone=len(places) == 1)
@@ -106,18 +106,20 @@ class FillMaskPipeline(Pipeline):
             "score": score,
             "token": token,
             "token_str": self.tokenizer.decode([token]),
-            # Other masks are special tokens too, and are to be seen.
+            # Other masks are special tokens too, and must stay in the text.
             "sequence": self.tokenizer.decode(filled, skip_special_tokens=alone),
         }
 
 
 def _best(probabilities: Float32, settings: Any) -> tuple[list[float], list[int]]:
-    """The largest probabilities, of targets if there are any, and their tokens."""
+    """The largest probabilities, among the targets if there are any, and their tokens."""
     targets, top_k = settings.targets, settings.top_k
     if targets is not None:
         probabilities, top_k = probabilities[targets], min(top_k, len(targets))
     if top_k > len(probabilities):
-        raise ValueError(f"top_k must be at most {len(probabilities)}, the vocabulary, got {top_k}")
+        raise ValueError(
+            f"top_k must be at most {len(probabilities)}, the size of the vocabulary, got {top_k}"
+        )
     order = np.argsort(-probabilities, kind="stable")[:top_k]
     tokens = order if targets is None else targets[order]
     return probabilities[order].tolist(), tokens.tolist()

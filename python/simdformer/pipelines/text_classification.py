@@ -26,7 +26,7 @@ class TextClassificationPipeline(Pipeline):
 
     task = "text-classification"
     OPENS = SequenceFolder
-    # Without top_k a result is the best label, not a list.
+    # Without top_k a result is the best label instead of a list.
     ARGUMENTS: ClassVar[Mapping[str, Any]] = {"top_k": 1, "function_to_apply": None, **TOKENIZING}
 
     def __call__(self, inputs: Any, **arguments: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of tokens, and of words and groups of words that are made of them."""
+"""Labels of tokens, words and groups of words."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from simdformer.text.warning import warn_caller
 
 
 class CutText(NamedTuple):
-    """A text, what the tokenizer says of the whole of it, and the positions of the tokens of each piece that
-    the model sees."""
+    """A text, its tokens, and the positions of the tokens in each piece that the model reads."""
 
     text: str
     encoding: tokenizers.Encoding
@@ -30,7 +29,7 @@ class CutText(NamedTuple):
 
 
 class CutTexts(NamedTuple):
-    """Several, and their pieces one after another as the model reads them."""
+    """Several texts, and the tokens of all their pieces, as the model reads them."""
 
     texts: list[CutText]
     input_ids: list[list[int]]
@@ -39,10 +38,10 @@ class CutTexts(NamedTuple):
 
 
 class TokenClassificationPipeline(Pipeline):
-    """The labels of a text's tokens, or of the entities that aggregation_strategy makes of them."""
+    """Labels of the tokens of a text, or of the entities that aggregation_strategy forms from them."""
 
     task = "token-classification"
-    ALWAYS_CUTS = True
+    ALWAYS_TRUNCATES = True
     OPENS = TokenClassificationFolder
     ARGUMENTS: ClassVar[Mapping[str, Any]] = {
         "aggregation_strategy": "none",
@@ -54,7 +53,7 @@ class TokenClassificationPipeline(Pipeline):
         self._labels = label_names(loaded.config)
         if not all(isinstance(label, str) for label in self._labels):
             raise ValueError(f"config.json: the names in id2label must be str, got {self._labels}")
-        # Its words begin where the token has no prefix.
+        # In such vocabularies a token without the prefix begins a word.
         model = self.pipeline.tokenizer.backend.model
         self._knows_words = bool(getattr(model, "continuing_subword_prefix", None))
 
@@ -71,8 +70,8 @@ class TokenClassificationPipeline(Pipeline):
             self._check_stride(settings)
         if strategy in ("first", "average", "max") and not self._knows_words:
             warn_caller(
-                f"aggregation_strategy={strategy!r}: the tokenizer does not tell where words begin;"
-                " blanks are taken for it"
+                f"aggregation_strategy={strategy!r}: the tokenizer does not mark where words"
+                " begin; words are separated at spaces instead"
             )
 
     def _check_stride(self, settings: Any) -> None:
@@ -81,14 +80,14 @@ class TokenClassificationPipeline(Pipeline):
             positive_int("stride", stride)
         if stride >= room:
             raise ValueError(
-                f"stride must be less than {room}, the tokens of a text that the model sees at once,"
+                f"stride must be less than {room}, the number of tokens of a text that the model reads at once,"
                 f" got {stride}"
             )
         if settings.aggregation_strategy == "none":
             raise ValueError("stride needs an aggregation_strategy other than 'none'")
 
     def _room(self) -> int:
-        """The tokens of a text that the model sees at once."""
+        """The number of tokens of a text that the model reads at once."""
         tokenizer = self.pipeline.tokenizer
         return tokenizer.max_seq_length - tokenizer.backend.num_special_tokens_to_add(False)
 
@@ -102,7 +101,7 @@ class TokenClassificationPipeline(Pipeline):
             first += len(part.texts)
 
     def _cut(self, texts: list[str], stride: int | None) -> CutTexts:
-        """Tokenize. Without a stride a text that is too long is cut, with one it is read in pieces."""
+        """Tokenize. A text that is too long is truncated, or read in pieces if there is a stride."""
         tokenizer, room = self.pipeline.tokenizer, self._room()
         from_left = tokenizer.truncation_side == "left"
         cuts, num_truncated = [], 0
@@ -122,7 +121,7 @@ class TokenClassificationPipeline(Pipeline):
         return CutTexts(cuts, ids, types if tokenizer.has_type_ids else None, num_truncated)
 
     def _entities(self, cut: CutText, logits: list[Float32], settings: Any) -> list[dict[str, Any]]:
-        """What is found in a text. logits: of the tokens of each piece."""
+        """The entities of a text. logits: those of the tokens, for each piece."""
         strategy, ignored = settings.aggregation_strategy, settings.ignore_labels
         grouping = Grouping(self._labels, self.tokenizer.convert_tokens_to_string, strategy)
         found: list[dict[str, Any]] = []
@@ -133,7 +132,7 @@ class TokenClassificationPipeline(Pipeline):
         return without_overlaps(found) if len(cut.pieces) > 1 else found
 
     def _tokens(self, cut: CutText, piece: list[int], scores: Float32) -> Iterator[Token]:
-        """The tokens of a piece, without those around the text."""
+        """The tokens of a piece, without special tokens."""
         encoding, text = cut.encoding, cut.text
         special, offsets = encoding.special_tokens_mask, encoding.offsets
         for index, (place, row) in enumerate(zip(piece, scores, strict=True)):
@@ -151,7 +150,7 @@ class TokenClassificationPipeline(Pipeline):
 
 
 def _spans(count: int, room: int, stride: int | None, *, from_left: bool) -> list[tuple[int, int]]:
-    """The parts of `count` tokens that are seen at once, each with `stride` tokens of the one before."""
+    """The parts of `count` tokens that are read at once. Consecutive parts have `stride` tokens in common."""
     step = max(count, 1) if stride is None else room - stride
     starts = range(0, max(count - (stride or 0), 1), step)
     spans = [(start, min(start + room, count)) for start in starts]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels of texts that a model of entailment has not been trained on."""
+"""Labels of texts by an entailment model that was not trained on these labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from simdformer.text.warning import warn_caller
 
 
 class ZeroShotClassificationPipeline(Pipeline):
-    """How well each candidate label fits a text: whether the text entails a sentence made of the label."""
+    """How well each candidate label fits a text: whether the text entails a sentence with the label."""
 
     task = "zero-shot-classification"
-    ALWAYS_CUTS = True
+    ALWAYS_TRUNCATES = True
     OPENS = SequenceFolder
     ARGUMENTS: ClassVar[Mapping[str, Any]] = {
         "candidate_labels": None,
@@ -37,8 +37,7 @@ class ZeroShotClassificationPipeline(Pipeline):
         """See `Pipeline`; candidate_labels may be given by position."""
         if candidate_labels is not None:
             arguments["candidate_labels"] = candidate_labels
-        settings = self._settings(arguments)
-        if settings.candidate_labels is None:
+        if {**self._arguments, **arguments}.get("candidate_labels") is None:
             raise ValueError("candidate_labels is required")
         return super().__call__(sequences, **arguments)
 
@@ -50,13 +49,13 @@ class ZeroShotClassificationPipeline(Pipeline):
         if not found:
             warn_caller(
                 f"{self.name_or_path}: no label in config.json begins with 'entail'; the last one"
-                f" is taken for it: {', '.join(names)}"
+                f" is used as the entailment: {', '.join(names)}"
             )
         self._entailment = int(found[0]) if found else -1
         if not -1 <= self._entailment < len(names):
             raise ValueError(
-                f"config.json: label2id has the entailment at {self._entailment}, there are"
-                f" {len(names)} labels"
+                f"config.json: label2id gives the entailment the index {self._entailment}, but there"
+                f" are {len(names)} labels"
             )
 
     def _check(self, settings: Any) -> None:
@@ -71,7 +70,7 @@ class ZeroShotClassificationPipeline(Pipeline):
                 f"hypothesis_template {template!r} cannot be filled with a label: {error!r}"
             ) from error
         if settings.hypotheses[0] == template:
-            raise ValueError(f"hypothesis_template {template!r} has no {{}} where the label goes")
+            raise ValueError(f"hypothesis_template {template!r} has no {{}} for the label")
         settings.tokenizer = self.pipeline.tokenizer.truncating(None, None, "only_first")
 
     def _results(self, items: list[Any], settings: Any, first: int) -> Iterator[Any]:
@@ -93,7 +92,7 @@ class ZeroShotClassificationPipeline(Pipeline):
             }
 
     def _scores(self, logits: Float32, settings: Any) -> Float32:
-        """Of each label. logits: (labels, what the model tells apart)."""
+        """The score of each label. logits: (candidate labels, classes of the model)."""
         entailment = self._entailment
         if settings.multi_label or len(logits) == 1:
             contradiction = -1 if entailment == 0 else 0
