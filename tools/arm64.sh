@@ -1,43 +1,33 @@
 #!/usr/bin/env bash
-# usage: tools/arm64.sh build
+# usage: tools/arm64.sh python
+#        tools/arm64.sh build
 #        tools/arm64.sh run CPU [ARGUMENT ...]
 #        tools/arm64.sh test CPU [ARGUMENT ...]
-# build: cross-compiles the package for AArch64 on a Debian machine of another architecture. run: starts Debian's
-# AArch64 Python with the package, on a CPU that qemu emulates, such as cortex-a72, neoverse-n1 or max. test: the same
-# with pytest. All files are kept in build/arm64. Missing files come from Debian (the compiler and qemu are installed,
-# others only unpacked) and from PyPI. qemu is about 100 times slower than the CPU.
+# python: unpacks Debian's AArch64 Python. build: also cross-compiles the package, on a Debian machine of another
+# architecture. run: starts that Python with the package, on a CPU that qemu emulates, such as cortex-a72, neoverse-n1
+# or max. test: the same with pytest. All files are kept in build/arm64; packages can be taken from ARM64_SITE instead.
+# Missing files come from Debian (the compiler and qemu are installed, others only unpacked) and from PyPI. qemu is about
+# 100 times slower than the CPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/build/arm64
 root=$here/root
-site=$here/site
+site=${ARM64_SITE:-$here/site}
 version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 python=python$version
 
-install_tools() {
-  command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null && return
+# install PROGRAM PACKAGE
+install() {
+  command -v "$1" >/dev/null && return
   local sudo=()
   [ "$(id -u)" = 0 ] || sudo=(sudo)
   "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" apt-get install -y -qq --no-install-recommends qemu-user g++-aarch64-linux-gnu >/dev/null
+  "${sudo[@]}" apt-get install -y -qq --no-install-recommends "$2" >/dev/null
 }
 
-# apt for the other architecture, with its own state; the archives are the same.
 fetch_python() {
-  [ ! -e "$root/usr/bin/$python" ] || return 0
-  local apt=$here/apt
-  mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$root"
-  : >"$apt/status"
-  cat >"$apt/conf" <<END
-APT::Architecture "arm64"; APT::Architectures { "arm64"; }; APT::Sandbox::User "root";
-Dir::State "$apt"; Dir::State::status "$apt/status"; Dir::State::lists "$apt/lists"; Dir::Cache "$apt/cache";
-END
-  export APT_CONFIG=$apt/conf
-  apt-get update -qq
-  apt-get install -y -qq --no-install-recommends --download-only \
-    "$python-minimal" "lib$python-stdlib" "lib$python-dev" libstdc++6 >/dev/null
-  unset APT_CONFIG
-  for package in "$apt"/cache/archives/*.deb; do dpkg -x "$package" "$root"; done
+  [ -e "$root/usr/bin/$python" ] || tools/unpack_debian.sh arm64 "$here" \
+    "$python-minimal" "lib$python-stdlib" "lib$python-dev" libstdc++6
 }
 
 fetch_wheels() {
@@ -75,8 +65,13 @@ run_python() {
 }
 
 case ${1:-} in
+  python)
+    install qemu-aarch64 qemu-user
+    fetch_python
+    ;;
   build)
-    install_tools
+    install qemu-aarch64 qemu-user
+    install aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
     fetch_python
     compile
     ;;
@@ -88,7 +83,7 @@ case ${1:-} in
     run_python "$2" -m pytest -p no:cacheprovider -W "ignore:.*encountered in matmul:RuntimeWarning" "${@:3}"
     ;;
   *)
-    sed -n '2,4s/^# //p' "$0" >&2
+    sed -n '2,5s/^# //p' "$0" >&2
     exit 2
     ;;
 esac
