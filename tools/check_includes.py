@@ -80,7 +80,15 @@ PYTHON: dict[str, tuple[str, ...]] = {
     "util/": ("folder", "functional", "util"),
     "drop_in/": (*FOLDER, "drop_in", "util"),
     # it replaces another package by the public classes
-    "drop_in/stand_in.py": ("cross_encoder", "drop_in", "sentence_transformer", "util"),
+    "drop_in/stand_in.py": (
+        "cross_encoder",
+        "drop_in",
+        "multi_vector_encoder",
+        "sentence_transformer",
+        "sparse_embeddings",
+        "sparse_encoder",
+        "util",
+    ),
     "quantization.py": ("util",),
     "build_info.py": ("_core", "__version__"),
     "thread_limits.py": ("_core", "__version__"),

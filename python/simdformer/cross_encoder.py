@@ -21,7 +21,6 @@ from simdformer.functional.arrays import positive_int
 from simdformer.text.inputs import (
     check_execution,
     document_list,
-    merge_prompts,
     old_name,
     pair_list,
     refuse_unknown,
@@ -112,24 +111,22 @@ class CrossEncoder(TextModel):
         old = "default_activation_function"
         activation_fn = old_name(activation_fn, further, old, "activation_fn")
         given = None if activation_fn is None else activation_function(activation_fn)
-        source = {
-            "cache_folder": old_name(cache_folder, further, "cache_dir", "cache_folder"),
-            "revision": revision,
-            "local_files_only": local_files_only,
-            "token": token,
-            "organization": "cross-encoder",
-        }
-        running = {
-            "compute_type": compute_type,
-            "num_threads": num_threads,
-            "max_batch_tokens": max_batch_tokens,
-            "device": device,
-        }
-        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        request = load_request(
+            model_name_or_path,
+            further,
+            compute_type=compute_type,
+            num_threads=num_threads,
+            max_batch_tokens=max_batch_tokens,
+            device=device,
+            cache_folder=old_name(cache_folder, further, "cache_dir", "cache_folder"),
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+            organization="cross-encoder",
+        )
+        loaded = self._load(request)
         self.model_card_data = model_card(further)
-        self.prompts = merge_prompts(prompts, loaded.defaults.prompts)
-        self.default_prompt_name = default_prompt_name or loaded.defaults.default_prompt_name
-        self.resolve_prompt()
+        self._set_prompts(prompts, default_prompt_name, loaded.defaults)
         if num_labels not in (None, self.num_labels):
             raise ValueError(
                 f"num_labels={num_labels!r}, but {self._request.folder} has {self.num_labels}"

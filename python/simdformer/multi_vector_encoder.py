@@ -19,7 +19,6 @@ from simdformer.folder.multi_vector_folder import MultiVectorFolder
 from simdformer.text.inputs import (
     check_execution,
     check_known,
-    merge_prompts,
     old_name,
     refuse_unknown,
 )
@@ -103,24 +102,22 @@ class MultiVectorEncoder(TaskModel):
         **further: Any,
     ) -> None:
         """Load a model: see the class."""
-        source = {
-            "cache_folder": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-            "token": token,
-        }
-        running = {
-            "compute_type": compute_type,
-            "num_threads": num_threads,
-            "max_batch_tokens": max_batch_tokens,
-            "device": device,
-        }
-        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        request = load_request(
+            model_name_or_path,
+            further,
+            compute_type=compute_type,
+            num_threads=num_threads,
+            max_batch_tokens=max_batch_tokens,
+            device=device,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        loaded = self._load(request)
         defaults = loaded.defaults
         self.model_card_data = model_card(further)
-        self.prompts = merge_prompts(prompts, defaults.prompts, always=("query", "document"))
-        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
-        self.resolve_prompt()
+        self._set_prompts(prompts, default_prompt_name, defaults, always=("query", "document"))
         saved = defaults.similarity_fn_name
         self.similarity_fn_name = self._saved_similarity(similarity_fn_name, saved)
 
@@ -154,7 +151,7 @@ class MultiVectorEncoder(TaskModel):
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         output_value: str | None = "token_embeddings",
-        convert_to_numpy: bool = True,  # noqa: ARG002  (they are arrays)
+        convert_to_numpy: bool = False,
         device: Any = None,
         normalize_embeddings: bool = False,
         pool: dict[str, Any] | None = None,
@@ -172,7 +169,7 @@ class MultiVectorEncoder(TaskModel):
         output_value
             Must be "token_embeddings".
         convert_to_numpy
-            Has no effect: arrays are NumPy's.
+            Has no effect here, where arrays are NumPy's.
         normalize_embeddings
             Whether vectors get length 1, if the model's modules do not normalize them.
         token_pooling
@@ -206,7 +203,9 @@ class MultiVectorEncoder(TaskModel):
         texts, single = self._listed(inputs)
         with progress_bar(len(texts), show_progress_bar, "text") as bar:
             parts = self._parts(texts, (device, pool, chunk_size), bar, **arguments)
-        found = self._given([vectors for part in parts for vectors in part])
+        found = [vectors for part in parts for vectors in part]
+        if not convert_to_numpy:
+            found = self._given(found)
         return found[0] if single else found
 
     def compute(

@@ -18,7 +18,6 @@ from simdformer.folder.token_heads import TokenHeads, collected
 from simdformer.text.inputs import (
     check_arguments,
     checked_truncate_dim,
-    merge_prompts,
     old_name,
     pop_hidden_states,
     pop_returns,
@@ -117,24 +116,22 @@ class SentenceTransformer(EmbeddingModel):
         **further: Any,
     ) -> None:
         """Load a model; see the class."""
-        source = {
-            "cache_folder": cache_folder,
-            "revision": revision,
-            "local_files_only": local_files_only,
-            "token": token,
-        }
-        running = {
-            "compute_type": compute_type,
-            "num_threads": num_threads,
-            "max_batch_tokens": max_batch_tokens,
-            "device": device,
-        }
-        loaded = self._load(load_request(model_name_or_path, source, running, further))
+        request = load_request(
+            model_name_or_path,
+            further,
+            compute_type=compute_type,
+            num_threads=num_threads,
+            max_batch_tokens=max_batch_tokens,
+            device=device,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        loaded = self._load(request)
         defaults = loaded.defaults
         self.model_card_data = model_card(further)
-        self.prompts = merge_prompts(prompts, defaults.prompts, always=("query", "document"))
-        self.default_prompt_name = default_prompt_name or defaults.default_prompt_name
-        self.resolve_prompt()
+        self._set_prompts(prompts, default_prompt_name, defaults, always=("query", "document"))
         self.truncate_dim = checked_truncate_dim(truncate_dim, defaults.truncate_dim)
         saved = defaults.similarity_fn_name
         self.similarity_fn_name = self._saved_similarity(similarity_fn_name, saved)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.pipeline.test_multi_vector_encoder import write_colbert
 from tests.support import output_of
 from tests.support.model_fixtures import write_cross_encoder, write_model
+from tests.support.tiny_sparse import write_sparse
 
 # Makes both packages impossible to import, even if they are installed.
 WITHOUT = """
@@ -49,6 +51,11 @@ import sentence_transformers as st
 assert issubclass(SentenceTransformer, simdformer.SentenceTransformer)
 assert issubclass(CrossEncoder, simdformer.CrossEncoder)
 assert C is CrossEncoder is st.CrossEncoder and S is SentenceTransformer
+from sentence_transformers.sparse_encoder import SparseEncoder
+from sentence_transformers.multi_vector_encoder import MultiVectorEncoder
+assert issubclass(SparseEncoder, simdformer.SparseEncoder) and SparseEncoder is st.SparseEncoder
+assert issubclass(MultiVectorEncoder, simdformer.MultiVectorEncoder)
+assert MultiVectorEncoder is st.MultiVectorEncoder
 print(SentenceTransformer, st.__version__.split(".")[0], "torch" in sys.modules)
 """
     assert output(code) == "<class 'sentence_transformers.SentenceTransformer'> 6 False"
@@ -66,6 +73,19 @@ print(type(model.encode(["a"], convert_to_numpy=False)[0]).__name__, type(model.
     assert output(code, folder, write_cross_encoder(tmp_path / "m")) == "ndarray ndarray"
 
 
+def test_sparse_weights_and_token_vectors_have_our_bits(tmp_path):
+    code = """
+from sentence_transformers import MultiVectorEncoder, SparseEncoder
+ours = simdformer.SparseEncoder(sys.argv[1]).encode("abc")
+assert ours.toarray().tobytes() == SparseEncoder(sys.argv[1]).encode("abc").toarray().tobytes()
+ours = simdformer.MultiVectorEncoder(sys.argv[2]).encode_query("abc")
+assert ours.tobytes() == MultiVectorEncoder(sys.argv[2]).encode_query("abc").tobytes()
+print("right")
+"""
+    folders = write_sparse(tmp_path / "sparse"), write_colbert(tmp_path / "colbert")
+    assert output(code, *folders) == "right"
+
+
 def test_utilities_come_with_it():
     code = """
 from sentence_transformers import SimilarityFunction, quantize_embeddings, util
@@ -78,7 +98,7 @@ print(util.cos_sim([1.0], [1.0]).tolist(), SimilarityFunction.COSINE.value)
 def test_names_that_only_the_package_has_are_refused():
     code = """
 import sentence_transformers
-for name in ("SparseEncoder", "losses"):
+for name in ("LoggingHandler", "losses"):
     try:
         getattr(sentence_transformers, name)
     except AttributeError as error:
@@ -93,7 +113,7 @@ except ImportError as error:
     print(type(error).__name__)
 """
     first, second, third, fourth = output(code).splitlines()
-    assert "has no SparseEncoder" in first
+    assert "has no LoggingHandler" in first
     assert "has no losses" in second
     assert "InputExample" in third
     assert fourth == "ModuleNotFoundError"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.pipeline.test_multi_vector_encoder import write_colbert
 from tests.support import output_of
 from tests.support.model_fixtures import write_cross_encoder, write_model
+from tests.support.tiny_sparse import write_sparse
 
 pytestmark = pytest.mark.parity
 
@@ -65,6 +67,27 @@ assert isinstance(scorer.predict([("a", "b")], convert_to_numpy=False)[0], torch
 print("right")
 """
     folders = write_model(tmp_path / "m"), write_cross_encoder(tmp_path / "n")
+    assert output_of(BEGIN + code, *folders) == "right"
+
+
+def test_sparse_weights_and_token_vectors_are_tensors(tmp_path):
+    code = """
+from sentence_transformers import MultiVectorEncoder, SparseEncoder
+import torch
+model = SparseEncoder(sys.argv[1])
+rows = model.encode(["abc", "d"])
+assert rows.layout == torch.sparse_coo and rows.shape[0] == 2
+expected = simdformer.SparseEncoder(sys.argv[1]).encode(["abc", "d"]).toarray()
+assert torch.equal(rows.to_dense(), torch.from_numpy(expected))
+assert isinstance(model.similarity(rows, rows), torch.Tensor) and len(model.decode(rows)) == 2
+model = MultiVectorEncoder(sys.argv[2])
+rows = model.encode_query(["abc", "d"])
+assert all(isinstance(row, torch.Tensor) for row in rows)
+assert isinstance(model.encode_query("abc", convert_to_numpy=True), np.ndarray)
+assert isinstance(model.similarity(rows, rows), torch.Tensor)
+print("right")
+"""
+    folders = write_sparse(tmp_path / "sparse"), write_colbert(tmp_path / "colbert")
     assert output_of(BEGIN + code, *folders) == "right"
 
 

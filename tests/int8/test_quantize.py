@@ -367,14 +367,6 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad):
 # The folder appears whole or not at all
 
 
-def test_a_token_classification_model_is_refused_because_its_head_would_be_lost(source, tmp_path):
-    config = config_json(WIDE, architectures=["BertForTokenClassification"])
-    (source / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="is a token classification model, whose head"):
-        quantize_model(source, tmp_path / "made")
-    assert not (tmp_path / "made").exists()
-
-
 def test_an_existing_folder_is_refused_before_any_work(source, saved):
     with pytest.raises(FileExistsError, match=r"saved exists; overwrite=True replaces"):
         quantize_model(source, saved)

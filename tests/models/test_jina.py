@@ -14,7 +14,7 @@ from tests import oracle
 from tests.oracle import rotary as oracle_rotary
 from tests.support import assert_same_bits, normal
 from tests.support.model_fixtures import CLOSE, PAIRS
-from tests.support.tiny_jina import FLASH, JINA, JINA_BERT, NORMED_JINA_BERT
+from tests.support.tiny_jina import FLASH, JINA, JINA_BERT, LEARNED, NORMED_JINA_BERT
 from tests.support.tiny_models import BY_NAME, TEXTS, TINY, WIDE
 
 pytestmark = pytest.mark.filterwarnings("ignore:texts longer than max_seq_length")
@@ -112,23 +112,7 @@ def test_its_classification_head_follows_the_definition(tmp_path, architecture):
 def test_flash_with_learned_positions_is_a_roberta(tmp_path):
     """As in jina-reranker-v2: the tensors of one model with the names of the other."""
     roberta = BY_NAME["xlm-roberta"]
-    ours = {}
-    for name, tensor in roberta.weights().items():
-        own = name.replace("embeddings.LayerNorm", "emb_ln").replace(
-            "encoder.layer", "encoder.layers"
-        )
-        for old, new in (
-            ("attention.self.query", "mixer.Wqkv"),
-            ("attention.self.key", "mixer.Wqkv"),
-            ("attention.self.value", "mixer.Wqkv"),
-            ("attention.output.dense", "mixer.out_proj"),
-            ("attention.output.LayerNorm", "norm1"),
-            ("intermediate.dense", "mlp.fc1"),
-            ("output.dense", "mlp.fc2"),
-            ("output.LayerNorm", "norm2"),
-        ):
-            own = own.replace(old, new)
-        ours[own] = np.concatenate([*([ours[own]] if own in ours else []), tensor])
+    ours = LEARNED.renamed(roberta.weights())
     fields = roberta.fields(auto_map=FLASH.config["auto_map"])
     folder = roberta.write(tmp_path / "m", weights=ours, files={"config.json": fields})
     expected = SentenceTransformer(roberta.write(tmp_path / "roberta")).encode(TEXTS)

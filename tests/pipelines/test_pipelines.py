@@ -6,9 +6,11 @@ import pickle
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from simdformer import pipeline
+from simdformer import SentenceTransformer, pipeline, quantize_model
 from tests import oracle
+from tests.support import assert_same_bits
 from tests.support.bert_weights import random_weights
 from tests.support.model_fixtures import (
     LETTERS,
@@ -394,3 +396,55 @@ def test_a_result_that_is_not_finite_names_the_input(tmp_path):
     folder = write_tagger(tmp_path, head=head)
     with pytest.raises(ValueError, match=r"texts\[0\] is NaN or infinite"):
         pipeline("ner", folder)(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("task", "text"), [("token-classification", "a cab"), ("fill-mask", "a [MASK] cab")]
+)
+def test_a_quantized_folder_gives_what_int8_gives(folders, tmp_path, task, text):
+    quantize_model(folders[task], tmp_path / "saved")
+    found = pipeline(task, tmp_path / "saved")(text)
+    assert found == pipeline(task, folders[task], compute_type="int8")(text)
+    assert found != pipeline(task, folders[task])(text)
+
+
+def test_a_quantized_masked_language_model_also_embeds(folders, tmp_path):
+    quantize_model(folders["fill-mask"], tmp_path / "saved")
+    expected = SentenceTransformer(folders["fill-mask"], compute_type="int8").encode(["a cab"])
+    assert_same_bits(SentenceTransformer(tmp_path / "saved").encode(["a cab"]), expected)
+
+
+def test_a_decoder_of_its_own_is_saved(tmp_path):
+    folder = write_masked_model(tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    words = weights["bert.embeddings.word_embeddings.weight"]
+    save_file(
+        weights | {"cls.predictions.decoder.weight": words[::-1].copy()},
+        folder / "model.safetensors",
+    )
+    quantize_model(folder, tmp_path / "saved")
+    found = pipeline("fill-mask", tmp_path / "saved")("a [MASK] cab")
+    assert found == pipeline("fill-mask", folder, compute_type="int8")("a [MASK] cab")
+
+
+@pytest.mark.parametrize("delimiter", [None, "", "_"])
+def test_offsets_of_words_are_those_in_the_joined_text(models, delimiter):
+    words, model = ["a", "cab", "fed"], models("token-classification")
+    options = {} if delimiter is None else {"delimiter": delimiter}
+    (found,) = model(words, is_split_into_words=True, ignore_labels=[], **options)
+    joined = (" " if delimiter is None else delimiter).join(words)
+    assert [joined[e["start"] : e["end"]] for e in found] == ["a", "c", "a", "b", "f", "e", "d"]
+    alone = model("a cab fed", ignore_labels=[])
+    assert [(e["entity"], e["score"]) for e in found] == [(e["entity"], e["score"]) for e in alone]
+
+
+def test_several_texts_may_be_split_into_words(models):
+    model, texts = models("token-classification"), [["a", "cab"], ["fed"]]
+    found = model(texts, is_split_into_words=True)
+    assert found == [model(words, is_split_into_words=True)[0] for words in texts]
+
+
+@pytest.mark.parametrize("words", ["a cab", [["a", 1]], [["a"], "b"]])
+def test_what_is_not_a_list_of_words_is_refused(models, words):
+    with pytest.raises(TypeError, match=r"inputs\[[01]\] must be a list of words"):
+        models("token-classification")(words, is_split_into_words=True)

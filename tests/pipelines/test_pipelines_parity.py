@@ -209,6 +209,18 @@ def test_a_single_text_and_no_ignored_labels_give_the_same(saved, transformers, 
     assert_same(ours(texts[-1], ignore_labels=[]), theirs(texts[-1], ignore_labels=[]))
 
 
+# RoBERTa's tokenizer of transformers refuses words without add_prefix_space.
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta"])
+def test_texts_that_are_split_into_words_give_the_same(saved, transformers, texts, name):
+    folder = saved(name, "TokenClassification", **labels(LABELS))
+    ours, theirs = both(transformers, "ner", folder, aggregation_strategy="simple")
+    split = [text.split() for text in texts if len(text.split()) > 1]
+    for options in ({}, {"delimiter": "--"}):
+        arguments = {"is_split_into_words": True, "ignore_labels": [], **options}
+        assert_same(ours(split, **arguments), theirs(split, **arguments))
+        assert_same(ours(split[0], **arguments), theirs(split[0], **arguments))
+
+
 # --- fill-mask ---
 
 

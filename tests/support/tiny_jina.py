@@ -9,6 +9,7 @@ from tests.oracle import rotary as oracle_rotary
 from tests.oracle.positions import alibi_bias
 from tests.support.model_fixtures import tokenizer_json
 from tests.support.tiny_architecture import TINY
+from tests.support.tiny_models import BY_NAME
 from tests.support.tiny_rotary import ALL, JINA_V3, Rotary
 
 # https://huggingface.co/jinaai/jina-bert-implementation: act(first half) * second half.
@@ -106,5 +107,21 @@ FLASH = replace(
             "AutoConfig": "jinaai/xlm-roberta-flash-implementation--configuration_xlm_roberta.XLMRobertaFlashConfig"
         },
     },
+)
+# The same code with learned positions, as in jina-reranker-v2: XLM-RoBERTa under other names.
+LEARNED = replace(
+    BY_NAME["xlm-roberta"],
+    names=(
+        ("embeddings.LayerNorm", "emb_ln"),
+        ("encoder.layer", "encoder.layers"),
+        ("attention.self.query", "mixer.Wqkv"),
+        ("attention.self.key", "mixer.Wqkv"),
+        ("attention.self.value", "mixer.Wqkv"),
+        ("attention.output.dense", "mixer.out_proj"),
+        ("attention.output.LayerNorm", "norm1"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+        ("output.LayerNorm", "norm2"),
+    ),
 )
 JINA = {"geglu": JINA_BERT, "reglu": REGLU, "normed": NORMED_JINA_BERT, "flash": FLASH}

@@ -150,6 +150,10 @@ class Relative(Architecture):
 
     def states(self, text, config=TINY, limit=100):
         ids = self.ids(text, limit)
+        return self.states_of(ids, np.zeros_like(ids), config)
+
+    def states_of(self, ids, types, config=TINY):
+        """The states of ids with these token types."""
         num_layers, weights = self.oracle_weights(config)
         cu_seqlens, padding_idx = np.array([0, len(ids)]), self.padding_idx
         positions = None
@@ -162,6 +166,7 @@ class Relative(Architecture):
             cu_seqlens,
             num_layers,
             config.num_heads,
+            token_type_ids=types,
             activation=config.activation,
             eps=self.eps,
             positions=positions,

@@ -230,6 +230,11 @@ class Rotary(Architecture):
         definition = definition or self.definition(config)
         return oracle_rotary.encoder(self.ids(text, limit), self.weights(config), definition)
 
+    def states_of(self, ids, types, config=TINY):
+        """The states of ids, whose token types must all be 0."""
+        assert not types.any()
+        return oracle_rotary.encoder(ids, self.weights(config), self.definition(config))
+
     def states_of_pairs(self, pairs):
         """Those of pairs, with the ids that the tokenizers library gives."""
         tokenizer = self._tokenizer()

@@ -93,23 +93,25 @@ class FoundRequest(LoadRequest):
 
 def load_request(
     model_name_or_path: str | os.PathLike[str] | None,
-    source: Mapping[str, Any],
-    running: Mapping[str, Any],
     further: Mapping[str, Any],
+    *,
+    compute_type: str,
+    num_threads: int | None,
+    max_batch_tokens: int,
+    device: object,
+    **source: Any,
 ) -> LoadRequest:
     """Check the arguments of a constructor.
 
-    source: those of resolve_model. running: compute_type, num_threads, max_batch_tokens, device. further: all
-    others.
+    source: those of resolve_model. further: arguments of sentence-transformers that have no name here.
     Errors: TypeError for an unknown argument, ValueError for a value that is not supported.
     """
     given = dict(_renamed(further))
     if unknown := [name for name in given if name not in _KNOWN]:
         raise TypeError(f"the constructor got unknown arguments: {', '.join(sorted(unknown))}")
-    check_known("compute_type", running["compute_type"], COMPUTE_TYPES)
-    budget = checked_budget(running["max_batch_tokens"], running["num_threads"], running["device"])
+    check_known("compute_type", compute_type, COMPUTE_TYPES)
+    budget = checked_budget(max_batch_tokens, num_threads, device)
     _check_backend(given)
-    source = dict(source)
     if (old := given.get("use_auth_token")) is not None:
         warn_caller("use_auth_token is the older name of token", FutureWarning)
         if source["token"] is not None:
@@ -119,7 +121,7 @@ def load_request(
         raise TypeError(f"model_name_or_path must be a path or a name, got {model_name_or_path!r}")
     model_kwargs = _options(given, "model_kwargs")
     default_task = model_kwargs.pop("default_task", None)
-    compute_type = _compute_type(running["compute_type"], model_kwargs)
+    compute_type = _compute_type(compute_type, model_kwargs)
     tokenizer = _options(given, "processor_kwargs")
     if not tokenizer.pop("use_fast", True):
         raise ValueError(

@@ -2,7 +2,7 @@
 """`import sentence_transformers` gives simdformer's classes, if a program asks for it.
 
 Libraries recognize a sentence-transformers model by importing that package, or by the name of its type.
-The module that replaces the package has simdformer's two classes under their names there. Other names
+The module that replaces the package has simdformer's four classes under their names there. Other names
 come from sentence-transformers if it is installed (it is imported, with PyTorch, when such a name is
 first used), else from simdformer.util.
 """
@@ -25,17 +25,26 @@ import numpy as np
 from simdformer import util
 from simdformer.cross_encoder import CrossEncoder as _CrossEncoder
 from simdformer.drop_in.torch_module import Device
+from simdformer.multi_vector_encoder import MultiVectorEncoder as _MultiVectorEncoder
 from simdformer.sentence_transformer import SentenceTransformer as _SentenceTransformer
+from simdformer.sparse_embeddings import SparseEmbeddings
+from simdformer.sparse_encoder import SparseEncoder as _SparseEncoder
 
 _NAME = "sentence_transformers"
 # The subpackages of sentence_transformers that contain one of our classes.
-_PARTS = {"sentence_transformer": "SentenceTransformer", "cross_encoder": "CrossEncoder"}
+_PARTS = {
+    "sentence_transformer": "SentenceTransformer",
+    "cross_encoder": "CrossEncoder",
+    "sparse_encoder": "SparseEncoder",
+    "multi_vector_encoder": "MultiVectorEncoder",
+}
 # The release whose interface this module has, reported if sentence-transformers is not installed.
 _VERSION = "6.2.0"
 
 
-class _OnTorchsDevice:
-    """A model whose device is a torch.device if torch was imported."""
+class _StandIn:
+    """Results and the device with torch's types where sentence-transformers has them, if PyTorch is
+    installed."""
 
     @property
     def device(self) -> Any:
@@ -43,28 +52,36 @@ class _OnTorchsDevice:
         torch = sys.modules.get("torch")
         return Device("cpu") if torch is None else torch.device("cpu")
 
+    def _given(self, value: Any) -> Any:
+        return _as_tensors(value)
+
 
 class _StandInType(type):
     """The type of the classes below. pickle treats them specially, because their module may be
     sentence-transformers' own in another process."""
 
 
-class SentenceTransformer(_OnTorchsDevice, _SentenceTransformer, metaclass=_StandInType):
+class SentenceTransformer(_StandIn, _SentenceTransformer, metaclass=_StandInType):
     """simdformer.SentenceTransformer with tensors as results where sentence-transformers returns them, if
     PyTorch is installed."""
 
-    def _given(self, value: Any) -> Any:
-        return _as_tensors(value)
 
-
-class CrossEncoder(_OnTorchsDevice, _CrossEncoder, metaclass=_StandInType):
+class CrossEncoder(_StandIn, _CrossEncoder, metaclass=_StandInType):
     """simdformer.CrossEncoder, with the same difference."""
 
-    def _given(self, value: Any) -> Any:
-        return _as_tensors(value)
+
+class SparseEncoder(_StandIn, _SparseEncoder, metaclass=_StandInType):
+    """simdformer.SparseEncoder, with the same difference: SparseEmbeddings are sparse tensors."""
 
 
-_CLASSES = {"SentenceTransformer": SentenceTransformer, "CrossEncoder": CrossEncoder}
+class MultiVectorEncoder(_StandIn, _MultiVectorEncoder, metaclass=_StandInType):
+    """simdformer.MultiVectorEncoder, with the same difference."""
+
+
+_CLASSES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (SentenceTransformer, CrossEncoder, SparseEncoder, MultiVectorEncoder)
+}
 for _class in _CLASSES.values():
     _class.__module__ = _NAME
 
@@ -74,7 +91,7 @@ def _class_of(name: str) -> type:
 
 
 def _reduce_class(kind: type) -> Any:
-    """How a class is pickled: the two classes above by simdformer's name, subclasses by their own name."""
+    """How a class is pickled: the classes above by simdformer's name, subclasses by their own name."""
     name = kind.__name__
     return (_class_of, (name,)) if _CLASSES.get(name) is kind else kind.__qualname__
 
@@ -143,8 +160,8 @@ def _stand_in(name: str, spec: ModuleSpec | None, own: dict[str, Any]) -> _Insta
 def as_sentence_transformers() -> ModuleType:
     """Make `import sentence_transformers` give simdformer's classes in this process.
 
-    Call it before importing the libraries that use them. sentence_transformers.SentenceTransformer and
-    CrossEncoder are then subclasses of simdformer's classes with the same results, which libraries
+    Call it before importing the libraries that use them. sentence_transformers.SentenceTransformer,
+    CrossEncoder, SparseEncoder and MultiVectorEncoder are then subclasses of simdformer's classes with the same results, which libraries
     recognize as sentence-transformers models. Other names come from sentence-transformers if it is
     installed, else from simdformer.util.
 
@@ -210,6 +227,10 @@ def _as_tensors(value: Any) -> Any:
         return type(value)(map(_as_tensors, value))
     if isinstance(value, dict):
         return {name: _as_tensors(item) for name, item in value.items()}
-    if isinstance(value, (np.ndarray, np.generic)) and importlib.util.find_spec("torch"):
+    if not importlib.util.find_spec("torch"):
+        return value
+    if isinstance(value, SparseEmbeddings):
+        return value.to_torch()
+    if isinstance(value, (np.ndarray, np.generic)):
         return import_module("torch").from_numpy(np.asarray(value))
     return value

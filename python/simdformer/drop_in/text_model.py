@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +25,8 @@ from simdformer.drop_in.torch_module import TorchModule
 from simdformer.drop_in.transformers_tokenizer import TransformersTokenizer
 from simdformer.folder.loading import LoadedCrossEncoder, LoadedModel
 from simdformer.folder.new_folder import new_file
+from simdformer.folder.settings import Defaults
+from simdformer.text.inputs import merge_prompts
 from simdformer.text.model_output import MAX_BYTES, Layers, LayersAndHeads, OutputRequest
 from simdformer.text.pipeline import Array, TextPipeline
 from simdformer.text.warning import warn_caller
@@ -88,6 +90,18 @@ class TextModel(Saved, TorchModule):
         Only the first call with such a text warns.
         """
         return sum(pipeline.truncated_texts for pipeline in self.pipeline.all())
+
+    def _set_prompts(
+        self,
+        prompts: Mapping[str, str | None] | None,
+        default_prompt_name: str | None,
+        saved: Defaults,
+        always: Sequence[str] = (),
+    ) -> None:
+        """Set the constructor's prompts, or the saved ones. always: as for merge_prompts."""
+        self.prompts = merge_prompts(prompts, saved.prompts, always)
+        self.default_prompt_name = default_prompt_name or saved.default_prompt_name
+        self.resolve_prompt()
 
     def resolve_prompt(
         self, prompt: str | None = None, prompt_name: str | None = None

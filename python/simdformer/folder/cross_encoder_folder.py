@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from simdformer._core import PooledStack
 from simdformer.checkpoint import Checkpoint, naming, read_json, read_optional_json
@@ -30,9 +31,11 @@ from simdformer.models.classification import (
     build_head,
     build_token_head,
     count_labels,
+    find_head,
     head_tensors,
     last_token_head,
     named_head,
+    published_head,
 )
 from simdformer.models.config_fields import non_negative_int
 from simdformer.text.tokenizer_files import read_tokenizer
@@ -65,7 +68,7 @@ class CrossEncoderFolder(TransformerFolder):
     @property
     def head_name(self) -> str | None:
         """The architecture with the classification head."""
-        return named_head(self.config)
+        return named_head(self.config) or published_head(self.config)
 
     def saved_head(self, checkpoint: Checkpoint) -> Mapping[str, Float32]:
         """The tensors of the head, which a quantized folder keeps beside the encoder's.
@@ -247,9 +250,8 @@ def open_cross_encoder(folder: Path, overrides: Overrides = NO_OVERRIDES) -> Any
 
 
 def open_folder(folder: Path) -> AnyFolder:
-    """Open a folder as a cross-encoder if a CrossEncoder saved it, or if config.json names a known
-    classification head and no module follows the Transformer; else as an embedding model. Errors: as for
-    these."""
+    """Open a folder as a cross-encoder if a CrossEncoder saved it, or if it has a known classification head
+    and no module follows the Transformer; else as an embedding model. Errors: as for these."""
     listed = read_modules(folder)
     saved = read_model_type(folder)
     if saved in _OTHER_KINDS:
@@ -258,4 +260,12 @@ def open_folder(folder: Path) -> AnyFolder:
         is_scoring = saved == "CrossEncoder"
         return open_cross_encoder(folder) if is_scoring else ModelFolder(folder)
     config = read_json(read_cross_encoder_module(folder) / "config.json")
-    return ModelFolder(folder) if named_head(config) is None else CrossEncoderFolder(folder)
+    return CrossEncoderFolder(folder) if _has_head(folder, config) else ModelFolder(folder)
+
+
+def _has_head(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether config.json names a known classification head, or the weights have that of the model's code."""
+    if named_head(config) is not None or published_head(config) is None:
+        return named_head(config) is not None
+    with Checkpoint(folder) as checkpoint:
+        return f"{find_head(config).classifier}.weight" in checkpoint

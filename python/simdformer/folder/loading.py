@@ -166,10 +166,7 @@ def load_cross_encoder(
     compute_type: one of COMPUTE_TYPES, for the encoder's linear layers. The head stays in float32.
     """
     model = open_cross_encoder(folder, overrides)
-    compute_type = model.resolve(compute_type)
-    with model.checkpoint() as checkpoint:
-        pool, pad_token_id = model.scores(checkpoint)
-        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
+    compute_type, pool, pad_token_id, encoder, part_types = _load_scoring(model, compute_type)
     return LoadedCrossEncoder(
         model.tokenizer(encoder, pairs=True),
         encoder,
@@ -206,10 +203,7 @@ def load_task(
 ) -> LoadedTask:
     """Load a folder for a pipeline. kind: what opens it. Errors: as load_cross_encoder's."""
     model = kind(folder, overrides)
-    compute_type = model.resolve(compute_type)
-    with model.checkpoint() as checkpoint:
-        pool, pad_token_id = model.scores(checkpoint)
-        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
+    compute_type, pool, pad_token_id, encoder, part_types = _load_scoring(model, compute_type)
     return LoadedTask(
         model.tokenizer(encoder, pairs=True),
         encoder,
@@ -220,6 +214,25 @@ def load_task(
         part_types,
         model.vocabulary(encoder) if isinstance(model, MaskedFolder) else None,
     )
+
+
+class _Scoring(NamedTuple):
+    """Fields of LoadedCrossEncoder."""
+
+    compute_type: str
+    pool: Pool
+    pad_token_id: int | None
+    encoder: nn.TextEncoder
+    part_types: Mapping[str, str]
+
+
+def _load_scoring(model: Any, compute_type: str) -> _Scoring:
+    """Load what computes scores, or rows of tokens. model: an opened folder with `scores`."""
+    compute_type = model.resolve(compute_type)
+    with model.checkpoint() as checkpoint:
+        pool, pad_token_id = model.scores(checkpoint)
+        encoder, part_types = _load_encoder(model, checkpoint, compute_type)
+    return _Scoring(compute_type, pool, pad_token_id, encoder, part_types)
 
 
 def _load_encoder(

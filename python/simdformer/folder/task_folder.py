@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,14 @@ from simdformer.folder.settings import Defaults
 from simdformer.folder.transformer_settings import TransformerSettings
 from simdformer.functional.activations import activate
 from simdformer.int8.reference import Pool
-from simdformer.models.classification import TOKEN_HEADS, build_head
+from simdformer.models.classification import TOKEN_HEADS, build_head, named_head
 from simdformer.models.head_layer import HeadLayer
-from simdformer.models.masked_language_model import BuiltMaskedHead, build_masked_head
+from simdformer.models.masked_language_model import (
+    BuiltMaskedHead,
+    build_masked_head,
+    has_masked_head,
+    masked_head_of,
+)
 
 
 class TokenLayers:
@@ -90,6 +95,14 @@ class TaskFolder(TransformerFolder):
         with naming(self.transformer / "config.json"):
             return TokenLayers(self._layers(checkpoint)), None
 
+    def saved_head(self, checkpoint: Checkpoint) -> Mapping[str, Float32]:
+        """The tensors of the head, which a quantized folder keeps beside the encoder's.
+
+        checkpoint: of which nothing but the head was read.
+        """
+        self.scores(checkpoint)
+        return {name: checkpoint.read(name) for name in sorted(checkpoint.names_read)}
+
     def _layers(self, checkpoint: Checkpoint) -> Sequence[HeadLayer]:  # noqa: ARG002
         return ()
 
@@ -110,6 +123,15 @@ class MaskedFolder(TaskFolder):
         self._head = build_masked_head(self.config, checkpoint)
         return () if self._head.transform is None else [self._head.transform]
 
+    def saved_head(self, checkpoint: Checkpoint) -> Mapping[str, Float32]:
+        """As TaskFolder.saved_head, without the word embeddings and a decoder that is equal to them."""
+        tensors = super().saved_head(checkpoint)
+        shared = masked_head_of(self.config)
+        others = {f"{shared.word}.weight"}
+        if self._head.vocabulary is None:
+            others.add(f"{shared.decoder}.weight")
+        return {name: tensor for name, tensor in tensors.items() if name not in others}
+
     def encoder(self, checkpoint: Checkpoint) -> nn.TextEncoder:
         """Build the encoder. If its word embeddings are the decoder too, they are packed as such."""
         encoder = super().encoder(checkpoint)
@@ -129,3 +151,11 @@ class SequenceFolder(CrossEncoderFolder):
 
     def __init__(self, folder: Path, overrides: Overrides = NO_OVERRIDES) -> None:
         super().__init__(folder, overrides, plain=True)
+
+
+def open_plain(folder: Path, config: Mapping[str, Any]) -> TaskFolder | None:
+    """The folder of a model for tokens that transformers saved; None if config.json names none. Errors: as
+    for these."""
+    if named_head(config, TOKEN_HEADS) is not None:
+        return TokenClassificationFolder(folder)
+    return MaskedFolder(folder) if has_masked_head(config) else None

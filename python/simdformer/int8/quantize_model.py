@@ -19,12 +19,12 @@ from simdformer.folder.cross_encoder_folder import CrossEncoderFolder, open_fold
 from simdformer.folder.model_folder import ModelFolder, TransformerFolder
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
+from simdformer.folder.task_folder import TaskFolder, open_plain
 from simdformer.folder.token_heads import FILES as HEADS
 from simdformer.int8.calibration import MIN_COSINE, QuantizedEncoder, quantize_encoder
 from simdformer.int8.config import CONFIG_FILE
 from simdformer.int8.sample import Sample
 from simdformer.int8.saved import WEIGHTS_FILE, saved_tensors, write_quantized
-from simdformer.models.classification import TOKEN_HEADS, named_head
 from simdformer.text.batching import pack
 from simdformer.text.inputs import pair_list, text_list
 from simdformer.text.reader import TextReader
@@ -161,17 +161,15 @@ def quantize_model(
         raise ValueError(f"{source} is quantized already: see {model.quantization.path}")
     if isinstance(model, ModelFolder) and model.listed.tasks:
         raise ValueError(f"{model.listed.source}: models with a Router cannot be quantized")
-    if named_head(model.config, TOKEN_HEADS) is not None:
-        raise ValueError(
-            f"{source} is a token classification model, whose head would be lost;"
-            ' pipeline(..., compute_type="int8") runs it in int8'
-        )
-    model.resolve("int8")
+    opened: TransformerFolder = model
+    if isinstance(model, ModelFolder) and not os.path.lexists(source / "modules.json"):
+        opened = open_plain(source, model.config) or model
+    opened.resolve("int8")
     if checked and not isinstance(checked[0], str) and not model.reads_pairs:
         raise ValueError(
             f"texts contains pairs, but {source} is not a cross-encoder and reads single texts"
         )
-    return _quantize(model, target, checked, min_cosine)
+    return _quantize(opened, target, checked, min_cosine)
 
 
 def _quantize(
@@ -183,7 +181,8 @@ def _quantize(
     inner = model.transformer.relative_to(model.folder)
     with model.checkpoint() as checkpoint:
         measure = model.measure(checkpoint)
-        head = model.saved_head(checkpoint) if isinstance(model, CrossEncoderFolder) else {}
+        has_head = (CrossEncoderFolder, TaskFolder)
+        head = model.saved_head(checkpoint) if isinstance(model, has_head) else {}
         encoder = model.encoder(checkpoint)
         quantized = quantize_encoder(
             encoder,

@@ -142,9 +142,19 @@ def named_head(config: Mapping[str, Any], heads: Mapping[str, Head] = HEADS) -> 
     return next((name for name in named if isinstance(name, str) and name in heads), None)
 
 
+def published_head(config: Mapping[str, Any]) -> str | None:
+    """The class of a sequence's head in code that was published with a model, if it is known. Models without
+    a head may name one too. jina-reranker-v1 names its head nowhere else."""
+    given = config.get("auto_map")
+    named = given.get("AutoModelForSequenceClassification") if isinstance(given, Mapping) else None
+    name = str(named).rpartition(".")[2]
+    return name if name in HEADS else None
+
+
 def find_head(config: Mapping[str, Any], heads: Mapping[str, Head] = HEADS) -> Head:
-    """The head that config.json's architectures name. Errors: ValueError listing the known ones."""
-    name = named_head(config, heads)
+    """The head that config.json's architectures name, or else auto_map. Errors: ValueError listing the known
+    ones."""
+    name = named_head(config, heads) or (published_head(config) if heads is HEADS else None)
     if name is None:
         raise ValueError(
             f"config.json has architectures={config.get('architectures')!r}, none with a"
@@ -156,10 +166,15 @@ def find_head(config: Mapping[str, Any], heads: Mapping[str, Head] = HEADS) -> H
 
 def count_labels(config: Mapping[str, Any]) -> int:
     """The number of logits. transformers saves only the labels' names, and nothing if there are two
-    labels."""
+    labels. As in sentence-transformers, there is one label if architectures name no head."""
     labels = config.get("id2label")
     if labels is None:
-        return positive_int(config, "num_labels", 2)
+        architectures = config.get("architectures")
+        named = architectures if isinstance(architectures, list) else []
+        is_saved = any(str(name).endswith("Classification") for name in named)
+        return positive_int(
+            config, "num_labels", 2 if is_saved or not published_head(config) else 1
+        )
     if not isinstance(labels, dict) or not labels:
         raise ValueError(f"config.json: id2label must map indices to names, got {labels!r}")
     return len(labels)

@@ -46,6 +46,8 @@ _APPLIED = _words(
     # nomic-embed-text's; they must have the values of the published models
     " causal mlp_fc1_bias mlp_fc2_bias num_experts parallel_block prenorm qkv_proj_bias"
     " rotary_emb_fraction rotary_emb_interleaved rotary_emb_scale_base rotary_scaling_factor use_rms_norm"
+    " expert_choice_router ffn_div moe_every_n_layers moe_normalize_expert_weights moe_top_k norm_mlp"
+    " num_shared_experts"
 )
 
 # Names of labels, tokens and releases; the stored dtype (numbers are converted to float32); initial values
@@ -108,6 +110,11 @@ _NO_EFFECT = [
     "scale_decoder_outputs",
     "layerdrop",
     "mlp_dropout",
+    "model_max_length",
+    "parallel_block_tied_norm",
+    "moe_impl",
+    "moe_resid_pdrop",
+    "router_aux_loss_coef",
     "qa_dropout",
     "reorder_and_upcast_attn",
     "resid_pdrop",

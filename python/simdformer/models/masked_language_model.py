@@ -147,6 +147,15 @@ HEADS: Mapping[str, MaskedHead] = {
     "nomic_bert": _bert("nomic_bert")._replace(
         norm="cls.predictions.transform.layer_norm", activation=("hidden_act", "silu")
     ),
+    # https://huggingface.co/naver/splade-code-06B: the head of the causal language model.
+    "qwen3": MaskedHead(
+        dense="",
+        norm="",
+        decoder="lm_head",
+        word="model.embed_tokens",
+        bias=(),
+        flags=(_ALWAYS, _ALWAYS, ("", False)),
+    ),
     "roberta": _roberta("roberta"),
     "xlm-roberta": _roberta("roberta"),
 }
@@ -159,12 +168,8 @@ def has_masked_head(config: Mapping[str, Any]) -> bool:
     return any(isinstance(name, str) and name.endswith("ForMaskedLM") for name in named)
 
 
-def build_masked_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltMaskedHead:
-    """Build the head, without word embeddings that it shares with the encoder.
-
-    Errors: ValueError for an architecture without a known head, and for tensors that are missing or have
-    another shape.
-    """
+def masked_head_of(config: Mapping[str, Any]) -> MaskedHead:
+    """The head of config.json's model_type. ValueError if it is not known."""
     head = HEADS.get(str(config.get("model_type")))
     if head is None:
         raise ValueError(
@@ -172,7 +177,18 @@ def build_masked_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> Buil
             f" not known; known: {', '.join(HEADS)}"
         )
     if head.not_legacy is not None and not flag(config, "legacy", True):
-        head = head.not_legacy
+        found: MaskedHead = head.not_legacy
+        return found
+    return head
+
+
+def build_masked_head(config: Mapping[str, Any], checkpoint: Checkpoint) -> BuiltMaskedHead:
+    """Build the head, without word embeddings that it shares with the encoder.
+
+    Errors: ValueError for an architecture without a known head, and for tensors that are missing or have
+    another shape.
+    """
+    head = masked_head_of(config)
     hidden = positive_int(config, head.hidden_size)
     sizes = {
         head.hidden_size: hidden,

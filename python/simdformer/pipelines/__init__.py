@@ -78,7 +78,8 @@ def pipeline(
         use_fast; of the others None), and defaults of the arguments of the task's calls:
 
         text-classification: top_k, function_to_apply, truncation, max_length.
-        token-classification: aggregation_strategy, ignore_labels, stride.
+        token-classification: aggregation_strategy, ignore_labels, stride,
+        is_split_into_words, delimiter.
         fill-mask: top_k, targets, tokenizer_kwargs.
         zero-shot-classification: candidate_labels, hypothesis_template, multi_label.
         feature-extraction: truncation, max_length, tokenize_kwargs, return_tensors.
@@ -118,19 +119,18 @@ def pipeline(
         "processor_kwargs": {"use_fast": further.pop("use_fast", True)},
         "trust_remote_code": further.pop("trust_remote_code", None),
     }
-    source = {
-        "cache_folder": cache_folder,
-        "revision": revision,
-        "local_files_only": local_files_only,
-        "token": token,
-    }
-    running = {
-        "compute_type": compute_type,
-        "num_threads": num_threads,
-        "max_batch_tokens": max_batch_tokens,
-        "device": None if device == -1 else device,
-    }
-    request = load_request(model, source, running, loading).found()
+    request = load_request(
+        model,
+        loading,
+        compute_type=compute_type,
+        num_threads=num_threads,
+        max_batch_tokens=max_batch_tokens,
+        device=None if device == -1 else device,
+        cache_folder=cache_folder,
+        revision=revision,
+        local_files_only=local_files_only,
+        token=token,
+    ).found()
     return TASKS[name or folder_task(request.folder)](request, further)
 
 

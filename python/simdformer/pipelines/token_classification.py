@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
 import tokenizers
@@ -20,12 +21,44 @@ from simdformer.text.inputs import as_list, check_known
 from simdformer.text.warning import warn_caller
 
 
+class SplitText(str):
+    """A text joined from words.
+
+    starts: where each word begins.
+    """
+
+    __slots__ = ("starts", "words")
+    words: list[str]
+    starts: list[int]
+
+    @classmethod
+    def of(cls, words: Any, delimiter: str, index: int) -> SplitText:
+        """The text of an input. TypeError if it is not a list of words."""
+        listed = None if isinstance(words, str) else as_list(words)
+        if listed is None or not all(isinstance(word, str) for word in listed):
+            raise TypeError(
+                f"inputs[{index}] must be a list of words with is_split_into_words, got {words!r}"
+            )
+        text = cls(delimiter.join(listed))
+        lengths = [len(word) + len(delimiter) for word in listed]
+        text.words, text.starts = listed, [0, *accumulate(lengths)]
+        return text
+
+
 class CutText(NamedTuple):
     """A text, its tokens, and the positions of the tokens in each piece that the model reads."""
 
     text: str
     encoding: tokenizers.Encoding
     pieces: list[list[int]]
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each token is in the text."""
+        offsets: list[tuple[int, int]] = self.encoding.offsets
+        if not isinstance(self.text, SplitText):
+            return offsets
+        starts = [0 if word is None else self.text.starts[word] for word in self.encoding.word_ids]
+        return [(start + a, start + b) for start, (a, b) in zip(starts, offsets, strict=True)]
 
 
 class CutTexts(NamedTuple):
@@ -47,7 +80,16 @@ class TokenClassificationPipeline(Pipeline):
         "aggregation_strategy": "none",
         "ignore_labels": None,
         "stride": None,
+        "is_split_into_words": False,
+        "delimiter": None,
     }
+
+    def __call__(self, inputs: Any, **arguments: Any) -> Any:
+        """Compute the entities of inputs; see Pipeline. With is_split_into_words, a text is a list of words."""
+        words = None if isinstance(inputs, str) else as_list(inputs)
+        if self._settings(arguments).is_split_into_words and words and isinstance(words[0], str):
+            inputs = [words]
+        return super().__call__(inputs, **arguments)
 
     def _adopt(self, loaded: LoadedTask) -> None:
         self._labels = label_names(loaded.config)
@@ -68,6 +110,8 @@ class TokenClassificationPipeline(Pipeline):
             raise TypeError(f"ignore_labels must be a list of labels, got {ignored!r}")
         if settings.stride is not None:
             self._check_stride(settings)
+        if settings.delimiter is not None and not isinstance(settings.delimiter, str):
+            raise TypeError(f"delimiter must be a str, got {settings.delimiter!r}")
         if strategy in ("first", "average", "max") and not self._knows_words:
             warn_caller(
                 f"aggregation_strategy={strategy!r}: the tokenizer does not mark where words"
@@ -92,7 +136,12 @@ class TokenClassificationPipeline(Pipeline):
         return tokenizer.max_seq_length - tokenizer.backend.num_special_tokens_to_add(False)
 
     def _results(self, items: list[Any], settings: Any, first: int) -> Iterator[Any]:
-        texts = self._texts(items, first)
+        texts: list[str] = []
+        if settings.is_split_into_words:
+            delimiter = " " if settings.delimiter is None else settings.delimiter
+            texts += [SplitText.of(words, delimiter, i) for i, words in enumerate(items, first)]
+        else:
+            texts += self._texts(items, first)
         for part in self._tokenized(texts, partial(self._cut, stride=settings.stride), first):
             owners = [i for i, cut in enumerate(part.texts, first) for _ in cut.pieces]
             rows = self._token_rows(part, owners)
@@ -105,9 +154,13 @@ class TokenClassificationPipeline(Pipeline):
         tokenizer, room = self.pipeline.tokenizer, self._room()
         from_left = tokenizer.truncation_side == "left"
         cuts, num_truncated = [], 0
-        for text, encoding in zip(
-            texts, tokenizer.encodings(texts, add_special_tokens=True), strict=True
-        ):
+        split = [text.words for text in texts if isinstance(text, SplitText)]
+        encodings = (
+            tokenizer.encodings_of_words(split)
+            if split
+            else tokenizer.encodings(texts, add_special_tokens=True)
+        )
+        for text, encoding in zip(texts, encodings, strict=True):
             length = len(encoding)
             own = [i for i, owner in enumerate(encoding.sequence_ids) if owner is not None]
             first, last = (own[0], own[-1]) if own else (length, length)
@@ -134,7 +187,7 @@ class TokenClassificationPipeline(Pipeline):
     def _tokens(self, cut: CutText, piece: list[int], scores: Float32) -> Iterator[Token]:
         """The tokens of a piece, without special tokens."""
         encoding, text = cut.encoding, cut.text
-        special, offsets = encoding.special_tokens_mask, encoding.offsets
+        special, offsets = encoding.special_tokens_mask, cut.offsets()
         for index, (place, row) in enumerate(zip(piece, scores, strict=True)):
             if special[place]:
                 continue

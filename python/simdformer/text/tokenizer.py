@@ -191,6 +191,11 @@ class Tokenizer:
         options = {"pairs": False, "add_special_tokens": add_special_tokens}
         return self.with_options(self._max_seq_length, **options)._encode_all(texts, offsets=True)
 
+    def encodings_of_words(self, texts: Sequence[Sequence[str]]) -> list[tokenizers.Encoding]:
+        """The same for texts that are split into words, with special tokens. The offsets count from the
+        beginning of each word."""
+        return [self._tokenizer.encode(list(words), is_pretokenized=True) for words in texts]
+
     def _encode_all(
         self, texts: Sequence[str] | Sequence[Pair], *, offsets: bool = False
     ) -> Sequence[tokenizers.Encoding]:
