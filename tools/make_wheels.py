@@ -20,6 +20,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from compress_wheel import compress
+
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 1_500_000  # size of a wheel in bytes
 VERSION = f"{sys.version_info.major}{sys.version_info.minor}"
@@ -152,24 +154,11 @@ def build(name: str, folder: Path) -> Path:
         SETUPTOOLS_EXT_SUFFIX=platform.suffix,
     )
     (wheel,) = raw.glob("*.whl")
-    if "musl" in name:
-        name_musl(wheel, f"libc.musl-{platform.processor}.so.1")
     (tagged,) = retag(wheel, platform.tag)
+    compress(tagged)
     target = folder / tagged.name
     tagged.replace(target)
     return target
-
-
-def name_musl(wheel: Path, library: str) -> None:
-    """zig's musl is called libc.so; on musllinux it has the name used by Alpine."""
-    unpacked = wheel.parent / "unpacked"
-    run(sys.executable, "-m", "wheel", "unpack", wheel, "--dest", unpacked)
-    (root,) = unpacked.iterdir()
-    (core,) = root.rglob("_core*.so")
-    run("patchelf", "--replace-needed", "libc.so", library, core)
-    wheel.unlink()
-    run(sys.executable, "-m", "wheel", "pack", root, "--dest-dir", wheel.parent)
-    shutil.rmtree(unpacked)
 
 
 def retag(wheel: Path, tag: str) -> list[Path]:
