@@ -140,15 +140,22 @@ def test_isa_object_uses_its_int8_products_and_no_level_below_does(objects, leve
     assert not found & set(LEVELS[: LEVELS.index(level)]) - {"avx2_vnni"}
 
 
+def largest_tile(listing):
+    """(rows, vectors) of the largest float32 tile with a function of its own."""
+    tiles = re.findall(
+        r"^[0-9a-f]+ <[^\n]*micro_kernel<(\d+)ul, (\d+)ul, float>\(", listing, re.MULTILINE
+    )
+    return max(
+        ((int(rows), int(vectors)) for rows, vectors in tiles), key=lambda tile: tile[0] * tile[1]
+    )
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_gemm_loop_keeps_its_tile_in_registers(objects, level):
     # A spilled accumulator costs a load and a store per step: a third of the speed, without any error.
-    if level not in _core.available_isas():
-        pytest.skip(f"this CPU has no {level}, whose table says how large its tile is")
-    mr, nr = _core.KernelTable(level).gemm_tile
-    vectors = nr // _core.KernelTable(level).lanes
     multiply = "mulps" if level == "generic" else "vfmadd"
     listing = run("objdump", "-d", "--no-show-raw-insn", "--demangle", objects[f"isa/{level}"])
+    mr, vectors = largest_tile(listing)
     kernel = f"micro_kernel<{mr}ul, {vectors}ul, float>"
     # The function itself: callers also contain its name, and clang places some of them before it.
     head = re.compile(rf"^[0-9a-f]+ <[^\n]*{re.escape(kernel)}\([^\n]*>:$", re.MULTILINE)
@@ -162,6 +169,14 @@ def test_gemm_loop_keeps_its_tile_in_registers(objects, level):
     on_stack = re.compile(r"\(%r[sb]p")
     spills = [code for loop in loops for code in loop if on_stack.search(code[1])]
     assert [code for code in spills if "mm" in code[1]] == []
+
+
+@pytest.mark.parametrize("level", _core.available_isas())
+def test_the_largest_tile_is_the_one_in_the_table(objects, level):
+    listing = run("objdump", "-d", "--no-show-raw-insn", "--demangle", objects[f"isa/{level}"])
+    mr, vectors = largest_tile(listing)
+    table = _core.KernelTable(level)
+    assert table.gemm_tile == (mr, vectors * table.lanes)
 
 
 def test_extension_has_no_avx_beyond_that_of_its_objects(objects):
