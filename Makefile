@@ -46,7 +46,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: coverage help demo dev docs library test fuzz soak test-openmp test-arm64 test-arm64-dot level slow pages parity stores ray image bench lint sanitize tsan clean
+.PHONY: coverage help demo dev docs library test fuzz soak test-openmp test-clang test-arm64 test-arm64-dot level slow pages parity stores ray image bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,23 @@ test-openmp:  ## Run OPENMP_TESTS (threads, forks, packing) with OpenMP (in .ven
 $(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/openmp -C cmake.define.SIMDFORMER_THREADS=openmp \
 	  -C cmake.define.SIMDFORMER_WERROR=ON . --group test
+	@touch $@
+
+# The wheels' compiler. Without it, a change of the kernels could be fast with gcc alone.
+CLANG_BUILD := build/clang
+CLANG_SYMBOLS_x86_64 = SIMDFORMER_BUILD_DIR=$(CLANG_BUILD) $(BIN)/python -m pytest tests/project/test_symbols.py
+CLANG_SYMBOLS_aarch64 = SIMDFORMER_ARM64_BUILD_DIR=$(CLANG_BUILD) $(BIN)/python -m pytest tests/project/test_symbols_arm64.py
+test-clang: VENV := .venv-clang
+test-clang:  ## Build with the clang of the wheels (in .venv-clang) and test its objects and kernels (Linux)
+	$(MAKE) VENV=$(VENV) $(STAMPS)/clang
+	$(CLANG_SYMBOLS_$(shell uname -m))
+	$(PYTEST) $(QUICK) tests/kernels
+
+$(STAMPS)/clang: $(STAMPS)/venv $(SOURCES)
+	$(PIP) install ziglang==0.17.1
+	CXX=$(CURDIR)/tools/zigcxx ZIG_TARGET=$(shell uname -m)-linux-gnu.2.17 \
+	  ZIG="$$($(BIN)/python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).parent / "zig")')" \
+	  $(PIP) install -C build-dir=$(CLANG_BUILD) $(NO_LTO) -C cmake.define.SIMDFORMER_WERROR=ON . --group test
 	@touch $@
 
 test-arm64: $(STAMPS)/group-test  ## Cross-compile for AArch64 and test each level there under qemu (Debian; installs both)
@@ -213,6 +230,7 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types, docstrings, spelling a
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python tools/check_docstrings.py
 	$(BIN)/codespell
+	$(BIN)/repo-review .
 
 # A rehearsal of .github/workflows/wheels.yml, which builds releases. Without isolation: one cmake for all.
 WHEELS := build/wheelhouse
@@ -272,4 +290,4 @@ $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
 	@touch $@
 
 clean:  ## Remove .venv and everything built
-	rm -rf $(VENV) .venv-coverage .venv-dev .venv-openmp .venv-sanitize .venv-tsan .venv-wheels build
+	rm -rf $(VENV) .venv-clang .venv-coverage .venv-dev .venv-openmp .venv-sanitize .venv-tsan .venv-wheels build

@@ -71,7 +71,7 @@ void pack_values(size_t capacity, size_t value_dim, size_t begin, size_t end, co
     for (size_t j = begin; j < end; ++j, dst += padded) {
       const float* src = v + (j - begin) * ldv + column;
       size_t c = 0;
-      for (; c + kLanes <= width; c += kLanes) VecF32::load(src + c).store(dst + c);
+      for (; SIMDFORMER_FITS(c, kLanes, width); c += kLanes) VecF32::load(src + c).store(dst + c);
       if (c < padded) VecF32::load(src + c, width - c).store(dst + c);
     }
   }

@@ -25,7 +25,7 @@ float largest_magnitude(size_t rows, size_t cols, const float* x, size_t ldx) {
   VecI32 odd = VecI32::zero();
   for (size_t i = 0; i < rows; ++i, x += ldx) {
     size_t j = 0;
-    for (; j + 2 * kLanes <= cols; j += 2 * kLanes) {
+    for (; SIMDFORMER_FITS(j, 2 * kLanes, cols); j += 2 * kLanes) {
       even = max(as_ints(abs(VecF32::load(x + j))), even);
       odd = max(as_ints(abs(VecF32::load(x + j + kLanes))), odd);
     }

@@ -22,7 +22,9 @@ SIMDFORMER_INLINE int32_t max_score(size_t n, const float* scores) {
   const VecI32 lowest = broadcast_int(INT32_MIN);
   VecI32 largest = lowest;
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) largest = max(as_ints(VecF32::load(scores + i)), largest);
+  for (; SIMDFORMER_FITS(i, kLanes, n); i += kLanes) {
+    largest = max(as_ints(VecF32::load(scores + i)), largest);
+  }
   if (i < n) {
     const VecF32 v = select_first(n - i, VecF32::load(scores + i), as_floats(lowest));
     largest = max(as_ints(v), largest);

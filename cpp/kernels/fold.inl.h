@@ -20,7 +20,7 @@ SIMDFORMER_INLINE void fold_each(const FoldArgs& args, Op op) {
   for (size_t r = 0; r < args.rows; ++r) {
     const float* x = args.x + r * args.ldx;
     size_t i = 0;
-    for (; i + kLanes <= args.cols; i += kLanes) {
+    for (; SIMDFORMER_FITS(i, kLanes, args.cols); i += kLanes) {
       VecF32 v = VecF32::load(x + i);
       if (args.bias) v = v + VecF32::load(args.bias + i);
       op(VecF32::load(args.y + i), v).store(args.y + i);

@@ -23,7 +23,7 @@ SIMDFORMER_INLINE void layer_norm_row(const LayerNormArgs& a, const float* x, fl
     return fma((v - mean_v) * rstd, weight, bias);
   };
   size_t i = 0;
-  for (; i + kLanes <= a.cols; i += kLanes) {
+  for (; SIMDFORMER_FITS(i, kLanes, a.cols); i += kLanes) {
     const VecF32 bias = a.bias ? VecF32::load(a.bias + i) : VecF32::zero();
     normalize(VecF32::load(x + i), VecF32::load(a.weight + i), bias).store(y + i);
   }

@@ -45,7 +45,7 @@ void column_moments(size_t rows, size_t cols, const float* x, size_t ldx, float*
 
 SIMDFORMER_INLINE void norm_columns_row(const NormColumnsArgs& a, const float* x, float* y) {
   size_t j = 0;
-  for (; j + kLanes <= a.cols; j += kLanes) {
+  for (; SIMDFORMER_FITS(j, kLanes, a.cols); j += kLanes) {
     const VecF32 d = VecF32::load(x + j) - VecF32::load(a.mean + j);
     fma(d, VecF32::load(a.scale + j), VecF32::load(a.shift + j)).store(y + j);
   }

@@ -26,7 +26,7 @@ template <bool Masked, typename Take>
 SIMDFORMER_INLINE void for_each_value(size_t n, const float* x, const float* kept, VecF32 rest,
                                       const Take& take) {
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
+  for (; SIMDFORMER_FITS(i, kLanes, n); i += kLanes) {
     const VecF32 v = VecF32::load(x + i);
     take(Masked ? v * VecF32::load(kept + i) : v);
   }
@@ -82,7 +82,7 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
   const VecF32 inverse = VecF32::broadcast(inverse_step);
   VecF32 code[4];
   size_t i = 0;
-  for (; i + kStep <= n; i += kStep) {
+  for (; SIMDFORMER_FITS(i, kStep, n); i += kStep) {
     SIMDFORMER_UNROLL
     for (size_t j = 0; j < 4; ++j) {
       code[j] = (VecF32::load(x + i + j * kLanes) - least_v) * inverse;

@@ -13,7 +13,7 @@ SIMDFORMER_INLINE void rms_norm_row(const RmsNormArgs& a, const float* x, float*
       sum_row(a.cols, x, [](VecF32 v) { return v * v; }) / static_cast<float>(a.cols);
   const VecF32 rrms = VecF32::broadcast(1.0f) / sqrt(VecF32::broadcast(mean + a.eps));
   size_t i = 0;
-  for (; i + kLanes <= a.cols; i += kLanes) {
+  for (; SIMDFORMER_FITS(i, kLanes, a.cols); i += kLanes) {
     (VecF32::load(x + i) * rrms * VecF32::load(a.weight + i)).store(y + i);
   }
   if (i < a.cols) {

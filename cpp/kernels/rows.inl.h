@@ -24,7 +24,7 @@ SIMDFORMER_INLINE VecF32 load_first(const float* x, size_t n) {
 template <typename Op>
 SIMDFORMER_INLINE void map_row(size_t n, const float* x, float* y, Op op) {
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) op(VecF32::load(x + i)).store(y + i);
+  for (; SIMDFORMER_FITS(i, kLanes, n); i += kLanes) op(VecF32::load(x + i)).store(y + i);
   if (i < n) op(VecF32::load(x + i, n - i)).store(y + i, n - i);
 }
 
@@ -32,7 +32,9 @@ SIMDFORMER_INLINE void map_row(size_t n, const float* x, float* y, Op op) {
 template <typename Op>
 SIMDFORMER_INLINE void update_row(size_t n, const float* x, float* y, Op op) {
   size_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) op(VecF32::load(y + i), VecF32::load(x + i)).store(y + i);
+  for (; SIMDFORMER_FITS(i, kLanes, n); i += kLanes) {
+    op(VecF32::load(y + i), VecF32::load(x + i)).store(y + i);
+  }
   if (i < n) op(VecF32::load(y + i, n - i), VecF32::load(x + i, n - i)).store(y + i, n - i);
 }
 
@@ -44,13 +46,13 @@ SIMDFORMER_INLINE float sum_row(size_t n, const float* x, Op op) {
   VecF32 s2 = s0;
   VecF32 s3 = s0;
   size_t i = 0;
-  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+  for (; SIMDFORMER_FITS(i, 4 * kLanes, n); i += 4 * kLanes) {
     s0 = s0 + op(VecF32::load(x + i));
     s1 = s1 + op(VecF32::load(x + i + kLanes));
     s2 = s2 + op(VecF32::load(x + i + 2 * kLanes));
     s3 = s3 + op(VecF32::load(x + i + 3 * kLanes));
   }
-  for (; i + kLanes <= n; i += kLanes) s0 = s0 + op(VecF32::load(x + i));
+  for (; SIMDFORMER_FITS(i, kLanes, n); i += kLanes) s0 = s0 + op(VecF32::load(x + i));
   if (i < n) s1 = s1 + select_first(n - i, op(VecF32::load(x + i, n - i)), VecF32::zero());
   return reduce_add((s0 + s1) + (s2 + s3));
 }

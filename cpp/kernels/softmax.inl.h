@@ -17,11 +17,11 @@ SIMDFORMER_INLINE float max_row(size_t n, const float* x) {
   VecF32 m0 = lowest;
   VecF32 m1 = lowest;
   size_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+  for (; SIMDFORMER_FITS(i, 2 * kLanes, n); i += 2 * kLanes) {
     m0 = max(VecF32::load(x + i), m0);
     m1 = max(VecF32::load(x + i + kLanes), m1);
   }
-  for (; i + kLanes <= n; i += kLanes) m0 = max(VecF32::load(x + i), m0);
+  for (; SIMDFORMER_FITS(i, kLanes, n); i += kLanes) m0 = max(VecF32::load(x + i), m0);
   if (i < n) m1 = max(select_first(n - i, VecF32::load(x + i, n - i), lowest), m1);
   return reduce_max(max(m0, m1));
 }
@@ -48,7 +48,7 @@ SIMDFORMER_INLINE float exp_row_sum(size_t n, float scale, float max_value, cons
     sum = sum + select_first(n - i, e, VecF32::zero());
   };
   size_t i = 0;
-  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+  for (; SIMDFORMER_FITS(i, 2 * kLanes, n); i += 2 * kLanes) {
     whole(i, even);
     whole(i + kLanes, odd);
   }

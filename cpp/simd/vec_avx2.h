@@ -26,7 +26,14 @@ struct VecF32 {
   }
 
   static SIMDFORMER_INLINE VecF32 zero() { return {_mm256_setzero_ps()}; }
-  static SIMDFORMER_INLINE VecF32 broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static SIMDFORMER_INLINE VecF32 broadcast(float x) {
+    VecF32 v{_mm256_set1_ps(x)};
+#ifdef __clang__
+    // clang would load a constant with an instruction of its own in each turn of a loop.
+    if (__builtin_constant_p(x)) asm("" : "+x"(v.raw));
+#endif
+    return v;
+  }
   static SIMDFORMER_INLINE VecF32 load(const float* p) { return {_mm256_loadu_ps(p)}; }
   // Reads p[0, n), n <= kLanes. The other lanes are 0.
   static SIMDFORMER_INLINE VecF32 load(const float* p, size_t n) {

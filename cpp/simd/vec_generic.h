@@ -154,7 +154,11 @@ SIMDFORMER_INLINE VecI32 dot_u8s8(VecI32 acc, VecI32 a, VecI32 b) {
   F32x4 sum{};
   SIMDFORMER_UNROLL
   for (int32_t byte = 0; byte < 4; ++byte) {
-    const I32x4 x = (a.raw >> (8 * byte)) & 0xFF;
+    I32x4 x = (a.raw >> (8 * byte)) & 0xFF;
+#if defined(__clang__) && defined(__x86_64__)
+    // clang would convert it as an unsigned number, for which SSE2 has no instruction.
+    asm("" : "+x"(x));
+#endif
     const I32x4 y = (b.raw << (24 - 8 * byte)) >> 24;
     sum += __builtin_convertvector(x, F32x4) * __builtin_convertvector(y, F32x4);
   }
