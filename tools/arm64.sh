@@ -53,8 +53,8 @@ compile() {
     -DPython_INCLUDE_DIR="$root/usr/include/$python" -DPYTHON_MODULE_EXTENSION=".cpython-${version/./}-aarch64-linux-gnu.so" \
     -DPYTHON_MODULE_DEBUG_POSTFIX= -DPYTHON_IS_DEBUG=0
   "$venv/bin/ninja" -C "$here/cmake"
-  rm -rf "$site/simdformer"
-  cp -r python/simdformer "$site/simdformer"
+  rm -rf "$site/simdformer" "$site/simdformer_command"
+  cp -r python/simdformer python/simdformer_command "$site/"
   rm -f "$site"/simdformer/_core*.so
   cp "$here"/cmake/cpp/_core*.so "$site/simdformer/"
 }

@@ -159,6 +159,18 @@ def test_an_unreadable_input_gives_one_line_with_its_name(tmp_path, capsys, name
     assert not (tmp_path / "out.npy").exists()
 
 
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_two_columns_of_the_name_are_refused(tmp_path, capsys, name):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    if name.endswith("parquet"):
+        pq.write_table(table, tmp_path / name)
+    else:
+        with pa.ipc.new_file(tmp_path / name, table.schema) as file:
+            file.write_table(table)
+    assert embed(tmp_path / name, out=tmp_path / "out.npy") == 1
+    assert '2 columns have the name "text"' in capsys.readouterr().err
+
+
 def test_a_pattern_without_a_file_is_an_error(tmp_path, capsys):
     assert embed(tmp_path / "*.txt", out=tmp_path / "out.npy") == 1
     assert "no file matches" in capsys.readouterr().err

@@ -70,6 +70,15 @@ def test_a_failure_is_one_line(tmp_path, monkeypatch, capsys, arguments):
     assert said.count("\n") == 1
 
 
+def test_a_deleted_working_directory_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["embed", str(tmp_path / "a.txt"), "-o", "a.npy"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("simdformer: error: ")
+
+
 def test_memory_that_runs_out_is_one_line(monkeypatch, capsys):
     def run(_name):
         raise MemoryError("of 8 GB")
@@ -135,7 +144,7 @@ def test_a_shell_completes_a_command_by_the_documented_setup(tmp_path, shell):
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
     (tmp_path / "simdformer").write_text(
-        f"#!{sys.executable}\nfrom simdformer.cli import entry_point\nentry_point()\n"
+        f"#!{sys.executable}\nfrom simdformer_command import entry_point\nentry_point()\n"
     )
     (tmp_path / "simdformer").chmod(0o755)
     environment = {

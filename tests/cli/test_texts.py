@@ -113,6 +113,7 @@ def test_csv_takes_a_field_of_a_megabyte(tmp_path):
             'line 1: field "text" is not Unicode text: lone surrogate \\ud800 at character 1',
         ),
         ("csv", "a,b\n1,2\n", 'line 1: no column "text" (there: "a", "b"); use --field'),
+        ("csv", "text,a,text\n1,2,3\n", 'line 1: 2 columns have the name "text"'),
         ("csv", "a,text\n1,2\n\n3\n", "line 4: expected 2 columns, got 1"),
         ("csv", 'text\n"open\n', "line 2: not valid CSV: a quote opens here"),
         ("csv", 'text\nfine\n"open\nmore\nand more\n', "line 3: not valid CSV: a quote opens here"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import os
 import signal
 import subprocess
@@ -92,6 +93,19 @@ def test_vectors_of_two_actors_have_the_bits_of_encode(ray, expected, blocks):
     table = embedded(ray, dataset(ray, blocks=blocks))
     assert_same_bits(matrix(table), expected)
     assert table.sort_by("key")["text"].to_pylist() == TEXTS
+
+
+@pytest.mark.usefixtures("ray")
+def test_the_example_of_the_docstring_runs(monkeypatch, tmp_path):
+    import simdformer.ray
+
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(simdformer.ray.embed, globs={})
+    assert doctest.DocTestRunner().run(example).failed == 0
+    texts = ["A cat.", "A kitten."]
+    table = pq.read_table(tmp_path / "vectors").sort_by("text")
+    assert table["text"].to_pylist() == texts
+    assert_same_bits(matrix(table), SentenceTransformer("all-MiniLM-L6-v2").encode(texts))
 
 
 def test_all_actors_run_at_the_requested_level(ray, tmp_path):

@@ -77,6 +77,15 @@ def test_an_unknown_level_is_an_import_error_that_lists_both(name):
     assert ", ".join(_core.available_isas()) in error
 
 
+def test_the_command_reports_an_unknown_level_in_one_line():
+    code = "from simdformer_command import entry_point; entry_point()"
+    done = run_python(code, SIMDFORMER_ISA="sse9")
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("simdformer: error: SIMDFORMER_ISA: ")
+    assert "'sse9'" in error
+
+
 def test_a_selected_level_is_used_from_then_on(active_isa):
     assert _core.active_isa() == active_isa
 

@@ -11,7 +11,8 @@ import pytest
 from tests.support.model_fixtures import write_cross_encoder
 from tools.check_docstrings import MODULES, public_objects
 
-# Those of simdformer.explain are tested in tests/explain/test_minilm.py; that of simdformer.ray needs a cluster.
+# Those of simdformer.explain are tested in tests/explain/test_minilm.py; that of simdformer.ray in
+# tests/cluster/test_ray.py.
 QUICK = [name for name in MODULES if name not in ("simdformer.explain", "simdformer.ray")]
 
 

@@ -254,8 +254,9 @@ def test_a_request_that_waits_twice_as_long_as_expected_is_refused():
     assert run(script)[0] == (0, 0)
 
 
-def test_a_long_request_gets_half_of_the_passes(monkeypatch):
+def test_a_long_request_gets_half_of_the_passes_when_it_is_late(monkeypatch):
     monkeypatch.setattr(passes, "PASS_CHARACTERS", 1)
+    monkeypatch.setattr(passes, "PATIENCE_SECONDS", -1)
 
     async def script(queue, model):
         futures = [queue.submit(model, ["long"] * 4)]
@@ -267,6 +268,50 @@ def test_a_long_request_gets_half_of_the_passes(monkeypatch):
     firsts = [items[0] for _, items in model.passes[1:]]
     assert firsts[:8].count("long") == 4
     assert firsts[:2] != ["long", "long"] or firsts[2:4] != ["long", "long"]
+
+
+def test_short_requests_pass_a_long_one_that_is_not_late(monkeypatch):
+    monkeypatch.setattr(passes, "PATIENCE_SECONDS", 60)
+    long = "a" * passes.SHORT_CHARACTERS
+
+    async def script(queue, model):
+        futures = [queue.submit(model, [text]) for text in (long, "b", long, "c")]
+        model.go_on.set()
+        await asyncio.gather(*futures)
+
+    _, model = run(script)
+    assert [items for _, items in model.passes[1:]] == [["b", "c"], [long, long]]
+
+
+def test_a_late_request_is_computed_with_all_others_in_their_order(monkeypatch):
+    monkeypatch.setattr(passes, "PATIENCE_SECONDS", -1)
+    long = "a" * passes.SHORT_CHARACTERS
+
+    async def script(queue, model):
+        queue._late_next = False
+        futures = [queue.submit(model, [text]) for text in (long, "b", long, "c")]
+        model.go_on.set()
+        await asyncio.gather(*futures)
+
+    _, model = run(script)
+    assert [items for _, items in model.passes[1:]] == [[long, "b", long, "c"]]
+
+
+def test_a_pass_takes_about_a_given_time_and_a_late_one_four_times_as_long(monkeypatch):
+    """A character takes 20 us, so 2,500 characters take 50 ms."""
+    text = "a" * (100 - passes.ITEM_CHARACTERS)
+
+    async def script(queue, model):
+        queue._seconds[model] = 2e-5
+        future = queue.submit(model, [text] * 200)
+        queue._late_next = True  # the last pass
+        monkeypatch.setattr(passes, "PATIENCE_SECONDS", -1)
+        monkeypatch.setattr(queue, "_measure", lambda *_: None)
+        model.go_on.set()
+        await future
+
+    _, model = run(script, max_queue=240)
+    assert [len(items) for _, items in model.passes[1:]] == [25, 100, 25, 50]
 
 
 def test_stopping_finishes_the_pass_and_refuses_the_rest():

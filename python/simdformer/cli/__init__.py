@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-# PYTHON_ARGCOMPLETE_OK
 """The `simdformer` command: embed, search, rerank and classify texts, explain
 vectors, inspect, quantize, export and serve models.
 
@@ -132,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stopped_by(error.__cause__)
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+    except OSError as error:  # such as a working directory that was deleted
+        say(f"error: {one_line(error)}")
+        return EXIT_FAILURE
     except MemoryError as error:
         say(f"error: out of memory{': ' if str(error) else ''}{one_line(error)}")
         return EXIT_FAILURE

@@ -11,7 +11,7 @@ from simdformer.cli.opening import is_uri, pyarrow, reason
 from simdformer.cli.records import Columns, Fields, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     import numpy as np
@@ -51,10 +51,7 @@ class ArrowSource:
             self._batches, names = self._open_batches(kind)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise CliError(f"cannot read {path}: {reason(error)}") from error
-        for name in fields.needed:
-            if name not in names:
-                present = ", ".join(f'"{each}"' for each in names[:20]) or "none"
-                raise CliError(f'{path}: no column "{name}" (there: {present}); use --field')
+        _check_columns(path, fields.needed, names)
 
     def _open_batches(self, kind: str) -> tuple[Iterator[Any], list[str]]:
         if kind == "parquet":
@@ -126,12 +123,19 @@ def open_vectors(path: str, columns: Sequence[str]) -> tuple[dict[str, Any], Any
         manifest = json.loads((parquet.schema_arrow.metadata or {}).get(_MANIFEST, b"{}"))
     except (OSError, ValueError) as error:
         raise CliError(f"cannot read {path}: {reason(error)}") from error
-    names = parquet.schema_arrow.names
+    _check_columns(path, columns, parquet.schema_arrow.names)
+    return manifest, parquet
+
+
+def _check_columns(path: str, columns: Iterable[str], names: list[str]) -> None:
+    """CliError unless each of the columns is one of the names, once."""
     for name in columns:
-        if name not in names:
+        count = names.count(name)
+        if not count:
             present = ", ".join(f'"{each}"' for each in names[:20]) or "none"
             raise CliError(f'{path}: no column "{name}" (there: {present}); use --field')
-    return manifest, parquet
+        if count > 1:
+            raise CliError(f'{path}: {count} columns have the name "{name}"')
 
 
 def read_vectors(

@@ -47,7 +47,9 @@ def add_parser(commands: SubParsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model_arguments(parser)
-    _add_server_arguments(parser.add_argument_group("server"))
+    group = parser.add_argument_group("server")
+    _add_access_arguments(group)
+    _add_limit_arguments(group)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -74,7 +76,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_execution_arguments(group)
 
 
-def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
+def _add_access_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--host",
         default="127.0.0.1",
@@ -88,6 +90,21 @@ def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="P",
         help="port, 0 for any free one (default: %(default)s)",
     )
+    group.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"bearer token that requests must send (default: {API_KEY_VARIABLE}, else none)",
+    )
+    group.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin send requests, * for all; may be repeated (default: none)",
+    )
+
+
+def _add_limit_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-queue",
         type=positive_int,
@@ -122,18 +139,6 @@ def _add_server_arguments(group: argparse._ArgumentGroup) -> None:
         default=2048,
         metavar="N",
         help="texts per request (default: %(default)s)",
-    )
-    group.add_argument(
-        "--api-key",
-        metavar="KEY",
-        help=f"bearer token that requests must send (default: {API_KEY_VARIABLE}, else none)",
-    )
-    group.add_argument(
-        "--cors-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let web pages of this origin send requests, * for all; may be repeated (default: none)",
     )
 
 

@@ -113,6 +113,8 @@ class TextSource:
             for name in self._fields.needed:
                 if name not in header:
                     self._fail(_no_such_field(name, header, "column"))
+                if header.count(name) > 1:
+                    self._fail(f'{header.count(name)} columns have the name "{name}"')
             start = self._line + 1
             for row in rows:
                 if row and len(row) != len(header):

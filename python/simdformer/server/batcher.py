@@ -60,7 +60,7 @@ class Batcher:
         self._next_sizes: dict[Runner, int] = {}  # the sum of next_size of the waiting jobs
         self._seconds: dict[Runner, float] = {}  # per character
         self._running: list[Share] = []
-        self._oldest_first = False
+        self._late_next = False
         self._stopped = False
         self._work: queue.SimpleQueue[Pass | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -169,37 +169,51 @@ class Batcher:
             self._thread.start()
         self._work.put(Pass(self._running, asyncio.get_running_loop(), self._end_pass))
 
-    def _take(self) -> list[Share]:
-        """The work of a pass: the first job, and as much as fits of the jobs that can be computed with it.
+    def _next_late(self) -> Job | None:
+        """The oldest job for every other pass if it is late, so that it gets half of the passes."""
+        oldest = min(self._queue, key=lambda job: job.arrival)
+        late = asyncio.get_running_loop().time() - oldest.arrival > passes.PATIENCE_SECONDS
+        self._late_next = late and not self._late_next
+        return oldest if self._late_next else None
 
-        In every other pass the oldest job is first, so a long job gets half of the time.
-        """
-        first = self._queue[0]
-        if self._oldest_first:
-            first = min(self._queue, key=lambda job: job.arrival)
-        self._oldest_first = not self._oldest_first
+    def _room(self, runner: Runner, seconds: float) -> int:
+        """The number of characters that a model computes in this time, within the limits of a pass."""
+        speed = self._seconds.get(runner, 0)
+        room = int(seconds / speed) if speed else passes.PASS_CHARACTERS
+        return min(max(room, passes.LEAST_PASS_CHARACTERS), passes.PASS_CHARACTERS)
+
+    def _take(self) -> list[Share]:
+        """The work of a pass: short jobs, else long ones; in every other pass, while a job is late, that job
+        and any others in their order. All can be computed together."""
+        first, seconds, mixed = self._next_late(), passes.LATE_PASS_SECONDS, True
+        if first is None:
+            first = next((job for job in self._queue if job.short), self._queue[0])
+            seconds, mixed = passes.PASS_SECONDS, False
+        room = self._room(first.runner, seconds)
         shares: list[Share] = []
-        room = passes.PASS_CHARACTERS
         for job in (first, *self._queue):
             if room <= 0:
                 break
-            if (job.runner, job.group) != (first.runner, first.group) or (shares and job is first):
+            fits = (job.runner, job.group) == (first.runner, first.group)
+            if not fits or (shares and job is first) or not (mixed or job.short == first.short):
                 continue
             stop = job.taken
             while stop < len(job.items) and room > 0:
                 room -= job.sizes[stop]
                 stop += 1
             shares.append(Share(job, job.taken, stop))
+        self._begin(shares)
+        return shares
+
+    def _begin(self, shares: Sequence[Share]) -> None:
+        """Take shares from the queue. The rest of a job goes to the end, so that others do not wait for all of it."""
         self._leave([share.job for share in shares])
         for share in shares:
             share.job.taken = share.stop
             share.job.size_left -= share.size
             self._num_waiting -= share.stop - share.start
-            if (
-                share.job.num_left
-            ):  # moved to the end of the queue, so that others do not wait for a whole long request
+            if share.job.num_left:
                 self._enqueue(share.job)
-        return shares
 
     def _end_pass(self, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Handle the report of the thread: one outcome per share of the pass, and the time."""
@@ -217,5 +231,8 @@ class Batcher:
             self._seconds[runner] = 0  # not the first pass: it starts threads, and caches are cold
             return
         mean = self._seconds[runner] or seconds / size
-        weight = max(_PASS_WEIGHTS[0] * min(1, size / passes.PASS_CHARACTERS), _PASS_WEIGHTS[1])
+        weight = max(
+            _PASS_WEIGHTS[0] * min(1, size / self._room(runner, passes.PASS_SECONDS)),
+            _PASS_WEIGHTS[1],
+        )
         self._seconds[runner] = mean + weight * (seconds / size - mean)

@@ -17,9 +17,16 @@ Float32 = NDArray[np.float32]
 # What a runner gives for items: float32 (items, width), or a list.
 Rows = Any
 
-# The number of characters of a pass, about 4,000 tokens. This keeps all cores busy, and a short request
-# behind a long one, or Ctrl-C, waits only for some tenths of a second.
-PASS_CHARACTERS = 16384
+# A short request waits for the pass that runs when it arrives, so a pass takes about this time. One that begins
+# with a request that is late takes four times as long: large passes compute more texts per second.
+PASS_SECONDS, LATE_PASS_SECONDS = 0.05, 0.2
+# A request that has waited so long is late.
+PATIENCE_SECONDS = 0.2
+# The least and the most characters of a pass, about 500 and 4,000 tokens: smaller passes take more time per text,
+# and larger ones no less.
+LEAST_PASS_CHARACTERS, PASS_CHARACTERS = 2048, 16384
+# Requests of at most this size, about 128 tokens, do not wait for longer ones.
+SHORT_CHARACTERS = 512
 # The cost of a text that does not depend on its length, for example of special tokens.
 ITEM_CHARACTERS = 8
 
@@ -49,6 +56,7 @@ class Job:
         self.runner, self.items, self.group = runner, items, group
         self.sizes = [runner.size(item) + ITEM_CHARACTERS for item in items]
         self.size_left = sum(self.sizes)
+        self.short = self.size_left <= SHORT_CHARACTERS
         self.arrival = loop.time()
         self.taken = 0
         self.rows: list[Rows] = []

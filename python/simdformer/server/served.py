@@ -125,8 +125,9 @@ class TextRunner:
         return self.pipeline.tokenizer.truncating(reading.side, reading.limit)
 
     def size(self, item: TextOrIds) -> int:
-        """The approximate number of characters of an item."""
-        return len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
+        """The approximate number of characters of an item that the model reads."""
+        size = len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
+        return min(size, _CHARACTERS_PER_TOKEN * self.model.max_seq_length)
 
     def tokens(self, items: Sequence[TextOrIds], reading: Reading) -> Tokens:
         """The tokens of the items in their order."""
