@@ -159,6 +159,15 @@ def test_an_unreadable_input_gives_one_line_with_its_name(tmp_path, capsys, name
     assert not (tmp_path / "out.npy").exists()
 
 
+@pytest.mark.parametrize("value", [True, 1.5])
+def test_an_id_that_is_no_string_or_integer_is_refused(tmp_path, capsys, value):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"key": value, "text": "a"}))
+    pq.write_table(pa.table({"key": [value], "text": ["a"]}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        assert embed(tmp_path / name, "--id", "key", out=tmp_path / "out.jsonl") == 1
+        assert '"key" must ' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_two_columns_of_the_name_are_refused(tmp_path, capsys, name):
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
@@ -270,6 +279,9 @@ def test_rows_of_parquet_without_text_are_skipped(tmp_path):
         ["-", "-"],
         ["a.txt", "--overlap", "3"],
         ["a.txt", "--errors", "e.jsonl"],
+        ["a.txt", "--on-error", "skip", "--errors", "a.txt"],
+        ["a.txt", "--on-error", "skip", "--errors", "out.npy"],
+        ["a.txt", "--num-threads", "2000"],
         ["a.txt", "--field", "a", "--template", "{b}"],
         ["a.txt", "--chunk", "10000"],
         ["a.txt", "--chunk", "8", "--overlap", "8"],
@@ -278,7 +290,9 @@ def test_rows_of_parquet_without_text_are_skipped(tmp_path):
 def test_conflicting_arguments_are_refused(tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.txt")
+    size = (tmp_path / "a.txt").stat().st_size
     with pytest.raises(SystemExit) as stopped:
         embed(*arguments, out=tmp_path / "out.npy")
     assert stopped.value.code == 2
-    assert not (tmp_path / "out.npy").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
+    assert (tmp_path / "a.txt").stat().st_size == size

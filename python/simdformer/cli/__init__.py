@@ -119,7 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except UsageError as error:
         args.parser.error(str(error))
-    except CliError as error:
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+    except (CliError, OSError) as error:  # OSError: such as a working directory that was deleted
         say(f"error: {one_line(error)}")
         return EXIT_FAILURE
     except KeyboardInterrupt as error:
@@ -129,11 +131,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error.__cause__, KeyboardInterrupt):
             raise
         return _stopped_by(error.__cause__)
-    except BrokenPipeError:
-        return EXIT_BROKEN_PIPE
-    except OSError as error:  # such as a working directory that was deleted
-        say(f"error: {one_line(error)}")
-        return EXIT_FAILURE
     except MemoryError as error:
         say(f"error: out of memory{': ' if str(error) else ''}{one_line(error)}")
         return EXIT_FAILURE

@@ -100,7 +100,7 @@ class ArrowSource:
                 kind = "null" if members[name] is None else type(members[name]).__name__
                 return self._bad(f'column "{name}" must hold strings, got {kind}', line)
         key = None if self._fields.id is None else members[self._fields.id]
-        if key is not None and not isinstance(key, (str, int)):
+        if key is not None and (not isinstance(key, (str, int)) or isinstance(key, bool)):
             kind = type(key).__name__
             return self._bad(
                 f'column "{self._fields.id}" must hold strings or integers, got {kind}', line

@@ -114,9 +114,11 @@ def run(args: argparse.Namespace) -> None:
     check_inputs(args)
     fields = Fields(args.field, id=args.id, template=args.template)
     with ExitStack() as stack:
-        bad = stack.enter_context(BadRecords(args.errors)) if args.on_error == "skip" else None
+        bad = BadRecords(args.errors) if args.on_error == "skip" else None
         corpus = Corpus(args.input, args.format, fields, None if bad is None else bad.note)
-        refuse_same_file(corpus.files, args.output)
+        refuse_same_file(corpus.files, args.output, args.errors)
+        if bad is not None:
+            stack.enter_context(bad)
         source = stack.enter_context(corpus)
         file = open_output(args.output, (".jsonl",))
         stack.enter_context(file)

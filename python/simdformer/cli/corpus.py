@@ -99,14 +99,16 @@ def check_inputs(args: argparse.Namespace) -> None:
         raise UsageError("--errors needs --on-error skip")
 
 
-def refuse_same_file(sources: list[str], output: str) -> None:
-    """UsageError if the output is one of the files that are read."""
-    if output == "-":
-        return
-    place = os.path.realpath(output)
-    for source in sources:
-        if source != "-" and not is_uri(source) and os.path.realpath(source) == place:
-            raise UsageError(f"INPUT and OUTPUT are the same file: {source}")
+def refuse_same_file(sources: list[str], output: str, errors: str | None) -> None:
+    """UsageError if a file that is written, OUTPUT or that of --errors, is read or written twice."""
+    seen = {os.path.realpath(path): "INPUT" for path in sources if path != "-" and not is_uri(path)}
+    for path, name in ((output, "OUTPUT"), (errors, "--errors")):
+        if path is None or path == "-":
+            continue
+        place = os.path.realpath(path)
+        if place in seen:
+            raise UsageError(f"{seen[place]} and {name} are the same file: {path}")
+        seen[place] = name
 
 
 def say_left_out(corpus: Corpus, bad: BadRecords | None, done: str) -> None:

@@ -14,12 +14,21 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
+_MOST_THREADS = 1024  # of the library
+
 
 def positive_int(text: str) -> int:
     """An argparse type: an integer above zero."""
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {value}")
+    return value
+
+
+def _thread_count(text: str) -> int:
+    value = positive_int(text)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {_MOST_THREADS}, got {value}")
     return value
 
 
@@ -115,7 +124,7 @@ def add_execution_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--num-threads",
-        type=positive_int,
+        type=_thread_count,
         metavar="N",
         help="number of threads (default: what the affinity mask, cgroup quota and environment allow)",
     )

@@ -160,7 +160,7 @@ class TextSource:
                 )
             values[name] = text
         key = None if self._fields.id is None else members[self._fields.id]
-        if key is not None and not isinstance(key, (str, int)):
+        if key is not None and (not isinstance(key, (str, int)) or isinstance(key, bool)):
             return self._bad(
                 f'{kind} "{self._fields.id}" must be a string or an integer, got {_json_kind(key)}',
                 line,
