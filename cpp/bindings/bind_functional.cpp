@@ -191,7 +191,7 @@ void embedding(const py::object& table_object, const py::object& ids_object,
                    [&](size_t, size_t, size_t first, size_t count) {
                      kernels.embedding_sum({.rows = count,
                                             .cols = cols,
-                                            .word = table.data(),
+                                            .word = {.float32 = table.data()},
                                             .position = nullptr,
                                             .token_type = nullptr,
                                             .input_ids = ids.data() + first,

@@ -118,7 +118,7 @@ FloatArray embedding_sum(const KernelTable& self, const py::object& word_object,
   FloatArray out = empty_matrix(rows, cols);
   self.kernels.embedding_sum({.rows = rows,
                               .cols = cols,
-                              .word = word.data(),
+                              .word = {.float32 = word.data()},
                               .position = position.data(),
                               .token_type = token_type.data(),
                               .input_ids = word.ids.data(),

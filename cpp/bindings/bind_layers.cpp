@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/stl.h>
 
+#include <tuple>
+
 #include "bindings/bindings.h"
 #include "bindings/names.h"
 #include "bindings/numpy.h"
@@ -91,11 +93,23 @@ std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::o
                                      eps);
 }
 
+// word: float32, or a tuple of the arrays of int8.
+Table make_table(const py::object& word, bool bfloat16) {
+  if (py::isinstance<py::tuple>(word)) {
+    using Arrays = std::tuple<py::object, py::object, py::object, py::object>;
+    const auto [values, scale, outliers, outlier_weight] = word.cast<Arrays>();
+    return Table(S8Arrays(values, scale, outliers, outlier_weight).view());
+  }
+  const FloatArray rows = float_array("word", word, 2);
+  return bfloat16 ? Table::in_bfloat16(matrix(rows)) : Table(matrix(rows));
+}
+
 std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::object& position,
                                             const py::object& token_type,
                                             const std::shared_ptr<LayerNorm>& norm,
                                             std::optional<size_t> padding_idx,
-                                            const std::shared_ptr<Linear>& projection) {
+                                            const std::shared_ptr<Linear>& projection,
+                                            bool bfloat16) {
   std::vector<FloatArray> arrays;
   const auto table = [&](const char* name, const py::object& object) -> ConstMatrix {
     if (object.is_none()) return {};
@@ -104,7 +118,7 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
   };
   std::shared_ptr<Linear> head;
   if (py::isinstance<Linear>(word)) head = word.cast<std::shared_ptr<Linear>>();
-  return std::make_shared<Embeddings>(head ? ConstMatrix{} : table("word", word), head,
+  return std::make_shared<Embeddings>(head ? Table() : make_table(word, bfloat16), head,
                                       table("position", position), table("token_type", token_type),
                                       norm, padding_idx, projection);
 }
@@ -150,14 +164,33 @@ std::vector<size_t> row_shares(size_t items, size_t rows, size_t team_size) {
   return costs;
 }
 
+// A read-only view of numbers that belong to `owner`.
+template <typename T>
+py::object view_of(const T* data, size_t rows, size_t cols, const py::object& owner) {
+  py::array_t<T, py::array::c_style> view({rows, cols}, data, owner);
+  view.attr("setflags")(arg("write") = false);
+  return view;
+}
+
+// Read-only views of the table of words, by type: float32, the upper halves of float32, or the
+// values and the scale of int8. None if there is no table.
+py::object word_of(const py::object& self) {
+  const Table& table = self.cast<const Embeddings&>().word();
+  const size_t rows = table.rows();
+  const size_t cols = table.cols();
+  if (rows == 0) return py::none();
+  const TableRows view = table.view();
+  if (view.float32) return view_of(view.float32, rows, cols, self);
+  if (view.bfloat16) return view_of(view.bfloat16, rows, cols, self);
+  return py::make_tuple(view_of(view.values, rows, cols, self),
+                        view_of(view.scale, rows, num_s8_groups(cols), self));
+}
+
 // A read-only view of a table; None if there is no table.
 template <ConstMatrix (Embeddings::*table)() const>
 py::object table_of(const py::object& self) {
   const ConstMatrix rows = (self.cast<const Embeddings&>().*table)();
-  if (rows.rows == 0) return py::none();
-  FloatArray view({rows.rows, rows.cols}, rows.data, self);
-  view.attr("setflags")(arg("write") = false);
-  return view;
+  return rows.rows == 0 ? py::none() : view_of(rows.data, rows.rows, rows.cols, self);
 }
 
 void bind_parts(py::module_& module) {
@@ -187,8 +220,8 @@ void bind_parts(py::module_& module) {
   py::class_<Embeddings, std::shared_ptr<Embeddings>>(module, "Embeddings")
       .def(py::init(&make_embeddings), arg("word"), arg("position") = py::none(),
            arg("token_type") = py::none(), arg("norm") = py::none(), py::kw_only(),
-           arg("padding_idx") = py::none(), arg("projection") = py::none())
-      .def("word", &table_of<&Embeddings::word>)
+           arg("padding_idx") = py::none(), arg("projection") = py::none(), arg("bfloat16") = false)
+      .def("word", &word_of)
       .def("position", &table_of<&Embeddings::position>)
       .def("token_type", &table_of<&Embeddings::token_type>)
       .def_property_readonly("max_positions", &Embeddings::max_positions);

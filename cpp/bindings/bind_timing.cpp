@@ -117,7 +117,7 @@ void embedding_rows(const Kernels& kernels, size_t rows, size_t cols, const floa
   for (size_t i = 0; i < rows; ++i) ids[i] = static_cast<int32_t>(i * 7919 % rows);
   kernels.embedding_sum({.rows = rows,
                          .cols = cols,
-                         .word = x,
+                         .word = {.float32 = x},
                          .position = x,
                          .token_type = x,
                          .input_ids = ids.data(),

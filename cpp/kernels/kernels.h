@@ -266,12 +266,21 @@ struct RotaryArgs {
   size_t ldy = 0;
 };
 
+// A table (.., cols), contiguous, in float32, bfloat16 or int8: one of the first three is not null.
+// A number in int8 is scale[row, column / kS8Group] values[row, column].
+struct TableRows {
+  const float* float32 = nullptr;
+  const uint16_t* bfloat16 = nullptr;
+  const int8_t* values = nullptr;
+  const float* scale = nullptr;  // (.., ceil(cols / kS8Group))
+};
+
 // y[i, :] = word[input_ids[i], :] + position[position_ids[i], :] + token_type[token_type_ids[i], :]
 // position and token_type may be null. Tables: (.., cols) contiguous; y: (rows, cols).
 struct EmbeddingArgs {
   size_t rows = 0;
   size_t cols = 0;
-  const float* word = nullptr;
+  TableRows word;
   const float* position = nullptr;
   const float* token_type = nullptr;
   const int32_t* input_ids = nullptr;

@@ -19,7 +19,7 @@ static_assert(std::endian::native == std::endian::little, "numbers are stored li
 
 inline constexpr char kMagic[8] = {'S', 'I', 'M', 'D', 'F', 'O', 'R', 'M'};
 // Changes with any change of the fields.
-inline constexpr size_t kVersion = 1;
+inline constexpr size_t kVersion = 2;
 inline constexpr size_t kUnit = 8;
 
 inline constexpr size_t kNoPart = 0;

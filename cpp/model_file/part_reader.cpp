@@ -140,22 +140,25 @@ std::shared_ptr<const FeedForward> PartReader::make(std::type_identity<FeedForwa
 std::shared_ptr<const Embeddings> PartReader::make(std::type_identity<Embeddings>) {
   std::shared_ptr<const Linear> head, projection;
   size_t width = 0;
-  Buffer<float> word, position, token_type;
-  (*this)(head, width, word, position, token_type);
+  Buffer<float> word, scale, position, token_type;
+  Buffer<uint16_t> halves;
+  Buffer<int8_t> values;
+  (*this)(head, width, word, halves, values, scale, position, token_type);
+  Table words(width, std::move(word), std::move(halves), std::move(values), std::move(scale));
   const auto table = [&](const Buffer<float>& numbers) {
     check(width > 0 && numbers.size() % width == 0, "a table of embeddings has ", numbers.size(),
           " elements in ", width, " columns");
     return ConstMatrix{numbers.data(), numbers.size() / width, width, width};
   };
-  check(!head || (head->in_features() == width && word.size() == 0),
+  check(!head || (head->in_features() == width && words.rows() == 0),
         "the words' layer does not fit their table");
   const auto norm = get<std::shared_ptr<const LayerNorm>>();
   const bool counted = get<bool>();
   const auto padding_idx = get<size_t>();
   read(projection);
   check(!counted || padding_idx < position.size(), "padding_idx is ", padding_idx);
-  return std::make_shared<Embeddings>(table(word), head, table(position), table(token_type), norm,
-                                      counted ? std::optional(padding_idx) : std::nullopt,
+  return std::make_shared<Embeddings>(std::move(words), head, table(position), table(token_type),
+                                      norm, counted ? std::optional(padding_idx) : std::nullopt,
                                       projection);
 }
 

@@ -128,6 +128,7 @@ class Writer {
   void linear_rows(const Linear& linear, std::span<const int32_t> rows);
 
   void write(const FeedForward& layer);
+  void write(const Table& table);
   void write(const Embeddings& embeddings);
   void write(const MultiheadAttention& attention) {
     write(attention.options());
@@ -221,10 +222,18 @@ void Writer::write(const FeedForward& layer) {
   write(layer.down());
 }
 
+// The arrays of the types that it is not in are empty.
+void Writer::write(const Table& table) {
+  array(table.float32());
+  array(table.bfloat16());
+  array(table.values());
+  array(table.scale());
+}
+
 void Writer::write(const Embeddings& embeddings) {
   write(embeddings.head());
   write(embeddings.width());
-  table(embeddings.word());
+  write(embeddings.word());
   table(embeddings.position());
   table(embeddings.token_type());
   write(embeddings.norm());

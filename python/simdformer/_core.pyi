@@ -14,6 +14,7 @@ Float32: TypeAlias = NDArray[np.float32]
 Int32: TypeAlias = NDArray[np.int32]
 Int8: TypeAlias = NDArray[np.int8]
 Uint8: TypeAlias = NDArray[np.uint8]
+Uint16: TypeAlias = NDArray[np.uint16]
 
 def compiled_isas() -> list[str]: ...
 def available_isas() -> list[str]: ...
@@ -71,19 +72,22 @@ class LayerNorm:
     ) -> None: ...
 
 class Embeddings:
-    # word: the table, or a float32 layer whose weight is the table.
+    # word: the table, in int8 the fields of an Int8Matrix, or a float32 layer whose weight is the table.
+    # bfloat16: round a float32 table to bfloat16.
     def __init__(
         self,
-        word: Float32 | Linear,
+        word: Float32 | tuple[Int8, Float32, Int32, Float32] | Linear,
         position: Float32 | None = None,
         token_type: Float32 | None = None,
         norm: LayerNorm | None = None,
         *,
         padding_idx: int | None = None,
         projection: Linear | None = None,
+        bfloat16: bool = False,
     ) -> None: ...
     # Read-only views of the tables; they keep the embeddings alive. None: no table.
-    def word(self) -> Float32 | None: ...
+    # word: in its type; the upper halves of float32, or values and scale of int8.
+    def word(self) -> Float32 | Uint16 | tuple[Int8, Float32] | None: ...
     def position(self) -> Float32 | None: ...
     def token_type(self) -> Float32 | None: ...
     @property

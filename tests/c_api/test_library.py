@@ -212,8 +212,8 @@ def test_versions(library):
         (lambda data: data[:0], "0 bytes: it is no exported model"),
         (lambda data: b"PK" + data[2:], "it is no exported model"),
         (
-            lambda data: data[:8] + bytes([2]) + data[9:],
-            "its format has version 2, this library reads 1",
+            lambda data: data[:8] + bytes([3]) + data[9:],
+            "its format has version 3, this library reads 2",
         ),
         (lambda data: data[:-24] + bytes([data[-24] ^ 1]) + data[-23:], "checksum does not match"),
         (lambda data: data + bytes(8), "8 bytes behind its end"),

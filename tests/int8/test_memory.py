@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from simdformer import quantize_model
 from tests.support import output_of
 from tests.support.model_fixtures import config_json, write_model
 from tests.support.tiny_bert import Config, random_weights
@@ -63,3 +64,25 @@ def test_loading_needs_little_more_memory_than_the_model(folders, compute_type):
     assert peak <= resident + 2 * largest + 64 * MB
     # Huge pages of 2 MB depend on what else the machine does.
     assert resident <= BYTES[compute_type] * matrices + 52 * MB
+
+
+# A table of 154 MB in float32, 39 MB in int8, as in models of many languages.
+MANY_WORDS = Config(vocab_size=150_000, hidden_size=256, num_heads=4, intermediate_size=512)
+
+
+def test_a_quantized_model_with_many_words_takes_little_more_memory_than_its_folder(
+    folders, tmp_path
+):
+    files = {
+        "config.json": config_json(MANY_WORDS),
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": 256,
+            "pooling_mode_mean_tokens": True,
+        },
+    }
+    wide = write_model(tmp_path / "wide", weights=random_weights(MANY_WORDS), files=files)
+    quantize_model(wide, tmp_path / "saved")
+    size = sum(path.stat().st_size for path in (tmp_path / "saved").rglob("*") if path.is_file())
+    code = LOADED.format(small=str(folders[1]), model=str(tmp_path / "saved"), compute_type="int8")
+    _, resident = map(int, output_of(code).split())
+    assert resident <= 1.3 * size + 60 * MB

@@ -28,13 +28,13 @@ void check_ids(const char* name, std::span<const int32_t> ids, size_t limit) {
 
 }  // namespace
 
-Embeddings::Embeddings(ConstMatrix word, std::shared_ptr<const Linear> head, ConstMatrix position,
+Embeddings::Embeddings(Table word, std::shared_ptr<const Linear> head, ConstMatrix position,
                        ConstMatrix token_type, std::shared_ptr<const LayerNorm> norm,
                        std::optional<size_t> padding_idx, std::shared_ptr<const Linear> projection)
     : kernels_(active_kernels()),
       head_(std::move(head)),
-      width_(head_ ? head_->in_features() : word.cols),
-      word_(copy_table(word)),
+      width_(head_ ? head_->in_features() : word.cols()),
+      word_(std::move(word)),
       position_(copy_table(position)),
       token_type_(copy_table(token_type)),
       padding_idx_(position.rows > 0 ? padding_idx : std::nullopt),
@@ -42,7 +42,7 @@ Embeddings::Embeddings(ConstMatrix word, std::shared_ptr<const Linear> head, Con
       position_ids_(position.rows),
       norm_(std::move(norm)),
       projection_(std::move(projection)) {
-  check(head_ || (word.rows > 0 && word.cols > 0), "Embeddings: word is empty");
+  check(head_ || (word_.rows() > 0 && word_.cols() > 0), "Embeddings: word is empty");
   check(!head_ || !(head_->is_int8() || head_->is_bfloat16()),
         "Embeddings: a layer that stands for word must be in float32");
   check(position.rows == 0 || position.cols == width_, "Embeddings: position has ", position.cols,
@@ -73,7 +73,7 @@ void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y
   EmbeddingArgs args{
       .rows = y.rows,
       .cols = width_,
-      .word = word_.data(),
+      .word = word_.view(),
       .position = position_.data(),
       .token_type = token_type_.data(),
       .input_ids = batch.input_ids.data() + token,
@@ -89,7 +89,7 @@ void Embeddings::sum(const Batch& batch, size_t token, size_t position, Matrix y
   args.input_ids = &kFirst;
   for (size_t r = 0; r < y.rows; ++r) {
     head_->unpack_row(static_cast<size_t>(batch.input_ids[token + r]), y.row(r));
-    args.word = args.y = y.row(r);
+    args.word.float32 = args.y = y.row(r);
     kernels_.embedding_sum(args);
     if (args.position) ++args.position_ids;
     if (args.token_type_ids) ++args.token_type_ids;

@@ -7,6 +7,7 @@
 #include "layers/parts/batch.h"
 #include "layers/parts/linear.h"
 #include "layers/parts/norm.h"
+#include "layers/parts/table.h"
 #include "layers/parts/workspace.h"
 
 namespace simdformer {
@@ -16,15 +17,15 @@ namespace simdformer {
 // whose id is padding_idx (a text may contain it) has position padding_idx and does not count.
 class Embeddings {
  public:
-  // Tables (.., width) are copied. position and token_type (without rows), norm and projection
-  // (null) are optional. head: a float32 layer whose weight replaces word, which is then empty;
-  // rows are looked up in its panels.
-  Embeddings(ConstMatrix word, std::shared_ptr<const Linear> head, ConstMatrix position,
+  // Tables (.., width); position and token_type are copied. They (without rows), norm and
+  // projection (null) are optional. head: a float32 layer whose weight replaces word, which is then
+  // empty; rows are looked up in its panels.
+  Embeddings(Table word, std::shared_ptr<const Linear> head, ConstMatrix position,
              ConstMatrix token_type, std::shared_ptr<const LayerNorm> norm,
              std::optional<size_t> padding_idx, std::shared_ptr<const Linear> projection);
 
   size_t hidden_size() const { return projection_ ? projection_->out_features() : width_; }
-  size_t vocab_size() const { return head_ ? head_->out_features() : word_.size() / width_; }
+  size_t vocab_size() const { return head_ ? head_->out_features() : word_.rows(); }
   size_t num_token_types() const { return token_type_.size() / width_; }
   // The maximum length of a sequence, given by the table of positions; 0 without a table.
   size_t max_positions() const { return position_ids_.size() - first_position_; }
@@ -35,7 +36,7 @@ class Embeddings {
   std::optional<size_t> padding_idx() const { return padding_idx_; }
   const std::shared_ptr<const Linear>& projection() const { return projection_; }
   // (.., width); no rows if there is no table.
-  ConstMatrix word() const { return table(word_); }
+  const Table& word() const { return word_; }
   ConstMatrix position() const { return table(position_); }
   ConstMatrix token_type() const { return table(token_type_); }
 
@@ -56,7 +57,7 @@ class Embeddings {
   const Kernels& kernels_;
   std::shared_ptr<const Linear> head_;
   size_t width_;
-  Buffer<float> word_;
+  Table word_;
   Buffer<float> position_;
   Buffer<float> token_type_;
   std::optional<size_t> padding_idx_;

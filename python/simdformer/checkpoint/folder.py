@@ -211,7 +211,7 @@ class Checkpoint:
 def _floats(name: str, entry: Entry) -> Float32:
     """The numbers of a tensor as float32. Errors: see Checkpoint.read."""
     raw = entry.read(_stored_dtype(name, entry))
-    tensor = _widen_bfloat16(raw) if entry.dtype == "BF16" else raw
+    tensor = widen_bfloat16(raw) if entry.dtype == "BF16" else raw
     with np.errstate(over="ignore", invalid="ignore"):
         tensor = tensor.astype(np.float32, copy=False)
         # NaN and infinity make the sum non-finite, so one pass checks all elements.
@@ -233,7 +233,8 @@ def _stored_dtype(name: str, entry: Entry) -> str:
     return _DTYPES[entry.dtype]
 
 
-def _widen_bfloat16(bits: NDArray[Any]) -> Float32:
+def widen_bfloat16(bits: NDArray[Any]) -> Float32:
+    """Numbers in bfloat16, whose bits are given, as float32."""
     wide: Float32 = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return wide
 

@@ -252,5 +252,7 @@ def _load_encoder(
         return quantized.encoder, {**quantized.part_types, **head}
     if quantization is None:
         encoder.to_compute_type(compute_type)
+    if quantization is None and compute_type == "bfloat16":
+        encoder.embeddings.round_words()
     encoder.pack()
     return encoder, {} if quantization is None else quantization.parts

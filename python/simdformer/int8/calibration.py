@@ -41,7 +41,6 @@ from simdformer.int8.reference import (
     run_recorded,
 )
 from simdformer.int8.sample import Sample, vocabulary_sample
-from simdformer.models.assign import WORDS
 from simdformer.nn.compute_types import outlier_columns, quantized
 from simdformer.nn.parameters import Stored
 
@@ -146,16 +145,11 @@ class _Candidate:
         places = self._parts[name].places(self._owners, "int8", lambda: matrix)
         self._places[name] = places
         put(self._owners, places)
-        if name == WORDS:  # the packed table keeps only the dequantized numbers
-            self._words = matrix
 
     def matrix(self, name: str) -> Int8Matrix:
         """A part in int8. After packing only the packed form exists, so it is read from there."""
-        if name == WORDS:
-            return self._words
-        return Int8Matrix.joined(
-            [cast(Int8Matrix, place.array()) for place in self._places[name].values()]
-        )
+        places = self._places[name].values()
+        return Int8Matrix.joined([cast(Int8Matrix, place.to_pack()) for place in places])
 
     def types(self) -> dict[str, str]:
         """The compute type of each part."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from simdformer import nn
 from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix
-from simdformer.nn.parameters import Stored, shape_of
+from simdformer.nn.parameters import Stored, StoredTable, shape_of
 
 Places = Mapping[str, tuple[Any, str]]
 
@@ -39,7 +39,7 @@ class Part(NamedTuple):
             rows = slice(begin, begin + shape[0])
             begin = rows.stop
             if isinstance(owner, nn.Embedding):  # a table is never multiplied
-                result[name] = Stored(shape, partial(_widened, read))
+                result[name] = StoredTable(shape, read)
             else:
                 result[name] = Stored(shape, partial(_rows, read, rows), compute_type)
         return result
@@ -91,11 +91,6 @@ def encoder_parts(encoder: nn.TextEncoder) -> list[Part]:
     named = stages(encoder)
     firsts = first_names(named).values()
     return [part.below(name) for name in firsts for part in own_parts(named[name])]
-
-
-def _widened(read: Callable[[], Float32 | Int8Matrix]) -> Float32:
-    value = read()
-    return value.widened() if isinstance(value, Int8Matrix) else value
 
 
 def _rows(read: Callable[[], Float32 | Int8Matrix], rows: slice) -> Float32 | Int8Matrix:

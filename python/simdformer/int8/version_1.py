@@ -10,7 +10,7 @@ from simdformer import nn
 from simdformer.checkpoint.weights import CheckpointMatrix
 from simdformer.int8.config import QuantizationConfig
 from simdformer.models.assign import WORDS, Assigned
-from simdformer.nn.parameters import Stored
+from simdformer.nn.parameters import Stored, StoredTable
 from simdformer.nn.projections import APART, JOINED
 
 
@@ -36,5 +36,5 @@ def _place(matrix: CheckpointMatrix, compute_type: str, is_table: bool) -> Store
     if compute_type == "float32":
         return Stored(matrix.shape, matrix.float32)
     if is_table:
-        return Stored(matrix.shape, lambda: matrix.int8().widened())
+        return StoredTable(matrix.shape, matrix.int8)
     return Stored(matrix.shape, matrix.int8, "int8")

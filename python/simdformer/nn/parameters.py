@@ -115,6 +115,18 @@ class Stored(Deferred):
         return Stored.of, (self.array(), self.compute_type)
 
 
+class StoredTable(Stored):
+    """A table of embeddings. It may be in int8 in memory; its numbers are always float32."""
+
+    def array(self) -> Value:
+        """The numbers, dequantized from int8."""
+        value = self.to_pack()
+        return value.widened() if isinstance(value, Int8Matrix) else value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredTable.of, (self.to_pack(), self.compute_type)
+
+
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """The same array, made read-only."""
     array.flags.writeable = False

@@ -4,17 +4,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from simdformer import _core
+from simdformer.checkpoint.folder import widen_bfloat16
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 from simdformer.functional.arrays import id_vector, offsets, positive_int
 from simdformer.nn import packing
 from simdformer.nn.linear import Embedding, Linear
 from simdformer.nn.module import Module
 from simdformer.nn.norms import LayerNorm
-from simdformer.nn.parameters import Matrix, Stored, leave_to, to_pack
+from simdformer.nn.parameters import (
+    Matrix,
+    Stored,
+    Value,
+    compute_type_of,
+    in_type,
+    leave_to,
+    to_pack,
+    value_of,
+)
 
 
 class TextEmbeddings(Module):
@@ -86,6 +99,12 @@ class TextEmbeddings(Module):
         table = self.token_type_embeddings
         return 0 if table is None else table.num_embeddings
 
+    def round_words(self) -> None:
+        """Round the table of words to bfloat16, also in memory. A table that a head uses stays as it is."""
+        if not self.is_tied:
+            place = self.word_embeddings.place("weight")
+            self.word_embeddings.put("weight", in_type(place, "bfloat16"))
+
     def _pack(self) -> _core.Embeddings:
         tables = (self.word_embeddings, self.position_embeddings, self.token_type_embeddings)
         slots = [None if table is None else table.place("weight") for table in tables]
@@ -97,9 +116,10 @@ class TextEmbeddings(Module):
             None if self.norm is None else self.norm.layer_norm(),
             padding_idx=self.padding_idx,
             projection=None if self.projection is None else self.projection.native(),
+            bfloat16=compute_type_of(slots[0]) == "bfloat16",
         )
         views: tuple[Callable[[], Any] | None, ...] = (
-            None if self.is_tied else native.word,
+            None if self.is_tied else partial(_words, native),
             native.position,
             native.token_type,
         )
@@ -113,7 +133,7 @@ class TextEmbeddings(Module):
         slot = self.word_embeddings.place("weight")
 
         def pack() -> _core.Linear:
-            packed = Matrix(to_pack(slot), None, "float32").pack()
+            packed = Matrix(value_of(slot), None, "float32").pack()
             leave_to(slot, (packed,))
             return packed
 
@@ -125,6 +145,15 @@ def source(input_ids: Any, cu_seqlens: Any) -> tuple[NDArray[Any], NDArray[Any]]
     """Check ids and offsets; the range of ids is checked later."""
     ids = id_vector("input_ids", input_ids)
     return ids, offsets("cu_seqlens", cu_seqlens, len(ids), "ids of input_ids")
+
+
+def _words(native: _core.Embeddings) -> Value:
+    """The packed table of words: float32, or an Int8Matrix."""
+    words: Any = native.word()
+    if isinstance(words, tuple):
+        rows = len(words[0])
+        return Int8Matrix(*words, np.empty(0, np.int32), np.empty((rows, 0), np.float32))
+    return words if words.dtype == np.float32 else widen_bfloat16(words)
 
 
 def _table(rows: int | None, features: int) -> Embedding | None:
