@@ -32,7 +32,8 @@ class Part(NamedTuple):
     ) -> dict[str, Stored]:
         """The places for its parameters. owners: of all parameters, as places() returns them. read: returns
         all rows."""
-        begin, result = 0, {}
+        begin = 0
+        result: dict[str, Stored] = {}
         for name in self.parameters:
             owner, own = owners[name]
             shape = shape_of(owner.place(own))

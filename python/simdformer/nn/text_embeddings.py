@@ -151,8 +151,9 @@ def _words(native: _core.Embeddings) -> Value:
     """The packed table of words: float32, or an Int8Matrix."""
     words: Any = native.word()
     if isinstance(words, tuple):
-        rows = len(words[0])
-        return Int8Matrix(*words, np.empty(0, np.int32), np.empty((rows, 0), np.float32))
+        values, scale = words
+        no_outliers = np.empty(0, np.int32), np.empty((len(values), 0), np.float32)
+        return Int8Matrix(values, scale, *no_outliers)
     return words if words.dtype == np.float32 else widen_bfloat16(words)
 
 
