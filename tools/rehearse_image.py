@@ -26,6 +26,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
 PLACES = ("opt", "src", "models")
+# This Python as `python`, also if the one in PATH is a script elsewhere, such as pyenv's.
+PATH = f"{sys.base_prefix}/bin:{os.environ['PATH']}"
 # The base, python:3.13-slim, has about 45 MB; the image must have less than 150.
 MOST_MB = 100
 EMBED = """\
@@ -73,7 +75,7 @@ def inside(stage: Stage, command: list[str], *, network: bool = True) -> None:
         for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "CMAKE_CXX_COMPILER_LAUNCHER")
         if name in os.environ
     }
-    env = {"PATH": os.environ["PATH"], "HOME": "/tmp", **kept, **stage.env}
+    env = {"PATH": PATH, "HOME": "/tmp", **kept, **stage.env}
     subprocess.run(["unshare", *flags, "bash", "-euc", script], env=env, check=True)
 
 
@@ -114,7 +116,7 @@ def build(work: Path) -> Stage:
         elif name in ("ENV", "ARG"):
             for each in shlex.split(rest):
                 key, _, value = each.partition("=")
-                stage.env[key] = value.replace("$PATH", os.environ["PATH"])
+                stage.env[key] = value.replace("$PATH", PATH)
         elif name == "WORKDIR":
             stage.folder = rest
         elif name == "USER":
