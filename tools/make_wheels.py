@@ -5,17 +5,19 @@
 This is a rehearsal: releases are built on native machines (.github/workflows/wheels.yml). The compiler is clang from
 PyPI's ziglang, which contains the C libraries of all platforms. Python's headers are those of the CPython that runs
 this. Debian's CPython cannot be used, because its pyconfig.h is for one architecture. PLATFORM: names in the table
-below; by default all that need no further files. Needs the group wheels, and the packages of pyproject.toml's
-[build-system].
+below; by default all. Needs the group wheels, and the packages of pyproject.toml's
+[build-system]. win_amd64 needs CPython 3.11, for which tools/windows.sh puts together headers and an import library.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +25,14 @@ from typing import NamedTuple
 from compress_wheel import compress
 
 ROOT = Path(__file__).resolve().parents[1]
+WINDOWS = ROOT / "build" / "windows"  # tools/windows.sh
 LARGEST = 1_500_000  # size of a wheel in bytes
 VERSION = f"{sys.version_info.major}{sys.version_info.minor}"
+# What a wheel for macOS and Windows may need.
+GUARANTEED = {
+    "mac": r"macOS 11\.0|/usr/lib/libSystem\.B\.dylib",
+    "win": rf"KERNEL32\.dll|api-ms-win-crt-[a-z]+-l1-1-0\.dll|python{VERSION}\.dll",
+}
 
 
 class Platform(NamedTuple):
@@ -113,9 +121,8 @@ def defines(platform: Platform) -> dict[str, str]:
     if platform.system == "Darwin":
         values["CMAKE_STRIP"] = "/bin/true"  # the host's program reads only ELF
     if platform.system == "Windows":
-        # Headers and an import library of CPython for Windows, from its installer.
-        values["Python_INCLUDE_DIR"] = os.environ["WINDOWS_PYTHON_INCLUDE"]
-        values["Python_LIBRARY"] = os.environ["WINDOWS_PYTHON_LIBRARY"]
+        values["Python_INCLUDE_DIR"] = str(WINDOWS / "include")
+        values["Python_LIBRARY"] = str(WINDOWS / "libpython311.a")
         values["CMAKE_RC_COMPILER"] = "/bin/true"
     if shutil.which("ccache"):
         values["CMAKE_CXX_COMPILER_LAUNCHER"] = "ccache"
@@ -124,6 +131,11 @@ def defines(platform: Platform) -> dict[str, str]:
 
 def run(*command: str | Path, **variables: str) -> None:
     subprocess.run([str(part) for part in command], check=True, env={**os.environ, **variables})
+
+
+def output(*command: str | Path) -> str:
+    parts = [str(part) for part in command]
+    return subprocess.run(parts, check=True, capture_output=True, text=True).stdout
 
 
 def zig() -> str:
@@ -135,6 +147,10 @@ def zig() -> str:
 def build(name: str, folder: Path) -> Path:
     """Build a wheel with the platform's tag in `folder`."""
     platform = PLATFORMS[name]
+    if platform.system == "Windows":
+        if VERSION != "311":
+            raise SystemExit(f"{name} needs CPython 3.11, not {sys.version.split()[0]}")
+        run(ROOT / "tools" / "windows.sh", "python", PYTHON=sys.executable)
     raw = folder / "raw" / name
     for old in raw.glob("*.whl"):
         old.unlink()
@@ -178,15 +194,38 @@ def check(name: str, wheel: Path) -> None:
     if files != [expected]:
         raise SystemExit(f"{wheel}: expected the one library {expected}, got {files}")
     if "linux" in name:
-        shown = subprocess.run(
-            [sys.executable, "-m", "auditwheel", "show", str(wheel)],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
+        shown = output(sys.executable, "-m", "auditwheel", "show", wheel)
         tag = PLATFORMS[name].tag.split(".")[0]
         if f'"{tag}"' not in shown:
             raise SystemExit(f"{wheel}: auditwheel does not find it to be {tag}:\n{shown}")
+        return
+    with tempfile.TemporaryDirectory() as unpacked, zipfile.ZipFile(wheel) as archive:
+        library = archive.extract(expected, unpacked)
+        needed = macos_needs(library) if name.startswith("macosx") else windows_needs(library)
+    print("  needs", *needed, sep="\n    ")
+    unknown = [each for each in needed if not re.fullmatch(GUARANTEED[name[:3]], each)]
+    if unknown:
+        raise SystemExit(f"{wheel}: needs {unknown}, which not every system has")
+
+
+def macos_needs(library: str) -> list[str]:
+    """The version of macOS and the libraries that a Mach-O file needs."""
+    from macholib.mach_o import LC_BUILD_VERSION, LC_LOAD_DYLIB
+    from macholib.MachO import MachO
+
+    needed = []
+    (header,) = MachO(library).headers
+    for load, command, data in header.commands:
+        if load.cmd == LC_LOAD_DYLIB:
+            needed.append(data.rstrip(b"\0").decode())
+        elif load.cmd == LC_BUILD_VERSION:
+            needed.append(f"macOS {command.minos >> 16}.{command.minos >> 8 & 255}")
+    return sorted(needed)
+
+
+def windows_needs(library: str) -> list[str]:
+    """The DLLs that a PE file needs."""
+    return sorted(re.findall(r"DLL Name: (\S+)", output("objdump", "-p", library)))
 
 
 def main() -> int:
@@ -194,7 +233,7 @@ def main() -> int:
     include = Path(sysconfig.get_path("include"))
     if (include / "pyconfig.h").stat().st_size < 2000:
         raise SystemExit(f"{include}/pyconfig.h holds for one architecture: take another CPython")
-    for name in sys.argv[2:] or [name for name in PLATFORMS if not name.startswith("win")]:
+    for name in sys.argv[2:] or PLATFORMS:
         check(name, build(name, folder))
     return 0
 

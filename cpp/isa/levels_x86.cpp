@@ -13,7 +13,9 @@ std::vector<Level> find_levels() {
       {&kKernelsAvx2Vnni, cpu.avx2_vnni},
       {&kKernelsAvx512, cpu.avx512},
       {&kKernelsAvx512Vnni, cpu.avx512_vnni},
+#ifdef __linux__
       {&kKernelsAvx512Amx, cpu.avx512_amx && ask_for_tiles()},
+#endif
   };
 }
 

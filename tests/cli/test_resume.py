@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -122,7 +121,6 @@ def test_a_damaged_part_is_an_error_that_names_it(tmp_path, monkeypatch, capsys,
     assert str(part) in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_two_runs_with_the_same_output_are_refused(tmp_path, capsys, corpus):
     out = tmp_path / "out.npy"
     with journal.Journal(str(out), {}):
@@ -131,7 +129,6 @@ def test_two_runs_with_the_same_output_are_refused(tmp_path, capsys, corpus):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 def test_after_thirty_kills_the_output_is_that_of_an_uninterrupted_run(tmp_path):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("".join(f"{'word ' * (i % 20)}number {i}\n" for i in range(800)))
@@ -154,7 +151,7 @@ def test_after_thirty_kills_the_output_is_that_of_an_uninterrupted_run(tmp_path)
         try:
             process.wait(rng.uniform(0.1, 1) * seconds)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
         if process.returncode == 0 or out.exists():  # it may be killed after it has finished
             assert out.read_bytes() == whole.read_bytes()

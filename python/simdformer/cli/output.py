@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from simdformer.cli.errors import CliError, UsageError
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
 
 if TYPE_CHECKING:
@@ -166,12 +168,13 @@ def write_text(text: str) -> None:
 
 
 def lock_output(file: BinaryIO, name: str) -> None:
-    """Lock a file until it is closed. CliError if another run has locked it. Nothing on Windows."""
-    if sys.platform == "win32":
-        return
+    """Lock an empty file until it is closed. CliError if another run has locked it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
         raise CliError(f"{name}: another run writes the same output") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,9 +98,11 @@ class PartsFolder:
             else:
                 if self._part is not None:
                     self._part.__exit__(kind, error, traceback)
+                self._release()
                 shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _commit(self) -> None:
+        self._release()
         (self.temporary / _LOCK).unlink()
         shutil.rmtree(self._old, ignore_errors=True)
         if self._path.exists():
@@ -107,6 +110,11 @@ class PartsFolder:
         self.temporary.rename(self._path)
         fsync_directory(self._path.parent)
         shutil.rmtree(self._old, ignore_errors=True)
+
+    def _release(self) -> None:
+        """Windows can neither remove an open file nor rename its folder."""
+        if sys.platform == "win32":
+            self._open.close()
 
     def _error(self, error: OSError) -> CliError:
         return CliError(f"cannot write {self.name}: {reason(error)}")

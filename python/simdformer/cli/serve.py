@@ -7,6 +7,7 @@ import argparse
 import ipaddress
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from simdformer.cli import signals
@@ -212,7 +213,11 @@ def _bound(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # With SO_REUSEADDR, several servers could use the same port on Windows.
+        option = socket.SO_REUSEADDR
+        if sys.platform == "win32":
+            option = socket.SO_EXCLUSIVEADDRUSE
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind(address)
     except OSError as error:
         if listener is not None:
