@@ -27,8 +27,8 @@ std::shared_ptr<Linear> make_linear(const py::object& weight, const py::object& 
 
 std::shared_ptr<Linear> make_int8_linear(const py::object& values, const py::object& scale,
                                          const py::object& bias, const py::object& outliers,
-                                         const py::object& outlier_weight) {
-  const S8Arrays weight(values, scale, outliers, outlier_weight);
+                                         const py::object& outlier_weight, bool rotated) {
+  const S8Arrays weight(values, scale, outliers, outlier_weight, rotated);
   const OptionalVector b("bias", bias, weight.rows());
   const GilRelease release;
   return std::make_shared<Linear>(weight.view(), b.data());
@@ -66,7 +66,7 @@ py::array_t<T> array_of(const Buffer<T>& buffer, std::vector<size_t> shape) {
   return array;
 }
 
-// values, scale, outliers and outlier_weight, as for from_int8.
+// values, scale, outliers, outlier_weight and rotated, as for from_int8.
 py::tuple unpacked_int8(const Linear& self) {
   const S8Numbers numbers = [&] {
     const GilRelease release;
@@ -77,7 +77,7 @@ py::tuple unpacked_int8(const Linear& self) {
   return py::make_tuple(array_of(numbers.values, {rows, self.in_features()}),
                         array_of(numbers.scale, {rows, num_s8_groups(self.in_features())}),
                         array_of(numbers.outliers, {count}),
-                        array_of(numbers.outlier_weight, {rows, count}));
+                        array_of(numbers.outlier_weight, {rows, count}), numbers.rotated);
 }
 
 const char* compute_type(const Linear& self) {
@@ -203,7 +203,7 @@ void bind_parts(py::module_& module) {
                   arg("bias") = py::none())
       .def_static("from_int8", &make_int8_linear, arg("values"), arg("scale"),
                   arg("bias") = py::none(), arg("outliers") = py::none(),
-                  arg("outlier_weight") = py::none())
+                  arg("outlier_weight") = py::none(), arg("rotated") = false)
       .def("record_inputs", &Linear::record_inputs)
       .def("take_inputs", &take_inputs)
       .def("weight", &unpacked_weight)

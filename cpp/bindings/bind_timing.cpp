@@ -89,9 +89,11 @@ double time_gemm_s8(const KernelTable& self, size_t m, size_t n, size_t k, size_
   const TestMatrix c(m, n);
   Buffer<int8_t> values(n * k);
   Buffer<float> scale(n * num_s8_groups(k));
-  quantize_weight(weight.view, {}, values.data(), scale.data());
-  const PackedS8 packed(self.kernels,
-                        {.rows = n, .cols = k, .values = values.data(), .scale = scale.data()});
+  const bool rotated = self.kernels.s8_rotates;
+  quantize_weight(weight.view, {}, rotated, values.data(), scale.data());
+  const PackedS8 packed(
+      self.kernels,
+      {.rows = n, .cols = k, .values = values.data(), .scale = scale.data(), .rotated = rotated});
   const GemmArgs args = self.gemm_args(a.view, n, Buffer<float>(), c.view);
   return warm_seconds_per_call(repeats, [&] { self.kernels.gemm_s8(args, packed.view()); });
 }

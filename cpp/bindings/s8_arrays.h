@@ -16,10 +16,12 @@ struct S8Arrays {
   FloatArray scale;
   std::vector<int32_t> outliers;
   FloatArray outlier_weight;
+  bool rotated;
 
   S8Arrays(const py::object& values_object, const py::object& scale_object,
-           const py::object& outliers_object, const py::object& outlier_weight_object)
-      : scale(float_array("scale", scale_object, 2)) {
+           const py::object& outliers_object, const py::object& outlier_weight_object,
+           bool is_rotated)
+      : scale(float_array("scale", scale_object, 2)), rotated(is_rotated) {
     const py::array array = py::array::ensure(values_object);
     if (!array || !py::isinstance<py::array_t<int8_t, 0>>(array)) {
       throw py::type_error("values must be an array of int8");
@@ -46,7 +48,8 @@ struct S8Arrays {
             .values = values.data(),
             .scale = scale.data(),
             .outliers = outliers,
-            .outlier_weight = outliers.empty() ? nullptr : outlier_weight.data()};
+            .outlier_weight = outliers.empty() ? nullptr : outlier_weight.data(),
+            .rotated = rotated};
   }
 };
 

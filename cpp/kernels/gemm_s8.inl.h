@@ -121,7 +121,7 @@ SIMDFORMER_INLINE size_t gather_outliers(const GemmArgs& g, const S8Outliers& ou
 // Calls multiply(args, a, row, rows) for every block of at most Rows rows and kS8Depth columns,
 // quantized on the stack, with Piece adjacent codes of a row.
 template <size_t Rows, size_t Piece, typename Multiply>
-SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& outliers,
+SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Weight& w,
                                          const Multiply& multiply) {
   constexpr size_t kGroups = kS8Depth / kS8Group;
   alignas(64) uint8_t q[Rows * kS8Depth];
@@ -136,12 +136,14 @@ SIMDFORMER_INLINE void for_each_s8_block(const GemmArgs& g, const S8Outliers& ou
                                  .cols = part.k,
                                  .x = part.a + row * g.lda,
                                  .ldx = g.lda,
-                                 .kept = outliers.kept ? outliers.kept + part.k_begin : nullptr,
+                                 .kept = w.outliers.kept ? w.outliers.kept + part.k_begin : nullptr,
+                                 .rotated = w.rotated,
                                  .capacity = Rows,
                                  .q = q,
                                  .scale = scale,
                                  .minimum = minimum});
-      const size_t num_outliers = gather_outliers(part, outliers, row, rows, Rows, outlier_values);
+      const size_t num_outliers =
+          gather_outliers(part, w.outliers, row, rows, Rows, outlier_values);
       multiply(part, S8Rows{outlier_values, num_outliers, q, Piece, scale, minimum, Rows}, row,
                rows);
     }

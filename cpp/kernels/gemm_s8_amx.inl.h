@@ -26,6 +26,8 @@ constexpr size_t kLine = 64;  // size of a cache line
 // panel of kNR columns.
 constexpr size_t kS8PanelVectors = 1;
 
+constexpr bool kS8Rotates = false;
+
 constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
@@ -192,7 +194,7 @@ void gemm_s8(const GemmArgs& g, const S8Weight& w) {
   if (g.m == 0) return;
   configure_tiles(min_size(g.m, kAmxRows));
   for_each_s8_block<kS8Rows, kAmxBytes>(
-      g, w.outliers, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
+      g, w, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
         gemm_s8_rows(part, w, a, row, rows);
       });
   release_tiles();

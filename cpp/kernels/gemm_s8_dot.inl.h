@@ -11,13 +11,15 @@ namespace {
 // within 1%.
 constexpr size_t kS8Rows = 64;
 
+constexpr bool kS8Rotates = false;
+
 constexpr S8Layout kS8Layout{.piece = 4, .flip = 0};
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
 
 void gemm_s8(const GemmArgs& g, const S8Weight& w) {
   for_each_s8_block<kS8Rows, kS8Group>(
-      g, w.outliers, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
+      g, w, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
         gemm_s8_block<PackedPanel>(part, w, a, row, rows);
       });
 }

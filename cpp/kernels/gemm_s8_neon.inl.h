@@ -13,6 +13,8 @@ namespace {
 // 64 x 384 codes and a panel of weights fit into L1.
 constexpr size_t kS8Rows = 64;
 
+constexpr bool kS8Rotates = false;
+
 constexpr S8Layout kS8Layout{.piece = S8Form::kPiece, .flip = 0x80};
 
 void pack_weight_s8(const PackS8Args& a) { pack_s8_panels<kS8Layout>(a, kS8PanelVectors); }
@@ -42,7 +44,7 @@ SIMDFORMER_INLINE void arrange_rows(const S8Rows& a, size_t groups, size_t rows,
 
 void gemm_s8(const GemmArgs& g, const S8Weight& w) {
   for_each_s8_block<kS8Rows, kS8Group>(
-      g, w.outliers, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
+      g, w, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
         alignas(64) uint8_t q[kS8Rows * (kS8Depth / kS8Group) * S8Form::kRowBytes];
         arrange_rows(a, ceil_div(part.k, kS8Group), rows, q);
         S8Rows arranged = a;

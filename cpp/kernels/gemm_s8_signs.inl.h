@@ -4,13 +4,16 @@
 // if the signs are moved to the other operand: |w| times a - 128, or 127 - a where w is negative,
 // is at most 128 x 128 in magnitude, and two of them are within [-32768, 32512]. The second operand
 // is a with its bits flipped by 0x80 or 0x7F. The missing part, 128 w or 127 w, is the same for all
-// rows of A, so a group's sums start with it.
+// rows of A, so a group's sums start with it. Rotated weights are bounded so that nothing
+// saturates; they need none of this.
 #pragma once
 
 #include "kernels/gemm_s8_vectors.inl.h"
 
 namespace simdformer {
 namespace {
+
+constexpr bool kS8Rotates = true;
 
 // 64 rows: 1.5% slower; 32: 4% (Zen 3).
 constexpr size_t kS8Rows = 128;
@@ -95,11 +98,41 @@ struct SplitPanel {
   alignas(64) int8_t bytes[kS8Depth / kS8Group * split_size(kNR)];
 };
 
+// Panels of bounded weights, as packed by pack_weight_s8.
+struct BoundedPanel : PackedPanel {
+  // acc = the integer sums of one group.
+  template <size_t MR, size_t NV>
+  static SIMDFORMER_INLINE void sum_group(const uint8_t* SIMDFORMER_RESTRICT q,
+                                          const int8_t* SIMDFORMER_RESTRICT w,
+                                          VecI32 (&acc)[MR][NV]) {
+    SIMDFORMER_UNROLL
+    for (size_t i = 0; i < MR; ++i) {
+      SIMDFORMER_UNROLL
+      for (size_t j = 0; j < NV; ++j) acc[i][j] = VecI32::zero();
+    }
+    for (size_t p = 0; p < kS8Group; p += 4, w += NV * kLanes * 4) {
+      SIMDFORMER_UNROLL
+      for (size_t i = 0; i < MR; ++i) {
+        const VecI32 av = VecI32::broadcast(q + i * kS8Group + p);
+        SIMDFORMER_UNROLL
+        for (size_t j = 0; j < NV; ++j) {
+          acc[i][j] = dot_bounded(acc[i][j], av, w + j * kLanes * 4);
+        }
+      }
+    }
+  }
+};
+
 void gemm_s8(const GemmArgs& g, const S8Weight& w) {
   for_each_s8_block<kS8Rows, kS8Group>(
-      g, w.outliers, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
-        rows < kS8SplitRows ? gemm_s8_block<PackedPanel>(part, w, a, row, rows)
-                            : gemm_s8_block<SplitPanel>(part, w, a, row, rows);
+      g, w, [&](const GemmArgs& part, const S8Rows& a, size_t row, size_t rows) {
+        if (w.bounded) {
+          gemm_s8_block<BoundedPanel>(part, w, a, row, rows);
+        } else if (rows < kS8SplitRows) {
+          gemm_s8_block<PackedPanel>(part, w, a, row, rows);
+        } else {
+          gemm_s8_block<SplitPanel>(part, w, a, row, rows);
+        }
       });
 }
 

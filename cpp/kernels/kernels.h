@@ -59,6 +59,19 @@ struct GemmArgs {
 // int8: the number of columns per group. Each group has its own scale.
 constexpr size_t kS8Group = 128;
 
+// Rotated weights and activations: each whole group x of columns is replaced by H x, where H is the
+// Hadamard matrix of order kS8RotationOrder between columns kS8Group / kS8RotationOrder apart. This
+// spreads large values over a group and leaves products as they are, because H H = 8 I and weights
+// are divided by 8 (QuaRot: Ashkboos et al. 2024, arXiv:2404.00456).
+constexpr size_t kS8RotationOrder = 8;
+
+// The greatest code of an activation; rotated activations have fewer codes. Then the sum of two
+// products fits 16 bits wherever two neighbouring weights have |w[2p] + w[2p + 1]| <=
+// kS8PairLimit: 208 x 157 < 2^15.
+constexpr int kS8Codes = 255;
+constexpr int kS8RotatedCodes = 208;
+constexpr int kS8PairLimit = 157;
+
 // The maximum number of outlier columns of a weight.
 constexpr size_t kS8MaxOutliers = 64;
 
@@ -73,10 +86,11 @@ struct S8Outliers {
 };
 
 // Quantizes x to u8, by rows and groups g of columns:
-//   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / 255,
+//   minimum[i, g] = min_p x[i, p],  scale[i, g] = (max_p x[i, p] - minimum[i, g]) / codes,
 //   q[i, p] = round((x[i, p] - minimum[i, g]) / scale[i, g]), ties to even
-// so that x ~ minimum + scale q. Where kept is 0, a finite x counts as 0 in minimum and scale, and
-// q is any byte, because its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0
+// so that x ~ minimum + scale q. codes: kS8Codes, or kS8RotatedCodes if x is rotated. Where kept is
+// 0, a finite x counts as 0 in minimum, scale and a rotation; q is any byte without a rotation,
+// because its weight is 0. x: (rows, cols); q: (groups, capacity, kS8Group), 0
 // beyond cols; scale, minimum: (groups, capacity). Only the first rows of each group are written. A
 // group with NaN, infinity or a range beyond float32 gets a scale that is not finite, so its row of
 // a product is not finite either. scale is never below the smallest normal number.
@@ -86,6 +100,7 @@ struct QuantizeArgs {
   const float* x = nullptr;
   size_t ldx = 0;
   const float* kept = nullptr;  // (cols), or null: all 1
+  bool rotated = false;         // rotate whole groups of x first
   size_t capacity = 0;
   uint8_t* q = nullptr;
   float* scale = nullptr;
@@ -113,14 +128,16 @@ struct PackS8Args {
   float* ranges = nullptr;
 };
 
-// w[j, p] = scale[j, p / kS8Group] weight[j, p]. In outlier columns, weight is 0 and outlier_weight
-// is used instead.
+// w[j, p] = scale[j, p / kS8Group] weight[j, p]. In outlier columns, weight is 0 (before a
+// rotation) and outlier_weight is used instead.
 struct S8Weight {
   const int8_t* packed = nullptr;
   const float* ranges = nullptr;
   S8Outliers outliers = {};
   size_t num_outliers = 0;
   const float* outlier_weight = nullptr;  // pack_weight of (n, num_outliers)
+  bool rotated = false;                   // so activations are rotated too
+  bool bounded = false;                   // rotated, and every pair is within kS8PairLimit
 };
 
 // Folds over the rows of a product.
@@ -329,6 +346,7 @@ struct Kernels {
 #undef SIMDFORMER_KERNEL
 
   S8Layout s8_layout;
+  bool s8_rotates;  // gemm_s8 is faster with rotated, bounded weights
 };
 
 }  // namespace simdformer

@@ -101,23 +101,33 @@ SIMDFORMER_INLINE void store_codes(size_t n, const float* x, float least, float 
   }
 }
 
-// Quantizes one group of kRangeRows rows starting at `row`. If there are fewer rows, the last one
-// is repeated.
-template <size_t Piece, bool Masked>
-SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t column, size_t row) {
-  const float* kept = Masked ? a.kept + column : nullptr;
+// One group of kRangeRows rows. If there are fewer rows, the last one is repeated.
+struct GroupRows {
+  size_t column;
+  size_t row[kRangeRows];
   const float* x[kRangeRows];
-  size_t row_of[kRangeRows];
+};
+
+SIMDFORMER_INLINE GroupRows group_rows(const QuantizeArgs& a, size_t column, size_t first) {
+  GroupRows rows{.column = column, .row = {}, .x = {}};
   SIMDFORMER_UNROLL
   for (size_t r = 0; r < kRangeRows; ++r) {
-    row_of[r] = min_size(row + r, a.rows - 1);
-    x[r] = a.x + row_of[r] * a.ldx + column;
+    rows.row[r] = min_size(first + r, a.rows - 1);
+    rows.x[r] = a.x + rows.row[r] * a.ldx + column;
   }
+  return rows;
+}
+
+template <size_t Piece, bool Masked>
+SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, const GroupRows& rows) {
+  const float one_code = 1.0f / static_cast<float>(a.rotated ? kS8RotatedCodes : kS8Codes);
+  const auto& [column, row_of, x] = rows;
+  const float* kept = Masked ? a.kept + column : nullptr;
   const Ranges ranges = find_ranges<Masked>(n, x, kept);
   float inverse[kRangeRows];
   SIMDFORMER_UNROLL
   for (size_t r = 0; r < kRangeRows; ++r) {
-    const float step = usable_step((ranges.greatest[r] - ranges.least[r]) * (1.0f / 255.0f));
+    const float step = usable_step((ranges.greatest[r] - ranges.least[r]) * one_code);
     const bool finite = ranges.finite || all_finite(x[r], n);
     const size_t place = column / kS8Group * a.capacity + row_of[r];
     a.scale[place] = finite ? step : __builtin_nanf("");
@@ -131,6 +141,50 @@ SIMDFORMER_INLINE void quantize_group(const QuantizeArgs& a, size_t n, size_t co
   }
 }
 
+// v[j], v[j + Half] = their sum, their difference.
+template <size_t Half>
+SIMDFORMER_INLINE void add_and_subtract(VecF32 (&v)[kS8RotationOrder]) {
+  SIMDFORMER_UNROLL
+  for (size_t j = 0; j < kS8RotationOrder; ++j) {
+    if (j & Half) continue;
+    const VecF32 difference = v[j] - v[j + Half];
+    v[j] = v[j] + v[j + Half];
+    v[j + Half] = difference;
+  }
+}
+
+// y = H x for a whole group of a row, with H as at kS8RotationOrder. Masked: x is multiplied by
+// kept.
+template <bool Masked>
+SIMDFORMER_INLINE void rotate_group(const float* x, const float* kept, float* y) {
+  constexpr size_t kApart = kS8Group / kS8RotationOrder;
+  static_assert(kApart % kLanes == 0 && kS8RotationOrder == 8);
+  for (size_t i = 0; i < kApart; i += kLanes) {
+    VecF32 v[kS8RotationOrder];
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < kS8RotationOrder; ++j) {
+      v[j] = VecF32::load(x + j * kApart + i);
+      if constexpr (Masked) v[j] = v[j] * VecF32::load(kept + j * kApart + i);
+    }
+    add_and_subtract<4>(v);
+    add_and_subtract<2>(v);
+    add_and_subtract<1>(v);
+    SIMDFORMER_UNROLL
+    for (size_t j = 0; j < kS8RotationOrder; ++j) v[j].store(y + j * kApart + i);
+  }
+}
+
+template <size_t Piece, bool Masked>
+SIMDFORMER_INLINE void quantize_rotated(const QuantizeArgs& a, GroupRows rows) {
+  alignas(64) float rotated[kRangeRows][kS8Group];
+  SIMDFORMER_UNROLL
+  for (size_t r = 0; r < kRangeRows; ++r) {
+    rotate_group<Masked>(rows.x[r], Masked ? a.kept + rows.column : nullptr, rotated[r]);
+    rows.x[r] = rotated[r];
+  }
+  quantize_group<Piece, false>(a, kS8Group, rows);
+}
+
 // Masking by a product takes 5% more time. Comparing and selecting took 40% more; copying a group
 // with zeros for its outliers took longer than everything else (Zen 5).
 template <size_t Piece, bool Masked>
@@ -138,11 +192,13 @@ SIMDFORMER_INLINE void quantize_groups(const QuantizeArgs& a) {
   for (size_t column = 0; column < a.cols; column += kS8Group) {
     const size_t n = min_size(kS8Group, a.cols - column);
     for (size_t row = 0; row < a.rows; row += kRangeRows) {
+      const GroupRows rows = group_rows(a, column, row);
       // a constant for the usual width, so that loops need no counter
       if (n == kS8Group) {
-        quantize_group<Piece, Masked>(a, kS8Group, column, row);
+        a.rotated ? quantize_rotated<Piece, Masked>(a, rows)
+                  : quantize_group<Piece, Masked>(a, kS8Group, rows);
       } else {
-        quantize_group<Piece, Masked>(a, n, column, row);
+        quantize_group<Piece, Masked>(a, n, rows);
       }
     }
   }

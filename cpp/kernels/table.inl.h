@@ -39,6 +39,7 @@ constexpr Kernels make_table(Bf16Tiles bf16_tiles = {}) {
 #include "kernels/kernels.inc"
 #undef SIMDFORMER_KERNEL
       .s8_layout = kS8Layout,
+      .s8_rotates = kS8Rotates,
   };
 }
 

@@ -14,7 +14,8 @@ Linear LinearNumbers::linear() const {
                          .values = int8.values.data(),
                          .scale = int8.scale.data(),
                          .outliers = outliers,
-                         .outlier_weight = int8.outlier_weight.data()},
+                         .outlier_weight = int8.outlier_weight.data(),
+                         .rotated = int8.rotated},
                 b);
 }
 
@@ -64,7 +65,7 @@ LinearNumbers PartReader::numbers() {
   check(x.cols > 0, "a matrix has no columns");
   size_t size = 0;
   if (x.is_int8) {
-    (*this)(x.int8.values, x.int8.scale, x.int8.outliers, x.int8.outlier_weight);
+    (*this)(x.int8.rotated, x.int8.values, x.int8.scale, x.int8.outliers, x.int8.outlier_weight);
     size = x.int8.values.size();
   } else if (get<bool>()) {
     const auto halves = get<Buffer<uint16_t>>();

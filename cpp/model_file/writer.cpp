@@ -190,6 +190,7 @@ void Writer::linear_rows(const Linear& linear, std::span<const int32_t> rows) {
   if (linear.is_int8()) {
     const S8Numbers numbers = linear.unpack_int8();
     const size_t outliers = numbers.outliers.size();
+    write(numbers.rotated);
     put(in_order(numbers.values.data(), cols, rows));
     put(in_order(numbers.scale.data(), num_s8_groups(cols), rows));
     put(numbers.outliers);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// dot_u8s8, dot_split and dot_s16 for AVX2 without VNNI.
+// dot_u8s8, dot_split, dot_bounded and dot_s16 for AVX2 without VNNI.
 #pragma once
 
 #include "simd/vec_avx2.h"
@@ -51,6 +51,19 @@ SIMDFORMER_INLINE VecI32 dot_split(VecI32 acc, VecI32 a, VecI32 magnitude, const
       : [acc] "+x"(acc.raw), [product] "=&x"(product)
       : [a] "x"(a.raw), [magnitude] "x"(magnitude.raw), [ones] "x"(ones),
         [flips] "m"(*reinterpret_cast<const __m256i_u*>(flips)));
+  return acc;
+}
+
+// acc + the sum of a lane's four products of unsigned a and signed w, exact if the sum of the first
+// two and of the last two fits s16. In assembly, because gcc 12 loads w into a register first.
+SIMDFORMER_INLINE VecI32 dot_bounded(VecI32 acc, VecI32 a, const int8_t* w) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i product;
+  asm("vpmaddubsw %[w], %[a], %[product]\n\t"
+      "vpmaddwd %[ones], %[product], %[product]\n\t"
+      "vpaddd %[product], %[acc], %[acc]"
+      : [acc] "+x"(acc.raw), [product] "=&x"(product)
+      : [a] "x"(a.raw), [ones] "x"(ones), [w] "m"(*reinterpret_cast<const __m256i_u*>(w)));
   return acc;
 }
 

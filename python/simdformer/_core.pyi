@@ -34,8 +34,16 @@ def pooling_modes() -> list[str]: ...
 # The number of columns of a weight that share a scale.
 def s8_group() -> int: ...
 
-# values int8 (out, in), scale (out, ceil(in / s8_group())); values are 0 in the outliers' columns.
-def quantize_weight(weight: Float32, outliers: Int32 | None = None) -> tuple[Int8, Float32]: ...
+# The largest |a + b| of rotated weights a, b in an even column and the next one.
+def s8_pair_limit() -> int: ...
+
+# Whether int8 is faster with rotated weights at the active level.
+def s8_rotates() -> bool: ...
+
+# values int8 (out, in), scale (out, ceil(in / s8_group())). Without a rotation, values are 0 in the outliers' columns.
+def quantize_weight(
+    weight: Float32, outliers: Int32 | None = None, rotated: bool = False
+) -> tuple[Int8, Float32]: ...
 
 class Linear:
     def __init__(self, weight: Float32, bias: Float32 | None = None) -> None: ...
@@ -48,12 +56,13 @@ class Linear:
         bias: Float32 | None = None,
         outliers: Int32 | None = None,
         outlier_weight: Float32 | None = None,
+        rotated: bool = False,
     ) -> Linear: ...
     # The packed weight (out_features, in_features), bfloat16 widened. ValueError for int8.
     def weight(self) -> Float32: ...
     def bias(self) -> Float32 | None: ...
-    # values, scale, outliers, outlier_weight, as for from_int8. ValueError for other types.
-    def int8(self) -> tuple[Int8, Float32, Int32, Float32]: ...
+    # values, scale, outliers, outlier_weight, rotated, as for from_int8. ValueError for other types.
+    def int8(self) -> tuple[Int8, Float32, Int32, Float32, bool]: ...
     # float32, bfloat16 or int8
     @property
     def compute_type(self) -> str: ...
@@ -246,7 +255,9 @@ class KernelTable:
         eps: float = 1e-5,
     ) -> Float32: ...
     # q uint8 (rows, cols rounded up to groups), scale and minimum (rows, groups)
-    def quantize_rows(self, x: Float32) -> tuple[Uint8, Float32, Float32]: ...
+    def quantize_rows(
+        self, x: Float32, rotated: bool = False
+    ) -> tuple[Uint8, Float32, Float32]: ...
     def gemm_s8(
         self,
         a: Float32,
@@ -255,6 +266,7 @@ class KernelTable:
         bias: Float32 | None = None,
         outliers: Int32 | None = None,
         outlier_weight: Float32 | None = None,
+        rotated: bool = False,
         *,
         activation: str = "identity",
         residual: Float32 | None = None,

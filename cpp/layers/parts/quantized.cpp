@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "base/check.h"
@@ -30,36 +31,88 @@ Buffer<float> without(std::span<const int32_t> outliers, size_t cols, const floa
   return rest;
 }
 
+// y = H x / 8 for each whole group of n columns.
+void rotate(size_t n, float* x) {
+  constexpr size_t kApart = kS8Group / kS8RotationOrder;
+  for (size_t begin = 0; begin + kS8Group <= n; begin += kS8Group) {
+    for (size_t half = kS8RotationOrder / 2; half > 0; half /= 2) {
+      for (size_t i = 0; i < kS8Group; ++i) {
+        if (((i / kApart) & half) != 0) continue;
+        float& first = x[begin + i];
+        float& second = x[begin + i + half * kApart];
+        const float difference = first - second;
+        first += second;
+        second = difference;
+      }
+    }
+    for (size_t i = 0; i < kS8Group; ++i) x[begin + i] /= static_cast<float>(kS8RotationOrder);
+  }
+}
+
+// The step of the codes of x[0, n).
+float step_of(size_t n, const float* x, bool bounded) {
+  float least = std::numeric_limits<float>::min();
+  for (size_t p = 0; p < n; ++p) least = std::max(least, std::fabs(x[p]) / 127.0f);
+  if (!bounded) return least;
+  for (size_t p = 0; p + 1 < n; p += 2) {
+    least = std::max(least, std::fabs(x[p] + x[p + 1]) / static_cast<float>(kS8PairLimit));
+  }
+  return least;
+}
+
+// Rounding both of a pair up may exceed the limit by 1; then the larger one is rounded down.
+void bound_pairs(size_t n, int8_t* values) {
+  for (size_t p = 0; p + 1 < n; p += 2) {
+    if (std::abs(values[p] + values[p + 1]) <= kS8PairLimit) continue;
+    int8_t& larger = values[p + (std::abs(values[p + 1]) > std::abs(values[p]))];
+    larger = static_cast<int8_t>(larger > 0 ? larger - 1 : larger + 1);
+  }
+}
+
+// Whether all pairs of an even column and the next one are within kS8PairLimit.
+bool is_bounded(const S8Matrix& weight) {
+  for (size_t row = 0; row < weight.rows; ++row) {
+    const int8_t* values = weight.values + row * weight.cols;
+    for (size_t p = 0; p + 1 < weight.cols; p += 2) {
+      if (std::abs(values[p] + values[p + 1]) > kS8PairLimit) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
-void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8_t* values,
-                     float* scale) {
+void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, bool rotated,
+                     int8_t* values, float* scale) {
   check_outliers(outliers, weight.cols);
   const size_t groups = num_s8_groups(weight.cols);
   for (size_t row = 0; row < weight.rows; ++row) {
-    const Buffer<float> x = without(outliers, weight.cols, weight.row(row));
+    Buffer<float> x = without(outliers, weight.cols, weight.row(row));
+    for (size_t p = 0; p < weight.cols; ++p) {
+      check(std::isfinite(x[p]), "weight[", row, ", ", p, "] is ", x[p],
+            "; only finite numbers can be quantized");
+    }
+    if (rotated) rotate(weight.cols, x.data());
     for (size_t group = 0; group < groups; ++group) {
       const size_t begin = group * kS8Group;
       const size_t end = std::min(begin + kS8Group, weight.cols);
-      float largest = 0.0f;
-      for (size_t p = begin; p < end; ++p) {
-        check(std::isfinite(x[p]), "weight[", row, ", ", p, "] is ", x[p],
-              "; only finite numbers can be quantized");
-        largest = std::max(largest, std::fabs(x[p]));
-      }
-      const float step = std::max(largest / 127.0f, std::numeric_limits<float>::min());
+      const float step = step_of(end - begin, x.data() + begin, rotated);
       scale[row * groups + group] = step;
+      int8_t* codes = values + row * weight.cols;
       for (size_t p = begin; p < end; ++p) {
         const float code = std::clamp(std::nearbyint(x[p] / step), -127.0f, 127.0f);
-        values[row * weight.cols + p] = static_cast<int8_t>(code);
+        codes[p] = static_cast<int8_t>(code);
       }
+      if (rotated) bound_pairs(end - begin, codes + begin);
     }
   }
 }
 
 PackedS8::PackedS8(const Kernels& kernels, const S8Matrix& weight)
     : packed_(kernels.s8_packed_size(weight.rows, weight.cols), Use::kReadOften),
-      ranges_(kernels.s8_ranges_size(weight.rows, weight.cols), Use::kReadOften) {
+      ranges_(kernels.s8_ranges_size(weight.rows, weight.cols), Use::kReadOften),
+      rotated_(weight.rotated),
+      bounded_(weight.rotated && is_bounded(weight)) {
   check_outliers(weight.outliers, weight.cols);
   kernels.pack_weight_s8({.n = weight.rows,
                           .k = weight.cols,
@@ -93,7 +146,8 @@ S8Numbers PackedS8::unpack(const Kernels& kernels, size_t rows, size_t cols) con
   S8Numbers numbers{.values = Buffer<int8_t>(rows * cols),
                     .scale = Buffer<float>(rows * groups),
                     .outliers = Buffer<int32_t>(count),
-                    .outlier_weight = Buffer<float>(rows * count)};
+                    .outlier_weight = Buffer<float>(rows * count),
+                    .rotated = rotated_};
   for (size_t j = 0; j < rows; ++j) {
     const size_t panel = j / kernels.s8_nr * kernels.s8_nr;
     const size_t width = panel_width(rows, kernels.s8_nr, kernels.lanes, panel);
@@ -119,7 +173,9 @@ S8Weight PackedS8::view() const {
           .ranges = ranges_.data(),
           .outliers = outliers(),
           .num_outliers = column_.size(),
-          .outlier_weight = outlier_weight_.data()};
+          .outlier_weight = outlier_weight_.data(),
+          .rotated = rotated_,
+          .bounded = bounded_};
 }
 
 }  // namespace simdformer

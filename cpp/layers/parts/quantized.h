@@ -13,10 +13,11 @@ inline size_t num_s8_groups(size_t cols) { return (cols + kS8Group - 1) / kS8Gro
 
 // scale[j, g] = max_p |weight[j, p]| / 127 over the columns p of group g that are not outliers, and
 // values[j, p] = round(weight[j, p] / scale[j, g]), 0 for outliers. A scale is never below the
-// smallest normal number. values: weight's shape; scale: (rows, num_s8_groups(cols)); outliers:
-// ascending.
-void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, int8_t* values,
-                     float* scale);
+// smallest normal number. rotated: weights are rotated, with 0 for outliers (kS8RotationOrder), and
+// scales are so large that |values[j, p] + values[j, p + 1]| <= kS8PairLimit for even p. values:
+// weight's shape; scale: (rows, num_s8_groups(cols)); outliers: ascending.
+void quantize_weight(ConstMatrix weight, std::span<const int32_t> outliers, bool rotated,
+                     int8_t* values, float* scale);
 
 // A view of a quantized weight. outlier_weight: (rows, outliers.size()).
 struct S8Matrix {
@@ -26,6 +27,7 @@ struct S8Matrix {
   const float* scale = nullptr;
   std::span<const int32_t> outliers = {};
   const float* outlier_weight = nullptr;
+  bool rotated = false;
 };
 
 // A quantized weight that owns its numbers, with the members of S8Matrix.
@@ -34,6 +36,7 @@ struct S8Numbers {
   Buffer<float> scale;
   Buffer<int32_t> outliers;
   Buffer<float> outlier_weight;
+  bool rotated = false;
 };
 
 // A quantized weight, packed for one ISA level.
@@ -55,6 +58,8 @@ class PackedS8 {
   Buffer<uint32_t> begin_;  // empty without outliers, like the next two
   Buffer<uint32_t> column_;
   Buffer<float> kept_;
+  bool rotated_ = false;
+  bool bounded_ = false;
 };
 
 }  // namespace simdformer

@@ -66,7 +66,12 @@ class Weights:
         self._unread.difference_update(names)
 
     def int8(
-        self, names: Sequence[str], shape: tuple[int, int], fields: Sequence[str] = ()
+        self,
+        names: Sequence[str],
+        shape: tuple[int, int],
+        fields: Sequence[str] = (),
+        *,
+        rotated: bool = False,
     ) -> Int8Matrix:
         """A matrix in int8, read from the tensors of its values, scales, outliers and their weights.
 
@@ -85,7 +90,7 @@ class Weights:
         ascending = bool((np.diff(columns, prepend=-1, append=cols) > 0).all())
         self._require(outliers, ascending, f"columns must ascend within [0, {cols})")
         kept = checkpoint.read(self.checked(outlier_weight, fields, (rows, len(columns))))
-        return Int8Matrix(codes, scales, columns, kept)
+        return Int8Matrix(codes, scales, columns, kept, rotated)
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:

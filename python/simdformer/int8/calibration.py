@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from simdformer import nn
-from simdformer._core import s8_group
+from simdformer._core import s8_rotates
 from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix, Int32
 from simdformer.int8.gptq import Float64, quantize_weight_for
 from simdformer.int8.losses import Loss, cosines_of, part_losses
@@ -60,6 +60,7 @@ class QuantizedEncoder:
     cosines: float32 (sequences of the sample,), between the int8 and the float32 vector of each.
     part_types: "int8" or "float32" for each part, by name.
     matrix: returns a part in int8.
+    rotated: whether the matrices in int8 are rotated, except the table of word embeddings.
     losses: of all parts; empty if they were not measured.
     """
 
@@ -67,6 +68,7 @@ class QuantizedEncoder:
     cosines: Float32
     part_types: Mapping[str, str]
     matrix: Callable[[str], Int8Matrix]
+    rotated: bool
     losses: Mapping[str, Loss] = field(default_factory=dict)
 
     def holds(self, min_cosine: float) -> bool:
@@ -101,7 +103,9 @@ def quantize_encoder(
         candidate.keep(kept)
         vectors = pool(candidate.encoder.native()).encode(*tokens)
         cosines = cosines_of(vectors, exact)
-        return QuantizedEncoder(candidate.encoder, cosines, candidate.types(), candidate.matrix)
+        return QuantizedEncoder(
+            candidate.encoder, cosines, candidate.types(), candidate.matrix, candidate.rotated
+        )
 
     result = attempt(())
     if with_losses or not result.holds(min_cosine):
@@ -139,6 +143,7 @@ class _Candidate:
         self._parts = {part.name: part for part in encoder_parts(self.encoder)}
         self._places: dict[str, dict[str, Stored]] = {}
         self._kept: set[str] = set()
+        self.rotated = s8_rotates()
 
     def add(self, name: str, matrix: Int8Matrix) -> None:
         """Put a part in int8."""
@@ -185,7 +190,9 @@ def _calibrate(
             continue
         for part in [part.below(first) for part in own_parts(own)]:
             outliers, moments = seen.pop(part.name, _NOTHING)
-            candidate.add(part.name, _quantized(reference, part, outliers, moments))
+            rotated = candidate.rotated and part.name != WORDS  # a table is never multiplied
+            matrix = _quantized(reference, part, outliers, moments, rotated)
+            candidate.add(part.name, matrix)
         own.native()  # packs the layer, so the unpacked numbers are freed
     return reference.vectors(np.concatenate(states), tokens)
 
@@ -225,14 +232,16 @@ def _observed(
 
 
 def _quantized(
-    reference: Reference, part: Part, outliers: Int32, moments: Float64 | None
+    reference: Reference, part: Part, outliers: Int32, moments: Float64 | None, rotated: bool
 ) -> Int8Matrix:
     weights = [reference.read(name) for name in part.parameters]
-    return Int8Matrix.joined([_quantize(weight, outliers, moments) for weight in weights])
+    return Int8Matrix.joined([_quantize(weight, outliers, moments, rotated) for weight in weights])
 
 
-def _quantize(weight: Float32, outliers: Int32, moments: Float64 | None) -> Int8Matrix:
+def _quantize(
+    weight: Float32, outliers: Int32, moments: Float64 | None, rotated: bool
+) -> Int8Matrix:
     if moments is None:
-        return quantized(weight, outliers)
-    values, scale = quantize_weight_for(moments, weight, outliers, s8_group())
-    return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
+        return quantized(weight, outliers, rotated=rotated)
+    values, scale = quantize_weight_for(moments, weight, outliers, rotated)
+    return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]), rotated)

@@ -12,18 +12,20 @@ from simdformer.checkpoint import read_json
 
 CONFIG_FILE = "quantization_config.json"
 SCHEME = "simdformer-int8"
-VERSION = 2
+VERSION = 3
 
 _PART_TYPES = ("int8", "float32")
 
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """quantization_config.json. version: of the format. parts: the compute type of each part, by name."""
+    """quantization_config.json. version: of the format. parts: the compute type of each part, by name.
+    rotated: whether the matrices of int8 parts are rotated."""
 
     path: Path
     version: int
     parts: Mapping[str, str]
+    rotated: bool
 
     def refuse_others(self, names: Iterable[str]) -> None:
         """ValueError if the file declares a part that is not in `names`."""
@@ -64,7 +66,10 @@ def read_quantization_config(folder: Path) -> QuantizationConfig | None:
             f"{path}: group_size is {config.get('group_size')!r}, this release of simdformer"
             f" computes in groups of {s8_group()}; quantize the model again"
         )
-    return QuantizationConfig(path, version, _part_types(path, config.get("parts")))
+    rotated = config.get("rotated") if version > 2 else False  # noqa: PLR2004
+    if not isinstance(rotated, bool):
+        raise ValueError(f"{path}: rotated must be true or false, got {rotated!r}")
+    return QuantizationConfig(path, version, _part_types(path, config.get("parts")), rotated)
 
 
 def _part_types(path: Path, parts: object) -> dict[str, str]:

@@ -195,7 +195,8 @@ def _quantize(
         with new_folder(target) as temporary:
             _copy_files(model, temporary)
             tensors = {**dict(saved_tensors(encoder, quantized)), **head}
-            write_quantized(temporary / inner, tensors, _declaration(report, min_cosine))
+            declaration = _declaration(report, min_cosine, quantized.rotated)
+            write_quantized(temporary / inner, tensors, declaration)
         sizes = (checkpoint.num_bytes(), (target / inner / WEIGHTS_FILE).stat().st_size)
     return replace(report, float32_bytes=sizes[0], int8_bytes=sizes[1])
 
@@ -260,9 +261,12 @@ def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
 
 
-def _declaration(report: QuantizationReport, min_cosine: float) -> dict[str, Any]:
+def _declaration(
+    report: QuantizationReport, min_cosine: float, rotated: bool
+) -> dict[str, Any]:
     """The fields of quantization_config.json other than scheme, version and group size."""
     return {
+        "rotated": rotated,
         "sample": f"{report.texts} texts" if report.texts else "vocabulary",
         "required_min_cosine": min_cosine,
         "mean_cosine": report.mean_cosine,

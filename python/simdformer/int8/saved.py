@@ -25,6 +25,7 @@ from simdformer.checkpoint.weights import Weights
 from simdformer.int8.calibration import QuantizedEncoder
 from simdformer.int8.config import CONFIG_FILE, SCHEME, VERSION, QuantizationConfig
 from simdformer.int8.parts import Part, encoder_parts
+from simdformer.models.assign import WORDS
 from simdformer.models.names import Names
 from simdformer.nn.parameters import Stored, shape_of, value_of
 
@@ -37,7 +38,7 @@ _SUFFIXES = ("", "_scale", "_outliers", "_outlier_weight")
 def saved_places(
     encoder: nn.TextEncoder, names: Names, checkpoint: Checkpoint, config: QuantizationConfig
 ) -> Mapping[str, Stored]:
-    """Find each parameter's numbers in a folder of the present version.
+    """Find each parameter's numbers in a folder of version 2 or later.
 
     Errors: ValueError naming a part that is not declared, a tensor that is missing or has another shape, or a
     tensor that belongs to no parameter.
@@ -48,7 +49,8 @@ def saved_places(
     config.refuse_others(part.name for part in parts)
     for part in parts:
         compute_type = config.compute_type(part.name)
-        read = _reader(weights, part, _shape(encoder, part), compute_type)
+        rotated = config.rotated and part.name != WORDS
+        read = _reader(weights, part, _shape(encoder, part), compute_type, rotated)
         places |= part.places(owners, compute_type, read)
     for name in [name for name in owners if name not in places]:
         owner, own = owners[name]
@@ -68,13 +70,13 @@ def _shape(encoder: nn.TextEncoder, part: Part) -> tuple[int, int]:
 
 
 def _reader(
-    weights: Weights, part: Part, shape: tuple[int, int], compute_type: str
+    weights: Weights, part: Part, shape: tuple[int, int], compute_type: str, rotated: bool
 ) -> Callable[[], Float32 | Int8Matrix]:
     if compute_type == "float32":
         return partial(weights.checkpoint.read, weights.checked(part.name, (), shape))
     names = _names(part.name)
     weights.expect(names)
-    return partial(weights.int8, names, shape)
+    return partial(weights.int8, names, shape, rotated=rotated)
 
 
 def _names(part: str) -> list[str]:
@@ -89,7 +91,8 @@ def saved_tensors(
     for part in encoder_parts(encoder):
         slots = [owner.place(own) for owner, own in map(owners.pop, part.parameters)]
         if quantized.part_types[part.name] == "int8":
-            yield from zip(_names(part.name), quantized.matrix(part.name), strict=True)
+            *tensors, _ = quantized.matrix(part.name)
+            yield from zip(_names(part.name), tensors, strict=True)
         else:
             yield part.name, np.concatenate([value_of(slot) for slot in slots])
     for name, (owner, own) in owners.items():

@@ -63,16 +63,21 @@ def outlier_columns(largest: Float32) -> Int32:
     return columns
 
 
-def quantized(weight: Float32, outliers: Int32) -> Int8Matrix:
-    """A matrix (rows, cols) in int8, with each weight rounded separately. ValueError if it is not finite."""
-    values, scale = _core.quantize_weight(weight, outliers)
-    return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]))
+def quantized(weight: Float32, outliers: Int32, *, rotated: bool | None = None) -> Int8Matrix:
+    """A matrix (rows, cols) in int8, with each weight rounded separately. ValueError if it is not finite.
+
+    rotated: rotate groups of columns; None if that is faster at the active level."""
+    if rotated is None:
+        rotated = _core.s8_rotates()
+    values, scale = _core.quantize_weight(weight, outliers, rotated)
+    return Int8Matrix(values, scale, outliers, np.ascontiguousarray(weight[:, outliers]), rotated)
 
 
 def quantized_place(name: str, value: Value, outliers: Int32) -> Stored:
     """The value for a matrix's place in int8. ValueError names the matrix."""
+    weight = np.ascontiguousarray(float32_of(value))
     try:
-        return Stored.of(quantized(np.ascontiguousarray(float32_of(value)), outliers), "int8")
+        return Stored.of(quantized(weight, outliers), "int8")
     except ValueError as error:
         raise ValueError(f"{name} cannot be quantized: {error}") from error
 

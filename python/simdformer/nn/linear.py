@@ -137,11 +137,10 @@ def _zero_row(like: Matrix) -> Matrix:
     weight = like.weight
     if isinstance(weight, Int8Matrix):
         one = weight.rows(slice(0, 1))
-        none = Int8Matrix(
-            np.zeros_like(one.values),
-            np.zeros_like(one.scale),
-            one.outliers,
-            np.zeros_like(one.outlier_weight),
+        none = one._replace(
+            values=np.zeros_like(one.values),
+            scale=np.zeros_like(one.scale),
+            outlier_weight=np.zeros_like(one.outlier_weight),
         )
         return Matrix(none, None, like.compute_type)
     return Matrix(np.zeros((1, weight.shape[1]), np.float32), None, like.compute_type)

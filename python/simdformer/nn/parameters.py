@@ -215,7 +215,7 @@ def join(matrices: Sequence[Matrix]) -> Matrix | None:
     codes = [weight for weight in weights if isinstance(weight, Int8Matrix)]
     if not codes:
         return Matrix(np.concatenate(weights), bias, first.compute_type)
-    if any(not np.array_equal(part.outliers, codes[0].outliers) for part in codes):
+    if not all(part.joins(codes[0]) for part in codes):
         return None
     return Matrix(Int8Matrix.joined(codes), bias, first.compute_type)
 
