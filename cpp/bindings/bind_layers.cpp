@@ -8,6 +8,7 @@
 #include "bindings/numpy.h"
 #include "bindings/s8_arrays.h"
 #include "layers/parts/embeddings.h"
+#include "layers/parts/experts.h"
 #include "layers/parts/feed_forward.h"
 #include "layers/parts/pooling.h"
 #include "layers/parts/row_shares.h"
@@ -121,6 +122,19 @@ std::shared_ptr<Embeddings> make_embeddings(const py::object& word, const py::ob
   return std::make_shared<Embeddings>(head ? Table() : make_table(word, bfloat16), head,
                                       table("position", position), table("token_type", token_type),
                                       norm, padding_idx, projection);
+}
+
+std::shared_ptr<Experts> make_experts(const std::shared_ptr<Linear>& router,
+                                      const std::vector<std::shared_ptr<FeedForward>>& experts,
+                                      const py::object& bias, size_t top_k) {
+  Experts::Parts parts{
+      .router = router, .experts = {experts.begin(), experts.end()}, .bias = {}, .top_k = top_k};
+  if (!bias.is_none()) {
+    const FloatArray given = float_array("bias", bias, 1);
+    parts.bias = Buffer<float>(static_cast<size_t>(given.size()));
+    std::copy_n(given.data(), given.size(), parts.bias.data());
+  }
+  return std::make_shared<Experts>(std::move(parts));
 }
 
 // The cost of each share of a product of rows with panels, in rows times panels, as split for a
@@ -244,6 +258,9 @@ void bind_sublayers(py::module_& module) {
                 gate_up, down, by_name("activation", activation, kActivations)));
           },
           arg("gate_up").none(false), arg("down").none(false), py::kw_only(), arg("activation"));
+  py::class_<Experts, std::shared_ptr<Experts>>(module, "Experts")
+      .def(py::init(&make_experts), arg("router").none(false), arg("experts"),
+           arg("bias") = py::none(), py::kw_only(), arg("top_k"));
   module.def("gated_rows", &FeedForward::gated_rows, arg("inner_size"));
 
   py::class_<Dense>(module, "Dense")

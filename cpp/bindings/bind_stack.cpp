@@ -123,7 +123,7 @@ FloatArray stack_encode(const TransformerStack& self, const py::object& input_id
 
 Shared<TransformerLayer> make_layer(Shared<SingleAttention> self_attention,
                                     Shared<SingleAttention> cross_attention,
-                                    Shared<FeedForward> feed_forward, Shared<Norm> self_norm,
+                                    const PositionWise& feed_forward, Shared<Norm> self_norm,
                                     Shared<Norm> cross_norm, Shared<Norm> feed_forward_norm,
                                     const std::array<Shared<Norm>, 3>& output_norms,
                                     bool norm_first, bool residual, bool output_residual,

@@ -68,6 +68,11 @@ void fields(Archive& archive, T& x) {
   archive(x.norm_first, x.residual, x.output_residual, x.alpha);
 }
 
+template <typename Archive, Maybe<Experts::Parts> T>
+void fields(Archive& archive, T& x) {
+  archive(x.router, x.experts, x.bias, x.top_k);
+}
+
 // An encoder's layer.
 template <typename Archive, Maybe<TransformerLayer::Parts> T>
 void fields(Archive& archive, T& x) {

@@ -138,6 +138,22 @@ std::shared_ptr<const FeedForward> PartReader::make(std::type_identity<FeedForwa
   return std::make_shared<FeedForward>(FeedForward::joined(joined, down, activation));
 }
 
+std::shared_ptr<const Experts> PartReader::make(std::type_identity<Experts>) {
+  auto parts = get<Experts::Parts>();
+  required(parts.router, "linear layer");
+  for (const auto& expert : parts.experts) required(expert, "feed-forward");
+  return std::make_shared<Experts>(std::move(parts));
+}
+
+void PartReader::read(PositionWise& part) {
+  const auto read_as = [&]<typename T>(std::type_identity<T>) {
+    auto own = get<std::shared_ptr<const T>>();
+    required(own, "feed-forward");
+    part = std::move(own);
+  };
+  get<bool>() ? read_as(std::type_identity<Experts>()) : read_as(std::type_identity<FeedForward>());
+}
+
 std::shared_ptr<const Embeddings> PartReader::make(std::type_identity<Embeddings>) {
   std::shared_ptr<const Linear> head, projection;
   size_t width = 0;
@@ -182,7 +198,6 @@ std::shared_ptr<const TransformerLayer> PartReader::make(std::type_identity<Tran
   const auto options = get<SublayerOptions>();
   auto parts = get<TransformerLayer::Parts>();
   required(parts.self_attention, "self-attention");
-  required(parts.feed_forward, "feed-forward");
   return std::make_shared<TransformerLayer>(std::move(parts), options);
 }
 

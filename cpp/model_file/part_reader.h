@@ -181,6 +181,8 @@ class PartReader {
     return std::make_shared<Linear>(numbers().linear());
   }
   std::shared_ptr<const FeedForward> make(std::type_identity<FeedForward>);
+  std::shared_ptr<const Experts> make(std::type_identity<Experts>);
+  void read(PositionWise& part);
   std::shared_ptr<const Embeddings> make(std::type_identity<Embeddings>);
 
   std::shared_ptr<const RelativeEmbeddings> make(std::type_identity<RelativeEmbeddings>) {

@@ -129,6 +129,11 @@ class Writer {
 
   void write(const FeedForward& layer);
   void write(const Table& table);
+  void write(const Experts& experts) { write(experts.parts()); }
+  void write(const PositionWise& part) {
+    write(std::holds_alternative<std::shared_ptr<const Experts>>(part));
+    std::visit([&](const auto& own) { write(own); }, part);
+  }
   void write(const Embeddings& embeddings);
   void write(const MultiheadAttention& attention) {
     write(attention.options());

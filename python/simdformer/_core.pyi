@@ -109,6 +109,16 @@ class FeedForward:
     @staticmethod
     def joined(gate_up: Linear, down: Linear, *, activation: str) -> FeedForward: ...
 
+class Experts:
+    def __init__(
+        self,
+        router: Linear,
+        experts: Sequence[FeedForward],
+        bias: Float32 | None = None,
+        *,
+        top_k: int,
+    ) -> None: ...
+
 def gated_rows(inner_size: int) -> list[int]: ...
 
 # The cost of each share of a product, in rows times panels, and of each share of rows.
@@ -500,7 +510,7 @@ class TransformerLayer:
         self,
         self_attention: MultiheadAttention,
         cross_attention: MultiheadAttention | None,
-        feed_forward: FeedForward,
+        feed_forward: FeedForward | Experts,
         self_norm: Norm | None,
         cross_norm: Norm | None,
         feed_forward_norm: Norm | None,

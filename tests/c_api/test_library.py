@@ -17,6 +17,7 @@ from tests.pipeline.test_sparse_encoder import write_sparse
 from tests.support import ROOT, assert_same_bits
 from tests.support.c_library import FOLDER, Library, LibraryError, Model, with_checksum
 from tests.support.model_fixtures import PAIRS, write_cross_encoder, write_dense, write_model
+from tests.support.tiny_experts import NOMIC_EXPERTS
 from tests.support.tiny_models import ARCHITECTURES, BY_NAME, TEXTS, TINY
 
 pytestmark = [
@@ -26,7 +27,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:texts longer than max_seq_length"),
 ]
 EXAMPLES = Path(os.environ.get("SIMDFORMER_EXAMPLES_DIR", "."))
-each = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_type)
+each = pytest.mark.parametrize(
+    "architecture",
+    [*ARCHITECTURES, NOMIC_EXPERTS],
+    ids=[*(a.model_type for a in ARCHITECTURES), "nomic_bert with experts"],
+)
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,18 @@ def norm(x, w, kind, eps=1e-5):
     return (x - f64(w["running_mean"])) * scale + f64(w["bias"])
 
 
+def mixture_of_experts(x, w, activation, top_k):
+    """Shazeer et al. 2017: the sum of the top_k experts' outputs, weighted by the softmax over all experts."""
+    p = oracle.softmax(oracle.linear(x, w["router.weight"]))
+    y = np.zeros(x.shape) + f64(w.get("bias", 0.0))
+    for i, row in enumerate(p):
+        for e in np.argsort(-row, kind="stable")[:top_k]:
+            inner = oracle.linear(x[i : i + 1], w[f"linear1.{e}.weight"])
+            out = oracle.linear(oracle.ACTIVATIONS[activation](inner), w[f"linear2.{e}.weight"])
+            y[i] += row[e] * out[0]
+    return y
+
+
 def feed_forward(x, w, activation, gate=None):
     hidden = oracle.linear(x, w["linear1.weight"], w.get("linear1.bias"))
     if gate is None:
@@ -92,6 +104,7 @@ def part(w, name):
 def layer(
     x, w, heads, *, memory=None, kind="layer", norm_first=False, alpha=1.0, residual=True,
     activation="relu", gate=None, bias=0.0, memory_bias=0.0, output_norm=False, only=None,
+    top_k=0,
     **attention,
 ):  # fmt: skip
     """An encoder layer; with a memory a decoder layer; or one sublayer, selected by its norm: (L, E) -> (L,
@@ -117,6 +130,9 @@ def layer(
     if memory is not None:
         x = sublayer(x, "norm2", lambda y: attend(y, "multihead_attn", memory, memory_bias))
     last = "norm2" if memory is None else "norm3"
+    if top_k:
+        experts = part(w, "experts")
+        return sublayer(x, last, lambda y: mixture_of_experts(y, experts, activation, top_k))
     return sublayer(x, last, lambda y: feed_forward(y, w, activation, gate))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.oracle import ACTIVATIONS, f64, layer_norm, linear
+from tests.oracle import nn as oracle_nn
 from tests.oracle.positions import rotary
 from tests.oracle.scores import attend, repeat_heads, scaled_dot, window
 
@@ -33,7 +34,8 @@ class Layer:
 class Definition:
     """rms: RMSNorm instead of LayerNorm; norm_offset is added to its weights. factor: of cos and sin, 1
     except for some scalings. word_scale: of the embeddings. output_residual: whether output norms are applied
-    after the residual term is added."""
+    after the residual term is added. top_k: the number of experts that a token uses, in layers with a
+    router."""
 
     layers: tuple[Layer, ...]
     num_heads: int
@@ -45,6 +47,7 @@ class Definition:
     norm_offset: float = 0.0
     word_scale: float = 1.0
     output_residual: bool = False
+    top_k: int = 0
 
 
 def rms_norm(x, weight, eps):
@@ -96,12 +99,30 @@ def attention(x, w, stem, layer, definition):
 def feed_forward(x, w, stem, definition):
     """down(activation(gate(x)) up(x)), as in Shazeer 2020's GLU variants; without a gate
     down(activation(up(x)))."""
+    if f"{stem}.router.weight" in w:
+        return mixture_of_experts(x, w, stem, definition)
     if f"{stem}.gate.weight" not in w:
         return dense(
             ACTIVATIONS[definition.activation](dense(x, w, f"{stem}.up")), w, f"{stem}.down"
         )
     gate = ACTIVATIONS[definition.activation](dense(x, w, f"{stem}.gate"))  # -> (n, f)
     return dense(gate * dense(x, w, f"{stem}.up"), w, f"{stem}.down")  # -> (n, d)
+
+
+def mixture_of_experts(x, w, stem, definition):
+    """NomicRouter and NomicExperts of nomic-bert-2048's modeling_hf_nomic_bert.py: the softmax over all experts,
+    then the top_k largest, which are not normalized again. The bias is added once. Both tensors of the experts
+    have a row for each feature of the inner layer, so the second one is not transposed."""
+    router = w[f"{stem}.router.weight"]
+    each = range(len(router))
+    ups, downs = (np.split(w[f"{stem}.experts.{name}"], len(router)) for name in ("up", "down"))
+    experts = {
+        "router.weight": router,
+        "bias": w[f"{stem}.experts.bias"],
+        **{f"linear1.{e}.weight": ups[e] for e in each},
+        **{f"linear2.{e}.weight": downs[e].T for e in each},
+    }
+    return oracle_nn.mixture_of_experts(x, experts, definition.activation, definition.top_k)
 
 
 def encoder_layer(x, w, stem, layer, definition):

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -20,6 +21,18 @@ struct MemberScratch {
   Buffer<float> gate;          // the same for the gate of a gated feed-forward
   Buffer<float> relative;      // for the relative positions of a head
   Buffer<float> pooled;        // a sequence's vector between pooling and the last dense layer
+  Buffer<float> routed;        // the rows of one expert
+};
+
+// How the rows of a block are routed to experts. A routed row is a row for one of its experts; they
+// are sorted by expert.
+struct RoutingScratch {
+  Buffer<float> probabilities;  // (rows, experts)
+  Buffer<int32_t> chosen;       // (rows, top_k): the experts of each row
+  Buffer<int32_t> places;       // (rows, top_k): their routed rows
+  Buffer<int32_t> rows;         // the row of each routed row
+  Buffer<int32_t> first;        // (experts + 1): the first routed row of each expert
+  Buffer<float> outputs;        // (routed rows, features)
 };
 
 // The scratch of a block of tokens while it goes through the layers.
@@ -34,6 +47,7 @@ struct BlockScratch {
   Buffer<float> memory;        // the input of cross-attention
   Buffer<float> key_bias;
   Buffer<float> last_rows;  // the rows of the last tokens
+  RoutingScratch routing;
 };
 
 // A block's scratch for the layers of a team.

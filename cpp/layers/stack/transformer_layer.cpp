@@ -51,7 +51,7 @@ void TransformerLayer::reserve(Scratch scratch, const Sizes& sizes,
   if (parts_.cross_attention) {
     parts_.cross_attention->reserve(scratch, tokens, sizes.memory_tokens, sizes.max_memory);
   }
-  parts_.feed_forward->reserve(scratch, tokens);
+  std::visit([&](const auto& part) { part->reserve(scratch, tokens); }, parts_.feed_forward);
   if (options_.norm_first) reserve_matrix(scratch.block.normed, tokens, hidden_size());
   if (options_.alpha != 1.0f) reserve_matrix(scratch.block.residual, tokens, hidden_size());
 }
@@ -121,7 +121,8 @@ Matrix TransformerLayer::forward(Team& team, const Call& call, size_t index, con
   }
   const Norms norms{parts_.feed_forward_norm.get(), parts_.feed_forward_output_norm.get()};
   add_sublayer(team, norms, x, scratch, y, [&](ConstMatrix input, const Epilogue& epilogue) {
-    parts_.feed_forward->forward(team, input, epilogue, scratch, y);
+    std::visit([&](const auto& part) { part->forward(team, input, epilogue, scratch, y); },
+               parts_.feed_forward);
   });
   return y;
 }

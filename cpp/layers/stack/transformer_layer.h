@@ -2,8 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <variant>
 
 #include "layers/attention/multihead_attention.h"
+#include "layers/parts/experts.h"
 #include "layers/parts/feed_forward.h"
 
 namespace simdformer {
@@ -21,6 +23,10 @@ struct SublayerOptions {
   float alpha = 1.0f;
 };
 
+// What a layer applies to each row after attention. Not null.
+using PositionWise =
+    std::variant<std::shared_ptr<const FeedForward>, std::shared_ptr<const Experts>>;
+
 // Self-attention, cross-attention if there is a memory, and feed-forward: the encoder layer and the
 // decoder layer of Vaswani et al. 2017, section 3.1.
 class TransformerLayer {
@@ -28,7 +34,7 @@ class TransformerLayer {
   struct Parts {
     std::shared_ptr<const MultiheadAttention> self_attention;
     std::shared_ptr<const MultiheadAttention> cross_attention;  // null: an encoder layer
-    std::shared_ptr<const FeedForward> feed_forward;
+    PositionWise feed_forward;
     std::shared_ptr<const Norm> self_norm;  // null: none
     std::shared_ptr<const Norm> cross_norm;
     std::shared_ptr<const Norm> feed_forward_norm;
@@ -65,7 +71,9 @@ class TransformerLayer {
 
   const Parts& parts() const { return parts_; }
   const SublayerOptions& options() const { return options_; }
-  size_t hidden_size() const { return parts_.feed_forward->hidden_size(); }
+  size_t hidden_size() const {
+    return std::visit([](const auto& part) { return part->hidden_size(); }, parts_.feed_forward);
+  }
   // The maximum length of a sequence for its positions; 0: no limit.
   size_t max_length() const;
   const MultiheadAttention& self_attention() const { return *parts_.self_attention; }

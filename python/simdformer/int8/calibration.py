@@ -223,6 +223,8 @@ def _observed(
     for i, sample in enumerate(samples):
         states[i], packed = run_recorded(stage, states[i], sample)
         for name, (_, x) in packed.items():
+            if not len(x):  # an expert that no token of the sample uses
+                continue
             outliers, moments = seen.get(name) or _Seen(outlier_columns(np.abs(x).max(axis=0)))
             if for_inputs:
                 own = (x.T @ x).astype(np.float64)

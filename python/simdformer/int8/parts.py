@@ -73,6 +73,10 @@ def own_parts(stage: nn.Module) -> list[Part]:
             names.append("projection.weight")
         return [Part(name, (name,)) for name in names]
     names = ["self_attn.in_proj_weight", "self_attn.out_proj.weight"]
+    if stage.experts is not None:
+        each = range(stage.experts.num_experts)
+        names += [f"experts.{linear}.{i}.weight" for linear in ("linear1", "linear2") for i in each]
+        return [Part(name, (name,)) for name in names]
     parts = [Part(name, (name,)) for name in (*names, "linear1.weight", "linear2.weight")]
     if hasattr(stage, "linear_gate"):
         parts[2] = Part("gate_up_proj.weight", ("linear_gate.weight", "linear1.weight"))

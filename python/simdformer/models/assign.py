@@ -4,7 +4,7 @@ when the parameters are packed."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -118,12 +118,14 @@ class _Assignment:
         stem = f"{layers}.{index}" if isinstance(layers, str) else layers[index]
         attention, size = layer.self_attn, fields.hidden_size
         self._attention(own, stem, attention)
+        if layer.experts is not None:
+            self._experts(f"{own}.experts", stem, layer.experts)
         for module, part, field in (
             ("linear1", names.up, fields.inner_size),
             ("linear_gate", names.gate, fields.inner_size),
             ("linear2", names.down, size),
         ):
-            if part is not None:
+            if part is not None and layer.experts is None:
                 columns = fields.inner_size if module == "linear2" else size
                 has_bias = getattr(layer, module).has("bias")
                 self._linear(f"{own}.{module}", stem, part, field, columns, bias=has_bias)
@@ -139,6 +141,27 @@ class _Assignment:
             self.vectors(f"{own}.output_norm{i}", norm, f"{stem}.{name}", size)
         if self._names.relative:
             self._position(f"{own}.self_attn.position", stem, attention.position)
+
+    def _experts(self, own: str, stem: str, experts: nn.MixtureOfExperts) -> None:
+        """Assign a router and its experts, which are stacked in two tensors."""
+        names, fields = self._names.layer.experts, self._names.fields
+        assert names is not None
+        hidden, inner = self.weights.shape((fields.hidden_size, fields.inner_size))
+        stacked = ("num_experts", fields.inner_size, fields.hidden_size)
+        shape = (experts.num_experts * inner, hidden)
+        for module, name in (("linear1", names.up), ("linear2", names.down)):
+            full = self.weights.checked(f"{stem}.{name}", stacked, shape)
+            for i in range(experts.num_experts):
+                rows = range(i * inner, (i + 1) * inner)
+                read = partial(self.weights.checkpoint.read_rows, full, rows)
+                place = Stored((inner, hidden), read)
+                if module == "linear2":
+                    place = Stored((hidden, inner), partial(_transposed, read))
+                self.places[f"{own}.{module}.{i}.weight"] = place
+        self._tensor(
+            f"{own}.router.weight", f"{stem}.{names.router}.weight", stacked[0], stacked[2]
+        )
+        self._tensor(f"{own}.bias", f"{stem}.{names.bias}", stacked[2])
 
     def _position(self, own: str, stem: str, position: Any) -> None:
         """Assign a table of relative distances, its norm and its projections."""
@@ -235,6 +258,10 @@ def _changed(place: Stored, function: Any, number: float) -> Stored:
     return Stored(place.shape, lambda: function(place.array(), np.float32(number)))
 
 
+def _transposed(read: Callable[[], Float32]) -> Float32:
+    return np.ascontiguousarray(read().T)
+
+
 def _below(parts: Sequence[CheckpointMatrix]) -> Float32:
     rows = [part.float32() for part in parts]
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
@@ -257,6 +284,8 @@ def _named_sizes(encoder: nn.TextEncoder, fields: FieldNames) -> Iterator[tuple[
     yield fields.num_heads, heads.num_heads
     yield "vocab_size", encoder.vocab_size
     yield "type_vocab_size", embeddings.num_token_types
+    mixtures = [each.experts for each in encoder.layers if each.experts is not None]
+    yield "num_experts", mixtures[0].num_experts if mixtures else 0
     if embeddings.position_embeddings is not None:
         yield "max_position_embeddings", embeddings.position_embeddings.num_embeddings
     position = layer.self_attn.position

@@ -21,6 +21,18 @@ class Part(NamedTuple):
     share: tuple[int, int] = (0, 1)
 
 
+class ExpertNames(NamedTuple):
+    """The names of the tensors of a mixture of experts, relative to the layer's own name.
+
+    up, down: of shape (experts * inner size, hidden size). Each expert's part of down is transposed.
+    """
+
+    router: str
+    up: str
+    down: str
+    bias: str
+
+
 class LayerNames(NamedTuple):
     """The names of a layer's tensors in a checkpoint, relative to the layer's own name.
 
@@ -28,6 +40,7 @@ class LayerNames(NamedTuple):
     head_norms: the norms of each head's queries and keys, if any.
     output_norms: the norms of the output of attention, or of attention and feed-forward, if any.
     position_projections: projections of a table of distances, by their names in the layer's position.
+    experts: of layers with a mixture of experts.
     qkv: the joint name of query, key and value in int8 folders; None if they have separate names.
     """
 
@@ -43,6 +56,7 @@ class LayerNames(NamedTuple):
     head_norms: tuple[str, str] | None = None
     output_norms: tuple[str, ...] = ()
     position_projections: Mapping[str, str] = MappingProxyType({})
+    experts: ExpertNames | None = None
     qkv: str | None = None
 
 

@@ -193,8 +193,10 @@ class LayerKind:
         position: Position | None,
         *,
         window: tuple[int, int] = EVERYWHERE,
+        experts: nn.MixtureOfExperts | None = None,
     ) -> nn.TransformerEncoderLayer:
-        """One layer. window: the numbers of keys before and after a query that it sees."""
+        """One layer. window: the numbers of keys before and after a query that it sees. experts: instead of
+        the feed-forward."""
         hidden, inner = sizes.hidden_size, sizes.inner_size
         normed = sizes.head_dim * (sizes.num_heads if self.head_norms == "together" else 1)
         layer = nn.TransformerEncoderLayer(
@@ -205,6 +207,7 @@ class LayerKind:
             norm_first=self.norm_first,
             bias=self.attention_bias,
             output_norm=self.output_norm,
+            experts=experts,
             scale=sizes.head_dim**-0.5 if self.scale is None else self.scale,
             num_kv_heads=sizes.num_kv_heads,
             head_dim=sizes.head_dim,
@@ -215,10 +218,11 @@ class LayerKind:
         if self.output_bias is not None:
             queries = layer.self_attn.heads.query_dim
             layer.self_attn.out_proj = nn.Linear(queries, hidden, bias=self.output_bias)
-        layer.linear1 = nn.Linear(hidden, inner, bias=self.up_bias)
-        if self.gated:
-            layer.linear_gate = nn.Linear(hidden, inner, bias=self.up_bias)
-        layer.linear2 = nn.Linear(inner, hidden, bias=self.down_bias)
+        if experts is None:
+            layer.linear1 = nn.Linear(hidden, inner, bias=self.up_bias)
+            if self.gated:
+                layer.linear_gate = nn.Linear(hidden, inner, bias=self.up_bias)
+            layer.linear2 = nn.Linear(inner, hidden, bias=self.down_bias)
         layer.norm1, layer.norm2 = self.norm(hidden), self.norm(hidden)
         if self.output_norm:
             layer.output_norm1, layer.output_norm2 = self.norm(hidden), self.norm(hidden)

@@ -24,6 +24,7 @@ from simdformer.nn.content_positions import (
 from simdformer.nn.decoder import TransformerDecoder, TransformerDecoderLayer
 from simdformer.nn.distance_bias import ALiBi, RelativePositionBias
 from simdformer.nn.encoder import TransformerEncoder, TransformerEncoderLayer
+from simdformer.nn.experts import MixtureOfExperts
 from simdformer.nn.identity import Dropout, Identity
 from simdformer.nn.initialization import manual_seed
 from simdformer.nn.language_model import LanguageModel
@@ -50,6 +51,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositionalEmbedding",
     "Linear",
+    "MixtureOfExperts",
     "Module",
     "ModuleList",
     "MultiheadAttention",

@@ -22,7 +22,7 @@ class TransformerDecoderLayer(TransformerLayer):
     ----------
     d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias
         See `TransformerEncoderLayer`.
-    device, dtype, norm, output_norm, residual, alpha, **attention
+    device, dtype, norm, output_norm, residual, alpha, experts, **attention
         See `TransformerEncoderLayer`. num_kv_heads, tie_qk, position and window_size apply to
         self-attention only.
 

@@ -39,6 +39,8 @@ class TransformerEncoderLayer(TransformerLayer):
         False: no residual connections.
     alpha
         Factor of the residual term, as in DeepNorm (Wang et al. 2022).
+    experts
+        A `MixtureOfExperts` instead of the feed-forward. Then dim_feedforward and activation have no effect.
     **attention
         num_kv_heads, score, scale, softcap, tie_qk, position, masked_row, window_size, qk_norm and
         logit_scale of `MultiheadAttention`.

@@ -10,6 +10,7 @@ from simdformer import _core
 from simdformer.functional.arrays import positive_int
 from simdformer.nn.activations import activation_name
 from simdformer.nn.attention import MultiheadAttention
+from simdformer.nn.experts import MixtureOfExperts
 from simdformer.nn.linear import Linear, join_gate
 from simdformer.nn.module import Module, PackedMatrix, check_placement
 from simdformer.nn.norms import make_norm
@@ -58,6 +59,7 @@ class TransformerLayer(Module):
         output_norm: bool | str = False,
         residual: bool = True,
         alpha: float = 1.0,
+        experts: MixtureOfExperts | None = None,
         **attention: Unpack[AttentionOptions],
     ) -> None:
         super().__init__()
@@ -82,10 +84,14 @@ class TransformerLayer(Module):
         if self._has_cross_attention:
             options |= {k: v for k, v in attention.items() if k not in SELF_ONLY}
             self.multihead_attn = MultiheadAttention(d_model, nhead, **options)
-        self.linear1 = Linear(d_model, dim_feedforward, bias=bias)
-        if self.activation in GATED:
-            self.linear_gate = Linear(d_model, dim_feedforward, bias=bias)
-        self.linear2 = Linear(dim_feedforward, d_model, bias=bias)
+        self.experts = experts
+        if experts is None:
+            self.linear1 = Linear(d_model, dim_feedforward, bias=bias)
+            if self.activation in GATED:
+                self.linear_gate = Linear(d_model, dim_feedforward, bias=bias)
+            self.linear2 = Linear(dim_feedforward, d_model, bias=bias)
+        elif experts.d_model != d_model:
+            raise ValueError(f"experts must have d_model={d_model}, got {experts.d_model}")
         kinds = ("", "output_") if output_norm else ("",)
         for name in [kind + norm_name for kind in kinds for norm_name in self._norms]:
             setattr(self, name, make_norm(norm, d_model, layer_norm_eps, bias))
@@ -122,7 +128,10 @@ class TransformerLayer(Module):
             alpha=self.alpha,
         )
 
-    def _feed_forward(self) -> _core.FeedForward:
+    def _feed_forward(self) -> _core.FeedForward | _core.Experts:
+        if self.experts is not None:
+            native: _core.Experts = self.experts.native()
+            return native
         up, down = self.linear1, self.linear2
         if not self._is_gated():
             return _core.FeedForward(up.native(), down.native(), activation=self.activation)
@@ -152,6 +161,9 @@ class TransformerLayer(Module):
         yield from self.self_attn.packed_matrices("self")
         if self._has_cross_attention:
             yield from self.multihead_attn.packed_matrices("cross")
+        if self.experts is not None:
+            yield from self.experts.packed_matrices()
+            return
         joined = self._gate_up() if self._is_gated() else None
         for linear in (self.linear1, *([self.linear_gate] if self._is_gated() else [])):
             if joined is None:

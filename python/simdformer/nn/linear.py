@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,7 @@ class Linear(Module):
     (3, 4)
     """
 
-    matrix_names = ("weight",)
+    matrix_names: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(
         self,
