@@ -94,12 +94,13 @@ std::shared_ptr<LayerNorm> make_layer_norm(const py::object& weight, const py::o
                                      eps);
 }
 
-// word: float32, or a tuple of the arrays of int8.
+// word: float32, or the tuple of a matrix in int8, which must not be rotated.
 Table make_table(const py::object& word, bool bfloat16) {
   if (py::isinstance<py::tuple>(word)) {
-    using Arrays = std::tuple<py::object, py::object, py::object, py::object>;
-    const auto [values, scale, outliers, outlier_weight] = word.cast<Arrays>();
-    return Table(S8Arrays(values, scale, outliers, outlier_weight).view());
+    using Arrays = std::tuple<py::object, py::object, py::object, py::object, bool>;
+    const auto [values, scale, outliers, outlier_weight, rotated] = word.cast<Arrays>();
+    check(!rotated, "word: a table cannot be rotated");
+    return Table(S8Arrays(values, scale, outliers, outlier_weight, rotated).view());
   }
   const FloatArray rows = float_array("word", word, 2);
   return bfloat16 ? Table::in_bfloat16(matrix(rows)) : Table(matrix(rows));

@@ -15,8 +15,8 @@ GROUP = _core.s8_group()
 NONE = np.empty(0, np.int32)
 
 
-def quantize_weight_for(moments, weight, outliers):
-    return gptq.quantize_weight_for(moments, weight, outliers, GROUP)
+def quantize_weight_for(moments, weight, outliers, rotated=False):
+    return gptq.quantize_weight_for(moments, weight, outliers, rotated)
 
 
 def dequantized(codes, scales):

@@ -131,7 +131,8 @@ def test_rows_that_are_zero_constant_or_subnormal_are_saved_and_loaded(tmp_path)
 
 def test_the_declaration_names_scheme_version_and_every_part(saved):
     declared = json.loads((saved / DECLARATION).read_text())
-    assert (declared["scheme"], declared["version"]) == ("simdformer-int8", 2)
+    assert (declared["scheme"], declared["version"]) == ("simdformer-int8", 3)
+    assert declared["rotated"] == _core.s8_rotates()
     assert declared["group_size"] == _core.s8_group()
     assert len(declared["parts"]) == 1 + 4 * WIDE.num_layers
     assert all(part["compute_type"] == "int8" for part in declared["parts"].values())

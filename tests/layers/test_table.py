@@ -23,7 +23,7 @@ def some_ids(rng):
 
 def in_int8(weight):
     values, scale = _core.quantize_weight(weight, np.empty(0, np.int32))
-    return values, scale, np.empty(0, np.int32), np.empty((len(weight), 0), np.float32)
+    return values, scale, np.empty(0, np.int32), np.empty((len(weight), 0), np.float32), False
 
 
 def dequantized(values, scale):
@@ -77,4 +77,4 @@ def test_a_table_in_int8_has_no_outliers(rng):
     weight, outliers = normal(rng, ROWS, 40), np.array([3], np.int32)
     values, scale = _core.quantize_weight(weight, outliers)
     with pytest.raises(ValueError, match="no outliers, got 1"):
-        _core.Embeddings((values, scale, outliers, weight[:, 3:4].copy()))
+        _core.Embeddings((values, scale, outliers, weight[:, 3:4].copy(), False))

@@ -38,19 +38,21 @@ def test_bfloat16_is_widened(rng, shape):
     assert linear.compute_type == "bfloat16"
 
 
+@pytest.mark.parametrize("rotated", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_int8(rng, shape):
+def test_int8(rng, shape, rotated):
     weight, bias = normal(rng, *shape), normal(rng, shape[0])
     outliers = np.arange(0, shape[1], 7, dtype=np.int32)[:64]
-    values, scale = _core.quantize_weight(weight, outliers)
+    values, scale = _core.quantize_weight(weight, outliers, rotated)
     kept = np.ascontiguousarray(weight[:, outliers])
-    linear = _core.Linear.from_int8(values, scale, bias, outliers, kept)
+    linear = _core.Linear.from_int8(values, scale, bias, outliers, kept, rotated)
     found = linear.int8()
     np.testing.assert_array_equal(found[0], values)
     assert_same_bits(found[1], scale)
     np.testing.assert_array_equal(found[2], outliers)
     assert_same_bits(found[3], kept)
-    assert [part.dtype for part in found] == [np.int8, np.float32, np.int32, np.float32]
+    assert [part.dtype for part in found[:4]] == [np.int8, np.float32, np.int32, np.float32]
+    assert found[4] is rotated
     assert linear.compute_type == "int8"
 
 

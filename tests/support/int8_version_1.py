@@ -44,7 +44,7 @@ def write_version_1(folder, saved, source):
                 suffixes = ("", "_scale", "_outliers", "_outlier_weight")
                 whole = Int8Matrix(*(new[name + suffix] for suffix in suffixes))
                 found = whole.rows(rows)
-                tensors |= {f"{matrix.name}.{k}": t for k, t in zip(KINDS, found, strict=True)}
+                tensors |= {f"{matrix.name}.{k}": t for k, t in zip(KINDS, found[:4], strict=True)}
     save_file({name: tensor.copy() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / DECLARATION).write_text(json.dumps(declared | {"version": 1, "parts": parts}))
     return folder

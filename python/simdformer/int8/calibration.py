@@ -41,6 +41,7 @@ from simdformer.int8.reference import (
     run_recorded,
 )
 from simdformer.int8.sample import Sample, vocabulary_sample
+from simdformer.models.assign import WORDS
 from simdformer.nn.compute_types import outlier_columns, quantized
 from simdformer.nn.parameters import Stored
 
