@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simdformer import _core
+from simdformer.checkpoint.int8_matrix import Int8Matrix
 from simdformer.int8 import gptq
 from tests.support import normal
 
@@ -108,3 +109,25 @@ def test_codes_and_scales_have_the_shapes_and_range_of_plain_ones(rows, cols, se
     assert (codes.shape, codes.dtype) == (plain.shape, plain.dtype)
     assert (scales.shape, scales.dtype) == (plain_scales.shape, plain_scales.dtype)
     assert np.abs(codes.astype(int)).max() <= 127
+
+
+@pytest.mark.parametrize("cols", [GROUP - 1, GROUP, 2 * GROUP + 30])
+def test_rotated_codes_lose_less_than_plain_rotated_ones(rng, cols):
+    weight, x = normal(rng, 30, cols), related_inputs(rng, 400, cols)
+    moments = moments_of(x)
+    errors = []
+    for values, scale in (
+        quantize_weight_for(moments, weight, NONE, rotated=True),
+        _core.quantize_weight(weight, NONE, True),
+    ):
+        kept = np.empty((30, 0), np.float32)
+        found = Int8Matrix(values, scale, NONE, kept, True).float32()
+        errors.append(np.linalg.norm(x @ (found - weight).T))
+    assert errors[0] < 0.7 * errors[1]
+
+
+def test_rotated_codes_are_within_the_limit_of_pairs(rng):
+    weight, x = np.abs(normal(rng, 30, 300)), related_inputs(rng, 400, 300)
+    codes, _ = quantize_weight_for(moments_of(x), weight, NONE, rotated=True)
+    wide = codes.astype(int)
+    assert np.abs(wide[:, ::2] + wide[:, 1::2]).max() <= _core.s8_pair_limit()

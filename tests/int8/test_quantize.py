@@ -139,6 +139,28 @@ def test_the_declaration_names_scheme_version_and_every_part(saved):
     assert 0.999 <= declared["min_cosine"] < 1
 
 
+def test_a_folder_of_version_2_is_not_rotated(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "s8_rotates", lambda: False)
+    quantize_model(source, tmp_path / "saved")
+    expected = encode(tmp_path / "saved")
+    path = tmp_path / "saved" / DECLARATION
+    declared = json.loads(path.read_text())
+    assert declared.pop("rotated") is False
+    path.write_text(json.dumps(declared | {"version": 2}))
+    assert_same_bits(encode(tmp_path / "saved"), expected)
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_folder_of_either_form_runs_at_every_level(
+    source, tmp_path, monkeypatch, active_isa, rotated
+):
+    monkeypatch.setattr(calibration, "s8_rotates", lambda: rotated)
+    quantize_model(source, tmp_path / "saved")
+    found, exact = encode(tmp_path / "saved"), encode(source)
+    cosines = (found * exact).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(exact, axis=1)
+    assert 0.999 <= cosines.min() < 1, active_isa
+
+
 # Parts that stay in float32
 
 
@@ -254,9 +276,10 @@ def test_a_saved_model_is_not_quantized_again(saved, tmp_path):
     ("change", "message"),
     [
         (
-            {"version": 3},
-            "version 3 is newer than this release of simdformer, which reads versions up to 2",
+            {"version": 4},
+            "version 4 is newer than this release of simdformer, which reads versions up to 3",
         ),
+        ({"rotated": "yes"}, "rotated must be true or false, got 'yes'"),
         ({"version": 0}, "version must be an int above 0, got 0"),
         ({"version": "1"}, "version must be an int above 0, got '1'"),
         ({"scheme": "int3"}, "unknown scheme 'int3'; known: 'simdformer-int8'"),
