@@ -27,6 +27,6 @@ def test_the_search_finds_the_line_that_answers(capsys, monkeypatch):
 def test_make_targets_exist(page):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     text = (ROOT / page).read_text(encoding="utf-8")
-    shown = re.findall(r"(?:^(?: {4})?|`)make ([a-z]+)", text, flags=re.MULTILINE)
+    shown = re.findall(r"(?:^(?: {4})?|`)make ([a-z0-9-]+)", text, flags=re.MULTILINE)
     assert shown
-    assert set(shown) <= set(re.findall(r"^([a-z]+):.*##", makefile, flags=re.MULTILINE))
+    assert set(shown) <= set(re.findall(r"^([a-z0-9-]+):.*##", makefile, flags=re.MULTILINE))

@@ -98,7 +98,7 @@ def test_invalid_rotations_are_refused_by_name(tmp_path, architecture, parameter
         (MODERNBERT, {"norm_bias": "yes"}, "norm_bias must be true or false, got 'yes'"),
         (MODERNBERT, {"attention_bias": 1}, "attention_bias must be true or false, got 1"),
         (MODERNBERT, {"mlp_bias": "false"}, "mlp_bias must be true or false, got 'false'"),
-        (NOMIC_BERT, {"activation_function": "gelu"}, "unknown activation_function 'gelu'; known: 'swiglu'"),
+        (NOMIC_BERT, {"activation_function": "relu"}, "unknown activation_function 'relu'; known: 'swiglu', 'gelu'"),
         (NOMIC_BERT, {"causal": True}, "unknown causal True; known: False"),
         (NOMIC_BERT, {"mlp_fc1_bias": True}, "unknown mlp_fc1_bias True; known: False"),
         (NOMIC_BERT, {"mlp_fc2_bias": True}, "unknown mlp_fc2_bias True; known: False"),

@@ -142,6 +142,7 @@ OTHERS = {
     "norm": [nn.RMSNorm(SIZE), None, "?"],
     "norm1": [nn.RMSNorm(SIZE), nn.Identity(), None],
     "norm2": [nn.RMSNorm(SIZE), nn.Identity(), None],
+    "experts": [nn.MixtureOfExperts(SIZE, 6, num_experts=3, top_k=2), "?"],
     "norm3": [nn.RMSNorm(SIZE), nn.Identity(), None],
     "position": [nn.ALiBi(HEADS), nn.RotaryEmbedding(2), nn.ALiBi(3), None, 3],
     "q_norm": [nn.LayerNorm(4), None],

@@ -56,7 +56,8 @@ def test_in_int8_a_matrix_consists_of_codes_scales_and_outliers(tmp_path):
     assert isinstance(matrix, Int8Matrix)
     exact = BY_NAME["qwen3"].weights(WIDE)
     rows = np.concatenate([exact[f"layers.1.{n}.weight"] for n in ("query", "key", "value")])
-    assert np.abs(matrix.float32() - rows).max() < np.abs(rows).max() / 127
+    steps = 8 if matrix.rotated else 1
+    assert np.abs(matrix.float32() - rows).max() < np.abs(rows).max() / 127 * steps
 
 
 def test_changing_the_module_changes_the_model(tmp_path):

@@ -15,7 +15,7 @@ from tests.support.model_fixtures import write_cross_encoder, write_files, write
 def test_a_file_begins_with_its_kind_and_version(model, tmp_path):
     model.export(tmp_path / "file")
     data = (tmp_path / "file").read_bytes()
-    assert data[:16] == b"SIMDFORM" + (1).to_bytes(8, "little")
+    assert data[:16] == b"SIMDFORM" + (2).to_bytes(8, "little")
     assert len(data) % 8 == 0
 
 

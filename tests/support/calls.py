@@ -23,6 +23,7 @@ class Call(NamedTuple):
 
 # Objects that take no arrays or are not called.
 WITHOUT_ARRAYS = {
+    "MixtureOfExperts",
     "alibi_bias", "alibi_slopes", "relative_position_matrix", "rotary_frequencies",
     "ALiBi", "DecoderCache", "IncompatibleKeys", "Module", "ModuleList", "RelativePositionBias",
     "RotaryEmbedding", "ShawRelativePosition", "DisentangledRelativePosition", "TextEmbeddings",

@@ -151,9 +151,13 @@ class _Candidate:
         places = self._parts[name].places(self._owners, "int8", lambda: matrix)
         self._places[name] = places
         put(self._owners, places)
+        if name == WORDS:  # a tied head packs the table in float32
+            self._words = matrix
 
     def matrix(self, name: str) -> Int8Matrix:
         """A part in int8. After packing only the packed form exists, so it is read from there."""
+        if name == WORDS:
+            return self._words
         places = self._places[name].values()
         return Int8Matrix.joined([cast(Int8Matrix, place.to_pack()) for place in places])
 

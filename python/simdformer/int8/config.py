@@ -66,8 +66,8 @@ def read_quantization_config(folder: Path) -> QuantizationConfig | None:
             f"{path}: group_size is {config.get('group_size')!r}, this release of simdformer"
             f" computes in groups of {s8_group()}; quantize the model again"
         )
-    rotated = config.get("rotated") if version > 2 else False  # noqa: PLR2004
-    if not isinstance(rotated, bool):
+    rotated = config.get("rotated") if version > 2 else False
+    if rotated is not True and rotated is not False:
         raise ValueError(f"{path}: rotated must be true or false, got {rotated!r}")
     return QuantizationConfig(path, version, _part_types(path, config.get("parts")), rotated)
 

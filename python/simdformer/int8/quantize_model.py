@@ -261,9 +261,7 @@ def _is_copied(model: TransformerFolder, path: Path, relative: Path) -> bool:
     return path.suffix in _COPIED_SUFFIXES or path.stem.upper() in _COPIED_NAMES
 
 
-def _declaration(
-    report: QuantizationReport, min_cosine: float, rotated: bool
-) -> dict[str, Any]:
+def _declaration(report: QuantizationReport, min_cosine: float, rotated: bool) -> dict[str, Any]:
     """The fields of quantization_config.json other than scheme, version and group size."""
     return {
         "rotated": rotated,

@@ -10,7 +10,7 @@ Stored    numbers that are read on demand: from a checkpoint, or, after packing,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,7 +214,7 @@ def join(matrices: Sequence[Matrix]) -> Matrix | None:
     weights = [matrix.weight for matrix in matrices]
     codes = [weight for weight in weights if isinstance(weight, Int8Matrix)]
     if not codes:
-        return Matrix(np.concatenate(weights), bias, first.compute_type)
+        return Matrix(np.concatenate(cast("list[Float32]", weights)), bias, first.compute_type)
     if not all(part.joins(codes[0]) for part in codes):
         return None
     return Matrix(Int8Matrix.joined(codes), bias, first.compute_type)
