@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from simdformer.cli.records import Fields, Record
 
 
+# Formats whose records are texts alone.
+WITHOUT_FIELDS = frozenset({"txt", "document"})
+
+
 class Corpus:
     """The records of all files given by INPUT arguments (`opening.expand`), in order.
 
@@ -43,6 +47,10 @@ class Corpus:
         """on_bad: called with the error, the line and the file of a skipped record."""
         self.files, self.num_unknown = expand(inputs, format)
         self._formats = [text_format(path, format) for path in self.files]
+        if fields.given and set(self._formats) <= WITHOUT_FIELDS:
+            raise UsageError(
+                f"{fields.given[0]} needs records with fields, such as .jsonl or .csv; got {self._formats[0]}"
+            )
         self._fields, self._on_bad = fields, on_bad
         sizes: list[int | None] = []
         for path, kind in zip(self.files, self._formats, strict=True):

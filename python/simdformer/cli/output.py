@@ -174,7 +174,10 @@ def lock_output(file: BinaryIO, name: str) -> None:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
+    except OSError as error:
+        # Windows has several errors for a locked file.
+        if sys.platform != "win32" and not isinstance(error, BlockingIOError | PermissionError):
+            raise
         raise CliError(f"{name}: another run writes the same output") from error
 
 

@@ -47,6 +47,7 @@ class Fields:
     """The members or columns of a record that contain its text and its id.
 
     The text is the field `text`, or `template` with each {name} replaced by the value of that field.
+    given: the options that were given.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Fields:
         if text is not None and template is not None:
             raise UsageError("--field and --template exclude each other")
         self.id, self.template = id, template
+        options = {"--field": text, "--id": id, "--template": template}
+        self.given = [name for name, value in options.items() if value is not None]
         self.names = [DEFAULT_FIELD if text is None else text]
         if template is not None:
             self.names = _template_fields(template)
