@@ -15,6 +15,7 @@ import pytest
 
 from simdformer import SentenceTransformer
 from simdformer.cli import main
+from simdformer.cli.opening import expand
 from tests.support import assert_same_bits
 
 TEXTS = ["A cat.", "Interest rates rose again.", "日本語の文章です。"]
@@ -111,6 +112,16 @@ def test_a_pattern_stands_for_the_files_that_it_matches(tmp_path):
     out = tmp_path / "out.jsonl"
     assert embed(tmp_path / "*.txt", out=out) == 0
     assert [row["source"][-5:] for row in lines_of(out)] == ["a.txt"] * 3 + ["b.txt"] * 3
+
+
+@pytest.mark.parametrize("is_uri", [False, True])
+def test_links_to_folders_are_not_followed(tmp_path, is_uri):
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    names = [write(tmp_path / "in" / name) for name in ("a.txt", "below/b.txt")]
+    (tmp_path / "in" / "below" / "back").symlink_to("..", target_is_directory=True)
+    folder = tmp_path / "in"
+    found, _ = expand([folder.as_uri() if is_uri else str(folder)], None)
+    assert found == [name.as_uri() if is_uri else str(name) for name in names]
 
 
 def test_a_uri_names_a_file_or_a_folder(tmp_path, vectors):

@@ -133,7 +133,7 @@ def expand(inputs: list[str], chosen: str | None) -> tuple[list[str], int]:
         if is_uri(name):
             found = _expand_uri(name)
         elif Path(name).is_dir():
-            found = sorted(str(p) for p in Path(name).rglob("*") if _is_visible_file(p, name))
+            found = _files_below(name)
         elif not Path(name).exists() and any(c in name for c in "*?["):
             found = sorted(p for p in glob.iglob(name, recursive=True) if Path(p).is_file())  # noqa: PTH207  (absolute ones too)
             if not found:
@@ -152,6 +152,11 @@ def expand(inputs: list[str], chosen: str | None) -> tuple[list[str], int]:
     return files, unknown
 
 
+def _files_below(folder: str) -> list[str]:
+    """The visible files of a folder, sorted. Links to folders are not followed, as they may lead back."""
+    return sorted(str(p) for p in Path(folder).rglob("*") if _is_visible_file(p, folder))
+
+
 def _is_visible_file(path: Path, folder: str) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return not hidden and path.is_file()
@@ -164,6 +169,11 @@ def _expand_uri(uri: str) -> list[str]:
         info = system.get_file_info(name)
         if info.type != fs.FileType.Directory:
             return [uri]
+        if isinstance(system, fs.LocalFileSystem):
+            start = len(str(Path(name)))
+            return [
+                uri.removesuffix("/") + Path(path[start:]).as_posix() for path in _files_below(name)
+            ]
         below = system.get_file_info(fs.FileSelector(name, recursive=True))
     except (OSError, ValueError) as error:
         raise CliError(f"cannot read {uri}: {reason(error)}") from error
