@@ -170,14 +170,10 @@ def _expand_uri(uri: str) -> list[str]:
         if info.type != fs.FileType.Directory:
             return [uri]
         if isinstance(system, fs.LocalFileSystem):
-            start = len(str(Path(name)))
-            return [
-                uri.removesuffix("/") + Path(path[start:]).as_posix() for path in _files_below(name)
-            ]
-        below = system.get_file_info(fs.FileSelector(name, recursive=True))
+            paths = [Path(path).as_posix() for path in _files_below(name)]
+        else:
+            below = system.get_file_info(fs.FileSelector(name, recursive=True))
+            paths = sorted(each.path for each in below if each.type == fs.FileType.File)
     except (OSError, ValueError) as error:
         raise CliError(f"cannot read {uri}: {reason(error)}") from error
-    start = uri.removesuffix("/")
-    return sorted(
-        start + each.path.removeprefix(info.path) for each in below if each.type == fs.FileType.File
-    )
+    return [uri.removesuffix("/") + path.removeprefix(info.path) for path in paths]
