@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 BOUND = 1e-5
 # ernie has the code of bert.
-COMPARED = sorted(set(HEADS) & set(KINDS))
+# transformers has no masked language model of Qwen3; tests/folder/test_catalogue.py has a definition.
+COMPARED = sorted(set(HEADS) & set(KINDS) - {"qwen3"})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def assert_same(ours, theirs, texts, **arguments):
 
 
 def test_every_head_is_compared():
-    assert set(HEADS) == {*COMPARED, "ernie", "new"}
+    assert set(HEADS) == {*COMPARED, "ernie", "new", "qwen3"}
 
 
 @pytest.mark.parametrize("name", COMPARED)

@@ -20,7 +20,7 @@ LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC"]
 TOKEN_KINDS = [
     name for name, kind in KINDS.items() if f"{kind.stem}ForTokenClassification" in TOKEN_HEADS
 ]
-MASKED_KINDS = sorted(set(HEADS) & set(KINDS))
+MASKED_KINDS = sorted(set(HEADS) & set(KINDS) - {"qwen3"})  # transformers has none of Qwen3
 
 
 @pytest.fixture(scope="module")
