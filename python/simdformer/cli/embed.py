@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 INPUT   .txt: one text per line. .jsonl: one object per line. .csv, .tsv: a header and rows. .md: one text.
-        .parquet, .arrow: one text per row (pip install "simdformer[arrow]"). Each of the first four also
+        .parquet, .arrow: one text per row (pip install "simdformer[arrow]"). Files of text, .txt to .md, also
         compressed, .gz or .zst. A folder: the files below it. A pattern: "pages/*.txt". A URI that pyarrow
         knows: s3://bucket/pages. -: standard input.
 OUTPUT  .npy: (texts, dim). .jsonl: {"line", "text", "embedding"} per line. .parquet: the same as columns.

@@ -70,8 +70,8 @@ def text_format(path: str, chosen: str | None) -> str:
     if found is None:
         known = ", ".join(f".{name}" for name in FORMATS_BY_SUFFIX)
         raise UsageError(
-            f"{path}: its name does not say what format it has (known: {known}, each also with .gz"
-            " or .zst); use --format"
+            f"{path}: its name does not say what format it has (known: {known}; those of text also with"
+            " .gz or .zst); use --format"
         )
     return found
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _EPILOG = """\
 The formats of the corpus are those of `simdformer embed`. Without --embeddings the corpus is embedded in
 every call. With --embeddings the vectors of an earlier `simdformer embed CORPUS -o FILE` with the same
-model are used (made with --prompt-name document if the model has a prompt for documents). Those in .jsonl and
-.parquet have their texts beside them; those in .npy need --in.
+model are used (made with --prompt-name document if the model has a prompt for documents). Files .jsonl and
+.parquet contain the texts too; a file .npy needs --in.
 
 examples:
   simdformer search "open a file for reading" --in docs.txt --top 3
