@@ -103,7 +103,7 @@ def quantize_model(
 
     SentenceTransformer(output), or CrossEncoder(output) for a cross-encoder, runs it in int8. A
     classification head stays in float32. Without texts the result has the same bits as the original model
-    with compute_type="int8".
+    with compute_type="int8" on the CPU that quantized it.
 
     Parameters
     ----------
