@@ -35,7 +35,7 @@ _ID_CHARACTERS = 4
 
 
 class Tokenizing:
-    """A tokenizer behind the queue: gives the tokens of texts as JSON. Two with the same tokenizer are equal."""
+    """A tokenizer behind the queue: gives the tokens of texts as JSON. Each tokenizer has one."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
