@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The base of SentenceTransformer and CrossEncoder: a pipeline, prompts, the length limit, outputs."""
+"""The base of the public classes: a pipeline, prompts, the length limit, outputs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the arguments of SentenceTransformer and CrossEncoder before any work is done."""
+"""Checks the arguments of the public classes before any work is done."""
 
 from __future__ import annotations
 
