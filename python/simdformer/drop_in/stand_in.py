@@ -161,9 +161,9 @@ def as_sentence_transformers() -> ModuleType:
     """Make `import sentence_transformers` give simdformer's classes in this process.
 
     Call it before importing the libraries that use them. sentence_transformers.SentenceTransformer,
-    CrossEncoder, SparseEncoder and MultiVectorEncoder are then subclasses of simdformer's classes with the same results, which libraries
-    recognize as sentence-transformers models. Other names come from sentence-transformers if it is
-    installed, else from simdformer.util.
+    CrossEncoder, SparseEncoder and MultiVectorEncoder are then subclasses of simdformer's classes with the
+    same results, which libraries recognize as sentence-transformers models. Other names come from
+    sentence-transformers if it is installed, else from simdformer.util.
 
     Returns
     -------

@@ -112,9 +112,9 @@ def quantize_model(
     output
         The folder to make. It appears only when it is complete.
     texts
-        A sample of the model's use, a hundred texts or more; pairs for a cross-encoder. Weights are
-        rounded so that errors cancel on it (GPTQ), and the first 1,000 texts measure the loss. None:
-        plain rounding, measured with ids from the whole vocabulary.
+        A sample of the model's use, a hundred texts or more, of which the first 1,000 are used; pairs for
+        a cross-encoder. Weights are rounded so that errors cancel on it (GPTQ), and the loss is measured
+        on it. None: plain rounding, measured with ids from the whole vocabulary.
     min_cosine
         The least cosine to float32 on the sample. Parts stay in float32 until it holds; 1 keeps all.
     overwrite
@@ -130,8 +130,8 @@ def quantize_model(
     FileExistsError, FileNotFoundError
         If output exists, or there is no such model.
     ValueError
-        If the model is quantized already, texts is empty or holds pairs for a model of single texts, or
-        min_cosine is not in [0, 1].
+        If the model is quantized already, is a SparseEncoder or a MultiVectorEncoder, or has a Router; if
+        texts is empty or holds pairs for a model of single texts, or min_cosine is not in [0, 1].
 
     References
     ----------
