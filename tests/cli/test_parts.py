@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +159,42 @@ def test_ranges_are_those_of_the_first_texts(
     np.testing.assert_array_equal(ranges, [vectors[:20].min(axis=0), vectors[:20].max(axis=0)])
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
     assert "the ranges of int8 are those of 20 texts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--part-rows", "30")])
+def test_old_ranges_are_removed_before_the_codes_are_replaced(
+    tmp_path, corpus, folder, monkeypatch, options
+):
+    out, ranges = tmp_path / "out.npy", tmp_path / "out.npy.ranges.npy"
+    options = ("--dtype", "int8", *options)
+    assert embed(corpus, folder, out, *options) == 0
+    found = []
+    for name in ("replace", "rename"):
+        move = getattr(Path, name)
+
+        def moved(path, target, move=move):
+            if target == out:
+                found.append(ranges.exists())
+            return move(path, target)
+
+        monkeypatch.setattr(Path, name, moved)
+    assert embed(corpus, folder, out, *options) == 0
+    assert found == [False]
+    assert ranges.exists()
+
+
+def test_a_failed_run_keeps_the_old_codes_and_their_ranges(tmp_path, corpus, folder, monkeypatch):
+    out, ranges = tmp_path / "out.npy", tmp_path / "out.npy.ranges.npy"
+    assert embed(corpus, folder, out, "--dtype", "int8") == 0
+    before = out.read_bytes(), ranges.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert embed(corpus, folder, out, "--dtype", "int8", "--normalize") == 1
+    assert (out.read_bytes(), ranges.read_bytes()) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", out.name, ranges.name]
 
 
 def test_int8_of_one_text_is_refused(tmp_path, folder, capsys):

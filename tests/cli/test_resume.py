@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,9 +125,59 @@ def test_a_damaged_part_is_an_error_that_names_it(tmp_path, monkeypatch, capsys,
 
 def test_two_runs_with_the_same_output_are_refused(tmp_path, capsys, corpus):
     out = tmp_path / "out.npy"
-    with journal.Journal(str(out), {}):
+    with journal.Journal(str(out)) as running:
+        running.begin({})
         assert embed(corpus, out) == 1
     assert "another run writes the same output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--part-rows", "30"]])
+def test_the_progress_is_kept_until_the_output_is_complete(
+    tmp_path, monkeypatch, corpus, arguments
+):
+    out, replace, rename = tmp_path / "out.npy", Path.replace, Path.rename
+    kept = []
+
+    def watched(move):
+        def moved(path, target):
+            if target == out:
+                kept.append(any(folder_of(out).glob("part-*")))
+            return move(path, target)
+
+        return moved
+
+    monkeypatch.setattr(Path, "replace", watched(replace))
+    monkeypatch.setattr(Path, "rename", watched(rename))
+    assert embed(corpus, out, *arguments) == 0
+    assert kept == [True]
+    assert not folder_of(out).exists()
+
+
+def test_an_output_that_cannot_be_completed_keeps_the_progress(tmp_path, monkeypatch, corpus):
+    out, replace = tmp_path / "out.npy", Path.replace
+
+    def full(path, target):
+        if target == out:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert embed(corpus, out) == 1
+    assert any(folder_of(out).glob("part-*"))
+
+
+def test_a_removal_that_is_stopped_leaves_the_first_parts(tmp_path, monkeypatch, corpus):
+    out, removed = tmp_path / "out.npy", []
+    with monkeypatch.context() as patch:
+        stop_after(patch, 20)
+        embed(corpus, out)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, **_: removed.append(path.name))
+        patch.setattr(journal.shutil, "rmtree", lambda *_, **__: removed.append("folder"))
+        embed(corpus, out)
+    parts = [name for name in removed if name.startswith("part-")]
+    assert parts == ["part-00000001.safetensors", "part-00000000.safetensors"]
+    assert removed[-1] == "folder"
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simdformer.cli.bad_records import BadRecords
 from simdformer.cli.corpus import Corpus, check_inputs, refuse_same_file, say_left_out
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from simdformer import SentenceTransformer
     from simdformer.cli.embedding import Chunk
+    from simdformer.cli.journal import Journal
     from simdformer.cli.options import SubParsers
+    from simdformer.cli.output import AtomicFile
     from simdformer.cli.records import Record
     from simdformer.cli.writers import Format, VectorWriter
 
@@ -112,14 +114,18 @@ def _add_bulk_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Outputs(NamedTuple):
+    """OUTPUT, the progress of --resume, and the ranges of int8 codes."""
+
+    file: Any
+    journal: Journal | None
+    ranges: AtomicFile | None
+
+
 def run(args: argparse.Namespace) -> None:
     """Read, embed and write. The output is opened before the model is loaded, so a wrong path fails at
     once."""
     from simdformer.cli.embedding import load_model, warn_of_truncation
-    from simdformer.cli.int8_codes import Int8Codes
-    from simdformer.cli.output import open_output
-    from simdformer.cli.parts import PartsFolder
-    from simdformer.cli.progress import Progress
 
     _check(args)
     fields = Fields(args.field, id=args.id, template=args.template)
@@ -130,35 +136,59 @@ def run(args: argparse.Namespace) -> None:
         if bad is not None:
             stack.enter_context(bad)
         source = stack.enter_context(corpus)
-        file: Any = open_output(args.output)
-        if args.part_rows:
-            file = PartsFolder(args.output)
-        stack.enter_context(file)
+        outputs = _open_outputs(args, stack)
         model = load_model(args)
-        columns = Columns(
-            id=args.id is not None,
-            source=len(corpus.files) > 1,
-            span=args.chunk is not None,
-            dtype=args.dtype,
-        )
-        # Reading the model's folder for it takes some time.
-        kept = args.resume or args.output.lower().endswith(".parquet")
-        manifest = _manifest(args, model) if kept else {}
-        dim = model.get_embedding_dimension()
-        writer = _writer(args, file, (dim, columns, manifest))
-        chunks = _chunks(args, model, source, stack, manifest)
-        codes = Int8Codes(dim)
-        if args.dtype == "int8":
-            chunks = codes(chunks)
-        with Progress(source, shown=args.progress) as progress:
-            for chunk in chunks:
-                writer.write(chunk.records, chunk.embeddings)
-                progress.update(chunk.records, chunk.num_tokens)
-        writer.finish()
-        if args.dtype == "int8":
-            codes.save(f"{args.output}.ranges.npy")
-    warn_of_truncation(model, progress.num_texts)
-    say_left_out(corpus, bad, f"{progress.num_texts:,} texts embedded")
+        num_texts = _embed(args, model, source, outputs)
+    warn_of_truncation(model, num_texts)
+    say_left_out(corpus, bad, f"{num_texts:,} texts embedded")
+
+
+def _open_outputs(args: argparse.Namespace, stack: ExitStack) -> _Outputs:
+    """They are left in reverse order: OUTPUT is complete before the ranges appear and the progress is removed."""
+    from simdformer.cli.journal import Journal
+    from simdformer.cli.output import AtomicFile, open_output
+    from simdformer.cli.parts import PartsFolder
+
+    journal = stack.enter_context(Journal(args.output)) if args.resume else None
+    name = f"{args.output}.ranges.npy" if args.dtype == "int8" else None
+    ranges = None if name is None else stack.enter_context(AtomicFile(name))
+    # The old ranges are removed with the old codes: no codes are ever beside the ranges of others.
+    file: Any = open_output(args.output, companion=name)
+    if args.part_rows:
+        file = PartsFolder(args.output, companion=name)
+    return _Outputs(stack.enter_context(file), journal, ranges)
+
+
+def _embed(
+    args: argparse.Namespace, model: SentenceTransformer, source: Corpus, outputs: _Outputs
+) -> int:
+    """Write the vectors. Returns the number of texts."""
+    from simdformer.cli.int8_codes import Int8Codes
+    from simdformer.cli.progress import Progress
+
+    columns = Columns(
+        id=args.id is not None,
+        source=len(source.files) > 1,
+        span=args.chunk is not None,
+        dtype=args.dtype,
+    )
+    # Reading the model's folder for it takes some time.
+    kept = args.resume or args.output.lower().endswith(".parquet")
+    manifest = _manifest(args, model) if kept else {}
+    dim = model.get_embedding_dimension()
+    writer = _writer(args, outputs.file, (dim, columns, manifest))
+    chunks = _chunks(args, model, source, outputs.journal, manifest)
+    codes = Int8Codes(dim)
+    if outputs.ranges is not None:
+        chunks = codes(chunks)
+    with Progress(source, shown=args.progress) as progress:
+        for chunk in chunks:
+            writer.write(chunk.records, chunk.embeddings)
+            progress.update(chunk.records, chunk.num_tokens)
+    writer.finish()
+    if outputs.ranges is not None:
+        codes.save(outputs.ranges)
+    return progress.num_texts
 
 
 def _writer(args: argparse.Namespace, file: Any, output: Format) -> VectorWriter:
@@ -174,7 +204,7 @@ def _chunks(
     args: argparse.Namespace,
     model: SentenceTransformer,
     source: Corpus,
-    stack: ExitStack,
+    journal: Journal | None,
     manifest: dict[str, Any],
 ) -> Iterator[Chunk]:
     from simdformer.cli.embedding import embed_records
@@ -188,11 +218,11 @@ def _chunks(
     def compute(records: Iterator[Record]) -> Iterator[Chunk]:
         return embed_records(model, records, prompt_name=args.prompt_name, normalize=args.normalize)
 
-    if not args.resume:
+    if journal is None:
         return compute(records)
-    from simdformer.cli.journal import Journal, resumed
+    from simdformer.cli.journal import resumed
 
-    journal = stack.enter_context(Journal(args.output, manifest))
+    journal.begin(manifest)
     return resumed(journal, records, model.get_embedding_dimension(), compute)
 
 

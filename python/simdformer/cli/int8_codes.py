@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simdformer.cli.errors import CliError, say
-from simdformer.cli.output import AtomicFile
 from simdformer.util import quantize_embeddings
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from simdformer.cli.embedding import Chunk
+    from simdformer.cli.output import AtomicFile
 
 # The ranges come from the vectors of the first texts, which are in memory until then.
 _CALIBRATION_TEXTS = 10_000
@@ -61,9 +61,9 @@ class Int8Codes:
             codes = quantize_embeddings(chunk.embeddings, "int8", ranges=self.ranges)
             yield chunk._replace(embeddings=codes)
 
-    def save(self, path: str) -> None:
-        """Write the ranges as .npy. CliError if that fails."""
+    def save(self, file: AtomicFile) -> None:
+        """Write the ranges as .npy to the disk. CliError if that fails."""
         content = io.BytesIO()
         np.save(content, self.ranges)
-        with AtomicFile(path) as file:
-            file.write(content.getvalue())
+        file.write(content.getvalue())
+        file.sync()

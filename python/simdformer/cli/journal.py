@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,20 +40,26 @@ _ROWS = 4096  # rows per part; a killed run loses at most these
 class Journal:
     """The folder `.NAME.resume` beside the output NAME.
 
-    Entering creates the folder, or continues with that of an interrupted run. CliError if that run had
-    another manifest or is still running. Leaving without error removes the folder; after an error the results
-    are kept.
+    Leaving without error removes the folder; after an error the results are kept. Enter it before the output,
+    so that the output is complete when the folder is removed.
     """
 
-    def __init__(self, output: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, output: str) -> None:
         path = Path(output)
         self.folder = path.with_name(f".{path.name}.resume")
-        self._manifest = manifest
+        self._manifest: dict[str, Any] = {}
         self._parts: list[Path] = []
         self._records: list[Record] = []
         self._rows: list[NDArray[np.float32]] = []
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
+        return self
+
+    def begin(self, manifest: dict[str, Any]) -> None:
+        """Create the folder, or continue with that of an interrupted run. CliError if that run had another
+        manifest or is still running."""
+        self._manifest = manifest
         try:
             self.folder.mkdir(exist_ok=True)
             with ExitStack() as stack:
@@ -64,7 +70,6 @@ class Journal:
         except OSError as error:
             raise CliError(f"cannot write {self.folder}: {reason(error)}") from error
         self._parts = sorted(self.folder.glob("part-*.safetensors"))
-        return self
 
     def _check_manifest(self) -> None:
         path = self.folder / "manifest.json"
@@ -95,7 +100,14 @@ class Journal:
         finally:
             self._open.close()
         if kind is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
+
+    def _remove(self) -> None:
+        """A run that is killed meanwhile leaves the first parts with the manifest, which are valid."""
+        for path in reversed(self._parts):
+            with suppress(OSError):
+                path.unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def chunks(self, records: Iterator[Record], dim: int) -> Iterator[Chunk]:
         """The stored vectors with their records, which are read from the input."""

@@ -34,10 +34,13 @@ class AtomicFile:
     After an error or Ctrl-C the temporary file is removed, and `path` is unchanged. A file left by a killed
     run is removed by the next run for the same path. CliError with the path and the free space if the
     file cannot be written.
+
+    companion: a file that belongs to the old content of `path`. It is removed right before `path` is replaced.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, companion: str | None = None) -> None:
         self._name = path
+        self._companion = companion
         self._path = Path(os.path.realpath(path))  # through a symlink: replace what it points to
         self._temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.tmp")
 
@@ -85,6 +88,14 @@ class AtomicFile:
         except OSError as error:
             raise self._error(error) from error
 
+    def sync(self) -> None:
+        """Bring the bytes to the disk, so that only the renaming is left."""
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._error(error) from error
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -98,13 +109,14 @@ class AtomicFile:
             self._discard()
 
     def _commit(self) -> None:
+        self.sync()
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
             if self._path.exists():
                 shutil.copymode(self._path, self._temporary)
             if sys.platform == "win32":  # an open file keeps its name there
                 self._file.close()
+            if self._companion is not None:
+                Path(self._companion).unlink(missing_ok=True)
             self._temporary.replace(self._path)
             fsync_directory(self._path.parent)
         except OSError as error:
@@ -152,13 +164,18 @@ class StandardOutput:
         pass
 
 
-def open_output(path: str, formats: Sequence[str] = FORMATS) -> AtomicFile | StandardOutput:
-    """The destination of results; "-" is standard output. UsageError for an unknown suffix."""
+def open_output(
+    path: str, formats: Sequence[str] = FORMATS, companion: str | None = None
+) -> AtomicFile | StandardOutput:
+    """The destination of results; "-" is standard output. UsageError for an unknown suffix.
+
+    companion: see AtomicFile.
+    """
     if path == "-":
         return StandardOutput()
     if Path(path).suffix.lower() not in formats:
         raise UsageError(f"{path}: the output's name must end in {', '.join(formats)}, or be -")
-    return AtomicFile(path)
+    return AtomicFile(path, companion)
 
 
 def write_text(text: str) -> None:

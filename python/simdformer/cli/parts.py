@@ -32,11 +32,12 @@ class PartsFolder:
 
     A folder of parts with that name is replaced. After an error nothing of the new one remains. The next run
     removes what a killed run left, and restores the old folder if the run was killed between the two
-    renames. CliError if it cannot be written.
+    renames. CliError if it cannot be written. companion: see AtomicFile.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, companion: str | None = None) -> None:
         self.name = path
+        self._companion = companion
         self._path = Path(os.path.realpath(path))
         self.temporary = self._path.with_name(f".{self._path.name}.parts")
         self._old = self._path.with_name(f".{self._path.name}.old")
@@ -105,6 +106,8 @@ class PartsFolder:
         self._release()
         (self.temporary / _LOCK).unlink()
         shutil.rmtree(self._old, ignore_errors=True)
+        if self._companion is not None:
+            Path(self._companion).unlink(missing_ok=True)
         if self._path.exists():
             self._path.rename(self._old)
         self.temporary.rename(self._path)
