@@ -166,6 +166,15 @@ def test_an_unwritable_path_is_reported_at_once(tmp_path, path, reason):
         pytest.fail("the block must not be entered")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_file_never_replaces_a_pipe(tmp_path):
+    pipe = tmp_path / "out.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(CliError, match="is not a regular file"), AtomicFile(str(pipe)):
+        pytest.fail("the block must not be entered")
+    assert pipe.is_fifo()
+
+
 @pytest.mark.parametrize("path", ["out.txt", "out", "out.npz"])
 def test_an_unknown_output_format_is_a_usage_error(path):
     with pytest.raises(UsageError, match=r"must end in .npy, .jsonl, .parquet, or be -"):

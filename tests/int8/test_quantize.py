@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,11 +13,17 @@ from safetensors.numpy import load_file, save_file
 
 from simdformer import SentenceTransformer, _core, quantize_model
 from simdformer.cli import main
-from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8 import calibration
 from tests.support import assert_same_bits
-from tests.support.model_fixtures import TINY, config_json, write_dense, write_model
+from tests.support.model_fixtures import (
+    OLD_TYPES,
+    TINY,
+    config_json,
+    write_dense,
+    write_files,
+    write_model,
+)
 from tests.support.tiny_bert import Config, random_weights
 from tests.support.torch_files import write_torch
 
@@ -410,8 +417,32 @@ def test_only_a_quantized_model_is_overwritten(source, saved, tmp_path):
     assert (other / "precious").exists()
 
 
+def test_a_folder_of_quantized_models_is_not_overwritten(source, saved, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(saved, models / "a-int8")
+    with pytest.raises(FileExistsError, match="is not a quantized model"):
+        quantize_model(source, models, overwrite=True)
+    assert (models / "a-int8").exists()
+
+
+def test_a_quantized_model_whose_transformer_is_in_a_folder_is_overwritten(tmp_path, source):
+    target = tmp_path / "target"
+    modules = [{"idx": 0, "name": "0", "path": "inner", "type": OLD_TYPES["Transformer"]}]
+    write_files(target, {"modules.json": modules, f"inner/{DECLARATION}": {}})
+    assert quantize_model(source, target, overwrite=True).folder == target
+
+
+def test_a_target_that_contains_the_model_is_refused(source, saved, tmp_path):
+    target = tmp_path / "target"
+    shutil.copytree(saved, target)
+    inside = shutil.copytree(source, target / "original")
+    with pytest.raises(ValueError, match="is or contains the model itself"):
+        quantize_model(inside, target, overwrite=True)
+    assert inside.exists()
+
+
 def test_the_model_itself_is_never_the_target(source):
-    with pytest.raises(ValueError, match="is the model itself"):
+    with pytest.raises(ValueError, match="is or contains the model itself"):
         quantize_model(source, source, overwrite=True)
 
 
@@ -431,21 +462,6 @@ def test_an_interruption_leaves_nothing(source, tmp_path, monkeypatch, interrupt
     with pytest.raises(interruption):
         quantize_model(source, tmp_path / "saved")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
-def test_a_failure_leaves_the_old_folder_as_it_was(tmp_path):
-    target = tmp_path / "target"
-    target.mkdir()
-    (target / "old").write_text("x")
-
-    def interrupted():
-        with new_folder(target) as temporary:
-            (temporary / "new").write_text("y")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
 
 
 # The command

@@ -33,7 +33,7 @@ class AtomicFile:
 
     After an error or Ctrl-C the temporary file is removed, and `path` is unchanged. A file left by a killed
     run is removed by the next run for the same path. CliError with the path and the free space if the
-    file cannot be written.
+    file cannot be written. A pipe or a device is refused.
 
     companion: a file that belongs to the old content of `path`. It is removed right before `path` is replaced.
     """
@@ -47,6 +47,8 @@ class AtomicFile:
     def __enter__(self) -> Self:
         if self._path.is_dir():
             raise CliError(f"cannot write {self._name}: it is a directory")
+        if os.path.lexists(self._path) and not self._path.is_file():  # renaming would replace it
+            raise CliError(f"cannot write {self._name}: it is not a regular file")
         try:
             self._remove_orphans()
             self._file = self._locked_file()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -18,8 +19,9 @@ def new_folder(target: Path) -> Iterator[Path]:
     """A folder with a temporary name beside `target`. It is renamed when the block ends without error.
 
     After an error or Ctrl-C it is removed. An existing folder `target` stays until the renaming, and is then
-    removed.
+    removed. A process that was killed between the two renames left it under another name: it is restored.
     """
+    _restore(target)
     hidden = f".{target.name}.{secrets.token_hex(4)}"
     temporary, old = target.with_name(f"{hidden}.tmp"), target.with_name(f"{hidden}.old")
     temporary.mkdir()
@@ -35,17 +37,35 @@ def new_folder(target: Path) -> Iterator[Path]:
             old.rename(target)
         raise
     finally:
-        if old.is_symlink():
-            old.unlink()
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
+
+
+def _restore(target: Path) -> None:
+    """Give `target` back the folder that a killed process had renamed; remove those that were replaced."""
+    name = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{8}\.old")
+    left = [path for path in target.parent.iterdir() if name.fullmatch(path.name)]
+    for path in sorted(left, key=lambda path: path.lstat().st_ctime_ns, reverse=True):
+        if os.path.lexists(target):
+            _remove(path)
+        else:
+            path.rename(target)
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def new_file(target: Path) -> Iterator[BinaryIO]:
     """A file under a temporary name beside `target`, which replaces it when the block ends without error.
 
-    After an error the file is removed, and `target` is unchanged.
+    After an error the file is removed, and `target` is unchanged. FileExistsError if it is no regular file,
+    such as a pipe or a device.
     """
+    if os.path.lexists(target) and not target.is_file():
+        raise FileExistsError(f"{target} is not a regular file; it is not replaced")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:

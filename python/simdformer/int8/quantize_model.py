@@ -17,6 +17,7 @@ from simdformer import nn
 from simdformer.checkpoint import find_weights, has_weights
 from simdformer.folder.cross_encoder_folder import CrossEncoderFolder, open_folder
 from simdformer.folder.model_folder import ModelFolder, TransformerFolder
+from simdformer.folder.modules import read_modules
 from simdformer.folder.new_folder import new_folder
 from simdformer.folder.resolve import resolve_model
 from simdformer.folder.task_folder import TaskFolder, open_plain
@@ -227,12 +228,23 @@ def _refuse_target(source: Path, target: Path, overwrite: bool) -> None:
         raise FileNotFoundError(f"cannot create {target.name}: there is no folder {target.parent}")
     if not os.path.lexists(target):
         return
-    if target.resolve() == source.resolve():
-        raise ValueError(f"{target} is the model itself; pass another folder")
+    if source.resolve().is_relative_to(target.resolve()):
+        raise ValueError(f"{target} is or contains the model itself; pass another folder")
     if not overwrite:
         raise FileExistsError(f"{target} exists; overwrite=True replaces a quantized model")
-    if not any(target.rglob(CONFIG_FILE)):
+    if not _is_quantized(target):
         raise FileExistsError(f"{target} is not a quantized model; it is not overwritten")
+
+
+def _is_quantized(folder: Path) -> bool:
+    """Whether the folder itself is a quantized model, not one of those below it."""
+    try:
+        listed = read_modules(folder)
+    except (OSError, ValueError):
+        listed = None
+    modules = () if listed is None else listed.modules
+    places = [folder, *(module.folder for module in modules if module.folder is not None)]
+    return any((place / CONFIG_FILE).is_file() for place in places)
 
 
 def _copy_files(model: TransformerFolder, target: Path) -> None:
