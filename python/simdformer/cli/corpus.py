@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simdformer.cli.errors import CliError, UsageError, say
-from simdformer.cli.opening import expand, is_uri, text_format
+from simdformer.cli.opening import expand, is_uri, local_path, text_format
 from simdformer.cli.texts import TextSource
 
 if TYPE_CHECKING:
@@ -108,15 +107,22 @@ def check_inputs(args: argparse.Namespace) -> None:
 
 
 def refuse_same_file(sources: list[str], output: str, errors: str | None) -> None:
-    """UsageError if a file that is written, OUTPUT or that of --errors, is read or written twice."""
-    seen = {os.path.realpath(path): "INPUT" for path in sources if path != "-" and not is_uri(path)}
+    """UsageError if a file that is written, OUTPUT or that of --errors, is read or written twice. That includes
+    files in OUTPUT, which may be a folder that is replaced."""
+    used = [("INPUT", path) for path in sources]
+    seen = [(name, path, place) for name, path in used if (place := local_path(path))]
     for path, name in ((output, "OUTPUT"), (errors, "--errors")):
-        if path is None or path == "-":
+        place = None if path is None else local_path(path)
+        if path is None or place is None:
             continue
-        place = os.path.realpath(path)
-        if place in seen:
-            raise UsageError(f"{seen[place]} and {name} are the same file: {path}")
-        seen[place] = name
+        for other, other_path, other_place in seen:
+            if place == other_place:
+                raise UsageError(f"{other} and {name} are the same file: {path}")
+            if place in other_place.parents:
+                raise UsageError(f"{other} {other_path} lies in {name}, {path}, which is replaced")
+            if other_place in place.parents:
+                raise UsageError(f"{name} {path} lies in {other}, {other_path}, which is replaced")
+        seen.append((name, path, place))
 
 
 def say_left_out(corpus: Corpus, bad: BadRecords | None, done: str) -> None:

@@ -6,10 +6,13 @@ from __future__ import annotations
 import glob
 import gzip
 import io
+import os
+import re
 import sys
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import quote
 
 from simdformer.cli.errors import CliError, UsageError
 
@@ -47,8 +50,27 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+def local_path(path: str) -> Path | None:
+    """The real path of a file on this machine; None for standard input and for what is elsewhere."""
+    if path == "-":
+        return None
+    if not is_uri(path):
+        return Path(os.path.realpath(path))
+    if path.partition("://")[0] not in ("file", "local"):
+        return None
+    try:
+        return Path(os.path.realpath(pyarrow("pyarrow.fs").FileSystem.from_uri(path)[1]))
+    except ValueError:  # opening it says what is wrong
+        return None
+
+
+def _without_query(uri: str) -> str:
+    return re.split("[?#]", uri, maxsplit=1)[0]
+
+
 def _suffixes(path: str) -> tuple[str, str]:
     """The suffixes of a name for its format and its compression; "" if missing."""
+    path = _without_query(path) if is_uri(path) else path
     *rest, last = ["", *Path(path).name.lower().split(".")]
     if last in _COMPRESSIONS:
         return (rest[-1] if len(rest) > 2 else ""), last
@@ -170,10 +192,18 @@ def _expand_uri(uri: str) -> list[str]:
         if info.type != fs.FileType.Directory:
             return [uri]
         if isinstance(system, fs.LocalFileSystem):
-            paths = [Path(path).as_posix() for path in _files_below(name)]
+            names = [Path(path).relative_to(name).as_posix() for path in _files_below(name)]
         else:
             below = system.get_file_info(fs.FileSelector(name, recursive=True))
             paths = sorted(each.path for each in below if each.type == fs.FileType.File)
+            names = [path.removeprefix(info.path).lstrip("/") for path in paths]
+        return [_uri_below(uri, name) for name in names]
     except (OSError, ValueError) as error:
         raise CliError(f"cannot read {uri}: {reason(error)}") from error
-    return [uri.removesuffix("/") + path.removeprefix(info.path) for path in paths]
+
+
+def _uri_below(uri: str, name: str) -> str:
+    """The URI of the file `name` in the folder of a URI, whose query it keeps."""
+    folder = _without_query(uri)
+    slash = "" if folder.endswith("/") else "/"
+    return f"{folder}{slash}{quote(name)}{uri[len(folder) :]}"
