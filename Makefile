@@ -30,7 +30,9 @@ ARM64_DISPATCH := tests/process/test_dispatch.py --deselect tests/process/test_d
   --deselect tests/process/test_dispatch.py::test_environment_variable_chooses_the_level \
   --deselect tests/process/test_dispatch.py::test_an_unknown_level_is_an_import_error_that_lists_both
 ARM64_LAYERS := tests/layers/test_joined.py
-OPENMP_TESTS ?= tests/process tests/layers/test_packing.py
+# For builds of `make sanitize` and `make test-openmp`: all, or a list such as generic;avx2, which takes less time.
+LEVELS ?= all
+OPENMP_TESTS ?= tests/process tests/layers/test_packing.py --deselect tests/process/test_dispatch.py::test_every_level_is_compiled
 # Number of damaged folders and random calls in `make fuzz`, and the seed.
 FUZZ ?= 25000
 FUZZ_CALLS ?= 30000
@@ -101,7 +103,7 @@ test-openmp:  ## Run OPENMP_TESTS (threads, forks, packing) with OpenMP (in .ven
 
 $(STAMPS)/openmp: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/openmp -C cmake.define.SIMDFORMER_THREADS=openmp \
-	  -C cmake.define.SIMDFORMER_WERROR=ON . --group test
+	  -C "cmake.define.SIMDFORMER_LEVELS=$(LEVELS)" -C cmake.define.SIMDFORMER_WERROR=ON . --group test
 	@touch $@
 
 # The wheels' compiler. Without it, a change of the kernels could be fast with gcc alone.
@@ -292,7 +294,8 @@ tsan:  ## Run TSAN_TESTS (worker threads) under TSan (in .venv-tsan)
 $(STAMPS)/sanitizer-%: $(STAMPS)/venv $(SOURCES)
 	$(PIP) install -C build-dir=build/sanitizer-$* -C cmake.build-type=RelWithDebInfo $(NO_LTO) \
 	  -C cmake.define.CMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
-	  -C cmake.define.SIMDFORMER_SANITIZE=$* -C cmake.define.SIMDFORMER_WERROR=ON . --group test
+	  -C cmake.define.SIMDFORMER_SANITIZE=$* -C "cmake.define.SIMDFORMER_LEVELS=$(LEVELS)" \
+	  -C cmake.define.SIMDFORMER_WERROR=ON . --group test
 	@touch $@
 
 clean:  ## Remove .venv and everything built

@@ -6,12 +6,18 @@
 namespace simdformer {
 
 std::vector<Level> find_levels() {
-  const CpuFeatures cpu = detect_cpu_features();
+  [[maybe_unused]] const CpuFeatures cpu = detect_cpu_features();
   return {
       {&kKernelsGeneric, true},
+#ifdef SIMDFORMER_HAS_NEON
       {&kKernelsNeon, true},
+#endif
+#ifdef SIMDFORMER_HAS_NEON_DOT
       {&kKernelsNeonDot, cpu.dot},
+#endif
+#ifdef SIMDFORMER_HAS_NEON_I8MM
       {&kKernelsNeonI8mm, cpu.i8mm},
+#endif
   };
 }
 
