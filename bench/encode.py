@@ -331,7 +331,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--model", type=Path, help="a sentence-transformers folder of a BERT with mean pooling")
     add("--random-bert-base", action="store_true", help="BERT-base's sizes, random weights")
     add("--isa", choices=_core.available_isas(), help="force simdformer to a level")
-    add("--peer-isa", help="hold peers that can be held to a level, e.g. avx2")
+    add("--peer-isa", help="hold peers that can be held to a level: sse4, avx2 or avx512")
     add("--cache", type=Path, default=DEFAULT_CACHE, help="folder of converted models")
     add("--clock", choices=["wall", "cpu"], default="wall", help=_CLOCK_HELP)
     parsed = parser.parse_args(arguments)

@@ -10,12 +10,13 @@ from typing import Any
 from texts import TextSet
 from worker_process import WorkerProcess
 
-# How to limit each runtime to an instruction set. ONNX Runtime has no such option.
+# How to limit each runtime to an instruction set. ONNX Runtime has no such option. sse4 is the narrowest
+# level of oneDNN and MKL; CTranslate2 and PyTorch have an SSE2 level for it.
 _ISA_VARIABLES = {
-    "ONEDNN_MAX_CPU_ISA": str.upper,
-    "CT2_FORCE_CPU_ISA": str.upper,
-    "MKL_ENABLE_INSTRUCTIONS": str.upper,
-    "ATEN_CPU_CAPABILITY": str.lower,
+    "ONEDNN_MAX_CPU_ISA": {"sse4": "SSE41", "avx512": "AVX512_CORE"},
+    "CT2_FORCE_CPU_ISA": {"sse4": "GENERIC"},
+    "MKL_ENABLE_INSTRUCTIONS": {"sse4": "SSE4_2"},
+    "ATEN_CPU_CAPABILITY": {"sse4": "default", "avx2": "avx2", "avx512": "avx512"},
 }
 
 
@@ -69,4 +70,4 @@ def _environment(name: str, threads: int, isa: str | None, peer_isa: str | None)
 
 
 def peer_isa_environment(isa: str) -> dict[str, str]:
-    return {variable: spelled(isa) for variable, spelled in _ISA_VARIABLES.items()}
+    return {variable: names.get(isa, isa.upper()) for variable, names in _ISA_VARIABLES.items()}
