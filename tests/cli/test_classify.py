@@ -105,6 +105,44 @@ def test_records_that_cannot_be_used_are_left_out(folder, tmp_path, capsys):
     assert "2 texts classified, 1 records skipped" in err
 
 
+def test_empty_texts_are_refused_or_left_out_with_labels(folder, corpus, capsys):
+    arguments = [corpus, "--model", folder, "--labels", "a,b"]
+    assert main(["classify", *arguments]) == 1
+    assert f"{corpus}, line 3: --labels needs a text, got none" in capsys.readouterr().err
+    assert [line["line"] for line in lines(capsys, *arguments, "--on-error", "skip")] == [
+        1,
+        2,
+        4,
+        5,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labels", ""], "--labels has no label"),
+        (["--labels", "a", "--hypothesis-template", "b"], "--hypothesis-template 'b' has no {}"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_wrong_usage(folder, corpus, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["classify", corpus, "--model", folder, *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stride", "100"], "--stride must be less than 38"),
+        (["--stride", "3", "--aggregation-strategy", "none"], "--stride needs an --aggregation"),
+    ],
+)
+def test_a_stride_that_cannot_be_used_is_wrong_usage(tagger, corpus, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["classify", corpus, "--model", tagger, *arguments])
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,6 +13,8 @@ import pytest
 from simdformer import SentenceTransformer
 from simdformer.cli import main
 from tests.support import assert_same_bits
+from tests.support.model_fixtures import write_model
+from tests.support.tiny_bert import random_weights
 
 TEXTS = [
     "The cat sat on the mat.",
@@ -142,6 +144,9 @@ def test_a_bad_line_is_named_and_leaves_the_old_file(tmp_path, capsys):
         (["in.txt", "-o", "no/out.npy"], "cannot write no/out.npy: No such file or directory"),
         (["in.txt", "-o", "out.npy", "--model", "./no-such-model"], "no-such-model"),
         (["in.txt", "-o", "out.npy", "--prompt-name", "shout"], "shout"),
+        (["in.txt", "-o", "out.parquet", "--prompt-name", "shout"], "shout"),
+        (["in.txt", "-o", "out.npy", "--resume", "--prompt-name", "shout"], "shout"),
+        (["in.txt", "-o", "out.npy", "--chunk", "9", "--prompt-name", "shout"], "shout"),
     ],
 )
 def test_a_failure_is_one_line_and_leaves_nothing(
@@ -155,6 +160,17 @@ def test_a_failure_is_one_line_and_leaves_nothing(
     assert message in shown
     assert "Traceback" not in shown
     assert os.listdir(tmp_path) == ["in.txt"]
+
+
+def test_a_result_that_is_not_finite_is_reported(tmp_path, capsys):
+    weights = random_weights()
+    weights["encoder.layer.1.output.LayerNorm.bias"][:] = 3e38
+    folder = write_model(tmp_path / "m", weights=weights)
+    (tmp_path / "in.txt").write_text("a text\n")
+    arguments = [str(tmp_path / "in.txt"), "--model", str(folder), "-o", str(tmp_path / "out.npy")]
+    assert main(["embed", *arguments]) == 1
+    assert "the result for texts[0] is NaN or infinite" in capsys.readouterr().err
+    assert not (tmp_path / "out.npy").exists()
 
 
 @pytest.mark.parametrize(

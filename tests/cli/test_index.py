@@ -10,7 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from simdformer.cli import main
+from simdformer.cli import index, main
+from simdformer.cli.errors import CliError
+from simdformer.cli.matches import TopMatches
+from simdformer.cli.records import Record
 
 CORPUS = [
     "Interest rates rose again.",
@@ -94,6 +97,21 @@ def test_chunks_are_found(tmp_path, capsys):
     out = embed(str(tmp_path / "long.txt"), tmp_path / "a.parquet", "--chunk", "8")
     best = search(capsys, "--embeddings", out, "--top", "1")["matches"][0]
     assert "kitten" in best["text"] or "cat" in best["text"]
+
+
+def test_a_later_vector_that_is_not_finite_is_named(tmp_path, corpus, capsys, monkeypatch):
+    monkeypatch.setattr(index, "_ROWS", 2)
+    stored = np.load(embed(corpus, tmp_path / "a.npy"))
+    stored[3, 5] = np.nan
+    np.save(tmp_path / "a.npy", stored)
+    arguments = ["--in", corpus, "--embeddings", str(tmp_path / "a.npy")]
+    assert_fails(capsys, arguments, "the text in line 4 has values that are not finite")
+
+
+def test_a_score_that_is_nan_is_refused():
+    records = [Record("a", 1), Record("b", 2)]
+    with pytest.raises(CliError, match="the text in line 2 is NaN"):
+        TopMatches(1).add(np.array([1, np.nan], np.float32), records)
 
 
 @pytest.mark.parametrize(

@@ -210,3 +210,12 @@ def test_warnings_for_developers_are_not_shown(monkeypatch, capsys):
     monkeypatch.setattr(info, "run", run)
     assert main(["info"]) == 0
     assert capsys.readouterr().err == "simdformer: warning: a UserWarning\n"
+
+
+def test_a_missing_package_is_reported(tmp_path, capsys, monkeypatch):
+    def fail(_):
+        raise ImportError("the chat template needs jinja2")
+
+    monkeypatch.setattr(info, "describe_model", fail)
+    assert main(["info", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "simdformer: error: the chat template needs jinja2\n"

@@ -95,3 +95,11 @@ def test_unsuitable_arguments_are_reported(tmp_path, folder, corpus):
     assert_fails(["x", "--in", corpus, "--model", no_head], "use SentenceTransformer")
     assert_fails(["x", "--in", corpus, "--model", str(tmp_path / "none")], "no model")
     assert_fails(["\udcff", "--in", corpus, "--model", folder], "QUERY holds the lone surrogate")
+
+
+def test_a_score_that_cannot_be_computed_is_reported(folder, corpus, monkeypatch):
+    def fail(*_):
+        raise ValueError("the result for texts[0] is NaN or infinite")
+
+    monkeypatch.setattr(CrossEncoder, "predict", fail)
+    assert_fails(["x", "--in", corpus, "--model", folder], "NaN or infinite")

@@ -259,10 +259,17 @@ def test_the_error_names_a_model_of_another_kind(tmp_path, capsys):
     assert "a MultiVectorEncoder is not served" in capsys.readouterr().err
 
 
+def test_an_error_of_the_model_does_not_name_the_reranker(folder, tmp_path, capsys):
+    reranker = str(write_cross_encoder(tmp_path / "reranker"))
+    arguments = [folder, "--reranker", reranker, "--model", f"reranker={folder}", "--port", "0"]
+    assert main(["serve", *arguments]) == 1
+    assert capsys.readouterr().err.startswith("simdformer: error: two models have the name")
+
+
 def test_a_reranker_with_several_scores_is_reported(folder, tmp_path, capsys):
     several = str(write_cross_encoder(tmp_path / "several", 3))
     assert main(["serve", folder, "--port", "0", "--reranker", several]) == 1
-    assert f"{several}: the model gives 3 scores per pair" in capsys.readouterr().err
+    assert f"{several} gives 3 scores per pair" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["httptools", "prometheus_client", "starlette", "uvicorn"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simdformer.cli.errors import UsageError
+from simdformer.cli.errors import UsageError, reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,7 +43,8 @@ class Chunker:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The limits of a text's chunks, in characters. A short or empty text is one chunk."""
-        tokens = self._tokenizer.offsets(text)
+        with reported():
+            tokens = self._tokenizer.offsets(text)
         if len(tokens) <= self.size:
             return [(0, len(text))]
         spans, begin = [], 0

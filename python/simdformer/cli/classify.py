@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simdformer.cli.bad_records import BadRecords
 from simdformer.cli.corpus import Corpus, check_inputs, refuse_same_file, say_left_out
-from simdformer.cli.errors import CliError, UsageError
+from simdformer.cli.errors import CliError, UsageError, reported
 from simdformer.cli.options import (
     add_input_arguments,
     add_model_arguments,
@@ -22,8 +22,11 @@ from simdformer.cli.options import (
 from simdformer.cli.records import Columns, Fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from simdformer import Pipeline
     from simdformer.cli.options import SubParsers
+    from simdformer.cli.records import Record
 
 _EPILOG = """\
 The model decides what is found: labels of texts (a ...ForSequenceClassification), or entities in them
@@ -124,15 +127,18 @@ def run(args: argparse.Namespace) -> None:
         stack.enter_context(file)
         model = _load(args)
         arguments = _arguments(args, model.task)
+        _check_arguments(model, arguments)
+        records = iter(source) if args.labels is None else _with_text(source, bad)
         columns = Columns(id=args.id is not None, source=len(corpus.files) > 1)
         with Progress(source, shown=args.progress, name="classify") as progress:
-            for records in grouped(source, _TEXTS):
+            for group in grouped(records, _TEXTS):
                 before = model.num_tokens
-                results = model([record.text for record in records], **arguments)
-                for record, result in zip(records, results, strict=True):
+                with reported():
+                    results = model([record.text for record in group], **arguments)
+                for record, result in zip(group, results, strict=True):
                     members = record_members(record, columns) | _found(result, args.top_k)
                     file.write((json.dumps(members, ensure_ascii=False) + "\n").encode())
-                progress.update(records, model.num_tokens - before)
+                progress.update(group, model.num_tokens - before)
     warn_of_truncation(model, progress.num_texts)
     say_left_out(corpus, bad, f"{progress.num_texts:,} texts classified")
 
@@ -140,7 +146,7 @@ def run(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace) -> Pipeline:
     from simdformer import pipeline
 
-    try:
+    with reported():
         return pipeline(
             None if args.labels is None else "zero-shot-classification",
             args.model,
@@ -148,8 +154,29 @@ def _load(args: argparse.Namespace) -> Pipeline:
             num_threads=args.num_threads,
             max_batch_tokens=args.max_batch_tokens,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise CliError(str(error)) from error
+
+
+def _check_arguments(model: Pipeline, arguments: dict[str, Any]) -> None:
+    """UsageError for values that the model cannot use."""
+    try:
+        model([], **arguments)
+    except ValueError as error:
+        message = str(error).replace("candidate_labels", "--labels")
+        for name in ("hypothesis_template", "aggregation_strategy", "stride"):
+            message = message.replace(name, f"--{name.replace('_', '-')}")
+        raise UsageError(message) from error
+
+
+def _with_text(records: Iterable[Record], bad: BadRecords | None) -> Iterator[Record]:
+    """The records without those of empty texts, to which no label fits."""
+    for record in records:
+        if record.text:
+            yield record
+            continue
+        error = CliError(f"{record.source}, line {record.line}: --labels needs a text, got none")
+        if bad is None:
+            raise error
+        bad.note(error, record.line, record.source)
 
 
 def _arguments(args: argparse.Namespace, task: str) -> dict[str, Any]:

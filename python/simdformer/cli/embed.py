@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simdformer.cli.bad_records import BadRecords
 from simdformer.cli.corpus import Corpus, check_inputs, refuse_same_file, say_left_out
-from simdformer.cli.errors import UsageError
+from simdformer.cli.errors import UsageError, reported
 from simdformer.cli.options import (
     add_input_arguments,
     add_model_arguments,
@@ -138,6 +138,8 @@ def run(args: argparse.Namespace) -> None:
         source = stack.enter_context(corpus)
         outputs = _open_outputs(args, stack)
         model = load_model(args)
+        with reported():  # an unknown name of a prompt
+            model.resolve_prompt(None, args.prompt_name)
         num_texts = _embed(args, model, source, outputs)
     warn_of_truncation(model, num_texts)
     say_left_out(corpus, bad, f"{num_texts:,} texts embedded")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from simdformer.cli.errors import CliError, say
+from simdformer.cli.errors import CliError, reported, say
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +48,7 @@ def load_any(args: argparse.Namespace) -> SentenceTransformer | CrossEncoder | S
     from simdformer.folder.resolve import resolve_model
     from simdformer.folder.settings import read_model_type
 
-    try:
+    with reported():
         folder = resolve_model(args.model)
         saved = read_model_type(folder)
         if saved == "SparseEncoder":
@@ -56,21 +56,17 @@ def load_any(args: argparse.Namespace) -> SentenceTransformer | CrossEncoder | S
         if saved not in ("CrossEncoder", "SentenceTransformer"):
             raise CliError(f"{args.model}: a {saved} is not served")
         reads_pairs = open_folder(folder).reads_pairs
-    except (OSError, ValueError) as error:
-        raise CliError(str(error)) from error
     return _load(CrossEncoder, args) if reads_pairs else _load(SentenceTransformer, args)
 
 
 def _load(kind: type[Model], args: argparse.Namespace) -> Model:
-    try:
+    with reported():
         return kind(
             args.model,
             compute_type=args.compute_type,
             num_threads=args.num_threads,
             max_batch_tokens=args.max_batch_tokens,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise CliError(str(error)) from error
 
 
 def warn_of_truncation(
@@ -110,12 +106,10 @@ def embed_records(
     """Embed records in order, in chunks. Only records that have no vectors yet are kept in memory."""
     waiting: deque[Record] = deque()
     texts = texts_of(records, waiting)
-    try:
+    with reported():
         stream = model.encode_stream(texts, prompt_name=prompt_name, normalize_embeddings=normalize)
-    except ValueError as error:  # the prompt is unknown; no text has been read yet
-        raise CliError(str(error)) from error
-    tokens_before = model.num_tokens
-    for embeddings in stream:
-        done = [waiting.popleft() for _ in range(len(embeddings))]
-        yield Chunk(done, embeddings, model.num_tokens - tokens_before)
         tokens_before = model.num_tokens
+        for embeddings in stream:
+            done = [waiting.popleft() for _ in range(len(embeddings))]
+            yield Chunk(done, embeddings, model.num_tokens - tokens_before)
+            tokens_before = model.num_tokens

@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def say(message: str) -> None:
@@ -25,3 +30,12 @@ class CliError(Exception):
 
 class UsageError(CliError):
     """Arguments that exclude each other; reported like argparse's errors."""
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Raise what the library says of a model, a text or an argument as CliError."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise CliError(str(error)) from error

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simdformer.cli.errors import CliError, UsageError
+from simdformer.cli.errors import CliError, UsageError, reported
 from simdformer.cli.options import DEFAULT_MODEL, add_execution_arguments
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def _measure(args: argparse.Namespace) -> Report:
     from simdformer.explain import explain_texts, measure_points
 
     model = load_model(args)
-    if args.points:
-        return measure_points(model)
-    try:
+    with reported():  # text that is not UTF-8, too many tokens, unknown prompt
+        if args.points:
+            return measure_points(model)
         report = explain_texts(
             model,
             args.text,
@@ -103,8 +103,6 @@ def _measure(args: argparse.Namespace) -> Report:
             prompt_name=args.prompt_name,
             prompt_name2=args.prompt_name2,
         )
-    except ValueError as error:  # text that is not UTF-8, too many tokens, unknown prompt
-        raise CliError(str(error)) from error
     warn_of_truncation(model, 1 if args.text2 is None else 2)
     return report
 

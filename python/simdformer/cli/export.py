@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import reported
 
 if TYPE_CHECKING:
     from simdformer.cli.options import SubParsers
@@ -45,10 +45,8 @@ def add_parser(commands: SubParsers) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Load, then write."""
-    try:
+    with reported():
         _load(args.model, args.compute_type).export(args.output, task=args.task)
-    except (OSError, ValueError, ImportError) as error:
-        raise CliError(str(error)) from error
 
 
 def _load(name: str, compute_type: str) -> TextModel:

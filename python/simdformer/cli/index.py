@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import json
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simdformer.cli.arrow import INT8_REFUSED
 from simdformer.cli.embedding import Chunk
-from simdformer.cli.errors import CliError, UsageError
+from simdformer.cli.errors import CliError, UsageError, reported
 from simdformer.cli.identity import identity
 from simdformer.cli.opening import READ_ERRORS, expand, known_format, open_input, reason
 from simdformer.cli.records import DEFAULT_FIELD, Record
@@ -41,7 +41,7 @@ def read_index(
     """The texts and vectors of a .npy file (whose texts are `records`), of .jsonl or .parquet files.
 
     name: the model's. CliError if a file's manifest says another model or compute type, if the first vector
-    is not what the model makes of the first text, or if vectors have not the model's width.
+    is not what the model makes of the first text, or if vectors have not the model's width or are not finite.
     """
     dim = model.get_embedding_dimension()
     if records is not None:
@@ -51,8 +51,12 @@ def read_index(
     first = next(chunks, None)
     if first is None:
         return
+    _check_finite(path, first)
     _check_first(path, model, first)
-    yield from chain([first], chunks)
+    yield first
+    for chunk in chunks:
+        _check_finite(path, chunk)
+        yield chunk
 
 
 def _npy_chunks(path: str, records: Iterable[Record], dim: int) -> Iterator[Chunk]:
@@ -178,14 +182,23 @@ def _check_manifest(
         )
 
 
+def _check_finite(path: str, chunk: Chunk) -> None:
+    """A score that is NaN would have no place in the order."""
+    finite = np.isfinite(chunk.embeddings).all(axis=1)
+    if not finite.all():
+        record = chunk.records[int(np.argmin(finite))]
+        raise CliError(
+            f"{path}: the vector of the text in line {record.line} has values that are not finite"
+        )
+
+
 def _check_first(path: str, model: SentenceTransformer, chunk: Chunk) -> None:
     """CliError unless the model makes about the stored vector of the first text, under some prompt."""
     text, stored = chunk.records[0].text, chunk.embeddings[0].astype(np.float64)
-    if not np.isfinite(stored).all():
-        raise CliError(f"{path}: the first vector has values that are not finite")
     best = -1.0
     for name in (None, *model.prompts):
-        made = model.encode(text, prompt_name=name).astype(np.float64)
+        with reported():
+            made = model.encode(text, prompt_name=name).astype(np.float64)
         lengths = np.linalg.norm(made) * np.linalg.norm(stored)
         best = max(best, float(made @ stored / lengths) if lengths else 1.0)
     if best < _LEAST_COSINE:

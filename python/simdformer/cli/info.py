@@ -8,7 +8,7 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import reported
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,10 +85,8 @@ def run(args: argparse.Namespace) -> None:
 
     described: dict[str, Any] = {"simdformer": show_config("dicts")}
     if args.model is not None:
-        try:
+        with reported():
             described["model"] = describe_model(args.model)
-        except (OSError, ValueError) as error:
-            raise CliError(str(error)) from error
     if args.json:
         write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     else:

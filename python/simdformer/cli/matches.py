@@ -7,6 +7,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
+from simdformer.cli.errors import CliError
 from simdformer.cli.records import Record
 
 if TYPE_CHECKING:
@@ -29,7 +30,15 @@ class TopMatches:
         self.best: list[Match] = []
 
     def add(self, scores: NDArray[np.float32], records: list[Record]) -> None:
-        """scores: float32 (len(records),)."""
+        """scores: float32 (len(records),). CliError if one is NaN, which has no place in the order."""
+        import numpy as np
+
+        unordered = np.isnan(scores)
+        if unordered.any():
+            record = records[int(unordered.argmax())]
+            raise CliError(
+                f"the score of the text in line {record.line} is NaN: values overflow float32"
+            )
         candidates = (-scores).argsort(kind="stable")[: self._k]
         self.best += [Match(float(scores[i]), records[i]) for i in candidates]
         self.best.sort(key=lambda match: -match.score)  # a stable sort keeps the earlier text first

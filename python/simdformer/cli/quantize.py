@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from simdformer.cli.corpus import Corpus
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import CliError, reported
 from simdformer.cli.options import add_input_arguments
 from simdformer.cli.records import Fields
 
@@ -64,17 +64,16 @@ def run(args: argparse.Namespace) -> None:
     from simdformer.int8.quantize_model import quantize_model
 
     try:
-        report = quantize_model(
-            args.model,
-            args.output,
-            texts=_texts(args),
-            min_cosine=MIN_COSINE if args.min_cosine is None else args.min_cosine,
-            overwrite=args.force,
-        )
-    except FileExistsError as error:
+        with reported():
+            report = quantize_model(
+                args.model,
+                args.output,
+                texts=_texts(args),
+                min_cosine=MIN_COSINE if args.min_cosine is None else args.min_cosine,
+                overwrite=args.force,
+            )
+    except CliError as error:
         raise CliError(str(error).replace("overwrite=True", "--force")) from error
-    except (OSError, ValueError, ImportError) as error:
-        raise CliError(str(error)) from error
     write_text(as_text(report))
 
 

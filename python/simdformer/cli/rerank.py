@@ -7,7 +7,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from simdformer.cli.corpus import Corpus
-from simdformer.cli.errors import CliError
+from simdformer.cli.errors import CliError, reported
 from simdformer.cli.matches import TopMatches, as_json, as_text
 from simdformer.cli.options import (
     add_input_arguments,
@@ -63,10 +63,8 @@ def run(args: argparse.Namespace) -> None:
             raise CliError(
                 f"{args.model} gives {model.num_labels} scores per pair; rerank needs a model with one"
             )
-        try:
+        with reported():  # an argument that is not UTF-8
             queries = [check_text(query, None, "QUERY") for query in args.queries]
-        except ValueError as error:  # the argument is not UTF-8
-            raise CliError(str(error)) from error
         tops = [TopMatches(args.top) for _ in queries]
         with Progress(source, shown=args.progress, name="rerank") as progress:
             for records in grouped(source, _TEXTS):
@@ -82,4 +80,6 @@ def _rank(
     model: CrossEncoder, queries: list[str], records: list[Record], tops: list[TopMatches]
 ) -> None:
     for query, top in zip(queries, tops, strict=True):
-        top.add(model.predict([(query, record.text) for record in records]), records)
+        with reported():
+            scores = model.predict([(query, record.text) for record in records])
+        top.add(scores, records)

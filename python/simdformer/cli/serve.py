@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from simdformer.cli import signals
-from simdformer.cli.errors import CliError, UsageError, say
+from simdformer.cli.errors import CliError, UsageError, reported, say
 from simdformer.cli.options import DEFAULT_MODEL, add_execution_arguments, positive_int
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
         return argparse.Namespace(**{**vars(args), "model": model})
 
     alone = args.model or (None if args.models else DEFAULT_MODEL)
-    try:
+    with reported():
         return create_app(
             None if alone is None else load_model(named(alone)),
             None if args.reranker is None else load_cross_encoder(named(args.reranker)),
@@ -193,9 +193,6 @@ def _application(args: argparse.Namespace, api_key: str | None) -> Starlette:
             api_key=api_key,
             cors_origins=args.cors_origin,
         )
-    except ValueError as error:
-        place = args.reranker or args.model
-        raise CliError(f"{place}: {error}" if place else str(error)) from error
 
 
 def _unique(models: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -71,6 +71,7 @@ class Reranker(Scorer):
         """ValueError for a model with several scores."""
         if model.num_labels != 1:
             raise ValueError(
-                f"the model gives {model.num_labels} scores per pair; rerank needs a model with one"
+                f"{model.name_or_path} gives {model.num_labels} scores per pair; rerank needs a model with"
+                " one"
             )
         super().__init__(model)
