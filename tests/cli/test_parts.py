@@ -213,16 +213,17 @@ def test_parts_cannot_be_written_to_standard_output(corpus, folder, capsys, argu
 
 def test_row_groups_of_parquet_do_not_depend_on_chunks(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
-    from simdformer.cli import arrow
+    from simdformer.cli import parquet_writer
     from simdformer.cli.output import AtomicFile
     from simdformer.cli.records import Columns, Record
+    from simdformer.cli.writers import Format
 
-    monkeypatch.setattr(arrow, "_ROW_GROUP", 8)
+    monkeypatch.setattr(parquet_writer, "_ROW_GROUP", 8)
     rows = np.arange(60, dtype=np.float32).reshape(20, 3)
     records = [Record(f"t{i}", i) for i in range(20)]
     for name, size in (("one", 20), ("other", 3)):
         with AtomicFile(str(tmp_path / name)) as file:
-            writer = arrow.ParquetWriter(file, 3, Columns(), {})
+            writer = parquet_writer.ParquetWriter(file, Format(3, Columns(), {}))
             for begin in range(0, 20, size):
                 writer.write(records[begin : begin + size], rows[begin : begin + size])
             writer.finish()
@@ -237,6 +238,19 @@ def test_a_folder_of_a_run_killed_between_two_renames_is_restored(tmp_path):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
     assert (tmp_path / "out.npy" / "part-00000.npy").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("ids", [["a", "b", 3, 4], [None, 2, 3, 4]])
+def test_all_parquet_parts_have_one_type_of_ids(tmp_path, folder, ids):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    texts = tmp_path / "in.jsonl"
+    texts.write_text("".join(json.dumps({"id": i, "text": "a"}) + "\n" for i in ids))
+    out = tmp_path / "out.parquet"
+    assert embed(texts, folder, out, "--part-rows", "2", "--id", "id") == 0
+    schemas = [parquet.read_schema(path) for path in sorted(out.iterdir())]
+    assert schemas[0].equals(schemas[1])
+    stored = parquet.read_table(out)["id"].to_pylist()
+    assert stored == [None if each is None else str(each) for each in ids]
 
 
 @pytest.mark.parametrize("suffix", ["npy", "jsonl", "parquet"])

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parquet and Arrow files, read and written by pyarrow (the extra `arrow`)."""
+"""Parquet and Arrow files, read by pyarrow (the extra `arrow`)."""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from simdformer.cli.errors import CliError
 from simdformer.cli.opening import is_uri, pyarrow, reason
-from simdformer.cli.records import Columns, Fields, Record
+from simdformer.cli.records import Fields, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,13 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from simdformer.cli.output import AtomicFile
-    from simdformer.cli.records import Vectors
 
 _ROWS = 4096  # number of rows read at a time
-_ROW_GROUP = 16384
 INT8_REFUSED = "int8 codes are not searched; embed with --dtype float32 or float16"
-_MANIFEST = b"simdformer"  # in the metadata of a file's schema
+MANIFEST = b"simdformer"  # in the metadata of a file's schema
 
 
 class ArrowSource:
@@ -46,12 +44,14 @@ class ArrowSource:
         self.name = path
         self._fields, self._on_bad = fields, on_bad
         self._pa = pyarrow()
-        try:
-            self._file = _open(path)
-            self._batches, names = self._open_batches(kind)
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise CliError(f"cannot read {path}: {reason(error)}") from error
-        _check_columns(path, fields.needed, names)
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(_open(path))
+                self._batches, names = self._open_batches(kind)
+            except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
+                raise CliError(f"cannot read {path}: {reason(error)}") from error
+            _check_columns(path, fields.needed, names)
+            stack.pop_all()
 
     def _open_batches(self, kind: str) -> tuple[Iterator[Any], list[str]]:
         if kind == "parquet":
@@ -116,15 +116,18 @@ class ArrowSource:
         return None
 
 
-def open_vectors(path: str, columns: Sequence[str]) -> tuple[dict[str, Any], Any]:
+@contextmanager
+def open_vectors(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], Any]]:
     """The manifest of a parquet file of vectors, {} if it has none, and the file; it has the columns."""
-    try:
-        parquet = pyarrow("pyarrow.parquet").ParquetFile(_open(path))
-        manifest = json.loads((parquet.schema_arrow.metadata or {}).get(_MANIFEST, b"{}"))
-    except (OSError, ValueError) as error:
-        raise CliError(f"cannot read {path}: {reason(error)}") from error
-    _check_columns(path, columns, parquet.schema_arrow.names)
-    return manifest, parquet
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_open(path))
+            parquet = pyarrow("pyarrow.parquet").ParquetFile(file)
+            manifest = json.loads((parquet.schema_arrow.metadata or {}).get(MANIFEST, b"{}"))
+        except (OSError, ValueError) as error:
+            raise CliError(f"cannot read {path}: {reason(error)}") from error
+        _check_columns(path, columns, parquet.schema_arrow.names)
+        yield manifest, parquet
 
 
 def _check_columns(path: str, columns: Iterable[str], names: list[str]) -> None:
@@ -166,122 +169,3 @@ def _open(path: str) -> Any:
         system, name = pyarrow("pyarrow.fs").FileSystem.from_uri(path)
         return system.open_input_file(name)
     return pyarrow().OSFile(path, "rb")
-
-
-class ParquetWriter:
-    """A parquet file with the columns id (optional), source, line, start and end (for chunks), text and
-    embedding. An embedding is a list of fixed size of float32, float16 or int8. The manifest is in the file's
-    metadata.
-
-    Row groups do not depend on the chunks, so a resumed run writes the same bytes.
-    """
-
-    def __init__(
-        self, file: AtomicFile, dim: int, columns: Columns, manifest: dict[str, Any]
-    ) -> None:
-        pa = self._pa = pyarrow()
-        self._file, self._dim, self._columns = file, dim, columns
-        self._metadata = {_MANIFEST: json.dumps(manifest).encode()}
-        self._id_type: Any = None
-        self._writer: Any = None
-        self._waiting: list[tuple[Sequence[Record], Vectors]] = []
-        self._num_waiting = 0
-        self._item = getattr(pa, columns.dtype)()
-
-    def write(self, records: Sequence[Record], embeddings: Vectors) -> None:
-        """Append the rows as row groups."""
-        begin = 0
-        while begin < len(records):
-            end = begin + _ROW_GROUP - self._num_waiting
-            self._waiting.append((records[begin:end], embeddings[begin:end]))
-            self._num_waiting += len(records[begin:end])
-            begin = end
-            if self._num_waiting == _ROW_GROUP:
-                self._flush()
-
-    def finish(self) -> None:
-        """Write the pending rows and the footer."""
-        if self._waiting or self._writer is None:
-            self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        import numpy as np
-
-        pa = self._pa
-        records = [record for part, _ in self._waiting for record in part]
-        rows = [part for _, part in self._waiting] or [np.empty((0, self._dim), np.float32)]
-        self._waiting, self._num_waiting = [], 0
-        flat = np.concatenate(rows).astype(self._columns.dtype, copy=False).ravel()
-        made: dict[str, Any] = {}
-        if self._columns.id:
-            made["id"] = self._ids([record.id for record in records])
-        made["source"] = pa.array([record.source for record in records], pa.string())
-        made["line"] = pa.array([record.line for record in records], pa.int64())
-        if self._columns.span:
-            spans = [record.span or (0, len(record.text)) for record in records]
-            made["start"] = pa.array([start for start, _ in spans], pa.int64())
-            made["end"] = pa.array([end for _, end in spans], pa.int64())
-        made["text"] = pa.array([record.text for record in records], pa.large_string())
-        values = pa.array(flat, self._item)
-        made["embedding"] = pa.FixedSizeListArray.from_arrays(values, self._dim)
-        table = pa.table(made).replace_schema_metadata(self._metadata)
-        if self._writer is None:
-            parquet = pyarrow("pyarrow.parquet")
-            sink = pa.PythonFile(_Sink(self._file), mode="w")
-            self._writer = parquet.ParquetWriter(sink, table.schema)
-        self._writer.write_table(table)
-
-    def _ids(self, ids: list[object]) -> Any:
-        """The ids as one type, that of the first rows."""
-        pa = self._pa
-        if self._id_type is None:
-            whole = all(isinstance(each, int) for each in ids) and ids
-            self._id_type = pa.int64() if whole else pa.string()
-        try:
-            if self._id_type == pa.string():
-                ids = [None if each is None else str(each) for each in ids]
-            return pa.array(ids, self._id_type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            raise CliError(
-                f"ids must all be integers of 64 bits, as the first ones are: {reason(error)}"
-            ) from error
-
-
-class _Sink:
-    """An AtomicFile as a Python file object. The caller closes the AtomicFile."""
-
-    def __init__(self, file: AtomicFile) -> None:
-        self._file = file
-        self._position = 0
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        """Append the bytes."""
-        view = memoryview(data)
-        self._file.write(view)
-        self._position += view.nbytes
-        return view.nbytes
-
-    def tell(self) -> int:
-        """The number of bytes written so far."""
-        return self._position
-
-    def flush(self) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing; the AtomicFile stays open."""
-        self.closed = True
-
-    def writable(self) -> bool:
-        """Always true."""
-        return True
-
-    def readable(self) -> bool:
-        """Always false."""
-        return False
-
-    def seekable(self) -> bool:
-        """Always false."""
-        return False

@@ -167,6 +167,7 @@ def _embed(
     """Write the vectors. Returns the number of texts."""
     from simdformer.cli.int8_codes import Int8Codes
     from simdformer.cli.progress import Progress
+    from simdformer.cli.writers import Format
 
     columns = Columns(
         id=args.id is not None,
@@ -178,7 +179,7 @@ def _embed(
     kept = args.resume or args.output.lower().endswith(".parquet")
     manifest = _manifest(args, model) if kept else {}
     dim = model.get_embedding_dimension()
-    writer = _writer(args, outputs.file, (dim, columns, manifest))
+    writer = _writer(args, outputs.file, Format(dim, columns, manifest))
     chunks = _chunks(args, model, source, outputs.journal, manifest)
     codes = Int8Codes(dim)
     if outputs.ranges is not None:
@@ -199,7 +200,7 @@ def _writer(args: argparse.Namespace, file: Any, output: Format) -> VectorWriter
 
     if isinstance(file, PartsFolder):
         return PartsWriter(file, args.part_rows, output)
-    return vector_writer(args.output, file, *output)
+    return vector_writer(args.output, file, output)
 
 
 def _chunks(

@@ -105,12 +105,13 @@ def _parquet_batches(
 ) -> Iterator[tuple[list[Record], NDArray[np.float32]]]:
     from simdformer.cli.arrow import open_vectors, read_vectors
 
-    manifest, parquet = open_vectors(path, [field, VECTOR])
-    _check_manifest(path, manifest, model, name)
-    before = 0
-    for members, rows in read_vectors(path, parquet, [field, *_MEMBERS], VECTOR, _ROWS):
-        yield [_record(path, each, before + i, field) for i, each in enumerate(members, 1)], rows
-        before += len(members)
+    with open_vectors(path, [field, VECTOR]) as (manifest, parquet):
+        _check_manifest(path, manifest, model, name)
+        before = 0
+        for members, rows in read_vectors(path, parquet, [field, *_MEMBERS], VECTOR, _ROWS):
+            numbered = enumerate(members, before + 1)
+            yield [_record(path, each, number, field) for number, each in numbered], rows
+            before += len(members)
 
 
 def _jsonl_batches(path: str, field: str) -> Iterator[tuple[list[Record], NDArray[np.float32]]]:

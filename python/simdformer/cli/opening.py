@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import quote
@@ -103,19 +104,26 @@ def open_input(path: str) -> tuple[BinaryIO, int | None]:
     if path == "-":
         return sys.stdin.buffer, None
     compression = _suffixes(path)[1]
-    try:
-        if is_uri(path):
-            file, size = _open_uri(path), None
-        else:
-            file = Path(path).open("rb")  # noqa: SIM115  (closed by its reader)
-            size = Path(path).stat().st_size or None  # the size of a pipe or device is 0
-        if compression == "gz":
-            return cast("BinaryIO", _GzipReader(fileobj=file)), None
-        if compression == "zst":
-            return _buffered(pyarrow().CompressedInputStream(file, "zstd")), None
-    except (*READ_ERRORS, ValueError) as error:
-        raise CliError(f"cannot read {path}: {reason(error)}") from error
-    return file, size
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(path))
+            opened = _decompressed(file, compression)
+            size = None
+            if not (is_uri(path) or compression):
+                size = os.fstat(file.fileno()).st_size or None  # the size of a pipe or device is 0
+        except (*READ_ERRORS, ValueError) as error:
+            raise CliError(f"cannot read {path}: {reason(error)}") from error
+        stack.pop_all()
+    return opened, size
+
+
+def _decompressed(file: BinaryIO, compression: str) -> BinaryIO:
+    """The bytes of a file. Closing them closes the file."""
+    if compression == "gz":
+        return cast("BinaryIO", _GzipReader(fileobj=file))
+    if compression == "zst":
+        return _buffered(pyarrow().CompressedInputStream(file, "zstd"))
+    return file
 
 
 class _GzipReader(gzip.GzipFile):
@@ -134,7 +142,9 @@ def reason(error: BaseException) -> str:
     return str(said).splitlines()[0]
 
 
-def _open_uri(path: str) -> BinaryIO:
+def _opened(path: str) -> BinaryIO:
+    if not is_uri(path):
+        return Path(path).open("rb")
     system, name = pyarrow("pyarrow.fs").FileSystem.from_uri(path)
     return _buffered(system.open_input_file(name))
 

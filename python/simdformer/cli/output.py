@@ -90,6 +90,11 @@ class AtomicFile:
         except OSError as error:
             raise self._error(error) from error
 
+    @property
+    def closed(self) -> bool:
+        """Whether the block has ended."""
+        return self._file.closed
+
     def sync(self) -> None:
         """Bring the bytes to the disk, so that only the renaming is left."""
         try:

@@ -152,7 +152,7 @@ class PartsWriter:
 
     def _next(self) -> VectorWriter:
         name = f"part-{self._num_parts:05}{self._suffix}"
-        self._writer = vector_writer(name, self._folder.begin_part(name), *self._output)
+        self._writer = vector_writer(name, self._folder.begin_part(name), self._output)
         self._num_parts += 1
         self._num_written = 0
         return self._writer

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
     from simdformer.cli.records import Record, Vectors
 
 
-# The dimension of vectors, the columns, and the manifest.
-Format = tuple[int, Columns, dict[str, Any]]
+@dataclass
+class Format:
+    """What all files of an output have in common: the dimension of vectors, the columns, the manifest, and the
+    type of ids in parquet files, which the first one decides."""
+
+    dim: int
+    columns: Columns
+    manifest: dict[str, Any]
+    id_type: Any = None
 
 
 class VectorWriter(Protocol):
@@ -109,20 +117,14 @@ def record_members(record: Record, columns: Columns) -> dict[str, object]:
     return members
 
 
-def vector_writer(
-    path: str,
-    file: AtomicFile | StandardOutput,
-    dim: int,
-    columns: Columns,
-    manifest: dict[str, Any],
-) -> VectorWriter:
+def vector_writer(path: str, file: AtomicFile | StandardOutput, output: Format) -> VectorWriter:
     """The writer for the format of the suffix of `path`; .jsonl for standard output. Parquet files keep the
     manifest, which says what decides the vectors."""
     suffix = Path(path).suffix.lower()
     if isinstance(file, AtomicFile) and suffix == ".npy":
-        return NpyWriter(file, dim, columns.dtype)
+        return NpyWriter(file, output.dim, output.columns.dtype)
     if isinstance(file, AtomicFile) and suffix == ".parquet":
-        from simdformer.cli.arrow import ParquetWriter
+        from simdformer.cli.parquet_writer import ParquetWriter
 
-        return ParquetWriter(file, dim, columns, manifest)
-    return JsonlWriter(file, dim, columns)
+        return ParquetWriter(file, output)
+    return JsonlWriter(file, output.dim, output.columns)
