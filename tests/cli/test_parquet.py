@@ -11,8 +11,7 @@ import pytest
 from simdformer.cli import arrow, opening
 from simdformer.cli.errors import CliError
 from simdformer.cli.output import AtomicFile
-from simdformer.cli.records import Columns, Fields, Record
-from simdformer.cli.writers import Format
+from simdformer.cli.records import Columns, Fields, Format, Record
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -215,8 +215,7 @@ def test_row_groups_of_parquet_do_not_depend_on_chunks(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
     from simdformer.cli import parquet_writer
     from simdformer.cli.output import AtomicFile
-    from simdformer.cli.records import Columns, Record
-    from simdformer.cli.writers import Format
+    from simdformer.cli.records import Columns, Format, Record
 
     monkeypatch.setattr(parquet_writer, "_ROW_GROUP", 8)
     rows = np.arange(60, dtype=np.float32).reshape(20, 3)

@@ -17,7 +17,7 @@ from simdformer.cli.options import (
     not_negative_int,
     positive_int,
 )
-from simdformer.cli.records import Columns, Fields
+from simdformer.cli.records import Columns, Fields, Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from simdformer.cli.options import SubParsers
     from simdformer.cli.output import AtomicFile
     from simdformer.cli.records import Record
-    from simdformer.cli.writers import Format, VectorWriter
+    from simdformer.cli.writers import VectorWriter
 
 _EPILOG = """\
 INPUT   .txt: one text per line. .jsonl: one object per line. .csv, .tsv: a header and rows. .md: one text.
@@ -167,7 +167,6 @@ def _embed(
     """Write the vectors. Returns the number of texts."""
     from simdformer.cli.int8_codes import Int8Codes
     from simdformer.cli.progress import Progress
-    from simdformer.cli.writers import Format
 
     columns = Columns(
         id=args.id is not None,

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from simdformer.cli.output import AtomicFile
-    from simdformer.cli.records import Record, Vectors
-    from simdformer.cli.writers import Format
+    from simdformer.cli.records import Format, Record, Vectors
 
 _ROW_GROUP = 16384
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from simdformer.cli.records import Record, Vectors
-    from simdformer.cli.writers import Format, VectorWriter
+    from simdformer.cli.records import Format, Record, Vectors
+    from simdformer.cli.writers import VectorWriter
 
 _LOCK = "lock"
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,17 @@ class Columns(NamedTuple):
     source: bool = False
     span: bool = False
     dtype: str = "float32"
+
+
+@dataclass
+class Format:
+    """What all files of an output have in common: the dimension of vectors, the columns, the manifest, and the
+    type of ids in parquet files, which the first one decides."""
+
+    dim: int
+    columns: Columns
+    manifest: dict[str, Any]
+    id_type: Any = None
 
 
 class Fields:

@@ -4,30 +4,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from simdformer.cli.output import AtomicFile, StandardOutput
-from simdformer.cli.records import Columns
+from simdformer.cli.records import Columns, Format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from simdformer.cli.records import Record, Vectors
-
-
-@dataclass
-class Format:
-    """What all files of an output have in common: the dimension of vectors, the columns, the manifest, and the
-    type of ids in parquet files, which the first one decides."""
-
-    dim: int
-    columns: Columns
-    manifest: dict[str, Any]
-    id_type: Any = None
 
 
 class VectorWriter(Protocol):
