@@ -242,7 +242,7 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types, docstrings, spelling a
 
 # A rehearsal of .github/workflows/wheels.yml, which builds releases. Without isolation: one cmake for all.
 WHEELS := build/wheelhouse
-PLATFORMS ?= manylinux_x86_64 musllinux_x86_64 manylinux_aarch64
+PLATFORMS ?= manylinux_x86_64 musllinux_x86_64 manylinux_aarch64 win_amd64
 wheels: VENV := .venv-wheels
 wheels:  ## Build wheels for PLATFORMS of tools/make_wheels.py, into build/wheelhouse
 	$(MAKE) VENV=$(VENV) $(STAMPS)/wheels
@@ -253,7 +253,7 @@ $(STAMPS)/wheels: $(STAMPS)/venv pyproject.toml
 	@touch $@
 
 test-wheels: VENV := .venv-wheels
-test-wheels:  ## Install the wheels of `make wheels` that run here (musl, qemu), and test them as a user has them
+test-wheels:  ## Install the wheels of `make wheels` that run here (musl, qemu, wine), and test them as a user has them
 	$(MAKE) VENV=$(VENV) $(STAMPS)/wheels
 	$(BIN)/python tools/test_wheels.py $(WHEELS) $(PLATFORMS)
 

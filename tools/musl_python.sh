@@ -33,14 +33,15 @@ END
   chmod +x "$here/cc"
 }
 
-# As a cross-compilation, which searches no folder of the host.
+# As a cross-compilation, which searches no folder of the host. configure takes the name of the C library from --build.
+# Joined by &&, because the caller's || turns off set -e.
 compile() {
-  tar xf "$here"/python*.orig.tar.* -C "$here"
-  cd "$here"/Python-"$version".*/
-  CC=$here/cc CFLAGS="-O1 -g0" ./configure --quiet --prefix="$here/python" --host="$triplet" --build=x86_64-pc-linux-gnu \
+  tar xf "$here"/python*.orig.tar.* -C "$here" &&
+  cd "$here"/Python-"$version".*/ &&
+  CC=$here/cc AR=/usr/bin/ar READELF=/usr/bin/readelf CFLAGS="-O1 -g0" ./configure --quiet --prefix="$here/python" --host="$triplet" --build=x86_64-debian-linux-musl \
     --with-build-python=/usr/bin/python3 --without-ensurepip --disable-test-modules \
-    ac_cv_file__dev_ptmx=no ac_cv_file__dev_ptc=no ac_cv_buggy_getaddrinfo=no
-  make --silent -j2
+    ac_cv_file__dev_ptmx=no ac_cv_file__dev_ptc=no ac_cv_buggy_getaddrinfo=no &&
+  make --silent -j2 &&
   make --silent install
 }
 

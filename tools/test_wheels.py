@@ -104,10 +104,22 @@ def arm64(folder: Path) -> Machine:
     return Machine(["tools/arm64.sh", "run", "max"], pip, variables, PYTEST, FEW_TESTS)
 
 
+def wine(folder: Path) -> Machine:
+    """CPython for Windows under wine, with its own pip."""
+    run(["tools/windows.sh", "python"], PYTHON=sys.executable)
+    site = folder / "site"
+    command = ["tools/windows.sh", "run"]
+    pip = [*command, *PIP[1:], "install", "--quiet", "--only-binary", ":all:"]
+    # wine 8 lacks functions of the C library that NumPy 2 calls.
+    pip += ["--target", str(site), "numpy<2"]
+    return Machine(command, pip, {"PYTHONPATH": str(site)}, PYTEST, TESTS)
+
+
 MACHINES: dict[str, Callable[[Path], Machine]] = {
     "manylinux_x86_64": native,
     "musllinux_x86_64": musl_x86_64,
     "manylinux_aarch64": arm64,
+    "win_amd64": wine,
 }
 
 
