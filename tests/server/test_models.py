@@ -72,6 +72,26 @@ def test_a_full_name_is_preferred_to_the_last_part_of_another(model, other):
     assert_same_bits(vectors(answer), other.encode(TEXTS))
 
 
+@pytest.mark.parametrize("path", ["/v1/models/small", "/info?model=small"])
+def test_a_full_name_is_preferred_on_routes_for_any_kind_of_model(model, other, path):
+    app = create_app(models={"org/small": model, "small": other})
+    answer = ask(app, path).json()
+    assert answer.get("id", answer.get("model_id")) == "small"
+
+
+@pytest.mark.parametrize("path", ["/score", "/"])
+def test_a_full_name_is_preferred_to_the_preferred_kind(model, tmp_path, path):
+    ranks = CrossEncoder(write_cross_encoder(tmp_path / "ranks"))
+    first, second = (ranks, model) if path == "/score" else (model, ranks)
+    app = create_app(models={"org/small": first, "small": second})
+    if path == "/score":
+        answer = ask(app, path, {"text_1": "a", "text_2": "b", "model": "small"})
+        assert answer.json()["model"] == "small"
+    else:
+        answer = ask(app, path, {"inputs": "a", "model": "small"})
+        assert answer.json()[0]["label"] == "LABEL_0"
+
+
 def test_a_reranker_can_be_one_of_the_models(model, tmp_path):
     ranks = CrossEncoder(write_cross_encoder(tmp_path / "ranks"))
     app = create_app(model, models={"r": ranks})

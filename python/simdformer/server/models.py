@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,31 +68,31 @@ class Models:
         """The names of all models."""
         return [name.id for name, _ in self._entries]
 
-    def find(self, kind: type[R], asked: str | None) -> tuple[R, str]:
+    def find(self, kind: type[R] | tuple[type[R], ...], asked: str | None) -> tuple[R, str]:
         """The model of this kind with this name, and its main name. Without a name: the first of the kind.
 
+        kind: of several ones, the earlier is preferred for a name that is not exact.
         ApiError if there is none.
         """
-        of_kind = [(name, r) for name, r in self._entries if isinstance(r, kind)]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        of_kind = [(name, r) for each in kinds for name, r in self._entries if isinstance(r, each)]
         if not of_kind:
-            raise ApiError(404, _KINDS[kind], code="model_not_found")
-        if asked is None:
-            return of_kind[0][1], of_kind[0][0].id
-        for name, runner in of_kind:  # exact names first: short ones may be equal
-            if asked == name.id:
-                return runner, name.id
-        for name, runner in of_kind:
-            if asked in name.all:
-                return runner, name.id
-        known = ", ".join(name.id for name, _ in of_kind)
-        raise unknown_model(asked, known)
+            raise ApiError(404, _KINDS[kinds[-1]], code="model_not_found")
+        return _named(of_kind, asked)
 
     def any(self, asked: str | None) -> tuple[AnyRunner, str]:
         """The model of any kind with this name, and its main name."""
-        for name, runner in self._entries:
-            if asked is None or asked in name.all:
-                return runner, name.id
-        raise unknown_model(str(asked), ", ".join(self.ids()))
+        return _named(self._entries, asked)
+
+
+def _named(entries: Sequence[tuple[ServedName, R]], asked: str | None) -> tuple[R, str]:
+    """The entry with this name, or the first one without a name."""
+    exact = (entry for entry in entries if asked in (None, entry[0].id))
+    others = (entry for entry in entries if asked in entry[0].all)
+    found = next(chain(exact, others), None)  # exact names first: short ones may be equal
+    if found is None:
+        raise unknown_model(str(asked), ", ".join(name.id for name, _ in entries))
+    return found[1], found[0].id
 
 
 def unknown_model(asked: str, known: str) -> ApiError:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from simdformer.functional import sigmoid, softmax
 from simdformer.server.endpoint import Call
-from simdformer.server.errors import ApiError, invalid, tei_error
+from simdformer.server.errors import invalid, tei_error
 from simdformer.server.operation import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Operation, enum
 from simdformer.server.passes import Float32, Output
 from simdformer.server.request_fields import Fields, check_number, checked_text
@@ -92,7 +92,9 @@ class TeiScores:
         def read(fields: Fields) -> tuple[str, Any]:
             if isinstance(fields.any("inputs"), dict):
                 return "similarity", self._tei.read_similarity(fields)
-            if self._has_embedder(fields.text("model")):
+            kinds: tuple[type[Embedder | Scorer], ...] = (Embedder, Scorer)
+            found, _ = self._service.models.find(kinds, fields.text("model"))
+            if isinstance(found, Embedder):
                 return "embed", self._tei.read_embed(fields)
             return "predict", self._read_prediction(fields)
 
@@ -102,13 +104,6 @@ class TeiScores:
         if kind == "embed":
             return await self._tei.answer_embed(call, request)
         return await self._answer_prediction(call, request)
-
-    def _has_embedder(self, asked: str | None) -> bool:
-        try:
-            self._service.models.find(Embedder, asked)
-        except ApiError:
-            return False
-        return True
 
     # --- predictions ---
 

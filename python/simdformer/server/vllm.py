@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from simdformer.server.embeddings import Items, embedded, read_items
 from simdformer.server.endpoint import Call
-from simdformer.server.errors import ApiError, invalid
+from simdformer.server.errors import invalid
 from simdformer.server.operation import BOOLEAN, INTEGER, STRING, TEXTS, Operation, Schema
 from simdformer.server.request_fields import Fields
 from simdformer.server.scorer import Reranker, Scoring
@@ -100,7 +100,9 @@ class Vllm:
                 names[0],
             )
         use = fields.choice("use_activation", (None, True, False))
-        runner, model = self._model(fields.text("model"))
+        # A cross-encoder if one is served, else an embedding model.
+        kinds: tuple[type[Reranker | Embedder], ...] = (Reranker, Embedder)
+        runner, model = self._service.models.find(kinds, fields.text("model"))
         if isinstance(runner, Reranker):
             pairs = [runner.prompted(*pair) for pair in zip(first, second, strict=True)]
             return _Request(model, runner, pairs, None, None if use is not False else True)
@@ -108,10 +110,3 @@ class Vllm:
             raise invalid("use_activation can be used with cross-encoders alone", "use_activation")
         both = Fields({"texts": [*first, *second]})
         return _Request(model, runner, [], read_items(both, "texts", runner, 2 * most), None)
-
-    def _model(self, asked: str | None) -> tuple[Reranker | Embedder, str]:
-        """A cross-encoder if one is served, else an embedding model."""
-        try:
-            return self._service.models.find(Reranker, asked)
-        except ApiError:
-            return self._service.models.find(Embedder, asked)
