@@ -17,7 +17,7 @@ from simdformer.folder.activation import TorchActivation, activation_function
 from simdformer.folder.loading import LoadedCrossEncoder, load_cross_encoder
 from simdformer.folder.settings import read_activation
 from simdformer.functional import softmax
-from simdformer.functional.arrays import positive_int
+from simdformer.functional.arrays import descending, positive_int
 from simdformer.text.inputs import (
     check_execution,
     document_list,
@@ -294,8 +294,7 @@ class CrossEncoder(TextModel):
         with progress_bar(len(pairs), show_progress_bar, "pair") as bar:
             parts = self._parts(pairs, (device, pool, chunk_size), bar, prompt=prompt)
         scores = self._activated(np.concatenate(parts), activation_fn).tolist()
-        # sorted is stable, so of equal scores the earlier document stays first
-        order = sorted(range(len(texts)), key=lambda index: -scores[index])[:top_k]
+        order = descending(scores, top_k)
         return [
             {"corpus_id": index, "score": scores[index]}
             | ({"text": texts[index]} if return_documents else {})

@@ -16,11 +16,11 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
 
 from simdformer.server import create_app, running
-from simdformer.server.connections import Limits
+from simdformer.server.connections import ConnectionLimits
 from simdformer.server.served import Embedder
 
 WATCHDOG = 30
-SHORT = Limits(header_seconds=0.1, body_seconds=0.1, answer_seconds=0.1, idle_seconds=0.1)
+SHORT = ConnectionLimits(header_seconds=0.1, body_seconds=0.1, answer_seconds=0.1, idle_seconds=0.1)
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def test_a_chunked_body_is_read(app):
     body = json.dumps({"input": ["deed " * 15] * 2000}).encode()
     chunks = [body[i : i + 1000] for i in range(0, len(body), 1000)]
     data = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-    with serving(app(), Limits()) as (_, port):
+    with serving(app(), ConnectionLimits()) as (_, port):
         assert status(asked(port, head + data)) == 200
 
 
@@ -211,7 +211,7 @@ def test_invalid_http_is_answered_with_400_in_the_format_of_all_errors(app):
 
 
 def test_beyond_the_limit_the_longest_waiting_connection_is_closed(app):
-    limits = Limits(connections=5)
+    limits = ConnectionLimits(connections=5)
     with serving(app(), limits) as (server, port):
         clients = [connect(port) for _ in range(5)]
         wait_until(lambda: len(server.server_state.connections) == 5)
@@ -222,7 +222,7 @@ def test_beyond_the_limit_the_longest_waiting_connection_is_closed(app):
 
 
 def test_idle_connections_do_not_exclude_new_clients(app):
-    limits = Limits(connections=20)
+    limits = ConnectionLimits(connections=20)
     with serving(app(), limits) as (server, port):
         clients = [connect(port) for _ in range(200)]
         assert status(asked(port, GOOD)) == 200
@@ -235,7 +235,7 @@ def test_a_connection_waiting_for_the_model_is_not_closed_for_another(app, monke
     go_on = threading.Event()
     run = Embedder.run
     monkeypatch.setattr(Embedder, "run", lambda *args: go_on.wait(WATCHDOG) and run(*args))
-    limits = Limits(connections=1)
+    limits = ConnectionLimits(connections=1)
     with serving(app(), limits) as (server, port), connect(port) as first:
         first.sendall(GOOD)
         wait_until(lambda: [c.state for c in server.server_state.connections] == ["answer"])
@@ -245,7 +245,7 @@ def test_a_connection_waiting_for_the_model_is_not_closed_for_another(app, monke
 
 
 def test_no_connection_is_closed_whose_bytes_are_unread(app):
-    limits = Limits(connections=1)
+    limits = ConnectionLimits(connections=1)
     with serving(app(), limits) as (server, port), connect(port) as first:
         wait_until(lambda: len(server.server_state.connections) == 1)
         (waiting,) = server.server_state.connections
@@ -277,7 +277,7 @@ def test_stopping_waits_for_the_running_pass(app, monkeypatch):
 
     monkeypatch.setattr(Embedder, "run", slow)
     with (
-        serving(app(), Limits()) as (server, port),
+        serving(app(), ConnectionLimits()) as (server, port),
         connect(port) as first,
         connect(port) as second,
     ):
@@ -299,7 +299,10 @@ def test_stopping_does_not_wait_longer_than_the_grace(app, monkeypatch):
         return np.zeros((len(items), 20), np.float32), [1] * len(items)
 
     monkeypatch.setattr(Embedder, "run", stuck)
-    with serving(app(), Limits(), grace_seconds=0.2) as (server, port), connect(port) as client:
+    with (
+        serving(app(), ConnectionLimits(), grace_seconds=0.2) as (server, port),
+        connect(port) as client,
+    ):
         client.sendall(GOOD)
         assert started.wait(WATCHDOG)
         server.should_exit = True
@@ -311,7 +314,7 @@ def test_large_bodies_share_bounded_memory(app):
     """Two unfinished bodies fill it. Small requests continue, and closed connections free their part."""
     options = {"max_body_bytes": 200_000, "max_bytes_in_flight": 300_000}
     beginning = request(b"a" * 140_000, length=150_000)
-    with serving(app(**options), Limits()) as (_, port):
+    with serving(app(**options), ConnectionLimits()) as (_, port):
         clients = [connect(port) for _ in range(2)]
         for client in clients:
             client.sendall(beginning)
@@ -330,7 +333,7 @@ def test_large_bodies_share_bounded_memory(app):
 def test_a_response_that_would_not_fit_into_that_memory_is_refused(app):
     options = {"max_body_bytes": 100_000, "max_bytes_in_flight": 100_000}
     many = request(json.dumps({"input": ["a"] * 2048}).encode())  # a response of 500 KB
-    with serving(app(**options), Limits()) as (_, port):
+    with serving(app(**options), ConnectionLimits()) as (_, port):
         assert status(asked(port, many)) == 413
         assert status(asked(port, GOOD)) == 200
 
@@ -338,7 +341,7 @@ def test_a_response_that_would_not_fit_into_that_memory_is_refused(app):
 def test_a_long_body_does_not_delay_other_requests(app):
     """Some tenths of a second of JSON, which is read outside the event loop."""
     body = b'{"input": [[' + b"5," * 150_000 + b"5]]}"
-    with serving(app(), Limits()) as (_, port):
+    with serving(app(), ConnectionLimits()) as (_, port):
         answers = []
         thread = threading.Thread(target=lambda: answers.append(asked(port, request(body))))
         thread.start()

@@ -252,3 +252,16 @@ def test_an_unsuitable_model_is_refused_at_the_start(tmp_path, model):
 def test_a_key_that_no_client_can_send_is_refused_at_the_start(model, key):
     with pytest.raises(ValueError, match="must be printable, without spaces or line ends"):
         create_app(model, api_key=key)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "places"),
+    [
+        ("/score", {"text_1": ["a", "b"], "text_2": ["c", "d"]}, 4),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b", "c", "d"]}}, 4),
+    ],
+)
+def test_a_request_that_never_fits_the_queue_is_not_told_to_retry(model, path, body, places):
+    answer = ask(create_app(model, max_queue=3, max_client_batch=3), path, body)
+    assert answer.status_code == 400
+    assert f"the request needs {places} places in the queue, which has 3" in answer.text

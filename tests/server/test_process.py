@@ -272,6 +272,15 @@ def test_a_reranker_with_several_scores_is_reported(folder, tmp_path, capsys):
     assert f"{several} gives 3 scores per pair" in capsys.readouterr().err
 
 
+def test_an_error_about_a_model_does_not_name_the_reranker(folder, tmp_path, capsys):
+    ranks = str(write_cross_encoder(tmp_path / "ranks"))
+    models = [folder, "--reranker", ranks, "--model", f"{folder}={folder}"]
+    assert main(["serve", "--port", "0", *models]) == 1
+    error = capsys.readouterr().err
+    assert "error: two models have the name" in error
+    assert ranks not in error
+
+
 @pytest.mark.parametrize("missing", ["httptools", "prometheus_client", "starlette", "uvicorn"])
 def test_a_missing_package_names_the_extra(folder, capsys, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)

@@ -14,6 +14,7 @@ pytest.importorskip("httpx")
 
 from simdformer import CrossEncoder
 from simdformer.server import create_app
+from simdformer.server.scorer import Scorer
 from tests.support.server_client import ask, ask_all, assert_error, vectors
 
 PATH = "/v1/rerank"
@@ -155,3 +156,10 @@ def test_an_invalid_field_is_named(app, members, param, message):
     body = {"query": "a", "documents": ["b"], **members}
     answer = ask(app, PATH, method="POST", content=json.dumps(body))
     assert_error(answer, 400, message, param=param)
+
+
+def test_a_truncated_pair_counts_as_the_characters_that_are_read(tmp_path):
+    model = CrossEncoder(write_cross_encoder(tmp_path / "m"))
+    scorer = Scorer(model)
+    assert scorer.size(("abc", "de")) == 5
+    assert scorer.size(("abc", "d" * 100_000)) == 4 * model.max_seq_length

@@ -224,14 +224,14 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _serve(args: argparse.Namespace, app: Starlette, listener: socket.socket) -> None:
-    from simdformer.server.connections import Limits
+    from simdformer.server.connections import ConnectionLimits
     from simdformer.server.running import Server, run_server
 
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server = Server(
         app,
-        Limits(connections=args.max_connections),
+        ConnectionLimits(connections=args.max_connections),
         grace_seconds=args.grace,
         on_start=lambda: say(f"serving on {address}"),
         on_stop=signals.stopping,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Float32: TypeAlias = NDArray[np.float32]
 
@@ -158,6 +158,12 @@ def positive_int(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def descending(scores: ArrayLike, most: int | None = None) -> list[int]:
+    """The indices of the largest scores (n,), or of all, largest first. Of equal ones the earlier comes first."""
+    order: list[int] = np.argsort(-np.asarray(scores), kind="stable")[:most].tolist()
+    return order
 
 
 def check_lookup(rows: int, padding_idx: Any, max_norm: Any) -> None:

@@ -27,7 +27,7 @@ from simdformer.server.openai import OpenAI
 from simdformer.server.operation import Operation
 from simdformer.server.rerank import Rerank
 from simdformer.server.scorer import Reranker
-from simdformer.server.service import Limits, Service
+from simdformer.server.service import RequestLimits, Service
 from simdformer.server.status import Status
 from simdformer.server.tei import Tei
 from simdformer.server.tei_scores import TeiScores
@@ -119,7 +119,7 @@ def create_app(
     service = Service(
         served,
         Batcher(max_queue, max_wait),
-        Limits(max_client_batch, max_body_bytes),
+        RequestLimits(max_client_batch, max_body_bytes),
         Memory(max_bytes_in_flight),
     )
     return _application(service, checked_key(api_key), list(cors_origins))

@@ -25,7 +25,7 @@ from simdformer.server.endpoint import Call
 from simdformer.server.errors import cohere_error, invalid, shown
 from simdformer.server.operation import INTEGER, STRING, STRINGS, Operation, Schema, enum
 from simdformer.server.passes import Output
-from simdformer.server.request_fields import Fields, check_number, checked_text
+from simdformer.server.request_fields import RequestFields, check_number, checked_text
 from simdformer.server.served import Embedder
 from simdformer.server.service import Service
 
@@ -84,10 +84,10 @@ class Cohere:
         """Vectors of texts by type."""
         return await self._answer(call, await self._service.read(call, self._read_v2), 2)
 
-    def _read_v1(self, fields: Fields) -> _Request:
+    def _read_v1(self, fields: RequestFields) -> _Request:
         return self._read(fields.only(_V1), fields.array("texts"), "texts")
 
-    def _read_v2(self, fields: Fields) -> _Request:
+    def _read_v2(self, fields: RequestFields) -> _Request:
         fields.only(_V2)
         fields.integer("priority", 0, 999)
         if "inputs" not in fields:
@@ -99,7 +99,7 @@ class Cohere:
             request = self._read(fields, rows, "inputs")
         return request._replace(forms=request.forms or ["float"])
 
-    def _read(self, fields: Fields, rows: Sequence[object], name: str) -> _Request:
+    def _read(self, fields: RequestFields, rows: Sequence[object], name: str) -> _Request:
         check_number(rows, name, self._service.limits.client_batch)
         texts = [checked_text(row, f"{name}[{i}]") for i, row in enumerate(rows)]
         embedder, _ = self._service.models.find(Embedder, fields.text("model"))
@@ -109,7 +109,7 @@ class Cohere:
         side = _SIDES.get(mode) if "truncate" in fields else None
         truncation = Truncation(mode == "NONE", side, None if limit is None else min(limit, most))
         prompt = prompt_of_task(fields, embedder, fields.choice("input_type", _INPUT_TYPES))
-        listed = Fields({name: texts})
+        listed = RequestFields({name: texts})
         return _Request(
             embedder,
             texts,
@@ -126,7 +126,7 @@ class Cohere:
         return await self._service.written(size, lambda: _json(request, output, version))
 
 
-def _forms(fields: Fields) -> list[str]:
+def _forms(fields: RequestFields) -> list[str]:
     forms = fields.array("embedding_types")
     if wrong := [form for form in forms if form not in FORMATS]:
         # int8 needs the ranges of a corpus.

@@ -29,7 +29,7 @@ _MOST_LOOKED_AT = 32
 _State = Literal["header", "body", "answer", "idle", "closing"]
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """Time limits for a client.
 
     In seconds: for the header of a request; for its body, plus one per MiB; for reading the answer; between
@@ -50,7 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     `limits` is an attribute of the class. `check` must be called about once per second.
     """
 
-    limits = Limits()
+    limits = ConnectionLimits()
 
     state: _State = "header"
     since = 0.0

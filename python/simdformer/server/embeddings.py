@@ -13,7 +13,7 @@ import numpy as np
 from simdformer.server.endpoint import Call
 from simdformer.server.errors import invalid
 from simdformer.server.passes import Float32, Output
-from simdformer.server.request_fields import Fields, check_number, checked_text, is_integer
+from simdformer.server.request_fields import RequestFields, check_number, checked_text, is_integer
 from simdformer.server.served import Embedder, Reading, TextOrIds, TextRunner
 from simdformer.server.service import Service
 from simdformer.util.embedding_precision import quantize_embeddings
@@ -49,7 +49,7 @@ class Items(NamedTuple):
 
 
 def read_items(
-    fields: Fields,
+    fields: RequestFields,
     name: str,
     runner: TextRunner,
     most: int,
@@ -82,7 +82,7 @@ def read_items(
 
 
 def prompt_of_task(
-    fields: Fields, runner: TextRunner, task: str | None, name: str = "input_type"
+    fields: RequestFields, runner: TextRunner, task: str | None, name: str = "input_type"
 ) -> str | None:
     """The name of the prompt that prompt_name or a client's task selects. name: the field of the task."""
     prompt_name = fields.text("prompt_name")

@@ -23,7 +23,7 @@ from simdformer.server.embeddings import (
 from simdformer.server.endpoint import Call
 from simdformer.server.errors import invalid, ollama_error
 from simdformer.server.operation import BOOLEAN, INTEGER, OBJECT, STRING, TEXTS, Operation, Schema
-from simdformer.server.request_fields import Fields
+from simdformer.server.request_fields import RequestFields
 from simdformer.server.served import Embedder
 from simdformer.server.service import Service, json_response
 from simdformer.util.similarity import normalize_embeddings
@@ -92,7 +92,7 @@ class Ollama:
         """Normalized vectors of texts."""
         start = time.perf_counter()
 
-        def read(fields: Fields) -> _Request:
+        def read(fields: RequestFields) -> _Request:
             return self._read(fields.only(_EMBED), "input")
 
         model, embedder, items, dimensions = await self._service.read(call, read)
@@ -113,7 +113,7 @@ class Ollama:
     async def embeddings(self, call: Call) -> Response:
         """The vector of a text, as `encode` gives it."""
 
-        def read(fields: Fields) -> _Request:
+        def read(fields: RequestFields) -> _Request:
             fields.only(_EMBEDDINGS)
             if not isinstance(fields.any("prompt"), str):
                 raise invalid("prompt must be a string", "prompt")
@@ -125,7 +125,7 @@ class Ollama:
         (text,) = rows_json(rows)
         return Response(f'{{"embedding":{text}}}', media_type="application/json")
 
-    def _read(self, fields: Fields, name: str) -> _Request:
+    def _read(self, fields: RequestFields, name: str) -> _Request:
         asked = fields.text("model")
         model = None if asked is None else asked.removesuffix(":latest")
         embedder, _ = self._service.models.find(Embedder, model)
@@ -133,7 +133,7 @@ class Ollama:
         options.integer("num_ctx", embedder.model.max_seq_length)
         texts = fields.texts(name, self._service.limits.client_batch)
         truncation = Truncation(whole=not fields.flag("truncate", default=True))
-        items = read_items(Fields({name: texts}), name, embedder, len(texts), truncation)
+        items = read_items(RequestFields({name: texts}), name, embedder, len(texts), truncation)
         dimensions = fields.integer("dimensions", 1, embedder.dimension)
         return _Request(asked or "", embedder, items, dimensions)
 

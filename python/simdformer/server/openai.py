@@ -23,7 +23,7 @@ from simdformer.server.endpoint import Call
 from simdformer.server.errors import invalid
 from simdformer.server.operation import BOOLEAN, INTEGER, STRING, TEXTS_OR_IDS, Operation, enum
 from simdformer.server.passes import Output
-from simdformer.server.request_fields import Fields
+from simdformer.server.request_fields import RequestFields
 from simdformer.server.served import Embedder, TextRunner
 from simdformer.server.service import Service, json_response
 from simdformer.util.similarity import normalize_embeddings
@@ -97,7 +97,7 @@ class OpenAI:
         size = output.rows.size * NUMBER_BYTES
         return await self._service.written(size, lambda: _answer(output, form, model))
 
-    def _read(self, fields: Fields, path_model: str | None) -> _Request:
+    def _read(self, fields: RequestFields, path_model: str | None) -> _Request:
         fields.only(FIELDS)
         # Azure's clients send the deployment's name in both places, or a model's own name in the body.
         asked = path_model or fields.text("model")
@@ -136,7 +136,7 @@ class OpenAI:
         }
 
 
-def _read_items(fields: Fields, embedder: TextRunner, most: int) -> Items:
+def _read_items(fields: RequestFields, embedder: TextRunner, most: int) -> Items:
     fields.integer("truncate_prompt_tokens", -1, -1)  # the model's limit
     mode = fields.choice("truncate", (None, "END", "START", "NONE", True, False))
     truncation = Truncation(mode in ("NONE", False) and mode is not None, _SIDES.get(mode))

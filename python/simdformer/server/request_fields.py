@@ -27,7 +27,7 @@ _NESTED = 32
 Scan = Callable[[str, int], Any]  # json calls it for a value at an offset in a text
 
 
-class Fields:
+class RequestFields:
     """The fields of a JSON object; null means missing. Every method raises ApiError."""
 
     def __init__(self, members: Mapping[str, Any]) -> None:
@@ -57,12 +57,12 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
-    def inner(self, name: str, known: Collection[str]) -> Fields:
+    def inner(self, name: str, known: Collection[str]) -> RequestFields:
         """The fields of an object in this one; none if it is missing."""
         value = self._members.get(name, {})
         if not isinstance(value, dict):
             raise invalid(f"{name} must be an object, got {_kind(value)}", name)
-        return Fields(value).only(known, f"{name}.")
+        return RequestFields(value).only(known, f"{name}.")
 
     def any(self, name: str) -> Any:
         """A required field."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 
+from simdformer.functional.arrays import descending
 from simdformer.server.endpoint import Call
 from simdformer.server.operation import (
     BOOLEAN,
@@ -21,7 +22,7 @@ from simdformer.server.operation import (
     enum,
 )
 from simdformer.server.passes import Output
-from simdformer.server.request_fields import Fields, check_number, checked_text
+from simdformer.server.request_fields import RequestFields, check_number, checked_text
 from simdformer.server.scorer import Reranker, Scoring
 from simdformer.server.service import Service
 
@@ -73,7 +74,7 @@ class Rerank:
         """Documents in the order of their scores."""
         return await self.answer(call, await self._service.read(call, self.read))
 
-    def read(self, fields: Fields) -> Ranking:
+    def read(self, fields: RequestFields) -> Ranking:
         """The checked fields of a request. A document is a text, or an object with a "text"."""
         fields.only(RERANK_FIELDS)
         reranker, model = self._service.models.find(Reranker, fields.text("model"))
@@ -101,7 +102,7 @@ class Rerank:
         return await self._service.written(size, lambda: _answer(ranking, output))
 
 
-def _check_without_effect(fields: Fields, max_tokens: int) -> None:
+def _check_without_effect(fields: RequestFields, max_tokens: int) -> None:
     """Check fields of Cohere and Jina without effect; ApiError for values that would have one.
 
     A document is one chunk and is truncated to the model's limit, that of a query and a document together.
@@ -116,7 +117,7 @@ def _check_without_effect(fields: Fields, max_tokens: int) -> None:
 def _answer(ranking: Ranking, output: Output) -> bytes:
     """By descending score. Of equal scores the earlier document comes first. output.rows: (n, 1)."""
     scores = output.rows[:, 0].tolist()
-    order = sorted(range(len(scores)), key=lambda index: -scores[index])[: ranking.top_n]
+    order = descending(scores, ranking.top_n)
     results = [
         {"index": index, "relevance_score": scores[index]}
         | ({"document": {"text": ranking.documents[index]}} if ranking.return_documents else {})

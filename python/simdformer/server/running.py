@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from simdformer.server.batcher import Batcher
-from simdformer.server.connections import BoundedProtocol, Limits
+from simdformer.server.connections import BoundedProtocol, ConnectionLimits
 from simdformer.server.errors import log_sometimes
 
 if sys.platform != "win32":
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         app: Starlette,
-        limits: Limits,
+        limits: ConnectionLimits,
         *,
         grace_seconds: float,
         on_start: Callable[[], None] = lambda: None,

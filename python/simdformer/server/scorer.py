@@ -11,7 +11,7 @@ import numpy as np
 from simdformer.cross_encoder import CrossEncoder
 from simdformer.functional import sigmoid, softmax
 from simdformer.server.passes import Float32
-from simdformer.server.served import check_lengths
+from simdformer.server.served import check_lengths, size_read
 from simdformer.text.tokenizer import Pair, num_characters
 
 
@@ -48,8 +48,8 @@ class Scorer:
         check_lengths(self.pipeline.tokenizer.truncating(scoring.side, None), items, param)
 
     def size(self, item: Pair | str) -> int:
-        """The number of characters of an item."""
-        return num_characters(item)
+        """The approximate number of characters of an item that the model reads."""
+        return size_read(num_characters(item), self.model.max_seq_length)
 
     def run(self, items: Sequence[Any], group: Any) -> tuple[Float32, list[int]]:
         """The scores of each item, float32 (n, num_labels), and its number of tokens. group: a Scoring."""

@@ -127,7 +127,7 @@ class TextRunner:
     def size(self, item: TextOrIds) -> int:
         """The approximate number of characters of an item that the model reads."""
         size = len(item) if isinstance(item, str) else _CHARACTERS_PER_TOKEN * len(item)
-        return min(size, _CHARACTERS_PER_TOKEN * self.model.max_seq_length)
+        return size_read(size, self.model.max_seq_length)
 
     def tokens(self, items: Sequence[TextOrIds], reading: Reading) -> Tokens:
         """The tokens of the items in their order."""
@@ -185,6 +185,11 @@ class SparseEmbedder(TextRunner):
             most = self.model.max_active_dims
             rows.extend(found if most is None else found.largest(most))
         return rows, [len(ids) for ids in tokens.input_ids]
+
+
+def size_read(size: int, max_seq_length: int) -> int:
+    """The approximate number of characters, of an item with `size` ones, that are not truncated."""
+    return min(size, _CHARACTERS_PER_TOKEN * max_seq_length)
 
 
 def check_lengths(tokenizer: Tokenizer, items: Sequence[Any], param: str) -> None:

@@ -16,18 +16,18 @@ from starlette.responses import Response
 
 from simdformer.server.batcher import Batcher, QueueFullError, StoppedError
 from simdformer.server.endpoint import CLIENT_GONE, Call, stopping
-from simdformer.server.errors import ApiError, overloaded
+from simdformer.server.errors import ApiError, invalid, overloaded
 from simdformer.server.incoming import SMALL_BYTES, Memory, disconnected, read_body
 from simdformer.server.metrics import Metrics
 from simdformer.server.models import Models
 from simdformer.server.passes import Output, Rows, Runner
-from simdformer.server.request_fields import Fields
+from simdformer.server.request_fields import RequestFields
 from simdformer.sparse_embeddings import SparseEmbeddings
 
 T = TypeVar("T")
 
 
-class Limits(NamedTuple):
+class RequestLimits(NamedTuple):
     """Limits of one request: texts, and the size of its body."""
 
     client_batch: int
@@ -37,17 +37,19 @@ class Limits(NamedTuple):
 class Service:
     """The models, their queue, and the limits of requests."""
 
-    def __init__(self, models: Models, batcher: Batcher, limits: Limits, memory: Memory) -> None:
+    def __init__(
+        self, models: Models, batcher: Batcher, limits: RequestLimits, memory: Memory
+    ) -> None:
         self.models, self.batcher, self.limits, self.memory = models, batcher, limits, memory
         self.metrics = Metrics(batcher, memory)
         self.started = int(time.time())
         # Long JSON is read and written outside the event loop, in one thread because of the GIL.
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="simdformer-server-json")
 
-    async def read(self, call: Call, read: Callable[[Fields], T]) -> T:
+    async def read(self, call: Call, read: Callable[[RequestFields], T]) -> T:
         """The result of `read` for the body. A long body is read in another thread, so others need not wait."""
         body = await read_body(call.request, self.limits.body_bytes, call.held)
-        return await self.aside(lambda: read(Fields.of_body(body)), len(body) > SMALL_BYTES)
+        return await self.aside(lambda: read(RequestFields.of_body(body)), len(body) > SMALL_BYTES)
 
     async def aside(self, work: Callable[[], T], long: bool = True) -> T:
         """The result of `work`, computed in another thread if it is long."""
@@ -69,6 +71,10 @@ class Service:
         self, request: Request, runner: Runner, items: Sequence[Any], group: Hashable
     ) -> Output:
         """The same for work without a model."""
+        if len(items) > self.batcher.max_queue:  # trying again would not help
+            raise invalid(
+                f"the request needs {len(items)} places in the queue, which has {self.batcher.max_queue}"
+            )
         try:
             done = self.batcher.submit(runner, items, group)
             gone = asyncio.ensure_future(disconnected(request))

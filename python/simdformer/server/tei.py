@@ -32,7 +32,7 @@ from simdformer.server.operation import (
     enum,
 )
 from simdformer.server.passes import PASS_CHARACTERS
-from simdformer.server.request_fields import Fields, check_number, checked_text
+from simdformer.server.request_fields import RequestFields, check_number, checked_text
 from simdformer.server.scorer import Scorer
 from simdformer.server.served import Embedder, SparseEmbedder, TextRunner
 from simdformer.server.service import Service, json_response
@@ -93,7 +93,7 @@ class Tei:
         """Vectors of texts."""
         return await self.answer_embed(call, await self._service.read(call, self.read_embed))
 
-    def read_embed(self, fields: Fields) -> _Request:
+    def read_embed(self, fields: RequestFields) -> _Request:
         """The request for vectors of texts."""
         fields.only(_EMBED_FIELDS)
         fields.choice("encoding_format", ("float",))
@@ -117,7 +117,7 @@ class Tei:
     async def embed_all(self, call: Call) -> Response:
         """Vectors of the tokens of texts."""
 
-        def read(fields: Fields) -> tuple[Embedder, Items]:
+        def read(fields: RequestFields) -> tuple[Embedder, Items]:
             fields.only(_ALL_FIELDS)
             embedder, _ = self._service.models.find(Embedder, fields.text("model"))
             return embedder, self._items(fields, embedder)
@@ -136,7 +136,7 @@ class Tei:
     async def embed_sparse(self, call: Call) -> Response:
         """Sparse vectors of texts."""
 
-        def read(fields: Fields) -> tuple[SparseEmbedder, Items]:
+        def read(fields: RequestFields) -> tuple[SparseEmbedder, Items]:
             fields.only(_ALL_FIELDS)
             embedder, _ = self._service.models.find(SparseEmbedder, fields.text("model"))
             return embedder, self._items(fields, embedder)
@@ -156,7 +156,7 @@ class Tei:
         request = await self._service.read(call, self.read_similarity)
         return await self.answer_similarity(call, request)
 
-    def read_similarity(self, fields: Fields) -> tuple[Embedder, Items]:
+    def read_similarity(self, fields: RequestFields) -> tuple[Embedder, Items]:
         """The request for similarities."""
         fields.only(_SIMILARITY_FIELDS)
         parameters = fields.inner("parameters", _PARAMETERS)
@@ -169,7 +169,7 @@ class Tei:
         texts = [checked_text(row, f"inputs.sentences[{i}]") for i, row in enumerate(rows)]
         embedder, _ = self._service.models.find(Embedder, fields.text("model"))
         name = parameters.text("prompt_name")
-        all_texts = Fields({"sentences": [source, *texts]})
+        all_texts = RequestFields({"sentences": [source, *texts]})
         truncation = read_truncation(parameters)
         return embedder, read_items(all_texts, "sentences", embedder, most + 1, truncation, name)
 
@@ -200,14 +200,14 @@ class Tei:
         }
         return json_response(answer)
 
-    def _items(self, fields: Fields, runner: TextRunner) -> Items:
+    def _items(self, fields: RequestFields, runner: TextRunner) -> Items:
         name = fields.text("prompt_name")
         truncation = read_truncation(fields)
         most = self._service.limits.client_batch
         return read_items(fields, "inputs", runner, most, truncation, name)
 
 
-def read_truncation(fields: Fields) -> Truncation:
+def read_truncation(fields: RequestFields) -> Truncation:
     """truncate, true if it is missing, and truncation_direction."""
     whole = not fields.flag("truncate", default=True)
     side = fields.choice("truncation_direction", (None, "Right", "Left", "right", "left"))

@@ -10,11 +10,12 @@ import numpy as np
 from starlette.responses import Response
 
 from simdformer.functional import sigmoid, softmax
+from simdformer.functional.arrays import descending
 from simdformer.server.endpoint import Call
 from simdformer.server.errors import invalid, tei_error
 from simdformer.server.operation import BOOLEAN, INTEGER, OBJECT, STRING, STRINGS, Operation, enum
 from simdformer.server.passes import Float32, Output
-from simdformer.server.request_fields import Fields, check_number, checked_text
+from simdformer.server.request_fields import RequestFields, check_number, checked_text
 from simdformer.server.rerank import MAX_QUERY_CHARACTERS, RERANK_FIELDS, Rerank
 from simdformer.server.scorer import Reranker, Scorer, Scoring
 from simdformer.server.served import Embedder
@@ -89,7 +90,7 @@ class TeiScores:
     async def root(self, call: Call) -> Response:
         """The requests that Hugging Face's client sends without a path."""
 
-        def read(fields: Fields) -> tuple[str, Any]:
+        def read(fields: RequestFields) -> tuple[str, Any]:
             if isinstance(fields.any("inputs"), dict):
                 return "similarity", self._tei.read_similarity(fields)
             kinds: tuple[type[Embedder | Scorer], ...] = (Embedder, Scorer)
@@ -112,7 +113,7 @@ class TeiScores:
         request = await self._service.read(call, self._read_prediction)
         return await self._answer_prediction(call, request)
 
-    def _read_prediction(self, fields: Fields) -> _Prediction:
+    def _read_prediction(self, fields: RequestFields) -> _Prediction:
         fields.only(_PREDICT_FIELDS)
         parameters = fields.inner("parameters", _PARAMETERS)
         scorer, _ = self._service.models.find(Scorer, fields.text("model"))
@@ -156,7 +157,7 @@ class TeiScores:
     async def rerank(self, call: Call) -> Response:
         """Texts by their scores."""
 
-        def read(fields: Fields) -> tuple[bool, Any]:
+        def read(fields: RequestFields) -> tuple[bool, Any]:
             if "texts" in fields and "documents" not in fields:
                 return True, self._read_ranking(fields)
             return False, self._rerank.read(fields)
@@ -166,7 +167,7 @@ class TeiScores:
             return await self._answer_ranking(call, request)
         return await self._rerank.answer(call, request)
 
-    def _read_ranking(self, fields: Fields) -> _Ranking:
+    def _read_ranking(self, fields: RequestFields) -> _Ranking:
         fields.only(_RANK_FIELDS)
         scorer, _ = self._service.models.find(Reranker, fields.text("model"))
         query = checked_text(fields.any("query"), "query", MAX_QUERY_CHARACTERS)
@@ -188,7 +189,7 @@ class TeiScores:
         scored = _Prediction(scorer, pairs, request.scoring, request.whole, single=False)
         output = await self._scored(call, scored, "texts")
         scores = output.rows[:, 0].tolist()
-        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        order = descending(scores)
         answer = [
             {"index": index, "score": scores[index]}
             | ({"text": texts[index]} if request.return_text else {})
@@ -222,5 +223,5 @@ def _applied(logits: Float32, function: str | None) -> Float32:
 
 
 def _ordered(scores: list[float], labels: list[str], top_k: int | None) -> list[dict[str, Any]]:
-    order = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
+    order = descending(scores, top_k)
     return [{"score": scores[index], "label": labels[index]} for index in order]

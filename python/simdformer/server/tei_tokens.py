@@ -13,7 +13,7 @@ from simdformer.server.embeddings import array
 from simdformer.server.endpoint import Call
 from simdformer.server.errors import invalid, tei_error
 from simdformer.server.operation import BOOLEAN, IDS, STRING, TEXTS, Operation
-from simdformer.server.request_fields import Fields, check_number, is_integer
+from simdformer.server.request_fields import RequestFields, check_number, is_integer
 from simdformer.server.served import TextRunner
 from simdformer.server.service import Service
 from simdformer.text.tokenizer import Tokenizer
@@ -101,7 +101,7 @@ class TeiTokens:
         """The texts of token ids."""
         return await self._answer(call, await self._service.read(call, self._read_ids))
 
-    def _read_texts(self, fields: Fields) -> _Request:
+    def _read_texts(self, fields: RequestFields) -> _Request:
         fields.only(_TOKENIZE_FIELDS)
         model, _ = self._service.models.any(fields.text("model"))
         texts = fields.texts("inputs", self._service.limits.client_batch)
@@ -115,7 +115,7 @@ class TeiTokens:
         size = sum(len(text) + 8 for text in texts) * _TOKEN_BYTES
         return _Request(runner, texts, fields.flag("add_special_tokens", default=True), size)
 
-    def _read_ids(self, fields: Fields) -> _Request:
+    def _read_ids(self, fields: RequestFields) -> _Request:
         fields.only(_DECODE_FIELDS)
         model, _ = self._service.models.any(fields.text("model"))
         value = fields.array("ids")

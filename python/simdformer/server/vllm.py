@@ -15,7 +15,7 @@ from simdformer.server.embeddings import Items, embedded, read_items
 from simdformer.server.endpoint import Call
 from simdformer.server.errors import invalid
 from simdformer.server.operation import BOOLEAN, INTEGER, STRING, TEXTS, Operation, Schema
-from simdformer.server.request_fields import Fields
+from simdformer.server.request_fields import RequestFields
 from simdformer.server.scorer import Reranker, Scoring
 from simdformer.server.served import Embedder
 from simdformer.server.service import Service
@@ -83,7 +83,7 @@ class Vllm:
         }
         return await self._service.written(60 * len(scores), lambda: json.dumps(answer).encode())
 
-    def _read(self, fields: Fields) -> _Request:
+    def _read(self, fields: RequestFields) -> _Request:
         fields.only(_FIELDS)
         fields.integer("truncate_prompt_tokens", -1, -1)
         names = next((pair for pair in _NAMES if pair[0] in fields or pair[1] in fields), _NAMES[0])
@@ -108,5 +108,5 @@ class Vllm:
             return _Request(model, runner, pairs, None, None if use is not False else True)
         if use is not None:
             raise invalid("use_activation can be used with cross-encoders alone", "use_activation")
-        both = Fields({"texts": [*first, *second]})
+        both = RequestFields({"texts": [*first, *second]})
         return _Request(model, runner, [], read_items(both, "texts", runner, 2 * most), None)
