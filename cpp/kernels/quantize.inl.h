@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Quantizes activations to u8 during a product (formula at QuantizeArgs). Each group of kS8Group
 // columns of a row has its own minimum and step. So a large value affects the precision of its own
-// group only, and values of one sign, as after a GELU, use all 256 codes.
+// group only, and values of one sign, as after a GELU, use all codes: 256, or 209 if rotated.
 #pragma once
 
 #include "kernels/kernels.h"

@@ -63,6 +63,13 @@ def test_other_inputs_of_the_same_kind_lose_less_too(rng):
     assert ours < 0.7 * output_error(unseen, weight, *_core.quantize_weight(weight))
 
 
+def test_outliers_that_a_rotation_does_not_reach_have_no_codes(rng):
+    cols, outliers = 2 * GROUP + 30, np.array([7, 2 * GROUP + 3, 2 * GROUP + 20], np.int32)
+    weight, x = normal(rng, 9, cols), related_inputs(rng, 200, cols)
+    codes, _ = quantize_weight_for(moments_of(x), weight, outliers, rotated=True)
+    assert not codes[:, outliers[1:]].any()
+
+
 def test_outliers_have_no_codes_and_take_no_error(rng):
     cols, outliers = 50, np.array([3, 17], np.int32)
     weight, x = normal(rng, 9, cols), related_inputs(rng, 200, cols)

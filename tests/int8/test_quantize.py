@@ -15,11 +15,13 @@ from simdformer import SentenceTransformer, _core, quantize_model
 from simdformer.cli import main
 from simdformer.folder.resolve import resolve_model
 from simdformer.int8 import calibration
+from simdformer.int8.losses import cosines_of
 from tests.support import assert_same_bits
 from tests.support.model_fixtures import (
     OLD_TYPES,
     TINY,
     config_json,
+    tokenizer_json,
     write_dense,
     write_files,
     write_model,
@@ -55,6 +57,24 @@ def saved(source, tmp_path):
 
 def encode(folder, **options):
     return SentenceTransformer(folder, **options).encode(TEXTS)
+
+
+def test_a_text_without_tokens_does_not_keep_parts_in_float32(tmp_path):
+    files = {
+        "tokenizer.json": tokenizer_json() | {"post_processor": None},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast"},
+    }
+    source = write_model(tmp_path / "source", files=files)
+    report = quantize_model(
+        source, tmp_path / "saved", texts=["abc", "", "a b c d"], min_cosine=0.9
+    )
+    assert set(SentenceTransformer(tmp_path / "saved").part_types.values()) == {"int8"}
+    assert 0.9 <= report.min_cosine < 1
+
+
+def test_two_rows_of_zeros_have_the_cosine_1():
+    a, b = np.float32([[0, 0], [0, 0], [3, 4]]), np.float32([[0, 0], [1, 0], [6, 8]])
+    np.testing.assert_array_equal(cosines_of(a, b), [1, 0, 1])
 
 
 # Saved files
@@ -306,6 +326,19 @@ def test_an_invalid_declaration_is_refused_by_file_and_field(saved, change, mess
     with pytest.raises(ValueError, match=message) as error:
         SentenceTransformer(saved)
     assert str(path) in str(error.value)
+
+
+def test_a_code_in_an_outlier_column_is_refused_by_file_and_name(tmp_path):
+    weights = random_weights(WIDE)
+    weights["embeddings.LayerNorm.weight"][150] = 25  # in columns that are never rotated
+    source = write_model(tmp_path / "source", weights=weights, files=WIDE_FILES)
+    quantize_model(source, tmp_path / "saved")
+    tensors = load_file(tmp_path / "saved" / WEIGHTS)
+    assert 150 in tensors[f"{QKV}_outliers"]
+    tensors[QKV][3, 150] = 1
+    save_file(tensors, tmp_path / "saved" / WEIGHTS)
+    with pytest.raises(ValueError, match=rf"'{QKV}' in .*{WEIGHTS}: codes of outlier columns must"):
+        SentenceTransformer(tmp_path / "saved")
 
 
 def set_first(value):

@@ -90,6 +90,11 @@ class Int8Matrix(NamedTuple):
         return rotated_groups(wide, 1) if self.rotated else wide
 
 
+def unmixed(outliers: Int32, cols: int, rotated: bool) -> Int32:
+    """The outlier columns whose codes must be 0: those that a rotation does not mix with others."""
+    return outliers[outliers >= cols // s8_group() * s8_group()] if rotated else outliers
+
+
 def rotated_groups(matrix: NDArray[Any], factor: float) -> NDArray[Any]:
     """Each whole group w of a row replaced by factor H w, with the Hadamard matrix H of order 8 between columns
     16 apart. H H is 8 times the identity."""

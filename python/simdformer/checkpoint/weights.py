@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simdformer.checkpoint.folder import Checkpoint
-from simdformer.checkpoint.int8_matrix import Int8Matrix, num_groups
+from simdformer.checkpoint.int8_matrix import Int8Matrix, num_groups, unmixed
 
 Float32 = NDArray[np.float32]
 
@@ -89,6 +89,8 @@ class Weights:
         columns = checkpoint.read_integers(self.checked(outliers, fields, shape_found), "I32")
         ascending = bool((np.diff(columns, prepend=-1, append=cols) > 0).all())
         self._require(outliers, ascending, f"columns must ascend within [0, {cols})")
+        own = codes[:, unmixed(columns, cols, rotated)]
+        self._require(values, not own.any(), "codes of outlier columns must be 0")
         kept = checkpoint.read(self.checked(outlier_weight, fields, (rows, len(columns))))
         return Int8Matrix(codes, scales, columns, kept, rotated)
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simdformer import nn
 from simdformer._core import Linear
 from simdformer.checkpoint import Checkpoint, naming, read_json, read_optional_json
@@ -20,6 +18,7 @@ from simdformer.folder.settings import Defaults, read_defaults, read_model_type
 from simdformer.folder.sparse_steps import Splade, StaticWeights
 from simdformer.folder.steps import SENTENCE
 from simdformer.int8.calibration import MIN_COSINE
+from simdformer.int8.losses import cosines_of
 from simdformer.int8.sample import vocabulary_sample
 from simdformer.models.assign import WORDS
 from simdformer.models.config_fields import one_of
@@ -116,7 +115,8 @@ class SparseFolder(ModelFolder):
             exact = self.pooling(stack).encode(*sample, num_threads=1)
         outliers = recorder.outliers([wide])
         self.pooling.vocabulary = Matrix(quantized(wide.weight(), outliers), None, "int8").pack()
-        if _least_cosine(self.pooling(stack).encode(*sample), exact) >= MIN_COSINE:
+        rows = self.pooling(stack).encode(*sample)
+        if cosines_of(rows, exact).min() >= MIN_COSINE:
             return {VOCABULARY: "int8"}
         self.pooling.vocabulary = wide
         return {VOCABULARY: "float32"}
@@ -135,11 +135,6 @@ class SparseFolder(ModelFolder):
             with_type_ids=False,
             add_special_tokens=False,
         )
-
-
-def _least_cosine(a: Float32, b: Float32) -> float:
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.min((a * b).sum(axis=1) / np.maximum(norms, 1e-12)))
 
 
 def _read_splade(folder: Path | None) -> Splade:

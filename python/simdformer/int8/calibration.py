@@ -27,7 +27,7 @@ from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix, Int32
 from simdformer.int8.gptq import Float64, quantize_weight_for
 from simdformer.int8.losses import Loss, cosines_of, part_losses
 from simdformer.int8.parts import (
-    Part,
+    EncoderPart,
     encoder_parts,
     first_names,
     own_parts,
@@ -239,7 +239,7 @@ def _observed(
 
 
 def _quantized(
-    reference: Reference, part: Part, outliers: Int32, moments: Float64 | None, rotated: bool
+    reference: Reference, part: EncoderPart, outliers: Int32, moments: Float64 | None, rotated: bool
 ) -> Int8Matrix:
     weights = [reference.read(name) for name in part.parameters]
     return Int8Matrix.joined([_quantize(weight, outliers, moments, rotated) for weight in weights])

@@ -20,6 +20,7 @@ from simdformer.checkpoint.int8_matrix import (
     Int8,
     Int32,
     rotated_groups,
+    unmixed,
 )
 
 Float64 = NDArray[np.float64]
@@ -60,8 +61,7 @@ def quantize_weight_for(
         scales[:, g] = np.maximum(np.maximum(largest, pairs / limit), _LEAST_SCALE)
         errors = _round_columns(block, triangle, scales[:, g], codes[:, begin:end], limit)
         rest[:, end:] -= errors @ factor[begin:end, end:]
-    if not rotated:
-        codes[:, outliers] = 0
+    codes[:, unmixed(outliers, rest.shape[1], rotated)] = 0
     return codes, scales
 
 

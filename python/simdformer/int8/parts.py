@@ -14,7 +14,7 @@ from simdformer.nn.parameters import Stored, StoredTable, shape_of
 Places = Mapping[str, tuple[Any, str]]
 
 
-class Part(NamedTuple):
+class EncoderPart(NamedTuple):
     """Parameters with the same inputs. They are quantized, kept in float32 and saved together.
 
     name: of the parameter, or of several joined ones. parameters: their rows are stacked in this order.
@@ -23,9 +23,11 @@ class Part(NamedTuple):
     name: str
     parameters: tuple[str, ...]
 
-    def below(self, stem: str) -> Part:
+    def below(self, stem: str) -> EncoderPart:
         """The same part with its names in the encoder instead of the stage."""
-        return Part(f"{stem}.{self.name}", tuple(f"{stem}.{name}" for name in self.parameters))
+        return EncoderPart(
+            f"{stem}.{self.name}", tuple(f"{stem}.{name}" for name in self.parameters)
+        )
 
     def places(
         self, owners: Places, compute_type: str, read: Callable[[], Float32 | Int8Matrix]
@@ -65,21 +67,21 @@ def stages(encoder: nn.TextEncoder) -> dict[str, nn.Module]:
     }
 
 
-def own_parts(stage: nn.Module) -> list[Part]:
+def own_parts(stage: nn.Module) -> list[EncoderPart]:
     """The parts of one stage, with their names in it."""
     if isinstance(stage, nn.TextEmbeddings):
         names = ["word_embeddings.weight"]
         if stage.projection is not None:
             names.append("projection.weight")
-        return [Part(name, (name,)) for name in names]
+        return [EncoderPart(name, (name,)) for name in names]
     names = ["self_attn.in_proj_weight", "self_attn.out_proj.weight"]
     if stage.experts is not None:
         each = range(stage.experts.num_experts)
         names += [f"experts.{linear}.{i}.weight" for linear in ("linear1", "linear2") for i in each]
-        return [Part(name, (name,)) for name in names]
-    parts = [Part(name, (name,)) for name in (*names, "linear1.weight", "linear2.weight")]
+        return [EncoderPart(name, (name,)) for name in names]
+    parts = [EncoderPart(name, (name,)) for name in (*names, "linear1.weight", "linear2.weight")]
     if hasattr(stage, "linear_gate"):
-        parts[2] = Part("gate_up_proj.weight", ("linear_gate.weight", "linear1.weight"))
+        parts[2] = EncoderPart("gate_up_proj.weight", ("linear_gate.weight", "linear1.weight"))
     return parts
 
 
@@ -91,7 +93,7 @@ def first_names(named: Mapping[str, nn.Module]) -> dict[int, str]:
     return firsts
 
 
-def encoder_parts(encoder: nn.TextEncoder) -> list[Part]:
+def encoder_parts(encoder: nn.TextEncoder) -> list[EncoderPart]:
     """The parts of all stages."""
     named = stages(encoder)
     firsts = first_names(named).values()

@@ -24,7 +24,7 @@ from simdformer.checkpoint.int8_matrix import Float32, Int8Matrix
 from simdformer.checkpoint.weights import Weights
 from simdformer.int8.calibration import QuantizedEncoder
 from simdformer.int8.config import CONFIG_FILE, SCHEME, VERSION, QuantizationConfig
-from simdformer.int8.parts import Part, encoder_parts
+from simdformer.int8.parts import EncoderPart, encoder_parts
 from simdformer.models.assign import WORDS
 from simdformer.models.names import Names
 from simdformer.nn.parameters import Stored, shape_of, value_of
@@ -61,7 +61,7 @@ def saved_places(
     return places
 
 
-def _shape(encoder: nn.TextEncoder, part: Part) -> tuple[int, int]:
+def _shape(encoder: nn.TextEncoder, part: EncoderPart) -> tuple[int, int]:
     """The shape of a part: the rows of its parameters stacked."""
     owners = encoder.places()
     places = [owners[name] for name in part.parameters]
@@ -70,7 +70,7 @@ def _shape(encoder: nn.TextEncoder, part: Part) -> tuple[int, int]:
 
 
 def _reader(
-    weights: Weights, part: Part, shape: tuple[int, int], compute_type: str, rotated: bool
+    weights: Weights, part: EncoderPart, shape: tuple[int, int], compute_type: str, rotated: bool
 ) -> Callable[[], Float32 | Int8Matrix]:
     if compute_type == "float32":
         return partial(weights.checkpoint.read, weights.checked(part.name, (), shape))
