@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.tensor_file import TensorFile
 from simdformer.checkpoint.weights import Weights
 from tests.support import torch_files
 from tests.support.model_fixtures import write_files
@@ -70,6 +71,19 @@ def test_rows_are_those_of_the_whole_tensor(tmp_path, dtype):
         rows = checkpoint.read_rows("b", [4, 0, 4])
     assert rows.dtype == np.float32
     np.testing.assert_array_equal(rows, whole[[4, 0, 4]])
+
+
+def test_a_range_of_rows_is_read_at_once(tmp_path, monkeypatch):
+    whole = np.arange(60, dtype=np.float32).reshape(5, 4, 3)
+    save_file({"a": np.zeros(7, np.float32), "b": whole}, tmp_path / "model.safetensors")
+    with Checkpoint(tmp_path) as checkpoint:
+        reads, read_into = [], TensorFile.read_into
+        monkeypatch.setattr(
+            TensorFile, "read_into", lambda *args: reads.append(1) or read_into(*args)
+        )
+        rows = checkpoint.read_rows("b", range(1, 4))
+    np.testing.assert_array_equal(rows, whole[1:4])
+    assert len(reads) == 1
 
 
 def test_rows_that_are_not_adjacent_in_the_file_are_read(tmp_path):

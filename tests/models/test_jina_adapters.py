@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from simdformer import SentenceTransformer, quantize_model
+from simdformer.checkpoint import Checkpoint
+from simdformer.checkpoint.adapted import AdaptedCheckpoint, Adapter
 from tests.oracle import rotary as oracle_rotary
 from tests.support import assert_same_bits, normal
 from tests.support.model_fixtures import CLOSE
@@ -147,3 +149,13 @@ def test_a_transformer_of_another_folders_code_is_refused(tmp_path):
     (folder / "modules.json").write_text(json.dumps(MODULES))
     with pytest.raises(ValueError, match=r"unknown module type 'custom_st.Transformer'"):
         SentenceTransformer(folder)
+
+
+def test_rows_are_those_of_the_adapted_matrix(tmp_path, tensors):
+    name = "roberta.encoder.layers.0.mixer.out_proj.weight"
+    with Checkpoint(write(tmp_path / "m", tensors)) as checkpoint:
+        adapted = AdaptedCheckpoint(checkpoint, Adapter(1, ALPHA / RANK))
+        whole, rows = adapted.read(name), adapted.read_rows(name, range(2, 5))
+        plain = AdaptedCheckpoint(checkpoint, Adapter(None, 1)).read_rows(name, range(2, 5))
+    assert_same_bits(rows, whole[2:5])
+    assert (rows != plain).any()

@@ -5,6 +5,7 @@ read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from simdformer.checkpoint.folder import Checkpoint, Float32
@@ -44,7 +45,7 @@ class AdaptedCheckpoint(Checkpoint):
         """As Checkpoint.read, with the adapter added. ValueError if the adapter has another shape."""
         weight = super().read(name)
         index, stem = self._adapter.number, name.removesuffix(".weight")
-        if index is None or stem + _A not in self._whole:
+        if index is None or not self._is_adapted(name):
             return weight
         first, second = (self._whole.read(stem + part) for part in (_A, _B))
         if first.ndim != 3 or second.ndim != 3 or min(len(first), len(second)) <= index:
@@ -58,6 +59,16 @@ class AdaptedCheckpoint(Checkpoint):
         adapted *= self._adapter.scale
         adapted += weight
         return adapted
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> Float32:
+        """As Checkpoint.read_rows, with the adapter added."""
+        if self._is_adapted(name):
+            return self.read(name)[list(rows)]
+        return super().read_rows(name, rows)
+
+    def _is_adapted(self, name: str) -> bool:
+        """Whether an adapter is added to a tensor."""
+        return self._adapter.number is not None and name.removesuffix(".weight") + _A in self._whole
 
     def _misshapen(self, stem: str, first: Float32, second: Float32) -> ValueError:
         return ValueError(

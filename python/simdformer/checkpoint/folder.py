@@ -168,7 +168,9 @@ class Checkpoint:
         if entry.axes is not None:  # a row's numbers are not next to each other
             return self.read(name)[list(rows)]
         dtype = _stored_dtype(name, entry)
-        return np.stack([_floats(name, entry.row(row, dtype)) for row in rows])
+        if not isinstance(rows, range) or rows.step != 1:
+            return np.concatenate([self.read_rows(name, range(row, row + 1)) for row in rows])
+        return _floats(name, entry.rows(rows.start, len(rows), dtype))
 
     def read_integers(self, name: str, dtype: str) -> Array:
         """One tensor of integers: dtype "I8" or "I32". ValueError if it has another dtype."""

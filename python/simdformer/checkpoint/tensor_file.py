@@ -84,11 +84,11 @@ class Entry(NamedTuple):
         self.file.read_into(raw.reshape(-1).view(np.uint8).data, self.offset)
         return raw if self.axes is None else np.ascontiguousarray(raw.transpose(np.argsort(axes)))
 
-    def row(self, index: int, dtype: str) -> Entry:
-        """One row of a tensor in C order, as a tensor. dtype: see read."""
+    def rows(self, first: int, count: int, dtype: str) -> Entry:
+        """Consecutive rows of a tensor in C order, as a tensor. dtype: see read."""
         inner = self.shape[1:]
-        offset = self.offset + index * math.prod(inner) * np.dtype(dtype).itemsize
-        return self._replace(shape=inner, offset=offset)
+        offset = self.offset + first * math.prod(inner) * np.dtype(dtype).itemsize
+        return self._replace(shape=(count, *inner), offset=offset)
 
     def num_elements(self) -> int:
         """Number of elements."""
