@@ -130,7 +130,7 @@ class MultiVectorEncoder(TaskModel):
         modules = read_module_list(request.folder) or [("Transformer", "")]
         self.module_names = tuple(name for name, _ in modules)
         pooling = loaded.pool.pooling  # type: ignore[attr-defined]
-        self._token_pooling = None if pooling is None else _pooling_of(pooling)
+        self._token_pooling = None if pooling is None else HierarchicalTokenPooling(**pooling)
         return loaded
 
     def __repr__(self) -> str:
@@ -260,8 +260,3 @@ class MultiVectorEncoder(TaskModel):
         raise ValueError(
             "a model in the original ColBERT format cannot be saved; copy its folder instead"
         )
-
-
-def _pooling_of(config: Mapping[str, Any]) -> HierarchicalTokenPooling:
-    """The pooling that a folder declares. It normalizes vectors only if the folder says so."""
-    return HierarchicalTokenPooling(**{"normalize_embeddings": False, **config})

@@ -17,16 +17,18 @@ from tests.support.model_fixtures import (
     TEXTS,
     TINY,
     VOCABULARY,
+    modules_json,
     write_dense,
     write_files,
     write_model,
 )
 from tests.support.tiny_jina import FLASH
 
+MODULES = "sentence_transformers.multi_vector_encoder.modules"
 TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
     "Dense": "sentence_transformers.base.modules.dense.Dense",
-    "MultiVectorMask": "sentence_transformers.multi_vector_encoder.modules.MultiVectorMask",
+    "MultiVectorMask": f"{MODULES}.MultiVectorMask",
     "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
 }
 LENGTH = 12
@@ -59,6 +61,17 @@ def write_colbert(folder, expansion=None, files=None, mask=None):
     write_dense(
         folder / "1_Dense", TINY.hidden_size, 8, bias=False, activation_function=identity, **tokens
     )
+    return folder
+
+
+POOLED = {**TYPES, "HierarchicalTokenPooling": f"{MODULES}.HierarchicalTokenPooling"}
+
+
+def write_pooled(folder):
+    """The same model with a module that pools tokens."""
+    config = {"pool_factor": 2, "num_protected_tokens": 2}
+    write_colbert(folder, files={"4_HierarchicalTokenPooling/config.json": config})
+    write_files(folder, {"modules.json": modules_json(tuple(POOLED), POOLED)})
     return folder
 
 
@@ -183,6 +196,46 @@ def test_token_pooling_reduces_the_number_of_vectors(model):
     np.testing.assert_allclose(np.linalg.norm(fewer, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(fewer[0], whole[0], rtol=1e-6)
     assert_same_bits(model.encode_query("a", token_pooling=pooling), model.encode_query("a"))
+
+
+def test_a_pass_has_at_most_max_batch_tokens_with_the_added_ones(folder, model):
+    small = MultiVectorEncoder(folder, max_batch_tokens=3 * LENGTH)
+    texts = ["a"] * 7
+    parts = list(small.pipeline.for_task("query").token_vectors(texts, "query"))
+    assert [sum(map(len, part)) for part in parts] == [3 * LENGTH, 3 * LENGTH, LENGTH]
+    parts = list(small.pipeline.for_task("document").token_vectors(texts, "document"))
+    assert len(parts) == 1
+    assert_same_bits(small.encode_query(texts)[6], model.encode_query("a"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("HierarchicalTokenPooling", {"pool_factor": "2"}),
+        ("HierarchicalTokenPooling", {"pool_factor": 0.5}),
+        ("HierarchicalTokenPooling", {"num_protected_tokens": -1}),
+        ("HierarchicalTokenPooling", {"normalize_embeddings": "x"}),
+        ("HierarchicalTokenPooling", {"tasks": 1}),
+        ("HierarchicalTokenPooling", {"factor": 2}),
+        ("MultiVectorMask", {"skiplist_words": 1}),
+        ("MultiVectorMask", {"skiplist_tasks": [None]}),
+        ("MultiVectorMask", {"keep_only_token_ids": ["x"]}),
+    ],
+)
+def test_a_wrong_field_of_a_module_is_refused_by_file_and_name(tmp_path, kind, config):
+    folder = write_pooled(tmp_path / "m")
+    place = f"{list(POOLED).index(kind)}_{kind}/config.json"
+    write_files(folder, {place: config})
+    (name,) = config
+    with pytest.raises(ValueError, match=rf"{kind}/config\.json: '?{name}'?"):
+        MultiVectorEncoder(folder)
+
+
+def test_a_folders_own_pooling_reduces_the_number_of_vectors(tmp_path, model):
+    pytest.importorskip("scipy")
+    found = MultiVectorEncoder(write_pooled(tmp_path / "m")).encode_document("a cab in a bag")
+    pooling = HierarchicalTokenPooling(2, num_protected_tokens=2, normalize_embeddings=False)
+    assert_same_bits(found, model.encode_document("a cab in a bag", token_pooling=pooling))
 
 
 def test_copies_give_the_same_vectors(model, tmp_path):

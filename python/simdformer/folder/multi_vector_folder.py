@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from simdformer import nn
 from simdformer._core import Linear, PooledStack
 from simdformer.checkpoint import Checkpoint, naming, read_json, read_optional_json
-from simdformer.folder.fields import refuse_keys
+from simdformer.folder.fields import refuse_keys, strings, token_ids
 from simdformer.folder.model_folder import ModelFolder
 from simdformer.folder.module_files import read_step
 from simdformer.folder.modules import Module, ModuleList, read_modules
@@ -24,6 +24,7 @@ from simdformer.folder.multi_vector_steps import (
     QueryExpansion,
     Scored,
     read_expansion,
+    read_pooling,
 )
 from simdformer.folder.overrides import NO_OVERRIDES, Overrides
 from simdformer.folder.settings import Defaults, read_defaults, read_model_type
@@ -142,7 +143,7 @@ class MultiVectorFolder(ModelFolder):
                 has_mask = True
                 self._read_mask(module.folder / "config.json")
             elif module.kind == "HierarchicalTokenPooling":
-                pooling = read_json(module.folder / "config.json")
+                pooling = read_pooling(module.folder / "config.json")
             elif pooling is not None:
                 raise ValueError(
                     f"{source}: {module.kind} behind HierarchicalTokenPooling cannot be run"
@@ -163,10 +164,10 @@ class MultiVectorFolder(ModelFolder):
     def _read_mask(self, path: Path) -> None:
         config = read_json(path)
         refuse_keys(path, config, ("skiplist_words", "skiplist_tasks", "keep_only_token_ids"))
-        words, tasks = config.get("skiplist_words") or [], config.get("skiplist_tasks")
-        self._words = tuple(words)
-        self._tasks = [tasks] if isinstance(tasks, str) else tasks or ["document"]
-        self._kept = config.get("keep_only_token_ids")
+        with naming(path):
+            self._words = tuple(strings(config, "skiplist_words", ()))
+            self._tasks = strings(config, "skiplist_tasks", ()) or ("document",)
+            self._kept = token_ids(config, "keep_only_token_ids")
 
     def measure(self, checkpoint: Checkpoint) -> Pool:  # noqa: ARG002
         """The mean of the token vectors."""
@@ -266,7 +267,7 @@ def _read_legacy(folder: Path) -> Legacy:
                 "attend_to_expansion_tokens", settings.get("attend_to_mask_tokens")
             )
             expansion = QueryExpansion(lengths.pop("query", 32) or 32, attends=bool(attends))
-        return Legacy(expansion, lengths, markers, settings.get("skiplist_words"))
+        return Legacy(expansion, lengths, markers, strings(settings, "skiplist_words", None))
 
 
 def _read_artifact(path: Path) -> Legacy:

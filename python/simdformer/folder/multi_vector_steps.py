@@ -5,15 +5,23 @@ transform the token vectors, and a mask selects the vectors to keep."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simdformer._core import Masks, TransformerStack
-from simdformer.folder.fields import string
+from simdformer.checkpoint import naming, read_json
+from simdformer.folder.fields import refuse_keys, string, strings
 from simdformer.folder.steps import TOKENS, Batch, Step, check_widths
-from simdformer.models.config_fields import flag, one_of, positive_int
+from simdformer.models.config_fields import (
+    flag,
+    non_negative_int,
+    one_of,
+    positive_float,
+    positive_int,
+)
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -45,6 +53,22 @@ def read_expansion(value: object) -> QueryExpansion | None:
         flag(value, "attend", False),
         string(value, "token", None),
     )
+
+
+def read_pooling(path: Path) -> dict[str, Any]:
+    """Read HierarchicalTokenPooling's config.json. It normalizes vectors only if the file says so."""
+    config = read_json(path)
+    known = ("pool_factor", "num_protected_tokens", "normalize_embeddings", "tasks")
+    refuse_keys(path, config, known)
+    with naming(path):
+        if (factor := positive_float(config, "pool_factor", 1)) < 1:
+            raise ValueError(f"pool_factor must be at least 1, got {factor}")
+        return {
+            "pool_factor": factor,
+            "num_protected_tokens": non_negative_int(config, "num_protected_tokens", 1),
+            "normalize_embeddings": flag(config, "normalize_embeddings", False),
+            "tasks": strings(config, "tasks", None),
+        }
 
 
 class Scored(NamedTuple):
@@ -133,16 +157,20 @@ class MultiVectorStack:
         """ValueError, because a text has several rows."""
         raise ValueError("a MultiVectorEncoder gives a vector per token, so it cannot be exported")
 
+    def least_tokens(self, task: str | None) -> int:
+        """The number of tokens to which shorter texts are extended."""
+        expansion = self._chain.expansion
+        return 0 if expansion is None or task != "query" else expansion.length
+
     def token_vectors(
         self, batch: tuple[Any, ...], task: str | None, num_threads: int
     ) -> list[Float32]:
         """The vectors of packed texts: float32 (number of kept tokens, width) for each text."""
-        chain, expansion = self._chain, self._chain.expansion
+        chain, length = self._chain, self.least_tokens(task)
         ids, cu, types = (*batch, None)[:3]
         packed = Packed(ids, cu, types, None)
-        if expansion is not None and task == "query":
-            attends = expansion.attends
-            packed = expanded(batch, expansion.length, chain.token, attends=attends)
+        if chain.expansion is not None and length:
+            packed = expanded(batch, length, chain.token, attends=chain.expansion.attends)
         rows = self._rows(packed, num_threads)
         state = Batch(packed.cu_seqlens, 0, num_threads)
         for step in chain.steps:

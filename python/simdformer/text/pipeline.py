@@ -197,7 +197,9 @@ class TextPipeline(TextReader):
         self, texts: Iterable[Text], task: str | None
     ) -> Generator[list[Float32], None, None]:
         """The results of the model's token_vectors for consecutive texts: float32 (vectors, width) each."""
-        return finite(self.passes(texts, partial(self._token_vectors, task=task)))
+        model: Any = self._model
+        compute = partial(self._token_vectors, task=task)
+        return finite(self.passes(texts, compute, model.least_tokens(task)))
 
     def state_passes(
         self, texts: Iterable[Text], compute: Callable[..., R], pooling_start: int = 0
@@ -239,14 +241,18 @@ class TextPipeline(TextReader):
         return [output for batch in batches for output in self._counted(compute(batch), batch)]
 
     def passes(
-        self, texts: Iterable[Text], compute: Callable[[TokenBatch], R]
+        self, texts: Iterable[Text], compute: Callable[[TokenBatch], R], least_tokens: int = 0
     ) -> Generator[R, None, None]:
         """The results of `compute` for consecutive batches of texts. The next texts are tokenized meanwhile.
+
+        least_tokens: the number of tokens to which `compute` extends shorter texts.
 
         Closing it ends the tokenizing thread, also when an exception keeps its frame alive.
         """
         tokenizer = self.tokenizer
-        for batches, truncated in map_ahead(partial(self._batches, tokenizer), chunks(texts)):
+        for batches, truncated in map_ahead(
+            partial(self._batches, tokenizer, least_tokens), chunks(texts)
+        ):
             if truncated:
                 self.count_truncated(truncated, tokenizer)
             for batch in batches:
@@ -349,17 +355,23 @@ class TextPipeline(TextReader):
             rows = self.encoder.encode(*batch, num_threads=num_threads)
         return np.split(rows, batch.cu_seqlens[1:-1])
 
-    def _batches(self, tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[list[TokenBatch], int]:
+    def _batches(
+        self, tokenizer: Tokenizer, least_tokens: int, texts: Sequence[Text]
+    ) -> tuple[list[TokenBatch], int]:
         """The result of the tokenizing thread for a chunk: batches, and the number of texts that were too
         long."""
         tokens = tokenizer(texts)
-        return self._cut(tokens, self._budget.max_batch_tokens), tokens.num_truncated
+        batches = self._cut(tokens, self._budget.max_batch_tokens, least_tokens)
+        return batches, tokens.num_truncated
 
-    def _cut(self, tokens: Tokens, max_batch_tokens: int) -> list[TokenBatch]:
+    def _cut(
+        self, tokens: Tokens, max_batch_tokens: int, least_tokens: int = 0
+    ) -> list[TokenBatch]:
         ids, type_ids = tokens.input_ids, tokens.type_ids
+        lengths = (max(len(each), least_tokens) for each in ids)
         return [
             pack(ids[part], None if type_ids is None else type_ids[part])
-            for part in split_by_tokens(map(len, ids), max_batch_tokens)
+            for part in split_by_tokens(lengths, max_batch_tokens)
         ]
 
     # --- counters ---
