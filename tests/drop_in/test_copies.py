@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -211,6 +213,17 @@ def test_saving_beside_other_files_leaves_them_there(own, tmp_path):
     own.save(tmp_path / "x")
     assert (tmp_path / "x/other").read_text() == "x"
     assert not list((tmp_path / "x").rglob("*.tmp"))
+
+
+def test_a_full_disk_leaves_no_temporary_file(own, tmp_path, monkeypatch):
+    def copyfile(_, target):
+        target.write_bytes(b"part")
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", copyfile)
+    with pytest.raises(OSError, match="no space left"):
+        own.save(tmp_path / "x")
+    assert not [path for path in (tmp_path / "x").rglob("*") if path.is_file()]
 
 
 def test_saving_onto_itself_keeps_the_weights(own):

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from simdformer import CrossEncoder, SentenceTransformer
+from simdformer.drop_in.pool import run_in_pool
 from tests.support import assert_same_bits, output_of
 from tests.support.model_fixtures import TEXTS, write_cross_encoder, write_model
 
@@ -73,6 +74,20 @@ def test_the_processes_compute_not_the_caller(model, pool):
 def test_errors_are_those_of_a_single_process_and_the_pool_keeps_working(model, pool):
     with pytest.raises(TypeError, match=r"texts\[0\] must be a str, got int"):
         model.encode(["a", "b", 3], pool=pool, chunk_size=1)
+    assert_same_bits(model.encode(TEXTS, pool=pool), model.encode(TEXTS))
+
+
+class Unreadable:
+    """An object whose pickle cannot be read, as of a class that the process cannot import."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+@pytest.mark.parametrize("value", [lambda: 0, Unreadable()], ids=["written", "read"])
+def test_arguments_that_cannot_be_sent_are_refused_and_the_pool_keeps_working(model, pool, value):
+    with pytest.raises(TypeError, match="arguments of a call cannot be sent to a process of the"):
+        run_in_pool(pool, "compute", ["a"], None, None, prompt=value)
     assert_same_bits(model.encode(TEXTS, pool=pool), model.encode(TEXTS))
 
 

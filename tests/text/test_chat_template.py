@@ -229,3 +229,15 @@ def test_a_template_of_another_kind_is_refused(tmp_path, given, match):
     files = {"chat_template.jinja": None, "tokenizer_config.json": {"chat_template": given}}
     with pytest.raises(ValueError, match=rf"tokenizer_config\.json: {match}"):
         SentenceTransformer(write_plain(tmp_path / "m", **files))
+
+
+def test_another_thread_may_clear_the_known_suffixes(tmp_path):
+    class Cleared(dict):
+        def __setitem__(self, key, value):
+            pass
+
+    chat = template(tmp_path, FLAT)
+    chat._suffixes = Cleared()
+    ids = [*map(ord, "[MASK]")]
+    found = chat.render("x", None, lambda text: [0, *map(ord, text)], None)
+    assert list(found.suffix) == ids

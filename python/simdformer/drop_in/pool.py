@@ -107,7 +107,7 @@ def run_in_pool(
 ) -> list[Any]:
     """The results of the model's `method` for consecutive chunks of items, in order.
 
-    Errors: those of the method; RuntimeError if a process has ended.
+    Errors: those of the method; TypeError for arguments that cannot be sent; RuntimeError if a process has ended.
     """
     count = len(pool["processes"])
     size = chunk_size or max(1, min(ceil(len(items) / count / _CHUNKS), _MOST_INPUTS))
@@ -149,10 +149,16 @@ def _serve(process: Any, start: bytes, tasks: queue.SimpleQueue[Task | None]) ->
         with process.stdin as stdin, process.stdout as stdout:
             stdin.write(start)
             while (task := tasks.get()) is not None:
-                if task.is_wanted.is_set():
-                    pickle.dump(task.request, stdin)
-                    stdin.flush()
-                    task.results.put((task.number, pickle.load(stdout)))
+                if not task.is_wanted.is_set():
+                    continue
+                try:
+                    request = pickle.dumps(task.request)
+                except Exception as error:  # noqa: BLE001  (whatever a class does; who waits raises it)
+                    task.results.put((task.number, _not_sent(error)))
+                    continue
+                pickle.dump(request, stdin)
+                stdin.flush()
+                task.results.put((task.number, pickle.load(stdout)))
     except (OSError, EOFError, pickle.UnpicklingError):
         return  # the process ended; whoever waits for a result notices
 
@@ -170,15 +176,27 @@ def work() -> None:
             return
         while True:
             try:
-                method, items, arguments = pickle.load(requests)
+                request = pickle.load(requests)
             except EOFError:
                 return
-            try:
-                result = getattr(model, method)(items, **arguments)
-            except Exception as error:  # noqa: BLE001  (the caller raises it)
-                result = _picklable(error)
-            pickle.dump(result, answers)
+            pickle.dump(_answer(model, request), answers)
             answers.flush()
+
+
+def _answer(model: Any, request: bytes) -> Any:
+    """The result of a pickled request, or the exception for the caller."""
+    try:
+        method, items, arguments = pickle.loads(request)
+    except Exception as error:  # noqa: BLE001  (as of a class that this process cannot import)
+        return _not_sent(error)
+    try:
+        return getattr(model, method)(items, **arguments)
+    except Exception as error:  # noqa: BLE001  (the caller raises it)
+        return _picklable(error)
+
+
+def _not_sent(error: Exception) -> TypeError:
+    return TypeError(f"the arguments of a call cannot be sent to a process of the pool: {error}")
 
 
 def _picklable(error: Exception) -> Exception:

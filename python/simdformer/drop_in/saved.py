@@ -218,8 +218,12 @@ def _replace(target: Path, content: Any) -> None:
     """Write a file under a temporary name, and rename it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
-    if isinstance(content, Path):
-        shutil.copyfile(content, temporary)
-    else:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    temporary.replace(target)
+    try:
+        if isinstance(content, Path):
+            shutil.copyfile(content, temporary)
+        else:
+            temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

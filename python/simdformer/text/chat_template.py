@@ -88,13 +88,14 @@ class ChatTemplate:
         result = Rendered(self._text(messages, prompt, task))
         if self._keep_suffix:
             key = (len(messages), prompt, task)
-            if key not in self._suffixes:
+            suffix = self._suffixes.get(key)  # read once: another thread may clear them
+            if suffix is None:
                 if len(self._suffixes) > 256:
                     self._suffixes.clear()
                 fillers = [[(role, text) for role, _ in messages] for text in ("0", "1 2 3 4")]
                 first, second = (ids(self._text(filled, prompt, task)) for filled in fillers)
-                self._suffixes[key] = _common_end(first, second)
-            result.suffix = self._suffixes[key]
+                suffix = self._suffixes[key] = _common_end(first, second)
+            result.suffix = suffix
         return result
 
     def _text(
