@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from simdformer.ray import _check_columns
 from simdformer.ray.cluster import Machine, common_level, cpus_and_threads
 
 LEVELS = ("generic", "avx2", "avx2_vnni", "avx512")
@@ -68,3 +69,12 @@ def test_reserved_cpus_are_the_threads():
 def test_invalid_numbers_are_refused(num_actors, num_cpus):
     with pytest.raises(ValueError, match="must be"):
         cpus_and_threads(nodes(4), num_actors, num_cpus)
+
+
+def test_a_dataset_without_rows_and_schema_is_refused():
+    class Empty:
+        def columns(self):
+            return None
+
+    with pytest.raises(ValueError, match='no rows and no schema, so no column "text"'):
+        _check_columns(Empty(), "text", "embedding")

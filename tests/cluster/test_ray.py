@@ -133,7 +133,7 @@ def kill_an_actor_that_computes(killed):
                 title = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if title.startswith("ray::") and "Embedder" in title and "submit" in title:
+            if title.startswith("ray::") and "EmbeddingActor" in title and "submit" in title:
                 time.sleep(0.2)
                 process.send_signal(signal.SIGKILL)
                 killed.append(process.pid)

@@ -16,7 +16,7 @@ from simdformer.ray.cluster import (
     describe_machines,
     nodes_with_cpus,
 )
-from simdformer.ray.job import Embedder, Job, check_checkpoint
+from simdformer.ray.job import EmbeddingActor, Job, check_checkpoint
 
 __all__ = ["embed"]
 
@@ -122,7 +122,7 @@ def embed(
     )
     check_checkpoint(ray, job)
     return dataset.map_batches(
-        Embedder,
+        EmbeddingActor,
         fn_constructor_args=(job,),
         batch_format="pyarrow",
         batch_size=batch_size,
@@ -143,6 +143,8 @@ def _ray() -> Any:
 
 def _check_columns(dataset: Any, column: str, output_column: str) -> None:
     names = dataset.columns()
+    if names is None:
+        raise ValueError(f'the dataset has no rows and no schema, so no column "{column}"')
     if column not in names:
         raise ValueError(f'the dataset has no column "{column}" (there: {", ".join(names)})')
     if output_column in names:

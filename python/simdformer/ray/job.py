@@ -30,7 +30,7 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class Embedder:
+class EmbeddingActor:
     """Embeds batches, in an actor."""
 
     def __init__(self, job: Job) -> None:
