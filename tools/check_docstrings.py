@@ -19,9 +19,12 @@ MODULES = (
     "simdformer",
     "simdformer.functional",
     "simdformer.nn",
+    "simdformer.nn.initialization",
+    "simdformer.nn.parameters",
     "simdformer.generation",
     "simdformer.explain",
     "simdformer.util",
+    "simdformer.util.late_interaction",
     "simdformer.ray",
 )
 # Codes of numpydoc (numpydoc.validate.ERROR_MSGS) that are not applied: docstrings start on the line of the

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from simdformer.nn.parameters import Empty
 
+__all__ = ["deferred"]  # the public name; `nn` has manual_seed
+
 Initial: TypeAlias = "NDArray[np.float32] | Empty"
 
 _generator = np.random.default_rng()
@@ -42,7 +44,22 @@ def manual_seed(seed: int) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Modules built in this block have parameters without values, which must be loaded later."""
+    """Build modules in this block without values of parameters, which must be loaded later.
+
+    Yields
+    ------
+    None
+        A parameter without a value has a shape only; using it is a ValueError.
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> with nn.initialization.deferred():
+    ...     layer = nn.Linear(2, 3)
+    >>> layer.load_state_dict(nn.Linear(2, 3).state_dict())
+    >>> layer.weight.shape
+    (3, 2)
+    """
     before = _deferred.set(True)
     try:
         yield

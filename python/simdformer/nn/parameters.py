@@ -22,6 +22,8 @@ from simdformer.functional.arrays import array_of
 Float32: TypeAlias = NDArray[np.float32]
 Value: TypeAlias = "NDArray[Any] | Int8Matrix"
 
+__all__ = ["Stored"]  # the public name; the others are for this package
+
 COMPUTE_TYPES = ("float32", "bfloat16", "int8")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -60,7 +62,28 @@ class Empty(Deferred):
 
 
 class Stored(Deferred):
-    """Numbers that `read` returns, float32 or an Int8Matrix. Copies of a module share them."""
+    """A parameter whose numbers are read when they are packed, such as from a file.
+
+    After packing, `read` is not called again: reading the parameter unpacks it. Copies of a module share it.
+
+    Parameters
+    ----------
+    shape
+        The shape of the parameter.
+    read
+        Returns the numbers: float32 of this shape, or the Int8Matrix of another module's state.
+    compute_type
+        The type in which the numbers are packed: "float32", "bfloat16" or "int8".
+
+    Examples
+    --------
+    >>> from simdformer import nn
+    >>> from simdformer.nn.parameters import Stored
+    >>> layer = nn.Linear(2, 3, bias=False)
+    >>> layer.load_state_dict({"weight": Stored((3, 2), lambda: np.ones((3, 2), np.float32))})
+    >>> layer(np.ones((1, 2), np.float32))
+    array([[2., 2., 2.]], dtype=float32)
+    """
 
     def __init__(
         self, shape: Sequence[int], read: Callable[[], Value], compute_type: str = "float32"
@@ -76,8 +99,10 @@ class Stored(Deferred):
         return cls(value.shape, lambda: value, compute_type)
 
     def array(self) -> Value:
-        """The numbers with which the layer computes. They are read or unpacked each time unless they are
-        kept."""
+        """Return the numbers with which the layer computes.
+
+        They are read or unpacked each time unless they are kept.
+        """
         value: Value = self.to_pack()
         if self.compute_type == "bfloat16" and not self.is_packed:
             return read_only(_core.Linear.in_bfloat16(float32_of(value)).weight())
@@ -91,7 +116,7 @@ class Stored(Deferred):
         return value if isinstance(value, Int8Matrix) else read_only(value)
 
     def keep(self) -> Value:
-        """The numbers, which stay in memory from now on."""
+        """Return the numbers, which stay in memory from now on."""
         value = self.array()
         if not self._kept:
             self._read, self._kept = lambda: value, True
@@ -103,8 +128,10 @@ class Stored(Deferred):
             self._read, self.is_packed = read, True
 
     def leave_to(self, linears: Sequence[_core.Linear], rows: Any = None) -> None:
-        """From now on the numbers come from the stacked rows of these layers. rows: the index of its own
-        rows, None for all."""
+        """From now on the numbers come from the stacked rows of these layers.
+
+        rows: the index of its own rows, None for all.
+        """
         self.moved(lambda: unpacked(linears, rows))
 
     def in_type(self, compute_type: str) -> Stored:

@@ -19,6 +19,14 @@ from simdformer.functional.arrays import positive_int
 from simdformer.functional.late_interaction import max_sim
 from simdformer.util.similarity import normalize_embeddings, of_tensors
 
+__all__ = [
+    "HierarchicalTokenPooling",
+    "maxsim",
+    "maxsim_pairwise",
+    "mean_maxsim",
+    "mean_maxsim_pairwise",
+]
+
 Float32 = NDArray[np.float32]
 
 
@@ -50,17 +58,83 @@ def maxsim(a: Any, b: Any) -> Any:
 
 
 def mean_maxsim(a: Any, b: Any) -> Any:
-    """maxsim divided by the number of query vectors. Arguments and result are those of maxsim."""
+    """Compute maxsim divided by the number of query vectors.
+
+    Parameters
+    ----------
+    a, b : list of arrays (vectors, dim), or one such array
+        Queries and documents, float32. No document may be empty.
+
+    Returns
+    -------
+    float32 (queries, documents)
+        The scores.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or a document has no vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_maxsim(np.eye(2, dtype=np.float32), [np.float32([[1, 0], [0.5, 0.5]])])
+    array([[0.75]], dtype=float32)
+    """
     return _scores(a, b, mean=True)
 
 
 def maxsim_pairwise(a: Any, b: Any) -> Any:
-    """maxsim of a[i] and b[i]. Returns: float32 (texts,)."""
+    """Compute maxsim of a[i] and b[i].
+
+    Parameters
+    ----------
+    a, b : list of arrays (vectors, dim), or one such array
+        Queries and documents, float32. No document may be empty.
+
+    Returns
+    -------
+    float32 (texts,)
+        The scores.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or a document has no vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> maxsim_pairwise(np.eye(2, dtype=np.float32), [np.float32([[1, 0], [0.5, 0.5]])])
+    array([1.5], dtype=float32)
+    """
     return _pairs(a, b, mean=False)
 
 
 def mean_maxsim_pairwise(a: Any, b: Any) -> Any:
-    """mean_maxsim of a[i] and b[i]. Returns: float32 (texts,)."""
+    """Compute mean_maxsim of a[i] and b[i].
+
+    Parameters
+    ----------
+    a, b : list of arrays (vectors, dim), or one such array
+        Queries and documents, float32. No document may be empty.
+
+    Returns
+    -------
+    float32 (texts,)
+        The scores.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or a document has no vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_maxsim_pairwise(np.eye(2, dtype=np.float32), [np.float32([[1, 0], [0.5, 0.5]])])
+    array([0.75], dtype=float32)
+    """
     return _pairs(a, b, mean=True)
 
 
@@ -123,6 +197,12 @@ class HierarchicalTokenPooling:
         Scale all remaining vectors to length 1.
     tasks : str or list of str
         The tasks whose texts are pooled, "document" by default. A text without a task is a document.
+
+    Examples
+    --------
+    >>> pooling = HierarchicalTokenPooling(2)
+    >>> pooling.applies_to("query"), pooling.applies_to("document")
+    (False, True)
     """
 
     def __init__(
