@@ -56,7 +56,7 @@ def deferred() -> Iterator[None]:
     >>> from simdformer import nn
     >>> with nn.initialization.deferred():
     ...     layer = nn.Linear(2, 3)
-    >>> layer.load_state_dict(nn.Linear(2, 3).state_dict())
+    >>> loaded = layer.load_state_dict(nn.Linear(2, 3).state_dict())
     >>> layer.weight.shape
     (3, 2)
     """

@@ -80,7 +80,7 @@ class Stored(Deferred):
     >>> from simdformer import nn
     >>> from simdformer.nn.parameters import Stored
     >>> layer = nn.Linear(2, 3, bias=False)
-    >>> layer.load_state_dict({"weight": Stored((3, 2), lambda: np.ones((3, 2), np.float32))})
+    >>> loaded = layer.load_state_dict({"weight": Stored((3, 2), lambda: np.ones((3, 2), np.float32))})
     >>> layer(np.ones((1, 2), np.float32))
     array([[2., 2., 2.]], dtype=float32)
     """

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, processors
 from simdformer.text import sentencepiece_model
 from simdformer.text import tokenizer_parts as parts
 from simdformer.text.declared_tokens import Token
-from simdformer.text.tokenizer_parts import Fields, Numbered, Piece, Source
+from simdformer.text.tokenizer_parts import ConfigFields, Numbered, Piece, Source
 
 
 class TokenizerClass(NamedTuple):
@@ -37,7 +37,7 @@ class TokenizerClass(NamedTuple):
     build: Callable[[Source], Tokenizer]
     model: str
     special: Mapping[str, str | None]
-    frame: Callable[[Numbered, Fields], processors.PostProcessor] | None
+    frame: Callable[[Numbered, ConfigFields], processors.PostProcessor] | None
     files: tuple[str, ...] = ()
     pieces: Callable[[Source], list[Piece]] | None = None
     strips_left: tuple[str, ...] = ()

@@ -226,14 +226,14 @@ def _words(source: Source | None = None) -> list[Any]:
 # tokenizer_config.json ---
 
 Numbered = Callable[[str], tuple[str, int]]
-Fields = Mapping[str, Any]
+ConfigFields = Mapping[str, Any]
 
 
-def bert_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
+def bert_frame(numbered: Numbered, _: ConfigFields) -> processors.PostProcessor:
     return _template(numbered("cls_token"), numbered("sep_token"))
 
 
-def albert_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
+def albert_frame(numbered: Numbered, _: ConfigFields) -> processors.PostProcessor:
     return _template(("[CLS]", numbered("cls_token")[1]), ("[SEP]", numbered("sep_token")[1]))
 
 
@@ -245,14 +245,14 @@ def _template(cls: tuple[str, int], sep: tuple[str, int]) -> processors.PostProc
     )
 
 
-def roberta_frame(numbered: Numbered, fields: Fields) -> processors.PostProcessor:
+def roberta_frame(numbered: Numbered, fields: ConfigFields) -> processors.PostProcessor:
     trims, prefixes = fields.get("trim_offsets", True), fields.get("add_prefix_space", False)
     return processors.RobertaProcessing(
         numbered("sep_token"), numbered("cls_token"), bool(trims), bool(prefixes)
     )
 
 
-def xlm_roberta_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
+def xlm_roberta_frame(numbered: Numbered, _: ConfigFields) -> processors.PostProcessor:
     first, last = numbered("bos_token"), numbered("eos_token")
     single = [first[0], "$A", last[0]]
     return processors.TemplateProcessing(
@@ -260,7 +260,7 @@ def xlm_roberta_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor
     )
 
 
-def t5_frame(numbered: Numbered, _: Fields) -> processors.PostProcessor:
+def t5_frame(numbered: Numbered, _: ConfigFields) -> processors.PostProcessor:
     end = "</s>"
     return processors.TemplateProcessing(
         single=["$A", end],
