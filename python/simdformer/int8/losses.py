@@ -96,7 +96,6 @@ def cosines_of(a: Float32, b: Float32) -> Float32:
     """The cosine of each row: 1 for two rows of zeros, as of a text without tokens, and 0 for one."""
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
     sizes = np.linalg.norm(wide_a, axis=1) * np.linalg.norm(wide_b, axis=1)
-    zeros = ~(a.any(axis=1) | b.any(axis=1))
-    products, out = (wide_a * wide_b).sum(axis=1), zeros.astype(np.float64)
-    cosines: Float32 = np.divide(products, sizes, out=out, where=sizes > 0).astype(np.float32)
-    return cosines
+    cosines = np.where(a.any(axis=1) | b.any(axis=1), 0.0, 1.0)
+    np.divide((wide_a * wide_b).sum(axis=1), sizes, out=cosines, where=sizes > 0)
+    return cosines.astype(np.float32)
