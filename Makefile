@@ -242,7 +242,7 @@ lint: $(STAMPS)/group-dev  ## Check format, style, types, docstrings, spelling a
 
 # A rehearsal of .github/workflows/wheels.yml, which builds releases. Without isolation: one cmake for all.
 WHEELS := build/wheelhouse
-PLATFORMS ?= manylinux_x86_64 musllinux_x86_64 manylinux_aarch64 win_amd64
+PLATFORMS ?= manylinux_x86_64 musllinux_x86_64 manylinux_aarch64
 wheels: VENV := .venv-wheels
 wheels:  ## Build wheels for PLATFORMS of tools/make_wheels.py, into build/wheelhouse
 	$(MAKE) VENV=$(VENV) $(STAMPS)/wheels
