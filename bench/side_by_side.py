@@ -20,6 +20,7 @@ _TITLES = {
     "encode": "float32",
     "encode-int8": "int8",
     "encode-avx2": "float32, compared with engines that can be restricted to AVX2",
+    "encode-sse4": "float32, generic level, compared with CTranslate2 restricted to SSE4",
     "encode-bert-base": "float32, BERT-base's sizes with random weights",
 }
 # No setting limits these to a level.
