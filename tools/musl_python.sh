@@ -24,6 +24,8 @@ esac
 # A compiler for musl: Debian's, with the unpacked headers and libraries. It names the platform as configure does.
 make_compiler() {
   tools/unpack_debian.sh "$debian" "$here" --no-deps musl musl-dev
+  # Debian has it in /lib. With libc.a alone, Python could load no extension.
+  ln -sf "$root/lib/$triplet/libc.so" "$root/usr/lib/$triplet/"
   sed "s#/usr/#$root/usr/#g; s#/lib/ld-musl#$root/lib/ld-musl#" "$root/usr/lib/$triplet/musl-gcc.specs" >"$here/musl.specs"
   cat >"$here/cc" <<END
 #!/bin/sh
