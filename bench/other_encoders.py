@@ -3,9 +3,9 @@
     python bench/other_encoders.py [--rounds N] [--threads N] [--static FOLDER] [--output STEM]
 
 static: 100,000 short texts, lines of docstrings, by a StaticEmbedding, compared with model2vec and with the
-tokenizers library alone, which is the limit. Each runs in its own process. model2vec leaves unknown
-tokens out, sentence-transformers and simdformer do not. FOLDER: of a model of model2vec; without it, one with potion-base-8M's
-sizes and random numbers. sparse: texts of mixed lengths by a random SPLADE model, compared with
+tokenizers library alone, which is the limit. Each runs in its own process. model2vec leaves out unknown
+tokens; sentence-transformers and simdformer do not. FOLDER: of a model of model2vec; without it, one with
+potion-base-8M's sizes and random numbers. sparse: texts of mixed lengths by a random SPLADE model, compared with
 sentence-transformers. maxsim: one query of 32 vectors against 1,000 documents of 180 vectors (128 numbers each),
 as a share of the smaller of the FMA peak and 16 flops for each byte of the measured bandwidth.
 Rounds are interleaved, figures are medians. Writes OUTPUT.json and OUTPUT.md. Needs the group parity and model2vec.

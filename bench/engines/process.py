@@ -11,7 +11,7 @@ from texts import TextSet
 from worker_process import WorkerProcess
 
 # How to limit each runtime to an instruction set. ONNX Runtime has no such option. sse4 is the narrowest
-# level of oneDNN and MKL; CTranslate2 and PyTorch have an SSE2 level for it.
+# level of oneDNN and MKL; CTranslate2 and PyTorch call theirs otherwise. PyTorch was not limited on a Zen 3.
 _ISA_VARIABLES = {
     "ONEDNN_MAX_CPU_ISA": {"sse4": "SSE41", "avx512": "AVX512_CORE"},
     "CT2_FORCE_CPU_ISA": {"sse4": "GENERIC"},
