@@ -109,8 +109,7 @@ def check_inputs(args: argparse.Namespace) -> None:
 def refuse_same_file(sources: list[str], output: str, errors: str | None) -> None:
     """UsageError if a file that is written, OUTPUT or that of --errors, is read or written twice. That includes
     files in OUTPUT, which may be a folder that is replaced."""
-    used = [("INPUT", path) for path in sources]
-    seen = [(name, path, place) for name, path in used if (place := local_path(path))]
+    seen = [("INPUT", path, place) for path in sources if (place := local_path(path))]
     for path, name in ((output, "OUTPUT"), (errors, "--errors")):
         place = None if path is None else local_path(path)
         if path is None or place is None:
